@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# System packages for Debian 12 and Ubuntu 22.04/24.04: compiler, Python, Vulkan loader and a Mesa that SAPIEN accepts.
+# Needs root or sudo; without either it prints the exact commands and stops. Safe to run again.
+set -euo pipefail
+
+run=()
+if [ "$(id -u)" -ne 0 ]; then
+    if command -v sudo >/dev/null && sudo -n true 2>/dev/null; then run=(sudo); else run=(echo); fi
+fi
+as_root() { "${run[@]}" "$@"; }
+
+. /etc/os-release
+packages=(build-essential cmake git ca-certificates libvulkan1 libgl1 libegl1 libglib2.0-0 libxext6)
+python=
+for candidate in python3.11 python3.12; do
+    if command -v "$candidate" >/dev/null && "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
+        python=$candidate
+        break
+    fi
+done
+if [ -z "$python" ]; then
+    case "$ID-$VERSION_ID" in
+        ubuntu-24.04) packages+=(python3.12 python3.12-venv python3.12-dev) ;;
+        *) packages+=(python3.11 python3.11-venv python3.11-dev) ;; # Debian 12; Ubuntu 22.04 has it in universe
+    esac
+fi
+
+missing=()
+for package in "${packages[@]}"; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' \
+        || dpkg-query -W -f '${Status}' "${package}t64" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+mesa=$(dpkg-query -W -f '${Version}' mesa-vulkan-drivers 2>/dev/null || echo 0)
+if dpkg --compare-versions "$mesa" lt 23.2; then mesa_missing=1; else mesa_missing=0; fi
+[ ${#missing[@]} -eq 0 ] && [ $mesa_missing -eq 0 ] && exit 0
+
+if [ "${run[*]:-}" = echo ]; then
+    echo "Neither root nor passwordless sudo: run these commands as root, then try again."
+fi
+export DEBIAN_FRONTEND=noninteractive
+if [ "$ID-$VERSION_ID" = debian-12 ] && [ $mesa_missing -eq 1 ]; then
+    # Mesa 22.3 of Debian 12 lacks features that SAPIEN asks for: take 25.x from backports, off the mirror in use.
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Codename: bookworm' | head -n 1)
+    : "${mirror:?no apt source for bookworm found: run apt-get update first}"
+    line="deb $mirror bookworm-backports main"
+    as_root sh -c "echo '$line' > /etc/apt/sources.list.d/pirl-backports.list"
+fi
+as_root apt-get update -q
+[ ${#missing[@]} -gt 0 ] && as_root apt-get install -y -q --no-install-recommends "${missing[@]}"
+if [ $mesa_missing -eq 1 ]; then
+    release=()
+    [ "$ID-$VERSION_ID" = debian-12 ] && release=(-t bookworm-backports)
+    as_root apt-get install -y -q --no-install-recommends "${release[@]}" mesa-vulkan-drivers
+fi
+[ "${run[*]:-}" != echo ] || exit 1

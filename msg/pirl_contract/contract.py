@@ -1,0 +1,94 @@
+"""The contract of one robot: cameras, state, action, rate. Its hash is checked at connect, at job start and on read.
+
+Two sides with different hashes never exchange an observation: `Contract.difference` says in words what differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One RGB camera: name and size in pixels."""
+
+    name: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Field:
+    """One entry of the state or action vector: name, unit and its physical limits (None: unlimited)."""
+
+    name: str
+    unit: str
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Contract:
+    """All that both ends must agree on before an action may move an arm."""
+
+    robot: str
+    cameras: tuple[Camera, ...]
+    state: tuple[Field, ...]
+    action: tuple[Field, ...]
+    rate_hz: float
+    """control rate: `ActionChunk.dt_s` is its inverse"""
+    version: int = 1
+
+    @property
+    def state_dim(self) -> int:
+        """S."""
+        return len(self.state)
+
+    @property
+    def action_dim(self) -> int:
+        """D."""
+        return len(self.action)
+
+    def to_json(self) -> str:
+        """Return canonical JSON: sorted keys, no spaces. The hash is taken over exactly this text."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Contract:
+        """Parse `to_json`'s text. Raises ValueError that names the key at fault."""
+        try:
+            raw = json.loads(text)
+            return cls(
+                robot=str(raw["robot"]),
+                cameras=tuple(Camera(**camera) for camera in raw["cameras"]),
+                state=_fields(raw["state"]),
+                action=_fields(raw["action"]),
+                rate_hz=float(raw["rate_hz"]),
+                version=int(raw["version"]),
+            )
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"not a contract: {error}") from error
+
+    @property
+    def hash(self) -> str:
+        """First 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+    def difference(self, other: Contract) -> list[str]:
+        """Return one line per key in which `other` differs, with both values; empty when they agree."""
+        mine, theirs = asdict(self), asdict(other)
+        return [f"{key}: {_short(mine[key])} here, {_short(theirs[key])} there" for key in mine if mine[key] != theirs[key]]
+
+
+def _fields(raw: Sequence[dict[str, Any]]) -> tuple[Field, ...]:
+    return tuple(Field(**entry) for entry in raw)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(str(entry["name"]) for entry in value) + "]"
+    return repr(value)

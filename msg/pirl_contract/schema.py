@@ -1,0 +1,112 @@
+"""The values that cross a process boundary: observation, action chunk, what became of each step.
+
+Units, once: angles in radians, lengths in metres, time in nanoseconds of the robot's monotonic clock (`*_ns`),
+images uint8 RGB in HWC order. S = length of the state vector, D = of one action, H = horizon (actions in a chunk).
+What each entry of state and action means is said by the robot's `Contract`, never guessed from its position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, IntFlag
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+Vector = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the robot saw and felt at one instant.
+
+    A missing stream is not represented here on purpose: the robot side makes no observation then.
+    """
+
+    images: Mapping[str, Image]
+    """by camera name, uint8 RGB [height, width, 3]; empty for a robot without cameras"""
+    state: Vector
+    """[S] float32, in the order and units of `Contract.state`"""
+    instruction: str
+    robot_id: str = "robot"
+    capture_time_ns: int = 0
+    """robot's monotonic clock when the newest stream of this observation was captured"""
+
+    def __post_init__(self) -> None:
+        if self.state.ndim != 1 or self.state.dtype != np.float32:
+            raise ValueError(f"state must be a float32 vector, got {self.state.dtype} {self.state.shape}")
+        for name, image in self.images.items():
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+                raise ValueError(f"image '{name}' must be uint8 RGB [height, width, 3], got {image.dtype} {image.shape}")
+
+
+@dataclass(frozen=True)
+class ActionChunk:
+    """H actions that follow one observation, with what is needed to play them and to account for them."""
+
+    actions: Vector
+    """[H, D] float32, in the order and units of `Contract.action`"""
+    dt_s: float
+    """time between two actions"""
+    chunk_id: str
+    """unique per inference; `StepOutcome` refers to it"""
+    policy_version: str
+    """content hash of the one checkpoint that produced every action of this chunk"""
+    seed: int
+    """seed of the initial noise; the same observation and seed give the same actions on the same machine"""
+    execute_horizon: int
+    """how many of the H actions to play before the next chunk should be there"""
+    start_time_ns: int = 0
+    """capture time of the observation it answers, robot's clock"""
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    """stage -> milliseconds spent in the server (decode, queue, infer, total)"""
+
+    def __post_init__(self) -> None:
+        if self.actions.ndim != 2 or self.actions.dtype != np.float32:
+            raise ValueError(f"actions must be float32 [H, D], got {self.actions.dtype} {self.actions.shape}")
+
+
+class Alteration(IntFlag):
+    """Why an executed action is not the sampled one; any bit masks the step out of PPO (not out of imitation)."""
+
+    NONE = 0
+    LIMIT = 1
+    """clamped to a position or velocity limit"""
+    JUMP = 2
+    """step larger than allowed, shortened"""
+    NOT_FINITE = 4
+    """NaN or infinity: refused, the arm held"""
+    STALE = 8
+    """chunk or observation too old: refused, the arm held"""
+    WATCHDOG = 16
+    """nothing to play: the arm held"""
+    BLENDED = 32
+    """mixed with the previous chunk"""
+    CLIPPED = 64
+    """clipped to the action range before execution, as the training environment does too: keeps PPO valid"""
+
+
+class ControlSource(IntEnum):
+    """Who drove a step."""
+
+    POLICY = 0
+    HUMAN = 1
+    HOLD = 2
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """What became of action `index` of chunk `chunk_id`; reported by the robot, written by the server."""
+
+    chunk_id: str
+    index: int
+    executed: Vector
+    """[D] float32: what was really commanded, in the units of `Contract.action`"""
+    state: Vector
+    """[S] float32 after the step"""
+    reward: float = 0.0
+    alterations: Alteration = Alteration.NONE
+    source: ControlSource = ControlSource.POLICY
+    time_ns: int = 0

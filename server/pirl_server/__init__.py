@@ -1,0 +1,1 @@
+"""The GPU machine: policy service, episode store, training, jobs, registry. `app` alone builds the world."""

@@ -1,0 +1,65 @@
+"""What one draw of the policy leaves behind, and the seam through which the service draws it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pirl_contract import Contract, Observation
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One chunk and its denoising chain. H = horizon, D = action dim, K = denoise steps; t = 1 noise, t = 0 action."""
+
+    actions: Array
+    """[H, D] float32 in the units of `Contract.action`; not clipped: the executor clips and says so"""
+    chain: Array
+    """[K+1, H, D] float32, model space (normalised actions): chain[0] is the initial noise, chain[K] the action"""
+    sde_index: int
+    """which of the K steps was stochastic (hybrid Flow-SDE); -1: none, so there is no density to learn from"""
+    log_prob: Array
+    """[H, D] float32, density of chain[sde_index+1] given chain[sde_index]; zeros when sde_index is -1"""
+    std: float
+    """standard deviation of that one transition; 0 when sde_index is -1"""
+    noise_level: float
+    """a of sigma = a sqrt(t / (1 - t)); 0 when deterministic"""
+    value: float
+    """the critic's value of the observation; NaN when the checkpoint has no critic"""
+    seed: int
+
+
+class ServedPolicy(Protocol):
+    """A loaded checkpoint as the service sees it. `sample` is called by the one thread that owns the device."""
+
+    @property
+    def version(self) -> str:
+        """Content hash of the checkpoint."""
+
+    @property
+    def name(self) -> str:
+        """Human name from the model card."""
+
+    @property
+    def contract(self) -> Contract:
+        """The robot this policy was trained for."""
+
+    @property
+    def horizon(self) -> int:
+        """H."""
+
+    @property
+    def execute_horizon(self) -> int:
+        """How many of the H actions a robot plays before it asks again."""
+
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """Sentences the policy was trained on."""
+
+    def sample(self, observation: Observation, *, explore: bool, seed: int) -> Sample:
+        """Draw one chunk. Raises ValueError, naming the fault, when the observation does not fit the contract."""
