@@ -81,7 +81,9 @@ class Contract:
     def difference(self, other: Contract) -> list[str]:
         """Return one line per key in which `other` differs, with both values; empty when they agree."""
         mine, theirs = asdict(self), asdict(other)
-        return [f"{key}: {_short(mine[key])} here, {_short(theirs[key])} there" for key in mine if mine[key] != theirs[key]]
+        return [
+            f"{key}: {_short(mine[key])} here, {_short(theirs[key])} there" for key in mine if mine[key] != theirs[key]
+        ]
 
 
 def _fields(raw: Sequence[dict[str, Any]]) -> tuple[Field, ...]:

@@ -39,7 +39,9 @@ class Observation:
             raise ValueError(f"state must be a float32 vector, got {self.state.dtype} {self.state.shape}")
         for name, image in self.images.items():
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-                raise ValueError(f"image '{name}' must be uint8 RGB [height, width, 3], got {image.dtype} {image.shape}")
+                raise ValueError(
+                    f"image '{name}' must be uint8 RGB [height, width, 3], got {image.dtype} {image.shape}"
+                )
 
 
 @dataclass(frozen=True)

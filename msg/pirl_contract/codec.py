@@ -1,0 +1,174 @@
+"""Protobuf messages to contract values and back. Every message is checked before anything is allocated from it.
+
+A malformed message raises ValueError with the field's name: the service answers INVALID_ARGUMENT with that text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pirl_contract.schema import ActionChunk, Alteration, ControlSource, Observation, StepOutcome
+from pirl_contract.v1 import policy_pb2 as pb
+
+MAX_IMAGE_PIXELS = 4096 * 4096
+MAX_CAMERAS = 16
+MAX_INSTRUCTION_BYTES = 4096
+
+_DTYPES: dict[int, np.dtype[np.generic]] = {
+    pb.DTYPE_FLOAT32: np.dtype("<f4"),
+    pb.DTYPE_UINT8: np.dtype("u1"),
+    pb.DTYPE_INT64: np.dtype("<i8"),
+}
+_ENUM_OF_KIND = {"f4": pb.DTYPE_FLOAT32, "u1": pb.DTYPE_UINT8, "i8": pb.DTYPE_INT64}
+
+
+def tensor_to_proto(array: NDArray[np.generic]) -> pb.Tensor:
+    """Encode a float32, uint8 or int64 array of any shape."""
+    kind = array.dtype.str.lstrip("<|>=")
+    if kind not in _ENUM_OF_KIND:
+        raise ValueError(f"tensor dtype {array.dtype} does not travel: use float32, uint8 or int64")
+    return pb.Tensor(dtype=_ENUM_OF_KIND[kind], shape=array.shape, data=np.ascontiguousarray(array).tobytes())
+
+
+def array_from_proto(tensor: pb.Tensor, name: str, shape: Sequence[int | None] | None = None) -> NDArray[np.generic]:
+    """Decode a tensor into a read-only view of its bytes.
+
+    `shape` gives the expected sizes, None for any. Raises ValueError when dtype, shape and length do not agree.
+    """
+    dtype = _DTYPES.get(tensor.dtype)
+    if dtype is None:
+        raise ValueError(f"{name}: unknown dtype {tensor.dtype}")
+    sizes = tuple(tensor.shape)
+    if any(size < 0 for size in sizes) or len(sizes) > 4:
+        raise ValueError(f"{name}: shape {sizes} is not a shape of up to four dimensions")
+    expected_bytes = dtype.itemsize
+    for size in sizes:  # Python integers: a hostile shape cannot overflow
+        expected_bytes *= size
+    if expected_bytes != len(tensor.data):
+        raise ValueError(f"{name}: shape {sizes} needs {expected_bytes} bytes, the message carries {len(tensor.data)}")
+    if shape is not None and (len(shape) != len(sizes) or any(e not in (None, s) for e, s in zip(shape, sizes))):
+        wanted = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name}: expected shape ({wanted}), got {sizes}")
+    return np.frombuffer(tensor.data, dtype=dtype).reshape(sizes)
+
+
+def observation_to_proto(observation: Observation) -> pb.Observation:
+    """Encode an observation; images travel raw."""
+    images = {
+        name: pb.Image(
+            encoding=pb.IMAGE_ENCODING_RGB8, height=image.shape[0], width=image.shape[1], data=image.tobytes()
+        )
+        for name, image in observation.images.items()
+    }
+    return pb.Observation(
+        images=images,
+        state=tensor_to_proto(observation.state),
+        instruction=observation.instruction,
+        capture_time_ns=observation.capture_time_ns,
+    )
+
+
+def observation_from_proto(message: pb.Observation, robot_id: str) -> Observation:
+    """Decode and check an observation. Raises ValueError with the field at fault."""
+    if len(message.images) > MAX_CAMERAS:
+        raise ValueError(f"images: {len(message.images)} cameras, at most {MAX_CAMERAS} are accepted")
+    if len(message.instruction.encode()) > MAX_INSTRUCTION_BYTES:
+        raise ValueError(f"instruction: longer than {MAX_INSTRUCTION_BYTES} bytes")
+    state = array_from_proto(message.state, "state", (None,))
+    if state.dtype != np.float32:
+        raise ValueError(f"state: must be float32, got {state.dtype}")
+    if not np.isfinite(state).all():
+        raise ValueError(f"state: entry {int(np.flatnonzero(~np.isfinite(state))[0])} is not finite")
+    return Observation(
+        images={name: _image_from_proto(image, name) for name, image in message.images.items()},
+        state=state.astype(np.float32, copy=False),
+        instruction=message.instruction,
+        robot_id=robot_id,
+        capture_time_ns=message.capture_time_ns,
+    )
+
+
+def _image_from_proto(image: pb.Image, name: str) -> NDArray[np.uint8]:
+    if image.encoding != pb.IMAGE_ENCODING_RGB8:
+        raise ValueError(f"image '{name}': encoding {image.encoding} is not known; send RGB8")
+    pixels = image.height * image.width
+    if not 0 < pixels <= MAX_IMAGE_PIXELS or len(image.data) != 3 * pixels:
+        raise ValueError(f"image '{name}': {image.height}x{image.width} RGB does not fit {len(image.data)} bytes")
+    return np.frombuffer(image.data, dtype=np.uint8).reshape(image.height, image.width, 3)
+
+
+def outcomes_to_proto(outcomes: Iterable[StepOutcome]) -> list[pb.StepOutcome]:
+    """Encode step outcomes."""
+    return [
+        pb.StepOutcome(
+            chunk_id=outcome.chunk_id,
+            index=outcome.index,
+            executed=outcome.executed.tolist(),
+            state=outcome.state.tolist(),
+            reward=outcome.reward,
+            alterations=int(outcome.alterations),
+            source=int(outcome.source),
+            time_ns=outcome.time_ns,
+        )
+        for outcome in outcomes
+    ]
+
+
+def outcomes_from_proto(messages: Iterable[pb.StepOutcome]) -> list[StepOutcome]:
+    """Decode step outcomes. Raises ValueError for values that are not finite or an unknown source."""
+    outcomes = []
+    for message in messages:
+        executed = np.asarray(message.executed, dtype=np.float32)
+        state = np.asarray(message.state, dtype=np.float32)
+        if not (np.isfinite(executed).all() and np.isfinite(state).all() and np.isfinite(message.reward)):
+            raise ValueError(f"outcome {message.index} of chunk {message.chunk_id}: a value is not finite")
+        outcomes.append(
+            StepOutcome(
+                chunk_id=message.chunk_id,
+                index=message.index,
+                executed=executed,
+                state=state,
+                reward=message.reward,
+                alterations=Alteration(message.alterations),
+                source=ControlSource(message.source),
+                time_ns=message.time_ns,
+            )
+        )
+    return outcomes
+
+
+def chunk_to_proto(chunk: ActionChunk, sequence: int) -> pb.InferReply:
+    """Encode the answer to request number `sequence`."""
+    return pb.InferReply(
+        sequence=sequence,
+        chunk_id=chunk.chunk_id,
+        actions=tensor_to_proto(chunk.actions),
+        dt_s=chunk.dt_s,
+        policy_version=chunk.policy_version,
+        seed=chunk.seed,
+        start_time_ns=chunk.start_time_ns,
+        timings_ms=dict(chunk.timings_ms),
+        execute_horizon=chunk.execute_horizon,
+    )
+
+
+def chunk_from_proto(reply: pb.InferReply) -> ActionChunk:
+    """Decode and check an action chunk. Raises ValueError with the field at fault."""
+    actions = array_from_proto(reply.actions, "actions", (None, None))
+    if actions.dtype != np.float32:
+        raise ValueError(f"actions: must be float32, got {actions.dtype}")
+    if not 0 < reply.execute_horizon <= actions.shape[0]:
+        raise ValueError(f"execute_horizon: {reply.execute_horizon} of {actions.shape[0]} actions")
+    return ActionChunk(
+        actions=actions.astype(np.float32),
+        dt_s=reply.dt_s,
+        chunk_id=reply.chunk_id,
+        policy_version=reply.policy_version,
+        seed=reply.seed,
+        execute_horizon=reply.execute_horizon,
+        start_time_ns=reply.start_time_ns,
+        timings_ms=dict(reply.timings_ms),
+    )
