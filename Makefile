@@ -1,0 +1,55 @@
+# Two commands do everything on a fresh Debian 12, Ubuntu 22.04 or 24.04:  make demo   make test
+# Each does its own set-up first (system packages, .venv, ROS packages) and is quick the second time.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+export OMP_NUM_THREADS ?= 1
+export LP_NUM_THREADS ?= 1
+PY := .venv/bin/python
+ROS := source docker/ros_env.sh
+SEED ?= 0
+
+.PHONY: help setup demo test check format proto bench doctor base-policy clean
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort
+
+setup: .venv/.installed .ros/.built ## system packages, .venv, ROS packages
+
+.venv/.installed: pyproject.toml docker/constraints.txt docker/install_system.sh docker/install_python.sh
+	bash docker/install_system.sh
+	bash docker/install_python.sh
+	touch $@
+
+.ros/.built: .venv/.installed docker/build_ros.sh $(shell find msg/msg msg/srv msg/package.xml msg/CMakeLists.txt pirl_ros launch -type f -not -path '*/__pycache__/*' 2>/dev/null)
+	bash docker/build_ros.sh
+	mkdir -p $(@D) && touch $@
+
+demo: setup ## the main job: serve, log, fine-tune, promote, serve again (SEED=0)
+	$(ROS) && pirl demo --seed $(SEED)
+
+test: setup ## every test; lists at its end what was skipped and why
+	$(ROS) && pytest
+
+check: setup ## ruff, mypy --strict, import-linter
+	.venv/bin/ruff check . && .venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+format: setup ## rewrite the sources in the project's format
+	.venv/bin/ruff check --fix . && .venv/bin/ruff format .
+
+proto: setup ## regenerate the committed gRPC stubs
+	bash docker/generate_stubs.sh msg
+
+doctor: setup ## what is missing or wrong on this machine, with the fix
+	$(ROS) && pirl doctor
+
+base-policy: setup ## make the shipped base checkpoint again from scripted demonstrations
+	$(PY) -m pirl_server.training.base_policy --out server/pirl_server/checkpoints/pushcube-base
+
+bench: setup ## all benchmarks, quick form
+	for file in bench/*.py; do $(PY) $$file --quick; done
+
+clean: ## remove what setup and the demo made
+	rm -rf .venv .ros runs
