@@ -1,0 +1,77 @@
+"""State vector in SI units -> what the network's state token is fed. Fixed physical scales, no data statistics.
+
+Statistics of a few demonstrations saturate as soon as the arm leaves them; scales of the table do not. A checkpoint's
+card names its feature set, so that training and serving cannot use different ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+STATE_DIM = 32
+"""width of the model's state input; feature vectors are padded with zeros to it"""
+CLAMP = 10.0
+_REST = np.array([0.0, np.pi / 8, 0.0, -np.pi * 5 / 8, 0.0, np.pi * 3 / 4, np.pi / 4], np.float32)
+_SCALE_M = 0.1
+"""a decimetre on the table is one unit"""
+_TABLE = np.array([0.0, 0.0, 0.1], np.float32)
+_CUBE_ON_TABLE = np.array([0.0, 0.0, 0.02], np.float32)
+
+
+def tabletop_relative(state_NS: Array) -> Array:
+    """Relative positions of tool, object and goal, object yaw up to a quarter turn, arm posture. [N, 35] -> [N, 32].
+
+    State order: 9 joint positions, 9 velocities, tool pose (xyz, wxyz), object pose, goal position.
+    """
+    finger = state_NS[:, 7:8]
+    tool, thing, goal = state_NS[:, 18:21], state_NS[:, 25:28], state_NS[:, 32:35]
+    offset = thing - tool
+    held = (finger < 0.035) & (np.linalg.norm(offset, axis=1, keepdims=True) < 0.025)
+    parts = [
+        (tool - _TABLE) / _SCALE_M,
+        finger / 0.02 - 1.0,
+        held.astype(np.float32),
+        offset / _SCALE_M,
+        (goal - thing) / _SCALE_M,
+        (thing - _CUBE_ON_TABLE) / _SCALE_M,
+        _orientation(state_NS[:, 28:32]),
+        state_NS[:, 9:16] * 0.5,
+        state_NS[:, 0:7] - _REST,
+    ]
+    return _padded(np.concatenate(parts, axis=1))
+
+
+def proprioception(state_NS: Array) -> Array:
+    """What a robot knows without seeing: tool position, gripper, joints, their velocities. [N, S >= 21] -> [N, 32]."""
+    parts = [
+        (state_NS[:, 18:21] - _TABLE) / _SCALE_M,
+        state_NS[:, 7:8] / 0.02 - 1.0,
+        state_NS[:, 9:16] * 0.5,
+        state_NS[:, 0:7] - _REST,
+    ]
+    return _padded(np.concatenate(parts, axis=1))
+
+
+FEATURES: dict[str, Callable[[Array], Array]] = {
+    "tabletop_relative": tabletop_relative,
+    "proprioception": proprioception,
+}
+"""by the name that a model card carries"""
+
+
+def _orientation(wxyz_N4: Array) -> Array:
+    """Return cos and sin of four times the yaw (a cube looks the same each quarter turn) and the z axis' z. [N, 3]."""
+    w, x, y, z = wxyz_N4.T
+    yaw = np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
+    return np.stack([np.cos(4 * yaw), np.sin(4 * yaw), 1 - 2 * (x * x + y * y)], axis=1)
+
+
+def _padded(features_NF: NDArray[np.floating]) -> Array:
+    padded = np.zeros((len(features_NF), STATE_DIM), np.float32)
+    padded[:, : features_NF.shape[1]] = np.clip(features_NF, -CLAMP, CLAMP)
+    return padded

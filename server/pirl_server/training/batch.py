@@ -1,0 +1,65 @@
+"""What a rollout worker hands to the learner: arrays over decisions, as safetensors bytes (nothing is unpickled).
+
+T decisions of each of N environments, in time order; F features, H horizon, D action dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load, save
+
+Float = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class DecisionBatch:
+    """Decisions in the order they were made; environments go on where the last batch left them."""
+
+    features_TNF: Float
+    """F = state features + elapsed share of the episode"""
+    sentence_TN: NDArray[np.int64]
+    """which of the task's instructions the episode had"""
+    x_TNHD: Float
+    """latent before the stochastic step"""
+    x_next_TNHD: Float
+    """latent after it"""
+    index_TN: NDArray[np.int64]
+    """which of the K denoise steps was stochastic"""
+    log_prob_TN: Float
+    """density of x_next given x, summed over the executed entries"""
+    reward_TN: Float
+    """summed over the steps of the chunk"""
+    done_TN: NDArray[np.bool_]
+    """the episode ended in this decision (success, or the time limit, which elapsed time makes a true end)"""
+    last_features_NF: Float
+    """features after the last decision, for the bootstrap"""
+    episode_success: NDArray[np.bool_]
+    """of the episodes that ended in this batch"""
+    episode_steps: NDArray[np.int64]
+    env_steps: NDArray[np.int64]
+    """[1] control steps taken"""
+
+    def to_bytes(self) -> bytes:
+        """Encode for a pipe."""
+        return save({field.name: np.ascontiguousarray(getattr(self, field.name)) for field in fields(self)})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> DecisionBatch:
+        """Decode `to_bytes`."""
+        return cls(**load(data))
+
+    @classmethod
+    def merge(cls, parts: Sequence[DecisionBatch]) -> DecisionBatch:
+        """Join the batches of several workers side by side."""
+
+        def joined(name: str) -> NDArray[np.generic]:
+            arrays = [getattr(part, name) for part in parts]
+            if name == "env_steps":
+                return np.sum(arrays, axis=0)
+            return np.concatenate(arrays, axis=1 if "_TN" in name else 0)
+
+        return cls(**{field.name: joined(field.name) for field in fields(cls)})
