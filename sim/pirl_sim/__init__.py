@@ -1,0 +1,1 @@
+"""ManiSkill on the CPU as a `pirl_contract` environment. Importing it loads neither torch nor the simulator."""

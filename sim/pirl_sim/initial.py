@@ -1,0 +1,69 @@
+"""Where an episode starts: ManiSkill's own randomisation for a seed, without the cost of its reset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pirl_sim.tasks import PICK_CUBE, PULL_CUBE, PUSH_CUBE
+from pirl_sim.world import World
+
+_REST = np.array([0.0, np.pi / 8, 0, -np.pi * 5 / 8, 0, np.pi * 3 / 4, np.pi / 4, 0.04, 0.04])
+"""rad and m, joint positions before noise"""
+_JOINT_NOISE = 0.02
+_SPAWN_HALF_SIZE = 0.1
+_CUBE_HALF_SIZE = 0.02
+_GOAL_OFFSET = {PUSH_CUBE.id: 0.2, PULL_CUBE.id: -0.2}
+"""m, along x, from the cube to the disc"""
+_DISC_ROTATION = (np.sqrt(0.5), 0.0, np.sqrt(0.5), 0.0)
+_MAX_GOAL_HEIGHT = 0.3
+
+
+def place(world: World, seed: int) -> None:
+    """Put robot, object and goal where ManiSkill's `reset(seed)` would, at rest."""
+    _place_robot(world, seed)
+    object_pose, goal_pose = _picking(seed) if world.task.id == PICK_CUBE.id else _sliding(world.task.id, seed)
+    world.object.set_pose(object_pose)
+    world.goal.set_pose(goal_pose)
+    body = world.base.scene.actors[world.task.object_name]._bodies[0]
+    body.set_linear_velocity(np.zeros(3, np.float32))
+    body.set_angular_velocity(np.zeros(3, np.float32))
+
+
+def _place_robot(world: World, seed: int) -> None:
+    joints = np.random.RandomState(seed).normal(0, _JOINT_NOISE, len(_REST)) + _REST
+    joints[-2:] = 0.04
+    world.robot.set_qpos(joints.astype(np.float32))
+    world.robot.set_qvel(np.zeros(len(_REST), np.float32))
+    world.robot.set_qf(np.zeros(len(_REST), np.float32))
+
+
+def _sliding(task_id: str, seed: int) -> tuple[Any, Any]:
+    import sapien
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        cube = torch.zeros(3)
+        cube[:2] = torch.rand((1, 2))[0] * 0.2 - 0.1
+    cube[2] = _CUBE_HALF_SIZE
+    goal = cube + torch.tensor([_GOAL_OFFSET[task_id], 0, 0])
+    goal[2] = 1e-3
+    return sapien.Pose(cube.numpy()), sapien.Pose(goal.numpy(), _DISC_ROTATION)
+
+
+def _picking(seed: int) -> tuple[Any, Any]:
+    import sapien
+    import torch
+    from mani_skill.envs.utils.randomization import random_quaternions
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        cube, goal = torch.zeros(3), torch.zeros(3)
+        cube[:2] = torch.rand((1, 2))[0] * _SPAWN_HALF_SIZE * 2 - _SPAWN_HALF_SIZE
+        cube[2] = _CUBE_HALF_SIZE
+        rotation = random_quaternions(1, lock_x=True, lock_y=True)[0]
+        goal[:2] = torch.rand((1, 2))[0] * _SPAWN_HALF_SIZE * 2 - _SPAWN_HALF_SIZE
+        goal[2] = torch.rand(1)[0] * _MAX_GOAL_HEIGHT + cube[2]
+    return sapien.Pose(cube.numpy(), rotation.numpy()), sapien.Pose(goal.numpy())

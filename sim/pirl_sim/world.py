@@ -1,0 +1,74 @@
+"""One ManiSkill scene with a Panda, and the SAPIEN handles the project reads and drives directly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pirl_contract.schema import Image, Vector
+from pirl_sim.panda import CAMERA, JOINTS, STATE_DIM
+from pirl_sim.tasks import Task
+
+
+class World:
+    """A scene of `task`. `gym` is ManiSkill's own environment (pd_ee_delta_pos), everything else is SAPIEN's."""
+
+    def __init__(self, task: Task, *, cameras: bool, image_size: int, control_mode: str = "pd_ee_delta_pos") -> None:
+        import gymnasium
+        import mani_skill.envs  # noqa: F401  (registers the tasks)
+
+        if cameras:
+            from pirl_sim.light_arm import use_light_arm
+            from pirl_sim.vulkan import require_vulkan
+
+            require_vulkan()
+            use_light_arm()
+        self.task = task
+        self.gym: Any = gymnasium.make(
+            task.id,
+            num_envs=1,
+            obs_mode="none",
+            reward_mode="normalized_dense",
+            control_mode=control_mode,
+            # A renderer is built whenever the backend is not "none", and fails where Vulkan is missing.
+            render_backend="cpu" if cameras else "none",
+            sensor_configs=dict(width=image_size, height=image_size, shader_pack="minimal") if cameras else {},
+        )
+        self._bind(self.gym.unwrapped)
+
+    def _bind(self, base: Any) -> None:
+        self.base = base
+        self.physics = base.scene.px
+        self.substeps = int(base._sim_steps_per_control)
+        self.robot = base.agent.robot._objs[0]
+        joints = {joint.name.split("_", 1)[1]: joint for joint in self.robot.active_joints}
+        by_name = {name: next(j for full, j in joints.items() if full.endswith(name)) for name in JOINTS}
+        self.joints = [by_name[name] for name in JOINTS]
+        assert self.joints == list(self.robot.active_joints), "the state is in the order of the active joints"
+        self.root = self.robot.root
+        self.tcp = base.agent.tcp._objs[0].entity
+        self.fingers = tuple(link._objs[0].entity for link in (base.agent.finger1_link, base.agent.finger2_link))
+        self.object = base.scene.actors[self.task.object_name]._objs[0]
+        self.goal = base.scene.actors[self.task.goal_name]._objs[0]
+
+    def state(self) -> Vector:
+        """Return the current state [35], a new array each time."""
+        state = np.empty(STATE_DIM, np.float32)
+        tcp, thing = self.tcp.pose, self.object.pose
+        np.concatenate((self.robot.qpos, self.robot.qvel, tcp.p, tcp.q, thing.p, thing.q, self.goal.pose.p), out=state)
+        return state
+
+    def images(self) -> dict[str, Image]:
+        """Render and return the cameras by name, RGB [height, width, 3]."""
+        scene, sensor = self.base.scene, self.base._sensors["base_camera"]
+        for hidden in self.base._hidden_objects:
+            hidden.hide_visual()
+        scene.update_render(update_sensors=True, update_human_render_cameras=False)
+        camera = sensor.camera._render_cameras[0]
+        camera.take_picture()
+        return {CAMERA: np.ascontiguousarray(camera.get_picture("Color")[..., :3])}
+
+    def close(self) -> None:
+        """Free the scene."""
+        self.gym.close()
