@@ -1,0 +1,40 @@
+"""Flow-SDE: a stochastic step with the same marginals as the flow ODE, hence a density to learn from (paper Sec. 4.2).
+
+The paper prints Eqs. 7-9 in its own clock but with the score, schedule and sign of the opposite one; taken literally
+they diverge. What stands here is re-derived in the t clock of `flow.py`; `docs/algorithm.md` has the derivation.
+
+Shape letters: B batch, H horizon, D action dim, K denoise steps.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pirl_server.algorithm.flow import endpoints, per_chunk
+
+
+def noise_scale(t_B: Tensor, dt: float, noise_level: float) -> Tensor:
+    """Diffusion coefficient sigma_t = a sqrt(t / (1 - t)), a = noise_level.
+
+    At t = 1 the schedule is infinite; there 1 - t is replaced by its value one step later, which is dt. The first
+    step's standard deviation sigma sqrt(dt) is therefore exactly a for every K.
+    """
+    return noise_level * torch.sqrt(t_B / torch.clamp(1.0 - t_B, min=dt))
+
+
+def sde_step(x_BHD: Tensor, v_BHD: Tensor, t_B: Tensor, dt: float, sigma_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Euler-Maruyama step t -> t - dt of the SDE whose marginals are the ODE's, for any diffusion coefficient.
+
+    mean = x - dt (v - sigma^2 / 2 * score) = x - dt (v + sigma^2 / (2 t) * x1),  std = sigma sqrt(dt).
+    The marginals agree as dt -> 0 only: one step adds variance of order dt^2.
+    """
+    drift_B = sigma_B**2 / (2.0 * t_B)
+    expected_noise_BHD = endpoints(x_BHD, v_BHD, t_B)[1]
+    mean_BHD = x_BHD - dt * (v_BHD + per_chunk(drift_B) * expected_noise_BHD)
+    return mean_BHD, per_chunk(sigma_B) * dt**0.5
+
+
+def transition(x_BHD: Tensor, v_BHD: Tensor, t_B: Tensor, dt: float, *, noise_level: float) -> tuple[Tensor, Tensor]:
+    """`Transition` of Flow-SDE: `sde_step` with the schedule of `noise_scale`. Bind `noise_level` to get the seam."""
+    return sde_step(x_BHD, v_BHD, t_B, dt, noise_scale(t_B, dt, noise_level))
