@@ -54,7 +54,7 @@ GRIPPER = 3
 
 
 def panda_contract(cameras: bool = True, image_size: int = 64) -> Contract:
-    """Return the contract of the simulated Panda: S = 35, D = 4, 20 Hz, one square RGB camera unless `cameras` is off."""
+    """Return the contract: S = 35, D = 4, 20 Hz, one square RGB camera unless `cameras` is off."""
     return Contract(
         robot="panda_sim",
         cameras=(Camera(CAMERA, image_size, image_size),) if cameras else (),

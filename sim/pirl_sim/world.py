@@ -33,7 +33,7 @@ class World:
             control_mode=control_mode,
             # A renderer is built whenever the backend is not "none", and fails where Vulkan is missing.
             render_backend="cpu" if cameras else "none",
-            sensor_configs=dict(width=image_size, height=image_size, shader_pack="minimal") if cameras else {},
+            sensor_configs={"width": image_size, "height": image_size, "shader_pack": "minimal"} if cameras else {},
         )
         self._bind(self.gym.unwrapped)
 
@@ -42,10 +42,9 @@ class World:
         self.physics = base.scene.px
         self.substeps = int(base._sim_steps_per_control)
         self.robot = base.agent.robot._objs[0]
-        joints = {joint.name.split("_", 1)[1]: joint for joint in self.robot.active_joints}
-        by_name = {name: next(j for full, j in joints.items() if full.endswith(name)) for name in JOINTS}
-        self.joints = [by_name[name] for name in JOINTS]
-        assert self.joints == list(self.robot.active_joints), "the state is in the order of the active joints"
+        self.joints = list(self.robot.active_joints)
+        names = [joint.name for joint in self.joints]
+        assert all(map(str.endswith, names, JOINTS)), f"the state is in another order than the joints: {names}"
         self.root = self.robot.root
         self.tcp = base.agent.tcp._objs[0].entity
         self.fingers = tuple(link._objs[0].entity for link in (base.agent.finger1_link, base.agent.finger2_link))

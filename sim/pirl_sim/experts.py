@@ -1,0 +1,63 @@
+"""Scripted experts: the action a person would give, from the full state of the simulator (object and goal included).
+
+Each is a function of the current state only, so it also answers for states that noise has led to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from pirl_contract.schema import Vector
+from pirl_sim.panda import ACTION_DIM, GOAL, GRIPPER, OBJECT, QPOS, TCP, TCP_DELTA, TCP_STEP_LIMIT
+from pirl_sim.tasks import PICK_CUBE, PUSH_CUBE, task
+
+OPEN, CLOSED = 1.0, -1.0
+_FINGERS = slice(7, 9)
+_GAIN = 1.5
+"""the arm makes good only part of a commanded step, so ask for more than the distance left"""
+
+
+def push_cube(state: Vector) -> Vector:
+    """Go behind the cube above the table, go down, push along x until it lies on the disc."""
+    tcp, cube, goal = state[TCP][:3], state[OBJECT][:3], state[GOAL]
+    behind = cube + np.float32([-0.055, 0.0, 0.0])
+    if tcp[0] < cube[0] - 0.015 and abs(tcp[1] - cube[1]) < 0.015 and tcp[2] < 0.045:
+        # Aim past the disc's near edge: a slow finish would spend the time limit.
+        return _towards(tcp, np.float32([goal[0], cube[1], 0.02]), CLOSED)
+    if np.hypot(*(tcp - behind)[:2]) < 0.015:
+        return _towards(tcp, np.float32([behind[0], behind[1], 0.02]), CLOSED)
+    return _towards(tcp, np.float32([behind[0], behind[1], 0.09]), CLOSED)
+
+
+def pick_cube(state: Vector) -> Vector:
+    """Go above the cube with open fingers, go down, close, carry it to the goal, keep still there."""
+    tcp, cube, goal = state[TCP][:3], state[OBJECT][:3], state[GOAL]
+    between = np.linalg.norm(tcp - cube) < 0.025
+    opening = state[QPOS][_FINGERS].sum()
+    if between and opening < 0.065:
+        return _towards(tcp, tcp + (goal - cube), CLOSED)
+    if between and (opening < 0.075 or np.linalg.norm(tcp - cube) < 0.015):
+        return _towards(tcp, tcp, CLOSED)
+    if np.hypot(*(tcp - cube)[:2]) < 0.015:
+        return _towards(tcp, cube, OPEN)
+    return _towards(tcp, cube + np.float32([0.0, 0.0, 0.08]), OPEN)
+
+
+def _towards(tcp: Vector, target: Vector, gripper: float) -> Vector:
+    action = np.empty(ACTION_DIM, np.float32)
+    action[TCP_DELTA] = np.clip(_GAIN * (target - tcp), -TCP_STEP_LIMIT, TCP_STEP_LIMIT)
+    action[GRIPPER] = gripper
+    return action
+
+
+EXPERTS: dict[str, Callable[[Vector], Vector]] = {PUSH_CUBE.id: push_cube, PICK_CUBE.id: pick_cube}
+
+
+def expert_action(task_id: str, state: Vector) -> Vector:
+    """Return the expert's action [4] for this state [35]. Raises ValueError for a task without an expert."""
+    task(task_id)
+    if task_id not in EXPERTS:
+        raise ValueError(f"no expert for '{task_id}'; there are: {', '.join(EXPERTS)}")
+    return EXPERTS[task_id](state)
