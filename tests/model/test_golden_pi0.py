@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from torch import Tensor
+
 from pirl_server.algorithm.flow import euler_chain, flow_matching_loss, interpolate
 from pirl_server.model.config import Pi0Config, TowerConfig, VisionConfig
+from pirl_server.model.gemma import KeyValue
 from pirl_server.model.keymap import from_openpi
 from pirl_server.model.pi0 import Pi0
 from pirl_server.model.prefix import Prefix
-from safetensors import safe_open
-from torch import Tensor
 
 GOLDEN = Path(__file__).parent / "golden" / "pi0_tiny.safetensors"
 SAMPLE_TOLERANCE, LOSS_TOLERANCE, BROKEN = 1e-5, 5e-5, 1e-3
@@ -85,8 +87,7 @@ def test_unscaled_text_embedding_is_noticed(
     golden: tuple[Pi0, dict[str, Tensor]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, data = golden
-    unscaled = torch.nn.Embedding.from_pretrained(model.embed_tokens.weight / model.config.vlm.width**0.5)
-    monkeypatch.setattr(model, "embed_tokens", unscaled)
+    monkeypatch.setattr(model.embed_tokens.weight, "data", model.embed_tokens.weight / model.config.vlm.width**0.5)
     assert sample_error(model, data, 4) > BROKEN
 
 
@@ -94,10 +95,10 @@ def test_positions_that_count_padding_are_noticed(
     golden: tuple[Pi0, dict[str, Tensor]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, data = golden
-    forward = model.expert.forward
+    forward = model.language.forward
 
-    def shifted(x: Tensor, mask: Tensor, position: Tensor, cache: object) -> object:
-        return forward(x, mask, position + 3, cache)  # type: ignore[arg-type]
+    def counted(x: Tensor, mask: Tensor, position: Tensor) -> tuple[Tensor, list[KeyValue]]:
+        return forward(x, mask, torch.arange(position.shape[1])[None])
 
-    monkeypatch.setattr(model.expert, "forward", shifted)
+    monkeypatch.setattr(model.language, "forward", counted)
     assert sample_error(model, data, 4) > BROKEN
