@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pirl_contract.schema import Vector
+from pirl_contract.schema import Image, Vector
 from pirl_sim.env import PandaEnv, make_env
 from pirl_sim.experts import expert_action
-from pirl_sim.panda import ACTION_DIM, CAMERA, TCP_STEP_LIMIT
+from pirl_sim.panda import ACTION_DIM, TCP_STEP_LIMIT
 
 _RANGE = np.array([TCP_STEP_LIMIT] * 3 + [1.0], np.float32)
 """half the action range: noise_std 1 would reach from the middle to the limit"""
@@ -54,12 +54,13 @@ def demonstrations(
 def _demonstration(env: PandaEnv, seed: int, noise_std: float) -> Demonstration:
     noise = np.random.default_rng(seed)
     observation = env.reset(seed)
-    states, actions, images = [], [], []
+    states, actions = [], []
+    images: list[Image] = []
     while True:
         action = expert_action(env.task.id, observation.state)
         states.append(observation.state)
         actions.append(action)
-        images.extend(observation.images[CAMERA][None] if observation.images else [])
+        images.extend(observation.images.values())
         executed = action + (noise_std * noise.standard_normal(ACTION_DIM) * _RANGE).astype(np.float32)
         result = env.step(executed)
         if result.terminated or result.truncated:

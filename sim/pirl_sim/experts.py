@@ -5,7 +5,7 @@ Each is a function of the current state only, so it also answers for states that
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -22,13 +22,13 @@ _GAIN = 1.5
 def push_cube(state: Vector) -> Vector:
     """Go behind the cube above the table, go down, push along x until it lies on the disc."""
     tcp, cube, goal = state[TCP][:3], state[OBJECT][:3], state[GOAL]
-    behind = cube + np.float32([-0.055, 0.0, 0.0])
+    behind_x = cube[0] - 0.055
     if tcp[0] < cube[0] - 0.015 and abs(tcp[1] - cube[1]) < 0.015 and tcp[2] < 0.045:
         # Aim past the disc's near edge: a slow finish would spend the time limit.
-        return _towards(tcp, np.float32([goal[0], cube[1], 0.02]), CLOSED)
-    if np.hypot(*(tcp - behind)[:2]) < 0.015:
-        return _towards(tcp, np.float32([behind[0], behind[1], 0.02]), CLOSED)
-    return _towards(tcp, np.float32([behind[0], behind[1], 0.09]), CLOSED)
+        return _towards(tcp, (goal[0], cube[1], 0.02), CLOSED)
+    if np.hypot(tcp[0] - behind_x, tcp[1] - cube[1]) < 0.015:
+        return _towards(tcp, (behind_x, cube[1], 0.02), CLOSED)
+    return _towards(tcp, (behind_x, cube[1], 0.09), CLOSED)
 
 
 def pick_cube(state: Vector) -> Vector:
@@ -40,14 +40,14 @@ def pick_cube(state: Vector) -> Vector:
         return _towards(tcp, tcp + (goal - cube), CLOSED)
     if between and (opening < 0.075 or np.linalg.norm(tcp - cube) < 0.015):
         return _towards(tcp, tcp, CLOSED)
-    if np.hypot(*(tcp - cube)[:2]) < 0.015:
+    if np.hypot(tcp[0] - cube[0], tcp[1] - cube[1]) < 0.015:
         return _towards(tcp, cube, OPEN)
-    return _towards(tcp, cube + np.float32([0.0, 0.0, 0.08]), OPEN)
+    return _towards(tcp, (cube[0], cube[1], cube[2] + 0.08), OPEN)
 
 
-def _towards(tcp: Vector, target: Vector, gripper: float) -> Vector:
+def _towards(tcp: Vector, target: Sequence[float] | Vector, gripper: float) -> Vector:
     action = np.empty(ACTION_DIM, np.float32)
-    action[TCP_DELTA] = np.clip(_GAIN * (target - tcp), -TCP_STEP_LIMIT, TCP_STEP_LIMIT)
+    action[TCP_DELTA] = np.clip(_GAIN * (np.asarray(target, np.float32) - tcp), -TCP_STEP_LIMIT, TCP_STEP_LIMIT)
     action[GRIPPER] = gripper
     return action
 
