@@ -62,7 +62,7 @@ class ModelCard:
             if unknown:
                 raise ValueError(f"unknown key '{min(unknown)}'")
             raw["contract"] = Contract.from_json(json.dumps(raw["contract"]))
-            raw["model"] = Pi0Config(**raw["model"])
+            raw["model"] = Pi0Config.from_dict(raw["model"])
             card = cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not a model card: {error}") from error

@@ -1,0 +1,166 @@
+"""A checkpoint that can be asked: features, prefix, K denoise steps, actions in the contract's units.
+
+The prefix (vision and language, frozen in RL) is computed once per observation, and once per instruction when the
+model has no camera: then it serves a whole episode, every rollout and every PPO epoch.
+
+Shape letters: N robots or environments, H horizon, D action dim, F features, S state, K denoise steps.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pirl_contract import Contract, Observation
+from pirl_server.algorithm import flow_sde
+from pirl_server.algorithm.flow import Transition
+from pirl_server.algorithm.sample import Draw, hybrid_sample
+from pirl_server.model.pi0 import Pi0
+from pirl_server.model.prefix import Prefix
+from pirl_server.model.tokens import encode_all
+from pirl_server.policy.checkpoint import ModelCard, checkpoint_version, load_checkpoint
+from pirl_server.policy.features import FEATURES, Array
+from pirl_server.policy.sample import Sample
+
+MAX_CACHED_PREFIXES = 64
+
+
+class FlowPolicy:
+    """`ServedPolicy` over a pi0 model. Not thread-safe: one thread owns it."""
+
+    def __init__(self, card: ModelCard, model: Pi0, version: str) -> None:
+        self.card, self.model, self.version = card, model.eval(), version
+        self._features = FEATURES[card.features]
+        self._scale = np.asarray(card.action_scale, np.float32)
+        self._prefixes: dict[str, Prefix] = {}
+
+    @classmethod
+    def load(cls, folder: Path) -> FlowPolicy:
+        """Read a checkpoint folder. Raises ValueError that names the file or tensor at fault."""
+        card, weights, _ = load_checkpoint(folder)
+        model = Pi0(card.model)
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ValueError(f"'{folder}': weights do not fit the card's model: {error}") from error
+        return cls(card, model, checkpoint_version(folder))
+
+    @property
+    def name(self) -> str:
+        """Human name from the card."""
+        return self.card.name
+
+    @property
+    def contract(self) -> Contract:
+        """The robot it was trained for."""
+        return self.card.contract
+
+    @property
+    def horizon(self) -> int:
+        """H."""
+        return self.card.model.horizon
+
+    @property
+    def execute_horizon(self) -> int:
+        """Actions to play before the next chunk."""
+        return self.card.execute_horizon
+
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """Sentences it was trained on."""
+        return self.card.instructions
+
+    @torch.inference_mode()
+    def sample(self, observation: Observation, *, explore: bool, seed: int) -> Sample:
+        """Draw one chunk; see `ServedPolicy.sample`."""
+        self._check(observation)
+        generator = torch.Generator().manual_seed(seed)
+        shape = (1, self.horizon, self.card.model.action_dim)
+        noise, sde_noise = torch.randn(2, *shape, generator=generator)
+        index = torch.randint(self.card.denoise_steps, (1,), generator=generator)
+        index = index if explore else torch.full_like(index, -1)
+        draw = self.draw(self.features(observation.state[None]), self.prefix(observation), noise, sde_noise, index)
+        return Sample(
+            actions=self.to_actions(draw.chain[:, -1])[0],
+            chain=draw.chain[0].numpy(),
+            sde_index=int(index),
+            log_prob=draw.log_prob[0].numpy(),
+            std=float(draw.std[0, 0, 0]),
+            noise_level=self.card.noise_level if explore else 0.0,
+            value=float("nan"),  # the critic wants the elapsed share of the episode, which a service does not know
+            seed=seed,
+        )
+
+    def draw(
+        self, features_NF: Array, prefix: Prefix, noise_NHD: Tensor, sde_noise_NHD: Tensor, index_N: Tensor
+    ) -> Draw:
+        """Denoise a batch; index -1 makes a sample deterministic. See `algorithm.sample.hybrid_sample`."""
+        state_NF = torch.from_numpy(features_NF)
+
+        def velocity(x_NHD: Tensor, t_N: Tensor) -> Tensor:
+            return self.model.velocity(prefix, state_NF, x_NHD, t_N)
+
+        return hybrid_sample(velocity, noise_NHD, sde_noise_NHD, index_N, self.card.denoise_steps, self.transition)
+
+    @property
+    def transition(self) -> Transition:
+        """The exploration's denoise step: sampling and log-prob both use it."""
+        return partial(flow_sde.transition, noise_level=self.card.noise_level)
+
+    def features(self, state_NS: Array) -> Array:
+        """State vectors in SI units [N, S] -> model input [N, F]."""
+        return self._features(state_NS)
+
+    def to_actions(self, x_NHD: Tensor) -> Array:
+        """Model-space actions -> contract units. Not clipped: who executes clips and says so."""
+        actions: Array = x_NHD.numpy() * self._scale
+        return actions
+
+    def to_model(self, actions_NHD: Array) -> Tensor:
+        """Contract units -> model-space actions."""
+        return torch.from_numpy(actions_NHD / self._scale)
+
+    def prefix(self, observation: Observation) -> Prefix:
+        """Prefix of one observation; from the cache when only the instruction counts."""
+        if self.card.model.vision is not None:
+            return self._encode([observation.instruction], self.images([observation]))
+        if observation.instruction not in self._prefixes:
+            if len(self._prefixes) >= MAX_CACHED_PREFIXES:
+                self._prefixes.clear()
+            self._prefixes[observation.instruction] = self._encode([observation.instruction], None)
+        return self._prefixes[observation.instruction]
+
+    @torch.no_grad()
+    def prefix_table(self, instructions: tuple[str, ...]) -> Prefix:
+        """One prefix row per instruction, to select from by index. For models without a camera."""
+        return self._encode(list(instructions), None)
+
+    def prompt_tokens(self) -> tuple[Tensor, Tensor]:
+        """Token ids and mask of the card's instructions, each [number of instructions, L]."""
+        return encode_all(list(self.instructions), self.card.model.max_tokens)
+
+    def _encode(self, instructions: list[str], images_NCHW: Tensor | None) -> Prefix:
+        ids, mask = encode_all(instructions, self.card.model.max_tokens)
+        image_mask = None if images_NCHW is None else torch.ones(images_NCHW.shape[:2], dtype=torch.bool)
+        return self.model.encode_prefix(images_NCHW, image_mask, ids, mask)
+
+    def images(self, observations: list[Observation]) -> Tensor:
+        """Camera images [N, C, 3, h, w] in [-1, 1], in the contract's order."""
+        names = [camera.name for camera in self.contract.cameras]
+        stacked = np.stack([[observation.images[name] for name in names] for observation in observations])
+        return torch.from_numpy(stacked).permute(0, 1, 4, 2, 3).float() / 127.5 - 1.0
+
+    def _check(self, observation: Observation) -> None:
+        if observation.state.shape != (self.contract.state_dim,):
+            raise ValueError(f"state has {observation.state.size} entries, the contract {self.contract.state_dim}")
+        for camera in self.contract.cameras:
+            image = observation.images.get(camera.name)
+            if image is None:
+                raise ValueError(f"camera '{camera.name}' is missing from the observation")
+            if image.shape[:2] != (camera.height, camera.width):
+                got = f"{image.shape[0]}x{image.shape[1]}"
+                raise ValueError(f"camera '{camera.name}' is {got}, the contract says {camera.height}x{camera.width}")

@@ -1,0 +1,126 @@
+"""Rollouts of many environments with one policy, in one process: observations never leave it, decisions do.
+
+Shape letters: N environments, H horizon, D action dim, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pirl_contract import Env, Observation
+from pirl_server.algorithm.density import sum_executed
+from pirl_server.algorithm.sample import Draw, step_of_chain
+from pirl_server.policy.features import Array
+from pirl_server.policy.flow_policy import FlowPolicy
+from pirl_server.training.batch import DecisionBatch
+
+MakeEnv = Callable[[], Env]
+
+
+@dataclass
+class Lane:
+    """One environment on its way through episodes."""
+
+    env: Env
+    seeds: Iterator[int]
+    observation: Observation
+    steps: int = 0
+    success: bool = False
+
+    def play(self, actions_HD: Array) -> tuple[float, bool, int]:
+        """Execute a chunk; return its summed reward, whether the episode ended and the control steps it took."""
+        total, taken = 0.0, 0
+        for action in actions_HD:
+            result = self.env.step(action)
+            total, taken = total + result.reward, taken + 1
+            self.success = self.success or result.success
+            if result.terminated or result.truncated:
+                self.steps += taken
+                return total, True, taken
+        self.steps += taken
+        self.observation = self.env.observe()
+        return total, False, taken
+
+    def restart(self) -> None:
+        """Begin the next episode of this environment's seeds."""
+        self.observation, self.steps, self.success = self.env.reset(next(self.seeds)), 0, False
+
+
+class Collector:
+    """N environments that go on from one call of `collect` to the next."""
+
+    def __init__(self, make_env: MakeEnv, policy: FlowPolicy, envs: int, seeds: Iterator[int], max_steps: int) -> None:
+        if policy.card.model.vision is not None:
+            raise ValueError("RL rollouts take presets without a camera: their prefix serves the whole run")
+        self._policy, self._max_steps = policy, max_steps
+        self._sentences = policy.instructions
+        self._table = policy.prefix_table(self._sentences)
+        self._generator = torch.Generator().manual_seed(next(seeds))
+        made = [make_env() for _ in range(envs)]
+        self._lanes = [Lane(env, seeds, env.reset(next(seeds))) for env in made]
+
+    @torch.inference_mode()
+    def collect(self, decisions: int) -> DecisionBatch:
+        """Make `decisions` decisions in each environment, restarting those whose episode ends."""
+        rows: list[tuple[np.ndarray, ...]] = []
+        ended: list[tuple[bool, int]] = []
+        env_steps = 0
+        for _ in range(decisions):
+            features_NF, sentence_N = self._features(), self._sentence()
+            draw, index_N = self._draw(features_NF, sentence_N)
+            outcome = [lane.play(chunk) for lane, chunk in zip(self._lanes, self._executed(draw))]
+            env_steps += sum(taken for _, _, taken in outcome)
+            rows.append((features_NF, sentence_N, *self._record(draw, index_N), *self._outcome(outcome)))
+            for lane, (_, done, _) in zip(self._lanes, outcome):
+                if done:
+                    ended.append((lane.success, lane.steps))
+                    lane.restart()
+        columns = [np.stack(column) for column in zip(*rows)]
+        return DecisionBatch(
+            *columns,
+            last_features_NF=self._features(),
+            episode_success=np.array([success for success, _ in ended], np.bool_),
+            episode_steps=np.array([steps for _, steps in ended], np.int64),
+            env_steps=np.array([env_steps], np.int64),
+        )
+
+    def close(self) -> None:
+        """Close the environments."""
+        for lane in self._lanes:
+            lane.env.close()
+
+    def _features(self) -> Array:
+        """Features of all environments with the elapsed share of the episode as last column [N, F]."""
+        features = self._policy.features(np.stack([lane.observation.state for lane in self._lanes]))
+        elapsed = np.array([[lane.steps / self._max_steps] for lane in self._lanes], np.float32)
+        return np.concatenate([features, elapsed], axis=1)
+
+    def _sentence(self) -> np.ndarray:
+        return np.array([self._sentences.index(lane.observation.instruction) for lane in self._lanes], np.int64)
+
+    def _draw(self, features_NF: Array, sentence_N: np.ndarray) -> tuple[Draw, torch.Tensor]:
+        card = self._policy.card
+        shape = (len(features_NF), card.model.horizon, card.model.action_dim)
+        noise, sde_noise = torch.randn(2, *shape, generator=self._generator)
+        index = torch.randint(card.denoise_steps, shape[:1], generator=self._generator)
+        prefix = self._table.select(torch.from_numpy(sentence_N))
+        return self._policy.draw(features_NF[:, :-1], prefix, noise, sde_noise, index), index
+
+    def _executed(self, draw: Draw) -> Array:
+        return self._policy.to_actions(draw.chain[:, -1, : self._policy.execute_horizon])
+
+    def _record(self, draw: Draw, index_N: torch.Tensor) -> tuple[np.ndarray, ...]:
+        x, x_next = step_of_chain(draw.chain, index_N)
+        card = self._policy.card
+        executed = torch.full_like(index_N, card.execute_horizon)
+        log_prob = sum_executed(draw.log_prob, executed, card.contract.action_dim)
+        return x.numpy(), x_next.numpy(), index_N.numpy(), log_prob.numpy()
+
+    @staticmethod
+    def _outcome(outcome: list[tuple[float, bool, int]]) -> tuple[np.ndarray, np.ndarray]:
+        reward = np.array([reward for reward, _, _ in outcome], np.float32)
+        return reward, np.array([done for _, done, _ in outcome], np.bool_)

@@ -1,0 +1,123 @@
+"""pi_RL in simulation: rollouts by worker processes, PPO by the learner, a checkpoint at the end.
+
+Reads a checkpoint folder, writes another one: same vision and language, a better action expert, and its critic.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from pirl_server.model.critic import StateCritic
+from pirl_server.policy.checkpoint import load_checkpoint, save_checkpoint
+from pirl_server.policy.flow_policy import FlowPolicy
+from pirl_server.training.batch import DecisionBatch
+from pirl_server.training.collector import MakeEnv
+from pirl_server.training.config import PpoConfig
+from pirl_server.training.ppo_update import Learner, update
+from pirl_server.training.progress import Progress
+from pirl_server.training.rollout_pool import RolloutPool
+from pirl_server.training.seeds import TRAINING
+
+T = TypeVar("T")
+
+RECENT_EPISODES = 256
+
+
+def make_learner(checkpoint: Path, config: PpoConfig, seed: int) -> Learner:
+    """Load the actor, freeze vision and language, and make or load the critic."""
+    torch.manual_seed(seed)
+    policy = FlowPolicy.load(checkpoint)
+    policy.card = replace(policy.card, noise_level=config.noise_level)
+    for parameter in policy.model.vlm_parameters():
+        parameter.requires_grad_(False)
+    critic = StateCritic(policy.card.model.state_dim)
+    _, _, critic_weights = load_checkpoint(checkpoint)
+    if critic_weights is not None:
+        critic.load_state_dict(critic_weights)
+    return Learner(
+        policy,
+        policy.prefix_table(policy.instructions),
+        critic,
+        torch.optim.Adam(policy.model.expert_parameters(), lr=config.actor_learning_rate, eps=1e-5),
+        torch.optim.Adam(critic.parameters(), lr=config.critic_learning_rate, eps=1e-5),
+    )
+
+
+def finetune(
+    checkpoint: Path, out: Path, make_env: MakeEnv, max_steps: int, config: PpoConfig, seed: int, progress: Progress
+) -> str:
+    """Improve the checkpoint in the environments that `make_env` gives; return the new version.
+
+    A cancelled run saves what it has. Raises RuntimeError when a worker died or a gradient was not finite.
+    """
+    torch.set_num_threads(config.torch_threads)
+    learner = make_learner(checkpoint, config, seed)
+    generator = torch.Generator().manual_seed(seed)
+    names = [name for name, parameter in learner.policy.model.named_parameters() if parameter.requires_grad]
+    first_seed = TRAINING.start + seed * 1_000_000
+    with RolloutPool(make_env, checkpoint, max_steps, config.workers, config.envs, first_seed) as pool:
+        env_steps, updates, clock, recent = 0, 0, Clock(), np.zeros(0, np.bool_)
+        while env_steps < config.env_steps and not progress.cancelled:
+            state = learner.policy.model.state_dict()
+            batch = clock.timed(
+                "rollout", lambda: pool.collect({name: state[name] for name in names}, config.decisions)
+            )
+            warm = updates >= config.warmup_updates
+            numbers = clock.timed("learner", lambda: update(learner, batch, config, generator, train_actor=warm))
+            env_steps, updates = env_steps + int(batch.env_steps[0]), updates + 1
+            recent = np.concatenate([recent, batch.episode_success])[-RECENT_EPISODES:]
+            report(progress, config, batch, recent, env_steps, {"updates": updates, **numbers, **clock.shares()})
+    card = replace(
+        learner.policy.card,
+        lineage={
+            "parent": learner.policy.version,
+            "method": "flow-sde ppo",
+            "seed": str(seed),
+            "config": str(asdict(config)),
+        },
+    )
+    return save_checkpoint(out, card, learner.policy.model.state_dict(), learner.critic.state_dict())
+
+
+def report(
+    progress: Progress,
+    config: PpoConfig,
+    batch: DecisionBatch,
+    recent: np.ndarray,
+    env_steps: int,
+    numbers: dict[str, float],
+) -> None:
+    """Pass on one update's numbers. Success here is of stochastic rollouts, for the curve; promotion evaluates anew."""
+    success = float(recent.mean()) if len(recent) else float("nan")
+    length = float(batch.episode_steps.mean()) if len(batch.episode_steps) else float("nan")
+    reward = float(batch.reward_TN.mean())
+    progress.metrics(env_steps=env_steps, rollout_success=success, episode_length=length, reward=reward, **numbers)
+    progress.progress(env_steps, config.env_steps, f"env steps, rollout success {success:.2f}")
+
+
+class Clock:
+    """Wall time by what it went into."""
+
+    def __init__(self) -> None:
+        self._seconds = {"rollout": 0.0, "learner": 0.0}
+
+    def timed(self, name: str, call: Callable[[], T]) -> T:
+        """Run and account."""
+        start = time.perf_counter()
+        result = call()
+        self._seconds[name] += time.perf_counter() - start
+        return result
+
+    def shares(self) -> dict[str, float]:
+        """Seconds by part and the learner's share of the wall time."""
+        total = sum(self._seconds.values())
+        return {f"{name}_s": value for name, value in self._seconds.items()} | {
+            "learner_share": self._seconds["learner"] / total
+        }

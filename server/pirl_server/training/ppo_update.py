@@ -1,0 +1,176 @@
+"""One PPO update from one batch of decisions: returns, then a few epochs of minibatches under a KL stop.
+
+Only the action expert learns; the prefix (vision and language) is frozen and was encoded before the run.
+Shape letters: T decisions, N environments, B minibatch, H horizon, D action dim, F features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pirl_server.algorithm.advantage import normalise
+from pirl_server.algorithm.density import sum_executed
+from pirl_server.algorithm.gae import gae
+from pirl_server.algorithm.ppo import policy_loss, value_loss
+from pirl_server.algorithm.sample import transition_log_prob
+from pirl_server.model.critic import StateCritic
+from pirl_server.model.prefix import Prefix
+from pirl_server.policy.flow_policy import FlowPolicy
+from pirl_server.training.batch import DecisionBatch
+from pirl_server.training.config import PpoConfig
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What an update changes: actor and critic with their optimisers."""
+
+    policy: FlowPolicy
+    prefixes: Prefix
+    """one row per instruction"""
+    critic: StateCritic
+    actor_optimizer: torch.optim.Optimizer
+    critic_optimizer: torch.optim.Optimizer
+
+    def value(self, features: Tensor) -> Tensor:
+        """The critic's value [...] of features [..., F] whose last column is the elapsed share of the episode."""
+        value: Tensor = self.critic(features[..., :-1], features[..., -1])
+        return value
+
+    def actor_parameters(self) -> list[nn.Parameter]:
+        """The action expert's parameters."""
+        return list(self.policy.model.expert_parameters())
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """A batch as flat tensors, with what the critic made of it."""
+
+    features: Tensor
+    sentence: Tensor
+    x: Tensor
+    x_next: Tensor
+    index: Tensor
+    old_log_prob: Tensor
+    advantage: Tensor
+    returns: Tensor
+
+    def __len__(self) -> int:
+        return len(self.returns)
+
+    def select(self, rows: Tensor) -> Decisions:
+        """A minibatch."""
+        return Decisions(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+
+def prepare(learner: Learner, batch: DecisionBatch, config: PpoConfig) -> Decisions:
+    """Advantages and returns by GAE with the present critic. Episode ends are true ends: elapsed time is a feature."""
+    features_TNF = torch.from_numpy(batch.features_TNF)
+    done_TN = torch.from_numpy(batch.done_TN)
+    never_TN = torch.zeros_like(done_TN)
+    with torch.no_grad():
+        value_TN = learner.value(features_TNF)
+        last_N = learner.value(torch.from_numpy(batch.last_features_NF))
+    reward_TN = torch.from_numpy(batch.reward_TN)
+    advantage_TN, return_TN = gae(
+        reward_TN, value_TN, last_N, done_TN, never_TN, torch.zeros_like(value_TN), ~never_TN,
+        gamma=config.gamma, lam=config.gae_lambda,
+    )  # fmt: skip
+
+    def flat(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).flatten(0, 1)
+
+    return Decisions(
+        features_TNF.flatten(0, 1),
+        flat(batch.sentence_TN),
+        flat(batch.x_TNHD),
+        flat(batch.x_next_TNHD),
+        flat(batch.index_TN),
+        flat(batch.log_prob_TN),
+        advantage_TN.flatten(),
+        return_TN.flatten(),
+    )
+
+
+def log_prob(learner: Learner, decisions: Decisions) -> Tensor:
+    """Log-density [B] that the present weights give to the stored stochastic steps."""
+    policy = learner.policy
+    prefix = learner.prefixes.select(decisions.sentence)
+    state = decisions.features[:, :-1]
+
+    def velocity(x_BHD: Tensor, t_B: Tensor) -> Tensor:
+        return policy.model.velocity(prefix, state, x_BHD, t_B)
+
+    element = transition_log_prob(
+        velocity, decisions.x, decisions.x_next, decisions.index, policy.card.denoise_steps, policy.transition
+    )
+    executed = torch.full_like(decisions.index, policy.execute_horizon)
+    return sum_executed(element, executed, policy.contract.action_dim)
+
+
+def update(
+    learner: Learner, batch: DecisionBatch, config: PpoConfig, generator: torch.Generator, train_actor: bool
+) -> dict[str, float]:
+    """Improve actor (unless it is the critic's warm-up) and critic in place; return the numbers of the update."""
+    decisions = prepare(learner, batch, config)
+    seen: list[dict[str, float]] = []
+    stopped = not train_actor
+    for _ in range(config.epochs):
+        for rows in torch.randperm(len(decisions), generator=generator).split(config.minibatch):
+            minibatch = decisions.select(rows)
+            numbers = {"explained_variance": _critic_step(learner, minibatch, config)}
+            if not stopped:
+                numbers |= _actor_step(learner, minibatch, config)
+                stopped = numbers["approx_kl"] > config.max_kl
+            seen.append(numbers)
+    return _summary(seen)
+
+
+def _actor_step(learner: Learner, minibatch: Decisions, config: PpoConfig) -> dict[str, float]:
+    """One clipped step, left out when the minibatch's KL is already above the limit."""
+    everyone = torch.ones(len(minibatch), dtype=torch.bool)
+    advantage = normalise(minibatch.advantage, everyone)
+    loss, metrics = policy_loss(
+        log_prob(learner, minibatch), minibatch.old_log_prob, advantage, everyone,
+        clip_low=config.clip, clip_high=config.clip,
+    )  # fmt: skip
+    numbers = {name: float(value) for name, value in metrics.items()}
+    if numbers["approx_kl"] > config.max_kl:
+        return numbers
+    numbers["actor_grad_norm"] = _step(loss, learner.actor_optimizer, learner.actor_parameters(), config.max_grad_norm)
+    return numbers
+
+
+def _critic_step(learner: Learner, minibatch: Decisions, config: PpoConfig) -> float:
+    value = learner.value(minibatch.features)
+    everyone = torch.ones(len(minibatch), dtype=torch.bool)
+    loss, metrics = value_loss(value, minibatch.returns, value.detach(), everyone)
+    _step(loss, learner.critic_optimizer, list(learner.critic.parameters()), config.max_grad_norm)
+    return float(metrics["explained_variance"])
+
+
+def _step(loss: Tensor, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], max_norm: float) -> float:
+    """Backward, clip, step. Raises RuntimeError on a gradient that is not finite: nothing is changed then."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = float(nn.utils.clip_grad_norm_(parameters, max_norm))
+    if not np.isfinite(norm):
+        raise RuntimeError(f"gradient norm is {norm}: a reward or an observation was not finite")
+    optimizer.step()
+    return norm
+
+
+def _summary(seen: list[dict[str, float]]) -> dict[str, float]:
+    """First minibatch's ratio, last one's KL, clip fraction and ESS, mean of the rest."""
+    acted = [numbers for numbers in seen if "approx_kl" in numbers]
+    summary = {"explained_variance": float(np.mean([numbers["explained_variance"] for numbers in seen]))}
+    if acted:
+        summary["first_log_ratio"] = acted[0]["max_log_ratio"]
+        summary["actor_steps"] = float(sum("actor_grad_norm" in numbers for numbers in acted))
+        for name in ("approx_kl", "clip_fraction", "ess"):
+            summary[name] = acted[-1][name]
+        summary["actor_grad_norm"] = float(np.mean([n["actor_grad_norm"] for n in acted if "actor_grad_norm" in n]))
+    return summary
