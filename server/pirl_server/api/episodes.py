@@ -1,0 +1,43 @@
+"""/v1/episodes: what the robots did."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from pirl_server.api.problems import not_found, responses
+from pirl_server.api.services import EpisodeId, World
+from pirl_server.api.views import EpisodePage, EpisodeView
+
+router = APIRouter(prefix="/v1/episodes", tags=["episodes"])
+
+
+@router.get("", operation_id="listEpisodes", responses=responses(404, 422))
+def list_episodes(
+    world: World,
+    after: Annotated[str | None, Query(pattern=r"^[0-9a-f]{32}$")] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    robot: Annotated[str | None, Query(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] = None,
+    success: bool | None = None,
+) -> EpisodePage:
+    """List published episodes, newest first."""
+    found = [EpisodeView.of(summary) for summary in world.episodes.list(robot)]
+    found = [episode for episode in found if success is None or episode.success is success]
+    if after is not None:
+        ids = [episode.id for episode in found]
+        if after not in ids:
+            raise not_found("episode", after)
+        found = found[ids.index(after) + 1 :]
+    page = found[:limit]
+    first, last = (page[0].id, page[-1].id) if page else (None, None)
+    return EpisodePage(data=page, first_id=first, last_id=last, has_more=len(found) > limit)
+
+
+@router.get("/{episode_id}", operation_id="getEpisode", responses=responses(404, 422))
+def get_episode(episode_id: EpisodeId, world: World) -> EpisodeView:
+    """Get one episode's summary."""
+    try:
+        return EpisodeView.of(world.episodes.summary(episode_id))
+    except KeyError:
+        raise not_found("episode", episode_id) from None

@@ -1,0 +1,93 @@
+"""/v1/jobs: create, list, get, cancel, events."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Header, Query, Response
+from fastapi.responses import StreamingResponse
+
+from pirl_server.api.problems import conflict, invalid, not_found, responses
+from pirl_server.api.services import JobId, Services, World
+from pirl_server.api.sse import stream
+from pirl_server.api.views import JobPage, JobView
+from pirl_server.jobs import Job, JobSpec, Status
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+EVENT_STREAM = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events"}}
+
+
+@router.post("", status_code=201, operation_id="createJob", responses=responses(422))
+def create_job(spec: Annotated[JobSpec, Body()], world: World, response: Response) -> JobView:
+    """Queue a training or an evaluation."""
+    field = "base" if "base" in type(spec).model_fields else "version"
+    name = getattr(spec, field)
+    try:
+        if name is not None:
+            world.registry.resolve(name)
+        world.check_job(spec)
+    except KeyError:
+        raise invalid(field, f"'{name}' is neither a version nor an alias in the registry") from None
+    except ValueError as error:
+        raise invalid("job", str(error)) from None
+    job = world.jobs.submit(spec)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return JobView.of(job)
+
+
+@router.get("", operation_id="listJobs", responses=responses(422))
+def list_jobs(
+    world: World,
+    after: Annotated[str | None, Query(pattern=r"^job_[0-9a-f]{24}$")] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    status: Status | None = None,
+) -> JobPage:
+    """List jobs, newest first."""
+    found = [JobView.of(job) for job in world.jobs.list(after, limit + 1, status)]
+    page = found[:limit]
+    first, last = (page[0].id, page[-1].id) if page else (None, None)
+    return JobPage(data=page, first_id=first, last_id=last, has_more=len(found) > limit)
+
+
+@router.get("/{job_id}", operation_id="getJob", responses=responses(404, 422))
+def get_job(job_id: JobId, world: World) -> JobView:
+    """Get one job."""
+    return JobView.of(_find(world, job_id))
+
+
+@router.post("/{job_id}/cancel", operation_id="cancelJob", responses=responses(404, 409, 422))
+def cancel_job(job_id: JobId, world: World) -> JobView:
+    """Ask a job to stop; a running one is `cancelled` when its process has ended."""
+    _find(world, job_id)
+    try:
+        return JobView.of(world.jobs.cancel(job_id))
+    except ValueError as error:
+        raise conflict(str(error)) from None
+
+
+@router.get(
+    "/{job_id}/events",
+    operation_id="streamJobEvents",
+    response_class=StreamingResponse,
+    responses=responses(404, 422) | EVENT_STREAM | {204: {"description": "The job has ended and nothing is left"}},
+)
+def stream_events(
+    job_id: JobId, world: World, last_event_id: Annotated[int, Header(alias="Last-Event-ID", ge=0)] = 0
+) -> Response:
+    """Follow a job as server-sent events: status, progress, metrics, result; ends with the job.
+
+    After a break send `Last-Event-ID` to go on where it was. 204 tells an EventSource not to come back.
+    """
+    ended = _find(world, job_id).status.ended
+    tail = world.jobs.events(job_id, last_event_id)
+    if ended and not world.jobs.events(job_id, last_event_id).read():
+        return Response(status_code=204)
+    body = stream(tail, lambda: world.jobs.get(job_id).status.ended, world.heartbeat_s)
+    return StreamingResponse(body, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+def _find(world: Services, job_id: str) -> Job:
+    try:
+        return world.jobs.get(job_id)
+    except KeyError:
+        raise not_found("job", job_id) from None

@@ -1,0 +1,63 @@
+"""/v1/models: versions, aliases, evaluations; promote and roll back."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+
+from pirl_server.api.problems import FieldError, conflict, not_found, responses
+from pirl_server.api.services import World, actor
+from pirl_server.api.views import (
+    EvaluationView,
+    ModelList,
+    ModelView,
+    Promoted,
+    PromoteRequest,
+    RollbackRequest,
+)
+from pirl_server.registry import ModelVersion, PromotionRefusedError, Registry
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+
+
+@router.get("", operation_id="listModels")
+def list_models(world: World) -> ModelList:
+    """List all versions, newest first, with their aliases and evaluations."""
+    registry = world.registry
+    aliases = registry.aliases()
+    return ModelList(data=[_view(registry, aliases, model) for model in registry.versions()], aliases=aliases)
+
+
+@router.post("/promote", operation_id="promoteModel", responses=responses(404, 409, 422))
+def promote(wish: PromoteRequest, world: World, request: Request) -> Promoted:
+    """Serve a version: it must pass the gate, then it is swapped into the running server without a dropped request."""
+    try:
+        result = world.promoter.promote(wish.version, actor(request), wish.reason, wish.force)
+    except KeyError:
+        raise not_found("version", wish.version) from None
+    except PromotionRefusedError as refusal:
+        errors = [FieldError(field="version", message=reason) for reason in refusal.result.refusals]
+        raise conflict(f"the gate refused {wish.version}: {refusal}", tuple(errors)) from None
+    except ValueError as error:
+        raise conflict(str(error)) from None
+    return Promoted.of(wish.version, result)
+
+
+@router.post("/rollback", operation_id="rollbackModel", responses=responses(409, 422))
+def rollback(wish: RollbackRequest, world: World, request: Request) -> Promoted:
+    """Serve the version that was in production before this one."""
+    try:
+        return Promoted(version=world.promoter.rollback(actor(request), wish.reason))
+    except ValueError as error:
+        raise conflict(str(error)) from None
+
+
+def _view(registry: Registry, aliases: dict[str, str], model: ModelVersion) -> ModelView:
+    return ModelView(
+        version=model.version,
+        created=model.created,
+        parent=model.parent,
+        job=model.job,
+        contract_hash=model.contract.hash,
+        aliases=sorted(alias for alias, version in aliases.items() if version == model.version),
+        evaluations=[EvaluationView.of(found) for found in registry.evaluations.of(model.version)],
+    )

@@ -1,0 +1,105 @@
+"""Errors as RFC 9457 problem details (application/problem+json); `type` is stable, `detail` is for people."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+_LOG = logging.getLogger(__name__)
+MEDIA_TYPE = "application/problem+json"
+
+
+class FieldError(BaseModel):
+    """One field at fault."""
+
+    field: str
+    message: str
+
+
+class Problem(BaseModel):
+    """Why a request was not done."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] = []
+
+
+class ProblemError(Exception):
+    """Raise it in a handler: the client gets the problem."""
+
+    def __init__(self, status: int, kind: str, detail: str, errors: tuple[FieldError, ...] = ()) -> None:
+        super().__init__(detail)
+        title = kind.replace("-", " ").capitalize()
+        self.problem = Problem(type=f"/problems/{kind}", title=title, status=status, detail=detail, errors=list(errors))
+
+
+def not_found(what: str, name: str) -> ProblemError:
+    """Make the answer for a name that means nothing here."""
+    return ProblemError(404, "not-found", f"no {what} '{name}'")
+
+
+def conflict(detail: str, errors: tuple[FieldError, ...] = ()) -> ProblemError:
+    """Make the answer for a request that the present state forbids."""
+    return ProblemError(409, "conflict", detail, errors)
+
+
+def invalid(field: str, message: str) -> ProblemError:
+    """Make the answer for a value that is well formed but cannot be used."""
+    return ProblemError(422, "invalid-request", f"{field}: {message}", (FieldError(field=field, message=message),))
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what OpenAPI says about these error statuses."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {code: {"description": "Problem", "content": {MEDIA_TYPE: {"schema": schema}}} for code in statuses}
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the application, the framework's own included, as a problem."""
+    app.add_exception_handler(ProblemError, _on_problem)
+    app.add_exception_handler(RequestValidationError, _on_validation)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_bug)
+    plain = app.openapi
+    app.openapi = lambda: _with_problem(plain())  # type: ignore[method-assign]
+
+
+def _with_problem(document: dict[str, Any]) -> dict[str, Any]:
+    schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    document["components"]["schemas"] |= {**schema.pop("$defs", {}), "Problem": schema}
+    return document
+
+
+def _answer(problem: Problem) -> JSONResponse:
+    return JSONResponse(problem.model_dump(), problem.status, media_type=MEDIA_TYPE)
+
+
+async def _on_problem(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ProblemError)
+    return _answer(error.problem)
+
+
+async def _on_validation(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    errors = [FieldError(field=".".join(map(str, fault["loc"])), message=fault["msg"]) for fault in error.errors()]
+    detail = "; ".join(f"{fault.field}: {fault.message}" for fault in errors)
+    return _answer(ProblemError(422, "invalid-request", detail, tuple(errors)).problem)
+
+
+async def _on_http(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    kind = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "http-error")
+    return _answer(ProblemError(error.status_code, kind, str(error.detail)).problem)
+
+
+async def _on_bug(_: Request, error: Exception) -> JSONResponse:
+    _LOG.error("unexpected error", exc_info=error)
+    return _answer(ProblemError(500, "internal-error", "internal error: the server's log has it").problem)

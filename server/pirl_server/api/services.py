@@ -1,0 +1,44 @@
+"""What the handlers work on, handed to each of them by FastAPI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Path, Request
+
+from pirl_server.episodes import EpisodeStore
+from pirl_server.jobs import JobSpec, Supervisor
+from pirl_server.registry import Promoter, Registry
+from pirl_server.serving import Engine
+
+
+@dataclass(frozen=True)
+class Services:
+    """The parts of the running server."""
+
+    jobs: Supervisor
+    registry: Registry
+    promoter: Promoter
+    episodes: EpisodeStore
+    engine: Engine
+    grpc_port: int
+    check_job: Callable[[JobSpec], None]
+    heartbeat_s: float
+
+
+def _services(request: Request) -> Services:
+    found = request.app.state.services
+    assert isinstance(found, Services)
+    return found
+
+
+World = Annotated[Services, Depends(_services)]
+JobId = Annotated[str, Path(pattern=r"^job_[0-9a-f]{24}$")]
+EpisodeId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
+
+
+def actor(request: Request) -> str:
+    """Return who asks, for the audit log."""
+    return f"rest:{request.client.host if request.client else 'local'}"

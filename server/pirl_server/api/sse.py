@@ -1,0 +1,33 @@
+"""A job's events as server-sent events (WHATWG HTML, section 9.2): id, event, data; comments keep the line open."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+
+from pirl_server.jobs.events import Event, EventTail
+
+POLL_S = 0.1
+
+
+async def stream(tail: EventTail, ended: Callable[[], bool], heartbeat_s: float) -> AsyncIterator[str]:
+    """Yield events as they appear, a comment after `heartbeat_s` of silence, and stop when the job has ended."""
+    spoken = time.monotonic()
+    while True:
+        over = await asyncio.to_thread(ended)  # asked before reading: what is written in between is still read
+        for event in await asyncio.to_thread(tail.read):
+            yield _encode(event)
+            spoken = time.monotonic()
+        if over:
+            return
+        if time.monotonic() - spoken >= heartbeat_s:
+            yield ": still here\n\n"
+            spoken = time.monotonic()
+        await asyncio.sleep(POLL_S)
+
+
+def _encode(event: Event) -> str:
+    data = json.dumps({"time": event.time, **event.data})
+    return f"id: {event.id}\nevent: {event.type}\ndata: {data}\n\n"

@@ -1,0 +1,171 @@
+"""The JSON shapes of the API's answers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pirl_server.episodes import EpisodeSummary
+from pirl_server.jobs import Job, JobSpec, Status
+from pirl_server.registry import Evaluation, GateResult
+from pirl_server.registry.gate import Comparison
+
+
+class JobView(BaseModel):
+    """One job: what was asked with every default filled in, and where it stands."""
+
+    id: str
+    spec: JobSpec
+    status: Status
+    created: str
+    started: str | None
+    finished: str | None
+    error: str | None = Field(description="one line: why it failed or was cancelled")
+    result: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, job: Job) -> JobView:
+        """Leave out what only the supervisor needs."""
+        return cls.model_validate(job, from_attributes=True)
+
+
+class JobPage(BaseModel):
+    """Jobs, newest first; ask for the next page with `after=last_id`."""
+
+    data: list[JobView]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class EpisodeView(BaseModel):
+    """One published episode; `path` is its Zarr group, relative to the store."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str
+    robot_id: str
+    created: str
+    instruction: str
+    success: bool | None
+    label_source: str
+    end_reason: str
+    sampler: str
+    contract_hash: str
+    policy_versions: list[str]
+    calls: int
+    steps: int
+    path: str
+
+    @classmethod
+    def of(cls, summary: EpisodeSummary) -> EpisodeView:
+        """Show a summary as it is."""
+        return cls.model_validate(summary)
+
+
+class EpisodePage(BaseModel):
+    """Episodes, newest first; ask for the next page with `after=last_id`."""
+
+    data: list[EpisodeView]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class EvaluationView(BaseModel):
+    """Success on one fixed list, with its Wilson 95 % interval."""
+
+    task: str
+    list_hash: str
+    episodes: int
+    successes: int
+    success_rate: float
+    interval: tuple[float, float]
+    created: str
+
+    @classmethod
+    def of(cls, evaluation: Evaluation) -> EvaluationView:
+        """Show rate and interval beside the counts."""
+        return cls.model_validate(evaluation, from_attributes=True)
+
+
+class ModelView(BaseModel):
+    """One version with the aliases that mean it."""
+
+    version: str
+    created: str
+    parent: str | None
+    job: str | None
+    contract_hash: str
+    aliases: list[str]
+    evaluations: list[EvaluationView]
+
+
+class ModelList(BaseModel):
+    """All versions, newest first, and the aliases."""
+
+    data: list[ModelView]
+    aliases: dict[str, str]
+
+
+class PromoteRequest(BaseModel):
+    """Which version to serve; `force` goes past the gate and needs a reason."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    force: bool = False
+    reason: str = Field(default="", max_length=1000)
+
+
+class RollbackRequest(BaseModel):
+    """Why to go back."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field(default="", max_length=1000)
+
+
+class ComparisonView(BaseModel):
+    """Both versions on one common list."""
+
+    incumbent: EvaluationView
+    candidate: EvaluationView
+
+    @classmethod
+    def of(cls, pair: Comparison) -> ComparisonView:
+        """Show both sides."""
+        return cls(incumbent=EvaluationView.of(pair.incumbent), candidate=EvaluationView.of(pair.candidate))
+
+
+class Promoted(BaseModel):
+    """What is served now and what the gate saw; `overridden` lists the refusals that `force` went past."""
+
+    version: str
+    comparisons: list[ComparisonView] = []
+    overridden: list[str] = []
+
+    @classmethod
+    def of(cls, version: str, result: GateResult) -> Promoted:
+        """Show a gate result."""
+        pairs = [ComparisonView.of(pair) for pair in result.comparisons]
+        return cls(version=version, comparisons=pairs, overridden=list(result.refusals))
+
+
+class Health(BaseModel):
+    """`ok`, or why not."""
+
+    status: str
+
+
+class Info(BaseModel):
+    """What runs here; no policy: no version."""
+
+    server_version: str
+    policy_version: str | None
+    policy_name: str | None
+    contract_hash: str | None
+    robot: str | None
+    instructions: list[str]
+    grpc_port: int

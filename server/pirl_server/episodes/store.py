@@ -1,0 +1,151 @@
+"""The directory of episodes: staged, sealed with a manifest, then renamed into place; so whole or not there at all.
+
+root/staging/<id>/                       what a killed writer leaves; swept when a recorder starts
+root/episodes/<robot>/<id>/MANIFEST.json
+                          /episode.zarr  the group; the manifest lies beside it, where Zarr does not list it
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pirl_server.episodes import manifest
+from pirl_server.episodes.episode import Episode
+from pirl_server.episodes.layout import read_group, write_group
+
+GROUP = "episode.zarr"
+_ID = re.compile(r"[0-9a-f]{32}")
+_ROBOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+def check_robot_id(robot_id: str) -> None:
+    """Raise ValueError unless the id may name a folder."""
+    if not _ROBOT.fullmatch(robot_id):
+        raise ValueError(
+            f"robot id {robot_id!r} must be 1 to 64 letters, digits, '_', '-' or '.', letter or digit first"
+        )
+
+
+@dataclass(frozen=True)
+class EpisodeSummary:
+    """What a list of episodes shows; kept in the manifest, so that listing opens no array."""
+
+    id: str
+    robot_id: str
+    created: str
+    instruction: str
+    success: bool | None
+    label_source: str
+    end_reason: str
+    sampler: str
+    contract_hash: str
+    policy_versions: tuple[str, ...]
+    calls: int
+    steps: int
+    path: str
+    """of the Zarr group, relative to the store"""
+
+
+class EpisodeStore:
+    """Episodes on disk. Any number of processes may read and write; a published episode never changes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._staging, self._published = root / "staging", root / "episodes"
+        self._staging.mkdir(parents=True, exist_ok=True)
+        self._published.mkdir(exist_ok=True)
+        self._known: dict[Path, EpisodeSummary] = {}
+
+    def sweep(self) -> int:
+        """Remove what killed writers left in staging and return how many; for the one writer of a store only."""
+        left = list(self._staging.iterdir())
+        for directory in left:
+            shutil.rmtree(directory)
+        return len(left)
+
+    def write(self, episode: Episode) -> EpisodeSummary:
+        """Publish an episode. When this returns it is on the disk; when it raises nothing is visible."""
+        check_robot_id(episode.info.robot_id)
+        if not _ID.fullmatch(episode.info.id):
+            raise ValueError(f"episode id {episode.info.id!r} must be 32 hexadecimal digits")
+        home = self._published / episode.info.robot_id / episode.info.id
+        summary = _summarise(episode, (home / GROUP).relative_to(self.root).as_posix())
+        staged = self._staging / episode.info.id
+        try:
+            write_group(staged / GROUP, episode)
+            manifest.seal(staged, asdict(summary))
+            home.parent.mkdir(exist_ok=True)
+            os.rename(staged, home)
+        except BaseException:
+            shutil.rmtree(staged, ignore_errors=True)
+            raise
+        manifest.sync(home.parent)
+        manifest.sync(self._published)
+        return summary
+
+    def list(self, robot_id: str | None = None) -> list[EpisodeSummary]:
+        """Return the published episodes, newest first. Torn and foreign directories are never among them."""
+        if robot_id is not None:
+            check_robot_id(robot_id)
+        homes = [
+            home
+            for home in self._published.glob(f"{robot_id or '*'}/*")
+            if _ID.fullmatch(home.name) and not home.is_symlink()
+        ]
+        found = [summary for home in homes if (summary := self._summary(home)) is not None]
+        return sorted(found, key=lambda summary: (summary.created, summary.id), reverse=True)
+
+    def summary(self, episode_id: str) -> EpisodeSummary:
+        """Return one summary. Raises KeyError for an unknown id."""
+        found = self._summary(self._home(episode_id))
+        if found is None:
+            raise KeyError(episode_id)
+        return found
+
+    def open(self, episode_id: str) -> Episode:
+        """Read an episode after checking it against its manifest.
+
+        Raises KeyError for an unknown id, ValueError when a file was damaged.
+        """
+        home = self._home(episode_id)
+        manifest.verify(home)
+        return read_group(home / GROUP)
+
+    def _home(self, episode_id: str) -> Path:
+        matches = list(self._published.glob(f"*/{episode_id}")) if _ID.fullmatch(episode_id) else []
+        if len(matches) != 1 or matches[0].is_symlink() or matches[0].parent.is_symlink():
+            raise KeyError(episode_id)
+        return matches[0]
+
+    def _summary(self, home: Path) -> EpisodeSummary | None:
+        if home not in self._known:
+            found = manifest.read(home)
+            if found is None:
+                return None
+            raw: dict[str, Any] = found["summary"] | {"policy_versions": tuple(found["summary"]["policy_versions"])}
+            self._known[home] = EpisodeSummary(**raw)
+        return self._known[home] if home.is_dir() else None
+
+
+def _summarise(episode: Episode, path: str) -> EpisodeSummary:
+    info = episode.info
+    return EpisodeSummary(
+        id=info.id,
+        robot_id=info.robot_id,
+        created=info.created,
+        instruction=info.instruction,
+        success=info.success,
+        label_source=info.label_source,
+        end_reason=info.end_reason,
+        sampler=episode.sampler,
+        contract_hash=info.contract.hash,
+        policy_versions=info.policy_versions,
+        calls=len(episode.calls.step),
+        steps=len(episode.steps.reward),
+        path=path,
+    )

@@ -1,0 +1,65 @@
+"""A job's events: numbered JSON lines, appended by one process at a time, followed by any number of readers.
+
+While the job's process lives it alone appends; before and after, the supervisor does. A line cut short by a kill has no
+line end: readers never see it and the next writer removes it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+NAME = "events.jsonl"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened; ids rise by one."""
+
+    id: int
+    type: str
+    """status, progress, metrics or result"""
+    time: float
+    """seconds since 1970, wall clock, for display"""
+    data: Mapping[str, Any]
+
+
+class EventLog:
+    """Appends to the events of the job in `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / NAME
+        self._path.touch()
+        whole = self._path.read_bytes().rpartition(b"\n")[0]
+        os.truncate(self._path, len(whole) + 1 if whole else 0)
+        self._last = json.loads(whole.rpartition(b"\n")[2])["id"] if whole else 0
+
+    def append(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Append one event; it is visible to readers when this returns."""
+        self._last += 1
+        line = {"id": self._last, "type": kind, "time": time.time(), "data": dict(data)}
+        with self._path.open("ab", buffering=0) as file:
+            file.write(json.dumps(line).encode() + b"\n")
+
+
+class EventTail:
+    """Follows the events of one job; each call of `read` gives what is new."""
+
+    def __init__(self, directory: Path, after: int = 0) -> None:
+        self._path, self._after, self._offset = directory / NAME, after, 0
+
+    def read(self) -> list[Event]:
+        """Return the complete events since the last call, without those up to id `after`."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            whole, end, _ = file.read().rpartition(b"\n")
+        self._offset += len(whole) + len(end)
+        events = [Event(**json.loads(line)) for line in whole.splitlines()]
+        return [event for event in events if event.id > self._after]

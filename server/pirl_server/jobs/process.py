@@ -1,0 +1,62 @@
+"""One job's process group: started apart from the server's, ended whole, recognised again after a restart."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+POLL_S = 0.05
+
+
+class JobProcess:
+    """A command in its own session; nobody but this object waits for it."""
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        self.pid = self._process.pid
+        self.started = process_start(self.pid)
+
+    def wait(self, stop_asked: Callable[[], bool], grace_s: float) -> int:
+        """Return the exit status once the process has ended and its whole group with it.
+
+        When `stop_asked` turns true: SIGTERM to the group, then SIGKILL `grace_s` later. Negative: the signal's number.
+        """
+        kill_at: float | None = None
+        while not self._has_ended():
+            if kill_at is None and stop_asked():
+                kill_at = time.monotonic() + grace_s
+                os.killpg(self.pid, signal.SIGTERM)
+            if kill_at is not None and time.monotonic() > kill_at:
+                os.killpg(self.pid, signal.SIGKILL)
+            time.sleep(POLL_S)
+        # while the leader is unreaped its id cannot be reused: what is left of the group is really ours
+        os.killpg(self.pid, signal.SIGKILL)
+        return self._process.wait()
+
+    def _has_ended(self) -> bool:
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def process_start(pid: int) -> int | None:
+    """Return when a process began, in clock ticks since boot (field 22 of /proc/PID/stat), None when it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    state, *rest = stat.rpartition(")")[2].split()
+    return None if state in "ZX" else int(rest[18])
+
+
+def end_orphan(pid: int, started: int | None) -> bool:
+    """Kill the group of a job that outlived its server; False when that very process is gone."""
+    if started is None or process_start(pid) != started:
+        return False
+    os.killpg(pid, signal.SIGKILL)
+    return True

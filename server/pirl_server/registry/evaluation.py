@@ -1,0 +1,63 @@
+"""Results of a version on a fixed list of initial states, one file per pair of version and list."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from pirl_server.registry.files import check_name, write_json
+from pirl_server.registry.wilson import wilson_interval
+
+
+def list_hash(task: str, seeds: Sequence[int]) -> str:
+    """Return the identity of a fixed list: 16 hexadecimal digits over the task and its seeds in order."""
+    return hashlib.sha256(json.dumps([task, list(seeds)]).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How one version did on one fixed list."""
+
+    version: str
+    task: str
+    list_hash: str
+    episodes: int
+    successes: int
+    created: str
+    job: str = ""
+    details: Mapping[str, float] = field(default_factory=dict)
+    """whatever else was measured: mean steps, mean return"""
+
+    @property
+    def success_rate(self) -> float:
+        """Successes over episodes."""
+        return self.successes / self.episodes
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson 95 % interval of the success rate."""
+        return wilson_interval(self.successes, self.episodes)
+
+
+class Evaluations:
+    """The evaluations below `root/evaluations`; the last result for a version and list replaces the one before."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root / "evaluations"
+        self._root.mkdir(parents=True, exist_ok=True)
+
+    def put(self, evaluation: Evaluation) -> None:
+        """Store a result. Raises ValueError when it has no episodes or more successes than episodes."""
+        wilson_interval(evaluation.successes, evaluation.episodes)
+        name = f"{check_name('version', evaluation.version)}-{check_name('list hash', evaluation.list_hash)}.json"
+        write_json(self._root / name, asdict(evaluation))
+
+    def of(self, version: str) -> list[Evaluation]:
+        """Return the results of one version, by task and list."""
+        paths = self._root.glob(f"{check_name('version', version)}-*.json")
+        found = [Evaluation(**json.loads(path.read_text())) for path in paths]
+        exact = [evaluation for evaluation in found if evaluation.version == version]
+        return sorted(exact, key=lambda evaluation: (evaluation.task, evaluation.list_hash))

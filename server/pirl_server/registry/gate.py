@@ -1,0 +1,71 @@
+"""The promotion gate: may this version replace the one that robots run on now?
+
+The rule: both were evaluated on at least one common fixed list (same task, same initial states, at least 50
+episodes); on every such list the candidate succeeded at least as often; and both have the same contract. The intervals
+are reported, not tested: with n in the hundreds a test would let a slightly worse candidate through, or hold back an
+equal one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pirl_server.registry.evaluation import Evaluation
+from pirl_server.registry.versions import ModelVersion, Registry
+
+MIN_EPISODES = 50
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Both versions on one common list."""
+
+    incumbent: Evaluation
+    candidate: Evaluation
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """What the gate saw and why it refuses; no reasons: it lets the candidate through."""
+
+    refusals: tuple[str, ...]
+    comparisons: tuple[Comparison, ...] = ()
+
+    @property
+    def allowed(self) -> bool:
+        """True when nothing speaks against the promotion."""
+        return not self.refusals
+
+
+def check_gate(registry: Registry, incumbent: str | None, candidate: str) -> GateResult:
+    """Apply the rule; without an incumbent there is nothing to be worse than. KeyError for an unknown version."""
+    new = registry.get(candidate)
+    if incumbent is None:
+        return GateResult(())
+    old = registry.get(incumbent)
+    comparisons = _common_lists(registry, old, new)
+    refusals = [f"contract differs, {line}" for line in old.contract.difference(new.contract)]
+    if not comparisons:
+        refusals.append(
+            f"{candidate} and {incumbent} have no evaluation on the same fixed list of {MIN_EPISODES} or more"
+            " episodes: run an evaluate job with the same task, seed and episodes for both"
+        )
+    refusals += [_worse(pair) for pair in comparisons if pair.candidate.successes < pair.incumbent.successes]
+    return GateResult(tuple(refusals), tuple(comparisons))
+
+
+def _common_lists(registry: Registry, old: ModelVersion, new: ModelVersion) -> list[Comparison]:
+    baseline = {(found.task, found.list_hash, found.episodes): found for found in registry.evaluations.of(old.version)}
+    return [
+        Comparison(baseline[key], found)
+        for found in registry.evaluations.of(new.version)
+        if (key := (found.task, found.list_hash, found.episodes)) in baseline and found.episodes >= MIN_EPISODES
+    ]
+
+
+def _worse(pair: Comparison) -> str:
+    new, old = pair.candidate, pair.incumbent
+    return (
+        f"on {new.task}, list {new.list_hash}, {new.version} succeeded {new.successes} of {new.episodes} times"
+        f" and {old.version} {old.successes}: it would be a step back"
+    )

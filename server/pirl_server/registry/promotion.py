@@ -1,0 +1,59 @@
+"""Promote and roll back: gate, then the running server swaps, then the alias moves; in that order, one at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from pirl_server.registry.gate import GateResult, check_gate
+from pirl_server.registry.versions import Registry
+
+PRODUCTION = "production"
+
+
+class PromotionRefusedError(ValueError):
+    """The gate said no; `result` says why."""
+
+    def __init__(self, result: GateResult) -> None:
+        super().__init__("; ".join(result.refusals))
+        self.result = result
+
+
+class Promoter:
+    """Moves the production alias together with what the server runs.
+
+    `activate(version)` loads the version and swaps it in; when it raises, the alias stays and the old one serves on.
+    """
+
+    def __init__(self, registry: Registry, activate: Callable[[str], None]) -> None:
+        self._registry, self._activate = registry, activate
+        self._one_at_a_time = threading.Lock()
+
+    def promote(self, version: str, actor: str, reason: str = "", force: bool = False) -> GateResult:
+        """Promote through the gate, or past it with `force`, which needs a reason and is audited.
+
+        Raises KeyError (unknown version), PromotionRefusedError, ValueError (promoted already, force without a reason).
+        """
+        if force and not reason.strip():
+            raise ValueError("force needs a reason: it is written to the audit log")
+        with self._one_at_a_time:
+            incumbent = self._registry.aliases().get(PRODUCTION)
+            if version == incumbent:
+                raise ValueError(f"{version} is in production already")
+            result = check_gate(self._registry, incumbent, version)
+            if not result.allowed and not force:
+                self._registry.audit("refused", version, actor, "; ".join(result.refusals))
+                raise PromotionRefusedError(result)
+            self._activate(version)
+            event = "promoted" if result.allowed else "forced"
+            self._registry.point(PRODUCTION, version, actor, reason, event)
+        return result
+
+    def rollback(self, actor: str, reason: str = "") -> str:
+        """Bring back the version before the present one and return it. Raises ValueError when there is none."""
+        with self._one_at_a_time:
+            previous = self._registry.previous(PRODUCTION)
+            if previous is None:
+                raise ValueError("there is no earlier production version to go back to")
+            self._activate(previous)
+            return self._registry.step_back(PRODUCTION, actor, reason)

@@ -1,0 +1,59 @@
+"""Which gRPC status each failure becomes. Clients get one line of words; tracebacks stay in the server's log."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import grpc
+
+from pirl_server.serving.engine import BusyError, ExpiredError, NoPolicyError
+
+_LOG = logging.getLogger(__name__)
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+class ContractMismatchError(ValueError):
+    """Robot and policy do not have the same contract."""
+
+
+class NotFoundError(KeyError):
+    """The id or alias names nothing; the text says what was looked for."""
+
+
+_STATUS: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
+    (ContractMismatchError, grpc.StatusCode.FAILED_PRECONDITION),
+    (ValueError, grpc.StatusCode.INVALID_ARGUMENT),
+    (NotFoundError, grpc.StatusCode.NOT_FOUND),
+    (BusyError, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (ExpiredError, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (NoPolicyError, grpc.StatusCode.UNAVAILABLE),
+)
+
+
+def answers_with_status(handler: Handler) -> Handler:
+    """Wrap a servicer method `(self, request, context)`: what it raises becomes a status with its text."""
+
+    @functools.wraps(handler)
+    def wrapped(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
+        try:
+            return handler(self, request, context)
+        except Exception as error:
+            code, text = _translate(error)
+            if code is grpc.StatusCode.INTERNAL:
+                _LOG.exception("%s failed", handler.__name__)
+        context.abort(code, text)
+        raise AssertionError("abort raises")
+
+    return wrapped  # type: ignore[return-value]
+
+
+def _translate(error: Exception) -> tuple[grpc.StatusCode, str]:
+    for kind, code in _STATUS:
+        if isinstance(error, kind):
+            return code, str(error.args[0]) if error.args else kind.__name__
+    if isinstance(error, OSError):
+        return grpc.StatusCode.INTERNAL, f"the episode could not be written: {error.strerror}; end it again later"
+    return grpc.StatusCode.INTERNAL, "internal error: the server's log has it"

@@ -1,0 +1,116 @@
+"""A small policy whose every chunk names its version, and a running service around it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pirl_contract import Camera, Contract, Field, Observation
+from pirl_contract.client import PolicyClient
+from pirl_server.episodes import EpisodeStore
+from pirl_server.policy.sample import Sample
+from pirl_server.serving import Engine, PolicyService, Recorder, start_grpc
+
+CONTRACT = Contract(
+    robot="test-arm",
+    cameras=(Camera("wrist", 8, 6),),
+    state=(Field("q0", "rad"), Field("q1", "rad"), Field("grip", "m")),
+    action=(Field("dq0", "rad", -1.0, 1.0), Field("dq1", "rad", -1.0, 1.0)),
+    rate_hz=20.0,
+)
+INSTRUCTION = "push the cube to the goal"
+
+
+@dataclass(frozen=True)
+class NamedPolicy:
+    """Every entry of its chunks is `mark`; the chain is random by seed, with a density when it explores."""
+
+    version: str = "v1"
+    mark: float = 1.0
+    contract: Contract = CONTRACT
+    denoise_steps: int = 4
+    horizon: int = 5
+    execute_horizon: int = 3
+    delay_s: float = 0.0
+    name: str = "named"
+    instructions: tuple[str, ...] = (INSTRUCTION,)
+    before: Callable[[], None] = field(default=lambda: None)
+
+    def sample(self, observation: Observation, *, explore: bool, seed: int) -> Sample:
+        if observation.state.shape != (self.contract.state_dim,):
+            raise ValueError(f"state has {observation.state.size} entries, the contract {self.contract.state_dim}")
+        self.before()
+        time.sleep(self.delay_s)
+        shape = (self.horizon, self.contract.action_dim)
+        chain = np.random.default_rng(seed).normal(size=(self.denoise_steps + 1, *shape)).astype(np.float32)
+        return Sample(
+            actions=np.full(shape, self.mark, np.float32),
+            chain=chain,
+            sde_index=2 if explore else -1,
+            log_prob=chain[3] if explore else np.zeros(shape, np.float32),
+            std=0.5 if explore else 0.0,
+            noise_level=0.7 if explore else 0.0,
+            value=float("nan"),
+            seed=seed,
+        )
+
+
+@pytest.fixture
+def make_policy() -> type[NamedPolicy]:
+    return NamedPolicy
+
+
+@pytest.fixture
+def contract() -> Contract:
+    return CONTRACT
+
+
+@pytest.fixture
+def observe() -> Callable[[int], Observation]:
+    def make(seed: int) -> Observation:
+        rng = np.random.default_rng(seed)
+        image = rng.integers(0, 256, (8, 6, 3), dtype=np.uint8)
+        return Observation({"wrist": image}, rng.normal(size=3).astype(np.float32), INSTRUCTION, "arm-1", 1000 + seed)
+
+    return make
+
+
+@dataclass
+class Service:
+    """A policy service on a real socket."""
+
+    engine: Engine
+    recorder: Recorder
+    store: EpisodeStore
+    port: int
+    clients: list[PolicyClient] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def connect(self, robot_id: str = "arm-1", timeout_s: float = 20.0, mode: str = "") -> PolicyClient:
+        client = PolicyClient(self.address, robot_id, timeout_s=timeout_s, mode=mode)  # type: ignore[arg-type]
+        client.info()
+        self.clients.append(client)
+        return client
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    engine, store = Engine(queue_size=4), EpisodeStore(tmp_path / "store")
+    engine.swap(NamedPolicy())
+    recorder = Recorder(store)
+    server, port = start_grpc(PolicyService(engine, recorder, explore=True), "127.0.0.1:0")
+    running = Service(engine, recorder, store, port)
+    yield running
+    for client in running.clients:
+        client.close()
+    server.stop(None).wait()
+    engine.close()
+    recorder.close()

@@ -1,0 +1,161 @@
+"""The thread that owns the device: order, deadlines, bounds, swaps."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pirl_contract import Observation
+from pirl_server.serving import BusyError, Engine, ExpiredError, NoPolicyError
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    running = Engine(queue_size=2)
+    yield running
+    running.close()
+
+
+class Gate:
+    """Holds a policy on the device, after its warm-up, until it is opened."""
+
+    def __init__(self) -> None:
+        self.reached, self.opened, self.armed = threading.Event(), threading.Event(), False
+
+    def __call__(self) -> None:
+        if self.armed:
+            self.reached.set()
+            assert self.opened.wait(30)
+
+
+@pytest.fixture
+def held(engine: Engine, make_policy: Any, observe: Callable[[int], Observation]) -> Iterator[tuple[Engine, Gate, Any]]:
+    """An engine whose device is busy with one request until the gate opens."""
+    gate = Gate()
+    engine.swap(make_policy(before=gate))
+    gate.armed = True
+    first = engine.submit(observe(0), explore=False)
+    assert gate.reached.wait(30)
+    yield engine, gate, first
+    gate.opened.set()
+
+
+def test_without_a_policy_nothing_is_taken(engine: Engine, observe: Callable[[int], Observation]) -> None:
+    assert engine.current is None
+    with pytest.raises(NoPolicyError, match="no policy is loaded"):
+        engine.submit(observe(0), explore=False)
+
+
+def test_a_given_seed_fixes_the_draw_and_drawn_seeds_differ(
+    engine: Engine, make_policy: Any, observe: Callable[[int], Observation]
+) -> None:
+    engine.swap(make_policy())
+    first, again = (engine.submit(observe(0), explore=True, seed=7).result() for _ in range(2))
+    np.testing.assert_array_equal(first.sample.chain, again.sample.chain)
+    seeds = {engine.submit(observe(0), explore=True).result().sample.seed for _ in range(50)}
+    assert len(seeds) == 50
+
+
+def test_an_expired_request_never_reaches_the_device(
+    held: tuple[Engine, Gate, Any], observe: Callable[[int], Observation]
+) -> None:
+    engine, gate, first = held
+    late = engine.submit(observe(1), explore=False, deadline=time.monotonic() - 1)
+    gate.reached.clear()
+    gate.opened.set()
+    with pytest.raises(ExpiredError, match="after its deadline"):
+        late.result(30)
+    assert first.result(30)
+    assert not gate.reached.is_set()  # the policy was not called a second time
+
+
+def test_a_cancelled_request_never_reaches_the_device(
+    held: tuple[Engine, Gate, Any], observe: Callable[[int], Observation]
+) -> None:
+    engine, gate, _ = held
+    given_up = engine.submit(observe(1), explore=False)
+    assert given_up.cancel()
+    gate.reached.clear()
+    gate.opened.set()
+    engine.swap(engine.current)  # type: ignore[arg-type]  # returns only after the queue's head was looked at
+    assert not given_up.running()
+
+
+def test_a_full_queue_refuses(held: tuple[Engine, Gate, Any], observe: Callable[[int], Observation]) -> None:
+    engine, gate, first = held
+    waiting = [engine.submit(observe(i), explore=False) for i in range(2)]
+    with pytest.raises(BusyError, match="2 requests"):
+        engine.submit(observe(3), explore=False)
+    gate.opened.set()
+    assert all(future.result(30) for future in [first, *waiting])
+
+
+def test_the_request_on_the_device_finishes_on_the_old_policy(
+    held: tuple[Engine, Gate, Any], make_policy: Any, observe: Callable[[int], Observation]
+) -> None:
+    engine, gate, first = held
+    queued = engine.submit(observe(1), explore=False)
+    swapping = threading.Thread(target=engine.swap, args=(make_policy(version="v2"),))
+    swapping.start()
+    while not engine._swaps:
+        time.sleep(0.001)
+    gate.opened.set()
+    swapping.join()
+    assert first.result(30).policy.version == "v1"
+    assert queued.result(30).policy.version == "v2"
+
+
+def test_a_policy_that_cannot_be_warmed_up_changes_nothing(
+    engine: Engine, make_policy: Any, observe: Callable[[int], Observation]
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("out of memory")
+
+    engine.swap(make_policy())
+    with pytest.raises(RuntimeError, match="out of memory"):
+        engine.swap(make_policy(version="v2", before=fail))
+    assert engine.submit(observe(0), explore=False).result().policy.version == "v1"
+
+
+def test_another_contract_or_chain_shape_is_refused(engine: Engine, make_policy: Any) -> None:
+    first = make_policy()
+    engine.swap(first)
+    with pytest.raises(ValueError, match="rate_hz: 20.0 here, 10.0 there"):
+        engine.swap(make_policy(contract=replace(first.contract, rate_hz=10.0)))
+    with pytest.raises(ValueError, match="chain"):
+        engine.swap(make_policy(denoise_steps=8))
+    assert engine.current is first
+
+
+def test_a_failing_request_does_not_end_the_thread(
+    engine: Engine, make_policy: Any, observe: Callable[[int], Observation]
+) -> None:
+    engine.swap(make_policy())
+    wrong = Observation({}, np.zeros(9, np.float32), "x")
+    with pytest.raises(ValueError, match="9 entries"):
+        engine.submit(wrong, explore=False).result()
+    assert engine.submit(observe(0), explore=False).result().policy.version == "v1"
+
+
+def test_closing_answers_those_who_wait(
+    held: tuple[Engine, Gate, Any], observe: Callable[[int], Observation]
+) -> None:
+    engine, gate, first = held
+    waiting = engine.submit(observe(1), explore=False)
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    while not engine._closing:
+        time.sleep(0.001)
+    gate.opened.set()
+    closing.join()
+    assert first.result(30).policy.version == "v1"
+    with pytest.raises(NoPolicyError, match="stopping"):
+        waiting.result(30)
+    with pytest.raises(NoPolicyError, match="stopping"):
+        engine.submit(observe(2), explore=False)
