@@ -63,7 +63,10 @@ class ModelCard:
                 raise ValueError(f"unknown key '{min(unknown)}'")
             raw["contract"] = Contract.from_json(json.dumps(raw["contract"]))
             raw["model"] = Pi0Config.from_dict(raw["model"])
-            card = cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()})
+            values: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()
+            }
+            card = cls(**values)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"not a model card: {error}") from error
         if card.family != "pi0" or card.tokenizer != "bytes":

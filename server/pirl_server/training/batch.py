@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +60,8 @@ class DecisionBatch:
         def joined(name: str) -> NDArray[np.generic]:
             arrays = [getattr(part, name) for part in parts]
             if name == "env_steps":
-                return np.sum(arrays, axis=0)
+                return np.asarray(np.sum(arrays, axis=0))
             return np.concatenate(arrays, axis=1 if "_TN" in name else 0)
 
-        return cls(**{field.name: joined(field.name) for field in fields(cls)})
+        columns: dict[str, Any] = {field.name: joined(field.name) for field in fields(cls)}
+        return cls(**columns)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,14 +80,12 @@ class Collector:
                 if done:
                     ended.append((lane.success, lane.steps))
                     lane.restart()
-        columns = [np.stack(column) for column in zip(*rows)]
-        return DecisionBatch(
-            *columns,
-            last_features_NF=self._features(),
-            episode_success=np.array([success for success, _ in ended], np.bool_),
-            episode_steps=np.array([steps for _, steps in ended], np.int64),
-            env_steps=np.array([env_steps], np.int64),
-        )
+        columns: list[Any] = [np.stack(column) for column in zip(*rows)]
+        columns.append(self._features())
+        columns.append(np.array([success for success, _ in ended], np.bool_))
+        columns.append(np.array([steps for _, steps in ended], np.int64))
+        columns.append(np.array([env_steps], np.int64))
+        return DecisionBatch(*columns)
 
     def close(self) -> None:
         """Close the environments."""

@@ -6,10 +6,10 @@ Reads a checkpoint folder, writes another one: same vision and language, a bette
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,8 +24,6 @@ from pirl_server.training.ppo_update import Learner, update
 from pirl_server.training.progress import Progress
 from pirl_server.training.rollout_pool import RolloutPool
 from pirl_server.training.seeds import TRAINING
-
-T = TypeVar("T")
 
 RECENT_EPISODES = 256
 
@@ -65,12 +63,11 @@ def finetune(
     with RolloutPool(make_env, checkpoint, max_steps, config.workers, config.envs, first_seed) as pool:
         env_steps, updates, clock, recent = 0, 0, Clock(), np.zeros(0, np.bool_)
         while env_steps < config.env_steps and not progress.cancelled:
-            state = learner.policy.model.state_dict()
-            batch = clock.timed(
-                "rollout", lambda: pool.collect({name: state[name] for name in names}, config.decisions)
-            )
-            warm = updates >= config.warmup_updates
-            numbers = clock.timed("learner", lambda: update(learner, batch, config, generator, train_actor=warm))
+            with clock.timed("rollout"):
+                state = learner.policy.model.state_dict()
+                batch = pool.collect({name: state[name] for name in names}, config.decisions)
+            with clock.timed("learner"):
+                numbers = update(learner, batch, config, generator, train_actor=updates >= config.warmup_updates)
             env_steps, updates = env_steps + int(batch.env_steps[0]), updates + 1
             recent = np.concatenate([recent, batch.episode_success])[-RECENT_EPISODES:]
             report(progress, config, batch, recent, env_steps, {"updates": updates, **numbers, **clock.shares()})
@@ -108,12 +105,12 @@ class Clock:
     def __init__(self) -> None:
         self._seconds = {"rollout": 0.0, "learner": 0.0}
 
-    def timed(self, name: str, call: Callable[[], T]) -> T:
-        """Run and account."""
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Account what happens inside."""
         start = time.perf_counter()
-        result = call()
+        yield
         self._seconds[name] += time.perf_counter() - start
-        return result
 
     def shares(self) -> dict[str, float]:
         """Seconds by part and the learner's share of the wall time."""

@@ -114,12 +114,18 @@ def log_prob(learner: Learner, decisions: Decisions) -> Tensor:
 def update(
     learner: Learner, batch: DecisionBatch, config: PpoConfig, generator: torch.Generator, train_actor: bool
 ) -> dict[str, float]:
-    """Improve actor (unless it is the critic's warm-up) and critic in place; return the numbers of the update."""
+    """Improve actor and critic in place; return the numbers of the update.
+
+    Without `train_actor` (warm-up) the actor's optimiser sees the gradients at learning rate 0: its moments are then
+    estimates, and the first real step is not the sign of one noisy gradient.
+    """
     decisions = prepare(learner, batch, config)
     seen: list[dict[str, float]] = []
-    stopped = not train_actor
+    stopped = False
+    for group in learner.actor_optimizer.param_groups:
+        group["lr"] = config.actor_learning_rate if train_actor else 0.0
     for _ in range(config.epochs):
-        for rows in torch.randperm(len(decisions), generator=generator).split(config.minibatch):
+        for rows in torch.split(torch.randperm(len(decisions), generator=generator), config.minibatch):
             minibatch = decisions.select(rows)
             numbers = {"explained_variance": _critic_step(learner, minibatch, config)}
             if not stopped:

@@ -10,7 +10,7 @@ import itertools
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -70,15 +70,13 @@ class RolloutPool:
                 process.kill()
 
 
-def work(
-    pipe: Connection, make_env: Callable[[], object], checkpoint: Path, max_steps: int, envs: int, seed: int
-) -> None:
+def work(pipe: Connection, make_env: MakeEnv, checkpoint: Path, max_steps: int, envs: int, seed: int) -> None:
     """A worker's life: answer each set of weights with a batch until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the learner decides when to stop
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     policy = FlowPolicy.load(checkpoint)
-    collector = Collector(make_env, policy, envs, itertools.count(seed), max_steps)  # type: ignore[arg-type]
+    collector = Collector(make_env, policy, envs, itertools.count(seed), max_steps)
     try:
         while (message := pipe.recv_bytes()) != CLOSE:
             policy.model.load_state_dict(load(message[4:]), strict=False)
