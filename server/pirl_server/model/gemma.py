@@ -20,7 +20,7 @@ KeyValue = tuple[Tensor, Tensor]
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * (1 + weight), computed in float32."""
+    """x / rms(x) * (1 + weight), computed in float32 or wider."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -28,7 +28,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last axis."""
-        return rms_norm(x.float(), self.weight.shape, 1.0 + self.weight.float(), eps=1e-6).to(x.dtype)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        return rms_norm(x.to(wide), self.weight.shape, 1.0 + self.weight.to(wide), eps=1e-6).to(x.dtype)
 
 
 def rotary(position_BS: Tensor, head_dim: int) -> Tensor:
@@ -39,12 +40,12 @@ def rotary(position_BS: Tensor, head_dim: int) -> Tensor:
 
 
 def rotate(x: Tensor, turn: Tensor) -> Tensor:
-    """Turn each pair (x_i, x_{i + E/2}) [B, N, S, E] in float32.
+    """Turn each pair (x_i, x_{i + E/2}) [B, N, S, E], in float32 or wider.
 
     The pairs come out as neighbours. Queries and keys are permuted alike, so their products do not change, and one
     complex product is several times faster than shuffling halves.
     """
-    first, second = x.float().chunk(2, dim=-1)
+    first, second = x.to(torch.promote_types(x.dtype, torch.float32)).chunk(2, dim=-1)
     return torch.view_as_real(torch.complex(first, second) * turn).flatten(-2).to(x.dtype)
 
 
