@@ -1,0 +1,40 @@
+"""A simulated arm with its robot side: sim_arm_node, and all of policy.launch.py."""
+
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchDescription
+
+
+def generate_launch_description() -> LaunchDescription:
+    folder = PathJoinSubstitution([FindPackageShare("pirl_ros"), "launch"])
+    return LaunchDescription(
+        [
+            DeclareLaunchArgument("task", default_value="PushCube-v1", description="simulated task"),
+            DeclareLaunchArgument(
+                "simulator", default_value="pirl_sim.robot:make_robot", description="module:function of the arm"
+            ),
+            # declares namespace, params_file, use_cameras, autostart, use_sim_time and log_level, used below too
+            IncludeLaunchDescription(PathJoinSubstitution([folder, "policy.launch.py"])),
+            Node(
+                package="pirl_ros",
+                executable="sim_arm_node",
+                name="sim_arm_node",
+                namespace=LaunchConfiguration("namespace"),
+                output="screen",
+                ros_arguments=["--log-level", LaunchConfiguration("log_level")],
+                parameters=[
+                    {
+                        "profile": LaunchConfiguration("params_file"),
+                        "use_cameras": LaunchConfiguration("use_cameras"),
+                        "task": LaunchConfiguration("task"),
+                        "simulator": LaunchConfiguration("simulator"),
+                        "autostart": LaunchConfiguration("autostart"),
+                        "use_sim_time": LaunchConfiguration("use_sim_time"),
+                    }
+                ],
+            ),
+        ]
+    )

@@ -1,0 +1,80 @@
+"""The lifecycle that our nodes share: make everything in `configure`, work while `active`, drop it in `cleanup`."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+
+
+class ManagedNode(LifecycleNode):
+    """A lifecycle node whose `configure` may refuse with ValueError: logged in one line; it stays unconfigured."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.active = False
+        self._configured = False
+        self._before: tuple[set[Any], ...] = ()
+
+    def configure(self) -> None:
+        """Create publishers, subscriptions and the like. ValueError: the parameters are wrong."""
+        raise NotImplementedError
+
+    def cleanup(self) -> None:
+        """Undo `configure`; also called at shutdown, once."""
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unconfigured to inactive."""
+        self._before = tuple(set(entities) for entities, _ in self._entities())
+        try:
+            self.configure()
+        except ValueError as error:
+            self.get_logger().error(str(error))
+            return TransitionCallbackReturn.FAILURE
+        except Exception:
+            # rclpy would turn it into an error state without a word
+            self.get_logger().error(traceback.format_exc())
+            raise
+        self._configured = True
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Inactive to active."""
+        self.active = True
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Active to inactive: nothing is commanded and nothing is asked from here on."""
+        self.active = False
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Inactive to unconfigured."""
+        self._undo()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """The end."""
+        self.active = False
+        self._undo()
+        return super().on_shutdown(state)
+
+    def _undo(self) -> None:
+        if not self._configured:
+            return
+        self._configured = False
+        self.cleanup()
+        # What `configure` made, as opposed to the services that every node has from the start.
+        for (entities, destroy), before in zip(self._entities(), self._before):
+            for entity in set(entities) - before:
+                destroy(entity)
+
+    def _entities(self) -> tuple[tuple[list[Any], Callable[[Any], bool]], ...]:
+        return (
+            (list(self.timers), self.destroy_timer),
+            (list(self.subscriptions), self.destroy_subscription),
+            (list(self.services), self.destroy_service),
+            (list(self.publishers), self.destroy_publisher),
+        )

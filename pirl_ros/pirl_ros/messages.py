@@ -1,0 +1,68 @@
+"""Our own messages to the contract's values and back. Duck-typed: nothing here imports ROS."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pirl_contract.schema import ActionChunk, Alteration, ControlSource, StepOutcome
+from pirl_ros.chunk_buffer import PlayableChunk
+from pirl_ros.convert import stamp_to_ns
+
+
+def ns_to_stamp(time_ns: int, stamp: Any) -> None:
+    """Write nanoseconds into a builtin_interfaces/Time."""
+    stamp.sec, stamp.nanosec = divmod(time_ns, 1_000_000_000)
+
+
+def fill_chunk(message: Any, chunk: ActionChunk, stamp_ns: int, episode_id: str, sequence: int) -> Any:
+    """Write a chunk into a pirl_msgs/ActionChunk and return it."""
+    ns_to_stamp(stamp_ns, message.header.stamp)
+    message.episode_id, message.sequence, message.chunk_id = episode_id, sequence, chunk.chunk_id
+    message.policy_version, message.seed, message.dt = chunk.policy_version, chunk.seed, chunk.dt_s
+    message.horizon, message.action_dim = chunk.actions.shape
+    message.actions = chunk.actions.reshape(-1).tolist()
+    message.execute_horizon = chunk.execute_horizon
+    return message
+
+
+def read_chunk(message: Any, action_dim: int) -> PlayableChunk:
+    """Return what the arm plays. ValueError when the numbers do not fit the shape stated or the robot."""
+    horizon, width = int(message.horizon), int(message.action_dim)
+    if width != action_dim or horizon < 1 or len(message.actions) != horizon * width:
+        raise ValueError(
+            f"chunk {message.chunk_id} holds {len(message.actions)} numbers for {horizon} x {width},"
+            f" this arm takes actions of {action_dim}"
+        )
+    return PlayableChunk(
+        episode_id=message.episode_id,
+        sequence=int(message.sequence),
+        chunk_id=message.chunk_id,
+        actions=np.array(message.actions, np.float32).reshape(horizon, width),
+        execute_horizon=int(message.execute_horizon),
+        stamp_ns=stamp_to_ns(message.header.stamp),
+    )
+
+
+def fill_outcome(message: Any, outcome: StepOutcome) -> Any:
+    """Write a step outcome into a pirl_msgs/StepOutcome and return it."""
+    message.chunk_id, message.index = outcome.chunk_id, outcome.index
+    message.executed, message.state = outcome.executed.tolist(), outcome.state.tolist()
+    message.reward, message.stamp = float(outcome.reward), outcome.time_ns
+    message.alterations, message.source = int(outcome.alterations), int(outcome.source)
+    return message
+
+
+def read_outcome(message: Any) -> StepOutcome:
+    """Return a pirl_msgs/StepOutcome as the contract's value."""
+    return StepOutcome(
+        chunk_id=message.chunk_id,
+        index=int(message.index),
+        executed=np.array(message.executed, np.float32),
+        state=np.array(message.state, np.float32),
+        reward=float(message.reward),
+        alterations=Alteration(message.alterations),
+        source=ControlSource(message.source),
+        time_ns=int(message.stamp),
+    )

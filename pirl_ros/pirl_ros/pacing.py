@@ -1,0 +1,70 @@
+"""When to ask for the next chunk: a state machine that knows no server and no ROS.
+
+Synchronous play: the policy sees the state after the last action of its previous chunk, as in training. Times are
+nanoseconds; `stamp_ns` is on the clock of message stamps, `now_ns` monotonic.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pirl_contract.schema import ActionChunk
+
+Phase = Literal["idle", "observing", "inferring", "playing"]
+
+_RETRY_NS = 500_000_000
+"""pause after a failed inference"""
+_LOST_NS = 1_000_000_000
+"""grace after which a chunk whose end was not reported counts as lost"""
+
+
+class Pacing:
+    """idle -> observing -> inferring -> playing -> observing ... -> idle."""
+
+    def __init__(self) -> None:
+        self.phase: Phase = "idle"
+        self._chunk: ActionChunk | None = None
+        self._not_before_stamp_ns = 0
+        self._not_before_ns = 0
+        self._give_up_ns = 0
+
+    def begin(self) -> None:
+        """An episode starts: the next observation is asked about."""
+        self.phase, self._chunk = "observing", None
+        self._not_before_stamp_ns = self._not_before_ns = 0
+
+    def end(self) -> None:
+        """The episode is over: nothing is asked."""
+        self.phase, self._chunk = "idle", None
+
+    def wants(self, stamp_ns: int, now_ns: int) -> bool:
+        """Whether to ask about an observation with this stamp, now."""
+        if self.phase == "playing" and now_ns > self._give_up_ns:
+            self.phase = "observing"
+        return self.phase == "observing" and stamp_ns >= self._not_before_stamp_ns and now_ns >= self._not_before_ns
+
+    def asked(self) -> None:
+        """An inference is under way."""
+        assert self.phase == "observing"
+        self.phase = "inferring"
+
+    def received(self, chunk: ActionChunk, now_ns: int) -> None:
+        """A chunk came: wait until the arm has played it."""
+        self.phase, self._chunk = "playing", chunk
+        self._give_up_ns = now_ns + int(2 * chunk.execute_horizon * chunk.dt_s * 1e9) + _LOST_NS
+
+    def failed(self, now_ns: int) -> None:
+        """No chunk came: ask again after a pause, about a new observation."""
+        if self.phase == "inferring":
+            self.phase, self._not_before_ns = "observing", now_ns + _RETRY_NS
+
+    def played(self, chunk_id: str, index: int, stamp_ns: int, dropped: bool = False) -> None:
+        """The arm reports an action; after the last one of the chunk, observations from then on are wanted.
+
+        `dropped`: the arm refuses the rest of the chunk, so this was the last one.
+        """
+        chunk = self._chunk
+        if self.phase != "playing" or chunk is None or chunk.chunk_id != chunk_id:
+            return
+        if dropped or index >= min(chunk.execute_horizon, len(chunk.actions)) - 1:
+            self.phase, self._not_before_stamp_ns = "observing", stamp_ns

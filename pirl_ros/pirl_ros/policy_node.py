@@ -1,0 +1,186 @@
+"""Asks the policy server: synchronised cameras, joints, poses and an instruction out, action chunks in."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, cast
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from std_msgs.msg import String
+
+from pirl_contract.client import Label, Mode, PolicyClient
+from pirl_contract.schema import ActionChunk as Chunk
+from pirl_ros import qos
+from pirl_ros.diagnostics import Diagnostics
+from pirl_ros.interfaces import ActionChunk, EpisodeEvent, PolicyStatus, StartEpisode, StepOutcome, StopEpisode
+from pirl_ros.managed_node import ManagedNode
+from pirl_ros.messages import fill_chunk, read_outcome
+from pirl_ros.observing import make_observation
+from pirl_ros.parameters import declare, declare_profile, read_profile
+from pirl_ros.running import run
+from pirl_ros.session import PolicySession
+from pirl_ros.subscriptions import SensorStreams
+
+_REFUSED = (ConnectionError, TimeoutError, ValueError)
+_LABELS = ("success", "failure", "unlabeled")
+_LAST_OUTCOME_PERIODS = 3
+
+
+class PolicyNode(ManagedNode):
+    """No server, another contract, a missing stream: no chunk, and the reason on /diagnostics and ~/status."""
+
+    def __init__(self) -> None:
+        super().__init__("policy_node")
+        declare_profile(self)
+        declare(self, "server_address", "127.0.0.1:50051", "policy server, host:port")
+        declare(self, "robot_id", "robot", "name of this robot on the server; one per arm")
+        declare(self, "mode", "explore", "explore: logged for learning; deterministic: best guess")
+        declare(self, "alias", "", "which served policy; empty: production")
+        declare(self, "timeout_s", 2.0, "longest wait for a chunk, s")
+
+    def configure(self) -> None:
+        """Create everything; the server need not be there yet."""
+        self._profile = read_profile(self)
+        self._robot_id, self._address = self._value("robot_id"), self._value("server_address")
+        client = PolicyClient(
+            self._address,
+            self._robot_id,
+            self._value("timeout_s"),
+            cast(Mode, self._value("mode")),
+            self._value("alias"),
+        )
+        self._session = PolicySession(client, self._profile.contract, self._publish_chunk)
+        self._sequence, self._instruction = 0, ""
+        self._diagnostics = Diagnostics(self, self._profile.robot)
+        self._chunks = self.create_publisher(ActionChunk, "action_chunks", qos.CHUNK)
+        self._events = self.create_publisher(EpisodeEvent, "episode_events", qos.OUTCOME)
+        self._status = self.create_publisher(PolicyStatus, "~/status", qos.LATCHED)
+        self._streams = SensorStreams(self, self._profile, cameras=True, on_message=self._observe)
+        self.create_subscription(StepOutcome, "step_outcomes", self._on_outcome, qos.OUTCOME)
+        self.create_subscription(String, "~/instruction", self._on_instruction, qos.LATCHED)
+        # These wait for the server; sensors must go on being read meanwhile.
+        waiting = MutuallyExclusiveCallbackGroup()
+        self.create_service(StartEpisode, "start_episode", self._start_episode, callback_group=waiting)
+        self.create_service(StopEpisode, "stop_episode", self._stop_episode, callback_group=waiting)
+        self.create_timer(0.1, self._check)
+        self.create_timer(0.5, self._report)
+
+    def cleanup(self) -> None:
+        """Close the connection."""
+        self._session.close()
+
+    def _value(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+    def _check(self) -> None:
+        self._session.check(time.monotonic_ns())
+        self._observe()
+
+    def _observe(self) -> None:
+        bundle, reason = self._streams.newest()
+        self._session.unfit(reason)
+        if bundle is None or not self.active or not self._session.wants(bundle.stamp_ns, time.monotonic_ns()):
+            return
+        instruction = self._session.standing.instruction
+        try:
+            observation = make_observation(self._profile, bundle, instruction, self._robot_id)
+        except ValueError as error:
+            self._session.unfit(str(error))
+            return
+        self._session.ask(observation, bundle.stamp_ns)
+
+    def _publish_chunk(self, chunk: Chunk, stamp_ns: int, episode_id: str) -> None:
+        self._sequence += 1
+        self._chunks.publish(fill_chunk(ActionChunk(), chunk, stamp_ns, episode_id, self._sequence))
+
+    def _on_outcome(self, message: Any) -> None:
+        self._session.report(read_outcome(message))
+        self._observe()
+
+    def _on_instruction(self, message: Any) -> None:
+        self._instruction = message.data
+
+    def _start_episode(self, request: Any, response: Any) -> Any:
+        instruction = request.instruction or self._instruction
+        metadata = dict(zip(request.metadata_keys, request.metadata_values))
+        try:
+            self._check_start(request, instruction)
+            self._streams.clear()
+            response.episode_id = self._session.start(instruction, metadata)
+        except _REFUSED as error:
+            response.ok, response.message = False, str(error)
+            return response
+        seed = metadata.get("seed", "-1")
+        self._publish_event(
+            EpisodeEvent.START,
+            episode_id=response.episode_id,
+            instruction=instruction,
+            seed=int(seed) if seed.lstrip("-").isdecimal() else -1,
+        )
+        response.ok = True
+        return response
+
+    def _check_start(self, request: Any, instruction: str) -> None:
+        if not self.active:
+            raise ValueError("policy_node is not active: activate it first")
+        if not instruction:
+            raise ValueError("no instruction: give one in the request or publish it on ~/instruction")
+        if len(request.metadata_keys) != len(request.metadata_values):
+            raise ValueError("metadata_keys and metadata_values must be of one length")
+
+    def _stop_episode(self, request: Any, response: Any) -> Any:
+        standing = self._session.standing
+        if not standing.episode_id or request.outcome not in _LABELS:
+            response.ok = False
+            response.message = f"stop needs a running episode and one of {', '.join(_LABELS)}, got '{request.outcome}'"
+            return response
+        self._session.pause()
+        self._publish_event(
+            EpisodeEvent.END,
+            episode_id=standing.episode_id,
+            outcome=request.outcome,
+            reason=request.reason,
+            instruction=standing.instruction,
+        )
+        # The action under way is reported with the state that it leads to, one period from now.
+        time.sleep(_LAST_OUTCOME_PERIODS / self._profile.rate_hz)
+        try:
+            receipt = self._session.stop(
+                cast(Label, request.outcome), request.label_source, request.reason, request.discard
+            )
+        except _REFUSED as error:
+            response.ok, response.message = False, str(error)
+            return response
+        response.ok, response.path, response.steps = True, receipt.path, receipt.steps
+        return response
+
+    def _publish_event(self, event: int, **fields: Any) -> None:
+        stamp = self.get_clock().now().to_msg()
+        self._events.publish(EpisodeEvent(event=event, stamp=stamp, **fields))
+
+    def _report(self) -> None:
+        standing = self._session.standing
+        self._status.publish(
+            PolicyStatus(
+                stamp=self.get_clock().now().to_msg(),
+                phase=standing.phase,
+                reason=standing.reason,
+                server_address=self._address,
+                policy_name=standing.policy_name,
+                policy_version=standing.policy_version,
+                episode_id=standing.episode_id,
+                instruction=standing.instruction,
+                chunks=standing.chunks,
+                steps=standing.steps,
+                round_trip_ms=standing.round_trip_ms,
+            )
+        )
+        values = {"server": self._address, "policy version": standing.policy_version, "episode": standing.episode_id}
+        self._diagnostics.publish(
+            standing.reason, values | {"round trip ms": f"{standing.round_trip_ms:.1f}"}, standing.phase
+        )
+
+
+def main() -> None:
+    """Run the node until a signal. Two threads: one for sensors, one for the services that wait for the server."""
+    run(PolicyNode, threads=2)

@@ -1,0 +1,195 @@
+"""The policy server as one robot sees it: every call in one worker thread, every failure a reason in words."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+
+from pirl_contract import Contract
+from pirl_contract.client import EpisodeReceipt, Label, PolicyClient
+from pirl_contract.schema import ActionChunk, Alteration, Observation, StepOutcome
+from pirl_ros.pacing import Pacing
+
+_CHECK_AGAIN_NS = 1_000_000_000
+_FAILURES = (ConnectionError, TimeoutError, ValueError)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a session stands; `reason` says why no chunk is coming, empty when all is well."""
+
+    phase: str = "unchecked"
+    reason: str = "policy server not checked yet"
+    policy_name: str = ""
+    policy_version: str = ""
+    episode_id: str = ""
+    instruction: str = ""
+    chunks: int = 0
+    steps: int = 0
+    round_trip_ms: float = 0.0
+
+
+@dataclass(eq=False)
+class _Episode:
+    outcomes: list[StepOutcome] = field(default_factory=list)
+    """not yet told to the server"""
+
+
+class PolicySession:
+    """Checks the contract, runs episodes, asks for chunks. Its methods may be called from any thread.
+
+    `on_chunk(chunk, stamp_ns, episode_id)` is called from the worker thread for each chunk that is still wanted.
+    """
+
+    def __init__(
+        self, client: PolicyClient, contract: Contract, on_chunk: Callable[[ActionChunk, int, str], None]
+    ) -> None:
+        self._client, self._contract, self._on_chunk = client, contract, on_chunk
+        self._worker = ThreadPoolExecutor(1, "policy-client")
+        self._lock = threading.RLock()
+        self._pacing = Pacing()
+        self._standing = Standing()
+        self._episode: _Episode | None = None
+        self._unfit = ""
+        self._check_due_ns, self._checking, self._agreed = 0, False, False
+
+    @property
+    def standing(self) -> Standing:
+        """A snapshot."""
+        with self._lock:
+            phase = self._pacing.phase if self._agreed else ("blocked" if self._check_due_ns else "unchecked")
+            return replace(self._standing, phase=phase, reason=self._standing.reason or self._unfit)
+
+    def check(self, now_ns: int) -> None:
+        """Ask the server what it serves, in the background, until its contract has been seen to agree."""
+        with self._lock:
+            if self._agreed or self._checking or now_ns < self._check_due_ns:
+                return
+            self._checking = True
+        self._worker.submit(self._check).add_done_callback(_raise)
+
+    def start(self, instruction: str, metadata: Mapping[str, str]) -> str:
+        """Begin an episode and return its id; waits for the server. ConnectionError, TimeoutError or ValueError."""
+        if self.standing.episode_id:
+            raise ValueError(f"episode {self.standing.episode_id} is running: stop it first")
+        return self._worker.submit(self._start, instruction, metadata).result()
+
+    def wants(self, stamp_ns: int, now_ns: int) -> bool:
+        """Whether an observation with this stamp would be asked about now."""
+        with self._lock:
+            return self._agreed and self._pacing.wants(stamp_ns, now_ns)
+
+    def ask(self, observation: Observation, stamp_ns: int) -> None:
+        """Ask for a chunk in the background, unless the episode ended since `wants` said so."""
+        with self._lock:
+            episode = self._episode
+            if episode is None or self._pacing.phase != "observing":
+                return
+            self._pacing.asked()
+        self._worker.submit(self._infer, episode, observation, stamp_ns).add_done_callback(_raise)
+
+    def unfit(self, reason: str) -> None:
+        """Say why no observation can be made at present; '' when one can."""
+        with self._lock:
+            self._unfit = reason
+
+    def report(self, outcome: StepOutcome) -> None:
+        """Take in what the arm did with one action."""
+        with self._lock:
+            if self._episode is None:
+                return
+            self._episode.outcomes.append(outcome)
+            self._standing = replace(self._standing, steps=self._standing.steps + 1)
+            dropped = bool(outcome.alterations & Alteration.STALE)
+            self._pacing.played(outcome.chunk_id, outcome.index, outcome.time_ns, dropped)
+
+    def pause(self) -> None:
+        """Ask for nothing more in this episode; outcomes are still taken in."""
+        with self._lock:
+            self._pacing.end()
+
+    def stop(self, outcome: Label, label_source: str, reason: str, discard: bool) -> EpisodeReceipt:
+        """End the episode; waits for the server. It is over here even when the server cannot be told."""
+        with self._lock:
+            episode, self._episode = self._episode, None
+            self._pacing.end()
+            self._standing = replace(self._standing, episode_id="")
+        if episode is None:
+            raise ValueError("no episode is running")
+        return self._worker.submit(
+            lambda: self._client.end_episode(outcome, label_source, reason, discard, tuple(episode.outcomes))
+        ).result()
+
+    def close(self) -> None:
+        """Stop asking and close the connection; a call under way is abandoned."""
+        self.pause()
+        self._client.close()
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+    def _check(self) -> None:
+        try:
+            info = self._client.info()
+            differences = self._contract.difference(info.contract)
+            # A hash over everything: `difference` lists what a person can act on.
+            agreed = info.contract.hash == self._contract.hash
+            reason = "" if agreed else "contract differs from the server's: " + "; ".join(differences)
+            name, version = info.policy_name, info.policy_version
+        except _FAILURES as error:
+            agreed, reason, name, version = False, str(error), "", ""
+        with self._lock:
+            self._agreed, self._checking = agreed, False
+            self._standing = replace(self._standing, reason=reason, policy_name=name, policy_version=version)
+            self._check_due_ns = time.monotonic_ns() + _CHECK_AGAIN_NS
+
+    def _start(self, instruction: str, metadata: Mapping[str, str]) -> str:
+        if not self._agreed:
+            self._check()
+        if not self._agreed:
+            raise ValueError(self.standing.reason)
+        episode_id = self._client.start_episode(self._contract, instruction, metadata)
+        with self._lock:
+            self._episode = _Episode()
+            self._standing = replace(
+                self._standing, episode_id=episode_id, instruction=instruction, chunks=0, steps=0, reason=""
+            )
+            self._pacing.begin()
+        return episode_id
+
+    def _infer(self, episode: _Episode, observation: Observation, stamp_ns: int) -> None:
+        with self._lock:
+            outcomes, episode.outcomes = episode.outcomes, []
+        began_ns = time.monotonic_ns()
+        try:
+            chunk = self._client.infer(observation, tuple(outcomes))
+        except _FAILURES as error:
+            with self._lock:
+                # Not known to have arrived: told again, the server keeps one per chunk and index.
+                episode.outcomes[:0] = outcomes
+                self._standing = replace(self._standing, reason=str(error))
+                self._pacing.failed(time.monotonic_ns())
+            return
+        self._deliver(episode, chunk, stamp_ns, began_ns)
+
+    def _deliver(self, episode: _Episode, chunk: ActionChunk, stamp_ns: int, began_ns: int) -> None:
+        now_ns = time.monotonic_ns()
+        with self._lock:
+            if self._episode is not episode or self._pacing.phase != "inferring":
+                return
+            self._pacing.received(chunk, now_ns)
+            self._standing = replace(
+                self._standing,
+                reason="",
+                policy_version=chunk.policy_version,
+                chunks=self._standing.chunks + 1,
+                round_trip_ms=(now_ns - began_ns) / 1e6,
+            )
+            self._on_chunk(chunk, stamp_ns, self._standing.episode_id)
+
+
+def _raise(future: Future[None]) -> None:
+    """Let an unforeseen error of the worker reach the log instead of vanishing with its future."""
+    if not future.cancelled():
+        future.result()

@@ -1,0 +1,65 @@
+"""The seam to a simulated arm, found by name at run time: the robot side imports no simulator."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from pirl_contract import Contract
+from pirl_contract.schema import Image, Vector
+
+
+class SimulatedArm(Protocol):
+    """An arm that moves on with each `step`; poses are xyz + wxyz, metres and radians. Called by one thread."""
+
+    contract: Contract
+    joint_names: Sequence[str]
+    success: bool
+    """whether the task has been solved since `reset`"""
+
+    @property
+    def joint_positions(self) -> Vector:
+        """[9]: seven arm joints, two fingers."""
+
+    @property
+    def joint_velocities(self) -> Vector:
+        """[9]."""
+
+    @property
+    def tcp_pose(self) -> Vector:
+        """[7]."""
+
+    @property
+    def object_pose(self) -> Vector:
+        """[7]."""
+
+    @property
+    def goal_position(self) -> Vector:
+        """[3]."""
+
+    def reset(self, seed: int) -> str:
+        """Place everything for `seed`; returns the instruction."""
+
+    def step(self, joint_targets: Vector | None, gripper: float | None) -> None:
+        """Let one control period pass; None keeps the last target. Gripper in [-1 closed, 1 open]."""
+
+    def images(self) -> dict[str, Image]:
+        """Render the cameras by name."""
+
+    def close(self) -> None:
+        """Free it; calling it twice changes nothing."""
+
+
+def load_simulator(spec: str, task: str, image_size: int) -> SimulatedArm:
+    """Call `module:function` of `spec` with task and image_size. ValueError: no such function, or it refused."""
+    module_name, _, function_name = spec.partition(":")
+    try:
+        make: Any = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"simulator '{spec}' is not a module:function that can be imported: {error}") from error
+    try:
+        arm: SimulatedArm = make(task, image_size=image_size)
+    except RuntimeError as error:
+        raise ValueError(f"simulator '{spec}' cannot start: {error}") from error
+    return arm
