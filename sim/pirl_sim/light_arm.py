@@ -86,6 +86,8 @@ def _decimate(source: Path) -> Any:
 def _simplified(part: Any, triangles: int) -> Any:
     if len(part.faces) <= triangles:
         return part
+    # The files split vertices along every edge of a normal or texture: unmerged, the part would fall into single faces.
+    part.merge_vertices(merge_norm=True, merge_tex=True)
     light = part.simplify_quadric_decimation(face_count=triangles)
     light.visual = type(part.visual)(material=part.visual.material)
     return light

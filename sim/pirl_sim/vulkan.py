@@ -1,22 +1,31 @@
-"""Is there a Vulkan driver on the CPU that SAPIEN accepts?"""
+"""Is there a Vulkan driver that SAPIEN accepts?"""
 
 from __future__ import annotations
 
 import os
 
 HINT = (
-    "cameras need a Vulkan driver that SAPIEN accepts and none was found. Install mesa-vulkan-drivers >= 23.2 and "
-    "libvulkan1 (on Debian 12: apt-get install -t bookworm-backports mesa-vulkan-drivers), or use cameras=False"
+    "install mesa-vulkan-drivers >= 23.2 and libvulkan1 "
+    "(on Debian 12: apt-get install -t bookworm-backports mesa-vulkan-drivers)"
 )
 
 
-def require_vulkan() -> None:
-    """Raise RuntimeError, saying what to install, unless SAPIEN can render on the CPU."""
+def require_vulkan(cameras: bool) -> None:
+    """Raise RuntimeError, saying what to install, unless the driver does what is asked of it.
+
+    Any Vulkan driver will do without cameras: ManiSkill describes the scene's colours to it even when nothing is
+    rendered. Cameras need one that renders on the CPU with the features SAPIEN uses.
+    """
     # One render thread per process: more only fight with the physics for the same cores.
     os.environ.setdefault("LP_NUM_THREADS", "1")
     import sapien
 
     try:
-        sapien.render.RenderSystem(sapien.Device("cpu"))
+        if cameras:
+            sapien.render.RenderSystem(sapien.Device("cpu"))
+        else:
+            sapien.render.RenderMaterial()
     except RuntimeError as error:
-        raise RuntimeError(f"{HINT} (SAPIEN says: {error})") from error
+        need = "cameras need a Vulkan driver" if cameras else "ManiSkill needs a Vulkan driver, even without cameras,"
+        remedy = f"{HINT}, or use cameras=False" if cameras else HINT
+        raise RuntimeError(f"{need} that SAPIEN accepts and none was found: {remedy} (SAPIEN: {error})") from error

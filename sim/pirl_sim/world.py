@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from pirl_contract.schema import Image, Vector
+from pirl_sim.light_arm import use_light_arm
 from pirl_sim.panda import CAMERA, JOINTS, STATE_DIM
 from pirl_sim.tasks import Task
+from pirl_sim.vulkan import require_vulkan
 
 
 class World:
@@ -18,11 +20,8 @@ class World:
         import gymnasium
         import mani_skill.envs  # noqa: F401  (registers the tasks)
 
+        require_vulkan(cameras)
         if cameras:
-            from pirl_sim.light_arm import use_light_arm
-            from pirl_sim.vulkan import require_vulkan
-
-            require_vulkan()
             use_light_arm()
         self.task = task
         self.gym: Any = gymnasium.make(

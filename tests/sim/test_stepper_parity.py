@@ -19,7 +19,7 @@ SEEDS = (0, 1, 7)
 
 def _actions(task_id: str, env: PandaEnv, rng: np.random.Generator) -> np.ndarray:
     """The expert with much noise: goes through free motion, contact, grasp and success."""
-    noise = rng.normal(0, 0.5, 4) * [0.1, 0.1, 0.1, 0.3]
+    noise = rng.normal(0, 0.25, 4) * [0.1, 0.1, 0.1, 1.0]
     expert = expert_action(task_id, env.observe().state) if task_id in EXPERTS else rng.uniform(-0.1, 0.1, 4)
     return (expert + noise).astype(np.float32)
 

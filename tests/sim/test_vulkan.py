@@ -1,0 +1,42 @@
+"""Without a usable Vulkan driver: refused in words that say what to install."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+NO_DRIVER = {"VK_ICD_FILENAMES": "/nonexistent.json", "VK_DRIVER_FILES": "/nonexistent.json"}
+SCRIPT = """
+from pirl_sim.env import make_env
+for cameras in (False, True):
+    try:
+        make_env("PushCube-v1", cameras=cameras)
+    except RuntimeError as error:
+        print(cameras, error)
+"""
+
+
+@pytest.mark.sim
+def test_a_missing_driver_is_explained() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=os.environ | NO_DRIVER, capture_output=True, text=True, timeout=120
+    )
+    without, with_cameras = done.stdout.splitlines()
+    assert without.startswith("False ManiSkill needs a Vulkan driver, even without cameras")
+    assert with_cameras.startswith("True cameras need a Vulkan driver")
+    for line in (without, with_cameras):
+        assert "mesa-vulkan-drivers >= 23.2" in line
+        assert "bookworm-backports" in line
+
+
+def test_importing_the_package_loads_neither_torch_nor_simulator() -> None:
+    script = (
+        "import sys, pkgutil, importlib, pirl_sim\n"
+        "for m in pkgutil.iter_modules(pirl_sim.__path__): importlib.import_module(f'pirl_sim.{m.name}')\n"
+        "print(sorted({'torch', 'mani_skill', 'sapien', 'gymnasium'} & set(sys.modules)), len(sys.modules) > 50)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split("]")[0] == "[", done.stdout
