@@ -1,0 +1,258 @@
+"""The REST API over a real socket."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from pirl_contract import Contract, StepOutcome
+from pirl_server.api import create_api
+from pirl_server.jobs import JobSpec, Supervisor
+from pirl_server.registry import Evaluation, Registry, list_hash
+
+JOB = """
+import json, sys, time
+from pathlib import Path
+from pirl_server.jobs import Reporter
+directory = Path(sys.argv[1])
+config = json.loads((directory / "spec.json").read_text())["config"]
+with Reporter(directory) as report:
+    for i in range(config.get("count", 3)):
+        report.progress(i, 3)
+    while config.get("hold") and not report.cancelled:
+        time.sleep(0.01)
+"""
+
+
+def check_job(spec: JobSpec) -> None:
+    if spec.task != "PushCube-v1":
+        raise ValueError(f"task '{spec.task}' is not known: use PushCube-v1")
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Iterator[Supervisor]:
+    supervisor = Supervisor(tmp_path / "jobs", [sys.executable, "-c", JOB], grace_s=2.0)
+    yield supervisor
+    supervisor.close()
+
+
+@pytest.fixture
+def registry(tmp_path: Path, contract: Contract) -> Registry:
+    made, source = Registry(tmp_path / "models"), tmp_path / "checkpoint"
+    source.mkdir()
+    (source / "card.json").write_text("{}")
+    for version in ("v1", "v2"):
+        made.add(version, source, contract)
+    made.point("production", "v1", "test", "start")
+    return made
+
+
+@pytest.fixture
+def web(service: Any, jobs: Supervisor, registry: Registry, make_policy: Any) -> Iterator[httpx.Client]:
+    app = create_api(
+        jobs=jobs,
+        registry=registry,
+        episodes=service.store,
+        engine=service.engine,
+        activate=lambda version: service.engine.swap(make_policy(version=version)),
+        check_job=check_job,
+        grpc_port=service.port,
+        heartbeat_s=0.2,
+    )
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        yield client
+    jobs.close()
+    server.should_exit = True
+    thread.join()
+
+
+def submit(web: httpx.Client, **changes: Any) -> dict[str, Any]:
+    reply = web.post("/v1/jobs", json={"kind": "finetune_sim", "task": "PushCube-v1"} | changes)
+    assert reply.status_code == 201, reply.text
+    job: dict[str, Any] = reply.json()
+    assert reply.headers["Location"] == f"/v1/jobs/{job['id']}"
+    return job
+
+
+def wait(web: httpx.Client, job: dict[str, Any], status: str) -> dict[str, Any]:
+    while (found := web.get(f"/v1/jobs/{job['id']}").json())["status"] != status:
+        time.sleep(0.02)
+    return dict(found)
+
+
+def problem(reply: httpx.Response, status: int) -> dict[str, Any]:
+    assert reply.status_code == status, reply.text
+    assert reply.headers["Content-Type"] == "application/problem+json"
+    body: dict[str, Any] = reply.json()
+    assert body["status"] == status
+    assert "Traceback" not in reply.text
+    return body
+
+
+def events(lines: Iterator[str], count: int | None = None) -> list[dict[str, Any]]:
+    """Read server-sent events until the stream ends or `count` are there."""
+    found: list[dict[str, Any]] = []
+    current: dict[str, Any] = {}
+    for line in lines:
+        if line.startswith(":"):
+            found.append({"event": "comment"})
+        elif line:
+            key, _, value = line.partition(": ")
+            current[key] = json.loads(value) if key in ("data", "id") else value
+        elif current:
+            found.append(current)
+            current = {}
+        if count is not None and len(found) >= count:
+            break
+    return found
+
+
+def test_a_job_from_post_to_success(web: httpx.Client) -> None:
+    job = submit(web, seed=3)
+    assert job["spec"]["base"] == "production"
+    done = wait(web, job, "succeeded")
+    assert done["error"] is None
+    assert "pid" not in done
+    page = web.get("/v1/jobs", params={"status": "succeeded"}).json()
+    assert [each["id"] for each in page["data"]] == [job["id"]]
+    assert not page["has_more"]
+
+
+def test_events_stream_to_the_end_and_resume(web: httpx.Client) -> None:
+    job = submit(web)
+    with web.stream("GET", f"/v1/jobs/{job['id']}/events") as reply:
+        assert reply.headers["Content-Type"].startswith("text/event-stream")
+        seen = [event for event in events(reply.iter_lines()) if event["event"] != "comment"]
+    assert [event["id"] for event in seen] == list(range(1, 7))
+    assert [event["event"] for event in seen] == ["status", "status", "progress", "progress", "progress", "status"]
+    assert seen[-1]["data"]["status"] == "succeeded"
+    with web.stream("GET", f"/v1/jobs/{job['id']}/events", headers={"Last-Event-ID": "4"}) as reply:
+        assert events(reply.iter_lines()) == seen[4:]
+    assert web.get(f"/v1/jobs/{job['id']}/events", headers={"Last-Event-ID": "6"}).status_code == 204
+
+
+def test_a_silent_job_keeps_the_line_open_until_it_is_cancelled(web: httpx.Client) -> None:
+    job = submit(web, config={"hold": True, "count": 0})
+    wait(web, job, "running")
+    with web.stream("GET", f"/v1/jobs/{job['id']}/events") as reply:
+        lines = reply.iter_lines()
+        while events(lines, 1)[0]["event"] != "comment":
+            pass
+        assert web.post(f"/v1/jobs/{job['id']}/cancel").status_code == 200
+        assert events(lines)[-1]["data"]["status"] == "cancelled"
+    assert "cancelled already" in problem(web.post(f"/v1/jobs/{job['id']}/cancel"), 409)["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"kind": "finetune_sim", "task": "PushCube-v1", "stepz": 3}, "body.finetune_sim.stepz"),
+        ({"kind": "dance", "task": "PushCube-v1"}, "body"),
+        ({"kind": "finetune_sim", "task": "JuggleCube-v1"}, "job"),
+        ({"kind": "finetune_sim", "task": "PushCube-v1", "base": "v9"}, "base"),
+        ({"kind": "evaluate", "task": "PushCube-v1", "version": "../v1"}, "body.evaluate.version"),
+    ],
+)
+def test_a_wrong_job_is_refused_with_its_field(web: httpx.Client, body: dict[str, Any], field: str) -> None:
+    found = problem(web.post("/v1/jobs", json=body), 422)
+    assert [error["field"] for error in found["errors"]] == [field]
+    assert web.get("/v1/jobs").json()["data"] == []
+
+
+def test_pages_of_jobs_do_not_overlap(web: httpx.Client) -> None:
+    made = [submit(web)["id"] for _ in range(3)]
+    first = web.get("/v1/jobs", params={"limit": 2}).json()
+    rest = web.get("/v1/jobs", params={"limit": 2, "after": first["last_id"]}).json()
+    assert [job["id"] for job in first["data"] + rest["data"]] == made[::-1]
+    assert (first["has_more"], rest["has_more"]) == (True, False)
+
+
+def test_ids_that_are_none_are_refused(web: httpx.Client) -> None:
+    for path in ("/v1/jobs/..", "/v1/jobs/%2e%2e%2f%2e%2e", "/v1/episodes/..%2f..%2fetc%2fpasswd", "/nothing"):
+        assert web.get(path).status_code in (404, 422), path
+    problem(web.get("/v1/jobs/job_x"), 422)
+    problem(web.get("/v1/jobs/" + "job_" + "0" * 24), 404)
+    problem(web.get("/v1/episodes/" + "0" * 32), 404)
+    problem(web.get("/v1/episodes", params={"robot": "../x"}), 422)
+    problem(web.post("/v1/models/promote", json={"version": "../../etc"}), 422)
+    problem(web.delete("/v1/jobs"), 405)
+
+
+def test_episodes_are_listed_and_found(web: httpx.Client, service: Any, contract: Contract, observe: Any) -> None:
+    client = service.connect()
+    for label in ("success", "failure"):
+        client.start_episode(contract, observe(0).instruction)
+        chunk = client.infer(observe(0))
+        step = StepOutcome(chunk.chunk_id, 0, chunk.actions[0], observe(0).state)
+        client.end_episode(label, "sim", "time_limit", outcomes=[step])
+    page = web.get("/v1/episodes").json()
+    assert [episode["success"] for episode in page["data"]] == [False, True]
+    newest, oldest = page["data"]
+    assert web.get(f"/v1/episodes/{newest['id']}").json() == newest
+    assert web.get("/v1/episodes", params={"success": True}).json()["data"] == [oldest]
+    after = web.get("/v1/episodes", params={"after": newest["id"]}).json()
+    assert (after["data"], after["has_more"]) == ([oldest], False)
+    assert web.get("/v1/episodes", params={"robot": "arm-2"}).json()["data"] == []
+
+
+def test_promotion_reaches_the_robots_and_rolls_back(
+    web: httpx.Client, service: Any, registry: Registry, observe: Any
+) -> None:
+    robot = service.connect()
+    refused = problem(web.post("/v1/models/promote", json={"version": "v2"}), 409)
+    assert "no evaluation on the same fixed list" in refused["errors"][0]["message"]
+    for version, successes in (("v1", 40), ("v2", 90)):
+        hash_ = list_hash("push", range(100))
+        registry.evaluations.put(Evaluation(version, "push", hash_, 100, successes, "2026-01-01"))
+    promoted = web.post("/v1/models/promote", json={"version": "v2", "reason": "better"}).json()
+    assert promoted["comparisons"][0]["candidate"]["success_rate"] == 0.9
+    assert robot.infer(observe(0)).policy_version == "v2"
+    listed = web.get("/v1/models").json()
+    assert listed["aliases"] == {"production": "v2"}
+    assert {model["version"]: model["aliases"] for model in listed["data"]} == {"v1": [], "v2": ["production"]}
+    assert web.post("/v1/models/rollback", json={}).json()["version"] == "v1"
+    assert robot.infer(observe(0)).policy_version == "v1"
+    problem(web.post("/v1/models/rollback", json={}), 409)
+    problem(web.post("/v1/models/promote", json={"version": "v9"}), 404)
+
+
+def test_force_needs_a_reason(web: httpx.Client) -> None:
+    assert "reason" in problem(web.post("/v1/models/promote", json={"version": "v2", "force": True}), 409)["detail"]
+    forced = web.post("/v1/models/promote", json={"version": "v2", "force": True, "reason": "arm is parked"})
+    assert len(forced.json()["overridden"]) == 1
+
+
+def test_health_and_info(web: httpx.Client, service: Any) -> None:
+    assert web.get("/healthz").json() == {"status": "ok"}
+    assert web.get("/readyz").status_code == 200
+    info = web.get("/v1/info").json()
+    assert (info["policy_version"], info["grpc_port"], info["robot"]) == ("v1", service.port, "test-arm")
+    service.engine._current = None
+    assert "no policy" in problem(web.get("/readyz"), 503)["detail"]
+
+
+def test_openapi_names_every_operation_and_every_reference_resolves(web: httpx.Client) -> None:
+    document = web.get("/openapi.json").json()
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    assert len({operation["operationId"] for operation in operations}) == len(operations) == 13
+    assert all(operation["tags"] and operation.get("summary") for operation in operations)
+    for name in re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)):
+        assert name in document["components"]["schemas"]
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+    assert {"Problem", "FieldError"} <= set(document["components"]["schemas"])

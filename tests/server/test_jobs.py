@@ -1,0 +1,248 @@
+"""Jobs as real processes: success, failure, cancel, shutdown, restart."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pirl_server.jobs import Evaluate, FinetuneSim, Job, JobStore, Sft, Status, Supervisor, parse_spec
+from pirl_server.jobs.events import EventLog, EventTail
+from pirl_server.jobs.process import process_start
+
+JOB = """
+import json, os, subprocess, sys, time
+from pathlib import Path
+from pirl_server.jobs import Reporter
+directory = Path(sys.argv[1])
+spec = json.loads((directory / "spec.json").read_text())
+with Reporter(directory) as report:
+    mode = spec["config"]["mode"]
+    report.progress(0, 3, mode)
+    if mode == "good":
+        report.metrics(success=0.5, kl=float("nan"))
+        report.result({"version": "v2"})
+    elif mode == "user":
+        raise ValueError("task 'x' is not known\\nsecond line")
+    elif mode == "bug":
+        {}["missing"]
+    elif mode == "crash":
+        os.kill(os.getpid(), 9)
+    elif mode == "exit":
+        sys.exit("wrong turn")
+    elif mode in ("polite", "child"):
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        (directory / "child").write_text(str(child.pid))
+        while mode == "polite" and not report.cancelled:
+            time.sleep(0.01)
+        report.result({"saved": True})
+    elif mode == "stubborn":
+        (directory / "child").write_text(str(os.getpid()))
+        while True:
+            time.sleep(0.01)
+"""
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[], Supervisor]]:
+    running: list[Supervisor] = []
+
+    def make() -> Supervisor:
+        running.append(Supervisor(tmp_path / "jobs", [sys.executable, "-c", JOB], grace_s=0.5))
+        return running[-1]
+
+    yield make
+    for supervisor in running:
+        supervisor.close()
+
+
+def wait(supervisor: Supervisor, job: Job, *wanted: Status) -> Job:
+    while (now := supervisor.get(job.id)).status not in (wanted or tuple(s for s in Status if s.ended)):
+        time.sleep(0.01)
+    return now
+
+
+def wait_for_file(path: Path) -> int:
+    while not path.exists() or not path.read_text():
+        time.sleep(0.01)
+    return int(path.read_text())
+
+
+def spec(mode: str) -> FinetuneSim:
+    return FinetuneSim(task="push", config={"mode": mode})
+
+
+def test_a_job_reports_and_succeeds(start: Callable[[], Supervisor]) -> None:
+    supervisor = start()
+    job = wait(supervisor, supervisor.submit(spec("good")))
+    assert (job.status, job.error, job.result) == (Status.SUCCEEDED, None, {"version": "v2"})
+    assert job.created <= (job.started or "") <= (job.finished or "")
+    events = supervisor.events(job.id).read()
+    assert [event.id for event in events] == list(range(1, len(events) + 1))
+    assert [event.type for event in events] == ["status", "status", "progress", "metrics", "result", "status"]
+    assert events[3].data == {"success": 0.5, "kl": None}
+    assert [events[i].data["status"] for i in (0, 1, -1)] == ["queued", "running", "succeeded"]
+    assert supervisor.events(job.id, after=4).read() == events[4:]
+
+
+@pytest.mark.parametrize(
+    ("mode", "error", "in_log"),
+    [
+        ("user", "task 'x' is not known", "Traceback"),
+        ("bug", "KeyError: 'missing'", "Traceback"),
+        ("crash", "its process was killed by signal 9", ""),
+        ("exit", "wrong turn", "wrong turn"),
+    ],
+)
+def test_a_failure_is_one_line_and_the_log_has_the_rest(
+    start: Callable[[], Supervisor], tmp_path: Path, mode: str, error: str, in_log: str
+) -> None:
+    supervisor = start()
+    job = wait(supervisor, supervisor.submit(spec(mode)))
+    assert (job.status, job.error) == (Status.FAILED, error)
+    assert in_log in (tmp_path / "jobs" / job.id / "log.txt").read_text()
+
+
+def test_cancel_lets_a_job_save_and_ends_its_children(start: Callable[[], Supervisor], tmp_path: Path) -> None:
+    supervisor = start()
+    job = supervisor.submit(spec("polite"))
+    child = wait_for_file(tmp_path / "jobs" / job.id / "child")
+    assert supervisor.cancel(job.id).status is Status.RUNNING
+    job = wait(supervisor, job)
+    assert (job.status, job.result) == (Status.CANCELLED, {"saved": True})
+    assert process_start(child) is None
+    with pytest.raises(ValueError, match="cancelled already"):
+        supervisor.cancel(job.id)
+
+
+def test_a_job_that_ignores_the_signal_is_killed(start: Callable[[], Supervisor], tmp_path: Path) -> None:
+    supervisor = start()
+    job = supervisor.submit(spec("stubborn"))
+    pid = wait_for_file(tmp_path / "jobs" / job.id / "child")
+    supervisor.cancel(job.id)
+    assert wait(supervisor, job).status is Status.CANCELLED
+    assert process_start(pid) is None
+
+
+def test_what_a_finished_job_leaves_running_is_ended(start: Callable[[], Supervisor], tmp_path: Path) -> None:
+    supervisor = start()
+    job = wait(supervisor, supervisor.submit(spec("child")))
+    assert job.status is Status.SUCCEEDED
+    child = wait_for_file(tmp_path / "jobs" / job.id / "child")
+    while process_start(child) is not None:  # init reaps it: killed it is already
+        time.sleep(0.01)
+
+
+def test_one_at_a_time_in_order_and_a_queued_one_can_be_cancelled(
+    start: Callable[[], Supervisor], tmp_path: Path
+) -> None:
+    supervisor = start()
+    first, second, third = (supervisor.submit(spec(mode)) for mode in ("polite", "good", "good"))
+    wait_for_file(tmp_path / "jobs" / first.id / "child")
+    assert supervisor.get(second.id).status is Status.QUEUED
+    assert supervisor.cancel(second.id).status is Status.CANCELLED
+    supervisor.cancel(first.id)
+    assert wait(supervisor, third).status is Status.SUCCEEDED
+    assert supervisor.get(second.id).started is None
+    assert (supervisor.get(third.id).started or "") >= (supervisor.get(first.id).finished or "z")
+
+
+def test_shutdown_stops_the_running_job_and_keeps_the_queued(start: Callable[[], Supervisor], tmp_path: Path) -> None:
+    supervisor = start()
+    running, queued = supervisor.submit(spec("stubborn")), supervisor.submit(spec("good"))
+    pid = wait_for_file(tmp_path / "jobs" / running.id / "child")
+    supervisor.close()
+    assert process_start(pid) is None
+    stopped = supervisor.get(running.id)
+    assert (stopped.status, stopped.error) == (Status.CANCELLED, "the server was stopped")
+    with pytest.raises(RuntimeError, match="stopping"):
+        supervisor.submit(spec("good"))
+    assert supervisor.get(queued.id).status is Status.QUEUED
+    assert wait(start(), queued).status is Status.SUCCEEDED
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_job_that_was_running_when_the_server_died_has_failed(
+    start: Callable[[], Supervisor], tmp_path: Path, alive: bool
+) -> None:
+    """Its process is ended if it still is that very process; a stranger with the same pid is left alone."""
+    store = JobStore(tmp_path / "jobs")
+    job = store.create(spec("good"))
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    began = process_start(sleeper.pid)
+    assert began is not None
+    store.save(replace(job, status=Status.RUNNING, pid=sleeper.pid, process_started=began if alive else began - 1))
+    found = start().get(job.id)
+    assert (found.status, found.error) == (Status.FAILED, "server restarted while it ran")
+    if alive:
+        assert sleeper.wait(30) == -signal.SIGKILL
+    else:
+        assert sleeper.poll() is None
+        sleeper.kill()
+        sleeper.wait()
+
+
+def test_a_command_that_cannot_start_fails_the_job(tmp_path: Path) -> None:
+    supervisor = Supervisor(tmp_path / "jobs", ["/no/such/program"])
+    job = wait(supervisor, supervisor.submit(spec("good")))
+    supervisor.close()
+    assert job.status is Status.FAILED
+    assert "/no/such/program" in (job.error or "")
+
+
+def test_pages_go_from_new_to_old(tmp_path: Path) -> None:
+    store = JobStore(tmp_path)
+    made = [store.create(spec("good")) for _ in range(5)]
+    assert [job.id for job in store.list(limit=3)] == [job.id for job in made[:1:-1]]
+    assert [job.id for job in store.list(after=made[2].id)] == [made[1].id, made[0].id]
+    assert store.list(status=Status.RUNNING) == []
+    for unknown in ("job_" + "0" * 24, "../jobs", "job_x", ""):
+        with pytest.raises(KeyError):
+            store.get(unknown)
+
+
+def test_a_torn_last_event_is_unseen_and_removed(tmp_path: Path) -> None:
+    EventLog(tmp_path).append("progress", {"done": 1})
+    path = tmp_path / "events.jsonl"
+    with path.open("a") as file:
+        file.write('{"id": 2, "type": "met')
+    tail = EventTail(tmp_path)
+    assert [event.id for event in tail.read()] == [1]
+    EventLog(tmp_path).append("progress", {"done": 2})
+    assert [json.loads(line)["data"] for line in path.read_text().splitlines()] == [{"done": 1}, {"done": 2}]
+    assert [(event.id, event.data["done"]) for event in EventTail(tmp_path).read()] == [(1, 1), (2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ({"kind": "sft", "task": "push", "sead": 1}, "sft.sead: Extra inputs are not permitted"),
+        ({"kind": "dance", "task": "push"}, "dance"),
+        ({"kind": "evaluate", "task": "../x"}, "evaluate.task"),
+        ({"kind": "evaluate", "task": "push", "episodes": 0, "seed": -1}, "; "),
+        ("text", "job"),
+        ({}, "job"),
+    ],
+)
+def test_a_wrong_spec_is_refused_in_one_line(raw: Any, text: str) -> None:
+    with pytest.raises(ValueError, match=r".") as caught:
+        parse_spec(raw)
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_defaults_are_filled_in_and_survive_the_disk(tmp_path: Path) -> None:
+    store = JobStore(tmp_path)
+    for made in (Sft(task="push"), Evaluate(task="push"), spec("good")):
+        assert store.get(store.create(made).id).spec == made
+    assert parse_spec({"kind": "finetune_sim", "task": "push"}).model_dump()["base"] == "production"
+    assert not any(os.path.islink(path) for path in tmp_path.rglob("*"))

@@ -1,0 +1,199 @@
+"""Versions never change, aliases move whole, the gate refuses for a stated reason."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from pirl_contract import Contract
+from pirl_server.registry import Evaluation, Promoter, PromotionRefusedError, Registry, check_gate, list_hash
+from pirl_server.registry.wilson import Z_95, wilson_interval
+
+LIST = list_hash("push", range(100))
+
+
+@given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_agrees_with_scipy(counts: tuple[int, int]) -> None:
+    low, high = wilson_interval(*counts)
+    oracle = binomtest(*counts).proportion_ci(method="wilson")
+    assert (low, high) == pytest.approx((oracle.low, oracle.high), abs=1e-12)
+
+
+@given(st.integers(2, 500).flatmap(lambda n: st.tuples(st.integers(1, n - 1), st.just(n))))
+def test_wilson_solves_its_defining_equation(counts: tuple[int, int]) -> None:
+    successes, trials = counts
+    for bound in wilson_interval(successes, trials):
+        distance = abs(successes / trials - bound)
+        assert distance == pytest.approx(Z_95 * math.sqrt(bound * (1 - bound) / trials), abs=1e-9)
+
+
+def test_wilson_refuses_what_is_no_rate() -> None:
+    for counts in ((0, 0), (3, 2), (-1, 5)):
+        with pytest.raises(ValueError, match="is not a rate"):
+            wilson_interval(*counts)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    source = tmp_path / "checkpoint"
+    source.mkdir()
+    (source / "policy.safetensors").write_bytes(b"weights")
+    (source / "card.json").write_text("{}")
+    return source
+
+
+@pytest.fixture
+def registry(tmp_path: Path, checkpoint: Path, contract: Contract) -> Registry:
+    made = Registry(tmp_path / "models")
+    made.add("v1", checkpoint, contract)
+    made.add("v2", checkpoint, contract, parent="v1", job="job_x")
+    return made
+
+
+def evaluate(registry: Registry, version: str, successes: int, episodes: int = 100, hash_: str = LIST) -> None:
+    registry.evaluations.put(Evaluation(version, "push", hash_, episodes, successes, "2026-01-01"))
+
+
+def audit(tmp_path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (tmp_path / "models" / "audit.jsonl").read_text().splitlines()]
+
+
+def test_a_version_is_a_copy_that_later_writes_cannot_change(
+    registry: Registry, checkpoint: Path, contract: Contract
+) -> None:
+    (checkpoint / "policy.safetensors").write_bytes(b"other weights")
+    assert registry.add("v1", checkpoint, contract, parent="v9").parent is None
+    model = registry.get("v2")
+    assert (model.path / "policy.safetensors").read_bytes() == b"weights"
+    assert (model.parent, model.job, model.contract) == ("v1", "job_x", contract)
+    assert {found.version for found in registry.versions()} == {"v1", "v2"}
+
+
+def test_sources_and_names_that_could_leave_the_registry_are_refused(
+    registry: Registry, checkpoint: Path, contract: Contract
+) -> None:
+    (checkpoint / "link").symlink_to("/etc/hostname")
+    with pytest.raises(ValueError, match="plain files"):
+        registry.add("v3", checkpoint, contract)
+    with pytest.raises(ValueError, match=r"version '\.\./v3'"):
+        registry.add("../v3", checkpoint, contract)
+    with pytest.raises(ValueError, match="version"):
+        registry.get("../../etc")
+    assert {found.version for found in registry.versions()} == {"v1", "v2"}
+
+
+RACER = """
+import json, sys
+from pathlib import Path
+from pirl_contract import Contract
+from pirl_server.registry import Registry
+root, checkpoint, contract, start = Path(sys.argv[1]), Path(sys.argv[2]), Contract.from_json(sys.argv[3]), sys.argv[4]
+registry = Registry(root)
+for number in range(20):
+    registry.add(f"p{start}{number}", checkpoint, contract)
+    registry.point("candidate", f"p{start}{number}", "test", "race")
+"""
+
+
+def test_processes_that_move_an_alias_lose_no_history(
+    tmp_path: Path, registry: Registry, checkpoint: Path, contract: Contract
+) -> None:
+    arguments = [str(tmp_path / "models"), str(checkpoint), contract.to_json()]
+    racers = [subprocess.Popen([sys.executable, "-c", RACER, *arguments, start]) for start in "ab"]
+    assert [racer.wait() for racer in racers] == [0, 0]
+    entry = json.loads((tmp_path / "models" / "aliases.json").read_text())["candidate"]
+    moved = [*entry["previous"], entry["version"]]
+    assert sorted(moved) == sorted(f"p{start}{number}" for start in "ab" for number in range(20))
+    assert len(registry.versions()) == 42
+
+
+def test_alias_names_and_versions_resolve(registry: Registry) -> None:
+    registry.point("production", "v1", "me", "first")
+    assert registry.resolve("production").version == "v1"
+    assert registry.resolve("v2").version == "v2"
+    with pytest.raises(KeyError):
+        registry.resolve("candidate")
+    with pytest.raises(KeyError):
+        registry.point("production", "v9", "me", "no such version")
+
+
+def test_the_gate_lets_the_first_and_the_equal_version_through(registry: Registry) -> None:
+    assert check_gate(registry, None, "v1").allowed
+    evaluate(registry, "v1", 60)
+    evaluate(registry, "v2", 60)
+    result = check_gate(registry, "v1", "v2")
+    assert result.allowed
+    assert result.comparisons[0].candidate.interval == pytest.approx(wilson_interval(60, 100))
+
+
+def test_the_gate_refuses_what_was_not_compared(registry: Registry) -> None:
+    assert "no evaluation on the same fixed list" in check_gate(registry, "v1", "v2").refusals[0]
+    evaluate(registry, "v1", 10)
+    evaluate(registry, "v2", 99, hash_=list_hash("push", range(1, 101)))
+    assert not check_gate(registry, "v1", "v2").allowed  # other initial states
+    evaluate(registry, "v2", 49, episodes=49)
+    evaluate(registry, "v1", 1, episodes=49)
+    assert not check_gate(registry, "v1", "v2").allowed  # too few
+    evaluate(registry, "v1", 1, episodes=50)
+    evaluate(registry, "v2", 50, episodes=50)
+    assert check_gate(registry, "v1", "v2").allowed
+
+
+def test_the_gate_refuses_a_step_back_on_any_list(registry: Registry) -> None:
+    other = list_hash("pick", range(100))
+    for hash_, old, new in ((LIST, 60, 90), (other, 60, 59)):
+        evaluate(registry, "v1", old, hash_=hash_)
+        evaluate(registry, "v2", new, hash_=hash_)
+    result = check_gate(registry, "v1", "v2")
+    assert len(result.refusals) == 1
+    assert "59 of 100" in result.refusals[0]
+
+
+def test_the_gate_refuses_another_contract(registry: Registry, checkpoint: Path, contract: Contract) -> None:
+    registry.add("v3", checkpoint, replace(contract, rate_hz=10.0))
+    evaluate(registry, "v1", 10)
+    evaluate(registry, "v3", 90)
+    assert check_gate(registry, "v1", "v3").refusals == ("contract differs, rate_hz: 20.0 here, 10.0 there",)
+
+
+def test_promotion_activates_first_and_is_audited(registry: Registry, tmp_path: Path) -> None:
+    active: list[str] = []
+    promoter = Promoter(registry, active.append)
+    promoter.promote("v1", "ada")
+    with pytest.raises(PromotionRefusedError, match="no evaluation"):
+        promoter.promote("v2", "ada")
+    assert (active, registry.aliases()) == (["v1"], {"production": "v1"})
+    with pytest.raises(ValueError, match="needs a reason"):
+        promoter.promote("v2", "ada", force=True)
+    assert not promoter.promote("v2", "ada", "arm is parked", force=True).allowed
+    with pytest.raises(ValueError, match="in production already"):
+        promoter.promote("v2", "ada")
+    assert promoter.rollback("bob", "it shakes") == "v1"
+    assert active == ["v1", "v2", "v1"]
+    with pytest.raises(ValueError, match="no earlier production"):
+        promoter.rollback("bob")
+    told = [(line["event"], line["version"], line["actor"]) for line in audit(tmp_path)][2:]
+    assert told == [
+        ("promoted", "v1", "ada"),
+        ("refused", "v2", "ada"),
+        ("forced", "v2", "ada"),
+        ("rolled back", "v1", "bob"),
+    ]
+
+
+def test_a_version_that_does_not_load_is_not_promoted(registry: Registry) -> None:
+    def fail(version: str) -> None:
+        raise RuntimeError(f"{version} does not load")
+
+    with pytest.raises(RuntimeError, match="does not load"):
+        Promoter(registry, fail).promote("v1", "ada")
+    assert registry.aliases() == {}
