@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pirl_server.algorithm.flow import Transition, euler_transition, per_chunk, time_at
+from pirl_server.algorithm.flow import Transition, euler, per_chunk, time_at
 
 MEAN, STD = 0.7, 0.35
 
@@ -32,6 +32,11 @@ def velocity(x_BHD: Tensor, t_B: Tensor) -> Tensor:
     t = per_chunk(t_B)
     mean, variance = marginal(t)
     return (t - (1.0 - t) * STD**2) * (x_BHD - mean) / variance - MEAN
+
+
+def euler_transition(x_BHD: Tensor, v_BHD: Tensor, t_B: Tensor, dt: float) -> tuple[Tensor, Tensor]:
+    """The plain ODE step as a transition: standard deviation 0."""
+    return euler(x_BHD, v_BHD, dt), torch.zeros_like(per_chunk(t_B))
 
 
 def propagate(transition: Transition, steps: int, only: int | None = None) -> tuple[float, float]:

@@ -6,10 +6,10 @@ from functools import partial
 
 import pytest
 import torch
-from gaussian_toy import MEAN, propagate, scalar, time, velocity
+from gaussian_toy import MEAN, euler_transition, propagate, scalar, time, velocity
 from torch import Tensor
 
-from pirl_server.algorithm.flow import Transition, euler_transition, per_chunk, time_at
+from pirl_server.algorithm.flow import Transition, per_chunk, time_at
 from pirl_server.algorithm.flow_sde import noise_scale, sde_step, transition
 
 
@@ -98,9 +98,8 @@ def flipped(x: Tensor, v: Tensor, t: Tensor, dt: float) -> tuple[Tensor, Tensor]
 def paper_literal(x: Tensor, v: Tensor, t: Tensor, dt: float) -> tuple[Tensor, Tensor]:
     """Eq. 9 as printed: the paper's tau and w with the other clock's schedule, score and sign."""
     tau, w = 1.0 - t, -v
-    sigma = 0.5 * torch.sqrt(tau.clamp(min=dt) / (1.0 - tau))
-    literal_score = -(x + per_chunk(1.0 - tau) * w) / per_chunk(tau.clamp(min=dt))
-    return x + dt * (w - per_chunk(sigma**2 / 2.0) * literal_score), per_chunk(sigma) * dt**0.5
+    correction = per_chunk(0.5**2 / (2.0 * (1.0 - tau))) * (x + per_chunk(1.0 - tau) * w)
+    return x + dt * (w + correction), per_chunk(0.5 * torch.sqrt(tau / (1.0 - tau))) * dt**0.5
 
 
 def without_sqrt(x: Tensor, v: Tensor, t: Tensor, dt: float) -> tuple[Tensor, Tensor]:
@@ -115,9 +114,11 @@ def test_wrong_transitions_are_noticed(wrong: Transition) -> None:
     assert abs(mean - right[0]) > 0.02 or abs(std - right[1]) > 0.02
 
 
-def test_flipped_drift_gives_the_predicted_wrong_number() -> None:
+def test_wrong_transitions_give_their_predicted_wrong_numbers() -> None:
     assert propagate(flipped, 4)[1] == pytest.approx(0.589885, abs=1e-6)
     assert propagate(flipped, 5000)[1] == pytest.approx(1.91, abs=0.01)
+    assert propagate(paper_literal, 4) == pytest.approx((0.843559, 0.542987), abs=1e-6)
+    assert propagate(paper_literal, 1000) == pytest.approx((1.67, 2.10), abs=0.01)
 
 
 def test_without_the_patch_the_first_step_is_infinite() -> None:

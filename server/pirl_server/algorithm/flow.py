@@ -42,35 +42,25 @@ def draw_time(batch: int, generator: torch.Generator) -> Tensor:
 
 
 def interpolate(action_BHD: Tensor, noise_BHD: Tensor, t_B: Tensor) -> Tensor:
-    """Straight path x_t = (1 - t) action + t noise (paper Sec. 3, t clock)."""
+    """Straight path x_t = (1 - t) action + t noise."""
     t = per_chunk(t_B)
     return (1.0 - t) * action_BHD + t * noise_BHD
 
 
 def flow_matching_loss(v_BHD: Tensor, action_BHD: Tensor, noise_BHD: Tensor) -> Tensor:
-    """Conditional flow-matching error (v - (noise - action))^2, unreduced [B, H, D] (paper Eq. 2)."""
+    """Conditional flow-matching error (v - (noise - action))^2, unreduced [B, H, D]."""
     return (v_BHD - (noise_BHD - action_BHD)) ** 2
 
 
-def endpoints(x_BHD: Tensor, v_BHD: Tensor, t_B: Tensor) -> tuple[Tensor, Tensor]:
-    """Expected action x0 = x - t v and expected noise x1 = x + (1 - t) v, given x at time t."""
-    t = per_chunk(t_B)
-    return x_BHD - t * v_BHD, x_BHD + (1.0 - t) * v_BHD
-
-
 def score(x_BHD: Tensor, v_BHD: Tensor, t_B: Tensor) -> Tensor:
-    """Gradient of log p_t(x), which is minus the expected noise over t."""
-    return -endpoints(x_BHD, v_BHD, t_B)[1] / per_chunk(t_B)
+    """Gradient of log p_t(x): minus the expected noise x + (1 - t) v, over t."""
+    t = per_chunk(t_B)
+    return -(x_BHD + (1.0 - t) * v_BHD) / t
 
 
 def euler(x_BHD: Tensor, v_BHD: Tensor, dt: float) -> Tensor:
     """One deterministic step from t to t - dt."""
     return x_BHD - dt * v_BHD
-
-
-def euler_transition(x_BHD: Tensor, v_BHD: Tensor, t_B: Tensor, dt: float) -> tuple[Tensor, Tensor]:
-    """`Transition` of the plain ODE: the Euler step with standard deviation 0."""
-    return euler(x_BHD, v_BHD, dt), torch.zeros_like(per_chunk(t_B))
 
 
 def euler_chain(velocity: Velocity, x_BHD: Tensor, steps: int) -> Tensor:

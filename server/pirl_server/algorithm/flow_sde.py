@@ -1,4 +1,4 @@
-"""Flow-SDE: a stochastic step with the same marginals as the flow ODE, hence a density to learn from (paper Sec. 4.2).
+"""Flow-SDE: a stochastic step with the same marginals as the flow ODE, hence a density to learn from.
 
 The paper prints Eqs. 7-9 in its own clock but with the score, schedule and sign of the opposite one; taken literally
 they diverge. What stands here is re-derived in the t clock of `flow.py`; `docs/algorithm.md` has the derivation.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pirl_server.algorithm.flow import endpoints, per_chunk
+from pirl_server.algorithm.flow import per_chunk, score
 
 
 def noise_scale(t_B: Tensor, dt: float, noise_level: float) -> Tensor:
@@ -26,12 +26,10 @@ def noise_scale(t_B: Tensor, dt: float, noise_level: float) -> Tensor:
 def sde_step(x_BHD: Tensor, v_BHD: Tensor, t_B: Tensor, dt: float, sigma_B: Tensor) -> tuple[Tensor, Tensor]:
     """Euler-Maruyama step t -> t - dt of the SDE whose marginals are the ODE's, for any diffusion coefficient.
 
-    mean = x - dt (v - sigma^2 / 2 * score) = x - dt (v + sigma^2 / (2 t) * x1),  std = sigma sqrt(dt).
+    mean = x - dt (v - sigma^2 / 2 score), std = sigma sqrt(dt), where the score is that of `flow.score`.
     The marginals agree as dt -> 0 only: one step adds variance of order dt^2.
     """
-    drift_B = sigma_B**2 / (2.0 * t_B)
-    expected_noise_BHD = endpoints(x_BHD, v_BHD, t_B)[1]
-    mean_BHD = x_BHD - dt * (v_BHD + per_chunk(drift_B) * expected_noise_BHD)
+    mean_BHD = x_BHD - dt * (v_BHD - per_chunk(0.5 * sigma_B**2) * score(x_BHD, v_BHD, t_B))
     return mean_BHD, per_chunk(sigma_B) * dt**0.5
 
 

@@ -31,7 +31,7 @@ def policy_loss(
     clip_low: float = 0.2,
     clip_high: float = 0.2,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Clipped surrogate max(-A r, -A clip(r, 1 - clip_low, 1 + clip_high)) over valid decisions (paper Eq. 3).
+    """Clipped surrogate max(-A r, -A clip(r, 1 - clip_low, 1 + clip_high)) over valid decisions.
 
     Decisions whose executed action is not the sampled one must not be `valid`. Metrics are detached scalars:
     approx_kl is the k3 estimate mean(r - 1 - log r), never negative; max_log_ratio is 0 before the first step.

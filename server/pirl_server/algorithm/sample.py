@@ -1,4 +1,4 @@
-"""The hybrid sampler of the two-layer MDP (paper Sec. 4.2): of K denoise steps one, drawn per sample, is stochastic.
+"""The hybrid sampler of the two-layer MDP: of K denoise steps one, drawn per sample, is stochastic.
 
 All randomness is passed in (initial noise, the one step's noise, the index): the same arguments give the same chain.
 Nothing is clipped here: the density must be that of what was drawn.
