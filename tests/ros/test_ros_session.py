@@ -1,0 +1,237 @@
+"""When chunks are asked for, and what becomes of failures: pacing alone, then a session with a scripted client."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from pirl_contract import ActionChunk, Alteration, Contract, Observation, StepOutcome
+from pirl_contract.client import EpisodeReceipt, PolicyClient, PolicyInfo
+from pirl_ros.pacing import Pacing
+from pirl_ros.profile import Profile
+from pirl_ros.session import PolicySession
+
+SECOND_NS = 1_000_000_000
+
+
+def make_chunk(number: int = 1) -> ActionChunk:
+    return ActionChunk(np.zeros((4, 4), np.float32), 0.05, f"c{number}", "v1", 7, 2)
+
+
+def make_outcome(chunk_id: str, index: int, time_ns: int = 0) -> StepOutcome:
+    return StepOutcome(chunk_id, index, np.zeros(4, np.float32), np.zeros(35, np.float32), time_ns=time_ns)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen"
+        time.sleep(0.002)
+
+
+class TestPacing:
+    def playing(self) -> Pacing:
+        pacing = Pacing()
+        pacing.begin()
+        pacing.asked()
+        pacing.received(make_chunk(), 0)
+        return pacing
+
+    def test_idle_until_an_episode_begins(self) -> None:
+        pacing = Pacing()
+        assert not pacing.wants(0, 0)
+        pacing.begin()
+        assert pacing.wants(0, 0)
+
+    def test_asks_about_the_state_after_the_last_action(self) -> None:
+        pacing = self.playing()
+        pacing.played("c1", 0, 100)
+        assert not pacing.wants(100, 0)
+        pacing.played("c1", 1, 200)
+        assert not pacing.wants(199, 0)
+        assert pacing.wants(200, 0)
+
+    def test_outcomes_of_other_chunks_do_not_count(self) -> None:
+        pacing = self.playing()
+        pacing.played("c0", 1, 200)
+        assert not pacing.wants(200, 0)
+
+    def test_a_dropped_chunk_is_over_at_once(self) -> None:
+        pacing = self.playing()
+        pacing.played("c1", 0, 100, dropped=True)
+        assert pacing.wants(100, 0)
+
+    def test_a_chunk_whose_end_is_never_reported_is_given_up(self) -> None:
+        pacing = self.playing()
+        assert not pacing.wants(0, SECOND_NS)
+        assert pacing.wants(0, 2 * SECOND_NS)
+
+    def test_after_a_failure_there_is_a_pause(self) -> None:
+        pacing = Pacing()
+        pacing.begin()
+        pacing.asked()
+        pacing.failed(0)
+        assert not pacing.wants(0, SECOND_NS // 4)
+        assert pacing.wants(0, SECOND_NS)
+
+
+class ScriptedClient:
+    """A policy client whose answers a test decides."""
+
+    def __init__(self, contract: Contract) -> None:
+        self.contract, self.down, self.gate = contract, False, threading.Event()
+        self.gate.set()
+        self.told: list[StepOutcome] = []
+        self.asked, self.ended = 0, 0
+
+    def _reach(self) -> None:
+        if self.down:
+            raise ConnectionError("policy server is not reachable")
+
+    def info(self) -> PolicyInfo:
+        self._reach()
+        return PolicyInfo(self.contract, "v1", "tiny", 4, 2, (), "0")
+
+    def start_episode(self, *_: Any) -> str:
+        self._reach()
+        return "e1"
+
+    def infer(self, _: Observation, outcomes: tuple[StepOutcome, ...] = ()) -> ActionChunk:
+        self.gate.wait(10)
+        self._reach()
+        self.told += outcomes
+        self.asked += 1
+        return make_chunk(self.asked)
+
+    def end_episode(self, *args: Any) -> EpisodeReceipt:
+        self._reach()
+        self.told += args[-1]
+        self.ended += 1
+        return EpisodeReceipt("e1.zarr", len(self.told))
+
+    def close(self) -> None:
+        self.gate.set()
+
+
+class Rig:
+    """A session, its client and what it delivered."""
+
+    def __init__(self, contract: Contract) -> None:
+        self.client, self.chunks = ScriptedClient(contract), list[tuple[str, int, str]]()
+        self.session = PolicySession(
+            cast(PolicyClient, self.client),
+            contract,
+            lambda c, stamp, episode: self.chunks.append((c.chunk_id, stamp, episode)),
+        )
+        self.observation = Observation({}, np.zeros(35, np.float32), "push")
+
+    def ask(self, stamp_ns: int) -> None:
+        assert self.session.wants(stamp_ns, time.monotonic_ns())
+        self.session.ask(self.observation, stamp_ns)
+
+
+@pytest.fixture
+def rig(profile: Profile) -> Iterator[Rig]:
+    rig = Rig(profile.contract)
+    yield rig
+    rig.session.close()
+
+
+def test_an_episode_from_start_to_end(rig: Rig) -> None:
+    assert rig.session.start("push", {}) == "e1"
+    rig.ask(10)
+    until(lambda: len(rig.chunks) == 1)
+    assert rig.chunks == [("c1", 10, "e1")]
+    assert not rig.session.wants(20, time.monotonic_ns())
+    rig.session.report(make_outcome("c1", 0))
+    rig.session.report(make_outcome("c1", 1, time_ns=30))
+    rig.ask(30)
+    until(lambda: len(rig.chunks) == 2)
+    assert [outcome.index for outcome in rig.client.told] == [0, 1], "told with the next question"
+    rig.session.report(make_outcome("c2", 0))
+    receipt = rig.session.stop("success", "sim", "success", False)
+    assert receipt == EpisodeReceipt("e1.zarr", 3)
+    standing = rig.session.standing
+    assert (standing.phase, standing.episode_id, standing.chunks, standing.steps) == ("idle", "", 2, 3)
+
+
+def test_no_server_no_episode_and_the_reason(rig: Rig) -> None:
+    rig.client.down = True
+    with pytest.raises(ValueError, match="not reachable"):
+        rig.session.start("push", {})
+    assert rig.session.standing.phase == "blocked"
+    assert "not reachable" in rig.session.standing.reason
+    rig.client.down = False
+    rig.session.start("push", {})
+    assert rig.session.standing.reason == ""
+
+
+def test_another_contract_is_refused_in_words(rig: Rig, profile: Profile) -> None:
+    rig.client.contract = replace(profile.contract, rate_hz=10.0)
+    with pytest.raises(ValueError, match="rate_hz"):
+        rig.session.start("push", {})
+    assert not rig.session.wants(0, time.monotonic_ns())
+
+
+def test_outcomes_survive_a_failed_question(rig: Rig) -> None:
+    rig.session.start("push", {})
+    rig.session.report(make_outcome("c0", 0))
+    rig.client.down = True
+    rig.ask(1)
+    until(lambda: "not reachable" in rig.session.standing.reason)
+    assert rig.chunks == []
+    rig.client.down = False
+    until(lambda: rig.session.wants(2, time.monotonic_ns()))
+    rig.ask(2)
+    until(lambda: len(rig.chunks) == 1)
+    assert len(rig.client.told) == 1
+    assert rig.session.standing.reason == ""
+
+
+def test_a_chunk_that_comes_after_the_end_is_not_delivered(rig: Rig) -> None:
+    rig.session.start("push", {})
+    rig.client.gate.clear()
+    rig.ask(1)
+    rig.session.pause()
+    rig.client.gate.set()
+    rig.session.stop("failure", "sim", "time_limit", False)
+    assert rig.client.asked == 1
+    assert rig.chunks == []
+
+
+def test_a_refused_chunk_leads_to_a_new_question(rig: Rig) -> None:
+    rig.session.start("push", {})
+    rig.ask(1)
+    until(lambda: len(rig.chunks) == 1)
+    rig.session.report(replace(make_outcome("c1", 0, time_ns=5), alterations=Alteration.STALE))
+    assert rig.session.wants(5, time.monotonic_ns())
+
+
+def test_unfit_sensors_are_a_reason_too(rig: Rig) -> None:
+    rig.session.start("push", {})
+    rig.session.unfit("camera base is stale")
+    assert rig.session.standing.reason == "camera base is stale"
+    rig.session.unfit("")
+    assert rig.session.standing.reason == ""
+
+
+def test_two_episodes_at_once_are_refused(rig: Rig) -> None:
+    rig.session.start("push", {})
+    with pytest.raises(ValueError, match="stop it first"):
+        rig.session.start("push", {})
+
+
+def test_an_episode_is_over_here_even_when_the_server_cannot_be_told(rig: Rig) -> None:
+    rig.session.start("push", {})
+    rig.client.down = True
+    with pytest.raises(ConnectionError):
+        rig.session.stop("failure", "operator", "fault", False)
+    assert rig.session.standing.episode_id == ""
+    with pytest.raises(ValueError, match="no episode"):
+        rig.session.stop("failure", "operator", "fault", False)
