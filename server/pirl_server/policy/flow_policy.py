@@ -8,11 +8,13 @@ Shape letters: N robots or environments, H horizon, D action dim, F features, S 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pirl_contract import Contract, Observation
@@ -151,12 +153,18 @@ class FlowPolicy:
     def images(self, observations: list[Observation]) -> Tensor:
         """Camera images [N, C, 3, h, w] in [-1, 1], in the contract's order."""
         names = [camera.name for camera in self.contract.cameras]
-        stacked = np.stack([[observation.images[name] for name in names] for observation in observations])
+        return self.scale_images({name: np.stack([each.images[name] for each in observations]) for name in names})
+
+    def scale_images(self, images: Mapping[str, NDArray[np.uint8]]) -> Tensor:
+        """uint8 [N, h, w, 3] by camera -> [N, C, 3, h, w] in [-1, 1], in the contract's order."""
+        stacked = np.stack([images[camera.name] for camera in self.contract.cameras], axis=1)
         return torch.from_numpy(stacked).permute(0, 1, 4, 2, 3).float() / 127.5 - 1.0
 
     def _check(self, observation: Observation) -> None:
         if observation.state.shape != (self.contract.state_dim,):
             raise ValueError(f"state has {observation.state.size} entries, the contract {self.contract.state_dim}")
+        if self.card.model.vision is None:
+            return  # what the network does not look at is the service's to check, not ours
         for camera in self.contract.cameras:
             image = observation.images.get(camera.name)
             if image is None:

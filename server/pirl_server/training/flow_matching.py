@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pirl_server.algorithm.awr import weighted_flow_matching_loss
 from pirl_server.algorithm.flow import draw_time, flow_matching_loss, interpolate
 from pirl_server.model.prefix import Prefix
 from pirl_server.policy.flow_policy import FlowPolicy
@@ -41,8 +42,7 @@ def loss(policy: FlowPolicy, prefix: Prefix, windows: Windows, rows: Tensor, gen
     t = draw_time(len(rows), generator)
     x = interpolate(action, noise, t)
     velocity = policy.model.velocity(prefix, windows.features[rows], x, t)
-    error: Tensor = flow_matching_loss(velocity, action, noise).mean(dim=(1, 2))
-    return (error * weight).sum() / weight.sum().clamp(min=1e-6)
+    return weighted_flow_matching_loss(flow_matching_loss(velocity, action, noise), weight)
 
 
 def fit(

@@ -1,0 +1,95 @@
+"""`pirl serve`, `pirl sft`, `pirl evaluate`: arguments in, one function call, an exit status."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def serve(arguments: Sequence[str]) -> int:
+    """Serve a policy to robots (gRPC) and people (REST)."""
+    parser = argparse.ArgumentParser(prog="pirl serve", description=serve.__doc__)
+    parser.add_argument(
+        "checkpoint", nargs="?", type=Path, help="folder with card.json; default: what is in production"
+    )
+    parser.add_argument(
+        "--root", type=Path, default=Path("runs/server"), help="models, episodes and jobs are kept here"
+    )
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--grpc-port", type=int, default=50051)
+    parser.add_argument("--rest-port", type=int, default=8000)
+    parser.add_argument("--explore", action="store_true", help="sample stochastically unless a robot asks otherwise")
+    parser.add_argument("--allow-insecure", action="store_true", help="bind an address that other machines can reach")
+    from pirl_server.app import ServeConfig
+    from pirl_server.app import serve as run
+
+    run(ServeConfig(**vars(parser.parse_args(arguments))))
+    return 0
+
+
+def sft(arguments: Sequence[str]) -> int:
+    """Train a policy on scripted demonstrations and write a checkpoint folder."""
+    from pirl_server import simulation
+    from pirl_server.training.config import SftConfig, override
+    from pirl_server.training.progress import Printed
+    from pirl_server.training.sft import new_card
+    from pirl_server.training.sft import sft as train
+
+    parser = argparse.ArgumentParser(prog="pirl sft", description=sft.__doc__)
+    _common(parser)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="fields of SftConfig")
+    options = parser.parse_args(arguments)
+    config = override(SftConfig(), dict(_setting(word) for word in options.set))
+    card = new_card(config.preset, options.task, simulation.contract(), simulation.instructions(options.task))
+    make = simulation.camera_env if card.model.vision else simulation.fast_env
+    steps, expert = simulation.max_steps(options.task), simulation.expert(options.task)
+    version = train(options.out, card, lambda: make(options.task), expert, steps, config, options.seed, Printed())
+    print(f"{options.out}: version {version}")
+    return 0
+
+
+def evaluate(arguments: Sequence[str]) -> int:
+    """Success of a checkpoint folder on fixed initial states, through ManiSkill's own step."""
+    from functools import partial
+
+    from pirl_server import simulation
+    from pirl_server.policy.checkpoint import load_checkpoint
+    from pirl_server.registry.wilson import wilson_interval
+    from pirl_server.training.evaluate import evaluate as run
+    from pirl_server.training.progress import Printed
+    from pirl_server.training.seeds import EVALUATION
+
+    parser = argparse.ArgumentParser(prog="pirl evaluate", description=evaluate.__doc__)
+    _common(parser)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--episodes", type=int, default=128)
+    options = parser.parse_args(arguments)
+    card, _, _ = load_checkpoint(options.checkpoint)
+    make = partial(simulation.camera_env if card.model.vision else simulation.reference_env, options.task)
+    first = EVALUATION.start + options.seed * 10_000
+    seeds = range(first, first + options.episodes)
+    results = run(options.checkpoint, make, simulation.max_steps(options.task), seeds, Printed())
+    successes = sum(result.success for result in results.values())
+    low, high = wilson_interval(successes, len(results))
+    print(f"{options.task}: {successes}/{len(results)} = {successes / len(results):.3f} (95 % {low:.3f} to {high:.3f})")
+    return 0
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--task", default="PushCube-v1")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def _setting(word: str) -> tuple[str, str | int | float]:
+    """KEY=VALUE with the value as a number where it is one. Raises ValueError for another form."""
+    key, equals, text = word.partition("=")
+    if not equals:
+        raise ValueError(f"'{word}' is not KEY=VALUE")
+    for kind in (int, float):
+        try:
+            return key, kind(text)
+        except ValueError:
+            continue
+    return key, text

@@ -1,0 +1,128 @@
+"""The process of one job: `python -m pirl_server.job_main ROOT JOB_DIR`. Composition root of everything that trains."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+from pirl_contract import Contract
+from pirl_server import simulation
+from pirl_server.episodes import EpisodeStore
+from pirl_server.jobs.report import Reporter
+from pirl_server.jobs.spec import Evaluate, FinetuneEpisodes, FinetuneSim, JobSpec, Sft, parse_spec
+from pirl_server.layout import EPISODES, MODELS
+from pirl_server.policy.checkpoint import load_checkpoint
+from pirl_server.registry import Evaluation, Registry, list_hash
+from pirl_server.registry.files import utc_now
+from pirl_server.training.config import EpisodesConfig, PpoConfig, SftConfig, override
+from pirl_server.training.evaluate import evaluate
+from pirl_server.training.finetune_episodes import finetune_episodes
+from pirl_server.training.finetune_sim import finetune
+from pirl_server.training.seeds import EVALUATION
+from pirl_server.training.sft import new_card, sft
+
+SEEDS_PER_LIST = 10_000
+CANDIDATE = "candidate"
+
+
+def check(spec: JobSpec) -> None:
+    """Raise ValueError with one line when the task or a config key is not known, before anything is queued."""
+    simulation.check_task(spec.task)
+    if isinstance(spec, Evaluate):
+        if spec.config:
+            raise ValueError(f"config key '{next(iter(spec.config))}' is not known: evaluate takes none")
+        return
+    defaults = {FinetuneSim: PpoConfig(), FinetuneEpisodes: EpisodesConfig(), Sft: SftConfig()}
+    override(defaults[type(spec)], spec.config)
+    if isinstance(spec, Sft):
+        simulation.expert(spec.task)
+
+
+def run(root: Path, job_dir: Path) -> None:
+    """Do what the job's spec.json says and leave its result.
+
+    A failure is one line in the job's state and a traceback in its log.
+    """
+    with Reporter(job_dir) as report:
+        spec = parse_spec(json.loads((job_dir / "spec.json").read_text()))
+        registry = Registry(root / MODELS)
+        if isinstance(spec, Evaluate):
+            report.result(_evaluate(spec, registry, job_dir, report))
+            return
+        version, base = _train(spec, registry, root, job_dir, report)
+        candidate = registry.add(version, job_dir / "checkpoint", _contract(job_dir), parent=base, job=job_dir.name)
+        registry.point(CANDIDATE, candidate.version, actor=job_dir.name, reason=spec.kind)
+        report.result({"version": candidate.version, "parent": base, "cancelled": report.cancelled})
+
+
+def _train(
+    spec: FinetuneSim | FinetuneEpisodes | Sft, registry: Registry, root: Path, job_dir: Path, report: Reporter
+) -> tuple[str, str | None]:
+    """Return the new version and its parent."""
+    base = None if spec.base is None else registry.resolve(spec.base)
+    out = job_dir / "checkpoint"
+    steps = simulation.max_steps(spec.task)
+    if isinstance(spec, Sft):
+        config = override(SftConfig(), spec.config)
+        card = new_card(config.preset, spec.task, simulation.contract(), simulation.instructions(spec.task))
+        sees = card.model.vision is not None
+        make = partial(simulation.camera_env if sees else simulation.fast_env, spec.task)
+        start = None if base is None else base.path
+        version = sft(out, card, make, simulation.expert(spec.task), steps, config, spec.seed, report, start)
+    elif isinstance(spec, FinetuneSim):
+        assert base is not None
+        make = partial(simulation.fast_env, spec.task)
+        version = finetune(base.path, out, make, steps, override(PpoConfig(), spec.config), spec.seed, report)
+    else:
+        assert base is not None
+        store = EpisodeStore(root / EPISODES)
+        episodes = [store.open(found.id) for found in store.list() if found.contract_hash == base.contract.hash]
+        settings = override(EpisodesConfig(), spec.config)
+        version = finetune_episodes(base.path, out, episodes, settings, spec.seed, report)
+    return version, None if base is None else base.version
+
+
+def _evaluate(spec: Evaluate, registry: Registry, job_dir: Path, report: Reporter) -> dict[str, object]:
+    """Evaluate through ManiSkill's own step and store the result in the registry."""
+    model = registry.resolve(spec.version)
+    card, _, _ = load_checkpoint(model.path)
+    first = EVALUATION.start + spec.seed * SEEDS_PER_LIST
+    seeds = range(first, first + spec.episodes)
+    make = partial(simulation.camera_env if card.model.vision else simulation.reference_env, spec.task)
+    results = evaluate(model.path, make, simulation.max_steps(spec.task), seeds, report)
+    if len(results) < len(seeds):
+        return {"version": model.version, "cancelled": True, "episodes": len(results)}
+    steps = sum(result.steps for result in results.values()) / len(results)
+    evaluation = Evaluation(
+        version=model.version,
+        task=spec.task,
+        list_hash=list_hash(spec.task, seeds),
+        episodes=len(results),
+        successes=sum(result.success for result in results.values()),
+        created=utc_now(),
+        job=job_dir.name,
+        details={"mean_steps": steps},
+    )
+    registry.evaluations.put(evaluation)
+    low, high = evaluation.interval
+    return {
+        "version": model.version,
+        "episodes": evaluation.episodes,
+        "successes": evaluation.successes,
+        "success_rate": evaluation.success_rate,
+        "wilson_low": low,
+        "wilson_high": high,
+        "mean_steps": steps,
+        "list_hash": evaluation.list_hash,
+    }
+
+
+def _contract(job_dir: Path) -> Contract:
+    card, _, _ = load_checkpoint(job_dir / "checkpoint")
+    return card.contract
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), Path(sys.argv[2]))

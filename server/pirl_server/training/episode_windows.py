@@ -1,0 +1,85 @@
+"""Logged episodes as training windows with advantages: what the robot really did, weighed by how it turned out.
+
+Works for any log: no density is needed, so deterministic serving, takeovers and altered steps all count. What counts
+as the action is what was executed, not what was sampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pirl_server.episodes import Episode
+from pirl_server.policy.flow_policy import FlowPolicy
+from pirl_server.training.flow_matching import Windows
+
+
+@dataclass(frozen=True)
+class EpisodeWindows:
+    """One window per decision, in time order within each episode."""
+
+    windows: Windows
+    """weights are ones; the learner sets them"""
+    returns: Tensor
+    """[M] discounted outcome from the decision on: gamma^(decisions left) on success, 0 on failure"""
+    elapsed: Tensor
+    """[M] decisions before this one, over the longest episode's"""
+    episode: Tensor
+    """[M] number of the episode"""
+
+
+def episode_windows(policy: FlowPolicy, episodes: Iterable[Episode], gamma: float) -> EpisodeWindows:
+    """Cut labelled episodes at their decisions; unlabelled ones teach nothing here and are left out.
+
+    Raises ValueError when an episode's contract is not the policy's.
+    """
+    features, sentence, chunks, returns, elapsed, number, images = [], [], [], [], [], [], []
+    labelled = [episode for episode in episodes if episode.info.success is not None]
+    for index, episode in enumerate(labelled):
+        _check(policy, episode)
+        played = np.flatnonzero(episode.calls.step >= 0)
+        starts = episode.calls.step[played]
+        chunks += [_window(episode.steps.executed, start, policy.horizon) for start in starts]
+        features.append(policy.features(episode.calls.state[played]))
+        sentence += [policy.instructions.index(episode.info.instruction)] * len(played)
+        left = np.arange(len(played))[::-1]
+        returns.append(gamma**left if episode.info.success else np.zeros(len(played)))
+        elapsed.append(np.arange(len(played)))
+        number += [index] * len(played)
+        if policy.card.model.vision is not None:
+            images.append(policy.scale_images({name: view[played] for name, view in episode.calls.images.items()}))
+    if not labelled:
+        raise ValueError("no labelled episode to learn from: end episodes with success or failure")
+    steps = np.concatenate(elapsed).astype(np.float32)
+    return EpisodeWindows(
+        Windows(
+            torch.from_numpy(np.concatenate(features)),
+            torch.tensor(sentence),
+            policy.to_model(np.stack(chunks)),
+            torch.ones(len(sentence)),
+            torch.cat(images) if images else None,
+        ),
+        torch.from_numpy(np.concatenate(returns).astype(np.float32)),
+        torch.from_numpy(steps / max(1.0, steps.max())),
+        torch.tensor(number),
+    )
+
+
+def _window(executed_TD: np.ndarray, start: int, horizon: int) -> np.ndarray:
+    """H executed actions from `start`; past the end the arm stands still and the gripper stays as it is."""
+    window = executed_TD[start : start + horizon]
+    still = np.zeros((horizon - len(window), executed_TD.shape[1]), np.float32)
+    still[:, -1] = window[-1, -1]
+    return np.concatenate([window, still])
+
+
+def _check(policy: FlowPolicy, episode: Episode) -> None:
+    if difference := policy.contract.difference(episode.info.contract):
+        raise ValueError(f"episode {episode.info.id} was logged under another contract: {difference[0]}")
+    if episode.info.instruction not in policy.instructions:
+        known = "; ".join(policy.instructions)
+        raise ValueError(f"instruction '{episode.info.instruction}' is not one the policy was trained on: {known}")

@@ -1,0 +1,86 @@
+"""Success of a checkpoint on a fixed list of initial states, by worker processes, through the reference simulator.
+
+Deterministic sampling (ODE); the noise of an episode is a function of its reset seed, so two versions meet the same
+states with the same noise, and the same version twice gives the same result.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Sequence
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import load, save
+
+from pirl_contract import RolloutResult, rollout
+from pirl_server.policy.flow_policy import FlowPolicy
+from pirl_server.policy.local import LocalPolicy
+from pirl_server.training.collector import MakeEnv
+from pirl_server.training.progress import Progress
+
+
+def evaluate(
+    checkpoint: Path, make_env: MakeEnv, max_steps: int, seeds: Sequence[int], progress: Progress, workers: int = 2
+) -> dict[int, RolloutResult]:
+    """Run one episode per seed; return results by seed, fewer of them only when cancelled.
+
+    Raises RuntimeError when a worker died.
+    """
+    context = multiprocessing.get_context("spawn")
+    pipes: list[Connection] = []
+    processes = []
+    for rank in range(workers):
+        mine, theirs = context.Pipe(duplex=False)
+        share = list(seeds[rank::workers])
+        process = context.Process(target=work, args=(theirs, checkpoint, make_env, max_steps, share), daemon=True)
+        process.start()
+        theirs.close()
+        pipes.append(mine)
+        processes.append(process)
+    try:
+        return _gather(pipes, len(seeds), progress)
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+def _gather(pipes: list[Connection], total: int, progress: Progress) -> dict[int, RolloutResult]:
+    results: dict[int, RolloutResult] = {}
+    while len(results) < total and not progress.cancelled:
+        for pipe in wait(pipes, timeout=0.5):
+            assert isinstance(pipe, Connection)
+            try:
+                message = load(pipe.recv_bytes())
+            except EOFError:
+                raise RuntimeError("an evaluation worker died; the log has its last words") from None
+            seed, success, steps = (int(value) for value in message["result"])
+            results[seed] = RolloutResult(bool(success), steps, float(message["reward"][0]), ())
+            if len(results) == total:
+                break
+        rate = np.mean([result.success for result in results.values()]) if results else float("nan")
+        progress.progress(len(results), total, f"episodes, success {rate:.2f}")
+    return results
+
+
+def work(pipe: Connection, checkpoint: Path, make_env: MakeEnv, max_steps: int, seeds: list[int]) -> None:
+    """A worker's life: one message per episode, then wait to be ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    policy, env = FlowPolicy.load(checkpoint), make_env()
+    try:
+        for seed in seeds:
+            result = rollout(env, LocalPolicy(policy, seed * 1000), seed, max_steps)
+            values = np.array([seed, result.success, result.steps], np.int64)
+            pipe.send_bytes(save({"result": values, "reward": np.array([result.total_reward])}))
+        signal.pause()
+    except BrokenPipeError:
+        pass  # nobody listens any more
+    finally:
+        env.close()
