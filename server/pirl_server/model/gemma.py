@@ -58,7 +58,7 @@ class Attention(nn.Module):
         self.qkv_proj = nn.Linear(width, (config.heads + 2 * config.kv_heads) * config.head_dim, bias=False)
         self.o_proj = nn.Linear(config.heads * config.head_dim, width, bias=False)
 
-    def forward(self, x: Tensor, mask: Tensor, turn: Tensor, cache: KeyValue | None) -> tuple[Tensor, KeyValue]:
+    def forward(self, x: Tensor, bias: Tensor, turn: Tensor, cache: KeyValue | None) -> tuple[Tensor, KeyValue]:
         """Attention output [B, S, W] and this tower's own keys and values."""
         B, S, _ = x.shape
         qkv = self.qkv_proj(x).view(B, S, -1, self.head_dim).transpose(1, 2)
@@ -69,7 +69,7 @@ class Attention(nn.Module):
             k, v = (torch.cat([old.expand(B, -1, -1, -1), new], dim=2) for old, new in zip(cache, own))
         # Heads of one group share their keys: laid out as extra queries they cost no copy of the keys.
         folded = q.reshape(B, self.kv_heads, -1, self.head_dim)
-        out = scaled_dot_product_attention(folded, k, v, attn_mask=mask)
+        out = scaled_dot_product_attention(folded, k, v, attn_mask=bias)
         return self.o_proj(out.view(B, self.heads, S, self.head_dim).transpose(1, 2).reshape(B, S, -1)), own
 
 
@@ -84,9 +84,9 @@ class Layer(nn.Module):
         self.gate_up_proj = nn.Linear(tower.width, 2 * tower.mlp_dim, bias=False)
         self.down_proj = nn.Linear(tower.mlp_dim, tower.width, bias=False)
 
-    def forward(self, x: Tensor, mask: Tensor, turn: Tensor, cache: KeyValue | None) -> tuple[Tensor, KeyValue]:
+    def forward(self, x: Tensor, bias: Tensor, turn: Tensor, cache: KeyValue | None) -> tuple[Tensor, KeyValue]:
         """One block: output [B, S, W] and own keys and values."""
-        attended, own = self.self_attn(self.input_layernorm(x), mask, turn, cache)
+        attended, own = self.self_attn(self.input_layernorm(x), bias, turn, cache)
         x = x + attended
         gate, up = self.gate_up_proj(self.post_attention_layernorm(x)).chunk(2, dim=-1)
         return x + self.down_proj(gelu(gate, approximate="tanh") * up), own
@@ -109,9 +109,11 @@ class Gemma(nn.Module):
         Mask and positions may have batch 1. Every query must see at least one key.
         """
         turn = rotary(position_BS, self.head_dim)
-        folded_mask = mask.repeat(1, self.group, 1)[:, None]
+        # Additive and folded once here: given a bool mask, attention would convert it again in every layer.
+        bias = torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, float("-inf"))
+        bias = bias.repeat(1, self.group, 1)[:, None]
         caches = []
         for i, layer in enumerate(self.layers):
-            x, own = layer(x, folded_mask, turn, None if cache is None else cache[i])
+            x, own = layer(x, bias, turn, None if cache is None else cache[i])
             caches.append(own)
         return self.norm(x), caches
