@@ -66,7 +66,7 @@ class Pi0Config:
 
 
 def tiny(state_dim: int = 32, action_dim: int = 4, horizon: int = 4) -> Pi0Config:
-    """About 1.5 M parameters: one 64 px camera, state and byte tokens. Trains on a CPU."""
+    """About 1.6 M parameters: one 64 px camera, state and byte tokens. Trains on a CPU."""
     return Pi0Config(
         vision=VisionConfig(image_px=64, patch_px=8, width=96, depth=3, heads=4, mlp_dim=384),
         vlm=TowerConfig(width=96, mlp_dim=384),
@@ -84,7 +84,7 @@ def tiny(state_dim: int = 32, action_dim: int = 4, horizon: int = 4) -> Pi0Confi
 
 
 def tiny_state(state_dim: int = 32, action_dim: int = 4, horizon: int = 4) -> Pi0Config:
-    """About 0.6 M parameters and no camera: instruction and state only, for fast simulation on a CPU."""
+    """About 0.7 M parameters and no camera: instruction and state only, for fast simulation on a CPU."""
     return Pi0Config(
         vision=None,
         vlm=TowerConfig(width=64, mlp_dim=256),
