@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from functools import cache
+from typing import Any
 
 HINT = (
     "install mesa-vulkan-drivers >= 23.2 and libvulkan1 "
@@ -22,10 +24,22 @@ def require_vulkan(cameras: bool) -> None:
 
     try:
         if cameras:
-            sapien.render.RenderSystem(sapien.Device("cpu"))
+            _kept_renderer()
         else:
             sapien.render.RenderMaterial()
     except RuntimeError as error:
         need = "cameras need a Vulkan driver" if cameras else "ManiSkill needs a Vulkan driver, even without cameras,"
         remedy = f"{HINT}, or use cameras=False" if cameras else HINT
         raise RuntimeError(f"{need} that SAPIEN accepts and none was found: {remedy} (SAPIEN: {error})") from error
+
+
+@cache
+def _kept_renderer() -> Any:
+    """Return a renderer that lives as long as the process.
+
+    The first picture of a process costs some 11 s of CPU time (a software driver computes SAPIEN's reflection tables);
+    they are freed with the last renderer, so without this one the next environment would pay again.
+    """
+    import sapien
+
+    return sapien.render.RenderSystem(sapien.Device("cpu"))
