@@ -1,0 +1,102 @@
+"""A node of the test process, and the nodes under test as processes of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+
+from pirl_ros import qos
+
+ROOT = Path(__file__).parents[2]
+PROFILE_PATH = ROOT / "launch" / "params" / "panda_sim.yaml"
+LIBRARY = ROOT / ".ros" / "install" / "pirl_ros" / "lib" / "pirl_ros"
+PATIENCE_S = 30.0
+
+
+class Probe:
+    """Collects what is published, publishes, calls services; `processes` are ended with it."""
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self.node = Node("probe", namespace=namespace)
+        self.executor = SingleThreadedExecutor()
+        self.executor.add_node(self.node)
+        self.seen: dict[str, list[Any]] = defaultdict(list)
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def start(self, name: str, **parameters: object) -> subprocess.Popen[str]:
+        """Start a node of pirl_ros in this namespace."""
+        given = {"profile": PROFILE_PATH, **parameters}
+        command = [str(LIBRARY / name), "--ros-args", "-r", f"__ns:={self.namespace}"]
+        for key, value in given.items():
+            command += ["-p", f"{key}:={str(value).lower() if isinstance(value, bool) else value}"]
+        path = f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}"
+        process = subprocess.Popen(
+            command, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        self.processes.append(process)
+        return process
+
+    def listen(self, kind: Any, *topics: str, quality: Any = qos.OUTCOME) -> None:
+        """Keep every message of these topics in `seen`."""
+        for topic in topics:
+            self.node.create_subscription(kind, topic, self.seen[topic].append, quality)
+
+    def publisher(self, kind: Any, topic: str, quality: Any = qos.OUTCOME) -> Any:
+        """Return a publisher that somebody listens to."""
+        publisher = self.node.create_publisher(kind, topic, quality)
+        self.until(lambda: publisher.get_subscription_count() > 0, f"nobody subscribed to {topic}")
+        return publisher
+
+    def call(self, kind: Any, service: str, **fields: Any) -> Any:
+        """Call a service and return its answer."""
+        client = self.node.create_client(kind, service)
+        self.until(client.service_is_ready, f"no service {service}")
+        future = client.call_async(kind.Request(**fields))
+        self.until(future.done, f"no answer of {service}")
+        return future.result()
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Spin until the condition holds; fails with `what` when it does not."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert time.monotonic() < deadline, what
+            for process in self.processes:
+                assert process.poll() in (None, 0), f"a node died: {process.communicate()[0]}"
+            self.executor.spin_once(timeout_sec=0.02)
+
+    def more(self, topic: str, count: int) -> list[Any]:
+        """Wait for `count` more messages of a topic that is listened to and return them."""
+        before = len(self.seen[topic])
+        self.until(lambda: len(self.seen[topic]) >= before + count, f"{topic} gave too few messages")
+        return self.seen[topic][before:]
+
+    def close(self) -> None:
+        """End the processes and the node."""
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            process.communicate(timeout=PATIENCE_S)
+        self.executor.shutdown()
+        self.node.destroy_node()
+
+
+def warnings_of(probe: Probe, node: str) -> str:
+    """All diagnostics of a node so far that are not OK, as one text."""
+    statuses = [status for array in probe.seen["/diagnostics"] for status in array.status]
+    mine = [status for status in statuses if status.name == f"{probe.namespace}/{node}"]
+    return " | ".join(status.message for status in mine if status.level != b"\x00")
+
+
+def initialise() -> None:
+    """Initialise ROS in the test process."""
+    rclpy.init()

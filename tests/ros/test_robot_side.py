@@ -1,0 +1,168 @@
+"""The whole robot side as processes: simulated arm, policy_node, arm_node, episode_node, against a gRPC server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from pirl_contract import ActionChunk, Contract, Observation, StepOutcome, codec
+from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.v1 import policy_pb2_grpc
+from pirl_ros.profile import Profile
+
+pytestmark = pytest.mark.ros
+
+EXECUTE = 2
+
+
+class ScriptedServer(policy_pb2_grpc.PolicyServiceServicer):
+    """Answers every observation with the same push along x and keeps what it was told."""
+
+    def __init__(self, contract: Contract) -> None:
+        self.contract = contract
+        self.observations: list[Observation] = []
+        self.outcomes: list[StepOutcome] = []
+        self.ends: list[pb.EndEpisodeRequest] = []
+        self.starts: list[pb.StartEpisodeRequest] = []
+
+    def GetInfo(self, request: pb.GetInfoRequest, context: Any) -> pb.GetInfoReply:
+        return pb.GetInfoReply(
+            contract_json=self.contract.to_json(), policy_version="v1", horizon=4, execute_horizon=EXECUTE
+        )
+
+    def StartEpisode(self, request: pb.StartEpisodeRequest, context: Any) -> pb.StartEpisodeReply:
+        self.starts.append(request)
+        return pb.StartEpisodeReply(episode_id=f"episode{len(self.starts)}", policy_version="v1")
+
+    def Infer(self, request: pb.InferRequest, context: Any) -> pb.InferReply:
+        self.observations.append(codec.observation_from_proto(request.observation, request.robot_id))
+        self.outcomes += codec.outcomes_from_proto(request.outcomes)
+        actions = np.tile(np.array([0.03, 0, 0, 1], np.float32), (4, 1))
+        chunk = ActionChunk(actions, 0.05, f"c{len(self.observations)}", "v1", 0, EXECUTE)
+        return codec.chunk_to_proto(chunk, request.sequence)
+
+    def EndEpisode(self, request: pb.EndEpisodeRequest, context: Any) -> pb.EndEpisodeReply:
+        self.ends.append(request)
+        self.outcomes += codec.outcomes_from_proto(request.outcomes)
+        return pb.EndEpisodeReply(path=f"{request.episode_id}.zarr", steps=len(self.outcomes))
+
+
+@pytest.fixture
+def server(profile: Profile) -> Iterator[tuple[ScriptedServer, str]]:
+    service = ScriptedServer(profile.contract)
+    server = grpc.server(ThreadPoolExecutor(2))
+    policy_pb2_grpc.add_PolicyServiceServicer_to_server(service, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield service, f"127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+def start(probe: Any, address: str) -> None:
+    from diagnostic_msgs.msg import DiagnosticArray
+    from sensor_msgs.msg import JointState
+
+    probe.listen(DiagnosticArray, "/diagnostics")
+    probe.listen(JointState, "joint_states")
+    probe.start("sim_arm_node", simulator="fake_simulator:make_robot", task="fake")
+    probe.start("arm_node")
+    probe.start("policy_node", server_address=address)
+
+
+def test_episodes_run_to_success_and_everything_is_reported(
+    probe: Any, server: tuple[ScriptedServer, str], tmp_path: Path
+) -> None:
+    service, address = server
+    start(probe, address)
+    runner = probe.start(
+        "episode_node",
+        episodes=2,
+        first_seed=3,
+        summary_path=tmp_path / "s.json",
+        record_dir=tmp_path,
+        record_seeds="[4]",
+    )
+    probe.until(lambda: runner.poll() is not None, "episodes do not end")
+    assert runner.returncode == 0, runner.communicate()[0]
+
+    summary = json.loads((tmp_path / "s.json").read_text())
+    assert (summary["complete"], summary["success_rate"]) == (True, 1.0)
+    assert [episode["seed"] for episode in summary["episodes"]] == [3, 4]
+    assert summary["episodes"][0]["path"] == "episode1.zarr"
+    assert [start.instruction for start in service.starts] == ["task of seed 3", "task of seed 4"]
+    assert dict(service.starts[1].metadata)["seed"] == "4"
+    assert [(end.outcome, end.end_reason) for end in service.ends] == [(pb.OUTCOME_SUCCESS, "success")] * 2
+    frames = np.load(tmp_path / "episode_4.npz")["frames"]
+    assert frames.shape[1:] == (64, 64, 3)
+    assert not (tmp_path / "episode_3.npz").exists()
+
+
+def test_the_policy_sees_the_state_after_its_last_action(
+    probe: Any, server: tuple[ScriptedServer, str], tmp_path: Path
+) -> None:
+    service, address = server
+    start(probe, address)
+    runner = probe.start("episode_node", summary_path=tmp_path / "s.json")
+    probe.until(lambda: runner.poll() is not None, "episodes do not end")
+    reported = [(outcome.chunk_id, outcome.index) for outcome in service.outcomes]
+    expected = [(f"c{chunk}", index) for chunk in range(1, len(reported)) for index in range(EXECUTE)]
+    assert reported == expected[: len(reported)], "every action once, in order"
+    assert len(reported) >= 4
+    lasts = [outcome for outcome in service.outcomes if outcome.index == EXECUTE - 1]
+    for observation, outcome in zip(service.observations[1:], lasts):
+        np.testing.assert_allclose(observation.state[18], outcome.state[18], atol=0.02)
+        assert observation.state[18] >= outcome.state[18] - 1e-6, "never a state from before the action's end"
+        assert observation.images["base"].shape == (64, 64, 3)
+    assert all(outcome.alterations == 0 for outcome in service.outcomes)
+
+
+def test_without_a_server_the_arm_holds_and_the_reason_is_told(probe: Any, ros: Any) -> None:
+    from pirl_ros.interfaces import ActionChunk, PolicyStatus, StartEpisode
+
+    probe.listen(ActionChunk, "action_chunks")
+    probe.listen(PolicyStatus, "policy_node/status")
+    start(probe, "127.0.0.1:9")
+    before = probe.more("joint_states", 1)[0].position
+    answer = probe.call(StartEpisode, "start_episode", instruction="push")
+    assert not answer.ok
+    assert "not reachable" in answer.message
+    probe.until(lambda: "127.0.0.1:9 is not reachable" in ros.warnings_of(probe, "policy_node"), "not in diagnostics")
+    probe.until(lambda: any(s.phase == "blocked" for s in probe.seen["policy_node/status"]), "not in status")
+    assert list(probe.more("joint_states", 5)[-1].position) == list(before)
+    assert probe.seen["action_chunks"] == []
+
+
+def test_another_contract_is_refused_at_start(probe: Any, server: tuple[ScriptedServer, str], profile: Profile) -> None:
+    from pirl_ros.interfaces import StartEpisode
+
+    service, address = server
+    service.contract = profile.without_cameras().contract
+    start(probe, address)
+    answer = probe.call(StartEpisode, "start_episode", instruction="push")
+    assert not answer.ok
+    assert "cameras" in answer.message
+    assert service.starts == []
+
+
+def test_a_missing_camera_means_no_question(probe: Any, ros: Any, server: tuple[ScriptedServer, str]) -> None:
+    from diagnostic_msgs.msg import DiagnosticArray
+
+    from pirl_ros.interfaces import StartEpisode, StopEpisode
+
+    service, address = server
+    probe.listen(DiagnosticArray, "/diagnostics")
+    probe.start("policy_node", server_address=address)
+    assert probe.call(StartEpisode, "start_episode", instruction="push").ok
+    probe.until(lambda: "nothing received yet" in ros.warnings_of(probe, "policy_node"), "not said")
+    assert "camera base" in ros.warnings_of(probe, "policy_node")
+    answer = probe.call(StopEpisode, "stop_episode", outcome="failure", label_source="operator", reason="fault")
+    assert answer.ok
+    assert service.observations == []
+    assert [end.outcome for end in service.ends] == [pb.OUTCOME_FAILURE]

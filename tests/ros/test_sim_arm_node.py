@@ -1,0 +1,132 @@
+"""sim_arm_node as a process, over a fake simulator: what a driver of a real arm would publish and accept."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.ros
+
+
+def start(probe: Any, **parameters: object) -> Any:
+    return probe.start("sim_arm_node", simulator="fake_simulator:make_robot", task="fake", **parameters)
+
+
+def send(probe: Any, publisher: Any, names: list[str], positions: list[float]) -> None:
+    from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+    publisher.publish(JointTrajectory(joint_names=names, points=[JointTrajectoryPoint(positions=positions)]))
+
+
+def listen(probe: Any) -> None:
+    from geometry_msgs.msg import PoseStamped
+    from sensor_msgs.msg import Image, JointState
+    from std_msgs.msg import Bool
+
+    probe.listen(JointState, "joint_states")
+    probe.listen(Image, "camera/base/image")
+    probe.listen(PoseStamped, "tcp_pose", "object_pose", "goal_pose")
+    probe.listen(Bool, "success")
+
+
+def test_everything_of_one_step_carries_one_stamp(probe: Any) -> None:
+    listen(probe)
+    start(probe)
+    joints = probe.more("joint_states", 5)[-1]
+    stamp = (joints.header.stamp.sec, joints.header.stamp.nanosec)
+    assert joints.name[0] == "panda_joint1"
+    assert joints.name[8] == "panda_finger_joint2"
+    assert len(joints.position) == len(joints.velocity) == 9
+    for topic in ("camera/base/image", "tcp_pose", "object_pose", "goal_pose"):
+        probe.until(
+            lambda topic=topic: stamp in {(m.header.stamp.sec, m.header.stamp.nanosec) for m in probe.seen[topic]},
+            topic,
+        )
+    image = probe.seen["camera/base/image"][-1]
+    assert (image.height, image.width, image.encoding, image.step) == (64, 64, "rgb8", 192)
+    assert probe.seen["goal_pose"][-1].pose.position.z == pytest.approx(0.6)
+    assert probe.seen["object_pose"][-1].pose.orientation.w == 1.0
+    assert not probe.seen["success"][-1].data
+
+
+def test_commands_move_it_and_wrong_ones_do_not(probe: Any, profile: Any) -> None:
+    from trajectory_msgs.msg import JointTrajectory
+
+    listen(probe)
+    start(probe)
+    arm = probe.publisher(JointTrajectory, profile.arm.topic)
+    gripper = probe.publisher(JointTrajectory, profile.gripper.topic)
+    before = probe.more("joint_states", 1)[-1].position
+    names = [joint.name for joint in profile.arm.joints]
+    target = np.array(before[:7]) + 0.2
+    send(probe, arm, ["elbow"], [0.0])
+    send(probe, arm, names, [float("nan")] * 7)
+    assert list(probe.more("joint_states", 5)[-1].position) == list(before)
+    send(probe, arm, names[::-1], target[::-1].tolist())
+    send(probe, gripper, [profile.gripper.command_joint], [-0.01])
+    probe.until(
+        lambda: np.allclose(probe.seen["joint_states"][-1].position[:7], target, atol=1e-3), "it did not arrive"
+    )
+    assert probe.seen["joint_states"][-1].position[7] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_reset_puts_it_back_and_gives_the_instruction(probe: Any, profile: Any) -> None:
+    from trajectory_msgs.msg import JointTrajectory
+
+    from pirl_ros.interfaces import ResetEnvironment
+
+    listen(probe)
+    start(probe)
+    arm = probe.publisher(JointTrajectory, profile.arm.topic)
+    home = np.array(probe.more("joint_states", 1)[-1].position)
+    send(probe, arm, [joint.name for joint in profile.arm.joints], (home[:7] + 0.3).tolist())
+    probe.until(lambda: probe.seen["joint_states"][-1].position[0] > home[0] + 0.1, "it did not move")
+    answer = probe.call(ResetEnvironment, "reset_environment", seed=7)
+    assert (answer.ok, answer.instruction) == (True, "task of seed 7")
+    np.testing.assert_allclose(probe.more("joint_states", 3)[-1].position, home, atol=1e-6)
+
+
+def test_two_signals_end_it_cleanly(probe: Any) -> None:
+    listen(probe)
+    process = start(probe)
+    probe.more("joint_states", 1)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "Traceback" not in output
+
+
+def test_a_simulator_that_refuses_leaves_an_unconfigured_node(probe: Any) -> None:
+    from lifecycle_msgs.srv import GetState
+
+    process = probe.start("sim_arm_node", simulator="fake_simulator:make_robot", task="juggling")
+    assert probe.call(GetState, "sim_arm_node/get_state").current_state.label == "unconfigured"
+    process.terminate()
+    assert "unknown task 'juggling'" in process.communicate(timeout=20)[0]
+
+
+def test_lifecycle_stops_and_restarts_it(probe: Any) -> None:
+    from lifecycle_msgs.msg import State, Transition
+    from lifecycle_msgs.srv import ChangeState, GetState
+
+    def change(transition: int) -> int:
+        request = Transition(id=transition)
+        assert probe.call(ChangeState, "sim_arm_node/change_state", transition=request).success
+        return int(probe.call(GetState, "sim_arm_node/get_state").current_state.id)
+
+    listen(probe)
+    start(probe, autostart=False)
+    assert change(Transition.TRANSITION_CONFIGURE) == State.PRIMARY_STATE_INACTIVE
+    assert change(Transition.TRANSITION_ACTIVATE) == State.PRIMARY_STATE_ACTIVE
+    probe.more("joint_states", 2)
+    assert change(Transition.TRANSITION_DEACTIVATE) == State.PRIMARY_STATE_INACTIVE
+    assert change(Transition.TRANSITION_CLEANUP) == State.PRIMARY_STATE_UNCONFIGURED
+    probe.seen["joint_states"].clear()
+    assert change(Transition.TRANSITION_CONFIGURE) == State.PRIMARY_STATE_INACTIVE
+    assert probe.seen["joint_states"] == []
+    assert change(Transition.TRANSITION_ACTIVATE) == State.PRIMARY_STATE_ACTIVE
+    probe.more("joint_states", 2)
