@@ -34,9 +34,12 @@ def check(spec: JobSpec) -> None:
         if spec.config:
             raise ValueError(f"config key '{next(iter(spec.config))}' is not known: evaluate takes none")
         return
-    defaults = {FinetuneSim: PpoConfig(), FinetuneEpisodes: EpisodesConfig(), Sft: SftConfig()}
-    override(defaults[type(spec)], spec.config)
-    if isinstance(spec, Sft):
+    if isinstance(spec, FinetuneSim):
+        override(PpoConfig(), spec.config)
+    elif isinstance(spec, FinetuneEpisodes):
+        override(EpisodesConfig(), spec.config)
+    else:
+        override(SftConfig(), spec.config)
         simulation.expert(spec.task)
 
 
