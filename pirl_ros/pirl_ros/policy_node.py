@@ -20,6 +20,7 @@ from pirl_ros.parameters import declare, declare_profile, read_profile
 from pirl_ros.running import run
 from pirl_ros.session import PolicySession
 from pirl_ros.subscriptions import SensorStreams
+from pirl_ros.sync import Bundle
 
 _REFUSED = (ConnectionError, TimeoutError, ValueError)
 _LABELS = ("success", "failure", "unlabeled")
@@ -78,9 +79,18 @@ class PolicyNode(ManagedNode):
 
     def _observe(self) -> None:
         bundle, reason = self._streams.newest()
+        reason = reason or self._arm_missing()
         self._session.unfit(reason)
-        if bundle is None or not self.active or not self._session.wants(bundle.stamp_ns, time.monotonic_ns()):
+        if bundle is None or reason or not self.active:
             return
+        if self._session.wants(bundle.stamp_ns, time.monotonic_ns()):
+            self._ask(bundle)
+
+    def _arm_missing(self) -> str:
+        both = self._chunks.get_subscription_count() and self.count_publishers("step_outcomes")
+        return "" if both else "no arm_node plays action_chunks and reports step_outcomes"
+
+    def _ask(self, bundle: Bundle) -> None:
         instruction = self._session.standing.instruction
         try:
             observation = make_observation(self._profile, bundle, instruction, self._robot_id)

@@ -12,6 +12,9 @@ import pytest
 
 from pirl_ros.profile import Profile, load_profile
 
+# For ros_probe and scripted_server, which are no tests and have no package.
+sys.path.insert(0, str(Path(__file__).parent))
+
 PROFILE_PATH = Path(__file__).parents[2] / "launch" / "params" / "panda_sim.yaml"
 
 
@@ -33,7 +36,6 @@ def ros() -> Iterator[Any]:
     os.environ["ROS_DOMAIN_ID"] = str(os.getpid() % 100 + 1)
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     os.environ["FASTDDS_BUILTIN_TRANSPORTS"] = "UDPv4"
-    sys.path.insert(0, str(Path(__file__).parent))
     import ros_probe
     from rclpy.utilities import try_shutdown
 

@@ -20,13 +20,14 @@ ROOT = Path(__file__).parents[2]
 PROFILE_PATH = ROOT / "launch" / "params" / "panda_sim.yaml"
 LIBRARY = ROOT / ".ros" / "install" / "pirl_ros" / "lib" / "pirl_ros"
 PATIENCE_S = 30.0
+"""longest wait for anything, of a test that passes far below it"""
 
 
 class Probe:
     """Collects what is published, publishes, calls services; `processes` are ended with it."""
 
     def __init__(self, namespace: str) -> None:
-        self.namespace = namespace
+        self.namespace, self.patience_s = namespace, PATIENCE_S
         self.node = Node("probe", namespace=namespace)
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.node)
@@ -67,7 +68,7 @@ class Probe:
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Spin until the condition holds; fails with `what` when it does not."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + self.patience_s
         while not condition():
             assert time.monotonic() < deadline, what
             for process in self.processes:

@@ -4,65 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
+from scripted_server import EXECUTE, ScriptedServer, serving
 
-from pirl_contract import ActionChunk, Contract, Observation, StepOutcome, codec
 from pirl_contract.v1 import policy_pb2 as pb
-from pirl_contract.v1 import policy_pb2_grpc
 from pirl_ros.profile import Profile
 
 pytestmark = pytest.mark.ros
-
-EXECUTE = 2
-
-
-class ScriptedServer(policy_pb2_grpc.PolicyServiceServicer):
-    """Answers every observation with the same push along x and keeps what it was told."""
-
-    def __init__(self, contract: Contract) -> None:
-        self.contract = contract
-        self.observations: list[Observation] = []
-        self.outcomes: list[StepOutcome] = []
-        self.ends: list[pb.EndEpisodeRequest] = []
-        self.starts: list[pb.StartEpisodeRequest] = []
-
-    def GetInfo(self, request: pb.GetInfoRequest, context: Any) -> pb.GetInfoReply:
-        return pb.GetInfoReply(
-            contract_json=self.contract.to_json(), policy_version="v1", horizon=4, execute_horizon=EXECUTE
-        )
-
-    def StartEpisode(self, request: pb.StartEpisodeRequest, context: Any) -> pb.StartEpisodeReply:
-        self.starts.append(request)
-        return pb.StartEpisodeReply(episode_id=f"episode{len(self.starts)}", policy_version="v1")
-
-    def Infer(self, request: pb.InferRequest, context: Any) -> pb.InferReply:
-        self.observations.append(codec.observation_from_proto(request.observation, request.robot_id))
-        self.outcomes += codec.outcomes_from_proto(request.outcomes)
-        actions = np.tile(np.array([0.03, 0, 0, 1], np.float32), (4, 1))
-        chunk = ActionChunk(actions, 0.05, f"c{len(self.observations)}", "v1", 0, EXECUTE)
-        return codec.chunk_to_proto(chunk, request.sequence)
-
-    def EndEpisode(self, request: pb.EndEpisodeRequest, context: Any) -> pb.EndEpisodeReply:
-        self.ends.append(request)
-        self.outcomes += codec.outcomes_from_proto(request.outcomes)
-        return pb.EndEpisodeReply(path=f"{request.episode_id}.zarr", steps=len(self.outcomes))
 
 
 @pytest.fixture
 def server(profile: Profile) -> Iterator[tuple[ScriptedServer, str]]:
     service = ScriptedServer(profile.contract)
-    server = grpc.server(ThreadPoolExecutor(2))
-    policy_pb2_grpc.add_PolicyServiceServicer_to_server(service, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield service, f"127.0.0.1:{port}"
-    server.stop(None).wait()
+    with serving(service) as address:
+        yield service, address
 
 
 def start(probe: Any, address: str) -> None:
@@ -166,3 +125,17 @@ def test_a_missing_camera_means_no_question(probe: Any, ros: Any, server: tuple[
     assert answer.ok
     assert service.observations == []
     assert [end.outcome for end in service.ends] == [pb.OUTCOME_FAILURE]
+
+
+def test_without_an_arm_nothing_is_asked(probe: Any, ros: Any, server: tuple[ScriptedServer, str]) -> None:
+    from diagnostic_msgs.msg import DiagnosticArray
+
+    from pirl_ros.interfaces import StartEpisode
+
+    service, address = server
+    probe.listen(DiagnosticArray, "/diagnostics")
+    probe.start("sim_arm_node", simulator="fake_simulator:make_robot", task="fake")
+    probe.start("policy_node", server_address=address)
+    assert probe.call(StartEpisode, "start_episode", instruction="push").ok
+    probe.until(lambda: "no arm_node" in ros.warnings_of(probe, "policy_node"), "not said")
+    assert service.observations == []
