@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from pirl_server.episodes import Calls, Episode, EpisodeInfo, EpisodeStore, Step
 WRITER = """
 import sys, dataclasses, uuid
 from pathlib import Path
+from typing import Any
 from pirl_server.episodes import EpisodeStore
 store = EpisodeStore(Path(sys.argv[1]))
 episode = store.open(sys.argv[2])
@@ -163,6 +165,7 @@ def test_torn_foreign_and_linked_directories_are_never_listed(store: EpisodeStor
 
 def test_ids_that_could_leave_the_store_are_refused(store: EpisodeStore) -> None:
     episode = make_episode()
-    for change in ({"robot_id": "../x"}, {"robot_id": "."}, {"id": "../../x"}):
+    changes: list[dict[str, Any]] = [{"robot_id": "../x"}, {"robot_id": "."}, {"robot_id": "a\n"}, {"id": "../../x"}]
+    for change in changes:
         with pytest.raises(ValueError, match=r"robot id|episode id"):
             store.write(replace(episode, info=replace(episode.info, **change)))

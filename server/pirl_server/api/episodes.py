@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query
 from pirl_server.api.problems import not_found, responses
 from pirl_server.api.services import EpisodeId, World
 from pirl_server.api.views import EpisodePage, EpisodeView
+from pirl_server.disk import NAME_PATTERN
 
 router = APIRouter(prefix="/v1/episodes", tags=["episodes"])
 
@@ -18,7 +19,7 @@ def list_episodes(
     world: World,
     after: Annotated[str | None, Query(pattern=r"^[0-9a-f]{32}$")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    robot: Annotated[str | None, Query(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] = None,
+    robot: Annotated[str | None, Query(pattern=NAME_PATTERN)] = None,
     success: bool | None = None,
 ) -> EpisodePage:
     """List published episodes, newest first."""

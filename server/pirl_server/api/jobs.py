@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
-from pirl_server.api.problems import conflict, invalid, not_found, responses
+from pirl_server.api.problems import ProblemError, conflict, invalid, not_found, responses
 from pirl_server.api.services import JobId, Services, World
 from pirl_server.api.sse import stream
 from pirl_server.api.views import JobPage, JobView
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 EVENT_STREAM = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events"}}
 
 
-@router.post("", status_code=201, operation_id="createJob", responses=responses(422))
+@router.post("", status_code=201, operation_id="createJob", responses=responses(422, 503))
 def create_job(spec: Annotated[JobSpec, Body()], world: World, response: Response) -> JobView:
     """Queue a training or an evaluation."""
     field = "base" if "base" in type(spec).model_fields else "version"
@@ -30,7 +30,10 @@ def create_job(spec: Annotated[JobSpec, Body()], world: World, response: Respons
         raise invalid(field, f"'{name}' is neither a version nor an alias in the registry") from None
     except ValueError as error:
         raise invalid("job", str(error)) from None
-    job = world.jobs.submit(spec)
+    try:
+        job = world.jobs.submit(spec)
+    except RuntimeError as error:
+        raise ProblemError(503, "stopping", str(error)) from None
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobView.of(job)
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pirl_server.disk import NAME_PATTERN
 from pirl_server.episodes import EpisodeSummary
 from pirl_server.jobs import Job, JobSpec, Status
 from pirl_server.registry import Evaluation, GateResult
@@ -114,7 +115,7 @@ class PromoteRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    version: Annotated[str, Field(pattern=NAME_PATTERN)]
     force: bool = False
     reason: str = Field(default="", max_length=1000)
 

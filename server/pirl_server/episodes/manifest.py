@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from pirl_server.disk import sync
 
 NAME = "MANIFEST.json"
 
@@ -47,15 +48,6 @@ def verify(directory: Path) -> None:
     for name, entry in manifest["files"].items():
         if _digest(directory / name) != entry["sha256"]:
             raise ValueError(f"{directory}: '{name}' was changed after it was published (SHA-256 differs)")
-
-
-def sync(path: Path) -> None:
-    """Force one file, or the entries of one directory, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _files(directory: Path) -> list[Path]:

@@ -14,21 +14,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pirl_server.disk import check_name, sync
 from pirl_server.episodes import manifest
 from pirl_server.episodes.episode import Episode
 from pirl_server.episodes.layout import read_group, write_group
 
 GROUP = "episode.zarr"
 _ID = re.compile(r"[0-9a-f]{32}")
-_ROBOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-
-
-def check_robot_id(robot_id: str) -> None:
-    """Raise ValueError unless the id may name a folder."""
-    if not _ROBOT.fullmatch(robot_id):
-        raise ValueError(
-            f"robot id {robot_id!r} must be 1 to 64 letters, digits, '_', '-' or '.', letter or digit first"
-        )
 
 
 @dataclass(frozen=True)
@@ -70,7 +62,7 @@ class EpisodeStore:
 
     def write(self, episode: Episode) -> EpisodeSummary:
         """Publish an episode. When this returns it is on the disk; when it raises nothing is visible."""
-        check_robot_id(episode.info.robot_id)
+        check_name("robot id", episode.info.robot_id)
         if not _ID.fullmatch(episode.info.id):
             raise ValueError(f"episode id {episode.info.id!r} must be 32 hexadecimal digits")
         home = self._published / episode.info.robot_id / episode.info.id
@@ -84,14 +76,14 @@ class EpisodeStore:
         except BaseException:
             shutil.rmtree(staged, ignore_errors=True)
             raise
-        manifest.sync(home.parent)
-        manifest.sync(self._published)
+        sync(home.parent)
+        sync(self._published)
         return summary
 
     def list(self, robot_id: str | None = None) -> list[EpisodeSummary]:
         """Return the published episodes, newest first. Torn and foreign directories are never among them."""
         if robot_id is not None:
-            check_robot_id(robot_id)
+            check_name("robot id", robot_id)
         homes = [
             home
             for home in self._published.glob(f"{robot_id or '*'}/*")

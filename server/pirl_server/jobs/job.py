@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 import secrets
 import time
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from pirl_server.disk import utc_now, write_json
 from pirl_server.jobs.spec import JobSpec, parse_spec
 
 _ID = re.compile(r"job_[0-9a-f]{24}")
@@ -76,14 +75,14 @@ class JobStore:
         """Store a new job as queued."""
         job = Job(f"job_{time.time_ns():016x}{secrets.token_hex(4)}", spec, Status.QUEUED, utc_now())
         (self._root / job.id).mkdir()
-        _replace(self._root / job.id / "spec.json", spec.model_dump())
+        write_json(self._root / job.id / "spec.json", spec.model_dump())
         self.save(job)
         return job
 
     def save(self, job: Job) -> None:
         """Store the present state in one step."""
         state = {key.name: getattr(job, key.name) for key in dataclasses.fields(Job) if key.name not in ("id", "spec")}
-        _replace(self._root / job.id / "state.json", state | {"status": job.status.value})
+        write_json(self._root / job.id / "state.json", state | {"status": job.status.value})
 
     def get(self, job_id: str) -> Job:
         """Read a job. Raises KeyError for an unknown id."""
@@ -103,14 +102,3 @@ class JobStore:
             if len(found) == limit:
                 break
         return found
-
-
-def utc_now() -> str:
-    """Return the wall clock as ISO 8601 in UTC, for people to read; never compared."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
-
-
-def _replace(path: Path, value: Any) -> None:
-    staged = path.with_suffix(".new")
-    staged.write_text(json.dumps(value, indent=1))
-    os.replace(staged, path)

@@ -22,6 +22,8 @@ class JobProcess:
             )
         self.pid = self._process.pid
         self.started = process_start(self.pid)
+        self.stopped = False
+        """true once it was told to end"""
 
     def wait(self, stop_asked: Callable[[], bool], grace_s: float) -> int:
         """Return the exit status once the process has ended and its whole group with it.
@@ -32,6 +34,7 @@ class JobProcess:
         while not self._has_ended():
             if kill_at is None and stop_asked():
                 kill_at = time.monotonic() + grace_s
+                self.stopped = True
                 os.killpg(self.pid, signal.SIGTERM)
             if kill_at is not None and time.monotonic() > kill_at:
                 os.killpg(self.pid, signal.SIGKILL)

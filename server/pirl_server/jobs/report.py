@@ -8,15 +8,14 @@ with Reporter(job_dir) as report:
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import signal
 import traceback
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pirl_server.disk import write_json
 from pirl_server.jobs.events import EventLog
 
 RESULT, ERROR = "result.json", "error.txt"
@@ -50,9 +49,7 @@ class Reporter:
 
     def result(self, result: dict[str, Any]) -> None:
         """Say what came out: plain JSON values, shown with the job when it has succeeded."""
-        staged = self._directory / f"{RESULT}.new"
-        staged.write_text(json.dumps(result, allow_nan=False))
-        os.replace(staged, self._directory / RESULT)
+        write_json(self._directory / RESULT, result)
         self._events.append("result", result)
 
     def __enter__(self) -> Reporter:

@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+from pirl_server.disk import NAME_PATTERN
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
 class _Spec(BaseModel):

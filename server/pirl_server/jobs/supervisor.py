@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pirl_server.disk import utc_now
 from pirl_server.jobs.events import EventLog, EventTail
-from pirl_server.jobs.job import Job, JobStore, Status, utc_now
+from pirl_server.jobs.job import Job, JobStore, Status
 from pirl_server.jobs.process import JobProcess, end_orphan
 from pirl_server.jobs.report import ERROR, RESULT
 from pirl_server.jobs.spec import JobSpec
@@ -107,14 +108,13 @@ class Supervisor:
         self._store.save(running := replace(job, pid=process.pid, process_started=process.started))
         code = process.wait(lambda: self._closing or job.id in self._cancelled, self._grace_s)
         with self._changed:
-            self._finish(running, *self._verdict(running, directory, code))
+            self._finish(running, *self._verdict(running, directory, code, process.stopped))
             self._cancelled.discard(job.id)
 
-    def _verdict(self, job: Job, directory: Path, code: int) -> tuple[Status, str | None]:
-        if job.id in self._cancelled:
-            return Status.CANCELLED, "cancelled while it ran"
-        if self._closing:
-            return Status.CANCELLED, "the server was stopped"
+    def _verdict(self, job: Job, directory: Path, code: int, stopped: bool) -> tuple[Status, str | None]:
+        if stopped:  # a job that ended by itself before the signal reached it keeps its own ending
+            cancelled = job.id in self._cancelled
+            return Status.CANCELLED, "cancelled while it ran" if cancelled else "the server was stopped"
         return (Status.SUCCEEDED, None) if code == 0 else (Status.FAILED, _why(directory, code))
 
     def _finish(self, job: Job, status: Status, error: str | None) -> Job:

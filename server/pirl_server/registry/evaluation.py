@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from pirl_server.registry.files import check_name, write_json
+from pirl_server.disk import check_name, write_json
 from pirl_server.registry.wilson import wilson_interval
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from pirl_contract import Contract
+from pirl_server.disk import append_line, check_name, locked, sync, utc_now, write_json
 from pirl_server.registry.evaluation import Evaluations
-from pirl_server.registry.files import append_line, check_name, locked, utc_now, write_json
 
 LINEAGE = "lineage.json"
 
@@ -127,8 +127,9 @@ class Registry:
         staged.mkdir()
         try:
             for entry in entries:
-                shutil.copyfile(entry, staged / entry.name)
+                sync(Path(shutil.copyfile(entry, staged / entry.name)))
             write_json(staged / LINEAGE, lineage)
+            sync(staged)
             os.rename(staged, home)
         except BaseException:
             shutil.rmtree(staged, ignore_errors=True)

@@ -6,11 +6,11 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 
 import numpy as np
 
 from pirl_contract import ActionChunk, Contract, Observation, StepOutcome
+from pirl_server.disk import utc_now
 from pirl_server.episodes import Calls, Episode, EpisodeInfo, Steps
 from pirl_server.policy.sample import Sample
 
@@ -112,7 +112,7 @@ class OpenEpisode:
                 policy_versions=versions,
                 execute_horizon=self.start.execute_horizon,
                 metadata=self.start.metadata,
-                created=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+                created=utc_now(),
             )
             return Episode(info, self._call_table(versions, steps), steps, ending.final)
 

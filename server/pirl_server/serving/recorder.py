@@ -8,8 +8,8 @@ import time
 import uuid
 from dataclasses import dataclass
 
+from pirl_server.disk import check_name
 from pirl_server.episodes import EpisodeStore
-from pirl_server.episodes.store import check_robot_id
 from pirl_server.serving.engine import BusyError
 from pirl_server.serving.open_episode import Ending, OpenEpisode, Start
 
@@ -45,7 +45,7 @@ class Recorder:
 
     def start(self, start: Start) -> OpenEpisode:
         """Begin an episode. Raises ValueError for a robot id that may not name a folder, BusyError at the limit."""
-        check_robot_id(start.robot_id)
+        check_name("robot id", start.robot_id)
         episode = OpenEpisode(uuid.uuid4().hex, start)
         with self._lock:
             if len(self._open) >= self._max_open:

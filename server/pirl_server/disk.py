@@ -1,4 +1,4 @@
-"""Writing JSON so that a crash leaves the old text or the new one, and appending lines that never tear each other."""
+"""Names that are safe as file names, and writes that a crash leaves whole: the old content or the new one."""
 
 from __future__ import annotations
 
@@ -12,28 +12,36 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
+"""of robots, tasks, versions and aliases: no separator, and never `.` or `..`"""
 
 
 def check_name(kind: str, name: str) -> str:
     """Return the name when it is safe as a file name, else raise ValueError."""
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(NAME_PATTERN, name) or name.endswith("\n"):
         raise ValueError(f"{kind} {name!r} must be 1 to 64 letters, digits, '_', '-' or '.', letter or digit first")
     return name
 
 
 def utc_now() -> str:
-    """Return the wall clock as ISO 8601 in UTC, for people to read; never compared."""
+    """Return the wall clock as ISO 8601 in UTC, for people to read; never compared with a deadline."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
+def sync(path: Path) -> None:
+    """Force one file, or the entries of one directory, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Replace the file in one step."""
+    """Replace the file in one step; one writer at a time per file."""
     staged = path.with_name(f".{path.name}.{os.getpid()}")
-    with staged.open("w") as file:
-        json.dump(value, file, indent=1, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
+    staged.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False))
+    sync(staged)
     os.replace(staged, path)
 
 
