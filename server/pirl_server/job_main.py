@@ -9,13 +9,13 @@ from pathlib import Path
 
 from pirl_contract import Contract
 from pirl_server import simulation
+from pirl_server.disk import utc_now
 from pirl_server.episodes import EpisodeStore
 from pirl_server.jobs.report import Reporter
 from pirl_server.jobs.spec import Evaluate, FinetuneEpisodes, FinetuneSim, JobSpec, Sft, parse_spec
 from pirl_server.layout import EPISODES, MODELS
 from pirl_server.policy.checkpoint import load_checkpoint
 from pirl_server.registry import Evaluation, Registry, list_hash
-from pirl_server.registry.files import utc_now
 from pirl_server.training.config import EpisodesConfig, PpoConfig, SftConfig, override
 from pirl_server.training.evaluate import evaluate
 from pirl_server.training.finetune_episodes import finetune_episodes
