@@ -26,6 +26,8 @@ from pirl_server.registry import PRODUCTION, Registry
 from pirl_server.serving import Engine, PolicyService, Recorder, start_grpc
 
 _LOG = logging.getLogger("pirl")
+JOB_GRACE_S = 2.5
+"""from SIGTERM to SIGKILL: the server itself must be gone within 5 s of a Ctrl-C"""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, grpc.Server]]:
     recorder = Recorder(store)
     service = PolicyService(engine, recorder, config.explore)
     server, port = start_grpc(service, f"{config.host}:{config.grpc_port}")
-    jobs = Supervisor(config.root / JOBS, [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve())])
+    command = [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve())]
+    jobs = Supervisor(config.root / JOBS, command, grace_s=JOB_GRACE_S)
     api = create_api(
         jobs=jobs,
         registry=registry,
@@ -86,8 +89,9 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, grpc.Server]]:
         yield api, server
     finally:
         # No new requests, then no writers: an episode is published whole or not at all.
-        server.stop(0.5).wait()
+        stopped = server.stop(0.5)
         jobs.close()
+        stopped.wait()
         recorder.close()
         engine.close()
 

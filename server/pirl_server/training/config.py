@@ -38,7 +38,7 @@ class PpoConfig:
     """updates that train the critic only"""
     epochs: int = 6
     minibatch: int = 256
-    actor_learning_rate: float = 1e-4
+    actor_learning_rate: float = 4e-5
     critic_learning_rate: float = 1e-3
     clip: float = 0.2
     gamma: float = 0.97

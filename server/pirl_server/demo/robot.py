@@ -1,0 +1,84 @@
+"""The demo's robot: the installed ROS 2 nodes as processes, and sittings of episodes run by episode_node."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pirl_server.demo.processes import Processes
+from pirl_server.demo.terminal import Bar
+
+NODES = ("sim_arm_node", "arm_node", "policy_node")
+
+
+@dataclass(frozen=True)
+class Robot:
+    """Where the nodes are and what they are told. `ROS_DOMAIN_ID` and the like come with the processes' environment."""
+
+    processes: Processes
+    executables: Path
+    """lib/pirl_ros of a colcon install"""
+    profile: Path
+    task: str
+    server_address: str
+
+    @classmethod
+    def find(cls, processes: Processes, task: str, server_address: str) -> Robot:
+        """Locate the installed package. Raises ValueError that says what to build or source."""
+        for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(":"):
+            package = Path(prefix)
+            profile = package / "share/pirl_ros/launch/params/panda_sim.yaml"
+            if (package / "lib/pirl_ros/policy_node").exists() and profile.exists():
+                return cls(processes, package / "lib/pirl_ros", profile, task, server_address)
+        raise ValueError("the ROS package pirl_ros is not in AMENT_PREFIX_PATH: make setup, source docker/ros_env.sh")
+
+    def start(self) -> None:
+        """Start the nodes; they configure and activate themselves."""
+        for node in NODES:
+            parameters = {"profile": self.profile}
+            if node == "sim_arm_node":
+                parameters |= {"task": Path(self.task)}
+            if node == "policy_node":
+                parameters |= {"server_address": Path(self.server_address)}
+            self.processes.start(node, [str(self.executables / node), *_arguments(parameters)])
+
+    def sitting(self, name: str, episodes: int, first_seed: int, folder: Path, bar: Bar) -> dict[str, Any]:
+        """Run episodes and return the summary that episode_node wrote. Raises RuntimeError when it gave up."""
+        summary = folder / f"{name}.json"
+        parameters: dict[str, object] = {
+            "episodes": episodes,
+            "first_seed": first_seed,
+            "summary_path": summary,
+            "record_dir": folder / name,
+            "record_seeds": f"[{','.join(str(first_seed + index) for index in range(episodes))}]",
+            "patience_s": 120.0,
+        }
+        self.processes.start(name, [str(self.executables / "episode_node"), *_arguments(parameters)])
+        while (status := self.processes.finished(name)) is None:
+            self.processes.check()
+            bar.show(*_progress(self.processes.log(name), episodes))
+            time.sleep(0.5)
+        if status != 0:
+            raise RuntimeError(f"episode_node gave up, status {status}: {_last_line(self.processes.log(name))}")
+        bar.show(episodes, episodes, _progress(self.processes.log(name), episodes)[2])
+        result: dict[str, Any] = json.loads(summary.read_text())
+        return result
+
+
+def _arguments(parameters: dict[str, Any]) -> list[str]:
+    return ["--ros-args", *(word for key, value in parameters.items() for word in ("-p", f"{key}:={value}"))]
+
+
+def _progress(log: Path, episodes: int) -> tuple[int, int, str]:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.startswith("episode ")]
+    successes = sum(": success" in line for line in lines)
+    return min(len(lines), episodes), episodes, f"episodes on the robot, {successes} successes"
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "(its log is empty)"
