@@ -30,6 +30,12 @@ class Field:
     low: float | None = None
     high: float | None = None
 
+    def __post_init__(self) -> None:
+        # A profile may say 1 where another says 1.0: equal robots must have equal canonical JSON.
+        for limit in ("low", "high"):
+            if getattr(self, limit) is not None:
+                object.__setattr__(self, limit, float(getattr(self, limit)))
+
 
 @dataclass(frozen=True)
 class Contract:
@@ -42,6 +48,9 @@ class Contract:
     rate_hz: float
     """control rate: `ActionChunk.dt_s` is its inverse"""
     version: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rate_hz", float(self.rate_hz))
 
     @property
     def state_dim(self) -> int:
@@ -67,10 +76,12 @@ class Contract:
                 cameras=tuple(Camera(**camera) for camera in raw["cameras"]),
                 state=_fields(raw["state"]),
                 action=_fields(raw["action"]),
-                rate_hz=float(raw["rate_hz"]),
+                rate_hz=raw["rate_hz"],
                 version=int(raw["version"]),
             )
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+        except KeyError as error:
+            raise ValueError(f"not a contract: key {error} is missing") from error
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f"not a contract: {error}") from error
 
     @property
@@ -81,16 +92,25 @@ class Contract:
     def difference(self, other: Contract) -> list[str]:
         """Return one line per key in which `other` differs, with both values; empty when they agree."""
         mine, theirs = asdict(self), asdict(other)
-        return [
-            f"{key}: {_short(mine[key])} here, {_short(theirs[key])} there" for key in mine if mine[key] != theirs[key]
-        ]
+        pairs = {key: _short(mine[key], theirs[key]) for key in mine if mine[key] != theirs[key]}
+        return [f"{key}: {here} here, {there} there" for key, (here, there) in pairs.items()]
 
 
 def _fields(raw: Sequence[dict[str, Any]]) -> tuple[Field, ...]:
     return tuple(Field(**entry) for entry in raw)
 
 
-def _short(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(str(entry["name"]) for entry in value) + "]"
-    return repr(value)
+def _short(here: Any, there: Any) -> tuple[str, str]:
+    """Two values that differ, as briefly as shows it: lists by their names, or by the first entry that differs."""
+    if not isinstance(here, (list, tuple)):
+        return repr(here), repr(there)
+    names = tuple("[" + ", ".join(str(entry["name"]) for entry in side) + "]" for side in (here, there))
+    if names[0] != names[1]:
+        return names[0], names[1]
+    mine, theirs = next((mine, theirs) for mine, theirs in zip(here, there) if mine != theirs)
+    keys = [key for key in mine if mine[key] != theirs[key]]
+    return _entry(mine, keys), _entry(theirs, keys)
+
+
+def _entry(entry: dict[str, Any], keys: Sequence[str]) -> str:
+    return f"{entry['name']} with " + ", ".join(f"{key} {entry[key]!r}" for key in keys)
