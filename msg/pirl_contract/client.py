@@ -134,6 +134,8 @@ class PolicyClient:
         outcomes: Iterable[StepOutcome] = (),
     ) -> EpisodeReceipt:
         """Close the episode: it is published (or dropped) when this returns."""
+        if outcome not in _LABELS:
+            raise ValueError(f"outcome '{outcome}' is not known: use {', '.join(map(repr, _LABELS))}")
         request = pb.EndEpisodeRequest(
             episode_id=self._episode_id,
             outcome=_LABELS[outcome],

@@ -114,11 +114,11 @@ class ScriptedService(policy_pb2_grpc.PolicyServiceServicer):  # type: ignore[mi
 
 
 @contextmanager
-def serving(service: ScriptedService) -> Iterator[str]:
-    """Serve on a free loopback port; gives the address."""
+def serving(service: ScriptedService, port: int = 0) -> Iterator[str]:
+    """Serve on this loopback port (0: a free one); gives the address."""
     server = grpc.server(ThreadPoolExecutor(2))
     policy_pb2_grpc.add_PolicyServiceServicer_to_server(service, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     try:
         yield f"127.0.0.1:{port}"

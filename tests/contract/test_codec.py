@@ -22,7 +22,9 @@ ARRAYS = st.sampled_from([np.float32, np.uint8, np.int64]).flatmap(
 OBSERVATIONS = st.builds(
     Observation,
     images=st.dictionaries(
-        st.text(max_size=8), hnp.arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 5), st.just(3))), max_size=3
+        st.text(max_size=8),
+        hnp.arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 5), st.just(3))),
+        max_size=3,
     ),
     state=hnp.arrays(np.float32, st.integers(0, 6), elements=FINITE),
     instruction=st.text(max_size=20),
