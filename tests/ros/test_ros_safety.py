@@ -139,3 +139,10 @@ def test_limits_come_from_the_profile(profile: Profile) -> None:
     assert limits.low[3] == -3.0718
     np.testing.assert_allclose(limits.max_step[0], 2.175 * profile.safety.speed_scale / 20)
     Governor(limits)
+
+
+def test_a_target_just_outside_stops_at_the_limit_and_says_so() -> None:
+    near = np.array([0.95, 0.0])
+    command, bits = Governor(LIMITS).command(np.array([1.02, 0.0]), near, *FRESH)
+    assert bits == Alteration.LIMIT
+    np.testing.assert_array_equal(command, [1.0, 0.0])
