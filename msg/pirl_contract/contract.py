@@ -97,7 +97,12 @@ class Contract:
 
 
 def _fields(raw: Sequence[dict[str, Any]]) -> tuple[Field, ...]:
-    return tuple(Field(**entry) for entry in raw)
+    def number(value: Any) -> float | None:
+        return None if value is None else float(value)
+
+    return tuple(
+        Field(str(entry["name"]), str(entry["unit"]), number(entry["low"]), number(entry["high"])) for entry in raw
+    )
 
 
 def _short(here: Any, there: Any) -> tuple[str, str]:
