@@ -1,6 +1,5 @@
 """The smallest honest `Env` and `Policy`, and a gRPC service that answers as it is told."""
 
-# ruff: noqa: N802  (policy.proto names the methods)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator

@@ -91,7 +91,7 @@ def test_a_late_answer_is_a_timeout_error(service: ScriptedService) -> None:
     service.answer = wait
     with serving(service) as address:
         client = PolicyClient(address, timeout_s=0.2)
-        with pytest.raises(TimeoutError, match="longer than 0.2 s"):
+        with pytest.raises(TimeoutError, match=r"longer than 0\.2 s"):
             client.infer(OBSERVATION)
         answer_now.set()
         client.close()

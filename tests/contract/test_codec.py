@@ -16,16 +16,13 @@ from pirl_contract.v1 import policy_pb2 as pb
 
 FINITE = st.floats(-1e6, 1e6, width=32)
 INT64 = st.integers(-(2**63), 2**63 - 1)
+IMAGES = hnp.arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 5), st.just(3)))
 ARRAYS = st.sampled_from([np.float32, np.uint8, np.int64]).flatmap(
     lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4))
 )
 OBSERVATIONS = st.builds(
     Observation,
-    images=st.dictionaries(
-        st.text(max_size=8),
-        hnp.arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 5), st.just(3))),
-        max_size=3,
-    ),
+    images=st.dictionaries(st.text(max_size=8), IMAGES, max_size=3),
     state=hnp.arrays(np.float32, st.integers(0, 6), elements=FINITE),
     instruction=st.text(max_size=20),
     robot_id=st.just("arm"),
@@ -136,7 +133,8 @@ def image(**changes: object) -> pb.Observation:
     "changes",
     [
         {"encoding": 0}, {"encoding": 9}, {"height": 0}, {"width": 0, "data": b""}, {"data": bytes(17)},
-        {"data": bytes(19)}, {"height": 3}, {"height": 2**32 - 1, "width": 2**32 - 1}, {"height": 2**16, "width": 2**16},
+        {"data": bytes(19)}, {"height": 3}, {"height": 2**32 - 1, "width": 2**32 - 1},
+        {"height": 2**16, "width": 2**16},
     ],
 )  # fmt: skip
 def test_a_malformed_image_is_refused_with_its_name(changes: dict[str, object]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -20,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from pirl_contract import Contract
 from pirl_server.model.config import Pi0Config
-from pirl_server.policy.features import FEATURES
+from pirl_server.policy.features import FEATURES, STATE_DIM
 
 StateDict = dict[str, torch.Tensor]
 WEIGHTS, CRITIC, CARD = "policy.safetensors", "critic.safetensors", "card.json"
@@ -67,19 +68,40 @@ class ModelCard:
                 key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()
             }
             card = cls(**values)
-        except (KeyError, TypeError, ValueError) as error:
+            _check(card)
+        except KeyError as error:
+            raise ValueError(f"not a model card: key {error} is missing") from error
+        except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"not a model card: {error}") from error
-        if card.family != "pi0" or card.tokenizer != "bytes":
-            raise ValueError(f"model card: family '{card.family}' with tokenizer '{card.tokenizer}' is not served here")
-        if card.features not in FEATURES:
-            raise ValueError(f"model card: features '{card.features}' are not known; there are: {', '.join(FEATURES)}")
         return card
 
 
+def _check(card: ModelCard) -> None:
+    """Raise ValueError for what would fail at the first chunk, or worse, would not."""
+    if card.family != "pi0" or card.tokenizer != "bytes":
+        raise ValueError(f"family '{card.family}' with tokenizer '{card.tokenizer}' is not served here")
+    if card.features not in FEATURES:
+        raise ValueError(f"features '{card.features}' are not known; there are: {', '.join(FEATURES)}")
+    if card.model.state_dim != STATE_DIM:
+        raise ValueError(f"the model reads {card.model.state_dim} features, '{card.features}' makes {STATE_DIM}")
+    if not len(card.action_scale) == card.model.action_dim == card.contract.action_dim:
+        raise ValueError(
+            f"{len(card.action_scale)} action scales, {card.model.action_dim} model outputs and "
+            f"{card.contract.action_dim} actions in the contract must be the same number"
+        )
+    if not all(0 < scale < math.inf for scale in (*card.action_scale, card.noise_level)):
+        raise ValueError(f"action scales {card.action_scale} and noise level {card.noise_level} must be positive")
+    if not 1 <= card.execute_horizon <= card.model.horizon:
+        raise ValueError(f"execute_horizon {card.execute_horizon} must be 1 to the horizon, {card.model.horizon}")
+    if card.denoise_steps < 1 or not card.instructions:
+        raise ValueError("at least one denoise step and one instruction are needed")
+
+
 def save_checkpoint(folder: Path, card: ModelCard, weights: StateDict, critic: StateDict | None = None) -> str:
-    """Write a checkpoint into an existing or new folder and return its version."""
+    """Write a checkpoint into a new or existing folder, over one that was there, and return its version."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.detach().contiguous() for name, tensor in weights.items()}, folder / WEIGHTS)
+    (folder / CRITIC).unlink(missing_ok=True)
     if critic is not None:
         save_file({name: tensor.detach().contiguous() for name, tensor in critic.items()}, folder / CRITIC)
     (folder / CARD).write_text(card.to_json())
@@ -90,7 +112,10 @@ def load_checkpoint(folder: Path) -> tuple[ModelCard, StateDict, StateDict | Non
     """Read card, weights and critic (None when there is none). Raises ValueError with the file at fault."""
     if not (folder / CARD).is_file():
         raise ValueError(f"'{folder}' is not a checkpoint: no {CARD} in it")
-    card = ModelCard.from_json((folder / CARD).read_text())
+    try:
+        card = ModelCard.from_json((folder / CARD).read_text(errors="replace"))
+    except ValueError as error:
+        raise ValueError(f"'{folder / CARD}' is {error}") from error
     critic = _read(folder / CRITIC) if (folder / CRITIC).is_file() else None
     return card, _read(folder / WEIGHTS), critic
 

@@ -48,7 +48,8 @@ class FlowPolicy:
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
-            raise ValueError(f"'{folder}': weights do not fit the card's model: {error}") from error
+            first = str(error).splitlines()[1].strip()[:200]
+            raise ValueError(f"'{folder}': weights do not fit the card's model: {first}") from error
         return cls(card, model, checkpoint_version(folder))
 
     @property

@@ -1,0 +1,173 @@
+"""A checkpoint is its bytes: what is loaded is what was saved, and anything else is refused in one sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from toy_arm import save_toy, toy_card, toy_observation, toy_policy
+
+from pirl_server.policy.checkpoint import (
+    CARD,
+    CRITIC,
+    WEIGHTS,
+    ModelCard,
+    checkpoint_version,
+    load_checkpoint,
+    save_checkpoint,
+)
+from pirl_server.policy.flow_policy import FlowPolicy
+
+
+def test_what_is_loaded_is_what_was_saved(tmp_path: Path) -> None:
+    policy, critic = toy_policy(), {"w": torch.randn(3)}
+    version = save_checkpoint(tmp_path / "new" / "one", policy.card, policy.model.state_dict(), critic)
+    card, weights, found = load_checkpoint(tmp_path / "new" / "one")
+    assert card == policy.card
+    assert weights.keys() == policy.model.state_dict().keys()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in policy.model.state_dict().items())
+    assert found is not None
+    assert torch.equal(found["w"], critic["w"])
+    loaded = FlowPolicy.load(tmp_path / "new" / "one")
+    assert loaded.version == version == checkpoint_version(tmp_path / "new" / "one")
+    drawn = [each.sample(toy_observation(), explore=True, seed=5).actions for each in (policy, loaded)]
+    np.testing.assert_array_equal(*drawn)
+
+
+def test_saving_over_a_checkpoint_leaves_nothing_of_it(tmp_path: Path) -> None:
+    """A critic of the checkpoint that lay there before would be hashed, loaded and trained on."""
+    save_toy(tmp_path / "fresh")
+    save_toy(tmp_path / "used", seed=1, critic=True)
+    save_toy(tmp_path / "used")
+    assert not (tmp_path / "used" / CRITIC).exists()
+    assert checkpoint_version(tmp_path / "used") == checkpoint_version(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("name", [CARD, WEIGHTS, CRITIC])
+@pytest.mark.parametrize("place", [0, 1234, -1])
+def test_any_changed_byte_is_another_version(tmp_path: Path, name: str, place: int) -> None:
+    save_toy(tmp_path, critic=True)
+    before = checkpoint_version(tmp_path)
+    assert checkpoint_version(tmp_path) == before
+    data = bytearray((tmp_path / name).read_bytes())
+    data[place] ^= 1
+    (tmp_path / name).write_bytes(bytes(data))
+    assert checkpoint_version(tmp_path) != before
+
+
+def test_lineage_of_the_registry_beside_it_is_no_part_of_the_version(tmp_path: Path) -> None:
+    before = checkpoint_version(save_toy(tmp_path))
+    (tmp_path / "lineage.json").write_text("{}")
+    assert checkpoint_version(tmp_path) == before
+
+
+def truncate(folder: Path) -> None:
+    data = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(data[: len(data) // 2])
+
+
+def corrupt_header(folder: Path) -> None:
+    data = bytearray((folder / WEIGHTS).read_bytes())
+    data[7] = 0x7F
+    (folder / WEIGHTS).write_bytes(bytes(data))
+
+
+def edit_weights(change: Callable[[dict[str, torch.Tensor]], Any]) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        weights = load_file(folder / WEIGHTS)
+        change(weights)
+        save_file(weights, folder / WEIGHTS)
+
+    return edit
+
+
+def edit_card(**changes: Any) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        raw = json.loads((folder / CARD).read_text())
+        (folder / CARD).write_text(json.dumps(raw | changes))
+
+    return edit
+
+
+FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no card": (lambda folder: (folder / CARD).unlink(), "no card.json"),
+    "card is not JSON": (lambda folder: (folder / CARD).write_text("{"), "not a model card"),
+    "card is not text": (lambda folder: (folder / CARD).write_bytes(b"\xff\xfe{}"), "not a model card"),
+    "card is a list": (lambda folder: (folder / CARD).write_text("[]"), "not a model card"),
+    "card is empty": (lambda folder: (folder / CARD).write_text("{}"), "'contract' is missing"),
+    "unknown key": (edit_card(temperature=1.0), "unknown key 'temperature'"),
+    "unknown features": (edit_card(features="all"), "features 'all' are not known"),
+    "features of a wrong type": (edit_card(features={}), "not a model card"),
+    "unknown family": (edit_card(family="rt1"), "family 'rt1'"),
+    "unknown tokenizer": (edit_card(tokenizer="bpe"), "tokenizer 'bpe'"),
+    "model without sizes": (edit_card(model={}), "'vision' is missing"),
+    "too few scales": (edit_card(action_scale=[1.0]), "1 action scales"),
+    "scale 0": (edit_card(action_scale=[1.0, 0.0]), "must be positive"),
+    "plays more than it has": (edit_card(execute_horizon=9), "execute_horizon 9"),
+    "no denoise step": (edit_card(denoise_steps=0), "denoise step"),
+    "noise level nan": (edit_card(noise_level=float("nan")), "must be positive"),
+    "no weights": (lambda folder: (folder / WEIGHTS).unlink(), WEIGHTS),
+    "empty weights": (lambda folder: (folder / WEIGHTS).write_bytes(b""), WEIGHTS),
+    "truncated weights": (truncate, WEIGHTS),
+    "corrupt header": (corrupt_header, WEIGHTS),
+    "renamed tensor": (edit_weights(lambda w: w.update(other=w.pop("state_proj.bias"))), "state_proj.bias"),
+    "missing tensor": (edit_weights(lambda w: w.pop("state_proj.bias")), "state_proj.bias"),
+    "tensor too much": (edit_weights(lambda w: w.update(more=torch.ones(1))), "more"),
+    "wrong shape": (edit_weights(lambda w: w.update({"state_proj.bias": torch.ones(7)})), "state_proj.bias"),
+    "nan": (edit_weights(lambda w: w["state_proj.bias"].fill_(torch.nan)), "'state_proj.bias' holds values"),
+    "infinity": (edit_weights(lambda w: w["state_proj.bias"][0:1].fill_(torch.inf)), "not finite"),
+    "critic damaged": (lambda folder: (folder / CRITIC).write_bytes(b"x"), CRITIC),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_damaged_checkpoint_is_one_clear_value_error(tmp_path: Path, fault: str) -> None:
+    save_toy(tmp_path, critic=True)
+    FlowPolicy.load(tmp_path)  # negative control: the intact one loads
+    damage, words = FAULTS[fault]
+    damage(tmp_path)
+    with pytest.raises(ValueError, match=words) as caught:
+        FlowPolicy.load(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.fixture(scope="module")
+def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_toy(tmp_path_factory.mktemp("intact"))
+
+
+@given(st.integers(0, 600), st.binary(min_size=1, max_size=4))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_damage_to_the_header_is_a_value_error_or_harmless(intact: Path, place: int, junk: bytes) -> None:
+    folder = intact.parent / "damaged"
+    folder.mkdir(exist_ok=True)
+    data = bytearray((intact / WEIGHTS).read_bytes())
+    data[place : place + len(junk)] = junk
+    (folder / WEIGHTS).write_bytes(bytes(data))
+    (folder / CARD).write_bytes((intact / CARD).read_bytes())
+    try:
+        FlowPolicy.load(folder)
+    except ValueError as error:
+        assert str(error)
+
+
+JSON = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
+NESTED = JSON | st.lists(JSON, max_size=3) | st.dictionaries(st.text(max_size=3), JSON, max_size=2)
+
+
+@given(st.sampled_from(sorted(json.loads(toy_card().to_json()))), NESTED)
+def test_any_value_under_a_card_key_is_a_card_or_a_value_error(key: str, value: object) -> None:
+    text = json.dumps(json.loads(toy_card().to_json()) | {key: value})
+    try:
+        assert isinstance(ModelCard.from_json(text), ModelCard)
+    except ValueError as error:
+        assert "not a model card" in str(error)

@@ -1,0 +1,134 @@
+"""A world that is solved by one right action, and a policy small enough to learn it in seconds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pirl_contract import Contract, Env, Field, Observation, StepResult
+from pirl_server.model.config import Pi0Config, TowerConfig
+from pirl_server.model.critic import StateCritic
+from pirl_server.model.pi0 import Pi0
+from pirl_server.model.tokens import VOCABULARY
+from pirl_server.policy.checkpoint import ModelCard, save_checkpoint
+from pirl_server.policy.features import STATE_DIM
+from pirl_server.policy.flow_policy import FlowPolicy
+
+CONTRACT = Contract(
+    robot="toy",
+    cameras=(),
+    state=tuple(Field(f"s{index}", "1") for index in range(21)),
+    action=(Field("dx", "m", -0.1, 0.1), Field("grip", "1", -1.0, 1.0)),
+    rate_hz=20.0,
+)
+SCALE = np.array([0.1, 1.0], np.float32)
+BEST = np.array([0.5, -0.5], np.float32)
+"""the right action in model space"""
+INSTRUCTIONS = ("do it", "do the one right thing")
+
+
+@dataclass
+class ToyEnv:
+    """Reward -(a - a*)^2 per step; ends with success near a*, else after `length` steps. Its state is noise."""
+
+    length: int = 1
+    slow_s: float = 0.0
+    bad_reward_at: int = -1
+    contract: Contract = CONTRACT
+    steps: int = -1
+    resets: int = 0
+    total_steps: int = 0
+
+    def reset(self, seed: int) -> Observation:
+        self._random, self.steps = np.random.default_rng(seed), 0
+        self.instruction = INSTRUCTIONS[seed % 2]
+        self.resets += 1
+        self._state = self._random.normal(size=21).astype(np.float32) * 0.1
+        return self.observe()
+
+    def step(self, action: np.ndarray) -> StepResult:
+        if self.steps < 0:
+            raise RuntimeError("step without a running episode: call reset first")
+        if action.shape != (2,) or not np.isfinite(action).all():
+            raise ValueError(f"an action is two finite numbers, got {action}")
+        time.sleep(self.slow_s)
+        self.steps, self.total_steps = self.steps + 1, self.total_steps + 1
+        self._state = self._random.normal(size=21).astype(np.float32) * 0.1
+        error = float(((action / SCALE - BEST) ** 2).sum())
+        success = error < 0.02
+        ended = success or self.steps >= self.length
+        self.steps = -1 if ended else self.steps
+        reward = float("nan") if self.total_steps == self.bad_reward_at else -error
+        return StepResult(reward, success, ended and not success, success)
+
+    def observe(self) -> Observation:
+        return Observation({}, self._state, self.instruction, robot_id="toy")
+
+    def close(self) -> None:
+        self.steps = -1
+
+
+def make_toy(**settings: Any) -> Callable[[], Env]:
+    """An environment maker that a spawned process can import."""
+    return partial(ToyEnv, **settings)
+
+
+def toy_card(horizon: int = 2, **changes: Any) -> ModelCard:
+    """Card of a policy of some 20 thousand parameters."""
+    model = Pi0Config(
+        vision=None, vlm=TowerConfig(16, 32), expert=TowerConfig(32, 64), depth=1, heads=2, kv_heads=1, head_dim=16,
+        vocabulary=VOCABULARY, max_tokens=32, state_dim=STATE_DIM, action_dim=2, horizon=horizon,
+    )  # fmt: skip
+    card = ModelCard(
+        name="toy", contract=CONTRACT, model=model, features="proprioception", action_scale=tuple(SCALE.tolist()),
+        execute_horizon=horizon, denoise_steps=4, noise_level=0.5, instructions=INSTRUCTIONS, task="toy",
+    )  # fmt: skip
+    return replace(card, **changes)
+
+
+def toy_policy(seed: int = 0, horizon: int = 2, **changes: Any) -> FlowPolicy:
+    """A random policy in memory."""
+    card = toy_card(horizon, **changes)
+    torch.manual_seed(seed)
+    return FlowPolicy(card, Pi0(card.model), "toy")
+
+
+def save_toy(folder: Path, seed: int = 0, *, critic: bool = False, horizon: int = 2, **changes: Any) -> Path:
+    """A random policy on disk."""
+    policy = toy_policy(seed, horizon, **changes)
+    value = StateCritic(STATE_DIM).state_dict() if critic else None
+    save_checkpoint(folder, policy.card, policy.model.state_dict(), value)
+    return folder
+
+
+def toy_observation(seed: int = 0) -> Observation:
+    """The first observation of an episode."""
+    return ToyEnv().reset(seed)
+
+
+@dataclass
+class Heard:
+    """`Progress` that keeps what it is told, and cancels after `cancel_after` reports."""
+
+    cancel_after: int = 10**9
+
+    def __post_init__(self) -> None:
+        self.numbers: list[dict[str, float]] = []
+        self.reports: list[tuple[int, int]] = []
+
+    @property
+    def cancelled(self) -> bool:
+        return len(self.reports) >= self.cancel_after
+
+    def progress(self, done: int, total: int, message: str) -> None:
+        self.reports.append((done, total))
+
+    def metrics(self, **values: float) -> None:
+        self.numbers.append(values)
