@@ -7,7 +7,7 @@ import logging
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,37 +63,43 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, grpc.Server]]:
     """Make everything but the HTTP listener; gRPC serves while the context is open."""
     registry = Registry(config.root / MODELS)
     production = adopt(registry, config.checkpoint)
-    engine = Engine()
+    engine, store = Engine(), EpisodeStore(config.root / EPISODES)
+    recorder = Recorder(store)
 
     def activate(version: str) -> None:
         engine.swap(FlowPolicy.load(registry.get(version).path))
         _LOG.warning("serving %s", version)
 
-    activate(production)
-    store = EpisodeStore(config.root / EPISODES)
-    recorder = Recorder(store)
-    service = PolicyService(engine, recorder, config.explore)
-    server, port = start_grpc(service, f"{config.host}:{config.grpc_port}")
-    command = [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve())]
-    jobs = Supervisor(config.root / JOBS, command, grace_s=JOB_GRACE_S)
-    api = create_api(
-        jobs=jobs,
-        registry=registry,
-        episodes=store,
-        engine=engine,
-        activate=activate,
-        check_job=job_main.check,
-        grpc_port=port,
-    )
+    with ExitStack() as closing:
+        closing.callback(engine.close)
+        closing.callback(recorder.close)
+        activate(production)
+        server, port = _start(PolicyService(engine, recorder, config.explore), config)
+        command = [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve())]
+        jobs = Supervisor(config.root / JOBS, command, grace_s=JOB_GRACE_S)
+        api = create_api(
+            jobs=jobs,
+            registry=registry,
+            episodes=store,
+            engine=engine,
+            activate=activate,
+            check_job=job_main.check,
+            grpc_port=port,
+        )
+        try:
+            yield api, server
+        finally:
+            # No new requests, then no writers: an episode is published whole or not at all.
+            stopped = server.stop(0.5)
+            jobs.close()
+            stopped.wait()
+
+
+def _start(service: PolicyService, config: ServeConfig) -> tuple[grpc.Server, int]:
     try:
-        yield api, server
-    finally:
-        # No new requests, then no writers: an episode is published whole or not at all.
-        stopped = server.stop(0.5)
-        jobs.close()
-        stopped.wait()
-        recorder.close()
-        engine.close()
+        return start_grpc(service, f"{config.host}:{config.grpc_port}")
+    except ValueError as error:
+        raise ValueError(f"{error}; give another one with --grpc-port") from None
 
 
 def adopt(registry: Registry, checkpoint: Path | None) -> str:
@@ -114,7 +120,10 @@ def adopt(registry: Registry, checkpoint: Path | None) -> str:
 
 def _check_address(config: ServeConfig) -> None:
     """Refuse a taken REST port, and an address beyond this machine unless it is asked for in so many words."""
-    address = socket.gethostbyname(config.host)
+    try:
+        address = socket.gethostbyname(config.host)
+    except OSError as error:
+        raise ValueError(f"host '{config.host}' is not known here ({error}): give another one with --host") from None
     if not ipaddress.ip_address(address).is_loopback and not config.allow_insecure:
         raise ValueError(
             f"host {config.host} can be reached from other machines and nothing is encrypted or authenticated yet: "

@@ -59,7 +59,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     from pirl_server.registry.wilson import wilson_interval
     from pirl_server.training.evaluate import evaluate as run
     from pirl_server.training.progress import Printed
-    from pirl_server.training.seeds import EVALUATION
+    from pirl_server.training.seeds import evaluation_seeds
 
     parser = argparse.ArgumentParser(prog="pirl evaluate", description=evaluate.__doc__)
     _common(parser)
@@ -68,8 +68,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     card, _, _ = load_checkpoint(options.checkpoint)
     make = partial(simulation.camera_env if card.model.vision else simulation.reference_env, options.task)
-    first = EVALUATION.start + options.seed * 10_000
-    seeds = range(first, first + options.episodes)
+    seeds = evaluation_seeds(options.seed)[: options.episodes]
     results = run(options.checkpoint, make, simulation.max_steps(options.task), seeds, Printed())
     successes = sum(result.success for result in results.values())
     low, high = wilson_interval(successes, len(results))

@@ -20,26 +20,28 @@ from pirl_server.training.config import EpisodesConfig, PpoConfig, SftConfig, ov
 from pirl_server.training.evaluate import evaluate
 from pirl_server.training.finetune_episodes import finetune_episodes
 from pirl_server.training.finetune_sim import finetune
-from pirl_server.training.seeds import EVALUATION
+from pirl_server.training.seeds import demonstration_seeds, evaluation_seeds, training_seeds
 from pirl_server.training.sft import new_card, sft
 
-SEEDS_PER_LIST = 10_000
 CANDIDATE = "candidate"
 
 
 def check(spec: JobSpec) -> None:
-    """Raise ValueError with one line when the task or a config key is not known, before anything is queued."""
+    """Raise ValueError with one line when the task, a config key or the seed won't do, before anything is queued."""
     simulation.check_task(spec.task)
     if isinstance(spec, Evaluate):
+        evaluation_seeds(spec.seed)
         if spec.config:
             raise ValueError(f"config key '{next(iter(spec.config))}' is not known: evaluate takes none")
         return
     if isinstance(spec, FinetuneSim):
         override(PpoConfig(), spec.config)
+        training_seeds(spec.seed)
     elif isinstance(spec, FinetuneEpisodes):
         override(EpisodesConfig(), spec.config)
     else:
         override(SftConfig(), spec.config)
+        demonstration_seeds(spec.seed)
         simulation.expert(spec.task)
 
 
@@ -66,10 +68,12 @@ def _train(
     """Return the new version and its parent."""
     base = None if spec.base is None else registry.resolve(spec.base)
     out = job_dir / "checkpoint"
-    steps = simulation.max_steps(spec.task)
+    steps, sentences = simulation.max_steps(spec.task), simulation.instructions(spec.task)
+    if base is not None:
+        _check_instructions(base.path, spec.task, sentences)
     if isinstance(spec, Sft):
         config = override(SftConfig(), spec.config)
-        card = new_card(config.preset, spec.task, simulation.contract(), simulation.instructions(spec.task))
+        card = new_card(config.preset, spec.task, simulation.contract(), sentences)
         sees = card.model.vision is not None
         make = partial(simulation.camera_env if sees else simulation.fast_env, spec.task)
         start = None if base is None else base.path
@@ -81,18 +85,24 @@ def _train(
     else:
         assert base is not None
         store = EpisodeStore(root / EPISODES)
-        episodes = [store.open(found.id) for found in store.list() if found.contract_hash == base.contract.hash]
+        mine = [found for found in store.list() if found.contract_hash == base.contract.hash]
+        episodes = [store.open(found.id) for found in mine if found.instruction in sentences]
         settings = override(EpisodesConfig(), spec.config)
         version = finetune_episodes(base.path, out, episodes, settings, spec.seed, report)
     return version, None if base is None else base.version
+
+
+def _check_instructions(checkpoint: Path, task: str, sentences: tuple[str, ...]) -> None:
+    card, _, _ = load_checkpoint(checkpoint)
+    if unknown := set(sentences) - set(card.instructions):
+        raise ValueError(f"the base was trained for {card.task}, not for {task}: it does not know '{min(unknown)}'")
 
 
 def _evaluate(spec: Evaluate, registry: Registry, job_dir: Path, report: Reporter) -> dict[str, object]:
     """Evaluate through ManiSkill's own step and store the result in the registry."""
     model = registry.resolve(spec.version)
     card, _, _ = load_checkpoint(model.path)
-    first = EVALUATION.start + spec.seed * SEEDS_PER_LIST
-    seeds = range(first, first + spec.episodes)
+    seeds = evaluation_seeds(spec.seed)[: spec.episodes]
     make = partial(simulation.camera_env if card.model.vision else simulation.reference_env, spec.task)
     results = evaluate(model.path, make, simulation.max_steps(spec.task), seeds, report)
     if len(results) < len(seeds):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -154,10 +155,8 @@ def test_any_damage_to_the_header_is_a_value_error_or_harmless(intact: Path, pla
     data[place : place + len(junk)] = junk
     (folder / WEIGHTS).write_bytes(bytes(data))
     (folder / CARD).write_bytes((intact / CARD).read_bytes())
-    try:
+    with contextlib.suppress(ValueError):
         FlowPolicy.load(folder)
-    except ValueError as error:
-        assert str(error)
 
 
 JSON = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3)
@@ -167,7 +166,5 @@ NESTED = JSON | st.lists(JSON, max_size=3) | st.dictionaries(st.text(max_size=3)
 @given(st.sampled_from(sorted(json.loads(toy_card().to_json()))), NESTED)
 def test_any_value_under_a_card_key_is_a_card_or_a_value_error(key: str, value: object) -> None:
     text = json.dumps(json.loads(toy_card().to_json()) | {key: value})
-    try:
-        assert isinstance(ModelCard.from_json(text), ModelCard)
-    except ValueError as error:
-        assert "not a model card" in str(error)
+    with contextlib.suppress(ValueError):
+        assert ModelCard.from_json(text).model == toy_card().model or key == "model"

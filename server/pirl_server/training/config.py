@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
@@ -78,6 +79,6 @@ def override(config: ConfigT, values: Mapping[str, Any]) -> ConfigT:
         accepted = (int, float) if known[key] is float else known[key]
         if not isinstance(value, accepted) or isinstance(value, bool):
             raise ValueError(f"config key '{key}' must be {known[key].__name__}, got {value!r}")
-        if not isinstance(value, str) and value <= 0:
+        if not isinstance(value, str) and not 0 < value < math.inf:
             raise ValueError(f"config key '{key}' must be positive, got {value!r}")
     return replace(config, **values)

@@ -33,12 +33,12 @@ class EpisodeWindows:
 
 
 def episode_windows(policy: FlowPolicy, episodes: Iterable[Episode], gamma: float) -> EpisodeWindows:
-    """Cut labelled episodes at their decisions; unlabelled ones teach nothing here and are left out.
+    """Cut labelled episodes at their decisions; unlabelled ones, and ones without a decision, are left out.
 
     Raises ValueError when an episode's contract is not the policy's.
     """
     features, sentence, chunks, returns, elapsed, number, images = [], [], [], [], [], [], []
-    labelled = [episode for episode in episodes if episode.info.success is not None]
+    labelled = [each for each in episodes if each.info.success is not None and (each.calls.step >= 0).any()]
     for index, episode in enumerate(labelled):
         _check(policy, episode)
         played = np.flatnonzero(episode.calls.step >= 0)

@@ -48,6 +48,8 @@ def evaluate(
         for process in processes:
             process.terminate()
             process.join()
+        for pipe in pipes:
+            pipe.close()
 
 
 def _gather(pipes: list[Connection], total: int, progress: Progress) -> dict[int, RolloutResult]:
@@ -69,7 +71,7 @@ def _gather(pipes: list[Connection], total: int, progress: Progress) -> dict[int
 
 
 def work(pipe: Connection, checkpoint: Path, make_env: MakeEnv, max_steps: int, seeds: list[int]) -> None:
-    """A worker's life: one message per episode, then wait to be ended."""
+    """A worker's life: one message per episode, then wait to be ended, or for the end of whoever asked."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
@@ -79,7 +81,9 @@ def work(pipe: Connection, checkpoint: Path, make_env: MakeEnv, max_steps: int, 
             result = rollout(env, LocalPolicy(policy, seed * 1000), seed, max_steps)
             values = np.array([seed, result.success, result.steps], np.int64)
             pipe.send_bytes(save({"result": values, "reward": np.array([result.total_reward])}))
-        signal.pause()
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
     except BrokenPipeError:
         pass  # nobody listens any more
     finally:

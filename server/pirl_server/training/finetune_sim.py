@@ -23,22 +23,31 @@ from pirl_server.training.config import PpoConfig
 from pirl_server.training.ppo_update import Learner, update
 from pirl_server.training.progress import Progress
 from pirl_server.training.rollout_pool import RolloutPool
-from pirl_server.training.seeds import TRAINING
+from pirl_server.training.seeds import training_seeds
 
 RECENT_EPISODES = 256
 
 
 def make_learner(checkpoint: Path, config: PpoConfig, seed: int) -> Learner:
-    """Load the actor, freeze vision and language, and make or load the critic."""
+    """Load the actor, freeze vision and language, and make or load the critic.
+
+    Raises ValueError for a policy with a camera (only a prefix that never changes can serve a whole run) and for a
+    critic of another kind.
+    """
     torch.manual_seed(seed)
     policy = FlowPolicy.load(checkpoint)
+    if policy.card.model.vision is not None:
+        raise ValueError("RL in simulation takes presets without a camera; this checkpoint's model has one")
     policy.card = replace(policy.card, noise_level=config.noise_level)
     for parameter in policy.model.vlm_parameters():
         parameter.requires_grad_(False)
     critic = StateCritic(policy.card.model.state_dim)
     _, _, critic_weights = load_checkpoint(checkpoint)
     if critic_weights is not None:
-        critic.load_state_dict(critic_weights)
+        try:
+            critic.load_state_dict(critic_weights)
+        except RuntimeError as error:
+            raise ValueError(f"'{checkpoint}': its critic is not one that RL in simulation trains") from error
     return Learner(
         policy,
         policy.prefix_table(policy.instructions),
@@ -59,8 +68,15 @@ def finetune(
     learner = make_learner(checkpoint, config, seed)
     generator = torch.Generator().manual_seed(seed)
     names = [name for name, parameter in learner.policy.model.named_parameters() if parameter.requires_grad]
-    first_seed = TRAINING.start + seed * 1_000_000
-    with RolloutPool(make_env, checkpoint, max_steps, config.workers, config.envs, first_seed) as pool:
+    with RolloutPool(
+        make_env,
+        checkpoint,
+        max_steps,
+        workers=config.workers,
+        envs=config.envs,
+        seed=training_seeds(seed).start,
+        noise_level=config.noise_level,
+    ) as pool:
         env_steps, updates, clock, recent = 0, 0, Clock(), np.zeros(0, np.bool_)
         while env_steps < config.env_steps and not progress.cancelled:
             with clock.timed("rollout"):

@@ -67,7 +67,13 @@ class Decisions:
 
 
 def prepare(learner: Learner, batch: DecisionBatch, config: PpoConfig) -> Decisions:
-    """Advantages and returns by GAE with the present critic. Episode ends are true ends: elapsed time is a feature."""
+    """Advantages and returns by GAE with the present critic. Episode ends are true ends: elapsed time is a feature.
+
+    Raises RuntimeError for a reward or feature that is not finite, before anything has learnt from it.
+    """
+    for name in ("reward_TN", "features_TNF", "last_features_NF", "log_prob_TN"):
+        if not np.isfinite(getattr(batch, name)).all():
+            raise RuntimeError(f"{name.partition('_')[0]}: a value of the rollouts is not finite; nothing was learnt")
     features_TNF = torch.from_numpy(batch.features_TNF)
     done_TN = torch.from_numpy(batch.done_TN)
     never_TN = torch.zeros_like(done_TN)
@@ -178,5 +184,6 @@ def _summary(seen: list[dict[str, float]]) -> dict[str, float]:
         summary["actor_steps"] = float(sum("actor_grad_norm" in numbers for numbers in acted))
         for name in ("approx_kl", "clip_fraction", "ess"):
             summary[name] = acted[-1][name]
-        summary["actor_grad_norm"] = float(np.mean([n["actor_grad_norm"] for n in acted if "actor_grad_norm" in n]))
+    if norms := [numbers["actor_grad_norm"] for numbers in acted if "actor_grad_norm" in numbers]:
+        summary["actor_grad_norm"] = float(np.mean(norms))
     return summary

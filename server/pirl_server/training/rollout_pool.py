@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -20,14 +21,28 @@ from safetensors.torch import load, save
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.batch import DecisionBatch
 from pirl_server.training.collector import Collector, MakeEnv
+from pirl_server.training.seeds import SEEDS_PER_WORKER
 
 CLOSE = b""
 
 
 class RolloutPool:
-    """N workers with M environments each; a context manager that leaves no process behind."""
+    """N workers that share `envs` environments; a context manager that leaves no process behind.
 
-    def __init__(self, make_env: MakeEnv, checkpoint: Path, max_steps: int, workers: int, envs: int, seed: int) -> None:
+    `noise_level` is the exploration's, in place of the checkpoint's: the learner must use the same.
+    """
+
+    def __init__(
+        self,
+        make_env: MakeEnv,
+        checkpoint: Path,
+        max_steps: int,
+        *,
+        workers: int,
+        envs: int,
+        seed: int,
+        noise_level: float,
+    ) -> None:
         if envs % workers:
             raise ValueError(f"{envs} environments can't be shared evenly by {workers} workers")
         context = multiprocessing.get_context("spawn")
@@ -35,7 +50,8 @@ class RolloutPool:
         self._processes = []
         for rank in range(workers):
             mine, theirs = context.Pipe()
-            arguments = (theirs, make_env, checkpoint, max_steps, envs // workers, seed + rank * 100_000)
+            seeds = seed + rank * SEEDS_PER_WORKER
+            arguments = (theirs, make_env, checkpoint, noise_level, max_steps, envs // workers, seeds)
             process = context.Process(target=work, args=arguments, name=f"rollout-{rank}", daemon=True)
             process.start()
             theirs.close()
@@ -50,7 +66,9 @@ class RolloutPool:
                 pipe.send_bytes(message)
             return DecisionBatch.merge([DecisionBatch.from_bytes(pipe.recv_bytes()) for pipe in self._pipes])
         except (EOFError, OSError):
-            codes = {process.name: process.exitcode for process in self._processes}
+            for process in self._processes:
+                process.join(timeout=0.2)  # the pipe closes a moment before the exit code is known
+            codes = {process.name: process.exitcode for process in self._processes if not process.is_alive()}
             raise RuntimeError(f"a rollout worker died (exit codes {codes}); the log has its last words") from None
 
     def __enter__(self) -> RolloutPool:
@@ -68,14 +86,18 @@ class RolloutPool:
             process.join(timeout=3)
             if process.is_alive():
                 process.kill()
+                process.join()
 
 
-def work(pipe: Connection, make_env: MakeEnv, checkpoint: Path, max_steps: int, envs: int, seed: int) -> None:
+def work(
+    pipe: Connection, make_env: MakeEnv, checkpoint: Path, noise_level: float, max_steps: int, envs: int, seed: int
+) -> None:
     """A worker's life: answer each set of weights with a batch until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the learner decides when to stop
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     policy = FlowPolicy.load(checkpoint)
+    policy.card = replace(policy.card, noise_level=noise_level)
     collector = Collector(make_env, policy, envs, itertools.count(seed), max_steps)
     try:
         while (message := pipe.recv_bytes()) != CLOSE:

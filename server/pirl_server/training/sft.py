@@ -18,7 +18,7 @@ from pirl_server.training.config import SftConfig
 from pirl_server.training.demonstrations import Expert, demonstrate, windows_of
 from pirl_server.training.flow_matching import fit
 from pirl_server.training.progress import Progress
-from pirl_server.training.seeds import DEMONSTRATION
+from pirl_server.training.seeds import demonstration_seeds
 
 HORIZON = 4
 DENOISE_STEPS = 4
@@ -68,10 +68,12 @@ def sft(
     torch.manual_seed(seed)
     policy = FlowPolicy(card, Pi0(card.model), "new") if base is None else FlowPolicy.load(base)
     env = make_env()
-    first = DEMONSTRATION.start + seed * 1000
+    seeds = demonstration_seeds(seed)
+    if config.demonstrations > len(seeds):
+        raise ValueError(f"{config.demonstrations} demonstrations, at most {len(seeds)} have seeds of their own")
     demonstrations = [
-        demonstrate(env, expert, first + number, config.execution_noise, max_steps)
-        for number in range(config.demonstrations)
+        demonstrate(env, expert, reset_seed, config.execution_noise, max_steps)
+        for reset_seed in seeds[: config.demonstrations]
     ]
     env.close()
     fit(
