@@ -45,9 +45,6 @@ proto: setup ## regenerate the committed gRPC stubs
 doctor: setup ## what is missing or wrong on this machine, with the fix
 	$(ROS) && pirl doctor
 
-base-policy: setup ## make the shipped base checkpoint again from scripted demonstrations
-	$(PY) -m pirl_server.training.base_policy --out server/pirl_server/checkpoints/pushcube-base
-
 bench: setup ## all benchmarks, quick form
 	for file in bench/*.py; do $(PY) $$file --quick; done
 

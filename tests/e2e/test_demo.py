@@ -1,0 +1,160 @@
+"""The main job once, small, with every real part: server process, ROS 2 nodes, ManiSkill, REST jobs, Zarr on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+pytest.importorskip("rclpy", reason="rclpy is not importable: source docker/ros_env.sh")
+pytest.importorskip("pirl_msgs.msg", reason="pirl_msgs is not built: make setup")
+pytest.importorskip("mani_skill", reason="mani-skill is not installed")
+
+pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.render, pytest.mark.slow]
+
+EPISODES = 3
+
+
+def demo_command(out: Path, env_steps: int) -> list[str]:
+    sizes = ["--robot-episodes", str(EPISODES), "--evaluation-episodes", "16", "--env-steps", str(env_steps)]
+    return [sys.executable, "-m", "pirl_contract.cli", "demo", "--out", str(out), *sizes]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    out = tmp_path_factory.mktemp("demo") / "run"
+    done = subprocess.run(demo_command(out, 6000), capture_output=True, text=True, timeout=500, check=False)
+    return out, done
+
+
+def episodes_of(out: Path) -> list[zarr.Group]:
+    paths = sorted((out / "server/episodes/episodes").glob("*/*/episode.zarr"))
+    return [zarr.open_group(path, mode="r") for path in paths]
+
+
+def test_it_ends_with_the_table_and_says_so_when_nothing_was_shown(
+    finished: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    """6,000 steps teach next to nothing: the demo must print the table and still exit non-zero, or have improved."""
+    out, done = finished
+    assert "fixed initial states" in done.stdout, done.stdout + done.stderr
+    result = json.loads((out / "report/result.json").read_text())
+    improved = result["after"]["wilson_low"] > result["before"]["wilson_high"]
+    assert done.returncode == (0 if improved else 1)
+    assert ("FAILED" in done.stderr) is not improved
+
+
+def test_the_report_has_curves_and_the_robot_before_and_after(
+    finished: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    out, _ = finished
+    assert (out / "report/curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "report/robot.gif").read_bytes().startswith(b"GIF89a")
+    frames = np.load(next((out / "robot_before").glob("*.npz")))["frames"]
+    assert frames.shape[1:] == (64, 64, 3)
+    assert frames.std() > 5, "the camera shows a blank picture"
+
+
+def test_the_first_update_starts_from_ratio_one(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    out, _ = finished
+    assert json.loads((out / "report/result.json").read_text())["first_log_ratio"] <= 1e-5
+
+
+def test_the_robots_episodes_open_with_plain_zarr(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    """Twice the robot's episodes, each with pictures, chains, versions and what was executed."""
+    out, _ = finished
+    groups = episodes_of(out)
+    assert len(groups) == 2 * EPISODES
+    for group in groups:
+        calls, steps = group["calls"], group["steps"]
+        assert calls["images/base"].shape[1:] == (64, 64, 3)
+        assert np.asarray(calls["images/base"]).std() > 5
+        assert calls["chain"].shape[1:] == (5, 4, 4)
+        assert (np.asarray(calls["sde_index"]) >= 0).all(), "the demo's server explores"
+        assert steps["executed"].shape == (steps["reward"].shape[0], 4)
+        played = np.asarray(steps["call"])
+        assert set(np.unique(played[played >= 0])) <= set(range(calls["chain"].shape[0]))
+        assert group.attrs["success"] in (True, False)
+
+
+def test_behaviour_log_probs_are_recomputed_from_the_stored_chain(
+    finished: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    """The archived checkpoint gives the logged densities back; another checkpoint does not."""
+    import torch
+
+    from pirl_server.algorithm.sample import step_of_chain, transition_log_prob
+    from pirl_server.policy.flow_policy import FlowPolicy
+
+    out, _ = finished
+    worst, worst_wrong = 0.0, 0.0
+    for group in episodes_of(out):
+        (version,) = group.attrs["policy_versions"]
+        calls = {name: np.asarray(group["calls"][name]) for name in ("state", "chain", "sde_index", "log_prob")}
+        chain, index = torch.from_numpy(calls["chain"]), torch.from_numpy(calls["sde_index"]).long()
+        for folder in (out / "server/models/versions").iterdir():
+            policy = FlowPolicy.load(folder)
+            state = torch.from_numpy(policy.features(calls["state"]))
+            prefix = policy.prefix_table((group.attrs["instruction"],))
+            with torch.inference_mode():
+                again = transition_log_prob(
+                    lambda x, t: policy.model.velocity(prefix, state, x, t),  # noqa: B023
+                    *step_of_chain(chain, index),
+                    index,
+                    policy.card.denoise_steps,
+                    policy.transition,
+                )
+            difference = float((again - torch.from_numpy(calls["log_prob"])).abs().max())
+            if folder.name == version:
+                worst = max(worst, difference)
+            else:
+                worst_wrong = max(worst_wrong, difference)
+    assert worst < 1e-4
+    assert worst_wrong > 1e-2
+
+
+@pytest.mark.parametrize("after_s", [4.0, 25.0])
+def test_interrupted_it_leaves_no_process_and_no_torn_episode(tmp_path: Path, after_s: float) -> None:
+    """Ctrl-C while starting, and while the robot runs or a job does: every process of the run is gone at its exit."""
+    out = tmp_path / "run"
+    mark = f"PIRL_TEST_MARK={uuid.uuid4().hex}"
+    name, _, value = mark.partition("=")
+    demo = subprocess.Popen(
+        demo_command(out, 50_000),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, name: value},
+    )
+    time.sleep(after_s)
+    assert demo.poll() is None, demo.communicate()[0]
+    assert len(processes_with(mark)) > 1, "nothing was started yet: the test would prove nothing"
+    demo.send_signal(signal.SIGINT)
+    output, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 130, output
+    assert not processes_with(mark)
+    staging = out / "server/episodes/staging"
+    assert not staging.exists() or not list(staging.iterdir())
+
+
+def processes_with(mark: str) -> list[str]:
+    """Command lines of live processes whose environment carries the mark."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if mark.encode() in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                continue
+    return found
