@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pirl_contract.schema import Observation
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -94,6 +96,24 @@ class Contract:
         mine, theirs = asdict(self), asdict(other)
         pairs = {key: _short(mine[key], theirs[key]) for key in mine if mine[key] != theirs[key]}
         return [f"{key}: {here} here, {there} there" for key, (here, there) in pairs.items()]
+
+    def check(self, observation: Observation) -> None:
+        """Raise ValueError, naming the fault, unless state and every camera are as declared here."""
+        self.check_state(observation)
+        for camera in self.cameras:
+            image = observation.images.get(camera.name)
+            if image is None:
+                raise ValueError(f"camera '{camera.name}' is missing from the observation")
+            if image.shape[:2] != (camera.height, camera.width):
+                got = f"{image.shape[0]}x{image.shape[1]}"
+                raise ValueError(f"camera '{camera.name}' is {got}, the contract says {camera.height}x{camera.width}")
+        if unknown := set(observation.images) - {camera.name for camera in self.cameras}:
+            raise ValueError(f"camera '{min(unknown)}' is not in the contract")
+
+    def check_state(self, observation: Observation) -> None:
+        """Raise ValueError unless the state has the declared length."""
+        if observation.state.shape != (self.state_dim,):
+            raise ValueError(f"state has {observation.state.size} entries, the contract {self.state_dim}")
 
 
 def _fields(raw: Sequence[dict[str, Any]]) -> tuple[Field, ...]:

@@ -67,9 +67,7 @@ def check_gpu() -> Finding:
 
 def check_mesa() -> Finding:
     """A Vulkan driver that SAPIEN accepts, tried by making a device."""
-    code = (
-        "import sapien; sapien.render.RenderSystem(sapien.Device('cpu')); print('renders')"
-    )
+    code = "import sapien; sapien.render.RenderSystem(sapien.Device('cpu')); print('renders')"
     fix = (
         "apt-get install libvulkan1 libgl1 libegl1 mesa-vulkan-drivers; Mesa must be 23.2 or newer "
         "(Debian 12: from bookworm-backports; make setup does it); with several drivers set VK_ICD_FILENAMES"

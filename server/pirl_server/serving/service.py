@@ -80,6 +80,7 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
                 f"contract hash is '{request.contract_hash}', the policy's {policy.contract.hash}:"
                 " ask GetInfo for its contract; StartEpisode says where they differ"
             )
+        policy.contract.check(observation)
         episode = self._episode(request.episode_id, observation, outcomes)
         explore = self._explores(request.mode, episode.start.explore if episode else self._explore)
         decoded = time.monotonic()
@@ -187,7 +188,7 @@ def _ending(request: Any) -> Ending:
 def _check_final(final: Observation | None, contract: Contract) -> None:
     if final is None:
         return
-    sizes = {name: image.shape for name, image in final.images.items()}
-    expected = {camera.name: (camera.height, camera.width, 3) for camera in contract.cameras}
-    if sizes != expected or final.state.shape != (contract.state_dim,):
-        raise ValueError("final_observation does not fit the contract: same cameras, sizes and state as in Infer")
+    try:
+        contract.check(final)
+    except ValueError as error:
+        raise ValueError(f"final_observation: {error}") from None
