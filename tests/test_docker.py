@@ -1,0 +1,67 @@
+"""The images and the compose file, read: no container engine runs here, but what they name must exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+IMAGES = sorted((ROOT / "docker").glob("*.Dockerfile"))
+NODE = re.compile(r"\.ros/install/pirl_ros/lib/pirl_ros/(\w+)")
+
+
+def copied(dockerfile: Path) -> list[str]:
+    lines = re.findall(r"^COPY (.+)$", dockerfile.read_text(), re.MULTILINE)
+    return [source for line in lines for source in line.split()[:-1]]
+
+
+def compose() -> dict[str, Any]:
+    return dict(yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text()))
+
+
+@pytest.mark.parametrize("dockerfile", IMAGES, ids=lambda path: path.stem)
+def test_an_image_copies_what_exists_before_a_step_needs_it(dockerfile: Path) -> None:
+    text, sources = dockerfile.read_text(), copied(dockerfile)
+    assert sources
+    assert [source for source in sources if not (ROOT / source).exists()] == []
+    for script in re.findall(r"(docker/\w+\.sh)", "\n".join(re.findall(r"^RUN .*$", text, re.MULTILINE))):
+        assert f"COPY {script} " in text or re.search(rf"^COPY .*{script} ", text, re.MULTILINE), script
+        assert text.index(script) < text.index(f"bash {script}"), script
+
+
+def test_the_robot_image_holds_neither_server_nor_torch() -> None:
+    robot = ROOT / "docker" / "robot.Dockerfile"
+    assert not {"server/", "sim/"} & set(copied(robot))
+    assert re.findall(r"install_python\.sh (\S+)$", robot.read_text(), re.MULTILINE) == ["ros"]
+
+
+def test_compose_names_what_exists() -> None:
+    services = compose()["services"]
+    assert set(services) == {"server", "policy", "arm", "sim"}
+    for name, service in services.items():
+        build = service["build"]
+        assert (ROOT / "docker" / build["context"]).resolve() == ROOT
+        assert ROOT / build["dockerfile"] in IMAGES, name
+    commands = " ".join(word for service in services.values() for word in service["command"])
+    nodes = NODE.findall(commands)
+    assert len(nodes) == 3
+    assert [node for node in nodes if not (ROOT / "pirl_ros" / "scripts" / node).exists()] == []
+    profiles = re.findall(r"profile:=(\S+)", commands.replace("${PIRL_PROFILE:-panda_sim}", "panda_sim"))
+    assert len(profiles) == 3
+    assert [profile for profile in profiles if not (ROOT / profile).exists()] == []
+
+
+def test_the_open_server_is_published_on_loopback_unless_told_otherwise() -> None:
+    server = compose()["services"]["server"]
+    assert "--allow-insecure" in server["command"]
+    assert all(port.startswith("${PIRL_BIND:-127.0.0.1}:") for port in server["ports"])
+
+
+def test_a_checkout_leaves_its_leftovers_outside_the_image() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().split()
+    assert {".venv", ".ros", ".git", "runs"} <= set(ignored)
+    assert [source for image in IMAGES for source in copied(image) if source.rstrip("/") in ignored] == []
