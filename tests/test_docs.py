@@ -142,8 +142,8 @@ def unknown_modules(text: str) -> list[str]:
 
 def unknown_routes(text: str) -> list[str]:
     """`GET /path` and curl lines that no handler answers, and curl bodies that the handler would refuse."""
-    known = {(method, route.path) for router in (jobs, episodes, models, health)  # type: ignore[attr-defined]
-             for route in router.router.routes for method in route.methods}  # type: ignore[attr-defined]  # fmt: skip
+    known = {(method, route.path) for router in (jobs, episodes, models, health)
+             for route in router.router.routes for method in route.methods}  # fmt: skip
     wrong = [hit[0] for hit in found(r"(GET|POST) (/[\w/{}]+)", text) if (hit[1], hit[2]) not in known]
     for hit in found(r"(?:\$api|http://127\.0\.0\.1:8000)(/[\w/]+)\S*(\s+--json\s+\\?\s*(?:'([^']+)')?)?", text):
         path = hit[1].replace("JOB_ID", "{job_id}")
