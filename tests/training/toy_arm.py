@@ -36,9 +36,10 @@ INSTRUCTIONS = ("do it", "do the one right thing")
 
 @dataclass
 class ToyEnv:
-    """Reward -(a - a*)^2 per step; ends with success near a*, else after `length` steps. Its state is noise."""
+    """Reward -(a - a*)^2 per step; success where it is above -`tolerance`, else `length` steps. Its state is noise."""
 
     length: int = 1
+    tolerance: float = 0.0
     slow_s: float = 0.0
     bad_reward_at: int = -1
     contract: Contract = CONTRACT
@@ -62,7 +63,7 @@ class ToyEnv:
         self.steps, self.total_steps = self.steps + 1, self.total_steps + 1
         self._state = self._random.normal(size=21).astype(np.float32) * 0.1
         error = float(((action / SCALE - BEST) ** 2).sum())
-        success = error < 0.02
+        success = error < self.tolerance
         ended = success or self.steps >= self.length
         self.steps = -1 if ended else self.steps
         reward = float("nan") if self.total_steps == self.bad_reward_at else -error

@@ -1,0 +1,135 @@
+"""Rollouts that go on from call to call, count right, and travel as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from itertools import count
+
+import numpy as np
+import pytest
+from toy_arm import INSTRUCTIONS, ToyEnv, toy_policy
+
+from pirl_contract import Env
+from pirl_server.training.batch import DecisionBatch
+from pirl_server.training.collector import Collector
+
+
+def collector(envs: list[ToyEnv], execute_horizon: int = 2) -> Collector:
+    """A collector whose environments the test keeps hold of."""
+    rest = iter(envs)
+    make: Callable[[], Env] = lambda: next(rest)  # noqa: E731
+    return Collector(make, toy_policy(execute_horizon=execute_horizon), len(envs), count(10), max_steps=5)
+
+
+def test_the_environments_go_on_from_one_call_to_the_next() -> None:
+    envs = [ToyEnv(length=5), ToyEnv(length=5)]
+    rollouts = collector(envs)
+    first = rollouts.collect(2)
+    assert [env.resets for env in envs] == [1, 1]
+    assert not first.done_TN.any()
+    assert len(first.episode_steps) == 0
+    second = rollouts.collect(1)
+    assert second.done_TN.all(), "5 steps: two chunks of 2, and one step of the third"
+    assert [env.resets for env in envs] == [2, 2]
+    np.testing.assert_array_equal(second.episode_steps, [5, 5])
+    np.testing.assert_array_equal(first.last_features_NF, second.features_TNF[0])
+
+
+def test_env_steps_are_those_really_taken() -> None:
+    envs = [ToyEnv(length=5), ToyEnv(length=3)]
+    batch = collector(envs).collect(7)
+    assert batch.env_steps.tolist() == [sum(env.total_steps for env in envs)]
+    assert batch.done_TN.sum(axis=0).tolist() == [2, 3], "5 steps are 3 decisions, 3 steps are 2"
+    assert sorted(batch.episode_steps.tolist()) == [3, 3, 3, 5, 5]
+    assert batch.episode_success.tolist() == [False] * 5
+    easy = collector([ToyEnv(length=5, tolerance=1e9)]).collect(3)
+    assert (easy.env_steps.tolist(), easy.episode_steps.tolist()) == ([3], [1, 1, 1])
+    assert easy.episode_success.all()
+    assert easy.done_TN.all()
+
+
+def test_rewards_are_summed_over_the_executed_steps() -> None:
+    batch = collector([ToyEnv(length=3)]).collect(2)
+    replayed, env = [], ToyEnv(length=3)
+    env.reset(11)  # 10 seeds the collector's noise
+    actions = toy_policy().to_actions(_last_latents())
+    for chunk in actions:
+        rewards = []
+        for action in chunk:
+            rewards.append(env.step(action).reward)
+            if env.steps < 0:
+                break
+        replayed.append(sum(rewards))
+    np.testing.assert_allclose(batch.reward_TN[:, 0], replayed, rtol=1e-5)
+
+
+def _last_latents():  # type: ignore[no-untyped-def]
+    """Chains of the same collector's two decisions, taken where they are drawn."""
+    chains = []
+    rollouts = collector([ToyEnv(length=3)])
+    draw = rollouts._policy.draw
+
+    def kept(*arguments):  # type: ignore[no-untyped-def]
+        drawn = draw(*arguments)
+        chains.append(drawn.chain[0, -1].clone())
+        return drawn
+
+    rollouts._policy.draw = kept  # type: ignore[method-assign]
+    rollouts.collect(2)
+    import torch
+
+    return torch.stack(chains)
+
+
+def test_what_is_stored_is_the_stochastic_step_and_the_elapsed_share() -> None:
+    batch = collector([ToyEnv(length=5)]).collect(6)
+    np.testing.assert_allclose(batch.features_TNF[:, 0, -1], [0, 0.4, 0.8, 0, 0.4, 0.8], rtol=1e-6)
+    assert batch.last_features_NF[0, -1] == 0.0
+    sentences = [INSTRUCTIONS.index(text) for text in ("do the one right thing", "do it")]
+    assert batch.sentence_TN[:, 0].tolist() == [sentences[0]] * 3 + [sentences[1]] * 3
+    assert (batch.index_TN >= 0).all()
+    assert np.abs(batch.x_next_TNHD - batch.x_TNHD).max() > 0
+
+
+def test_the_density_is_that_of_the_executed_entries() -> None:
+    whole = collector([ToyEnv(length=5)]).collect(1)
+    part = collector([ToyEnv(length=5)], execute_horizon=1).collect(1)
+    np.testing.assert_array_equal(whole.x_next_TNHD, part.x_next_TNHD)
+    assert abs(float(whole.log_prob_TN[0, 0] - part.log_prob_TN[0, 0])) > 1e-3
+
+
+def test_the_same_seeds_give_the_same_batch() -> None:
+    first, again = (collector([ToyEnv(length=5), ToyEnv(length=2)]).collect(4) for _ in range(2))
+    assert first.to_bytes() == again.to_bytes()
+
+
+def test_a_batch_comes_back_from_bytes() -> None:
+    batch = collector([ToyEnv(length=4)]).collect(3)
+    found = DecisionBatch.from_bytes(batch.to_bytes())
+    for field in fields(DecisionBatch):
+        before, after = getattr(batch, field.name), getattr(found, field.name)
+        assert before.dtype == after.dtype, field.name
+        np.testing.assert_array_equal(before, after, err_msg=field.name)
+    nothing_ended = collector([ToyEnv(length=9)]).collect(1)
+    assert DecisionBatch.from_bytes(nothing_ended.to_bytes()).episode_success.shape == (0,)
+
+
+def test_merged_batches_lie_side_by_side() -> None:
+    parts = [collector([ToyEnv(length=length)] * envs).collect(3) for length, envs in ((5, 1), (2, 1))]
+    merged = DecisionBatch.merge(parts)
+    for name in ("features_TNF", "x_TNHD", "reward_TN", "done_TN", "sentence_TN"):
+        for lane, part in enumerate(parts):
+            np.testing.assert_array_equal(getattr(merged, name)[:, lane], getattr(part, name)[:, 0], err_msg=name)
+    assert merged.last_features_NF.shape == (2, 33)
+    assert merged.env_steps.tolist() == [sum(int(part.env_steps[0]) for part in parts)]
+    assert merged.episode_steps.tolist() == [5, 2, 2, 2]
+
+
+def test_closing_closes_every_environment() -> None:
+    envs = [ToyEnv(length=5), ToyEnv(length=5)]
+    rollouts = collector(envs)
+    rollouts.close()
+    for env in envs:
+        with pytest.raises(RuntimeError):
+            env.step(np.zeros(2, np.float32))

@@ -1,0 +1,118 @@
+"""THE property of PPO here: weights that have not changed give a ratio of 1 to what was logged, wherever it was logged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toy_arm import make_toy, save_toy, toy_observation, toy_policy
+
+from pirl_server.algorithm import flow_sde
+from pirl_server.algorithm.sample import step_of_chain, transition_log_prob
+from pirl_server.policy.flow_policy import FlowPolicy
+from pirl_server.policy.sample import Sample
+from pirl_server.training.batch import DecisionBatch
+from pirl_server.training.collector import Collector
+from pirl_server.training.config import PpoConfig
+from pirl_server.training.finetune_sim import make_learner
+from pirl_server.training.ppo_update import Learner, log_prob, prepare, update
+from pirl_server.training.rollout_pool import RolloutPool
+
+CLOSE = 1e-5
+CONFIG = PpoConfig(env_steps=1, envs=4, workers=2, decisions=6, epochs=1, minibatch=64, torch_threads=1)
+
+
+def spoil(policy: FlowPolicy) -> None:
+    """Change one weight of the expert by 1 %: its largest output weight."""
+    weight = policy.model.action_out_proj.weight.data
+    weight.view(-1)[weight.abs().argmax()] *= 1.01
+
+
+def recomputed(policy: FlowPolicy, sample: Sample, noise_level: float) -> torch.Tensor:
+    """Density [H, D] of a stored chain by the weights and the schedule given: what a later job would compute."""
+    observation = toy_observation()
+    chain, index = torch.from_numpy(sample.chain)[None], torch.tensor([sample.sde_index])
+    state, prefix = torch.from_numpy(policy.features(observation.state[None])), policy.prefix(observation)
+    x, x_next = step_of_chain(chain, index)
+    with torch.no_grad():
+        return transition_log_prob(
+            lambda x, t: policy.model.velocity(prefix, state, x, t), x, x_next, index, policy.card.denoise_steps,
+            partial(flow_sde.transition, noise_level=noise_level),
+        )[0]  # fmt: skip
+
+
+def worst(policy: FlowPolicy, samples: list[Sample], noise_level: float | None = None) -> float:
+    """Largest difference between logged and recomputed log-probabilities."""
+    pairs = [(recomputed(policy, each, noise_level or each.noise_level), each.log_prob) for each in samples]
+    return max(float(np.abs(again.numpy() - logged).max()) for again, logged in pairs)
+
+
+def test_a_served_sample_can_be_recomputed_from_its_chain(tmp_path: Path) -> None:
+    """From the checkpoint on disk, as a job does with an episode logged days ago; at each of the K steps."""
+    policy = toy_policy()
+    samples = [policy.sample(toy_observation(), explore=True, seed=seed) for seed in range(40)]
+    assert {sample.sde_index for sample in samples} == {0, 1, 2, 3}
+    archived = FlowPolicy.load(save_toy(tmp_path))
+    assert worst(archived, samples) < CLOSE
+    assert worst(archived, samples, noise_level=0.45) > 100 * CLOSE
+    spoil(archived)
+    assert worst(archived, samples) > 10 * CLOSE
+
+
+def first_log_ratio(learner: Learner, batch: DecisionBatch, config: PpoConfig = CONFIG) -> float:
+    return update(learner, batch, config, torch.Generator().manual_seed(0), train_actor=True)["first_log_ratio"]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_toy(tmp_path_factory.mktemp("ratio"), execute_horizon=1)
+
+
+@pytest.fixture(scope="module")
+def batch(checkpoint: Path) -> DecisionBatch:
+    collector = Collector(make_toy(length=3), FlowPolicy.load(checkpoint), 4, count(1), 3)
+    return collector.collect(6)
+
+
+def test_the_first_minibatch_of_a_collector_s_batch(checkpoint: Path, batch: DecisionBatch) -> None:
+    """Two instructions of different length, chunks executed in part, episodes that end on the way."""
+    assert set(batch.sentence_TN.ravel()) == {0, 1}
+    assert batch.done_TN.any()
+    learner = make_learner(checkpoint, CONFIG, 0)
+    decisions = prepare(learner, batch, CONFIG)
+    difference = log_prob(learner, decisions) - decisions.old_log_prob
+    assert float(difference.detach().abs().max()) < CLOSE
+    assert first_log_ratio(learner, batch) < CLOSE
+
+
+def test_one_weight_changed_by_one_percent_is_seen(checkpoint: Path, batch: DecisionBatch) -> None:
+    """Negative control."""
+    learner = make_learner(checkpoint, CONFIG, 0)
+    spoil(learner.policy)
+    assert first_log_ratio(learner, batch) > 10 * CLOSE
+
+
+def test_another_noise_level_is_seen(checkpoint: Path, batch: DecisionBatch) -> None:
+    """Negative control; the update ends at its first minibatch and still reports."""
+    config = replace(CONFIG, noise_level=0.3)
+    learner = make_learner(checkpoint, config, 0)
+    numbers = update(learner, batch, config, torch.Generator().manual_seed(0), train_actor=True)
+    assert numbers["first_log_ratio"] > 0.1
+    assert numbers["actor_steps"] == 0
+
+
+def test_the_first_minibatch_of_workers_with_the_learner_s_weights(checkpoint: Path) -> None:
+    """Over pipes, with weights and a noise level that are not the checkpoint's."""
+    noise_level = 0.3
+    config = replace(CONFIG, noise_level=noise_level)
+    learner = make_learner(checkpoint, config, 0)
+    spoil(learner.policy)
+    weights = {name: p.data for name, p in learner.policy.model.named_parameters() if p.requires_grad}
+    pool = RolloutPool(make_toy(length=3), checkpoint, 3, workers=1, envs=4, seed=1, noise_level=noise_level)
+    with pool:
+        assert first_log_ratio(learner, pool.collect(weights, 6), config) < CLOSE

@@ -1,0 +1,87 @@
+"""Rollout workers as processes: shared evenly, gone when they should be, missed in words when they die."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy_arm import make_toy, save_toy
+
+from pirl_server.training.rollout_pool import RolloutPool
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_toy(tmp_path_factory.mktemp("pool"))
+
+
+def gone(pid: int, within_s: float = 10.0) -> bool:
+    """Whether this process is no more (a zombie that nobody waited for counts as left behind)."""
+    deadline = time.monotonic() + within_s
+    while Path(f"/proc/{pid}").exists():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def test_two_workers_roll_out_different_episodes_and_leave_no_process(checkpoint: Path) -> None:
+    with RolloutPool(make_toy(length=2), checkpoint, 2, workers=2, envs=4, seed=1, noise_level=0.5) as pool:
+        pids = [process.pid for process in pool._processes]
+        batch = pool.collect({}, 3)
+        assert pool.collect({}, 1).reward_TN.shape == (1, 4)
+    assert batch.reward_TN.shape == (3, 4)
+    assert batch.env_steps.tolist() == [24]
+    assert len(np.unique(batch.features_TNF[0, :, 0])) == 4
+    assert all(pid is not None and gone(pid) for pid in pids)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_worker_killed_while_it_works_is_an_error_in_words(checkpoint: Path) -> None:
+    make = make_toy(length=1000, slow_s=0.01)
+    with RolloutPool(make, checkpoint, 1000, workers=2, envs=2, seed=1, noise_level=0.5) as pool:
+        pids = [process.pid for process in pool._processes]
+        pool.collect({}, 1)
+        assert pids[1] is not None
+        threading.Timer(0.3, os.kill, (pids[1], signal.SIGKILL)).start()
+        with pytest.raises(RuntimeError, match=r"a rollout worker died .*'rollout-1': -9"):
+            pool.collect({}, 60)
+    assert all(pid is not None and gone(pid) for pid in pids)
+
+
+def test_environments_that_cannot_be_shared_evenly_are_refused(checkpoint: Path) -> None:
+    with pytest.raises(ValueError, match="5 environments can't be shared evenly by 2 workers"):
+        RolloutPool(make_toy(), checkpoint, 1, workers=2, envs=5, seed=1, noise_level=0.5)
+
+
+LEARNER = """
+import sys, time
+from pathlib import Path
+sys.path.append({tests!r})
+from toy_arm import make_toy
+from pirl_server.training.rollout_pool import RolloutPool
+
+if __name__ == "__main__":
+    pool = RolloutPool(make_toy(), Path({checkpoint!r}), 1, workers=1, envs=1, seed=1, noise_level=0.5)
+    pool.collect({{}}, 1)
+    print(pool._processes[0].pid, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_worker_ends_when_its_learner_is_killed(checkpoint: Path) -> None:
+    """SIGKILL leaves no time to tell it."""
+    code = LEARNER.format(tests=str(Path(__file__).parent), checkpoint=str(checkpoint))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as learner:
+        assert learner.stdout is not None
+        pid = int(learner.stdout.readline())
+        learner.kill()
+    assert gone(pid)
