@@ -26,8 +26,6 @@ from pirl_server.registry import PRODUCTION, Registry
 from pirl_server.serving import Engine, PolicyService, Recorder, start_grpc
 
 _LOG = logging.getLogger("pirl")
-JOB_GRACE_S = 2.5
-"""from SIGTERM to SIGKILL: the server itself must be gone within 5 s of a Ctrl-C"""
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, grpc.Server]]:
         activate(production)
         server, port = _start(PolicyService(engine, recorder, config.explore), config)
         command = [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve())]
-        jobs = Supervisor(config.root / JOBS, command, grace_s=JOB_GRACE_S)
+        jobs = Supervisor(config.root / JOBS, command)
         api = create_api(
             jobs=jobs,
             registry=registry,

@@ -41,7 +41,7 @@ def check_job(spec: JobSpec) -> None:
 
 @pytest.fixture
 def jobs(tmp_path: Path) -> Iterator[Supervisor]:
-    supervisor = Supervisor(tmp_path / "jobs", [sys.executable, "-c", JOB], grace_s=2.0)
+    supervisor = Supervisor(tmp_path / "jobs", [sys.executable, "-c", JOB], cancel_grace_s=2.0)
     yield supervisor
     supervisor.close()
 

@@ -57,7 +57,9 @@ def start(tmp_path: Path) -> Iterator[Callable[[], Supervisor]]:
     running: list[Supervisor] = []
 
     def make() -> Supervisor:
-        running.append(Supervisor(tmp_path / "jobs", [sys.executable, "-c", JOB], grace_s=0.5))
+        running.append(
+            Supervisor(tmp_path / "jobs", [sys.executable, "-c", JOB], cancel_grace_s=0.5, close_grace_s=0.5)
+        )
         return running[-1]
 
     yield make
@@ -246,3 +248,34 @@ def test_defaults_are_filled_in_and_survive_the_disk(tmp_path: Path) -> None:
         assert store.get(store.create(made).id).spec == made
     assert parse_spec({"kind": "finetune_sim", "task": "push"}).model_dump()["base"] == "production"
     assert not any(os.path.islink(path) for path in tmp_path.rglob("*"))
+
+
+ORPHAN = """
+import sys, time
+from pathlib import Path
+from pirl_server.jobs import Reporter
+with Reporter(Path(sys.argv[1])):
+    print("up", flush=True)
+    time.sleep(60)
+"""
+SERVER = """
+import subprocess, sys, time
+job = subprocess.Popen([sys.executable, "-c", *sys.argv[1:]], start_new_session=True, stdout=subprocess.PIPE)
+job.stdout.readline()
+print(job.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_job_ends_with_the_server_that_started_it(tmp_path: Path) -> None:
+    """Even when the server is killed with SIGKILL, so that it can't tell anyone."""
+    command = [sys.executable, "-c", SERVER, ORPHAN, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        pid = int(server.stdout.readline())
+        assert process_start(pid) is not None
+        server.kill()
+    deadline = time.monotonic() + 30
+    while process_start(pid) is not None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert process_start(pid) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -25,18 +26,21 @@ class JobProcess:
         self.stopped = False
         """true once it was told to end"""
 
-    def wait(self, stop_asked: Callable[[], bool], grace_s: float) -> int:
+    def wait(self, grace_s: Callable[[], float | None]) -> int:
         """Return the exit status once the process has ended and its whole group with it.
 
-        When `stop_asked` turns true: SIGTERM to the group, then SIGKILL `grace_s` later. Negative: the signal's number.
+        When `grace_s` is no longer None: SIGTERM to the group, then SIGKILL so many seconds later, or earlier when the
+        grace has become shorter meanwhile. A negative status is the signal's number.
         """
-        kill_at: float | None = None
+        kill_at = math.inf
         while not self._has_ended():
-            if kill_at is None and stop_asked():
-                kill_at = time.monotonic() + grace_s
-                self.stopped = True
-                os.killpg(self.pid, signal.SIGTERM)
-            if kill_at is not None and time.monotonic() > kill_at:
+            grace = grace_s()
+            if grace is not None:
+                kill_at = min(kill_at, time.monotonic() + grace)
+                if not self.stopped:
+                    self.stopped = True
+                    os.killpg(self.pid, signal.SIGTERM)
+            if time.monotonic() > kill_at:
                 os.killpg(self.pid, signal.SIGKILL)
             time.sleep(POLL_S)
         # while the leader is unreaped its id cannot be reused: what is left of the group is really ours

@@ -23,12 +23,16 @@ class Supervisor:
     """The queue of jobs and the thread that works it off.
 
     `command` is started with the job's directory appended. Queued jobs survive a restart of the server; a job that was
-    running then has failed.
+    running then has failed. A cancelled job has `cancel_grace_s` to save what it has, one whose server stops
+    `close_grace_s`.
     """
 
-    def __init__(self, root: Path, command: Sequence[str], grace_s: float = 3.0) -> None:
+    def __init__(
+        self, root: Path, command: Sequence[str], cancel_grace_s: float = 30.0, close_grace_s: float = 2.0
+    ) -> None:
         self._store = JobStore(root)
-        self._command, self._grace_s = tuple(command), grace_s
+        self._command = tuple(command)
+        self._cancel_grace_s, self._close_grace_s = cancel_grace_s, close_grace_s
         self._changed = threading.Condition()
         self._cancelled: set[str] = set()
         self._closing = False
@@ -106,10 +110,16 @@ class Supervisor:
         process = JobProcess([*self._command, str(directory)], directory / "log.txt")
         # the process owns the event log from here on: only its state is written now
         self._store.save(running := replace(job, pid=process.pid, process_started=process.started))
-        code = process.wait(lambda: self._closing or job.id in self._cancelled, self._grace_s)
+        code = process.wait(lambda: self._grace(job.id))
         with self._changed:
             self._finish(running, *self._verdict(running, directory, code, process.stopped))
             self._cancelled.discard(job.id)
+
+    def _grace(self, job_id: str) -> float | None:
+        """Seconds that a job has left to end by itself; None: nobody wants it to end."""
+        if self._closing:
+            return self._close_grace_s
+        return self._cancel_grace_s if job_id in self._cancelled else None
 
     def _verdict(self, job: Job, directory: Path, code: int, stopped: bool) -> tuple[Status, str | None]:
         if stopped:  # a job that ended by itself before the signal reached it keeps its own ending

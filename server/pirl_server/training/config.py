@@ -37,9 +37,9 @@ class PpoConfig:
     """per environment and update"""
     warmup_updates: int = 2
     """updates that train the critic only"""
-    epochs: int = 6
+    epochs: int = 4
     minibatch: int = 256
-    actor_learning_rate: float = 4e-5
+    actor_learning_rate: float = 6e-5
     critic_learning_rate: float = 1e-3
     clip: float = 0.2
     gamma: float = 0.97
@@ -50,8 +50,8 @@ class PpoConfig:
     max_kl: float = 0.075
     """an update ends at the first minibatch whose approximate KL is above"""
     max_grad_norm: float = 1.0
-    torch_threads: int = 2
-    """of the learner, which works while the rollout workers wait"""
+    torch_threads: int = 1
+    """of the learner; more only where nothing else runs: threads that wait for a busy core cost more than they bring"""
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def evaluate(
         return _gather(pipes, len(seeds), progress)
     finally:
         for process in processes:
-            process.terminate()
+            process.kill()
             process.join()
         for pipe in pipes:
             pipe.close()
@@ -72,7 +72,8 @@ def _gather(pipes: list[Connection], total: int, progress: Progress) -> dict[int
 
 def work(pipe: Connection, checkpoint: Path, make_env: MakeEnv, max_steps: int, seeds: list[int]) -> None:
     """A worker's life: one message per episode, then wait to be ended, or for the end of whoever asked."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; who gathers decides when to stop
+        signal.signal(number, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     policy, env = FlowPolicy.load(checkpoint), make_env()

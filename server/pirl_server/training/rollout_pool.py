@@ -93,7 +93,8 @@ def work(
     pipe: Connection, make_env: MakeEnv, checkpoint: Path, noise_level: float, max_steps: int, envs: int, seed: int
 ) -> None:
     """A worker's life: answer each set of weights with a batch until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the learner decides when to stop
+    for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the learner decides when to stop
+        signal.signal(number, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
     policy = FlowPolicy.load(checkpoint)
