@@ -45,6 +45,9 @@ proto: setup ## regenerate the committed gRPC stubs
 doctor: setup ## what is missing or wrong on this machine, with the fix
 	$(ROS) && pirl doctor
 
+base-policy: setup ## make the shipped base checkpoint again: three scripted demonstrations, flow matching
+	.venv/bin/pirl sft --task PushCube-v1 --seed 4 --set demonstrations=3 steps=150 --out server/pirl_server/checkpoints/pushcube-base
+
 bench: setup ## all benchmarks, quick form
 	for file in bench/*.py; do $(PY) $$file --quick; done
 

@@ -16,7 +16,7 @@ def generate_launch_description() -> LaunchDescription:
         "autostart": LaunchConfiguration("autostart"),
         "use_sim_time": LaunchConfiguration("use_sim_time"),
     }
-    policy = {"server_address": LaunchConfiguration("server_address"), "robot_id": LaunchConfiguration("robot_id")}
+    policy = {name: LaunchConfiguration(name) for name in ("server_address", "robot_id", "mode")}
     common = {
         "package": "pirl_ros",
         "namespace": LaunchConfiguration("namespace"),
@@ -34,6 +34,9 @@ def generate_launch_description() -> LaunchDescription:
             ),
             DeclareLaunchArgument("server_address", default_value="127.0.0.1:50051", description="host:port"),
             DeclareLaunchArgument("robot_id", default_value="robot", description="name on the server, one per arm"),
+            DeclareLaunchArgument(
+                "mode", default_value="", description="explore, deterministic; empty: server's choice"
+            ),
             DeclareLaunchArgument("use_cameras", default_value="true", description="false: state-only policy"),
             DeclareLaunchArgument("use_sim_time", default_value="false", description="take time from /clock"),
             DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn or error"),

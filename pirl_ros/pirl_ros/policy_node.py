@@ -35,7 +35,7 @@ class PolicyNode(ManagedNode):
         declare_profile(self)
         declare(self, "server_address", "127.0.0.1:50051", "policy server, host:port")
         declare(self, "robot_id", "robot", "name of this robot on the server; one per arm")
-        declare(self, "mode", "explore", "explore: logged for learning; deterministic: best guess")
+        declare(self, "mode", "", "explore: noisy, to learn from; deterministic: best guess; empty: as the server says")
         declare(self, "alias", "", "which served policy; empty: production")
         declare(self, "timeout_s", 2.0, "longest wait for a chunk, s")
 
