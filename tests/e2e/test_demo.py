@@ -75,7 +75,7 @@ def test_the_robots_episodes_open_with_plain_zarr(finished: tuple[Path, subproce
     groups = episodes_of(out)
     assert len(groups) == 2 * EPISODES
     for group in groups:
-        calls, steps = group["calls"], group["steps"]
+        calls, steps = group["call"], group["step"]
         assert calls["images/base"].shape[1:] == (64, 64, 3)
         assert np.asarray(calls["images/base"]).std() > 5
         assert calls["chain"].shape[1:] == (5, 4, 4)
@@ -99,7 +99,7 @@ def test_behaviour_log_probs_are_recomputed_from_the_stored_chain(
     worst, worst_wrong = 0.0, 0.0
     for group in episodes_of(out):
         (version,) = group.attrs["policy_versions"]
-        calls = {name: np.asarray(group["calls"][name]) for name in ("state", "chain", "sde_index", "log_prob")}
+        calls = {name: np.asarray(group["call"][name]) for name in ("state", "chain", "sde_index", "log_prob")}
         chain, index = torch.from_numpy(calls["chain"]), torch.from_numpy(calls["sde_index"]).long()
         for folder in (out / "server/models/versions").iterdir():
             policy = FlowPolicy.load(folder)
