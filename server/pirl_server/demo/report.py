@@ -12,6 +12,7 @@ import numpy as np
 
 GIF_EPISODES = 4
 SCALE = 4
+COLOURS = 96
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ def draw_robot(path: Path, before: Path, after: Path) -> None:
         for index in range(max(len(left), len(right))):
             pair = [view[min(index, len(view) - 1)] for view in (left, right)]
             picture = Image.fromarray(np.concatenate(pair, axis=1))
-            frames.append(picture.resize((picture.width * SCALE, picture.height * SCALE), Image.Resampling.BICUBIC))
+            picture = picture.resize((picture.width * SCALE, picture.height * SCALE), Image.Resampling.NEAREST)
+            frames.append(picture.quantize(COLOURS, dither=Image.Dither.NONE))
         frames += [frames[-1]] * 10
     if not frames:
         raise RuntimeError("no camera frame was recorded: nothing arrived on the camera's topic")
