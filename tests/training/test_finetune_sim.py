@@ -37,11 +37,8 @@ def test_a_run_trains_the_expert_only_and_records_its_lineage(base: Path, tmp_pa
     assert made.card.lineage["seed"] == "3"
     assert "'noise_level': 0.4" in made.card.lineage["config"]
     assert made.card.noise_level == 0.4, "what is served explores as it was trained"
-    changed = {
-        name
-        for name, tensor in made.model.state_dict().items()
-        if not torch.equal(tensor, parent.model.state_dict()[name])
-    }
+    before = parent.model.state_dict()
+    changed = {name for name, tensor in made.model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed
     assert not any(name.startswith(VLM_PARTS) for name in changed)
     assert load_checkpoint(tmp_path / "out")[2] is not None, "the critic goes with it"

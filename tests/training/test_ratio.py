@@ -1,4 +1,4 @@
-"""THE property of PPO here: weights that have not changed give a ratio of 1 to what was logged, wherever it was logged."""
+"""THE property of PPO here: weights that have not changed give a ratio of 1, wherever the decision was logged."""
 
 from __future__ import annotations
 

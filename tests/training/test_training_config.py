@@ -58,11 +58,8 @@ def test_no_reset_seed_has_two_uses() -> None:
     """Training that meets an initial state of the evaluation list would report what it has learnt by heart."""
     for one, other in combinations((EVALUATION, DEMONSTRATION, ROBOT, TRAINING), 2):
         assert one.stop <= other.start or other.stop <= one.start
-    for seeds, kind in (
-        (evaluation_seeds, EVALUATION),
-        (demonstration_seeds, DEMONSTRATION),
-        (training_seeds, TRAINING),
-    ):
+    kinds = {evaluation_seeds: EVALUATION, demonstration_seeds: DEMONSTRATION, training_seeds: TRAINING}
+    for seeds, kind in kinds.items():
         first, second = seeds(0), seeds(1)
         assert first.start == kind.start
         assert first.stop == second.start

@@ -1,0 +1,168 @@
+"""Learning from logs: the better half is imitated, by a critic that has not seen the episode it judges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toy_arm import CONTRACT, INSTRUCTIONS, SCALE, Heard, save_toy, toy_policy
+
+from pirl_contract import Contract
+from pirl_server.algorithm.awr import advantage_weight
+from pirl_server.episodes import Calls, Episode, EpisodeInfo, Steps
+from pirl_server.model.pi0 import VLM_PARTS
+from pirl_server.policy.checkpoint import checkpoint_version
+from pirl_server.policy.flow_policy import FlowPolicy
+from pirl_server.training.config import EpisodesConfig
+from pirl_server.training.episode_windows import episode_windows
+from pirl_server.training.finetune_episodes import finetune_episodes, held_out_values
+
+CONFIG = EpisodesConfig(steps=80, batch_size=32, learning_rate=3e-3, value_steps=60)
+GOOD, BAD = np.array([0.8, 0.8], np.float32), np.array([-0.8, -0.8], np.float32)
+"""model space: what was executed in episodes that then succeeded, and failed"""
+
+
+def episode(
+    number: int,
+    success: bool | None,
+    executed: np.ndarray,
+    decisions: int = 3,
+    contract: Contract = CONTRACT,
+    instruction: str = INSTRUCTIONS[0],
+    played: bool = True,
+) -> Episode:
+    """One logged episode of decisions with two executed steps each; its chunks say something else than was executed."""
+    random, steps = np.random.default_rng(number), 2 * decisions
+    info = EpisodeInfo(
+        id=f"{number:032x}", robot_id="arm", contract=contract, instruction=instruction, success=success,
+        label_source="operator" if success is not None else "", end_reason="operator", policy_name="toy",
+        policy_versions=("v1",), execute_horizon=2, metadata={}, created="2026-01-01T00:00:00Z",
+    )  # fmt: skip
+    zeros = np.zeros((decisions, 2, 2), np.float32)
+    calls = Calls(
+        images={}, state=random.normal(size=(decisions, 21)).astype(np.float32) * 0.1,
+        capture_time_ns=np.zeros(decisions, np.int64), chunk=zeros, chain=np.zeros((decisions, 5, 2, 2), np.float32),
+        sde_index=np.full(decisions, -1, np.int32), log_prob=zeros, std=np.zeros(decisions, np.float32),
+        noise_level=np.zeros(decisions, np.float32), value=np.full(decisions, np.nan, np.float32),
+        seed=np.zeros(decisions, np.uint64), policy_version=np.zeros(decisions, np.int32),
+        step=(np.arange(decisions, dtype=np.int32) * 2 if played else np.full(decisions, -1, np.int32)),
+        latency_ms=np.zeros(decisions, np.float32),
+    )  # fmt: skip
+    last = np.arange(steps) == steps - 1
+    rest = Steps(
+        executed=np.tile(executed * SCALE, (steps, 1)).astype(np.float32), state=np.zeros((steps, 21), np.float32),
+        reward=np.zeros(steps, np.float32), alterations=np.zeros(steps, np.uint32), source=np.zeros(steps, np.uint8),
+        call=np.repeat(np.arange(decisions, dtype=np.int32), 2), index=np.tile(np.array([0, 1], np.int32), decisions),
+        time_ns=np.zeros(steps, np.int64), terminated=last & bool(success), truncated=last & (not success),
+    )  # fmt: skip
+    return Episode(info, calls, rest)
+
+
+def log(good: bool = True, count: int = 12) -> list[Episode]:
+    """Half the episodes execute GOOD, half BAD; the ones that succeed are the former, or with `good` off the latter."""
+    return [episode(n, (n % 2 == 0) == good, GOOD if n % 2 == 0 else BAD) for n in range(count)]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_toy(tmp_path_factory.mktemp("base"))
+
+
+def mean_action(policy: FlowPolicy) -> float:
+    """Mean of the deterministic actions, between -0.8 (as BAD) and 0.8 (as GOOD)."""
+    states = np.random.default_rng(99).normal(size=(12, 21)).astype(np.float32) * 0.1
+    noise = torch.randn(12, 2, 2, generator=torch.Generator().manual_seed(0))
+    table = policy.prefix_table(policy.instructions)
+    index, still = torch.zeros(12, dtype=torch.long), torch.full((12,), -1)
+    with torch.no_grad():
+        drawn = policy.draw(policy.features(states), table.select(index), noise, noise, still)
+    return float(drawn.chain[:, -1].mean())
+
+
+def test_successful_episodes_are_imitated_and_lineage_is_recorded(base: Path, tmp_path: Path) -> None:
+    """The same executed actions with the outcomes exchanged pull the other way: it is the outcome that counts."""
+    heard = Heard()
+    version = finetune_episodes(base, tmp_path / "good", log(), CONFIG, 0, heard)
+    finetune_episodes(base, tmp_path / "bad", log(good=False), CONFIG, 0, Heard())
+    good, bad = FlowPolicy.load(tmp_path / "good"), FlowPolicy.load(tmp_path / "bad")
+    assert mean_action(good) > 0.3
+    assert mean_action(bad) < -0.3
+    assert good.version == version
+    assert good.card.lineage["parent"] == checkpoint_version(base)
+    assert "advantage" in good.card.lineage["method"]
+    assert heard.numbers[0]["decisions"] == 36
+    before = FlowPolicy.load(base).model.state_dict()
+    changed = {name for name, tensor in good.model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed
+    assert not any(name.startswith(VLM_PARTS) for name in changed)
+
+
+def test_weights_favour_the_decisions_of_successful_episodes() -> None:
+    data = episode_windows(toy_policy(), log(), CONFIG.gamma)
+    torch.manual_seed(0)
+    weight = advantage_weight(data.returns - held_out_values(data, CONFIG.value_steps, 0), CONFIG.temperature, 10.0)
+    assert float(weight[data.returns > 0].min()) > 2 * float(weight[data.returns == 0].max())
+
+
+def test_windows_are_what_was_executed_with_discounted_outcomes() -> None:
+    policy = toy_policy(horizon=3)
+    data = episode_windows(policy, [episode(0, True, GOOD), episode(1, None, BAD), episode(2, False, BAD)], gamma=0.5)
+    assert data.episode.tolist() == [0, 0, 0, 1, 1, 1], "the one that nobody labelled is left out"
+    assert data.returns.tolist() == [0.25, 0.5, 1.0, 0.0, 0.0, 0.0]
+    assert data.elapsed.tolist() == [0.0, 0.5, 1.0] * 2
+    np.testing.assert_allclose(data.windows.actions[0], np.tile(GOOD, (3, 1)), rtol=1e-6)
+    end = data.windows.actions[2]
+    np.testing.assert_allclose(end, [GOOD, GOOD, [0.0, GOOD[1]]], rtol=1e-6)
+
+
+def values(returns: torch.Tensor, log_: Sequence[Episode]) -> torch.Tensor:
+    data = replace(episode_windows(toy_policy(), log_, CONFIG.gamma), returns=returns)
+    torch.manual_seed(0)
+    return held_out_values(data, 20, 0)
+
+
+def test_the_critic_has_not_seen_the_episode_it_judges() -> None:
+    """Exchange the outcome of one episode: its own values stay bitwise, the other folds' values move."""
+    logged = log(count=8)
+    data = episode_windows(toy_policy(), logged, CONFIG.gamma)
+    told = data.returns.clone()
+    told[data.episode == 5] = 1.0 - told[data.episode == 5]
+    before, after = values(data.returns, logged), values(told, logged)
+    same_fold = data.episode % 4 == 5 % 4
+    assert torch.equal(before[same_fold], after[same_fold])
+    assert (before[~same_fold] != after[~same_fold]).all()
+
+
+def contract_with(name: str) -> Contract:
+    return replace(CONTRACT, robot=name)
+
+
+@pytest.mark.parametrize(
+    ("logged", "words"),
+    [
+        ([], "no labelled episode"),
+        ([episode(n, None, GOOD) for n in range(12)], "no labelled episode"),
+        ([episode(n, n > 5, GOOD, played=False) for n in range(12)], "no labelled episode"),
+        (log(count=4), "4 labelled episodes, at least 10 are needed"),
+        ([episode(n, True, GOOD) for n in range(12)], "12 of 12 episodes succeeded"),
+        ([episode(n, False, GOOD) for n in range(12)], "0 of 12 episodes succeeded"),
+        ([*log(), episode(20, True, GOOD, contract=contract_with("other"))], "another contract: robot: 'toy' here"),
+        ([*log(), episode(20, True, GOOD, instruction="dance")], "instruction 'dance' is not one"),
+    ],
+)  # fmt: skip
+def test_a_log_that_cannot_teach_is_refused_in_words(
+    base: Path, tmp_path: Path, logged: list[Episode], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        finetune_episodes(base, tmp_path / "out", logged, CONFIG, 0, Heard())
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_episode_without_a_decision_is_left_out() -> None:
+    data = episode_windows(toy_policy(), [episode(0, True, GOOD, played=False), episode(1, False, BAD)], 0.9)
+    assert data.episode.tolist() == [0, 0, 0]
+    assert not data.returns.any()
