@@ -33,28 +33,20 @@ def gone(pid: int, within_s: float = 10.0) -> bool:
     return True
 
 
-def test_two_workers_roll_out_different_episodes_and_leave_no_process(checkpoint: Path) -> None:
-    with RolloutPool(make_toy(length=2), checkpoint, 2, workers=2, envs=4, seed=1, noise_level=0.5) as pool:
-        pids = [process.pid for process in pool._processes]
-        batch = pool.collect({}, 3)
-        assert pool.collect({}, 1).reward_TN.shape == (1, 4)
-    assert batch.reward_TN.shape == (3, 4)
-    assert batch.env_steps.tolist() == [24]
-    assert len(np.unique(batch.features_TNF[0, :, 0])) == 4
-    assert all(pid is not None and gone(pid) for pid in pids)
-    assert multiprocessing.active_children() == []
-
-
-def test_a_worker_killed_while_it_works_is_an_error_in_words(checkpoint: Path) -> None:
+def test_two_workers_share_the_work_and_one_that_is_killed_is_an_error_in_words(checkpoint: Path) -> None:
     make = make_toy(length=1000, slow_s=0.01)
-    with RolloutPool(make, checkpoint, 1000, workers=2, envs=2, seed=1, noise_level=0.5) as pool:
+    with RolloutPool(make, checkpoint, 1000, workers=2, envs=4, seed=1, noise_level=0.5) as pool:
         pids = [process.pid for process in pool._processes]
-        pool.collect({}, 1)
+        batch = pool.collect({}, 2)
+        assert batch.reward_TN.shape == (2, 4)
+        assert batch.env_steps.tolist() == [16]
+        assert len(np.unique(batch.features_TNF[0, :, 0])) == 4, "each environment has an episode of its own"
         assert pids[1] is not None
         threading.Timer(0.3, os.kill, (pids[1], signal.SIGKILL)).start()
         with pytest.raises(RuntimeError, match=r"a rollout worker died .*'rollout-1': -9"):
-            pool.collect({}, 60)
+            pool.collect({}, 40)
     assert all(pid is not None and gone(pid) for pid in pids)
+    assert multiprocessing.active_children() == []
 
 
 def test_environments_that_cannot_be_shared_evenly_are_refused(checkpoint: Path) -> None:
