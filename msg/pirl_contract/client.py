@@ -133,7 +133,7 @@ class PolicyClient:
         discard: bool = False,
         outcomes: Iterable[StepOutcome] = (),
     ) -> EpisodeReceipt:
-        """Close the episode: it is published (or dropped) when this returns."""
+        """Close the episode: it is published (or dropped) when this returns; when it raises it can be ended again."""
         if outcome not in _LABELS:
             raise ValueError(f"outcome '{outcome}' is not known: use {', '.join(map(repr, _LABELS))}")
         request = pb.EndEpisodeRequest(
@@ -144,8 +144,8 @@ class PolicyClient:
             discard=discard,
             outcomes=codec.outcomes_to_proto(outcomes),
         )
-        self._episode_id = ""
         reply = self._call(self._stub.EndEpisode, request)
+        self._episode_id = ""
         return EpisodeReceipt(path=reply.path, steps=reply.steps)
 
     def reset(self) -> None:

@@ -107,6 +107,15 @@ class ScriptedService(policy_pb2_grpc.PolicyServiceServicer):  # type: ignore[mi
     def GetInfo(self, request: Any, context: Any) -> Any:
         return pb.GetInfoReply(contract_json=CONTRACT.to_json(), policy_version="v1", horizon=5, execute_horizon=3)
 
+    def StartEpisode(self, request: Any, context: Any) -> Any:
+        return pb.StartEpisodeReply(episode_id="e1")
+
+    def EndEpisode(self, request: Any, context: Any) -> Any:
+        self.requests.append(request)
+        if request.label_source == "gossip":
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "label_source")
+        return pb.EndEpisodeReply(path="p", steps=4)
+
     def Infer(self, request: Any, context: Any) -> Any:
         self.requests.append(request)
         return self.answer(request, context)

@@ -144,6 +144,17 @@ def test_words_that_are_not_known_are_refused_before_anything_is_sent(client: Po
         client.end_episode("sucess", "sim", "success")  # type: ignore[arg-type]
 
 
+def test_an_ending_that_was_refused_can_be_told_again(client: PolicyClient, service: ScriptedService) -> None:
+    """Else the episode would stay open in the server until it is swept as abandoned."""
+    client.start_episode(CONTRACT, "count")
+    with pytest.raises(ValueError, match="label_source"):
+        client.end_episode("failure", "gossip", "operator")
+    assert client.end_episode("failure", "operator", "operator").steps == 4
+    assert [request.episode_id for request in service.requests] == ["e1", "e1"]
+    client.infer(OBSERVATION)
+    assert service.requests[-1].episode_id == ""
+
+
 def test_a_closed_client_says_so(client: PolicyClient) -> None:
     client.close()
     with pytest.raises(ValueError, match="closed"):
