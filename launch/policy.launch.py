@@ -16,7 +16,11 @@ def generate_launch_description() -> LaunchDescription:
         "autostart": LaunchConfiguration("autostart"),
         "use_sim_time": LaunchConfiguration("use_sim_time"),
     }
-    policy = {name: LaunchConfiguration(name) for name in ("server_address", "robot_id", "mode")}
+    policy = {
+        "server_address": LaunchConfiguration("server_address"),
+        "robot_id": LaunchConfiguration("robot_id"),
+        "mode": LaunchConfiguration("mode"),
+    }
     common = {
         "package": "pirl_ros",
         "namespace": LaunchConfiguration("namespace"),
