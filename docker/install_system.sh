@@ -3,17 +3,22 @@
 # Needs root or sudo; without either it prints the exact commands and stops. Safe to run again.
 set -euo pipefail
 
-run=()
-if [ "$(id -u)" -ne 0 ]; then
-    if command -v sudo >/dev/null && sudo -n true 2>/dev/null; then run=(sudo); else run=(echo); fi
-fi
-as_root() { "${run[@]}" "$@"; }
+can_sudo() { command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [ -t 0 ]; }; }
+if [ "$(id -u)" -eq 0 ]; then mode=root; elif can_sudo; then mode=sudo; else mode=print; fi
+as_root() {
+    case $mode in
+        root) env DEBIAN_FRONTEND=noninteractive "$@" ;;
+        sudo) sudo env DEBIAN_FRONTEND=noninteractive "$@" ;;
+        print) printf '%q ' "$@" && echo ;;
+    esac
+}
 
 . /etc/os-release
 packages=(build-essential cmake git ca-certificates libvulkan1 libgl1 libegl1 libglib2.0-0 libxext6)
 python=
+complete='import ensurepip, os, sysconfig, venv; assert os.path.exists(sysconfig.get_path("include") + "/Python.h")'
 for candidate in python3.11 python3.12; do
-    if command -v "$candidate" >/dev/null && "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
+    if command -v "$candidate" >/dev/null && "$candidate" -c "$complete" 2>/dev/null; then
         python=$candidate
         break
     fi
@@ -34,10 +39,7 @@ mesa=$(dpkg-query -W -f '${Version}' mesa-vulkan-drivers 2>/dev/null || echo 0)
 if dpkg --compare-versions "$mesa" lt 23.2; then mesa_missing=1; else mesa_missing=0; fi
 [ ${#missing[@]} -eq 0 ] && [ $mesa_missing -eq 0 ] && exit 0
 
-if [ "${run[*]:-}" = echo ]; then
-    echo "Neither root nor passwordless sudo: run these commands as root, then try again."
-fi
-export DEBIAN_FRONTEND=noninteractive
+if [ $mode = print ]; then echo "Neither root nor sudo: run these commands as root, then try again."; fi
 if [ "$ID-$VERSION_ID" = debian-12 ] && [ $mesa_missing -eq 1 ]; then
     # Mesa 22.3 of Debian 12 lacks features that SAPIEN asks for: take 25.x from backports, off the mirror in use.
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Codename: bookworm' | head -n 1)
@@ -46,10 +48,12 @@ if [ "$ID-$VERSION_ID" = debian-12 ] && [ $mesa_missing -eq 1 ]; then
     as_root sh -c "echo '$line' > /etc/apt/sources.list.d/pirl-backports.list"
 fi
 as_root apt-get update -q
-[ ${#missing[@]} -gt 0 ] && as_root apt-get install -y -q --no-install-recommends "${missing[@]}"
+if [ ${#missing[@]} -gt 0 ]; then
+    as_root apt-get install -y -q --no-install-recommends "${missing[@]}"
+fi
 if [ $mesa_missing -eq 1 ]; then
     release=()
     [ "$ID-$VERSION_ID" = debian-12 ] && release=(-t bookworm-backports)
     as_root apt-get install -y -q --no-install-recommends "${release[@]}" mesa-vulkan-drivers
 fi
-[ "${run[*]:-}" != echo ] || exit 1
+[ $mode != print ]
