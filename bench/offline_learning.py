@@ -62,7 +62,9 @@ def log_episode(env: Env, client: PolicyClient, seed: int) -> bool:
     return success
 
 
-def learn(rest: Rest, grpc_port: int, episodes: int, evaluation: int, seed: int) -> dict[str, float]:
+def learn(
+    rest: Rest, grpc_port: int, episodes: int, evaluation: int, seed: int, config: dict[str, Any]
+) -> dict[str, float]:
     """Log, fine-tune, evaluate; return the figures."""
     env = make_env(TASK, cameras=True)
     client = PolicyClient(f"127.0.0.1:{grpc_port}", mode="explore", timeout_s=10.0)
@@ -72,7 +74,7 @@ def learn(rest: Rest, grpc_port: int, episodes: int, evaluation: int, seed: int)
         logged += log_episode(env, client, ROBOT.start + 50_000 + seed * 1000 + number)
         bar.show(number + 1, episodes, f"{logged} successes")
     log_s = time.monotonic() - began
-    spec: dict[str, Any] = {"kind": "finetune_episodes", "task": TASK, "seed": seed}
+    spec: dict[str, Any] = {"kind": "finetune_episodes", "task": TASK, "seed": seed, "config": config}
     tuned, metrics = rest.run_job(spec, Bar("fine-tune"))
     figures = {"episodes": float(episodes), "logged_successes": float(logged), "log_s": log_s}
     figures["decisions"] = metrics[0]["decisions"]
@@ -87,12 +89,13 @@ def learn(rest: Rest, grpc_port: int, episodes: int, evaluation: int, seed: int)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="12 episodes, evaluated on 8")
+    parser.add_argument("--quick", action="store_true", help="12 episodes, 25 steps, evaluated on 4")
     parser.add_argument("--json", action="store_true", help="one object, figure -> number")
     parser.add_argument("--episodes", type=int, default=96)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    episodes, evaluation = (12, 8) if options.quick else (options.episodes, 200)
+    episodes, evaluation = (12, 4) if options.quick else (options.episodes, 200)
+    job: dict[str, Any] = {"steps": 25, "value_steps": 25} if options.quick else {}
     with tempfile.TemporaryDirectory() as folder:
         rest_port = free_port()
         config = ServeConfig(BASE, Path(folder), grpc_port=free_port(), rest_port=rest_port)
@@ -102,7 +105,7 @@ def main() -> None:
             thread.start()
             rest = Rest(rest_port)
             rest.wait_until_ready(lambda: None)
-            figures = learn(rest, config.grpc_port, episodes, evaluation, options.seed)
+            figures = learn(rest, config.grpc_port, episodes, evaluation, options.seed, job)
             web.should_exit = True
             thread.join()
     if options.json:
