@@ -115,7 +115,7 @@ def broken_links(text: str) -> list[str]:
     for target in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", text)):
         path, _, anchor = target.partition("#")
         pages = [page for start in {doc.parent for doc in DOCS} if (page := (start / path).resolve()).exists()]
-        headings = [re.sub(r"[^\w -]", "", line).strip().lower() for page in pages if page.is_file()
+        headings = [re.sub(r"[^\w -]", "", line).strip().lower() for page in pages if page.suffix == ".md"
                     for line in re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)]  # fmt: skip
         if not pages or (anchor and anchor not in [heading.replace(" ", "-") for heading in headings]):
             wrong.append(target)
