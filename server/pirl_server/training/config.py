@@ -27,7 +27,7 @@ class SftConfig:
 
 @dataclass(frozen=True)
 class PpoConfig:
-    """Hybrid Flow-SDE with PPO on fresh rollouts; the defaults took PushCube from a mediocre start to over 90 %."""
+    """Hybrid Flow-SDE with PPO on fresh rollouts; docs/results/demo.md says what the defaults reach."""
 
     env_steps: int = 120_000
     """budget of control steps, warm-up included"""
