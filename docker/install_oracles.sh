@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# The independent implementations that our pi0 and pi0.5 are compared with, each in a virtual environment of its own:
+#   docker/install_oracles.sh [DIR] [transformers|lerobot ...]      default: both, in ~/.cache/pirl/oracles
+# DIR/transformers  Python 3.11, transformers 5.5 (its PI0) on the torch of docker/constraints.txt; 1.2 GB
+# DIR/lerobot       Python 3.12, lerobot 0.6.1 (PI0Pytorch, PI05Pytorch); it brings its own, CUDA build of torch; 5 GB
+# Nothing of pirl is installed into them. An environment that cannot be made is skipped, with the reason on stderr.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+directory=${1:-$HOME/.cache/pirl/oracles}
+[ $# -eq 0 ] || shift
+[ $# -gt 0 ] || set -- transformers lerobot
+mkdir -p "$directory"
+
+skip() { echo "$1 skipped: $2" >&2; }
+
+# python3.X of the given minor version: on PATH, or kept by pyenv, and able to make environments.
+find_python() {
+    local candidate
+    for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$1".*/bin/python; do
+        if "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+# make NAME MINOR CHECK REQUIREMENT...: an environment that already passes CHECK is left as it is.
+make() {
+    local name=$1 minor=$2 check=$3 python
+    shift 3
+    if "$directory/$name/bin/python" -c "$check" 2>/dev/null; then return; fi
+    if ! python=$(find_python "$minor"); then
+        skip "$name" "no Python $minor with venv found"
+        return
+    fi
+    "$python" -m venv --clear "$directory/$name"
+    local requirement
+    for requirement in "$@"; do
+        # Word splitting is meant: one argument may hold several requirements that are solved together.
+        # shellcheck disable=SC2086
+        if ! "$directory/$name/bin/python" -m pip --disable-pip-version-check install -q $requirement; then
+            skip "$name" "pip could not install $requirement"
+            rm -rf "${directory:?}/$name"
+            return
+        fi
+    done
+    "$directory/$name/bin/python" -c "$check" || skip "$name" "installed, but its check fails"
+}
+
+for name in "$@"; do
+    case $name in
+        transformers)
+            # torch first and alone, pinned: with it in place nothing pulls the CUDA build.
+            make transformers 3.11 'from transformers import PI0ForConditionalGeneration' \
+                "${PIRL_TORCH_INDEX:+--index-url $PIRL_TORCH_INDEX }$(grep '^torch==' docker/constraints.txt)" \
+                'transformers>=5.5,<5.6 safetensors numpy'
+            ;;
+        lerobot)
+            make lerobot 3.12 'import importlib.metadata as m, transformers; assert m.version("lerobot") == "0.6.1"' \
+                'lerobot[pi]==0.6.1'
+            ;;
+        *)
+            echo "no such oracle: $name (transformers, lerobot)" >&2
+            exit 2
+            ;;
+    esac
+done
