@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from toy_arm import save_toy, toy_card, toy_observation, toy_policy
 
+from pirl_server.policy.card import ModelCard
 from pirl_server.policy.checkpoint import (
     CARD,
     CRITIC,
     WEIGHTS,
-    ModelCard,
     checkpoint_version,
     load_checkpoint,
     save_checkpoint,

@@ -17,6 +17,8 @@ from pirl_server.model.pi0 import Pi0
 from pirl_server.policy.flow_policy import MAX_CACHED_PREFIXES, FlowPolicy
 from pirl_server.policy.local import LocalPolicy
 
+HERE = toy_observation().state[None]
+
 
 class TestLocalPolicy(PolicyConformance):
     def make_policy(self) -> Policy:
@@ -66,8 +68,8 @@ def test_actions_are_the_end_of_the_chain_in_units_of_the_contract() -> None:
     sample = policy.sample(toy_observation(), explore=True, seed=0)
     np.testing.assert_array_equal(sample.actions, sample.chain[-1] * SCALE)
     units = np.stack([BEST * SCALE])
-    np.testing.assert_allclose(policy.to_model(units).numpy(), [BEST], rtol=1e-6)
-    np.testing.assert_allclose(policy.to_actions(policy.to_model(units)), units, rtol=1e-6)
+    np.testing.assert_allclose(policy.to_model(units, HERE).numpy(), [BEST], rtol=1e-6)
+    np.testing.assert_allclose(policy.to_actions(policy.to_model(units, HERE), HERE), units, rtol=1e-6)
 
 
 def test_state_and_instruction_reach_the_network() -> None:
@@ -112,7 +114,7 @@ def look(left: int = 0, right: int = 255) -> Observation:
 
 
 def test_images_reach_the_network_in_the_contract_s_order(seeing: FlowPolicy) -> None:
-    scaled = seeing.images([look()])
+    scaled, _ = seeing.images([look()])
     assert scaled.shape == (1, 2, 3, 64, 64)
     assert (float(scaled[0, 0].max()), float(scaled[0, 1].min())) == (-1.0, 1.0)
     chunks = [seeing.sample(look(*pixels), explore=False, seed=0).actions for pixels in ((0, 255), (0, 255), (255, 0))]

@@ -53,7 +53,7 @@ def test_rewards_are_summed_over_the_executed_steps() -> None:
     batch = collector([ToyEnv(length=3)]).collect(2)
     replayed, env = [], ToyEnv(length=3)
     env.reset(11)  # 10 seeds the collector's noise
-    actions = toy_policy().to_actions(_last_latents())
+    actions = toy_policy().to_actions(_last_latents(), np.zeros((1, 21), np.float32))
     for chunk in actions:
         rewards = []
         for action in chunk:

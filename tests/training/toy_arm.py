@@ -17,7 +17,8 @@ from pirl_server.model.config import Pi0Config, TowerConfig
 from pirl_server.model.critic import StateCritic
 from pirl_server.model.pi0 import Pi0
 from pirl_server.model.tokens import VOCABULARY
-from pirl_server.policy.checkpoint import ModelCard, save_checkpoint
+from pirl_server.policy.card import ModelCard
+from pirl_server.policy.checkpoint import save_checkpoint
 from pirl_server.policy.features import STATE_DIM
 from pirl_server.policy.flow_policy import FlowPolicy
 

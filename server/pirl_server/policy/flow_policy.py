@@ -8,13 +8,12 @@ Shape letters: N robots or environments, H horizon, D action dim, F features, S 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pirl_contract import Contract, Observation
@@ -23,10 +22,11 @@ from pirl_server.algorithm.flow import Transition
 from pirl_server.algorithm.sample import Draw, hybrid_sample
 from pirl_server.model.pi0 import Pi0
 from pirl_server.model.prefix import Prefix
-from pirl_server.model.tokens import encode_all
-from pirl_server.policy.checkpoint import ModelCard, checkpoint_version, load_checkpoint
-from pirl_server.policy.features import FEATURES, Array
+from pirl_server.policy.card import ModelCard
+from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint
+from pirl_server.policy.processor import Array, Images, Processor
 from pirl_server.policy.sample import Sample
+from pirl_server.policy.tabletop import TabletopProcessor
 
 MAX_CACHED_PREFIXES = 64
 
@@ -34,10 +34,9 @@ MAX_CACHED_PREFIXES = 64
 class FlowPolicy:
     """`ServedPolicy` over a pi0 model. Not thread-safe: one thread owns it."""
 
-    def __init__(self, card: ModelCard, model: Pi0, version: str) -> None:
+    def __init__(self, card: ModelCard, model: Pi0, version: str, processor: Processor | None = None) -> None:
         self.card, self.model, self.version = card, model.eval(), version
-        self._features = FEATURES[card.features]
-        self._scale = np.asarray(card.action_scale, np.float32)
+        self.processor: Processor = TabletopProcessor(card) if processor is None else processor
         self._prefixes: dict[str, Prefix] = {}
 
     @classmethod
@@ -86,9 +85,10 @@ class FlowPolicy:
         noise, sde_noise = torch.randn(2, *shape, generator=generator)
         index = torch.randint(self.card.denoise_steps, (1,), generator=generator)
         index = index if explore else torch.full_like(index, -1)
-        draw = self.draw(self.features(observation.state[None]), self.prefix(observation), noise, sde_noise, index)
+        state = observation.state[None]
+        draw = self.draw(self.features(state), self.prefix(observation), noise, sde_noise, index)
         return Sample(
-            actions=self.to_actions(draw.chain[:, -1])[0],
+            actions=self.to_actions(draw.chain[:, -1], state)[0],
             chain=draw.chain[0].numpy(),
             sde_index=int(index),
             log_prob=draw.log_prob[0].numpy(),
@@ -116,50 +116,55 @@ class FlowPolicy:
 
     def features(self, state_NS: Array) -> Array:
         """State vectors in SI units [N, S] -> model input [N, F]."""
-        return self._features(state_NS)
+        return self.processor.features(state_NS)
 
-    def to_actions(self, x_NHD: Tensor) -> Array:
-        """Model-space actions -> contract units. Not clipped: who executes clips and says so."""
-        actions: Array = x_NHD.numpy() * self._scale
-        return actions
+    def to_actions(self, x_NHA: Tensor, state_NS: Array) -> Array:
+        """Model-space actions -> contract units; see `Processor.to_actions`."""
+        return self.processor.to_actions(x_NHA, state_NS)
 
-    def to_model(self, actions_NHD: Array) -> Tensor:
-        """Contract units -> model-space actions."""
-        return torch.from_numpy(actions_NHD / self._scale)
+    def to_model(self, actions_NHD: Array, state_NS: Array) -> Tensor:
+        """Contract units -> model-space actions; see `Processor.to_model`."""
+        return self.processor.to_model(actions_NHD, state_NS)
 
     def prefix(self, observation: Observation) -> Prefix:
         """Prefix of one observation; from the cache when only the instruction counts."""
-        if self.card.model.vision is not None:
-            return self._encode([observation.instruction], self.images([observation]))
+        if self.card.model.vision is not None or self.processor.state_in_prompt:
+            return self.prefixes([observation])
         if observation.instruction not in self._prefixes:
             if len(self._prefixes) >= MAX_CACHED_PREFIXES:
                 self._prefixes.clear()
-            self._prefixes[observation.instruction] = self._encode([observation.instruction], None)
+            self._prefixes[observation.instruction] = self.prefixes([observation])
         return self._prefixes[observation.instruction]
+
+    def prefixes(self, observations: Sequence[Observation]) -> Prefix:
+        """One prefix row per observation."""
+        state_NS = np.stack([each.state for each in observations])
+        ids, mask = self.processor.prompts([each.instruction for each in observations], state_NS)
+        if self.card.model.vision is None:
+            return self.model.encode_prefix(None, None, ids, mask)
+        return self.model.encode_prefix(*self.images(observations), ids, mask)
 
     @torch.no_grad()
     def prefix_table(self, instructions: tuple[str, ...]) -> Prefix:
-        """One prefix row per instruction, to select from by index. For models without a camera."""
-        return self._encode(list(instructions), None)
+        """One prefix row per instruction, to select from by index, where nothing else is in the prefix."""
+        assert not self.processor.state_in_prompt
+        ids, mask = self.prompt_tokens(instructions)
+        return self.model.encode_prefix(None, None, ids, mask)
 
-    def prompt_tokens(self) -> tuple[Tensor, Tensor]:
-        """Token ids and mask of the card's instructions, each [number of instructions, L]."""
-        return encode_all(list(self.instructions), self.card.model.max_tokens)
+    def prompt_tokens(self, instructions: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        """Token ids and mask of instructions, each [number of instructions, L], without a state in the prompt."""
+        assert not self.processor.state_in_prompt
+        nothing = np.zeros((len(instructions), self.contract.state_dim), np.float32)
+        return self.processor.prompts(instructions, nothing)
 
-    def _encode(self, instructions: list[str], images_NCHW: Tensor | None) -> Prefix:
-        ids, mask = encode_all(instructions, self.card.model.max_tokens)
-        image_mask = None if images_NCHW is None else torch.ones(images_NCHW.shape[:2], dtype=torch.bool)
-        return self.model.encode_prefix(images_NCHW, image_mask, ids, mask)
-
-    def images(self, observations: list[Observation]) -> Tensor:
-        """Camera images [N, C, 3, h, w] in [-1, 1], in the contract's order."""
+    def images(self, observations: Sequence[Observation]) -> tuple[Tensor, Tensor]:
+        """Camera images [N, C, 3, h, w] in model range and which of them exist [N, C]."""
         names = [camera.name for camera in self.contract.cameras]
         return self.scale_images({name: np.stack([each.images[name] for each in observations]) for name in names})
 
-    def scale_images(self, images: Mapping[str, NDArray[np.uint8]]) -> Tensor:
-        """uint8 [N, h, w, 3] by camera -> [N, C, 3, h, w] in [-1, 1], in the contract's order."""
-        stacked = np.stack([images[camera.name] for camera in self.contract.cameras], axis=1)
-        return torch.from_numpy(stacked).permute(0, 1, 4, 2, 3).float() / 127.5 - 1.0
+    def scale_images(self, images: Images) -> tuple[Tensor, Tensor]:
+        """uint8 [N, h, w, 3] by camera -> what `images` returns."""
+        return self.processor.images(images)
 
     def _check(self, observation: Observation) -> None:
         """What the network does not look at is the service's to check: simulators leave unused cameras out."""

@@ -110,7 +110,8 @@ class Collector:
         return self._policy.draw(features_NF[:, :-1], prefix, noise, sde_noise, index), index
 
     def _executed(self, draw: Draw) -> Array:
-        return self._policy.to_actions(draw.chain[:, -1, : self._policy.execute_horizon])
+        state = np.stack([lane.observation.state for lane in self._lanes])
+        return self._policy.to_actions(draw.chain[:, -1, : self._policy.execute_horizon], state)
 
     def _record(self, draw: Draw, index_N: torch.Tensor) -> tuple[np.ndarray, ...]:
         x, x_next = step_of_chain(draw.chain, index_N)

@@ -43,21 +43,22 @@ def demonstrate(env: Env, expert: Expert, seed: int, noise: float, max_steps: in
 
 def windows_of(policy: FlowPolicy, demonstrations: Iterable[Demonstration]) -> Windows:
     """One window per step: its features and the H actions from there, padded at the end by standing still."""
-    features, sentences, chunks, images = [], [], [], []
+    states, sentences, chunks, images = [], [], [], []
     horizon = policy.horizon
     for observations, actions in demonstrations:
         still = np.zeros_like(actions[-1:])
         still[0, -1] = actions[-1, -1]  # the gripper stays as it is
         padded = np.concatenate([actions, np.repeat(still, horizon, axis=0)])
         chunks += [padded[step : step + horizon] for step in range(len(actions))]
-        features.append(policy.features(np.stack([observation.state for observation in observations])))
+        states.append(np.stack([observation.state for observation in observations]))
         sentences += [policy.instructions.index(observation.instruction) for observation in observations]
         if policy.card.model.vision is not None:
-            images.append(policy.images(observations))
+            images.append(policy.images(observations)[0])
+    state = np.concatenate(states)
     return Windows(
-        features=torch.from_numpy(np.concatenate(features)),
+        features=torch.from_numpy(policy.features(state)),
         sentence=torch.tensor(sentences),
-        actions=policy.to_model(np.stack(chunks)),
+        actions=policy.to_model(np.stack(chunks), state),
         weight=torch.ones(len(sentences)),
         images=torch.cat(images) if images else None,
     )

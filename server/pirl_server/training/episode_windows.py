@@ -37,29 +37,30 @@ def episode_windows(policy: FlowPolicy, episodes: Iterable[Episode], gamma: floa
 
     Raises ValueError when an episode's contract is not the policy's.
     """
-    features, sentence, chunks, returns, elapsed, number, images = [], [], [], [], [], [], []
+    states, sentence, chunks, returns, elapsed, number, images = [], [], [], [], [], [], []
     labelled = [each for each in episodes if each.info.success is not None and (each.calls.step >= 0).any()]
     for index, episode in enumerate(labelled):
         _check(policy, episode)
         played = np.flatnonzero(episode.calls.step >= 0)
         starts = episode.calls.step[played]
         chunks += [_window(episode.steps.executed, start, policy.horizon) for start in starts]
-        features.append(policy.features(episode.calls.state[played]))
+        states.append(episode.calls.state[played])
         sentence += [policy.instructions.index(episode.info.instruction)] * len(played)
         left = np.arange(len(played))[::-1]
         returns.append(gamma**left if episode.info.success else np.zeros(len(played)))
         elapsed.append(np.arange(len(played)))
         number += [index] * len(played)
         if policy.card.model.vision is not None:
-            images.append(policy.scale_images({name: view[played] for name, view in episode.calls.images.items()}))
+            images.append(policy.scale_images({name: view[played] for name, view in episode.calls.images.items()})[0])
     if not labelled:
         raise ValueError("no labelled episode to learn from: end episodes with success or failure")
+    state = np.concatenate(states)
     steps = np.concatenate(elapsed).astype(np.float32)
     return EpisodeWindows(
         Windows(
-            torch.from_numpy(np.concatenate(features)),
+            torch.from_numpy(policy.features(state)),
             torch.tensor(sentence),
-            policy.to_model(np.stack(chunks)),
+            policy.to_model(np.stack(chunks), state),
             torch.ones(len(sentence)),
             torch.cat(images) if images else None,
         ),

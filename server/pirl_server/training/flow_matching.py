@@ -86,7 +86,7 @@ def fit(
 
 def _sentences(policy: FlowPolicy) -> Prefix:
     """One prefix row per instruction of the card, with its graph."""
-    ids, mask = policy.prompt_tokens()
+    ids, mask = policy.prompt_tokens(policy.instructions)
     return policy.model.encode_prefix(None, None, ids, mask)
 
 
@@ -95,6 +95,6 @@ def _prefix(policy: FlowPolicy, windows: Windows, rows: Tensor) -> Prefix:
     if windows.images is None:
         return _sentences(policy).select(sentence)
     images = windows.images[rows]
-    ids, mask = policy.prompt_tokens()
+    ids, mask = policy.prompt_tokens(policy.instructions)
     image_mask = torch.ones(images.shape[:2], dtype=torch.bool)
     return policy.model.encode_prefix(images, image_mask, ids[sentence], mask[sentence])

@@ -10,7 +10,8 @@ import torch
 from pirl_contract import Contract
 from pirl_server.model.config import Pi0Config, tiny, tiny_state
 from pirl_server.model.pi0 import Pi0
-from pirl_server.policy.checkpoint import ModelCard, save_checkpoint
+from pirl_server.policy.card import ModelCard
+from pirl_server.policy.checkpoint import save_checkpoint
 from pirl_server.policy.features import STATE_DIM
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.collector import MakeEnv
