@@ -33,7 +33,7 @@ class ArmNode(ManagedNode):
         self._cycle = ArmCycle(self._profile)
         self._reason, self._counts = "", {"actions played": 0, "actions held or altered": 0, "chunks dropped": 0}
         self._diagnostics = Diagnostics(self, self._profile.robot)
-        self._arm = self.create_publisher(JointTrajectory, self._profile.arm.topic, qos.COMMAND)
+        self._arm = self.create_publisher(JointTrajectory, self._profile.command.topic, qos.COMMAND)
         self._gripper = self.create_publisher(JointTrajectory, self._profile.gripper.topic, qos.COMMAND)
         self._outcomes = self.create_publisher(StepOutcome, "step_outcomes", qos.OUTCOME)
         by_state = self._profile.tick == "joint_states"

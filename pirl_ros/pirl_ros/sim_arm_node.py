@@ -44,7 +44,7 @@ class SimArmNode(ManagedNode):
         self._steps = self._overruns = 0
         self._diagnostics = Diagnostics(self, self._profile.robot)
         self._make_publishers()
-        arm, gripper = self._profile.arm, self._profile.gripper
+        arm, gripper = self._profile.command, self._profile.gripper
         self.create_subscription(JointTrajectory, arm.topic, self._on_arm, qos.COMMAND)
         self.create_subscription(JointTrajectory, gripper.topic, self._on_gripper, qos.COMMAND)
         self.create_service(ResetEnvironment, "reset_environment", self._reset)

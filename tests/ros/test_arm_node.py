@@ -24,12 +24,12 @@ class Robot:
         from pirl_ros.interfaces import ActionChunk, StepOutcome
 
         self.probe, self.profile, self.tick = probe, profile, 0
-        probe.listen(JointTrajectory, profile.arm.topic, profile.gripper.topic)
+        probe.listen(JointTrajectory, profile.command.topic, profile.gripper.topic)
         probe.listen(StepOutcome, "step_outcomes")
         self.joints = probe.publisher(JointState, "joint_states")
         self.poses = [probe.publisher(PoseStamped, pose.topic) for pose in profile.poses]
         self.chunks = probe.publisher(ActionChunk, "action_chunks")
-        self.commands: list[Any] = probe.seen[profile.arm.topic]
+        self.commands: list[Any] = probe.seen[profile.command.topic]
         self.outcomes: list[Any] = probe.seen["step_outcomes"]
 
     def state(self) -> None:

@@ -38,6 +38,11 @@ def test_state_and_action_in_the_order_of_the_contract(profile: Profile) -> None
     assert contract.state[8].unit == "m"
 
 
+def test_the_shipped_checkpoints_still_fit(profile: Profile) -> None:
+    """Their manifest holds these hashes: a profile key that changes them strands every policy trained so far."""
+    assert (profile.contract.hash, profile.without_cameras().contract.hash) == ("fc46382182d92bef", "bcb3f96067ff3632")
+
+
 def test_the_simulator_is_the_same_robot(profile: Profile) -> None:
     panda = pytest.importorskip("pirl_sim.panda", reason="pirl_sim is not on the path")
     assert profile.contract.difference(panda.panda_contract()) == []
@@ -55,6 +60,20 @@ def test_the_simulator_is_the_same_robot(profile: Profile) -> None:
         (("arm", "joints", 0), {"high": float("inf")}, "finite number, got inf"),
         (("arm", "joints", 0), {"high": -3.0}, "needs low < high"),
         (("arm", "joints", 0), {"velocity": 0.0}, "velocity > 0"),
+        (("arm", "joints", 6), {"acceleration": None}, r"joints\[6\]: 'acceleration' is missing"),
+        (("arm", "joints", 0), {"acceleration": 0.0}, "acceleration > 0"),
+        (("arm", "joints", 0), {"jerk": -1.0}, "jerk > 0"),
+        (("safety",), {"workspace": None}, "'workspace' is missing"),
+        (("safety", "workspace"), {"low": [0.0, 0.0]}, "safety: workspace: low needs three numbers"),
+        (("safety", "workspace"), {"low": [0.0, 0.0, 11.0]}, r"workspace: low .* must be under high"),
+        (("safety",), {"watchdog_s": None}, "'watchdog_s' is missing"),
+        (("safety",), {"link_loss_s": 0.0}, "link_loss_s must be above 0"),
+        (("command",), {"kind": "telepathy"}, "'telepathy' is none of joint_trajectory, follow"),
+        (("command",), {"kind": "servo_twist"}, "frame is needed"),
+        (("command",), {"topic": ""}, "topic is empty"),
+        (("gripper",), {"open_above": -0.5}, "close_below must be under open_above"),
+        ((), {"action": "joint_delta"}, "tcp_step must be above 0 for action tcp_delta and left out"),
+        (("poses", 1), {"name": "tcp"}, "'tcp' is there twice"),
         (("safety",), {"max_jump": -1.0}, "max_jump must be above 0"),
         (("safety",), {"max_chunk_age": None}, "'max_chunk_age' is missing"),
         (("kinematics",), {"joints": []}, "needs 7 entries"),

@@ -57,7 +57,7 @@ def test_commands_move_it_and_wrong_ones_do_not(probe: Any, profile: Any) -> Non
 
     listen(probe)
     start(probe)
-    arm = probe.publisher(JointTrajectory, profile.arm.topic)
+    arm = probe.publisher(JointTrajectory, profile.command.topic)
     gripper = probe.publisher(JointTrajectory, profile.gripper.topic)
     before = probe.more("joint_states", 1)[-1].position
     names = [joint.name for joint in profile.arm.joints]
@@ -80,7 +80,7 @@ def test_reset_puts_it_back_and_gives_the_instruction(probe: Any, profile: Any) 
 
     listen(probe)
     start(probe)
-    arm = probe.publisher(JointTrajectory, profile.arm.topic)
+    arm = probe.publisher(JointTrajectory, profile.command.topic)
     home = np.array(probe.more("joint_states", 1)[-1].position)
     send(probe, arm, [joint.name for joint in profile.arm.joints], (home[:7] + 0.3).tolist())
     probe.until(lambda: probe.seen["joint_states"][-1].position[0] > home[0] + 0.1, "it did not move")

@@ -1,0 +1,238 @@
+"""The parts of a robot profile, as the YAML file names them. Each refuses with ValueError what cannot be right.
+
+Units: rad, rad/s, rad/s^2, rad/s^3; metres in place of rad for a finger that slides; seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+ActionKind = Literal["tcp_delta", "joint_position", "joint_delta"]
+CommandKind = Literal["joint_trajectory", "follow_joint_trajectory", "forward_position", "servo_twist"]
+GripperKind = Literal["joint_trajectory", "parallel_gripper_command", "gripper_command"]
+Rule = Literal["sync", "asof", "hold"]
+"""Which message of a stream goes into an observation.
+
+sync: the nearest in stamp, at most `slop` away. asof: the newest stamped no later than the others. hold: the newest,
+whatever its stamp. Each must have arrived within its age limit.
+"""
+
+
+@dataclass(frozen=True)
+class Finger:
+    """One measured joint of the gripper."""
+
+    name: str
+    low: float
+    high: float
+    velocity: float
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high or self.velocity <= 0:
+            raise ValueError(f"joint {self.name} needs low < high and velocity > 0")
+
+
+@dataclass(frozen=True)
+class Joint(Finger):
+    """One joint of the arm with all that the governor keeps."""
+
+    acceleration: float
+    jerk: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.acceleration <= 0 or self.jerk <= 0:
+            raise ValueError(f"joint {self.name} needs acceleration > 0 and jerk > 0")
+
+
+@dataclass(frozen=True)
+class ArmGroup:
+    """The arm's joints, in the order of the state."""
+
+    joints: tuple[Joint, ...]
+
+    def __post_init__(self) -> None:
+        if not self.joints:
+            raise ValueError("joints: an arm needs at least one")
+
+
+@dataclass(frozen=True)
+class Command:
+    """How the arm is commanded, and where: a topic, or the action's name for follow_joint_trajectory."""
+
+    kind: CommandKind
+    topic: str
+    frame: str = ""
+    """servo_twist: frame in which the twist is given, the base frame of the kinematics"""
+
+    def __post_init__(self) -> None:
+        _named(self.topic)
+        if (self.kind == "servo_twist") != bool(self.frame):
+            raise ValueError("frame is needed for kind servo_twist and means nothing for the others")
+
+
+@dataclass(frozen=True)
+class GripperGroup:
+    """The gripper; one joint is commanded: gripper action -1 means `closed`, +1 means `open`.
+
+    kind joint_trajectory follows the action step by step. The two actions are goals, so they are sent for a change
+    only: above `open_above` it opens, below `close_below` it closes, in between it stays, and a change must last for
+    `settle` seconds before it counts.
+    """
+
+    topic: str
+    command_joint: str
+    closed: float
+    open: float
+    joints: tuple[Finger, ...]
+    kind: GripperKind = "joint_trajectory"
+    unit: Literal["m", "rad"] = "m"
+    joint_states: str = ""
+    """topic of a driver that publishes the gripper's joints on their own; empty: they are in the arm's joint states"""
+    max_effort: float = 0.0
+    """N or Nm, for the two actions; 0 leaves it to the driver"""
+    open_above: float = 0.2
+    close_below: float = -0.2
+    settle: float = 0.1
+
+    def __post_init__(self) -> None:
+        _named(self.topic)
+        # A finger's target may lie beyond what is measured: that is how a thin object is pressed.
+        if self.joints and self.command_joint not in [joint.name for joint in self.joints]:
+            raise ValueError(f"command_joint '{self.command_joint}' is not in gripper.joints")
+        if self.closed == self.open:
+            raise ValueError("closed and open must differ")
+        if not -1 <= self.close_below < self.open_above <= 1:
+            raise ValueError("close_below must be under open_above, both in [-1, 1]")
+        if self.settle < 0 or self.max_effort < 0:
+            raise ValueError("settle and max_effort must not be below 0")
+
+
+@dataclass(frozen=True)
+class CameraTopic:
+    """One camera and the topic it is published on: Image, or CompressedImage when `compressed`."""
+
+    name: str
+    topic: str
+    height: int
+    width: int
+    compressed: bool = False
+    rule: Rule = "sync"
+    max_age: float = 0.0
+    """s; 0: safety.max_observation_age"""
+
+    def __post_init__(self) -> None:
+        _named(self.topic)
+        if self.height < 1 or self.width < 1 or self.max_age < 0:
+            raise ValueError(f"camera {self.name} needs a height and width above 0 and no negative max_age")
+
+
+@dataclass(frozen=True)
+class PoseTopic:
+    """One PoseStamped topic; gives xyz + wxyz to the state, or xyz only."""
+
+    name: str
+    topic: str
+    position_only: bool = False
+    rule: Rule = "sync"
+    max_age: float = 0.0
+
+    def __post_init__(self) -> None:
+        _named(self.topic)
+        if self.max_age < 0:
+            raise ValueError("max_age must not be below 0")
+
+
+@dataclass(frozen=True)
+class WrenchTopic:
+    """One WrenchStamped topic; gives force xyz and torque xyz to the state."""
+
+    name: str
+    topic: str
+    force: float
+    """N, measuring range of each axis: part of the contract"""
+    torque: float
+    """Nm"""
+    rule: Rule = "sync"
+    max_age: float = 0.0
+
+    def __post_init__(self) -> None:
+        _named(self.topic)
+        if self.force <= 0 or self.torque <= 0 or self.max_age < 0:
+            raise ValueError(f"wrench {self.name} needs force and torque above 0 and no negative max_age")
+
+
+@dataclass(frozen=True)
+class Box:
+    """Two corners in metres, in the base frame of the kinematics."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        _three("low", self.low)
+        _three("high", self.high)
+        if not all(low < high for low, high in zip(self.low, self.high)):
+            raise ValueError(f"low {list(self.low)} must be under high {list(self.high)} on each axis")
+
+
+@dataclass(frozen=True)
+class SafetyLimits:
+    """What the governor and the synchroniser refuse."""
+
+    workspace: Box
+    """where the tool centre may be"""
+    max_jump: float
+    """largest distance of a joint target from the measured joint"""
+    max_chunk_age: float
+    """from the observation to the moment a chunk arrives"""
+    max_observation_age: float
+    slop: float
+    """largest distance between the stamps of one observation"""
+    watchdog_s: float
+    """longest silence of the measured state before the arm is brought to rest"""
+    link_loss_s: float = 0.3
+    """how long the checked rest of a chunk is played on when no newer one comes"""
+    speed_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        names = ("max_jump", "max_chunk_age", "max_observation_age", "watchdog_s", "link_loss_s", "speed_scale")
+        for name in names:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0")
+        if self.slop < 0:
+            raise ValueError("slop must not be below 0")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A fixed transform as URDF writes it: metres and roll, pitch, yaw in radians."""
+
+    xyz: tuple[float, ...]
+    rpy: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        _three("xyz", self.xyz)
+        _three("rpy", self.rpy)
+
+
+@dataclass(frozen=True)
+class KinematicTable:
+    """Origin of each arm joint in the frame before it, and of the tool centre in the last joint's frame."""
+
+    joints: tuple[Origin, ...]
+    tool: Origin
+    checked: bool = True
+    """false: nobody has compared it with the arm yet; `pirl robot check` warns"""
+
+
+def _three(name: str, values: Sequence[float]) -> None:
+    if len(values) != 3:
+        raise ValueError(f"{name} needs three numbers, got {list(values)}")
+
+
+def _named(topic: str) -> None:
+    if not topic:
+        raise ValueError("topic is empty")
