@@ -1,64 +1,153 @@
 """A checkpoint on disk: weights (safetensors) and one JSON model card; its version is the hash of both.
 
-DIR/policy.safetensors   state dict of the model
+DIR/policy.safetensors   state dict of the model, one file whatever its size
 DIR/critic.safetensors   optional: state dict of the value function that RL trained with it
 DIR/card.json            `ModelCard`
+DIR/tokenizer.model      or tokenizer.json, when the card's tokenizer is a file; part of the version
+DIR/source.safetensors   what an imported checkpoint held and the policy never reads, for export; no part of it
+
+Weights are mapped, not read: they cost memory when they are used, and the largest file needs no copy of itself.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from pirl_server.policy.card import ModelCard
 
 StateDict = dict[str, torch.Tensor]
-WEIGHTS, CRITIC, CARD = "policy.safetensors", "critic.safetensors", "card.json"
+WEIGHTS, CRITIC, CARD, SOURCE = "policy.safetensors", "critic.safetensors", "card.json", "source.safetensors"
+TOKENIZERS = ("tokenizer.model", "tokenizer.json")
+CHUNK_BYTES = 1 << 24
+CHUNK_ELEMENTS = 1 << 22
+"""of a tensor looked at in one go: bounds what checking the largest tensor takes"""
 
 
-def save_checkpoint(folder: Path, card: ModelCard, weights: StateDict, critic: StateDict | None = None) -> str:
-    """Write a checkpoint into a new or existing folder, over one that was there, and return its version."""
+def save_checkpoint(
+    folder: Path, card: ModelCard, weights: StateDict, critic: StateDict | None = None, parent: Path | None = None
+) -> str:
+    """Write a checkpoint into a new or existing folder, over one that was there, and return its version.
+
+    `parent` is the folder it was trained from: tokenizer and source are copied from it. Raises ValueError when the
+    card's tokenizer is a file and neither folder has it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.detach().contiguous() for name, tensor in weights.items()}, folder / WEIGHTS)
+    if parent is not None and parent.resolve() != folder.resolve():
+        _copy_companions(parent, folder)
+    _write(folder / WEIGHTS, weights)
     (folder / CRITIC).unlink(missing_ok=True)
     if critic is not None:
-        save_file({name: tensor.detach().contiguous() for name, tensor in critic.items()}, folder / CRITIC)
+        _write(folder / CRITIC, critic)
     (folder / CARD).write_text(card.to_json())
+    check_tokenizer(folder, card)
     return checkpoint_version(folder)
 
 
 def load_checkpoint(folder: Path) -> tuple[ModelCard, StateDict, StateDict | None]:
     """Read card, weights and critic (None when there is none). Raises ValueError with the file at fault."""
+    card = load_card(folder)
+    critic = _read(folder / CRITIC) if (folder / CRITIC).is_file() else None
+    return card, _read(folder / WEIGHTS), critic
+
+
+def load_card(folder: Path) -> ModelCard:
+    """Read the card alone. Raises ValueError when there is none, or for what is wrong in it."""
     if not (folder / CARD).is_file():
         raise ValueError(f"'{folder}' is not a checkpoint: no {CARD} in it")
     try:
         card = ModelCard.from_json((folder / CARD).read_text(errors="replace"))
     except ValueError as error:
         raise ValueError(f"'{folder / CARD}' is {error}") from error
-    critic = _read(folder / CRITIC) if (folder / CRITIC).is_file() else None
-    return card, _read(folder / WEIGHTS), critic
+    check_tokenizer(folder, card)
+    return card
 
 
 def checkpoint_version(folder: Path) -> str:
-    """Return the first 12 hexadecimal digits of the SHA-256 over card, weights and critic."""
+    """Return the first 12 hexadecimal digits of the SHA-256 over card, weights, critic and tokenizer."""
     digest = hashlib.sha256()
-    for name in (CARD, WEIGHTS, CRITIC):
+    for name in (CARD, WEIGHTS, CRITIC, *TOKENIZERS):
         if (folder / name).is_file():
             digest.update(name.encode())
-            digest.update((folder / name).read_bytes())
+            for chunk in file_chunks(folder / name):
+                digest.update(chunk)
     return digest.hexdigest()[:12]
+
+
+def file_chunks(path: Path) -> Iterator[bytes]:
+    """A file's content, a few megabytes at a time."""
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content in hexadecimal digits."""
+    digest = hashlib.sha256()
+    for chunk in file_chunks(path):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def tokenizer_file(folder: Path) -> Path | None:
+    """The tokenizer that lies in a checkpoint folder."""
+    return next((folder / name for name in TOKENIZERS if (folder / name).is_file()), None)
+
+
+def check_tokenizer(folder: Path, card: ModelCard) -> None:
+    """Raise ValueError unless the card's tokenizer is bytes or the very file that lies in the folder."""
+    wanted = card.processing.tokenizer if card.processing is not None else None
+    if wanted is None or wanted.kind == "bytes":
+        return
+    found = tokenizer_file(folder)
+    if found is None:
+        raise ValueError(f"'{folder}': the card's tokenizer is a file, and there is no {' or '.join(TOKENIZERS)}")
+    if file_sha256(found) != wanted.sha256:
+        raise ValueError(f"'{found}' is not the tokenizer of the card: its SHA-256 is not {wanted.sha256[:12]}...")
+
+
+def check_finite(name: str, tensor: torch.Tensor) -> None:
+    """Raise ValueError for a tensor that is no floating point number or holds one that is not finite."""
+    if not tensor.is_floating_point():
+        raise ValueError(f"tensor '{name}' is {tensor.dtype}, weights are floating point numbers")
+    for chunk in torch.split(tensor.reshape(-1), CHUNK_ELEMENTS):
+        if not torch.isfinite(chunk).all():
+            raise ValueError(f"tensor '{name}' holds values that are not finite")
+
+
+def _copy_companions(parent: Path, folder: Path) -> None:
+    for name in (*TOKENIZERS, SOURCE):
+        (folder / name).unlink(missing_ok=True)
+        if (parent / name).is_file():
+            shutil.copyfile(parent / name, folder / name)
+
+
+def _write(path: Path, tensors: StateDict) -> None:
+    """Through a neighbour: a policy that was loaded from the file that lay there still reads its old content."""
+    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, staged)
+        os.replace(staged, path)
+    finally:
+        staged.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> StateDict:
     try:
-        weights = load_file(path)
+        with safe_open(path, "pt") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"'{path}' can't be read: {error}") from error
     for name, tensor in weights.items():
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"'{path}': tensor '{name}' holds values that are not finite")
+        try:
+            check_finite(name, tensor)
+        except ValueError as error:
+            raise ValueError(f"'{path}': {error}") from error
     return weights
