@@ -4,25 +4,55 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 ConfigT = TypeVar("ConfigT", bound="SftConfig | PpoConfig | EpisodesConfig")
 
+Part = Literal["train", "lora", "frozen"]
+"""what happens to one half of the model: all of it learns, low-rank adapters do, nothing does"""
+
 
 @dataclass(frozen=True)
-class SftConfig:
-    """Supervised flow matching on scripted demonstrations."""
+class FlowMatchingConfig:
+    """How flow matching trains, whatever its windows come from. A number whose default is 0 is off at 0."""
 
+    steps: int = 400
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    """the highest; a cosine brings it down to a twentieth"""
+    warmup_steps: int = 0
+    """steps of linear rise before that"""
+    weight_decay: float = 0.0
+    """AdamW's"""
+    vlm: Part = "train"
+    """vision, projector and language; "lora" adapts the language tower and freezes vision"""
+    expert: Part = "train"
+    """action expert and its projections; "lora" adapts the tower and trains the small projections"""
+    lora_rank: int = 16
+    lora_alpha: float = 16.0
+    ema_decay: float = 0.0
+    """the saved weights are an average over the steps; openpi fine-tunes with 0.99"""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """of the network's products; weights, optimiser and loss are float32 in either"""
+    augment: float = 0.0
+    """strength of random crops, turns and colours of the images; 1 is openpi's"""
+    device: str = "cpu"
+    """torch's name of where to train, e.g. cuda"""
+
+
+@dataclass(frozen=True)
+class SftConfig(FlowMatchingConfig):
+    """Supervised flow matching on scripted demonstrations, or on the robots' successful episodes."""
+
+    source: Literal["expert", "episodes"] = "expert"
+    """a scripted expert in the simulator, or what was executed in logged episodes that are labelled a success"""
     preset: str = "tiny-state"
-    """model size: 'tiny-state' (no camera) or 'tiny' (one 64 px camera)"""
+    """model size without a base: 'tiny-state' (no camera) or 'tiny' (one 64 px camera)"""
     demonstrations: int = 3
     """episodes of the scripted expert; few of them make a mediocre policy"""
     execution_noise: float = 0.15
     """std of the noise on the executed, not on the recorded action, in units of the action range"""
-    steps: int = 400
-    batch_size: int = 256
-    learning_rate: float = 1e-3
 
 
 @dataclass(frozen=True)
@@ -55,12 +85,12 @@ class PpoConfig:
 
 
 @dataclass(frozen=True)
-class EpisodesConfig:
+class EpisodesConfig(FlowMatchingConfig):
     """Advantage-weighted flow matching on logged episodes."""
 
     steps: int = 300
-    batch_size: int = 256
     learning_rate: float = 1e-4
+    vlm: Part = "frozen"
     value_steps: int = 300
     gamma: float = 0.97
     temperature: float = 0.3
@@ -71,14 +101,23 @@ class EpisodesConfig:
 
 
 def override(config: ConfigT, values: Mapping[str, Any]) -> ConfigT:
-    """Return `config` with some fields replaced. Raises ValueError that names an unknown key or a wrong type."""
-    known = {field.name: type(getattr(config, field.name)) for field in fields(config)}
+    """Return `config` with some fields replaced. Raises ValueError that names an unknown key or a wrong value."""
+    known = get_type_hints(type(config))
     for key, value in values.items():
         if key not in known:
             raise ValueError(f"config key '{key}' is not known; there are: {', '.join(sorted(known))}")
-        accepted = (int, float) if known[key] is float else known[key]
-        if not isinstance(value, accepted) or isinstance(value, bool):
-            raise ValueError(f"config key '{key}' must be {known[key].__name__}, got {value!r}")
-        if not isinstance(value, str) and not 0 < value < math.inf:
-            raise ValueError(f"config key '{key}' must be positive, got {value!r}")
+        _check(key, value, known[key], off=getattr(config, key) == 0)
     return replace(config, **values)
+
+
+def _check(key: str, value: Any, kind: Any, off: bool) -> None:
+    """Raise ValueError for a value that a field of this type can't have; `off`: 0 is one that it can."""
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise ValueError(f"config key '{key}' must be one of {', '.join(get_args(kind))}, got {value!r}")
+        return
+    accepted = (int, float) if kind is float else kind
+    if not isinstance(value, accepted) or isinstance(value, bool):
+        raise ValueError(f"config key '{key}' must be {kind.__name__}, got {value!r}")
+    if not isinstance(value, str) and not (0 < value < math.inf or (off and value == 0)):
+        raise ValueError(f"config key '{key}' must be positive, got {value!r}")

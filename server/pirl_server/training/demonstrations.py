@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import numpy as np
-import torch
 
 from pirl_contract import Env, Observation
 from pirl_contract.schema import Vector
 from pirl_server.policy.features import Array
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.training.flow_matching import Windows
+from pirl_server.policy.processor import Images
+from pirl_server.training.windows import Windows, make_windows, stack_images
 
 Expert = Callable[[Vector], Vector]
 """state [S] -> action [D] in the contract's units"""
@@ -51,14 +51,12 @@ def windows_of(policy: FlowPolicy, demonstrations: Iterable[Demonstration]) -> W
         padded = np.concatenate([actions, np.repeat(still, horizon, axis=0)])
         chunks += [padded[step : step + horizon] for step in range(len(actions))]
         states.append(np.stack([observation.state for observation in observations]))
-        sentences += [policy.instructions.index(observation.instruction) for observation in observations]
-        if policy.card.model.vision is not None:
-            images.append(policy.images(observations)[0])
-    state = np.concatenate(states)
-    return Windows(
-        features=torch.from_numpy(policy.features(state)),
-        sentence=torch.tensor(sentences),
-        actions=policy.to_model(np.stack(chunks), state),
-        weight=torch.ones(len(sentences)),
-        images=torch.cat(images) if images else None,
-    )
+        sentences += [observation.instruction for observation in observations]
+        images.append(_pictures(observations))
+    pictures = stack_images(policy, images)
+    return make_windows(policy, np.concatenate(states), sentences, np.stack(chunks), pictures)
+
+
+def _pictures(observations: list[Observation]) -> Images:
+    names = observations[0].images
+    return {name: np.stack([observation.images[name] for observation in observations]) for name in names}

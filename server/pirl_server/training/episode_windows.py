@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pirl_server.episodes import Episode
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.training.flow_matching import Windows
+from pirl_server.training.windows import Windows, make_windows, stack_images
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def episode_windows(policy: FlowPolicy, episodes: Iterable[Episode], gamma: floa
 
     Raises ValueError when an episode's contract is not the policy's.
     """
-    states, sentence, chunks, returns, elapsed, number, images = [], [], [], [], [], [], []
+    states, sentences, chunks, returns, elapsed, number, images = [], [], [], [], [], [], []
     labelled = [each for each in episodes if each.info.success is not None and (each.calls.step >= 0).any()]
     for index, episode in enumerate(labelled):
         _check(policy, episode)
@@ -45,25 +45,18 @@ def episode_windows(policy: FlowPolicy, episodes: Iterable[Episode], gamma: floa
         starts = episode.calls.step[played]
         chunks += [_window(episode.steps.executed, start, policy.horizon) for start in starts]
         states.append(episode.calls.state[played])
-        sentence += [policy.instructions.index(episode.info.instruction)] * len(played)
+        sentences += [episode.info.instruction] * len(played)
         left = np.arange(len(played))[::-1]
         returns.append(gamma**left if episode.info.success else np.zeros(len(played)))
         elapsed.append(np.arange(len(played)))
         number += [index] * len(played)
-        if policy.card.model.vision is not None:
-            images.append(policy.scale_images({name: view[played] for name, view in episode.calls.images.items()})[0])
+        images.append({name: view[played] for name, view in episode.calls.images.items()})
     if not labelled:
         raise ValueError("no labelled episode to learn from: end episodes with success or failure")
-    state = np.concatenate(states)
     steps = np.concatenate(elapsed).astype(np.float32)
+    pictures = stack_images(policy, images)
     return EpisodeWindows(
-        Windows(
-            torch.from_numpy(policy.features(state)),
-            torch.tensor(sentence),
-            policy.to_model(np.stack(chunks), state),
-            torch.ones(len(sentence)),
-            torch.cat(images) if images else None,
-        ),
+        make_windows(policy, np.concatenate(states), sentences, np.stack(chunks), pictures),
         torch.from_numpy(np.concatenate(returns).astype(np.float32)),
         torch.from_numpy(steps / max(1.0, steps.max())),
         torch.tensor(number),
@@ -81,6 +74,3 @@ def _window(executed_TD: np.ndarray, start: int, horizon: int) -> np.ndarray:
 def _check(policy: FlowPolicy, episode: Episode) -> None:
     if difference := policy.contract.difference(episode.info.contract):
         raise ValueError(f"episode {episode.info.id} was logged under another contract: {difference[0]}")
-    if episode.info.instruction not in policy.instructions:
-        known = "; ".join(policy.instructions)
-        raise ValueError(f"instruction '{episode.info.instruction}' is not one the policy was trained on: {known}")

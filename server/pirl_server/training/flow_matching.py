@@ -1,11 +1,16 @@
 """Supervised flow matching (paper Eq. 2): the loss of pi0's own training, on windows of recorded actions.
 
-Shape letters: M windows, B minibatch, H horizon, D action dim, F features.
+Only the contract's action dimensions are in the loss. openpi also fits the zeros that pad them to the model's width;
+lerobot does not: capacity should not go into dimensions that no robot reads.
+
+Shape letters: M windows, B minibatch, H horizon, D the contract's actions, A the model's (A >= D), F features.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,87 +19,119 @@ from pirl_server.algorithm.awr import weighted_flow_matching_loss
 from pirl_server.algorithm.flow import draw_time, flow_matching_loss, interpolate
 from pirl_server.model.prefix import Prefix
 from pirl_server.policy.flow_policy import FlowPolicy
+from pirl_server.training.augment import augment
+from pirl_server.training.config import FlowMatchingConfig
+from pirl_server.training.ema import Ema
+from pirl_server.training.prefix_rows import View, cache_rows, encode_rows
 from pirl_server.training.progress import Progress
+from pirl_server.training.trainable import choose
+from pirl_server.training.windows import Windows
 
 REPORT_EVERY = 25
+LOWEST = 0.05
+"""share of the learning rate that the cosine ends at"""
+
+PrefixOf = Callable[[Tensor], Prefix]
+"""rows [B] of the windows -> their prefixes"""
 
 
-@dataclass(frozen=True)
-class Windows:
-    """Training samples: what was observed, and the H actions that followed."""
-
-    features: Tensor
-    """[M, F]"""
-    sentence: Tensor
-    """[M] index into the policy's instructions"""
-    actions: Tensor
-    """[M, H, D] model space"""
-    weight: Tensor
-    """[M] of the loss; all ones for plain imitation"""
-    images: Tensor | None = None
-    """[M, C, 3, h, w] in [-1, 1], for presets with a camera"""
-
-
-def loss(policy: FlowPolicy, prefix: Prefix, windows: Windows, rows: Tensor, generator: torch.Generator) -> Tensor:
-    """Weighted mean error of the velocity on the given rows at random times."""
-    action, weight = windows.actions[rows], windows.weight[rows]
+def loss(policy: FlowPolicy, windows: Windows, rows: Tensor, prefix: Prefix, generator: torch.Generator) -> Tensor:
+    """Weighted mean error of the velocity on the given rows at random times, in float32."""
+    device = prefix.mask.device
+    action = windows.actions[rows]
     noise = torch.randn(action.shape, generator=generator)
     t = draw_time(len(rows), generator)
     x = interpolate(action, noise, t)
-    velocity = policy.model.velocity(prefix, windows.features[rows], x, t)
-    return weighted_flow_matching_loss(flow_matching_loss(velocity, action, noise), weight)
+    velocity = policy.model.velocity(prefix, windows.features[rows].to(device), x.to(device), t.to(device)).float()
+    real = policy.contract.action_dim
+    error = flow_matching_loss(velocity[..., :real], *(part[..., :real].to(device) for part in (action, noise)))
+    return weighted_flow_matching_loss(error, windows.weight[rows].to(device))
 
 
-def fit(
-    policy: FlowPolicy,
-    windows: Windows,
-    *,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    progress: Progress,
-    seed: int,
-    train_vlm: bool,
-) -> float:
-    """Train in place, with a cosine decay of the learning rate; return the mean loss of the last steps.
+def fit(policy: FlowPolicy, windows: Windows, config: FlowMatchingConfig, seed: int, progress: Progress) -> float:
+    """Train in place, return the mean loss of the last steps. With adapters, `lora.merged_state_dict` is the result.
 
-    `train_vlm` trains vision and language too; without it their outputs are computed once.
+    Raises ValueError when the config leaves nothing to train or names a device that is not there.
     """
     generator = torch.Generator().manual_seed(seed)
-    frozen = None if train_vlm or windows.images is not None else _sentences(policy).detach()
-    parameters = list(policy.model.parameters() if train_vlm else policy.model.expert_parameters())
-    optimizer = torch.optim.Adam(parameters, lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=learning_rate * 0.05)
+    parameters = choose(policy.model, config)
+    _to(policy, config.device)
+    prefix_of = prefixes(policy, windows, config, generator)
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(learning_rate_share, config))
+    ema = Ema(parameters, config.ema_decay) if config.ema_decay else None
     recent: list[float] = []
-    for step in range(1, steps + 1):
-        rows = torch.randint(len(windows.features), (batch_size,), generator=generator)
-        prefix = _prefix(policy, windows, rows) if frozen is None else frozen.select(windows.sentence[rows])
-        value = loss(policy, prefix, windows, rows, generator)
+    for step in range(1, config.steps + 1):
+        rows = torch.randint(len(windows), (config.batch_size,), generator=generator)
+        with _precision(config):
+            value = loss(policy, windows, rows, prefix_of(rows), generator)
         optimizer.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
+        if ema is not None:
+            ema.update()
         recent = [*recent, float(value.detach())][-REPORT_EVERY:]
-        if step % REPORT_EVERY == 0 or step == steps:
-            progress.metrics(step=step, loss=sum(recent) / len(recent))
-            progress.progress(step, steps, f"gradient steps, loss {sum(recent) / len(recent):.4f}")
+        if step % REPORT_EVERY == 0 or step == config.steps:
+            _report(progress, step, config.steps, sum(recent) / len(recent))
             if progress.cancelled:
                 break
+    if ema is not None:
+        ema.apply()
+    policy.model.to("cpu")
     return sum(recent) / len(recent)
 
 
-def _sentences(policy: FlowPolicy) -> Prefix:
-    """One prefix row per instruction of the card, with its graph."""
-    ids, mask = policy.prompt_tokens(policy.instructions)
-    return policy.model.encode_prefix(None, None, ids, mask)
+def prefixes(policy: FlowPolicy, windows: Windows, config: FlowMatchingConfig, generator: torch.Generator) -> PrefixOf:
+    """How a batch gets its prefixes: with their graph, without it, or once for the whole run.
+
+    The last needs frozen vision and language and no camera: pictures have a prefix each, which would not fit.
+    """
+    frozen = config.vlm == "frozen"
+    if frozen and windows.images is None:
+        everyone = torch.arange(len(windows.tokens))
+        with _precision(config):
+            kept = cache_rows(policy, windows.tokens, windows.token_mask, everyone, None, config.batch_size)
+        return lambda rows: kept.select(windows.prompt[rows].to(kept.mask.device))
+    view = _view(policy, config, generator)
+
+    def encode(rows: Tensor) -> Prefix:
+        pictures = None if windows.images is None else {n: each[rows.numpy()] for n, each in windows.images.items()}
+        with torch.set_grad_enabled(not frozen):
+            return encode_rows(policy, windows.tokens, windows.token_mask, windows.prompt[rows], pictures, view)
+
+    return encode
 
 
-def _prefix(policy: FlowPolicy, windows: Windows, rows: Tensor) -> Prefix:
-    sentence = windows.sentence[rows]
-    if windows.images is None:
-        return _sentences(policy).select(sentence)
-    images = windows.images[rows]
-    ids, mask = policy.prompt_tokens(policy.instructions)
-    image_mask = torch.ones(images.shape[:2], dtype=torch.bool)
-    return policy.model.encode_prefix(images, image_mask, ids[sentence], mask[sentence])
+def learning_rate_share(config: FlowMatchingConfig, step: int) -> float:
+    """Share of the highest learning rate after `step` steps: linear rise, then half a cosine down to `LOWEST`."""
+    if step < config.warmup_steps:
+        return (step + 1) / (config.warmup_steps + 1)
+    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return LOWEST + (1.0 - LOWEST) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def _view(policy: FlowPolicy, config: FlowMatchingConfig, generator: torch.Generator) -> View:
+    processing = policy.card.processing
+    keys = [camera.name for camera in policy.contract.cameras]
+    if processing is not None:
+        keys = [f"{slot.key} {slot.camera}" for slot in processing.slots]
+    return lambda images: augment(images, keys, config.augment, generator)
+
+
+def _precision(config: FlowMatchingConfig) -> torch.autocast:
+    return torch.autocast(torch.device(config.device).type, torch.bfloat16, enabled=config.precision == "bfloat16")
+
+
+def _to(policy: FlowPolicy, device: str) -> None:
+    """Move the model. Raises ValueError for a device that this machine or this torch does not have."""
+    try:
+        policy.model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device '{device}' can't be used: {str(error).splitlines()[0]}") from error
+
+
+def _report(progress: Progress, step: int, steps: int, mean_loss: float) -> None:
+    progress.metrics(step=step, loss=mean_loss)
+    progress.progress(step, steps, f"gradient steps, loss {mean_loss:.4f}")

@@ -1,14 +1,17 @@
-"""Supervised start: scripted demonstrations, flow matching, a checkpoint."""
+"""Supervised training: scripted demonstrations or successful episodes, flow matching, a checkpoint."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
 from pirl_contract import Contract
+from pirl_server.episodes import Episode
 from pirl_server.model.config import Pi0Config, tiny, tiny_state
+from pirl_server.model.lora import merged_state_dict
 from pirl_server.model.pi0 import Pi0
 from pirl_server.policy.card import ModelCard
 from pirl_server.policy.checkpoint import save_checkpoint
@@ -17,9 +20,11 @@ from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.collector import MakeEnv
 from pirl_server.training.config import SftConfig
 from pirl_server.training.demonstrations import Expert, demonstrate, windows_of
+from pirl_server.training.episode_windows import episode_windows
 from pirl_server.training.flow_matching import fit
 from pirl_server.training.progress import Progress
 from pirl_server.training.seeds import demonstration_seeds
+from pirl_server.training.windows import Windows
 
 HORIZON = 4
 DENOISE_STEPS = 4
@@ -66,8 +71,7 @@ def sft(
 
     Starts from `base`, whose card is kept, or from random weights.
     """
-    torch.manual_seed(seed)
-    policy = FlowPolicy(card, Pi0(card.model), "new") if base is None else FlowPolicy.load(base)
+    policy = _start(card, base, seed)
     env = make_env()
     seeds = demonstration_seeds(seed)
     if config.demonstrations > len(seeds):
@@ -77,15 +81,40 @@ def sft(
         for reset_seed in seeds[: config.demonstrations]
     ]
     env.close()
-    fit(
-        policy,
-        windows_of(policy, demonstrations),
-        steps=config.steps,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        progress=progress,
-        seed=seed,
-        train_vlm=True,
-    )
+    said = {observation.instruction for observations, _ in demonstrations for observation in observations}
+    return _train(out, policy, windows_of(policy, demonstrations), said, config, seed, progress)
+
+
+def sft_episodes(
+    out: Path,
+    card: ModelCard,
+    episodes: Iterable[Episode],
+    config: SftConfig,
+    seed: int,
+    progress: Progress,
+    base: Path | None = None,
+) -> str:
+    """Filtered behaviour cloning: imitate what was executed in the episodes labelled a success; return the version.
+
+    Whoever drove: the policy, or a human who took over. Raises ValueError when no episode succeeded, and for one that
+    was logged under another contract.
+    """
+    policy = _start(card, base, seed)
+    good = [episode for episode in episodes if episode.info.success]
+    windows = episode_windows(policy, good, gamma=1.0).windows
+    return _train(out, policy, windows, {episode.info.instruction for episode in good}, config, seed, progress)
+
+
+def _start(card: ModelCard, base: Path | None, seed: int) -> FlowPolicy:
+    torch.manual_seed(seed)
+    return FlowPolicy(card, Pi0(card.model), "new") if base is None else FlowPolicy.load(base)
+
+
+def _train(
+    out: Path, policy: FlowPolicy, windows: Windows, said: set[str], config: SftConfig, seed: int, progress: Progress
+) -> str:
+    fit(policy, windows, config, seed, progress)
     lineage = {"parent": policy.version, "method": "sft", "seed": str(seed), "config": str(asdict(config))}
-    return save_checkpoint(out, replace(policy.card, lineage=lineage), policy.model.state_dict())
+    new = tuple(sorted(said - set(policy.instructions)))
+    card = replace(policy.card, lineage=lineage, instructions=policy.instructions + new)
+    return save_checkpoint(out, card, merged_state_dict(policy.model))
