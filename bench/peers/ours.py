@@ -1,0 +1,34 @@
+"""This project's Pi0: prefix once, then the denoiser that the service uses."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+from case import Case, Scene
+from serve import serve
+from torch import Tensor
+
+from pirl_server.model.config import Pi0Config
+from pirl_server.model.keymap import from_openpi
+from pirl_server.model.pi0 import Pi0
+
+
+class OurPi0:
+    """`serve.Model`."""
+
+    def __init__(self, case: Case) -> None:
+        self.model = Pi0(Pi0Config.from_dict(json.loads(case.metadata["config"]))).eval()
+        self.model.load_state_dict(from_openpi(case.weights))
+
+    def prepare(self, scene: Scene) -> tuple[Any, ...]:
+        images, present = torch.stack(scene.images, dim=1), torch.tensor([scene.present])
+        return (images, present, scene.tokens, scene.token_mask), scene.state, scene.noise
+
+    def sample(self, prepared: tuple[Any, ...], steps: int) -> Tensor:
+        seen, state, noise = prepared
+        return self.model.denoiser(self.model.encode_prefix(*seen), state, steps).sample(noise)
+
+
+serve(OurPi0)
