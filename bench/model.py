@@ -32,7 +32,7 @@ def main() -> None:
     found = pythons(options.peers.expanduser())
     figures = latency(found, threads=options.threads, quick=options.quick)
     figures |= updates(quick=options.quick)
-    figures |= imports(found)
+    figures |= imports(found, quick=options.quick)
     figures |= {"threads": options.threads, "load average at the end": round(os.getloadavg()[0], 2)}
     print(json.dumps(figures) if options.json else "\n".join(f"{name:80}{value:>9}" for name, value in figures.items()))
 

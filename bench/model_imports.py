@@ -1,4 +1,4 @@
-"""Seconds until a process has imported what it serves a policy with. Median of three, warm file cache."""
+"""Seconds until a process has imported what it serves a policy with: medians, on a warm file cache."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ STATEMENTS = {
 }
 
 
-def seconds(python: str, statement: str) -> float:
+def seconds(python: str, statement: str, repeats: int) -> float:
     """Wall time of a process that runs one statement, less the interpreter's own start."""
     times = []
-    for _ in range(3):
+    for _ in range(repeats):
         lap = time.perf_counter()
         subprocess.run([python, "-c", "pass"], check=True)
         empty = time.perf_counter() - lap
@@ -26,13 +26,14 @@ def seconds(python: str, statement: str) -> float:
     return median(times)
 
 
-def imports(found: dict[str, str]) -> dict[str, float]:
+def imports(found: dict[str, str], *, quick: bool) -> dict[str, float]:
     """Figures by name."""
+    repeats = 1 if quick else 3
     figures = {
-        "import pirl_server.app, s": seconds(sys.executable, "import pirl_server.app"),
-        "import torch, s": seconds(sys.executable, "import torch"),
+        "import pirl_server.app, s": seconds(sys.executable, "import pirl_server.app", repeats),
+        "import torch, s": seconds(sys.executable, "import torch", repeats),
     }
     for peer, statement in STATEMENTS.items():
         if peer in found:
-            figures[f"import {peer}'s PI0, s"] = seconds(found[peer], statement)
+            figures[f"import PI0 of {peer}, s"] = seconds(found[peer], statement, repeats)
     return {name: round(value, 2) for name, value in figures.items()}

@@ -36,10 +36,8 @@ class Asked:
 
     @property
     def label(self) -> str:
-        scene = (
-            f"{self.cameras} cameras, 1 absent, padded text" if self.as_robots_have_it else f"{self.cameras} cameras"
-        )
-        return f"{self.family} {self.preset}, {scene}, K={self.steps}"
+        scene = ", 1 absent, padded text" if self.as_robots_have_it else ""
+        return f"{self.family} {self.preset}, {self.cameras} camera{'s'[: self.cameras - 1]}{scene}, K={self.steps}"
 
     def request(self, folder: Path, repeats: int) -> dict[str, Any]:
         """What a worker is sent."""

@@ -1,7 +1,7 @@
 """Decisions per second of a PPO update whose vision-language half is frozen: prefixes cached, or encoded anew.
 
-Both forms take the same decisions, minibatches and gradient steps, so the losses must agree. `encoded once` pays for its
-encoding within the update; `kept from the rollout` finds the prefixes that sampling the chunks has left behind.
+All forms take the same decisions, minibatches and gradient steps, so the losses must agree. `encoded once` pays for
+its encoding within the update; `kept from the rollout` finds the prefixes that sampling the chunks has left behind.
 
 Shape letters: B decisions, C cameras, H horizon, D action dim.
 """
@@ -93,14 +93,14 @@ def update(model: Pi0, rollout: Rollout, prefix_of: Callable[[Tensor], Prefix]) 
     optimizer = torch.optim.AdamW(model.expert_parameters(), lr=1e-5)
     shuffle, loss = torch.Generator().manual_seed(2), torch.zeros(())
     for _ in range(EPOCHS):
-        for rows in torch.randperm(len(rollout), generator=shuffle).split(MINIBATCH):
+        for rows in torch.split(torch.randperm(len(rollout), generator=shuffle), MINIBATCH):
             batch = rollout.select(rows)
             density = log_prob(model, prefix_of(rows), batch)
             loss, _ = policy_loss(density, batch.old_log_prob, batch.advantage, torch.ones(len(rows)))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-    return float(loss)
+    return float(loss.detach())
 
 
 def forms(model: Pi0, rollout: Rollout) -> dict[str, Callable[[], float]]:
@@ -147,6 +147,6 @@ def throughput(preset: str, *, decisions: int, repeats: int) -> dict[str, float]
 def updates(*, quick: bool) -> dict[str, float]:
     """Figures by name."""
     figures: dict[str, float] = {}
-    for preset in ("tiny", "small"):
-        figures |= throughput(preset, decisions=32 if quick else 64, repeats=3 if quick else 5)
+    for preset in ("tiny",) if quick else ("tiny", "small"):
+        figures |= throughput(preset, decisions=32 if quick else 64, repeats=2 if quick else 5)
     return figures

@@ -1,7 +1,7 @@
 """lerobot 0.6.1's PI0Pytorch and PI05Pytorch as a peer: stock but for the sizes, through `sample_actions`.
 
-lerobot builds one size only. What stands between it and others is replaced: the lookup of widths and depths, and the two
-constructors, whose configurations get the case's vision tower and vocabulary. No line of its computation is touched.
+lerobot builds one size only. What stands between it and others is replaced: the lookup of widths and depths, and the
+two constructors, whose configurations get the case's vision tower and vocabulary. Its computation is left alone.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class LerobotPi:
         )
         self.model = (module.PI05Pytorch if self.adaptive else module.PI0Pytorch)(config).eval()
         missing, unexpected = self.model.load_state_dict(case.weights, strict=False)
-        assert set(missing) <= UNUSED and not unexpected, (missing, unexpected)
+        assert set(missing) | set(unexpected) <= UNUSED, (missing, unexpected)
 
     def prepare(self, scene: Scene) -> tuple[Any, ...]:
         """As its policy passes a scene on: an absent camera is an image with its mask off."""

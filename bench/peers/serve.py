@@ -1,7 +1,7 @@
 """The loop of one implementation's process: JSON requests on stdin, JSON replies on stdout, one line each.
 
-A request {"case", "cameras", "as_robots_have_it", "steps", "repeats"} is answered by {"chunk", "wall_ms", "cpu_ms"}: the
-chunk of the last repeat, and every repeat's wall and CPU time. An end of file ends the process.
+A request {"case", "cameras", "as_robots_have_it", "steps", "repeats"} is answered by {"chunk", "wall_ms", "cpu_ms"}:
+the chunk of the last repeat, and every repeat's wall and CPU time. An end of file ends the process.
 """
 
 from __future__ import annotations
@@ -48,12 +48,11 @@ def serve(build: Callable[[Case], Model]) -> None:
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     print(json.dumps({"ready": torch.__version__}), file=replies)
-    path, case, model = None, None, None
+    model, case, path = None, None, ""
     for line in sys.stdin:
         request = json.loads(line)
-        if path != request["case"]:
+        if model is None or case is None or path != request["case"]:
             path, case = request["case"], Case.read(request["case"])
             model = build(case)
-        assert case is not None and model is not None
         asked = scene(case, request["cameras"], as_robots_have_it=request["as_robots_have_it"])
         print(json.dumps(answer(model, asked, request["steps"], request["repeats"])), file=replies)

@@ -57,7 +57,7 @@ class TransformersPi0:
             weights[name] = value
         missing, unexpected = self.model.load_state_dict(weights, strict=False)
         # The expert's token table is built but never read.
-        assert missing == ["model.dit.embed_tokens.weight"] and not unexpected, (missing, unexpected)
+        assert missing + unexpected == ["model.dit.embed_tokens.weight"], (missing, unexpected)
 
     def prepare(self, scene: Scene) -> dict[str, Tensor]:
         """As its processor lays a scene out: image placeholders first, absent cameras left out."""
