@@ -10,18 +10,18 @@ from pathlib import Path
 from pirl_contract import Contract
 from pirl_server import simulation
 from pirl_server.disk import utc_now
-from pirl_server.episodes import EpisodeStore
+from pirl_server.episodes import Episode, EpisodeStore
 from pirl_server.jobs.report import Reporter
 from pirl_server.jobs.spec import Evaluate, FinetuneEpisodes, FinetuneSim, JobSpec, Sft, parse_spec
 from pirl_server.layout import EPISODES, MODELS
 from pirl_server.policy.checkpoint import load_checkpoint
-from pirl_server.registry import Evaluation, Registry, list_hash
+from pirl_server.registry import Evaluation, ModelVersion, Registry, list_hash
 from pirl_server.training.config import EpisodesConfig, PpoConfig, SftConfig, override
 from pirl_server.training.evaluate import evaluate
 from pirl_server.training.finetune_episodes import finetune_episodes
 from pirl_server.training.finetune_sim import finetune
 from pirl_server.training.seeds import demonstration_seeds, evaluation_seeds, training_seeds
-from pirl_server.training.sft import new_card, sft
+from pirl_server.training.sft import new_card, sft, sft_episodes
 
 CANDIDATE = "candidate"
 
@@ -39,8 +39,7 @@ def check(spec: JobSpec) -> None:
         training_seeds(spec.seed)
     elif isinstance(spec, FinetuneEpisodes):
         override(EpisodesConfig(), spec.config)
-    else:
-        override(SftConfig(), spec.config)
+    elif override(SftConfig(), spec.config).source == "expert":
         demonstration_seeds(spec.seed)
         simulation.expert(spec.task)
 
@@ -68,28 +67,50 @@ def _train(
     """Return the new version and its parent."""
     base = None if spec.base is None else registry.resolve(spec.base)
     out = job_dir / "checkpoint"
-    steps, sentences = simulation.max_steps(spec.task), simulation.instructions(spec.task)
     if base is not None:
-        _check_instructions(base.path, spec.task, sentences)
+        _check_instructions(base.path, spec.task, simulation.instructions(spec.task))
     if isinstance(spec, Sft):
-        config = override(SftConfig(), spec.config)
-        card = new_card(config.preset, spec.task, simulation.contract(), sentences)
-        sees = card.model.vision is not None
-        make = partial(simulation.camera_env if sees else simulation.fast_env, spec.task)
-        start = None if base is None else base.path
-        version = sft(out, card, make, simulation.expert(spec.task), steps, config, spec.seed, report, start)
+        version = _sft(spec, base, root, out, report)
     elif isinstance(spec, FinetuneSim):
         assert base is not None
-        make = partial(simulation.fast_env, spec.task)
-        version = finetune(base.path, out, make, steps, override(PpoConfig(), spec.config), spec.seed, report)
+        version = _finetune_sim(spec, base.path, out, report)
     else:
         assert base is not None
-        store = EpisodeStore(root / EPISODES)
-        mine = [found for found in store.list() if found.contract_hash == base.contract.hash]
-        episodes = [store.open(found.id) for found in mine if found.instruction in sentences]
+        episodes = _episodes(root, spec.task, base.contract)
         settings = override(EpisodesConfig(), spec.config)
         version = finetune_episodes(base.path, out, episodes, settings, spec.seed, report)
     return version, None if base is None else base.version
+
+
+def _sft(spec: Sft, base: ModelVersion | None, root: Path, out: Path, report: Reporter) -> str:
+    config = override(SftConfig(), spec.config)
+    contract = simulation.contract() if base is None else base.contract
+    card = new_card(config.preset, spec.task, contract, simulation.instructions(spec.task))
+    start = None if base is None else base.path
+    if config.source == "episodes":
+        return sft_episodes(
+            out, card, _episodes(root, spec.task, contract, good=True), config, spec.seed, report, start
+        )
+    sees = (card if start is None else load_checkpoint(start)[0]).model.vision is not None
+    make = partial(simulation.camera_env if sees else simulation.fast_env, spec.task)
+    steps, expert = simulation.max_steps(spec.task), simulation.expert(spec.task)
+    return sft(out, card, make, expert, steps, config, spec.seed, report, start)
+
+
+def _finetune_sim(spec: FinetuneSim, base: Path, out: Path, report: Reporter) -> str:
+    """With a camera in the loop, the critic alone is told where things are."""
+    sees = load_checkpoint(base)[0].model.vision is not None
+    make = partial(simulation.camera_env if sees else simulation.fast_env, spec.task)
+    defaults = PpoConfig(critic_features="tabletop_relative" if sees else "policy")
+    config = override(defaults, spec.config)
+    return finetune(base, out, make, simulation.max_steps(spec.task), config, spec.seed, report)
+
+
+def _episodes(root: Path, task: str, contract: Contract, good: bool = False) -> list[Episode]:
+    """Episodes below the root of this robot and task; only those labelled a success where `good`."""
+    store, sentences = EpisodeStore(root / EPISODES), simulation.instructions(task)
+    mine = [found for found in store.list() if found.contract_hash == contract.hash and found.instruction in sentences]
+    return [store.open(found.id) for found in mine if found.success or not good]
 
 
 def _check_instructions(checkpoint: Path, task: str, sentences: tuple[str, ...]) -> None:

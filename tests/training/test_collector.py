@@ -19,7 +19,9 @@ def collector(envs: list[ToyEnv], execute_horizon: int = 2) -> Collector:
     """A collector whose environments the test keeps hold of."""
     rest = iter(envs)
     make: Callable[[], Env] = lambda: next(rest)  # noqa: E731
-    return Collector(make, toy_policy(execute_horizon=execute_horizon), len(envs), count(10), max_steps=5)
+    return Collector(
+        make, toy_policy(execute_horizon=execute_horizon, sees=envs[0].sees), len(envs), count(10), max_steps=5
+    )
 
 
 def test_the_environments_go_on_from_one_call_to_the_next() -> None:
@@ -104,15 +106,50 @@ def test_the_same_seeds_give_the_same_batch() -> None:
     assert first.to_bytes() == again.to_bytes()
 
 
-def test_a_batch_comes_back_from_bytes() -> None:
-    batch = collector([ToyEnv(length=4)]).collect(3)
+@pytest.mark.parametrize("sees", [False, True])
+def test_a_batch_comes_back_from_bytes(sees: bool) -> None:
+    batch = collector([ToyEnv(length=4, sees=sees)]).collect(3)
     found = DecisionBatch.from_bytes(batch.to_bytes())
     for field in fields(DecisionBatch):
         before, after = getattr(batch, field.name), getattr(found, field.name)
-        assert before.dtype == after.dtype, field.name
-        np.testing.assert_array_equal(before, after, err_msg=field.name)
+        if field.name == "images":
+            assert (before is None, after is None) == (not sees, not sees)
+        elif before is None:
+            assert after is None
+        else:
+            assert before.dtype == after.dtype, field.name
+            np.testing.assert_array_equal(before, after, err_msg=field.name)
+    for name, pixels in (batch.images or {}).items():
+        assert found.images is not None
+        assert found.images[name].dtype == np.uint8
+        np.testing.assert_array_equal(found.images[name], pixels)
     nothing_ended = collector([ToyEnv(length=9)]).collect(1)
     assert DecisionBatch.from_bytes(nothing_ended.to_bytes()).episode_success.shape == (0,)
+
+
+def test_the_pixels_kept_are_those_of_the_decision() -> None:
+    env = ToyEnv(length=4, sees=True)
+    batch = collector([env]).collect(1)
+    assert batch.images is not None
+    assert batch.state_TNS is not None
+    first = ToyEnv(sees=True).reset(11)
+    np.testing.assert_array_equal(batch.images["wrist"][0, 0], first.images["wrist"])
+    np.testing.assert_array_equal(batch.state_TNS[0, 0], first.state)
+
+
+def test_without_a_camera_nothing_is_kept_that_nobody_needs() -> None:
+    batch = collector([ToyEnv(length=4)]).collect(1)
+    assert batch.state_TNS is None
+    assert batch.images is None
+
+
+def test_merged_pictures_lie_side_by_side() -> None:
+    parts = [collector([ToyEnv(length=length, sees=True)]).collect(3) for length in (5, 2)]
+    merged = DecisionBatch.merge(parts)
+    for lane, part in enumerate(parts):
+        assert merged.images is not None
+        assert part.images is not None
+        np.testing.assert_array_equal(merged.images["base"][:, lane], part.images["base"][:, 0])
 
 
 def test_merged_batches_lie_side_by_side() -> None:

@@ -10,8 +10,7 @@ import pytest
 import torch
 from toy_arm import Heard, make_toy, save_toy, toy_policy
 
-from pirl_server.model.config import tiny
-from pirl_server.model.pi0 import VLM_PARTS, Pi0
+from pirl_server.model.pi0 import VLM_PARTS
 from pirl_server.policy.checkpoint import load_checkpoint, save_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.config import PpoConfig
@@ -75,9 +74,18 @@ def test_what_cannot_be_trained_is_refused_in_words(base: Path, tmp_path: Path) 
     save_checkpoint(tmp_path / "critic", policy.card, policy.model.state_dict(), {"other.weight": torch.zeros(3)})
     with pytest.raises(ValueError, match="its critic is not one"):
         make_learner(tmp_path / "critic", CONFIG, 0)
-    seeing = replace(policy.card, model=tiny(32, 2, 2))
-    save_checkpoint(tmp_path / "camera", seeing, Pi0(seeing.model).state_dict())
-    with pytest.raises(ValueError, match="without a camera"):
-        make_learner(tmp_path / "camera", CONFIG, 0)
+    with pytest.raises(ValueError, match="critic_features 'pixels' are not known; there are: policy, tabletop"):
+        make_learner(base, replace(CONFIG, critic_features="pixels"), 0)
     with pytest.raises(ValueError, match="seed 999 must be 0 to 998"):
         finetune(base, tmp_path / "out", make_toy(), 1, CONFIG, seed=999, progress=Heard())
+
+
+def test_a_policy_with_cameras_is_trained_in_the_same_way(tmp_path: Path) -> None:
+    base = save_toy(tmp_path / "base", horizon=1, sees=True)
+    heard = Heard()
+    finetune(base, tmp_path / "out", make_toy(sees=True), 1, CONFIG, seed=3, progress=heard)
+    made, before = FlowPolicy.load(tmp_path / "out").model.state_dict(), FlowPolicy.load(base).model.state_dict()
+    changed = {name for name, tensor in made.items() if not torch.equal(tensor, before[name])}
+    assert changed
+    assert not any(name.startswith(VLM_PARTS) for name in changed)
+    assert all(numbers["first_log_ratio"] < 1e-5 for numbers in heard.numbers)

@@ -26,10 +26,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_toy(tmp_path_factory.mktemp("ppo"), horizon=1)
 
 
-def run(checkpoint: Path, shuffled: bool, updates: int = UPDATES) -> list[float]:
+def run(checkpoint: Path, shuffled: bool, updates: int = UPDATES, sees: bool = False) -> list[float]:
     """Mean reward of each update's rollouts; `shuffled` rewards tell nothing about the decision."""
     learner = make_learner(checkpoint, CONFIG, seed=0)
-    rollouts = Collector(make_toy(), learner.policy, ENVS, count(1), max_steps=1)
+    rollouts = Collector(make_toy(sees=sees), learner.policy, ENVS, count(1), max_steps=1)
     generator, shuffle, means = torch.Generator().manual_seed(0), np.random.default_rng(0), []
     for number in range(updates):
         batch = rollouts.collect(DECISIONS)
@@ -48,6 +48,27 @@ def test_a_task_that_can_be_improved_is_and_shuffled_rewards_are_not(checkpoint:
     gain, drift = np.mean(learnt[-3:]) - learnt[0], np.mean(control[-3:]) - control[0]
     assert gain > 0.5 * -learnt[0], learnt
     assert drift < 0.25 * gain, control
+
+
+def test_a_policy_with_cameras_improves_too(tmp_path: Path) -> None:
+    means = run(save_toy(tmp_path, horizon=1, sees=True), shuffled=False, sees=True)
+    assert np.mean(means[-3:]) - means[0] > 0.5 * -means[0], means
+
+
+def test_a_prefix_is_encoded_once_per_decision_however_many_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = make_learner(save_toy(tmp_path, horizon=1, sees=True), CONFIG, seed=0)
+    batch = Collector(make_toy(sees=True), learner.policy, 8, count(1), max_steps=1).collect(4)
+    encode, rows = learner.policy.model.encode_prefix, []
+
+    def counted(images, *rest):  # type: ignore[no-untyped-def]
+        rows.append(len(images))
+        return encode(images, *rest)
+
+    monkeypatch.setattr(learner.policy.model, "encode_prefix", counted)
+    step(learner, batch, epochs=5, minibatch=8, prefix_batch=10)
+    assert rows == [10, 10, 10, 2]
 
 
 @pytest.fixture

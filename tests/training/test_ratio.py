@@ -116,3 +116,43 @@ def test_the_first_minibatch_of_workers_with_the_learner_s_weights(checkpoint: P
     pool = RolloutPool(make_toy(length=3), checkpoint, 3, workers=1, envs=4, seed=1, noise_level=noise_level)
     with pool:
         assert first_log_ratio(learner, pool.collect(weights, 6), config) < CLOSE
+
+
+@pytest.fixture(scope="module")
+def seeing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_toy(tmp_path_factory.mktemp("seeing"), execute_horizon=1, sees=True)
+
+
+def test_the_first_minibatch_with_cameras(seeing: Path) -> None:
+    """Prefixes of pictures, cached in parts of 5 rows: two instructions of different length, workers on pipes."""
+    config = replace(CONFIG, prefix_batch=5)
+    learner = make_learner(seeing, config, 0)
+    with RolloutPool(make_toy(length=3, sees=True), seeing, 3, workers=2, envs=4, seed=1, noise_level=0.5) as pool:
+        batch = pool.collect({}, 6)
+    assert set(batch.sentence_TN.ravel()) == {0, 1}
+    assert batch.images is not None
+    assert batch.images["base"].shape == (6, 4, 16, 16, 3)
+    assert first_log_ratio(learner, batch, config) < CLOSE
+
+
+def test_other_pictures_are_seen(seeing: Path) -> None:
+    """Negative control: a decision's density depends on its own pixels, and on those of each camera."""
+    learner = make_learner(seeing, CONFIG, 0)
+    batch = Collector(make_toy(length=3, sees=True), FlowPolicy.load(seeing), 4, count(1), 3).collect(6)
+    for camera in ("base", "wrist"):
+        assert batch.images is not None
+        turned = {**batch.images, camera: np.roll(batch.images[camera], 1, axis=0)}
+        decisions = prepare(learner, replace(batch, images=turned), CONFIG)
+        difference = log_prob(learner, decisions) - decisions.old_log_prob
+        assert float(difference.detach().abs().max()) > 10 * CLOSE, camera
+
+
+def test_a_critic_that_is_told_more_changes_nothing_for_the_policy(checkpoint: Path) -> None:
+    """The policy's features are made again from the state; the critic's are in the batch."""
+    config = replace(CONFIG, critic_features="tabletop_relative")
+    policy = FlowPolicy.load(checkpoint)
+    wide = Collector(make_toy(length=3, extra_state=14), policy, 4, count(1), 3, "tabletop_relative").collect(6)
+    plain = Collector(make_toy(length=3, extra_state=14), policy, 4, count(1), 3).collect(6)
+    np.testing.assert_array_equal(wide.x_next_TNHD, plain.x_next_TNHD)
+    assert np.abs(wide.features_TNF - plain.features_TNF).max() > 0.1
+    assert first_log_ratio(make_learner(checkpoint, config, 0), wide, config) < CLOSE

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pirl_contract import Contract, Env, Field, Observation, StepResult
-from pirl_server.model.config import Pi0Config, TowerConfig
+from pirl_contract import Camera, Contract, Env, Field, Observation, StepResult
+from pirl_server.model.config import Pi0Config, TowerConfig, VisionConfig
 from pirl_server.model.critic import StateCritic
 from pirl_server.model.pi0 import Pi0
 from pirl_server.model.tokens import VOCABULARY
@@ -29,6 +29,8 @@ CONTRACT = Contract(
     action=(Field("dx", "m", -0.1, 0.1), Field("grip", "1", -1.0, 1.0)),
     rate_hz=20.0,
 )
+SEEING = replace(CONTRACT, cameras=(Camera("base", 16, 16), Camera("wrist", 16, 16)))
+"""the same robot with pictures of nothing in particular"""
 SCALE = np.array([0.1, 1.0], np.float32)
 BEST = np.array([0.5, -0.5], np.float32)
 """the right action in model space"""
@@ -43,16 +45,22 @@ class ToyEnv:
     tolerance: float = 0.0
     slow_s: float = 0.0
     bad_reward_at: int = -1
-    contract: Contract = CONTRACT
+    sees: bool = False
+    extra_state: int = 0
+    """more numbers, about things that the robot itself does not feel"""
     steps: int = -1
     resets: int = 0
     total_steps: int = 0
+
+    @property
+    def contract(self) -> Contract:
+        return SEEING if self.sees else CONTRACT
 
     def reset(self, seed: int) -> Observation:
         self._random, self.steps = np.random.default_rng(seed), 0
         self.instruction = INSTRUCTIONS[seed % 2]
         self.resets += 1
-        self._state = self._random.normal(size=21).astype(np.float32) * 0.1
+        self._state = self._random.normal(size=21 + self.extra_state).astype(np.float32) * 0.1
         return self.observe()
 
     def step(self, action: np.ndarray) -> StepResult:
@@ -62,7 +70,7 @@ class ToyEnv:
             raise ValueError(f"an action is two finite numbers, got {action}")
         time.sleep(self.slow_s)
         self.steps, self.total_steps = self.steps + 1, self.total_steps + 1
-        self._state = self._random.normal(size=21).astype(np.float32) * 0.1
+        self._state = self._random.normal(size=21 + self.extra_state).astype(np.float32) * 0.1
         error = float(((action / SCALE - BEST) ** 2).sum())
         success = error < self.tolerance
         ended = success or self.steps >= self.length
@@ -71,7 +79,10 @@ class ToyEnv:
         return StepResult(reward, success, ended and not success, success)
 
     def observe(self) -> Observation:
-        return Observation({}, self._state, self.instruction, robot_id="toy")
+        random = np.random.default_rng(abs(int(self._state[0] * 1e6)))
+        draw = lambda: random.integers(256, size=(16, 16, 3), dtype=np.uint8)  # noqa: E731
+        images = {camera.name: draw() for camera in self.contract.cameras}
+        return Observation(images, self._state, self.instruction, robot_id="toy")
 
     def close(self) -> None:
         self.steps = -1
@@ -82,15 +93,17 @@ def make_toy(**settings: Any) -> Callable[[], Env]:
     return partial(ToyEnv, **settings)
 
 
-def toy_card(horizon: int = 2, **changes: Any) -> ModelCard:
+def toy_card(horizon: int = 2, sees: bool = False, **changes: Any) -> ModelCard:
     """Card of a policy of some 20 thousand parameters."""
     model = Pi0Config(
-        vision=None, vlm=TowerConfig(16, 32), expert=TowerConfig(32, 64), depth=1, heads=2, kv_heads=1, head_dim=16,
-        vocabulary=VOCABULARY, max_tokens=32, state_dim=STATE_DIM, action_dim=2, horizon=horizon,
+        vision=VisionConfig(16, 8, 16, depth=1, heads=2, mlp_dim=32) if sees else None, vlm=TowerConfig(16, 32),
+        expert=TowerConfig(32, 64), depth=1, heads=2, kv_heads=1, head_dim=16, vocabulary=VOCABULARY, max_tokens=32,
+        state_dim=STATE_DIM, action_dim=2, horizon=horizon,
     )  # fmt: skip
     card = ModelCard(
-        name="toy", contract=CONTRACT, model=model, features="proprioception", action_scale=tuple(SCALE.tolist()),
-        execute_horizon=horizon, denoise_steps=4, noise_level=0.5, instructions=INSTRUCTIONS, task="toy",
+        name="toy", contract=SEEING if sees else CONTRACT, model=model, features="proprioception",
+        action_scale=tuple(SCALE.tolist()), execute_horizon=horizon, denoise_steps=4, noise_level=0.5,
+        instructions=INSTRUCTIONS, task="toy",
     )  # fmt: skip
     return replace(card, **changes)
 

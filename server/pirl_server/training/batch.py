@@ -1,11 +1,11 @@
 """What a rollout worker hands to the learner: arrays over decisions, as safetensors bytes (nothing is unpickled).
 
-T decisions of each of N environments, in time order; F features, H horizon, D action dim.
+T decisions of each of N environments, in time order; F features, H horizon, D action dim, S state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 Float = NDArray[np.float32]
+Images = Mapping[str, NDArray[np.uint8]]
+IMAGE = "images/"
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class DecisionBatch:
     """Decisions in the order they were made; environments go on where the last batch left them."""
 
     features_TNF: Float
-    """F = state features + elapsed share of the episode"""
+    """F = what the critic reads + elapsed share of the episode; the policy reads the same, unless there is a state"""
     sentence_TN: NDArray[np.int64]
     """which of the task's instructions the episode had"""
     x_TNHD: Float
@@ -43,25 +45,37 @@ class DecisionBatch:
     episode_steps: NDArray[np.int64]
     env_steps: NDArray[np.int64]
     """[1] control steps taken"""
+    state_TNS: Float | None = None
+    """raw states, where features or prompts of the policy must be made from them again; else None"""
+    images: Images | None = None
+    """uint8 [T, N, height, width, 3] by camera: the very pixels that the policy saw; None without a camera"""
 
     def to_bytes(self) -> bytes:
         """Encode for a pipe."""
-        return save({field.name: np.ascontiguousarray(getattr(self, field.name)) for field in fields(self)})
+        columns = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "images"}
+        columns |= {IMAGE + name: pixels for name, pixels in (self.images or {}).items()}
+        return save({name: np.ascontiguousarray(array) for name, array in columns.items() if array is not None})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> DecisionBatch:
         """Decode `to_bytes`."""
-        return cls(**load(data))
+        columns: dict[str, Any] = load(data)
+        images = {name.removeprefix(IMAGE): columns.pop(name) for name in list(columns) if name.startswith(IMAGE)}
+        return cls(**columns, images=images or None)
 
     @classmethod
     def merge(cls, parts: Sequence[DecisionBatch]) -> DecisionBatch:
         """Join the batches of several workers side by side."""
 
-        def joined(name: str) -> NDArray[np.generic]:
+        def joined(name: str) -> NDArray[np.generic] | None:
             arrays = [getattr(part, name) for part in parts]
+            if arrays[0] is None:
+                return None
             if name == "env_steps":
                 return np.asarray(np.sum(arrays, axis=0))
             return np.concatenate(arrays, axis=1 if "_TN" in name else 0)
 
-        columns: dict[str, Any] = {field.name: joined(field.name) for field in fields(cls)}
-        return cls(**columns)
+        columns: dict[str, Any] = {field.name: joined(field.name) for field in fields(cls) if field.name != "images"}
+        seen = [part.images for part in parts if part.images is not None]
+        images = {name: np.concatenate([each[name] for each in seen], axis=1) for name in (seen[0] if seen else ())}
+        return cls(**columns, images=images or None)

@@ -15,7 +15,7 @@ import torch
 from pirl_contract import Env, Observation
 from pirl_server.algorithm.density import sum_executed
 from pirl_server.algorithm.sample import Draw, step_of_chain
-from pirl_server.policy.features import Array
+from pirl_server.policy.features import FEATURES, Array
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.batch import DecisionBatch
 
@@ -51,15 +51,28 @@ class Lane:
         self.observation, self.steps, self.success = self.env.reset(next(self.seeds)), 0, False
 
 
+def own_prefix(policy: FlowPolicy) -> bool:
+    """Whether each observation has a prefix of its own; else the instruction's serves a whole run."""
+    return policy.card.model.vision is not None or policy.processor.state_in_prompt
+
+
 class Collector:
     """N environments that go on from one call of `collect` to the next."""
 
-    def __init__(self, make_env: MakeEnv, policy: FlowPolicy, envs: int, seeds: Iterator[int], max_steps: int) -> None:
-        if policy.card.model.vision is not None:
-            raise ValueError("RL rollouts take presets without a camera: their prefix serves the whole run")
+    def __init__(
+        self,
+        make_env: MakeEnv,
+        policy: FlowPolicy,
+        envs: int,
+        seeds: Iterator[int],
+        max_steps: int,
+        critic_features: str = "policy",
+    ) -> None:
         self._policy, self._max_steps = policy, max_steps
         self._sentences = policy.instructions
-        self._table = policy.prefix_table(self._sentences)
+        self._table = None if own_prefix(policy) else policy.prefix_table(self._sentences)
+        self._critic_features = FEATURES.get(critic_features, policy.features)
+        self._keep_state = own_prefix(policy) or critic_features in FEATURES
         self._generator = torch.Generator().manual_seed(next(seeds))
         made = [make_env() for _ in range(envs)]
         self._lanes = [Lane(env, seeds, env.reset(next(seeds))) for env in made]
@@ -68,11 +81,13 @@ class Collector:
     def collect(self, decisions: int) -> DecisionBatch:
         """Make `decisions` decisions in each environment, restarting those whose episode ends."""
         rows: list[tuple[np.ndarray, ...]] = []
+        seen: list[list[Observation]] = []
         ended: list[tuple[bool, int]] = []
         env_steps = 0
         for _ in range(decisions):
             features_NF, sentence_N = self._features(), self._sentence()
-            draw, index_N = self._draw(features_NF, sentence_N)
+            seen.append([lane.observation for lane in self._lanes])
+            draw, index_N = self._draw(sentence_N)
             outcome = [lane.play(chunk) for lane, chunk in zip(self._lanes, self._executed(draw))]
             env_steps += sum(taken for _, _, taken in outcome)
             rows.append((features_NF, sentence_N, *self._record(draw, index_N), *self._outcome(outcome)))
@@ -85,7 +100,7 @@ class Collector:
         columns.append(np.array([success for success, _ in ended], np.bool_))
         columns.append(np.array([steps for _, steps in ended], np.int64))
         columns.append(np.array([env_steps], np.int64))
-        return DecisionBatch(*columns)
+        return DecisionBatch(*columns, **self._seen(seen))
 
     def close(self) -> None:
         """Close the environments."""
@@ -93,25 +108,42 @@ class Collector:
             lane.env.close()
 
     def _features(self) -> Array:
-        """Features of all environments with the elapsed share of the episode as last column [N, F]."""
-        features = self._policy.features(np.stack([lane.observation.state for lane in self._lanes]))
+        """What the critic reads of all environments, with the elapsed share of the episode as last column [N, F]."""
+        features = self._critic_features(self._state())
         elapsed = np.array([[lane.steps / self._max_steps] for lane in self._lanes], np.float32)
         return np.concatenate([features, elapsed], axis=1)
+
+    def _state(self) -> Array:
+        return np.stack([lane.observation.state for lane in self._lanes])
 
     def _sentence(self) -> np.ndarray:
         return np.array([self._sentences.index(lane.observation.instruction) for lane in self._lanes], np.int64)
 
-    def _draw(self, features_NF: Array, sentence_N: np.ndarray) -> tuple[Draw, torch.Tensor]:
+    def _draw(self, sentence_N: np.ndarray) -> tuple[Draw, torch.Tensor]:
         card = self._policy.card
-        shape = (len(features_NF), card.model.horizon, card.model.action_dim)
+        shape = (len(self._lanes), card.model.horizon, card.model.action_dim)
         noise, sde_noise = torch.randn(2, *shape, generator=self._generator)
         index = torch.randint(card.denoise_steps, shape[:1], generator=self._generator)
-        prefix = self._table.select(torch.from_numpy(sentence_N))
-        return self._policy.draw(features_NF[:, :-1], prefix, noise, sde_noise, index), index
+        if self._table is None:
+            prefix = self._policy.prefixes([lane.observation for lane in self._lanes])
+        else:
+            prefix = self._table.select(torch.from_numpy(sentence_N))
+        features_NF = self._policy.features(self._state())
+        return self._policy.draw(features_NF, prefix, noise, sde_noise, index), index
+
+    def _seen(self, seen: list[list[Observation]]) -> dict[str, Any]:
+        """What the learner needs to make the policy's inputs again: nothing where features and sentence say it all."""
+        if not self._keep_state:
+            return {}
+        state_TNS = np.stack([[observation.state for observation in row] for row in seen])
+        if self._policy.card.model.vision is None:
+            return {"state_TNS": state_TNS}
+        names = [camera.name for camera in self._policy.contract.cameras]
+        images = {name: np.stack([[observation.images[name] for observation in row] for row in seen]) for name in names}
+        return {"state_TNS": state_TNS, "images": images}
 
     def _executed(self, draw: Draw) -> Array:
-        state = np.stack([lane.observation.state for lane in self._lanes])
-        return self._policy.to_actions(draw.chain[:, -1, : self._policy.execute_horizon], state)
+        return self._policy.to_actions(draw.chain[:, -1, : self._policy.execute_horizon], self._state())
 
     def _record(self, draw: Draw, index_N: torch.Tensor) -> tuple[np.ndarray, ...]:
         x, x_next = step_of_chain(draw.chain, index_N)

@@ -80,6 +80,11 @@ class PpoConfig:
     max_kl: float = 0.075
     """an update ends at the first minibatch whose approximate KL is above"""
     max_grad_norm: float = 1.0
+    critic_features: str = "policy"
+    """what the critic reads: what the policy does, or a key of `policy.features.FEATURES`. In simulation a critic may
+    be told what a policy with a camera has to see."""
+    prefix_batch: int = 32
+    """decisions whose pictures are encoded at a time"""
     torch_threads: int = 1
     """of the learner; more only where nothing else runs: threads that wait for a busy core cost more than they bring"""
 

@@ -16,9 +16,10 @@ import torch
 
 from pirl_server.model.critic import StateCritic
 from pirl_server.policy.checkpoint import load_checkpoint, save_checkpoint
+from pirl_server.policy.features import FEATURES, STATE_DIM
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.batch import DecisionBatch
-from pirl_server.training.collector import MakeEnv
+from pirl_server.training.collector import MakeEnv, own_prefix
 from pirl_server.training.config import PpoConfig
 from pirl_server.training.ppo_update import Learner, update
 from pirl_server.training.progress import Progress
@@ -31,17 +32,17 @@ RECENT_EPISODES = 256
 def make_learner(checkpoint: Path, config: PpoConfig, seed: int) -> Learner:
     """Load the actor, freeze vision and language, and make or load the critic.
 
-    Raises ValueError for a policy with a camera (only a prefix that never changes can serve a whole run) and for a
-    critic of another kind.
+    Raises ValueError for critic features that are not known and for a critic of another kind.
     """
     torch.manual_seed(seed)
     policy = FlowPolicy.load(checkpoint)
-    if policy.card.model.vision is not None:
-        raise ValueError("RL in simulation takes presets without a camera; this checkpoint's model has one")
+    if config.critic_features not in ("policy", *FEATURES):
+        known = ", ".join(("policy", *FEATURES))
+        raise ValueError(f"critic_features '{config.critic_features}' are not known; there are: {known}")
     policy.card = replace(policy.card, noise_level=config.noise_level)
     for parameter in policy.model.vlm_parameters():
         parameter.requires_grad_(False)
-    critic = StateCritic(policy.card.model.state_dim)
+    critic = StateCritic(policy.card.model.state_dim if config.critic_features == "policy" else STATE_DIM)
     _, _, critic_weights = load_checkpoint(checkpoint)
     if critic_weights is not None:
         try:
@@ -50,7 +51,7 @@ def make_learner(checkpoint: Path, config: PpoConfig, seed: int) -> Learner:
             raise ValueError(f"'{checkpoint}': its critic is not one that RL in simulation trains") from error
     return Learner(
         policy,
-        policy.prefix_table(policy.instructions),
+        None if own_prefix(policy) else policy.prefix_table(policy.instructions),
         critic,
         torch.optim.Adam(policy.model.expert_parameters(), lr=config.actor_learning_rate, eps=1e-5),
         torch.optim.Adam(critic.parameters(), lr=config.critic_learning_rate, eps=1e-5),
@@ -76,6 +77,7 @@ def finetune(
         envs=config.envs,
         seed=training_seeds(seed).start,
         noise_level=config.noise_level,
+        critic_features=config.critic_features,
     ) as pool:
         env_steps, updates, clock, recent = 0, 0, Clock(), np.zeros(0, np.bool_)
         while env_steps < config.env_steps and not progress.cancelled:

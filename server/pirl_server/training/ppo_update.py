@@ -1,12 +1,13 @@
 """One PPO update from one batch of decisions: returns, then a few epochs of minibatches under a KL stop.
 
-Only the action expert learns; the prefix (vision and language) is frozen and was encoded before the run.
+Only the action expert learns. Vision and language are frozen: a decision's prefix is encoded once, before the run
+where it is the instruction's alone, else before the update, and every epoch selects rows of it.
 Shape letters: T decisions, N environments, B minibatch, H horizon, D action dim, F features.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from pirl_server.model.prefix import Prefix
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.batch import DecisionBatch
 from pirl_server.training.config import PpoConfig
+from pirl_server.training.prefix_rows import cache_rows
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,8 @@ class Learner:
     """What an update changes: actor and critic with their optimisers."""
 
     policy: FlowPolicy
-    prefixes: Prefix
-    """one row per instruction"""
+    prefixes: Prefix | None
+    """one row per instruction; None where each decision has a prefix of its own"""
     critic: StateCritic
     actor_optimizer: torch.optim.Optimizer
     critic_optimizer: torch.optim.Optimizer
@@ -49,8 +51,14 @@ class Learner:
 class Decisions:
     """A batch as flat tensors, with what the critic made of it."""
 
+    prefixes: Prefix
+    """shared by all minibatches"""
+    prefix: Tensor
+    """[B] row of `prefixes`"""
     features: Tensor
-    sentence: Tensor
+    """[B, F] what the policy reads"""
+    critic: Tensor
+    """[B, F] what the critic reads, with the elapsed share"""
     x: Tensor
     x_next: Tensor
     index: Tensor
@@ -63,7 +71,8 @@ class Decisions:
 
     def select(self, rows: Tensor) -> Decisions:
         """A minibatch."""
-        return Decisions(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+        columns = [field.name for field in fields(self) if field.name != "prefixes"]
+        return Decisions(self.prefixes, *(getattr(self, name)[rows] for name in columns))
 
 
 def prepare(learner: Learner, batch: DecisionBatch, config: PpoConfig) -> Decisions:
@@ -90,8 +99,8 @@ def prepare(learner: Learner, batch: DecisionBatch, config: PpoConfig) -> Decisi
         return torch.from_numpy(array).flatten(0, 1)
 
     return Decisions(
+        *policy_inputs(learner, batch, config.prefix_batch),
         features_TNF.flatten(0, 1),
-        flat(batch.sentence_TN),
         flat(batch.x_TNHD),
         flat(batch.x_next_TNHD),
         flat(batch.index_TN),
@@ -101,14 +110,37 @@ def prepare(learner: Learner, batch: DecisionBatch, config: PpoConfig) -> Decisi
     )
 
 
+def policy_inputs(learner: Learner, batch: DecisionBatch, prefix_batch: int) -> tuple[Prefix, Tensor, Tensor]:
+    """Prefixes, the row of each decision and the policy's features [B, F], as the rollout's policy had them.
+
+    Without a state in the batch the first two are the instructions' and the features are the critic's.
+    """
+    sentence = batch.sentence_TN.ravel()
+    if batch.state_TNS is None:
+        assert learner.prefixes is not None
+        features = torch.from_numpy(batch.features_TNF).flatten(0, 1)[:, :-1]
+        return learner.prefixes, torch.from_numpy(sentence), features
+    policy, state = learner.policy, batch.state_TNS.reshape(len(sentence), -1)
+    features = torch.from_numpy(policy.features(state))
+    if learner.prefixes is not None:
+        return learner.prefixes, torch.from_numpy(sentence), features
+    images = (
+        None
+        if batch.images is None
+        else {name: each.reshape(-1, *each.shape[2:]) for name, each in batch.images.items()}
+    )
+    tokens, mask = policy.processor.prompts([policy.instructions[index] for index in sentence], state)
+    rows = torch.arange(len(sentence))
+    return cache_rows(policy, tokens, mask, rows, images, prefix_batch), rows, features
+
+
 def log_prob(learner: Learner, decisions: Decisions) -> Tensor:
     """Log-density [B] that the present weights give to the stored stochastic steps."""
     policy = learner.policy
-    prefix = learner.prefixes.select(decisions.sentence)
-    state = decisions.features[:, :-1]
+    prefix = decisions.prefixes.select(decisions.prefix)
 
     def velocity(x_BHD: Tensor, t_B: Tensor) -> Tensor:
-        return policy.model.velocity(prefix, state, x_BHD, t_B)
+        return policy.model.velocity(prefix, decisions.features, x_BHD, t_B)
 
     element = transition_log_prob(
         velocity, decisions.x, decisions.x_next, decisions.index, policy.card.denoise_steps, policy.transition
@@ -157,7 +189,7 @@ def _actor_step(learner: Learner, minibatch: Decisions, config: PpoConfig) -> di
 
 
 def _critic_step(learner: Learner, minibatch: Decisions, config: PpoConfig) -> float:
-    value = learner.value(minibatch.features)
+    value = learner.value(minibatch.critic)
     everyone = torch.ones(len(minibatch), dtype=torch.bool)
     loss, metrics = value_loss(value, minibatch.returns, value.detach(), everyone)
     _step(loss, learner.critic_optimizer, list(learner.critic.parameters()), config.max_grad_norm)

@@ -42,6 +42,7 @@ class RolloutPool:
         envs: int,
         seed: int,
         noise_level: float,
+        critic_features: str = "policy",
     ) -> None:
         if envs % workers:
             raise ValueError(f"{envs} environments can't be shared evenly by {workers} workers")
@@ -51,7 +52,7 @@ class RolloutPool:
         for rank in range(workers):
             mine, theirs = context.Pipe()
             seeds = seed + rank * SEEDS_PER_WORKER
-            arguments = (theirs, make_env, checkpoint, noise_level, max_steps, envs // workers, seeds)
+            arguments = (theirs, make_env, checkpoint, noise_level, max_steps, envs // workers, seeds, critic_features)
             process = context.Process(target=work, args=arguments, name=f"rollout-{rank}", daemon=True)
             process.start()
             theirs.close()
@@ -90,7 +91,14 @@ class RolloutPool:
 
 
 def work(
-    pipe: Connection, make_env: MakeEnv, checkpoint: Path, noise_level: float, max_steps: int, envs: int, seed: int
+    pipe: Connection,
+    make_env: MakeEnv,
+    checkpoint: Path,
+    noise_level: float,
+    max_steps: int,
+    envs: int,
+    seed: int,
+    critic_features: str,
 ) -> None:
     """A worker's life: answer each set of weights with a batch until the pipe closes."""
     for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the learner decides when to stop
@@ -99,7 +107,7 @@ def work(
     torch.set_num_threads(1)
     policy = FlowPolicy.load(checkpoint)
     policy.card = replace(policy.card, noise_level=noise_level)
-    collector = Collector(make_env, policy, envs, itertools.count(seed), max_steps)
+    collector = Collector(make_env, policy, envs, itertools.count(seed), max_steps, critic_features)
     try:
         while (message := pipe.recv_bytes()) != CLOSE:
             policy.model.load_state_dict(load(message[4:]), strict=False)
