@@ -1,170 +1,153 @@
-"""Runs episodes one after the other: reset, start, wait for success or the time limit, stop with the outcome."""
+"""Carries out instructions as episodes: the action, the operator's labels, the scene's reset, one at a time."""
 
 from __future__ import annotations
 
-import sys
-import threading
-import time
-from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-import numpy as np
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
-from sensor_msgs.msg import Image
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from std_msgs.msg import Bool
+from std_srvs.srv import SetBool, Trigger
 
 from pirl_ros import qos
-from pirl_ros.convert import image_to_rgb
-from pirl_ros.episode_log import EpisodeRecord, write_summary
-from pirl_ros.interfaces import ResetEnvironment, StartEpisode, StepOutcome, StopEpisode
+from pirl_ros.diagnostics import Diagnostics
+from pirl_ros.episode_flow import EpisodeFlow
+from pirl_ros.episode_run import Ending, EpisodeRun, RunLimits
+from pirl_ros.interfaces import (
+    EpisodeEvent,
+    ExecuteInstruction,
+    MarkSuccess,
+    PolicyStatus,
+    ResetEnvironment,
+    SafetyState,
+    StartEpisode,
+    StopEpisode,
+)
+from pirl_ros.managed_node import ManagedNode
 from pirl_ros.parameters import declare
-from pirl_ros.running import ros_until_signal
+from pirl_ros.running import run
+
+_BUTTONS = ("success", "failure", "discard", "undo")
 
 
-class EpisodeNode(Node):
-    """Drives the other nodes through their services; sees success and progress on their topics."""
+class EpisodeNode(ManagedNode):
+    """Talks to policy_node and arm_node through their topics and services only, so it may run anywhere."""
 
-    def __init__(self, stop: threading.Event) -> None:
+    def __init__(self) -> None:
         super().__init__("episode_node")
-        self.episodes = declare(self, "episodes", 1, "how many episodes to run")
-        self.first_seed = declare(self, "first_seed", 0, "seed of the first reset; each further one adds 1")
-        self._max_steps = declare(self, "max_steps", 48, "an episode fails after this many played actions")
-        self._time_limit_s = declare(self, "time_limit_s", 60.0, "an episode fails after this time, s")
-        self._patience_s = declare(self, "patience_s", 60.0, "how long to wait for nodes and server, s")
-        self._instruction = declare(self, "instruction", "", "words to use in place of the task's own")
-        self.summary_path = declare(self, "summary_path", "", "JSON file for the result; empty: none")
-        self._record_dir = declare(self, "record_dir", "", "folder for the frames of recorded episodes; empty: none")
-        self._record_seeds = declare(self, "record_seeds", [0], "seeds of the episodes to record")
-        self._stop_event = stop
-        self._spinner: Any = SingleThreadedExecutor()
-        self._spinner.add_node(self)
-        self._success, self._steps, self._frames = False, 0, list[Any]()
-        self._recording = False
-        self._remote = {
-            name: self.create_client(kind, name)
-            for name, kind in (
-                ("reset_environment", ResetEnvironment),
-                ("start_episode", StartEpisode),
-                ("stop_episode", StopEpisode),
-            )
-        }
-        self.create_subscription(Bool, "success", self._on_success, qos.STATE)
-        self.create_subscription(StepOutcome, "step_outcomes", self._on_outcome, qos.OUTCOME)
-        if self._record_dir:
-            self.create_subscription(
-                Image, declare(self, "camera", "camera/base/image", "recorded topic"), self._on_image, qos.IMAGE
-            )
+        declare(self, "max_duration_s", 60.0, "time limit of a goal that states none, s", (1.0, 3600.0), dynamic=True)
+        declare(self, "undo_window_s", 2.0, "how long a label can be taken back, s", (0.0, 60.0), dynamic=True)
+        declare(self, "patience_s", 10.0, "how long a silent node or server is borne, s", (1.0, 600.0), dynamic=True)
+        declare(self, "operator_reset", False, "each goal waits for ~/scene_ready before it starts", dynamic=True)
 
-    def _on_success(self, message: Any) -> None:
-        self._success = bool(message.data)
-
-    def _on_outcome(self, _: Any) -> None:
-        self._steps += 1
-
-    def _on_image(self, message: Any) -> None:
-        if self._recording:
-            self._frames.append(image_to_rgb(message))
-
-    def wait_for_nodes(self) -> None:
-        """Wait until the other nodes' services are there. TimeoutError names the one that is not."""
-        for name, client in self._remote.items():
-            if not self._wait(client.service_is_ready, self._patience_s):
-                raise TimeoutError(f"service '{name}' did not appear within {self._patience_s:g} s")
-
-    def run_episode(self, seed: int) -> EpisodeRecord:
-        """Run one episode. TimeoutError: a node or the server cannot be had."""
-        reset = self._call("reset_environment", ResetEnvironment.Request(seed=seed))
-        instruction = self._instruction or reset.instruction
-        request = StartEpisode.Request(
-            instruction=instruction, metadata_keys=["seed", "label_source"], metadata_values=[str(seed), "sim"]
+    def configure(self) -> None:
+        """Create the action, the services and the clients."""
+        self._flow = EpisodeFlow(
+            self,
+            self.create_client(StartEpisode, "start_episode"),
+            self.create_client(StopEpisode, "stop_episode"),
+            self.create_client(ResetEnvironment, "reset_environment"),
+            self.create_client(SetBool, "policy_node/pause"),
+            self.create_publisher(EpisodeEvent, "episode_events", qos.OUTCOME),
         )
-        episode_id = self._call("start_episode", request).episode_id
-        self._success, self._steps, self._frames = False, 0, []
-        self._recording = bool(self._record_dir) and seed in self._record_seeds
-        began = time.monotonic()
+        self._diagnostics = Diagnostics(self, "")
+        self._refused = ""
+        self.create_subscription(PolicyStatus, "policy_node/status", self._flow.on_policy, qos.LATCHED)
+        self.create_subscription(SafetyState, "safety_state", self._flow.on_arm, qos.LATCHED)
+        self.create_subscription(Bool, "success", self._flow.on_success, qos.STATE)
+        self.create_service(MarkSuccess, "mark_success", self._mark, callback_group=self.awaiting)
+        for label in _BUTTONS:
+            self.create_service(Trigger, f"~/{label}", partial(self._button, label), callback_group=self.awaiting)
+        self.create_service(Trigger, "~/scene_ready", self._scene_ready)
+        self.create_timer(0.5, self._diagnose)
+        self._server = ActionServer(
+            self,
+            ExecuteInstruction,
+            "execute_instruction",
+            self._execute,
+            goal_callback=self._on_goal,
+            cancel_callback=self._on_cancel,
+            callback_group=self.awaiting,
+        )
+
+    def cleanup(self) -> None:
+        """Destroy the action: it is no entity that a node lists."""
+        self._server.destroy()
+
+    def deactivate(self) -> None:
+        """A goal under way ends as if cancelled, and aborts."""
+        self._flow.end(Ending("NODE_LOST", "node_lost", "episode_node was deactivated"))
+
+    def _value(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+    def _on_goal(self, goal: Any) -> GoalResponse:
+        self._refused = self._refusal(goal)
+        if self._refused:
+            self.get_logger().warning(f"goal rejected: {self._refused}")
+            return GoalResponse.REJECT
+        self._flow.reserve(self._limits(goal.max_duration))
+        return GoalResponse.ACCEPT
+
+    def _refusal(self, goal: Any) -> str:
+        if not self.active:
+            return "episode_node is not active"
+        if self._flow.busy:
+            return "another instruction is being carried out: cancel it first"
+        if not goal.instruction:
+            return "the instruction is empty"
+        if not goal.max_duration >= 0.0 or not 0.0 < goal.speed_scale <= 1.0:
+            return "max_duration must not be negative and speed_scale must be above 0 and at most 1"
+        return ""
+
+    def _limits(self, max_duration_s: float) -> RunLimits:
+        duration_s = max_duration_s or self._value("max_duration_s")
+        return RunLimits(duration_s, self._value("undo_window_s"), self._value("patience_s"))
+
+    def _on_cancel(self, _: Any) -> CancelResponse:
+        self._flow.end(Ending("CANCELED", "canceled", "cancelled by its client"))
+        return CancelResponse.ACCEPT
+
+    async def _execute(self, handle: Any) -> Any:
+        run = await self._flow.carry_out(handle, self._value("operator_reset"))
+        ending = run.ending(0.0)
+        result = self._flow.result(run)
+        if ending is None or ending.fault:
+            handle.abort()
+        elif ending.code == "CANCELED" and handle.is_cancel_requested:
+            handle.canceled()
+        else:
+            handle.succeed()
+        return result
+
+    async def _mark(self, request: Any, response: Any) -> Any:
         try:
-            self._wait(self._over, self._time_limit_s)
-        finally:
-            success = self._success
-            self._recording = False
-            reason = "success" if success else "time_limit"
-            receipt = self._end(success, reason)
-        self._save_frames(seed)
-        return EpisodeRecord(
-            seed, episode_id, instruction, success, reason, self._steps, time.monotonic() - began, receipt.path
-        )
+            if not self.active:
+                raise ValueError("episode_node is not active")
+            run = await self._label(request)
+        except ValueError as error:
+            response.ok, response.message = False, str(error)
+            return response
+        response.ok, response.episode_id, response.outcome = True, run.episode_id, run.outcome
+        return response
 
-    def _over(self) -> bool:
-        return (self._success and self._steps > 0) or self._steps >= self._max_steps
+    async def _label(self, request: Any) -> EpisodeRun:
+        return await self._flow.label(request.label, request.note, request.end, self._limits(0.0))
 
-    def _end(self, success: bool, reason: str) -> Any:
-        interrupted = self._stop_event.is_set()
-        request = StopEpisode.Request(
-            outcome="unlabeled" if interrupted else "success" if success else "failure",
-            label_source="operator" if interrupted else "sim",
-            reason="operator" if interrupted else reason,
-        )
-        return self._call("stop_episode", request, heed_signal=False)
+    async def _button(self, label: str, _: Any, response: Any) -> Any:
+        marked = await self._mark(MarkSuccess.Request(label=label), MarkSuccess.Response())
+        response.success, response.message = marked.ok, marked.message or f"{marked.episode_id}: {marked.outcome}"
+        return response
 
-    def _save_frames(self, seed: int) -> None:
-        if self._frames:
-            folder = Path(self._record_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            np.savez_compressed(folder / f"episode_{seed}.npz", frames=np.stack(self._frames))
+    def _scene_ready(self, _: Any, response: Any) -> Any:
+        response.success = self._flow.scene_ready()
+        response.message = "" if response.success else "no goal waits for the scene"
+        return response
 
-    def _call(self, name: str, request: Any, heed_signal: bool = True) -> Any:
-        """Call a service until it agrees; what it refuses with is printed once per reason."""
-        deadline, said = time.monotonic() + self._patience_s, ""
-        while True:
-            future = self._remote[name].call_async(request)
-            limit_s = self._patience_s if heed_signal else 3.0
-            answered = self._wait(future.done, limit_s, heed_signal)
-            result = future.result() if answered else None
-            if result is not None and result.ok:
-                return result
-            reason = result.message if result is not None else "no answer"
-            if reason != said:
-                self.get_logger().warning(f"{name}: {reason}")
-            said = reason
-            if time.monotonic() > deadline or not heed_signal:
-                raise TimeoutError(f"{name}: {reason}")
-            self._wait(lambda: False, 1.0)
-
-    def _wait(self, condition: Callable[[], bool], limit_s: float, heed_signal: bool = True) -> bool:
-        deadline = time.monotonic() + limit_s
-        while not condition():
-            if heed_signal and self._stop_event.is_set():
-                raise InterruptedError
-            if time.monotonic() > deadline:
-                return False
-            self._spinner.spin_once(timeout_sec=0.05)
-        return True
-
-
-def _run_all(node: EpisodeNode, records: list[EpisodeRecord]) -> int:
-    try:
-        node.wait_for_nodes()
-        for number in range(node.episodes):
-            records.append(node.run_episode(node.first_seed + number))
-            print(records[-1].line(number + 1, node.episodes), flush=True)
-    except TimeoutError as error:
-        print(f"gave up: {error}", file=sys.stderr, flush=True)
-        return 1
-    except InterruptedError:
-        print("interrupted", file=sys.stderr, flush=True)
-        return 130
-    return 0
+    def _diagnose(self) -> None:
+        self._diagnostics.publish(self._refused, {"phase": self._flow.phase, "active": self.active}, self._flow.phase)
 
 
 def main() -> None:
-    """Run the episodes; exit code 0: all were run, 1: a node or the server is missing, 130: a signal came."""
-    records: list[EpisodeRecord] = []
-    with ros_until_signal() as stop:
-        node = EpisodeNode(stop)
-        code = _run_all(node, records)
-        if node.summary_path:
-            write_summary(node.summary_path, records, complete=code == 0)
-        node.destroy_node()
-    sys.exit(code)
+    """Run the node until a signal."""
+    run(EpisodeNode)

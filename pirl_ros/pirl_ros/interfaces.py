@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 try:
-    from pirl_msgs.msg import ActionChunk, EpisodeEvent, PolicyStatus, StepOutcome
-    from pirl_msgs.srv import ResetEnvironment, StartEpisode, StopEpisode
+    from pirl_msgs.action import ExecuteInstruction
+    from pirl_msgs.msg import ActionChunk, EpisodeEvent, PolicyStatus, SafetyState, StepOutcome
+    from pirl_msgs.srv import (
+        ClearEmergencyStop,
+        EmergencyStop,
+        MarkSuccess,
+        ResetEnvironment,
+        SetControlSource,
+        StartEpisode,
+        StopEpisode,
+    )
 except ImportError as error:
     raise ImportError(
         "pirl_msgs is not on the path: run docker/build_ros.sh once and source docker/ros_env.sh"
@@ -13,9 +22,15 @@ except ImportError as error:
 
 __all__ = [
     "ActionChunk",
+    "ClearEmergencyStop",
+    "EmergencyStop",
     "EpisodeEvent",
+    "ExecuteInstruction",
+    "MarkSuccess",
     "PolicyStatus",
     "ResetEnvironment",
+    "SafetyState",
+    "SetControlSource",
     "StartEpisode",
     "StepOutcome",
     "StopEpisode",

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 
@@ -15,12 +16,17 @@ class ManagedNode(LifecycleNode):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.active = False
+        # For callbacks that await: one in the node's own group would keep all others out meanwhile.
+        self.awaiting = ReentrantCallbackGroup()
         self._configured = False
         self._before: tuple[set[Any], ...] = ()
 
     def configure(self) -> None:
         """Create publishers, subscriptions and the like. ValueError: the parameters are wrong."""
         raise NotImplementedError
+
+    def deactivate(self) -> None:
+        """Come to rest; called once `active` is False, also at shutdown."""
 
     def cleanup(self) -> None:
         """Undo `configure`; also called at shutdown, once."""
@@ -48,6 +54,7 @@ class ManagedNode(LifecycleNode):
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Active to inactive: nothing is commanded and nothing is asked from here on."""
         self.active = False
+        self.deactivate()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -57,7 +64,9 @@ class ManagedNode(LifecycleNode):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """The end."""
-        self.active = False
+        if self.active:
+            self.active = False
+            self.deactivate()
         self._undo()
         return super().on_shutdown(state)
 
@@ -76,5 +85,6 @@ class ManagedNode(LifecycleNode):
             (list(self.timers), self.destroy_timer),
             (list(self.subscriptions), self.destroy_subscription),
             (list(self.services), self.destroy_service),
+            (list(self.clients), self.destroy_client),
             (list(self.publishers), self.destroy_publisher),
         )

@@ -1,19 +1,31 @@
-"""Declared, typed and described parameters in one line each."""
+"""Declared, typed, ranged and described parameters in one line each."""
 
 from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from rcl_interfaces.msg import ParameterDescriptor
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
 from pirl_ros.profile import Profile, load_profile
 
 T = TypeVar("T", str, bool, int, float, list[int])
 
 
-def declare(node: Any, name: str, default: T, description: str) -> T:
-    """Declare a parameter that is fixed at start and return its value."""
-    descriptor = ParameterDescriptor(description=description, read_only=True)
+def declare(
+    node: Any,
+    name: str,
+    default: T,
+    description: str,
+    between: tuple[float, float] | None = None,
+    dynamic: bool = False,
+) -> T:
+    """Declare a parameter and return its value. A change outside `between`, or of one not `dynamic`, is rejected."""
+    descriptor = ParameterDescriptor(description=description, read_only=not dynamic)
+    if between is not None and isinstance(default, int):
+        low, high = (int(limit) for limit in between)
+        descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=0)]
+    elif between is not None:
+        descriptor.floating_point_range = [FloatingPointRange(from_value=between[0], to_value=between[1], step=0.0)]
     value: T = node.declare_parameter(name, default, descriptor).value
     return value
 

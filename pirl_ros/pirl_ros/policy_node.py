@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any, cast
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from std_msgs.msg import String
+from std_srvs.srv import SetBool
 
 from pirl_contract.client import Label, Mode, PolicyClient
 from pirl_contract.schema import ActionChunk as Chunk
@@ -21,6 +21,7 @@ from pirl_ros.running import run
 from pirl_ros.session import PolicySession
 from pirl_ros.subscriptions import SensorStreams
 from pirl_ros.sync import Bundle
+from pirl_ros.waiting import a_while, from_thread
 
 _REFUSED = (ConnectionError, TimeoutError, ValueError)
 _LABELS = ("success", "failure", "unlabeled")
@@ -37,20 +38,14 @@ class PolicyNode(ManagedNode):
         declare(self, "robot_id", "robot", "name of this robot on the server; one per arm")
         declare(self, "mode", "", "explore: noisy, to learn from; deterministic: best guess; empty: as the server says")
         declare(self, "alias", "", "which served policy; empty: production")
-        declare(self, "timeout_s", 2.0, "longest wait for a chunk, s")
+        declare(self, "timeout_s", 2.0, "longest wait for the server, s; a change counts from the next episode on",
+                (0.05, 60.0), dynamic=True)  # fmt: skip
 
     def configure(self) -> None:
         """Create everything; the server need not be there yet."""
         self._profile = read_profile(self)
         self._robot_id, self._address = self._value("robot_id"), self._value("server_address")
-        client = PolicyClient(
-            self._address,
-            self._robot_id,
-            self._value("timeout_s"),
-            cast(Mode, self._value("mode")),
-            self._value("alias"),
-        )
-        self._session = PolicySession(client, self._profile.contract, self._publish_chunk)
+        self._session = PolicySession(self._connect, self._profile.contract, self._publish_chunk, self._value("alias"))
         self._sequence, self._instruction = 0, ""
         self._diagnostics = Diagnostics(self, self._profile.robot)
         self._chunks = self.create_publisher(ActionChunk, "action_chunks", qos.CHUNK)
@@ -59,12 +54,15 @@ class PolicyNode(ManagedNode):
         self._streams = SensorStreams(self, self._profile, cameras=True, on_message=self._observe)
         self.create_subscription(StepOutcome, "step_outcomes", self._on_outcome, qos.OUTCOME)
         self.create_subscription(String, "~/instruction", self._on_instruction, qos.LATCHED)
-        # These wait for the server; sensors must go on being read meanwhile.
-        waiting = MutuallyExclusiveCallbackGroup()
-        self.create_service(StartEpisode, "start_episode", self._start_episode, callback_group=waiting)
-        self.create_service(StopEpisode, "stop_episode", self._stop_episode, callback_group=waiting)
+        self.create_service(StartEpisode, "start_episode", self._start_episode, callback_group=self.awaiting)
+        self.create_service(StopEpisode, "stop_episode", self._stop_episode, callback_group=self.awaiting)
+        self.create_service(SetBool, "~/pause", self._pause)
         self.create_timer(0.1, self._check)
         self.create_timer(0.5, self._report)
+
+    def _connect(self, alias: str) -> PolicyClient:
+        timeout_s, mode = self._value("timeout_s"), cast(Mode, self._value("mode"))
+        return PolicyClient(self._address, self._robot_id, timeout_s, mode, alias)
 
     def cleanup(self) -> None:
         """Close the connection."""
@@ -110,13 +108,14 @@ class PolicyNode(ManagedNode):
     def _on_instruction(self, message: Any) -> None:
         self._instruction = message.data
 
-    def _start_episode(self, request: Any, response: Any) -> Any:
+    async def _start_episode(self, request: Any, response: Any) -> Any:
         instruction = request.instruction or self._instruction
         metadata = dict(zip(request.metadata_keys, request.metadata_values))
         try:
             self._check_start(request, instruction)
             self._streams.clear()
-            response.episode_id = self._session.start(instruction, metadata)
+            started = self._session.start(instruction, metadata, request.alias)
+            response.episode_id = await from_thread(self, started)
         except _REFUSED as error:
             response.ok, response.message = False, str(error)
             return response
@@ -126,6 +125,7 @@ class PolicyNode(ManagedNode):
             episode_id=response.episode_id,
             instruction=instruction,
             seed=int(seed) if seed.lstrip("-").isdecimal() else -1,
+            speed_scale=request.speed_scale,
         )
         response.ok = True
         return response
@@ -137,8 +137,19 @@ class PolicyNode(ManagedNode):
             raise ValueError("no instruction: give one in the request or publish it on ~/instruction")
         if len(request.metadata_keys) != len(request.metadata_values):
             raise ValueError("metadata_keys and metadata_values must be of one length")
+        if not 0.0 < request.speed_scale <= 1.0:
+            raise ValueError(f"speed_scale must be above 0 and at most 1, got {request.speed_scale:g}")
 
-    def _stop_episode(self, request: Any, response: Any) -> Any:
+    def _pause(self, request: Any, response: Any) -> Any:
+        try:
+            self._session.pause() if request.data else self._session.resume()
+        except ValueError as error:
+            response.message = str(error)
+            return response
+        response.success = True
+        return response
+
+    async def _stop_episode(self, request: Any, response: Any) -> Any:
         standing = self._session.standing
         if not standing.episode_id or request.outcome not in _LABELS:
             response.ok = False
@@ -153,11 +164,12 @@ class PolicyNode(ManagedNode):
             instruction=standing.instruction,
         )
         # The action under way is reported with the state that it leads to, one period from now.
-        time.sleep(_LAST_OUTCOME_PERIODS / self._profile.rate_hz)
+        await a_while(self, _LAST_OUTCOME_PERIODS / self._profile.rate_hz)
         try:
-            receipt = self._session.stop(
+            stopping = self._session.stop(
                 cast(Label, request.outcome), request.label_source, request.reason, request.discard
             )
+            receipt = await from_thread(self, stopping)
         except _REFUSED as error:
             response.ok, response.message = False, str(error)
             return response
@@ -183,6 +195,7 @@ class PolicyNode(ManagedNode):
                 chunks=standing.chunks,
                 steps=standing.steps,
                 round_trip_ms=standing.round_trip_ms,
+                failures=standing.failures,
             )
         )
         values = {"server": self._address, "policy version": standing.policy_version, "episode": standing.episode_id}
@@ -192,5 +205,5 @@ class PolicyNode(ManagedNode):
 
 
 def main() -> None:
-    """Run the node until a signal. Two threads: one for sensors, one for the services that wait for the server."""
-    run(PolicyNode, threads=2)
+    """Run the node until a signal."""
+    run(PolicyNode)

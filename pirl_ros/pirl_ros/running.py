@@ -5,19 +5,17 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import rclpy
-from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import try_shutdown
 
 _WAKE_S = 0.2
-_DRAIN_S = 0.1
 
 
 @contextmanager
@@ -42,25 +40,30 @@ def ros_until_signal(starting: threading.Event | None = None) -> Iterator[thread
         try_shutdown()
 
 
-def run(make_node: Callable[[], LifecycleNode], threads: int = 1) -> None:
-    """Run one lifecycle node until a signal. With `autostart` it configures and activates itself."""
+def run(*makers: Callable[[], LifecycleNode]) -> None:
+    """Run lifecycle nodes in one executor until a signal. With `autostart` they configure and activate themselves.
+
+    One thread: no callback of ours waits for anything, and an executor of rclpy with several threads costs more CPU
+    than all our callbacks together.
+    """
     starting = threading.Event()
     starting.set()
     with ros_until_signal(starting) as stop:
-        node: Any = make_node()
-        executor: Any = SingleThreadedExecutor() if threads == 1 else MultiThreadedExecutor(threads)
-        executor.add_node(node)
-        if node.declare_parameter("autostart", True).value:
-            _bring_up(node)
+        executor: Any = SingleThreadedExecutor()
+        nodes: list[Any] = [make() for make in makers]
+        for node in nodes:
+            executor.add_node(node)
+            if node.declare_parameter("autostart", True).value:
+                _bring_up(node)
         starting.clear()
         while not stop.is_set():
             executor.spin_once(timeout_sec=_WAKE_S)
-        executor.remove_node(node)
-        # Callbacks that were handed to the pool must not find their node destroyed.
-        time.sleep(_DRAIN_S if threads > 1 else 0.0)
+        for node in nodes:
+            executor.remove_node(node)
         executor.shutdown(timeout_sec=0.5)
-        node.trigger_shutdown()
-        node.destroy_node()
+        for node in nodes:
+            node.trigger_shutdown()
+            node.destroy_node()
 
 
 def _bring_up(node: Any) -> None:

@@ -30,6 +30,8 @@ class Standing:
     chunks: int = 0
     steps: int = 0
     round_trip_ms: float = 0.0
+    failures: int = 0
+    """inferences without an answer in this episode"""
 
 
 @dataclass(eq=False)
@@ -39,21 +41,30 @@ class _Episode:
 
 
 class PolicySession:
-    """Checks the contract, runs episodes, asks for chunks. Its methods may be called from any thread.
+    """Checks the contract, runs episodes, asks for chunks. Its methods may be called from any thread; none waits.
+
+    `connect(alias)` makes the client of one served policy; it is called again when an episode asks for another.
 
     `on_chunk(chunk, stamp_ns, episode_id)` is called from the worker thread for each chunk that is still wanted.
     """
 
     def __init__(
-        self, client: PolicyClient, contract: Contract, on_chunk: Callable[[ActionChunk, int, str], None]
+        self,
+        connect: Callable[[str], PolicyClient],
+        contract: Contract,
+        on_chunk: Callable[[ActionChunk, int, str], None],
+        alias: str = "",
     ) -> None:
-        self._client, self._contract, self._on_chunk = client, contract, on_chunk
+        self._connect, self._contract, self._on_chunk = connect, contract, on_chunk
+        self._default_alias = self._alias = alias
+        self._client = connect(alias)
         self._worker = ThreadPoolExecutor(1, "policy-client")
         self._lock = threading.RLock()
         self._pacing = Pacing()
         self._standing = Standing()
         self._episode: _Episode | None = None
         self._unfit = ""
+        self._asked = 0
         self._check_due_ns, self._checking, self._agreed = 0, False, False
 
     @property
@@ -71,11 +82,11 @@ class PolicySession:
             self._checking = True
         self._worker.submit(self._check).add_done_callback(_raise)
 
-    def start(self, instruction: str, metadata: Mapping[str, str]) -> str:
-        """Begin an episode and return its id; waits for the server. ConnectionError, TimeoutError or ValueError."""
+    def start(self, instruction: str, metadata: Mapping[str, str], alias: str = "") -> Future[str]:
+        """Begin an episode; gives its id, or ConnectionError, TimeoutError or ValueError."""
         if self.standing.episode_id:
             raise ValueError(f"episode {self.standing.episode_id} is running: stop it first")
-        return self._worker.submit(self._start, instruction, metadata).result()
+        return self._worker.submit(self._start, instruction, metadata, alias or self._default_alias)
 
     def wants(self, stamp_ns: int, now_ns: int) -> bool:
         """Whether an observation with this stamp would be asked about now."""
@@ -89,7 +100,9 @@ class PolicySession:
             if episode is None or self._pacing.phase != "observing":
                 return
             self._pacing.asked()
-        self._worker.submit(self._infer, episode, observation, stamp_ns).add_done_callback(_raise)
+            self._asked += 1
+            number = self._asked
+        self._worker.submit(self._infer, episode, observation, stamp_ns, number).add_done_callback(_raise)
 
     def unfit(self, reason: str) -> None:
         """Say why no observation can be made at present; '' when one can."""
@@ -111,8 +124,16 @@ class PolicySession:
         with self._lock:
             self._pacing.end()
 
-    def stop(self, outcome: Label, label_source: str, reason: str, discard: bool) -> EpisodeReceipt:
-        """End the episode; waits for the server. It is over here even when the server cannot be told."""
+    def resume(self) -> None:
+        """Ask again, about an observation from now on. ValueError: no episode is running."""
+        with self._lock:
+            if self._episode is None:
+                raise ValueError("no episode is running")
+            if self._pacing.phase == "idle":
+                self._pacing.begin()
+
+    def stop(self, outcome: Label, label_source: str, reason: str, discard: bool) -> Future[EpisodeReceipt]:
+        """End the episode; gives the server's receipt. It is over here even when the server cannot be told."""
         with self._lock:
             episode, self._episode = self._episode, None
             self._pacing.end()
@@ -121,7 +142,7 @@ class PolicySession:
             raise ValueError("no episode is running")
         return self._worker.submit(
             lambda: self._client.end_episode(outcome, label_source, reason, discard, tuple(episode.outcomes))
-        ).result()
+        )
 
     def close(self) -> None:
         """Stop asking and close the connection; a call under way is abandoned."""
@@ -144,7 +165,12 @@ class PolicySession:
             self._standing = replace(self._standing, reason=reason, policy_name=name, policy_version=version)
             self._check_due_ns = time.monotonic_ns() + _CHECK_AGAIN_NS
 
-    def _start(self, instruction: str, metadata: Mapping[str, str]) -> str:
+    def _start(self, instruction: str, metadata: Mapping[str, str], alias: str) -> str:
+        if self._episode is not None:
+            raise ValueError(f"episode {self.standing.episode_id} is running: stop it first")
+        if alias != self._alias:
+            self._client.close()
+            self._client, self._alias, self._agreed = self._connect(alias), alias, False
         if not self._agreed:
             self._check()
         if not self._agreed:
@@ -153,12 +179,12 @@ class PolicySession:
         with self._lock:
             self._episode = _Episode()
             self._standing = replace(
-                self._standing, episode_id=episode_id, instruction=instruction, chunks=0, steps=0, reason=""
+                self._standing, episode_id=episode_id, instruction=instruction, chunks=0, steps=0, failures=0, reason=""
             )
             self._pacing.begin()
         return episode_id
 
-    def _infer(self, episode: _Episode, observation: Observation, stamp_ns: int) -> None:
+    def _infer(self, episode: _Episode, observation: Observation, stamp_ns: int, number: int) -> None:
         with self._lock:
             outcomes, episode.outcomes = episode.outcomes, []
         began_ns = time.monotonic_ns()
@@ -168,25 +194,26 @@ class PolicySession:
             with self._lock:
                 # Not known to have arrived: told again, the server keeps one per chunk and index.
                 episode.outcomes[:0] = outcomes
-                self._standing = replace(self._standing, reason=str(error))
-                self._pacing.failed(time.monotonic_ns())
+                self._standing = replace(self._standing, reason=str(error), failures=self._standing.failures + 1)
+                if number == self._asked:
+                    self._pacing.failed(time.monotonic_ns())
             return
-        self._deliver(episode, chunk, stamp_ns, began_ns)
-
-    def _deliver(self, episode: _Episode, chunk: ActionChunk, stamp_ns: int, began_ns: int) -> None:
-        now_ns = time.monotonic_ns()
         with self._lock:
-            if self._episode is not episode or self._pacing.phase != "inferring":
-                return
-            self._pacing.received(chunk, now_ns)
-            self._standing = replace(
-                self._standing,
-                reason="",
-                policy_version=chunk.policy_version,
-                chunks=self._standing.chunks + 1,
-                round_trip_ms=(now_ns - began_ns) / 1e6,
-            )
-            self._on_chunk(chunk, stamp_ns, self._standing.episode_id)
+            # The episode may be over, or paused and asked about anew, since this was asked.
+            if self._episode is episode and self._pacing.phase == "inferring" and number == self._asked:
+                self._deliver(chunk, stamp_ns, began_ns)
+
+    def _deliver(self, chunk: ActionChunk, stamp_ns: int, began_ns: int) -> None:
+        now_ns = time.monotonic_ns()
+        self._pacing.received(chunk, now_ns)
+        self._standing = replace(
+            self._standing,
+            reason="",
+            policy_version=chunk.policy_version,
+            chunks=self._standing.chunks + 1,
+            round_trip_ms=(now_ns - began_ns) / 1e6,
+        )
+        self._on_chunk(chunk, stamp_ns, self._standing.episode_id)
 
 
 def _raise(future: Future[None]) -> None:

@@ -41,7 +41,7 @@ def test_episodes_run_to_success_and_everything_is_reported(
     service, address = server
     start(probe, address)
     runner = probe.start(
-        "episode_node",
+        "run_episodes",
         episodes=2,
         first_seed=3,
         summary_path=tmp_path / "s.json",
@@ -68,7 +68,7 @@ def test_the_policy_sees_the_state_after_its_last_action(
 ) -> None:
     service, address = server
     start(probe, address)
-    runner = probe.start("episode_node", summary_path=tmp_path / "s.json")
+    runner = probe.start("run_episodes", summary_path=tmp_path / "s.json")
     probe.until(lambda: runner.poll() is not None, "episodes do not end")
     reported = [(outcome.chunk_id, outcome.index) for outcome in service.outcomes]
     expected = [(f"c{chunk}", index) for chunk in range(1, len(reported)) for index in range(EXECUTE)]

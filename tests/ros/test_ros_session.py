@@ -124,12 +124,18 @@ class Rig:
 
     def __init__(self, contract: Contract) -> None:
         self.client, self.chunks = ScriptedClient(contract), list[tuple[str, int, str]]()
+        self.aliases: list[str] = []
         self.session = PolicySession(
-            cast(PolicyClient, self.client),
-            contract,
-            lambda c, stamp, episode: self.chunks.append((c.chunk_id, stamp, episode)),
+            self._connect, contract, lambda c, stamp, episode: self.chunks.append((c.chunk_id, stamp, episode))
         )
         self.observation = Observation({}, np.zeros(35, np.float32), "push")
+
+    def _connect(self, alias: str) -> PolicyClient:
+        self.aliases.append(alias)
+        return cast(PolicyClient, self.client)
+
+    def start(self, alias: str = "") -> str:
+        return self.session.start("push", {}, alias).result(10)
 
     def ask(self, stamp_ns: int) -> None:
         assert self.session.wants(stamp_ns, time.monotonic_ns())
@@ -144,7 +150,7 @@ def rig(profile: Profile) -> Iterator[Rig]:
 
 
 def test_an_episode_from_start_to_end(rig: Rig) -> None:
-    assert rig.session.start("push", {}) == "e1"
+    assert rig.start() == "e1"
     rig.ask(10)
     until(lambda: len(rig.chunks) == 1)
     assert rig.chunks == [("c1", 10, "e1")]
@@ -155,7 +161,7 @@ def test_an_episode_from_start_to_end(rig: Rig) -> None:
     until(lambda: len(rig.chunks) == 2)
     assert [outcome.index for outcome in rig.client.told] == [0, 1], "told with the next question"
     rig.session.report(make_outcome("c2", 0))
-    receipt = rig.session.stop("success", "sim", "success", False)
+    receipt = rig.session.stop("success", "sim", "success", False).result(10)
     assert receipt == EpisodeReceipt("e1.zarr", 3)
     standing = rig.session.standing
     assert (standing.phase, standing.episode_id, standing.chunks, standing.steps) == ("idle", "", 2, 3)
@@ -164,23 +170,23 @@ def test_an_episode_from_start_to_end(rig: Rig) -> None:
 def test_no_server_no_episode_and_the_reason(rig: Rig) -> None:
     rig.client.down = True
     with pytest.raises(ValueError, match="not reachable"):
-        rig.session.start("push", {})
+        rig.start()
     assert rig.session.standing.phase == "blocked"
     assert "not reachable" in rig.session.standing.reason
     rig.client.down = False
-    rig.session.start("push", {})
+    rig.start()
     assert rig.session.standing.reason == ""
 
 
 def test_another_contract_is_refused_in_words(rig: Rig, profile: Profile) -> None:
     rig.client.contract = replace(profile.contract, rate_hz=10.0)
     with pytest.raises(ValueError, match="rate_hz"):
-        rig.session.start("push", {})
+        rig.start()
     assert not rig.session.wants(0, time.monotonic_ns())
 
 
 def test_outcomes_survive_a_failed_question(rig: Rig) -> None:
-    rig.session.start("push", {})
+    rig.start()
     rig.session.report(make_outcome("c0", 0))
     rig.client.down = True
     rig.ask(1)
@@ -195,18 +201,18 @@ def test_outcomes_survive_a_failed_question(rig: Rig) -> None:
 
 
 def test_a_chunk_that_comes_after_the_end_is_not_delivered(rig: Rig) -> None:
-    rig.session.start("push", {})
+    rig.start()
     rig.client.gate.clear()
     rig.ask(1)
     rig.session.pause()
     rig.client.gate.set()
-    rig.session.stop("failure", "sim", "time_limit", False)
+    rig.session.stop("failure", "sim", "time_limit", False).result(10)
     assert rig.client.asked == 1
     assert rig.chunks == []
 
 
 def test_a_refused_chunk_leads_to_a_new_question(rig: Rig) -> None:
-    rig.session.start("push", {})
+    rig.start()
     rig.ask(1)
     until(lambda: len(rig.chunks) == 1)
     rig.session.report(replace(make_outcome("c1", 0, time_ns=5), alterations=Alteration.STALE))
@@ -214,7 +220,7 @@ def test_a_refused_chunk_leads_to_a_new_question(rig: Rig) -> None:
 
 
 def test_unfit_sensors_are_a_reason_too(rig: Rig) -> None:
-    rig.session.start("push", {})
+    rig.start()
     rig.session.unfit("camera base is stale")
     assert rig.session.standing.reason == "camera base is stale"
     rig.session.unfit("")
@@ -222,16 +228,46 @@ def test_unfit_sensors_are_a_reason_too(rig: Rig) -> None:
 
 
 def test_two_episodes_at_once_are_refused(rig: Rig) -> None:
-    rig.session.start("push", {})
+    rig.start()
     with pytest.raises(ValueError, match="stop it first"):
-        rig.session.start("push", {})
+        rig.start()
 
 
 def test_an_episode_is_over_here_even_when_the_server_cannot_be_told(rig: Rig) -> None:
-    rig.session.start("push", {})
+    rig.start()
     rig.client.down = True
     with pytest.raises(ConnectionError):
-        rig.session.stop("failure", "operator", "fault", False)
+        rig.session.stop("failure", "operator", "fault", False).result(10)
     assert rig.session.standing.episode_id == ""
     with pytest.raises(ValueError, match="no episode"):
-        rig.session.stop("failure", "operator", "fault", False)
+        rig.session.stop("failure", "operator", "fault", False).result(10)
+
+
+def test_another_alias_is_another_connection_and_is_left_again(rig: Rig) -> None:
+    rig.start("candidate")
+    rig.session.stop("failure", "operator", "fault", False).result(10)
+    rig.start()
+    assert rig.aliases == ["", "candidate", ""]
+
+
+def test_a_paused_episode_goes_on_with_a_new_observation(rig: Rig) -> None:
+    rig.start()
+    rig.client.gate.clear()
+    rig.ask(1)
+    rig.session.pause()
+    assert not rig.session.wants(2, time.monotonic_ns())
+    rig.session.resume()
+    rig.ask(2)
+    rig.client.gate.set()
+    until(lambda: len(rig.chunks) == 1)
+    assert rig.chunks == [("c2", 2, "e1")], "never the answer to the question from before the pause"
+    rig.session.stop("failure", "operator", "fault", False).result(10)
+    with pytest.raises(ValueError, match="no episode"):
+        rig.session.resume()
+
+
+def test_failed_questions_are_counted(rig: Rig) -> None:
+    rig.start()
+    rig.client.down = True
+    rig.ask(1)
+    until(lambda: rig.session.standing.failures == 1)

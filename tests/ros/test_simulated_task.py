@@ -38,7 +38,7 @@ def test_an_expert_pushes_the_cube_over_ros(probe: Any, profile: Profile, tmp_pa
         probe.start("sim_arm_node")
         probe.start("arm_node")
         probe.start("policy_node", server_address=address)
-        runner = probe.start("episode_node", episodes=3, first_seed=100, summary_path=tmp_path / "s.json")
+        runner = probe.start("run_episodes", episodes=3, first_seed=100, summary_path=tmp_path / "s.json")
         probe.until(lambda: runner.poll() is not None, "episodes do not end")
     assert json.loads((tmp_path / "s.json").read_text())["successes"] == 3
     assert not any(outcome.alterations & Alteration.JUMP for outcome in service.outcomes)

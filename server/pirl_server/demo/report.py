@@ -25,7 +25,7 @@ class Outcome:
     """result of the evaluate job of the base version"""
     after: dict[str, Any]
     robot_before: dict[str, Any]
-    """summary of episode_node"""
+    """summary of run_episodes"""
     robot_after: dict[str, Any]
     env_steps: int
     rl_wall_s: float

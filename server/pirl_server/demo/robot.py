@@ -1,4 +1,4 @@
-"""The demo's robot: the installed ROS 2 nodes as processes, and sittings of episodes run by episode_node."""
+"""The demo's robot: the installed ROS 2 nodes as processes, and sittings of episodes run by run_episodes."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Robot:
             self.processes.start(node, [str(self.executables / node), *_arguments(parameters)])
 
     def sitting(self, name: str, episodes: int, first_seed: int, folder: Path, bar: Bar) -> dict[str, Any]:
-        """Run episodes and return the summary that episode_node wrote. Raises RuntimeError when it gave up."""
+        """Run episodes and return the summary that run_episodes wrote. Raises RuntimeError when it gave up."""
         summary = folder / f"{name}.json"
         parameters: dict[str, object] = {
             "episodes": episodes,
@@ -57,13 +57,13 @@ class Robot:
             "record_seeds": f"[{','.join(str(first_seed + index) for index in range(episodes))}]",
             "patience_s": 120.0,
         }
-        self.processes.start(name, [str(self.executables / "episode_node"), *_arguments(parameters)])
+        self.processes.start(name, [str(self.executables / "run_episodes"), *_arguments(parameters)])
         while (status := self.processes.finished(name)) is None:
             self.processes.check()
             bar.show(*_progress(self.processes.log(name), episodes))
             time.sleep(0.5)
         if status != 0:
-            raise RuntimeError(f"episode_node gave up, status {status}: {_last_line(self.processes.log(name))}")
+            raise RuntimeError(f"run_episodes gave up, status {status}: {_last_line(self.processes.log(name))}")
         bar.show(episodes, episodes, _progress(self.processes.log(name), episodes)[2])
         result: dict[str, Any] = json.loads(summary.read_text())
         return result

@@ -1,0 +1,56 @@
+"""Waiting inside a callback without blocking its executor: for another thread, for another node, for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from concurrent.futures import Future as ThreadFuture
+from typing import Any, TypeVar
+
+from rclpy.task import Future
+
+T = TypeVar("T")
+
+
+def from_thread(node: Any, result: ThreadFuture[T]) -> Awaitable[T]:
+    """Return what awaits a result of another thread; its exception is raised by the await."""
+    future: Any = Future()
+
+    def done(thread_future: ThreadFuture[T]) -> None:
+        error = thread_future.exception()
+        if error is None:
+            future.set_result(thread_future.result())
+        else:
+            future.set_exception(error)
+        if node.executor is not None:
+            node.executor.wake()
+
+    result.add_done_callback(done)
+    return future
+
+
+def a_while(node: Any, seconds: float) -> Awaitable[None]:
+    """Return what awaits the end of a time span."""
+    future: Any = Future()
+
+    def over() -> None:
+        node.destroy_timer(timer)
+        future.set_result(None)
+
+    timer = node.create_timer(seconds, over)
+    return future
+
+
+async def answer(node: Any, client: Any, request: Any, patience_s: float) -> Any:
+    """Call a service and return its answer, or None when there is none within `patience_s`."""
+    future = client.call_async(request)
+
+    def give_up() -> None:
+        if not future.done():
+            client.remove_pending_request(future)
+            future.set_result(None)
+
+    timer = node.create_timer(patience_s, give_up)
+    try:
+        return await future
+    finally:
+        node.destroy_timer(timer)
