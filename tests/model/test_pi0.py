@@ -145,11 +145,11 @@ def test_every_input_matters(model: Pi0) -> None:
 
 @torch.no_grad()
 def test_what_is_masked_does_not_matter(model: Pi0) -> None:
-    base = model.encode_prefix(**inputs())
+    base = model.encode_prefix(**inputs(), pooled=True)
     junk = inputs()
     junk["images"][~junk["image_mask"]] = 1.0
     junk["tokens_BL"][~junk["token_mask_BL"]] = 7
-    again = model.encode_prefix(**junk)
+    again = model.encode_prefix(**junk, pooled=True)
     assert torch.equal(model.velocity(again, **suffix()), model.velocity(base, **suffix()))
     torch.testing.assert_close(again.pooled, base.pooled)
 
@@ -190,7 +190,9 @@ def test_only_the_expert_learns_from_a_detached_prefix(model: Pi0) -> None:
 
 @torch.no_grad()
 def test_pooled_features_and_expert_features(model: Pi0) -> None:
-    prefix = model.encode_prefix(**inputs())
+    assert model.encode_prefix(**inputs()).pooled is None
+    prefix = model.encode_prefix(**inputs(), pooled=True)
+    assert prefix.pooled is not None
     assert prefix.pooled.shape == (3, CONFIG.vlm.width)
     velocity, features = model.velocity_and_features(prefix, **suffix())
     assert features.shape == (3, 4, CONFIG.expert.width)

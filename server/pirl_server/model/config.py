@@ -1,12 +1,15 @@
-"""Sizes of a pi0 model. Frozen, and plain numbers only, so that a checkpoint can carry them as JSON."""
+"""Sizes of a pi0 or pi0.5 model. Frozen, and plain numbers only, so that a checkpoint can carry them as JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pirl_server.model.tokens import VOCABULARY
+
+Family = Literal["pi0", "pi05"]
+"""pi0 mixes time into the action tokens and reads a state token; pi0.5 modulates its norms and reads no state"""
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,20 @@ class Pi0Config:
     state_dim: int
     action_dim: int
     horizon: int
+    family: Family = "pi0"
+
+    def __post_init__(self) -> None:
+        if self.family not in get_args(Family):
+            raise ValueError(f"model family '{self.family}' is not known; there are: {', '.join(get_args(Family))}")
+        if self.heads % self.kv_heads or self.head_dim % 2 or self.expert.width % 2:
+            raise ValueError(
+                f"{self.heads} heads must be a multiple of {self.kv_heads} key/value heads, head_dim {self.head_dim} "
+                f"and the expert's width {self.expert.width} must be even"
+            )
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Pi0Config:
-        """Inverse of `dataclasses.asdict`. Raises TypeError on unknown or missing fields."""
+        """Inverse of `dataclasses.asdict`. Raises TypeError on unknown or missing fields, ValueError on bad sizes."""
         vision = fields["vision"]
         nested = {
             "vision": None if vision is None else VisionConfig(**vision),

@@ -1,9 +1,9 @@
-"""pi0: a vision-language prefix and an action expert that predicts the flow's velocity.
+"""pi0 and pi0.5: a vision-language prefix and an action expert that predicts the flow's velocity.
 
-Token blocks: prefix | state | actions. Prefix tokens see each other; the state sees the prefix and itself; actions see
-everything. Clock: t = 1 noise, t = 0 action. Images, state and actions are normalised by the caller.
-
-Shape letters: B batch, C cameras, L text tokens, T prefix tokens, H horizon, D action dim, S state dim, W width.
+Suffix tokens: state and H actions (pi0), H actions (pi0.5). Clock: t = 1 noise, t = 0 action. Images, state and actions
+are normalised by the caller.
+Shape letters: B batch, C cameras, L text tokens, T prefix tokens, H horizon, D action dim, S state dim, W width,
+N times.
 """
 
 from __future__ import annotations
@@ -13,25 +13,24 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import linear, silu
 
+from pirl_server.model.condition import Condition
 from pirl_server.model.config import Pi0Config
-from pirl_server.model.gemma import Gemma
-from pirl_server.model.prefix import Prefix
+from pirl_server.model.context import Context, suffix_context
+from pirl_server.model.denoiser import Denoiser
+from pirl_server.model.gemma import Gemma, KeyValue
+from pirl_server.model.mask import key_bias
+from pirl_server.model.prefix import Prefix, compact, positions
+from pirl_server.model.rotary import rotary
 from pirl_server.model.siglip import Siglip
 from pirl_server.model.time import time_embedding
 
 VLM_PARTS = ("vision.", "projector.", "embed_tokens.", "language.")
 
 
-def trim(tokens_BL: Tensor, mask_BL: Tensor) -> tuple[Tensor, Tensor]:
-    """Drop the columns that are padding in every row: they would cost time and change nothing."""
-    used = int(mask_BL.any(dim=0).nonzero().max()) + 1
-    return tokens_BL[:, :used], mask_BL[:, :used]
-
-
 class Pi0(nn.Module):
-    """The whole policy network. `encode_prefix` once per observation, `velocity` once per denoise step."""
+    """The whole policy network. `encode_prefix` once per observation, then `velocity` or a `denoiser`."""
 
     def __init__(self, config: Pi0Config) -> None:
         super().__init__()
@@ -43,11 +42,15 @@ class Pi0(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocabulary, config.vlm.width)
         nn.init.normal_(self.embed_tokens.weight, std=config.vlm.width**-0.5)
         self.language = Gemma(config, config.vlm)
-        self.expert = Gemma(config, config.expert)
-        self.state_proj = nn.Linear(config.state_dim, width)
+        self.expert = Gemma(config, config.expert, adaptive=config.family == "pi05")
         self.action_in_proj = nn.Linear(config.action_dim, width)
-        self.action_time_mlp_in = nn.Linear(2 * width, width)
-        self.action_time_mlp_out = nn.Linear(width, width)
+        if config.family == "pi05":
+            self.time_mlp_in = nn.Linear(width, width)
+            self.time_mlp_out = nn.Linear(width, width)
+        else:
+            self.state_proj = nn.Linear(config.state_dim, width)
+            self.action_time_mlp_in = nn.Linear(2 * width, width)
+            self.action_time_mlp_out = nn.Linear(width, width)
         self.action_out_proj = nn.Linear(width, config.action_dim)
 
     def vlm_parameters(self) -> Iterator[nn.Parameter]:
@@ -59,58 +62,103 @@ class Pi0(nn.Module):
         return (p for name, p in self.named_parameters() if not name.startswith(VLM_PARTS))
 
     def encode_prefix(
-        self, images: Tensor | None, image_mask: Tensor | None, tokens_BL: Tensor, token_mask_BL: Tensor
+        self,
+        images: Tensor | None,
+        image_mask: Tensor | None,
+        tokens_BL: Tensor,
+        token_mask_BL: Tensor,
+        *,
+        pooled: bool = False,
+        static: bool = False,
     ) -> Prefix:
         """Run vision and language: images [B, C, 3, h, w] in [-1, 1] with image_mask [B, C], or None for no camera.
 
-        Absent images and padded text are masked out and take no position.
+        Absent images and padded text take no position and cost nothing, unless shapes must be `static`: then masks do
+        the work, as compilers and CUDA graphs need it. `pooled` asks for the mean output, one more block.
         """
-        tokens_BL, token_mask_BL = trim(tokens_BL, token_mask_BL)
-        x_BTW, mask_BT = self._embed(images, image_mask, tokens_BL, token_mask_BL)
-        position_BT = mask_BT.cumsum(dim=1) - 1
-        # Tokens that do not exist see themselves: a query without a key would give NaN. Nobody reads them.
-        itself = torch.eye(mask_BT.shape[1], dtype=torch.bool, device=mask_BT.device)
-        sees_BTT = (mask_BT[:, :, None] & mask_BT[:, None, :]) | itself
-        out_BTW, caches = self.language(x_BTW, sees_BTT, position_BT)
-        count_B = mask_BT.sum(dim=1)
-        pooled_BW = (out_BTW * mask_BT[..., None]).sum(dim=1) / count_B[:, None]
-        keys, values = (torch.stack(part) for part in zip(*caches))
-        return Prefix(keys, values, mask_BT, count_B, pooled_BW)
-
-    def _embed(
-        self, images: Tensor | None, image_mask: Tensor | None, tokens_BL: Tensor, token_mask_BL: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        text_BLW = self.embed_tokens(tokens_BL) * math.sqrt(self.config.vlm.width)
-        if images is None or image_mask is None:
+        x_BTW = self.embed_tokens(tokens_BL) * math.sqrt(self.config.vlm.width)
+        mask_BT = token_mask_BL
+        if images is not None and image_mask is not None:
+            patches, patch_mask = self._embed_images(images, image_mask, static)
+            x_BTW = torch.cat([patches.to(x_BTW.dtype), x_BTW], dim=1)
+            mask_BT = torch.cat([patch_mask, mask_BT], dim=1)
+        else:
             assert self.config.vision is None, "this model was built with a camera"
-            return text_BLW, token_mask_BL
-        patches = self.projector(self.vision(images.flatten(0, 1)))
-        image_tokens = patches.view(len(images), -1, self.config.vlm.width)
-        patch_mask = image_mask.repeat_interleave(patches.shape[1], dim=1)
-        return torch.cat([image_tokens, text_BLW], dim=1), torch.cat([patch_mask, token_mask_BL], dim=1)
+        if not static:
+            x_BTW, mask_BT = compact(x_BTW, mask_BT)
+        full = not static and bool(mask_BT.all())
+        bias = None if full else key_bias(mask_BT, x_BTW.dtype)
+        turn = rotary(positions(mask_BT), self.config.head_dim, x_BTW.dtype)
+        count_B, mean_BW = mask_BT.sum(dim=1), None
+        if pooled:
+            out_BTW, caches = self.language(x_BTW, bias, turn)
+            mean_BW = (out_BTW * mask_BT[..., None]).sum(dim=1) / count_B[:, None].clamp(min=1)
+        else:
+            caches = self.language.keys_values(x_BTW, bias, turn)
+        keys, values = (torch.stack(part) for part in zip(*caches))
+        return Prefix(keys, values, mask_BT, count_B, mean_BW, full)
 
-    def velocity(self, prefix: Prefix, state_BS: Tensor, x_BHD: Tensor, t_B: Tensor) -> Tensor:
-        """Predicted velocity noise - action [B, H, D] of the noisy chunk x at time t."""
+    def _embed_images(self, images: Tensor, image_mask: Tensor, static: bool) -> tuple[Tensor, Tensor]:
+        """Patch tokens [B, C P, W] and which exist; absent images do not pass the vision tower."""
+        flat, present = images.flatten(0, 1), image_mask.flatten()
+        if static or bool(present.all()):
+            patches = self.projector(self.vision(flat))
+        else:
+            seen = self.projector(self.vision(flat[present]))
+            patches = seen.new_zeros(len(flat), *seen.shape[1:]).index_put((present,), seen)
+        return patches.view(len(images), -1, patches.shape[-1]), image_mask.repeat_interleave(patches.shape[1], dim=1)
+
+    def velocity(self, prefix: Prefix, state_BS: Tensor | None, x_BHD: Tensor, t_B: Tensor) -> Tensor:
+        """Predicted velocity noise - action [B, H, D] of the noisy chunk x at time t. pi0.5 ignores the state."""
         return self.velocity_and_features(prefix, state_BS, x_BHD, t_B)[0]
 
     def velocity_and_features(
-        self, prefix: Prefix, state_BS: Tensor, x_BHD: Tensor, t_B: Tensor
+        self, prefix: Prefix, state_BS: Tensor | None, x_BHD: Tensor, t_B: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Velocity [B, H, D] and the expert's normed outputs at the action tokens [B, H, W], which V_expert reads."""
-        H = x_BHD.shape[1]
-        suffix = torch.cat([self.state_proj(state_BS)[:, None], self._embed_action(x_BHD, t_B)], dim=1)
-        steps = torch.arange(H + 1, device=x_BHD.device)
-        # The state (first) must not see the actions; actions see all. Prefix tokens are seen where they exist.
-        own = (steps[None, :] == 0) | (steps[:, None] > 0)
-        batch = len(prefix.mask)
-        sees = torch.cat([prefix.mask[:, None].expand(-1, H + 1, -1), own.expand(batch, -1, -1)], dim=2)
-        cache = list(zip(prefix.keys, prefix.values))
-        out, _ = self.expert(suffix, sees, prefix.count[:, None] + steps, cache)
-        features_BHW = out[:, 1:]
-        return self.action_out_proj(features_BHW), features_BHW
+        condition, state = self.condition(t_B), self.embed_state(state_BS)
+        context = suffix_context(prefix, x_BHD.shape[1], self.expert, state=state is not None)
+        out_BSW, _ = self.run_suffix(state, x_BHD, condition, context)
+        return self.read_out(out_BSW[:, -x_BHD.shape[1] :])
 
-    def _embed_action(self, x_BHD: Tensor, t_B: Tensor) -> Tensor:
+    def run_suffix(
+        self, state_B1W: Tensor | None, x_BHD: Tensor, condition: Condition, context: Context
+    ) -> tuple[Tensor, list[KeyValue]]:
+        """Expert outputs [B, S, W] of the state token, if there is one, and the actions; and their keys and values."""
+        tokens = self.embed_actions(x_BHD, condition)
+        if state_B1W is not None:
+            tokens = torch.cat([state_B1W, tokens], dim=1)
+        return self.expert(tokens.to(context.cache[0][0].dtype), *context, condition.modulations)  # type: ignore[no-any-return]
+
+    def denoiser(self, prefix: Prefix, state_BS: Tensor | None, steps: int) -> Denoiser:
+        """Velocity for inference over one fixed schedule: computes once what the K steps of a chunk share."""
+        return Denoiser(self, prefix, state_BS, steps)
+
+    def condition(self, t_N: Tensor) -> Condition:
+        """What the expert needs to know of N times."""
+        time_NW = time_embedding(t_N, self.config.expert.width).to(self.action_in_proj.weight.dtype)
+        if self.config.family == "pi05":
+            known_NW = silu(self.time_mlp_out(silu(self.time_mlp_in(time_NW))))
+            return Condition(None, self.expert.modulations(known_NW))
+        mlp = self.action_time_mlp_in
+        return Condition(linear(time_NW, mlp.weight[:, time_NW.shape[1] :], mlp.bias)[:, None], ())
+
+    def embed_state(self, state_BS: Tensor | None) -> Tensor | None:
+        """pi0's state token [B, 1, W]; None for pi0.5, whose state is in the prompt."""
+        if self.config.family == "pi05":
+            return None
+        assert state_BS is not None, "pi0 reads the state"
+        return self.state_proj(state_BS)[:, None]  # type: ignore[no-any-return]
+
+    def embed_actions(self, x_BHD: Tensor, condition: Condition) -> Tensor:
+        """Action tokens [B, H, W]: pi0's first layer on [action, time] as the sum of its halves."""
         action_BHW = self.action_in_proj(x_BHD)
-        time_BW = time_embedding(t_B, self.config.expert.width).to(action_BHW.dtype)
-        both = torch.cat([action_BHW, time_BW[:, None].expand_as(action_BHW)], dim=-1)
-        return self.action_time_mlp_out(silu(self.action_time_mlp_in(both)))  # type: ignore[no-any-return]
+        if condition.shift is None:
+            return action_BHW  # type: ignore[no-any-return]
+        half = self.action_time_mlp_in.weight[:, : action_BHW.shape[-1]]
+        return self.action_time_mlp_out(silu(linear(action_BHW, half) + condition.shift))  # type: ignore[no-any-return]
+
+    def read_out(self, out_BHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Velocity [B, H, D] and the features [B, H, W] it is a linear function of."""
+        features_BHW = out_BHW.to(self.action_out_proj.weight.dtype)
+        return self.action_out_proj(features_BHW), features_BHW

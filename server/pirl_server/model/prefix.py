@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 @dataclass(frozen=True)
@@ -22,17 +24,49 @@ class Prefix:
     """[B, T] bool: which tokens exist"""
     count: Tensor
     """[B] int64: how many exist, which is where the suffix's positions start"""
-    pooled: Tensor
-    """[B, W]: mean output over the tokens that exist, what a critic may read"""
+    pooled: Tensor | None = None
+    """[B, W]: mean output over the tokens that exist, what a critic may read; None unless asked for"""
+    full: bool = False
+    """known to have no token that does not exist: attention needs no mask"""
 
     def select(self, index: Tensor) -> Prefix:
         """Rows for a batch: index [M] int64 into B. A batch of 1 is returned as it is."""
         if len(self.mask) == 1:
             return self
+        pooled = None if self.pooled is None else self.pooled[index]
         return Prefix(
-            self.keys[:, index], self.values[:, index], self.mask[index], self.count[index], self.pooled[index]
+            self.keys[:, index], self.values[:, index], self.mask[index], self.count[index], pooled, self.full
+        )
+
+    def extended(self, keys: Tensor, values: Tensor) -> Prefix:
+        """With tokens appended whose keys and values [L, B, V, S, E] are given; a shared prefix becomes one per row."""
+        rows, more = (-1, keys.shape[1], -1, -1, -1), keys.shape[3]
+        return Prefix(
+            torch.cat([self.keys.expand(rows), keys], dim=3),
+            torch.cat([self.values.expand(rows), values], dim=3),
+            pad(self.mask, (0, more), value=True),
+            self.count + more,
+            full=self.full,
         )
 
     def detach(self) -> Prefix:
         """The same numbers without their graph, for training the expert on a frozen prefix."""
-        return Prefix(self.keys.detach(), self.values.detach(), self.mask, self.count, self.pooled.detach())
+        pooled = None if self.pooled is None else self.pooled.detach()
+        return Prefix(self.keys.detach(), self.values.detach(), self.mask, self.count, pooled, self.full)
+
+
+def positions(mask_BT: Tensor) -> Tensor:
+    """Position of each token [B, T]: tokens that do not exist take none."""
+    return mask_BT.cumsum(dim=1) - 1
+
+
+def compact(x_BTW: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+    """Move the tokens that exist to the front of their row, in order, and cut what no row needs.
+
+    Positions come from the mask, so nothing changes but the cost: absent cameras and padding take no time.
+    """
+    longest = max(int(mask_BT.sum(dim=1).max()), 1)
+    if longest == mask_BT.shape[1]:
+        return x_BTW, mask_BT
+    order_BT = mask_BT.int().argsort(dim=1, descending=True, stable=True)[:, :longest]
+    return x_BTW.gather(1, order_BT[..., None].expand(-1, -1, x_BTW.shape[-1])), mask_BT.gather(1, order_BT)

@@ -6,9 +6,10 @@ Shape letters: N images, P patches, W width.
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn.functional import gelu, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 
 from pirl_server.model.config import VisionConfig
+from pirl_server.model.gelu import gelu_tanh
 
 
 class Attention(nn.Module):
@@ -40,7 +41,7 @@ class Layer(nn.Module):
     def forward(self, x_NPW: Tensor) -> Tensor:
         """One block."""
         x_NPW = x_NPW + self.self_attn(self.layer_norm1(x_NPW))
-        return x_NPW + self.fc2(gelu(self.fc1(self.layer_norm2(x_NPW)), approximate="tanh"))  # type: ignore[no-any-return]
+        return x_NPW + self.fc2(gelu_tanh(self.fc1(self.layer_norm2(x_NPW))))  # type: ignore[no-any-return]
 
 
 class Siglip(nn.Module):
@@ -57,6 +58,7 @@ class Siglip(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images [N, 3, h, w] in [-1, 1] to tokens [N, P, W]."""
         x_NPW = self.patch_embedding(images).flatten(2).transpose(1, 2) + self.position_embedding.weight
+        x_NPW = x_NPW.to(self.post_layernorm.weight.dtype)  # the embedding may be wider than the blocks
         for layer in self.layers:
             x_NPW = layer(x_NPW)
         return self.post_layernorm(x_NPW)  # type: ignore[no-any-return]
