@@ -70,7 +70,7 @@ class AdaRMSNorm(nn.Module):
 
     def modulation(self, condition_NW: Tensor) -> Modulation:
         """Gain, shift and gate [N, 1, W] for N times."""
-        scale, shift, gate = self.dense(condition_NW)[:, None].chunk(3, dim=-1)
+        scale, shift, gate = self.dense(condition_NW.to(self.dense.weight.dtype))[:, None].chunk(3, dim=-1)
         return Modulation(1.0 + scale, shift, gate)
 
     def forward(self, x: Tensor, modulation: Modulation | None = None) -> Tensor:

@@ -57,7 +57,10 @@ class Siglip(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [N, 3, h, w] in [-1, 1] to tokens [N, P, W]."""
-        x_NPW = self.patch_embedding(images).flatten(2).transpose(1, 2) + self.position_embedding.weight
+        x_NPW = (
+            self.patch_embedding(images.to(self.patch_embedding.weight.dtype)).flatten(2).transpose(1, 2)
+            + self.position_embedding.weight
+        )
         x_NPW = x_NPW.to(self.post_layernorm.weight.dtype)  # the embedding may be wider than the blocks
         for layer in self.layers:
             x_NPW = layer(x_NPW)
