@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pirl_server.episodes import Episode
 
 
 def serve(arguments: Sequence[str]) -> int:
@@ -29,25 +33,57 @@ def serve(arguments: Sequence[str]) -> int:
 
 
 def sft(arguments: Sequence[str]) -> int:
-    """Train a policy on scripted demonstrations and write a checkpoint folder."""
+    """Train a policy on scripted demonstrations, or on successful logged episodes, and write a checkpoint folder."""
     from pirl_server import simulation
+    from pirl_server.policy.checkpoint import load_checkpoint
     from pirl_server.training.config import SftConfig, override
     from pirl_server.training.progress import Printed
-    from pirl_server.training.sft import new_card
+    from pirl_server.training.sft import new_card, sft_episodes
     from pirl_server.training.sft import sft as train
 
     parser = argparse.ArgumentParser(prog="pirl sft", description=sft.__doc__)
     _common(parser)
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--base", type=Path, help="checkpoint folder to start from; default: new weights")
+    parser.add_argument(
+        "--episodes", type=Path, metavar="ROOT", help="learn from the episodes that a server keeps here"
+    )
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="fields of SftConfig")
     options = parser.parse_args(arguments)
     config = override(SftConfig(), dict(_setting(word) for word in options.set))
-    card = new_card(config.preset, options.task, simulation.contract(), simulation.instructions(options.task))
-    make = simulation.camera_env if card.model.vision else simulation.fast_env
-    steps, expert = simulation.max_steps(options.task), simulation.expert(options.task)
-    version = train(options.out, card, lambda: make(options.task), expert, steps, config, options.seed, Printed())
+    if options.base is None:
+        card = new_card(config.preset, options.task, simulation.contract(), simulation.instructions(options.task))
+    else:
+        card, _, _ = load_checkpoint(options.base)
+    if options.episodes is not None:
+        episodes = _successes(options.episodes, card.contract.hash)
+        version = sft_episodes(options.out, card, episodes, config, options.seed, Printed(), options.base)
+    else:
+        make = simulation.camera_env if card.model.vision else simulation.fast_env
+        steps, expert = simulation.max_steps(options.task), simulation.expert(options.task)
+        version = train(
+            options.out, card, lambda: make(options.task), expert, steps, config, options.seed, Printed(), options.base
+        )
     print(f"{options.out}: version {version}")
     return 0
+
+
+def _successes(root: Path, contract_hash: str) -> Iterator[Episode]:
+    """Episodes below a server's root that are labelled a success, of the robot with this contract.
+
+    Raises ValueError when there is none.
+    """
+    from pirl_server.episodes import EpisodeStore
+    from pirl_server.layout import EPISODES
+
+    if not (root / EPISODES).is_dir():
+        raise ValueError(f"'{root}' keeps no episodes: give the --root of a server")
+    store = EpisodeStore(root / EPISODES)
+    found = store.list()
+    good = [each for each in found if each.success and each.contract_hash == contract_hash]
+    if not good:
+        raise ValueError(f"none of {len(found)} episodes in '{root}' is a success of the robot that the policy is for")
+    return (store.open(each.id) for each in good)
 
 
 def evaluate(arguments: Sequence[str]) -> int:

@@ -67,7 +67,7 @@ def _train(
     """Return the new version and its parent."""
     base = None if spec.base is None else registry.resolve(spec.base)
     out = job_dir / "checkpoint"
-    if base is not None:
+    if base is not None and not isinstance(spec, Sft):  # supervised training teaches new sentences
         _check_instructions(base.path, spec.task, simulation.instructions(spec.task))
     if isinstance(spec, Sft):
         version = _sft(spec, base, root, out, report)
@@ -100,7 +100,7 @@ def _sft(spec: Sft, base: ModelVersion | None, root: Path, out: Path, report: Re
 def _finetune_sim(spec: FinetuneSim, base: Path, out: Path, report: Reporter) -> str:
     """With a camera in the loop, the critic alone is told where things are."""
     sees = load_checkpoint(base)[0].model.vision is not None
-    make = partial(simulation.camera_env if sees else simulation.fast_env, spec.task)
+    make = partial(simulation.fast_camera_env if sees else simulation.fast_env, spec.task)
     defaults = PpoConfig(critic_features="tabletop_relative" if sees else "policy")
     config = override(defaults, spec.config)
     return finetune(base, out, make, simulation.max_steps(spec.task), config, spec.seed, report)

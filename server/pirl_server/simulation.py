@@ -37,6 +37,13 @@ def camera_env(task_id: str) -> Env:
     return make_env(task_id, stepper="maniskill", cameras=True)
 
 
+def fast_camera_env(task_id: str) -> Env:
+    """The lean stepper with the rendered camera, for training policies that see."""
+    from pirl_sim.env import make_env
+
+    return make_env(task_id, cameras=True)
+
+
 def contract() -> Contract:
     """The simulated Panda's contract, camera included."""
     from pirl_sim.panda import panda_contract

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy_arm import CONTRACT, INSTRUCTIONS, SCALE, Heard, save_toy, toy_policy
+from toy_arm import CONTRACT, Heard, save_toy, toy_policy
+from toy_log import BAD, GOOD, episode
 
 from pirl_contract import Contract
 from pirl_server.algorithm.awr import advantage_weight
-from pirl_server.episodes import Calls, Episode, EpisodeInfo, Steps
+from pirl_server.episodes import Episode
 from pirl_server.model.pi0 import VLM_PARTS
 from pirl_server.policy.checkpoint import checkpoint_version
 from pirl_server.policy.flow_policy import FlowPolicy
@@ -22,44 +23,6 @@ from pirl_server.training.episode_windows import episode_windows
 from pirl_server.training.finetune_episodes import finetune_episodes, held_out_values
 
 CONFIG = EpisodesConfig(steps=80, batch_size=32, learning_rate=3e-3, value_steps=60)
-GOOD, BAD = np.array([0.8, 0.8], np.float32), np.array([-0.8, -0.8], np.float32)
-"""model space: what was executed in episodes that then succeeded, and failed"""
-
-
-def episode(
-    number: int,
-    success: bool | None,
-    executed: np.ndarray,
-    decisions: int = 3,
-    contract: Contract = CONTRACT,
-    instruction: str = INSTRUCTIONS[0],
-    played: bool = True,
-) -> Episode:
-    """One logged episode of decisions with two executed steps each; its chunks say something else than was executed."""
-    random, steps = np.random.default_rng(number), 2 * decisions
-    info = EpisodeInfo(
-        id=f"{number:032x}", robot_id="arm", contract=contract, instruction=instruction, success=success,
-        label_source="operator" if success is not None else "", end_reason="operator", policy_name="toy",
-        policy_versions=("v1",), execute_horizon=2, metadata={}, created="2026-01-01T00:00:00Z",
-    )  # fmt: skip
-    zeros = np.zeros((decisions, 2, 2), np.float32)
-    calls = Calls(
-        images={}, state=random.normal(size=(decisions, 21)).astype(np.float32) * 0.1,
-        capture_time_ns=np.zeros(decisions, np.int64), chunk=zeros, chain=np.zeros((decisions, 5, 2, 2), np.float32),
-        sde_index=np.full(decisions, -1, np.int32), log_prob=zeros, std=np.zeros(decisions, np.float32),
-        noise_level=np.zeros(decisions, np.float32), value=np.full(decisions, np.nan, np.float32),
-        seed=np.zeros(decisions, np.uint64), policy_version=np.zeros(decisions, np.int32),
-        step=(np.arange(decisions, dtype=np.int32) * 2 if played else np.full(decisions, -1, np.int32)),
-        latency_ms=np.zeros(decisions, np.float32),
-    )  # fmt: skip
-    last = np.arange(steps) == steps - 1
-    rest = Steps(
-        executed=np.tile(executed * SCALE, (steps, 1)).astype(np.float32), state=np.zeros((steps, 21), np.float32),
-        reward=np.zeros(steps, np.float32), alterations=np.zeros(steps, np.uint32), source=np.zeros(steps, np.uint8),
-        call=np.repeat(np.arange(decisions, dtype=np.int32), 2), index=np.tile(np.array([0, 1], np.int32), decisions),
-        time_ns=np.zeros(steps, np.int64), terminated=last & bool(success), truncated=last & (not success),
-    )  # fmt: skip
-    return Episode(info, calls, rest)
 
 
 def log(good: bool = True, count: int = 12) -> list[Episode]:

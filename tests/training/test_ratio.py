@@ -12,8 +12,11 @@ import pytest
 import torch
 from toy_arm import make_toy, save_toy, toy_observation, toy_policy
 
+from pirl_server import simulation
 from pirl_server.algorithm import flow_sde
 from pirl_server.algorithm.sample import step_of_chain, transition_log_prob
+from pirl_server.model.pi0 import Pi0
+from pirl_server.policy.checkpoint import save_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.sample import Sample
 from pirl_server.training.batch import DecisionBatch
@@ -22,6 +25,7 @@ from pirl_server.training.config import PpoConfig
 from pirl_server.training.finetune_sim import make_learner
 from pirl_server.training.ppo_update import Learner, log_prob, prepare, update
 from pirl_server.training.rollout_pool import RolloutPool
+from pirl_server.training.sft import new_card
 
 CLOSE = 1e-5
 CONFIG = PpoConfig(env_steps=1, envs=4, workers=2, decisions=6, epochs=1, minibatch=64, torch_threads=1)
@@ -156,3 +160,21 @@ def test_a_critic_that_is_told_more_changes_nothing_for_the_policy(checkpoint: P
     np.testing.assert_array_equal(wide.x_next_TNHD, plain.x_next_TNHD)
     assert np.abs(wide.features_TNF - plain.features_TNF).max() > 0.1
     assert first_log_ratio(make_learner(checkpoint, config, 0), wide, config) < CLOSE
+
+
+@pytest.mark.sim
+@pytest.mark.render
+def test_the_first_minibatch_with_rendered_pictures(tmp_path: Path) -> None:
+    """The `tiny` preset on ManiSkill's camera; the critic is told where the cube is, the policy has to look."""
+    task, config = "PushCube-v1", replace(CONFIG, critic_features="tabletop_relative")
+    card = new_card("tiny", task, simulation.contract(), simulation.instructions(task))
+    save_checkpoint(tmp_path, card, Pi0(card.model).state_dict())
+    make = partial(simulation.fast_camera_env, task)
+    collector = Collector(make, FlowPolicy.load(tmp_path), 1, count(1), 48, config.critic_features)
+    batch = collector.collect(3)
+    collector.close()
+    assert batch.images is not None
+    (pixels,) = batch.images.values()
+    assert pixels.shape == (3, 1, 64, 64, 3)
+    assert (pixels[0] != pixels[2]).any(), "the arm has moved"
+    assert first_log_ratio(make_learner(tmp_path, config, 0), batch, config) < CLOSE

@@ -49,6 +49,26 @@ def test_what_is_unknown_mistyped_or_not_positive_is_refused(values: dict[str, o
         override(PpoConfig(), values)
 
 
+def test_a_choice_must_be_one_of_its_words() -> None:
+    assert override(SftConfig(), {"vlm": "lora", "precision": "bfloat16"}).vlm == "lora"
+    for values, words in (
+        ({"vlm": "thawed"}, "'vlm' must be one of train, lora, frozen, got 'thawed'"),
+        ({"precision": 16}, "'precision' must be one of float32, bfloat16, got 16"),
+        ({"source": "dreams"}, "'source' must be one of expert, episodes"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            override(SftConfig(), values)
+
+
+def test_what_is_off_by_default_can_be_told_so() -> None:
+    off = {"warmup_steps": 0, "weight_decay": 0, "ema_decay": 0.0, "augment": 0}
+    assert override(SftConfig(), off) == SftConfig()
+    with pytest.raises(ValueError, match="'lora_rank' must be positive"):
+        override(SftConfig(), {"lora_rank": 0})
+    with pytest.raises(ValueError, match="'ema_decay' must be positive"):
+        override(SftConfig(), {"ema_decay": -0.5})
+
+
 def test_a_number_is_no_preset() -> None:
     with pytest.raises(ValueError, match="'preset' must be str"):
         override(SftConfig(), {"preset": 1})

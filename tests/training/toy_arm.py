@@ -123,9 +123,9 @@ def save_toy(folder: Path, seed: int = 0, *, critic: bool = False, horizon: int 
     return folder
 
 
-def toy_observation(seed: int = 0) -> Observation:
+def toy_observation(seed: int = 0, sees: bool = False) -> Observation:
     """The first observation of an episode."""
-    return ToyEnv().reset(seed)
+    return ToyEnv(sees=sees).reset(seed)
 
 
 @dataclass
