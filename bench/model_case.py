@@ -49,7 +49,7 @@ def write_case(path: Path, config: Pi0Config) -> int:
 
 
 def metadata(config: Pi0Config) -> dict[str, str]:
-    """The goldens' metadata, and our configuration as `config`."""
+    """Sizes, as `pirl_server.model.golden` reads them."""
     vision = config.vision
     assert vision is not None
     shared = {
@@ -69,7 +69,6 @@ def metadata(config: Pi0Config) -> dict[str, str]:
         "vlm": json.dumps({**dataclasses.asdict(config.vlm), **shared}),
         "expert": json.dumps({**dataclasses.asdict(config.expert), **shared}),
         "vit": json.dumps(vit),
-        "config": json.dumps(dataclasses.asdict(config)),
     }
 
 

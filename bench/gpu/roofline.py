@@ -1,7 +1,7 @@
 """The least time that a chunk can take on a device: arithmetic over its peak or bytes over its bandwidth, per phase.
 
-Prefix: the larger of the two; every weight of vision and language is read once. Denoise step: the same, which at batch 1
-is the reading of the expert and of the cached keys and values. Adaptive norms depend on the time alone and are not
+Prefix: the larger of the two; every weight of vision and language is read once. Denoise step: the same, which at batch
+1 is the reading of the expert and of the cached keys and values. Adaptive norms depend on the time alone and are not
 counted: a fixed schedule computes them once. No launch, no softmax, no norm, perfect overlap: a floor, not a forecast.
 """
 

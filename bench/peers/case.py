@@ -43,6 +43,11 @@ class Case:
         """Nested sizes: vlm, expert or vit."""
         return dict(json.loads(self.metadata[part]))
 
+    @property
+    def cameras(self) -> list[Tensor]:
+        """Every camera's image."""
+        return [self.inputs[name] for name in sorted(self.inputs) if name.startswith("image_")]
+
     def number(self, name: str) -> int:
         return int(self.metadata[name])
 
@@ -68,7 +73,7 @@ def scene(case: Case, cameras: int, *, as_robots_have_it: bool) -> Scene:
     length = PADDED_TOKENS[family] if as_robots_have_it else TEXT_TOKENS[family]
     token_mask = torch.arange(length)[None] < TEXT_TOKENS[family]
     return Scene(
-        images=[case.inputs[f"image_{camera}"] for camera in range(cameras)],
+        images=case.cameras[:cameras],
         present=[not as_robots_have_it or camera < cameras - 1 for camera in range(cameras)],
         tokens=case.inputs["tokens"][:, :length] * token_mask,
         token_mask=token_mask,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from case import Case, Scene
 from serve import serve
 from torch import Tensor
 
-from pirl_server.model.config import Pi0Config
+from pirl_server.model.golden import golden_config
 from pirl_server.model.keymap import from_openpi
 from pirl_server.model.pi0 import Pi0
 
@@ -19,7 +18,7 @@ class OurPi0:
     """`serve.Model`."""
 
     def __init__(self, case: Case) -> None:
-        self.model = Pi0(Pi0Config.from_dict(json.loads(case.metadata["config"]))).eval()
+        self.model = Pi0(golden_config(case.metadata, cameras=len(case.cameras))).eval()
         self.model.load_state_dict(from_openpi(case.weights))
 
     def prepare(self, scene: Scene) -> tuple[Any, ...]:
