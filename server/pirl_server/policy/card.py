@@ -11,6 +11,7 @@ from typing import Any
 from pirl_contract import Contract
 from pirl_server.model.config import Pi0Config
 from pirl_server.policy.features import FEATURES, STATE_DIM
+from pirl_server.policy.pretrained_card import check_pretrained
 from pirl_server.policy.processing import PRETRAINED, Processing
 
 
@@ -68,8 +69,12 @@ class ModelCard:
 
 def _check(card: ModelCard) -> None:
     """Raise ValueError for what would fail at the first chunk, or worse, would not."""
+    if card.family not in ("pi0", "pi05"):
+        raise ValueError(f"family '{card.family}' is not served here")
+    if card.family != card.model.family:
+        raise ValueError(f"family '{card.family}' with a model of family '{card.model.family}'")
     if card.features == PRETRAINED:
-        _check_pretrained(card)
+        check_pretrained(card)
     else:
         _check_tabletop(card)
     if not 0 < card.noise_level < math.inf:
@@ -81,8 +86,15 @@ def _check(card: ModelCard) -> None:
 
 
 def _check_tabletop(card: ModelCard) -> None:
-    if card.family != "pi0" or card.tokenizer != "bytes":
-        raise ValueError(f"family '{card.family}' with tokenizer '{card.tokenizer}' is not served here")
+    if card.processing is not None:
+        raise ValueError(f"features '{card.features}' take no processing, only '{PRETRAINED}' do")
+    if card.family != "pi0":
+        raise ValueError(
+            f"family '{card.family}' has no state token for features '{card.features}': with features '{PRETRAINED}'"
+            " and prompt 'pi05' it reads the state as text"
+        )
+    if card.tokenizer != "bytes":
+        raise ValueError(f"tokenizer '{card.tokenizer}' is not known for features '{card.features}': it is bytes")
     if card.features not in FEATURES:
         raise ValueError(f"features '{card.features}' are not known; there are: {', '.join(FEATURES)}")
     if card.model.state_dim != STATE_DIM:
@@ -96,8 +108,3 @@ def _check_tabletop(card: ModelCard) -> None:
         raise ValueError(f"action scales {card.action_scale} must be positive")
     if not card.instructions:
         raise ValueError("at least one instruction is needed")
-
-
-def _check_pretrained(card: ModelCard) -> None:
-    if card.processing is None:
-        raise ValueError("features 'pretrained' need the key processing")

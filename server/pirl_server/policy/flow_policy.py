@@ -3,11 +3,16 @@
 The prefix (vision and language, frozen in RL) is computed once per observation, and once per instruction when the
 model has no camera: then it serves a whole episode, every rollout and every PPO epoch.
 
-Shape letters: N robots or environments, H horizon, D action dim, F features, S state, K denoise steps.
+The model may live on another device: what goes in is moved there, what comes out is moved back, and noise is drawn on
+the CPU, so that a seed means the same everywhere.
+
+Shape letters: N robots or environments, H horizon, D the contract's actions, A the model's, F features, S state,
+K denoise steps.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -24,32 +29,53 @@ from pirl_server.model.pi0 import Pi0
 from pirl_server.model.prefix import Prefix
 from pirl_server.policy.card import ModelCard
 from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint
+from pirl_server.policy.first_observations import FirstObservations
+from pirl_server.policy.pretrained import PretrainedProcessor
+from pirl_server.policy.processing import PRETRAINED
 from pirl_server.policy.processor import Array, Images, Processor
 from pirl_server.policy.sample import Sample
 from pirl_server.policy.tabletop import TabletopProcessor
 
+_LOG = logging.getLogger(__name__)
 MAX_CACHED_PREFIXES = 64
 
 
 class FlowPolicy:
-    """`ServedPolicy` over a pi0 model. Not thread-safe: one thread owns it."""
+    """`ServedPolicy` over a pi0 or pi0.5 model. Not thread-safe: one thread owns it."""
 
     def __init__(self, card: ModelCard, model: Pi0, version: str, processor: Processor | None = None) -> None:
+        """Without a processor the card's is made, which then must not need a file."""
         self.card, self.model, self.version = card, model.eval(), version
-        self.processor: Processor = TabletopProcessor(card) if processor is None else processor
+        self.processor: Processor = make_processor(card, None) if processor is None else processor
         self._prefixes: dict[str, Prefix] = {}
+        names = [entry.name for entry in card.contract.state]
+        self._first = FirstObservations(card.processing.state, names) if card.processing is not None else None
 
     @classmethod
-    def load(cls, folder: Path) -> FlowPolicy:
-        """Read a checkpoint folder. Raises ValueError that names the file or tensor at fault."""
+    def load(cls, folder: Path, device: str = "cpu") -> FlowPolicy:
+        """Read a checkpoint folder; weights keep their stored dtype and are not copied on the CPU.
+
+        Raises ValueError that names the file or tensor at fault, or the device that this machine lacks.
+        """
         card, weights, _ = load_checkpoint(folder)
-        model = Pi0(card.model)
+        processor = make_processor(card, folder)
+        with torch.device("meta"):
+            model = Pi0(card.model)
         try:
-            model.load_state_dict(weights)
+            model.load_state_dict(weights, assign=True)
         except RuntimeError as error:
             first = str(error).splitlines()[1].strip()[:200]
             raise ValueError(f"'{folder}': weights do not fit the card's model: {first}") from error
-        return cls(card, model, checkpoint_version(folder))
+        try:
+            model.to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"device '{device}' can't be used: {str(error).splitlines()[0]}") from error
+        return cls(card, model, checkpoint_version(folder), processor)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
 
     @property
     def name(self) -> str:
@@ -81,6 +107,7 @@ class FlowPolicy:
         """Draw one chunk; see `ServedPolicy.sample`."""
         self._check(observation)
         generator = torch.Generator().manual_seed(seed)
+        self._compare(observation)
         shape = (1, self.horizon, self.card.model.action_dim)
         noise, sde_noise = torch.randn(2, *shape, generator=generator)
         index = torch.randint(self.card.denoise_steps, (1,), generator=generator)
@@ -99,15 +126,18 @@ class FlowPolicy:
         )
 
     def draw(
-        self, features_NF: Array, prefix: Prefix, noise_NHD: Tensor, sde_noise_NHD: Tensor, index_N: Tensor
+        self, features_NF: Array, prefix: Prefix, noise_NHA: Tensor, sde_noise_NHA: Tensor, index_N: Tensor
     ) -> Draw:
-        """Denoise a batch; index -1 makes a sample deterministic. See `algorithm.sample.hybrid_sample`."""
-        state_NF = torch.from_numpy(features_NF)
+        """Denoise a batch; index -1 makes a sample deterministic. See `algorithm.sample.hybrid_sample`.
 
-        def velocity(x_NHD: Tensor, t_N: Tensor) -> Tensor:
-            return self.model.velocity(prefix, state_NF, x_NHD, t_N)
-
-        return hybrid_sample(velocity, noise_NHD, sde_noise_NHD, index_N, self.card.denoise_steps, self.transition)
+        For inference: no gradient passes. The prefix is where the model is, everything else on the CPU.
+        """
+        state, noise, sde_noise, index = (
+            part.to(self.device) for part in (torch.from_numpy(features_NF), noise_NHA, sde_noise_NHA, index_N)
+        )
+        velocity = self.model.denoiser(prefix, state, self.card.denoise_steps)
+        draw = hybrid_sample(velocity, noise, sde_noise, index, self.card.denoise_steps, self.transition)
+        return Draw(*(part.cpu() for part in draw))
 
     @property
     def transition(self) -> Transition:
@@ -139,17 +169,15 @@ class FlowPolicy:
     def prefixes(self, observations: Sequence[Observation]) -> Prefix:
         """One prefix row per observation."""
         state_NS = np.stack([each.state for each in observations])
-        ids, mask = self.processor.prompts([each.instruction for each in observations], state_NS)
-        if self.card.model.vision is None:
-            return self.model.encode_prefix(None, None, ids, mask)
-        return self.model.encode_prefix(*self.images(observations), ids, mask)
+        prompts = self.processor.prompts([each.instruction for each in observations], state_NS)
+        images = (None, None) if self.card.model.vision is None else self.images(observations)
+        return self._encode(images, prompts)
 
     @torch.no_grad()
     def prefix_table(self, instructions: tuple[str, ...]) -> Prefix:
         """One prefix row per instruction, to select from by index, where nothing else is in the prefix."""
         assert not self.processor.state_in_prompt
-        ids, mask = self.prompt_tokens(instructions)
-        return self.model.encode_prefix(None, None, ids, mask)
+        return self._encode((None, None), self.prompt_tokens(instructions))
 
     def prompt_tokens(self, instructions: tuple[str, ...]) -> tuple[Tensor, Tensor]:
         """Token ids and mask of instructions, each [number of instructions, L], without a state in the prompt."""
@@ -166,9 +194,25 @@ class FlowPolicy:
         """uint8 [N, h, w, 3] by camera -> what `images` returns."""
         return self.processor.images(images)
 
+    def _encode(self, images: tuple[Tensor | None, Tensor | None], prompts: tuple[Tensor, Tensor]) -> Prefix:
+        pixels, exist = (None if part is None else part.to(self.device) for part in images)
+        ids, mask = (part.to(self.device) for part in prompts)
+        return self.model.encode_prefix(pixels, exist, ids, mask)
+
+    def _compare(self, observation: Observation) -> None:
+        """Log whether the statistics fit. What has no capture time comes from no robot: a warm-up, a simulator."""
+        if self._first is not None and observation.capture_time_ns:
+            for line in self._first.add(observation.state):
+                _LOG.log(logging.WARNING if self._first.odd else logging.INFO, "%s: %s", self.name, line)
+
     def _check(self, observation: Observation) -> None:
         """What the network does not look at is the service's to check: simulators leave unused cameras out."""
         if self.card.model.vision is None:
             self.contract.check_state(observation)
         else:
             self.contract.check(observation)
+
+
+def make_processor(card: ModelCard, folder: Path | None) -> Processor:
+    """What stands between the card's contract and its model; `folder` is where the tokenizer's file lies, if any."""
+    return PretrainedProcessor(card, folder) if card.features == PRETRAINED else TabletopProcessor(card)

@@ -15,16 +15,16 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Sample:
-    """One chunk and its denoising chain. H = horizon, D = action dim, K = denoise steps; t = 1 noise, t = 0 action."""
+    """One chunk and its denoising chain. H horizon, D the contract's actions, A >= D the model's, K denoise steps."""
 
     actions: Array
     """[H, D] float32 in the units of `Contract.action`; not clipped: the executor clips and says so"""
     chain: Array
-    """[K+1, H, D] float32, model space (normalised actions): chain[0] is the initial noise, chain[K] the action"""
+    """[K+1, H, A] float32, model space (normalised actions): chain[0], at t = 1, is the noise, chain[K] the action"""
     sde_index: int
     """which of the K steps was stochastic (hybrid Flow-SDE); -1: none, so there is no density to learn from"""
     log_prob: Array
-    """[H, D] float32, density of chain[sde_index+1] given chain[sde_index]; zeros when sde_index is -1"""
+    """[H, A] float32, density of chain[sde_index+1] given chain[sde_index]; zeros when sde_index is -1"""
     std: float
     """standard deviation of that one transition; 0 when sde_index is -1"""
     noise_level: float

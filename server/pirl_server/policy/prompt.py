@@ -1,0 +1,87 @@
+"""Instruction, and for pi0.5 the joint state, to prompt tokens, in exactly the forms that checkpoints were trained on.
+
+A prompt that does not fit is refused: openpi cuts it and warns, but half an instruction is another instruction, and a
+robot would carry it out.
+
+Shape letters: N prompts, L tokens, S state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pirl_server.policy.processing import PromptFormat
+from pirl_server.policy.tokenizer import Tokenizer
+
+BINS = np.linspace(-1.0, 1.0, 257)[:-1]
+"""lower edges of the 256 values of one joint"""
+LONGEST_BIN = 255
+"""three digits, the most tokens that one joint can take"""
+
+
+class Prompter:
+    """Builds the prompts of one card."""
+
+    def __init__(self, tokenizer: Tokenizer, form: PromptFormat, clean: bool, max_tokens: int, embeddings: int) -> None:
+        self._tokenizer, self._form, self._clean = tokenizer, form, clean
+        self._max_tokens, self._embeddings = max_tokens, embeddings
+
+    @property
+    def holds_state(self) -> bool:
+        """Whether the joint state is written into the prompt."""
+        return self._form == "pi05"
+
+    def tokens(self, instructions: Sequence[str], state_NS: NDArray[np.floating]) -> tuple[Tensor, Tensor]:
+        """Ids [N, L] int64, right-padded, and validity [N, L] bool. The state is normalised, without padding.
+
+        Raises ValueError for an instruction that does not fit, whatever the joints read just now.
+        """
+        ids = torch.full((len(instructions), self._max_tokens), self._tokenizer.pad, dtype=torch.long)
+        mask = torch.zeros(ids.shape, dtype=torch.bool)
+        for row, (instruction, state_S) in enumerate(zip(instructions, state_NS, strict=True)):
+            own = self._ids(instruction, state_S)
+            ids[row, : len(own)], mask[row, : len(own)] = torch.tensor(own), True
+        return ids, mask
+
+    def _ids(self, instruction: str, state_S: NDArray[np.floating]) -> list[int]:
+        text = cleaned(instruction) if self._clean else instruction.removesuffix("\n")
+        if self.holds_state:
+            own = self._encode(with_state(text, discretised(state_S)))
+            longest = len(self._encode(with_state(text, np.full(len(state_S), LONGEST_BIN))))
+        else:
+            own = [*self._encode(text), *self._tokenizer.newline]
+            longest = len(own)
+        if max(len(own), longest) > self._max_tokens:
+            raise ValueError(
+                f"instruction {instruction!r} can take {max(len(own), longest)} tokens, the model reads"
+                f" {self._max_tokens}: shorten it"
+            )
+        if max(own) >= self._embeddings:
+            raise ValueError(
+                f"instruction {instruction!r} has token {max(own)}, the model knows {self._embeddings}: rephrase it"
+            )
+        return own
+
+    def _encode(self, text: str) -> list[int]:
+        return [self._tokenizer.bos, *self._tokenizer.encode(text)]
+
+
+def cleaned(instruction: str) -> str:
+    """Without space around it, underscores and line breaks turned into spaces."""
+    return instruction.strip().replace("_", " ").replace("\n", " ")
+
+
+def discretised(state_S: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Bin of each joint: 0..255 over [-1, 1]; above is 255, below -1, as both stacks count."""
+    bins: NDArray[np.int64] = np.digitize(state_S, BINS) - 1
+    return bins
+
+
+def with_state(text: str, bins_S: NDArray[np.int64]) -> str:
+    """pi0.5's sentence. The space at its end belongs to it."""
+    return f"Task: {text}, State: {' '.join(map(str, bins_S.tolist()))};\nAction: "
