@@ -64,6 +64,8 @@ class Profile:
             raise ValueError("command.kind servo_twist moves the tool centre: it needs action tcp_delta")
         if len(self.kinematics.joints) != len(self.arm.joints):
             raise ValueError(f"kinematics.joints needs {len(self.arm.joints)} entries, one per arm joint")
+        if self.command.joints and sorted(self.command.joints) != sorted(joint.name for joint in self.arm.joints):
+            raise ValueError("command.joints must name the arm's joints, each once")
         joints = [joint.name for joint in self.joints]
         streams = [camera.name for camera in self.cameras] + [pose.name for pose in self.poses]
         streams += [wrench.name for wrench in self.wrenches]

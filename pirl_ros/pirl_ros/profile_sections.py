@@ -66,11 +66,15 @@ class Command:
     topic: str
     frame: str = ""
     """servo_twist: frame in which the twist is given, the base frame of the kinematics"""
+    joints: tuple[str, ...] = ()
+    """forward_position: the controller's joints in its own order; empty: the arm's order"""
 
     def __post_init__(self) -> None:
         _named(self.topic)
         if (self.kind == "servo_twist") != bool(self.frame):
             raise ValueError("frame is needed for kind servo_twist and means nothing for the others")
+        if self.joints and self.kind != "forward_position":
+            raise ValueError("joints is for kind forward_position: trajectories carry names")
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pirl_ros.sync import Synchronizer
+from pirl_ros.profile_sections import Rule
+from pirl_ros.sync import Stream, Synchronizer
 
 MS = 1_000_000
 HOUR_NS = 3_600_000_000_000
 
 
 def make(slop_s: float = 0.01) -> Synchronizer:
-    return Synchronizer({"camera": 0.5, "joints": 0.5}, slop_s)
+    return Synchronizer({"camera": Stream(0.5), "joints": Stream(0.5)}, slop_s)
 
 
 def test_a_silent_stream_is_named() -> None:
@@ -67,6 +69,55 @@ def test_a_clock_that_jumps_makes_nothing_stale_or_fresh() -> None:
         assert set(bundle.values.values()) == {"new"}
         assert sync.newest(60 * MS + 500 * MS)[0] is None
         sync.clear()
+
+
+def make_ruled(rule: Rule, max_age_s: float = 2.0) -> Synchronizer:
+    sync = Synchronizer({"joints": Stream(0.5), "wrench": Stream(max_age_s, rule)}, 0.01)
+    for stamp in (100, 200, 300):
+        sync.push("wrench", stamp * MS, f"w{stamp}", stamp * MS)
+    return sync
+
+
+@pytest.mark.parametrize(("rule", "chosen"), [("asof", "w200"), ("hold", "w300")])
+def test_a_ruled_stream_gives_its_message_whatever_the_distance(rule: Rule, chosen: str) -> None:
+    sync = make_ruled(rule)
+    sync.push("joints", 260 * MS, "j", 310 * MS)
+    bundle, reason = sync.newest(320 * MS)
+    assert bundle is not None, reason
+    assert bundle.values == {"joints": "j", "wrench": chosen}
+    assert (bundle.stamp_ns, bundle.received_ns) == (260 * MS, 310 * MS), "a held message says nothing about the age"
+
+
+def test_asof_never_takes_a_message_from_later() -> None:
+    sync = make_ruled("asof")
+    sync.push("joints", 90 * MS, "j", 310 * MS)
+    assert sync.newest(320 * MS) == (None, "wrench has nothing stamped before the others")
+
+
+@pytest.mark.parametrize("rule", ["asof", "hold"])
+def test_a_ruled_stream_has_its_own_age_limit(rule: Rule) -> None:
+    sync = make_ruled(rule)
+    sync.push("joints", 2250 * MS, "j", 2250 * MS)
+    assert sync.newest(2290 * MS)[0] is not None
+    sync.push("joints", 2350 * MS, "j", 2350 * MS)
+    assert sync.newest(2350 * MS) == (None, "wrench is stale: 2.0 s old, limit 2 s")
+
+
+def test_a_fast_stream_is_kept_long_enough_for_a_slow_one() -> None:
+    sync = Synchronizer({"camera": Stream(0.5), "joints": Stream(0.5)}, 0.001)
+    sync.push("camera", 0, "c", 0)
+    for stamp in range(400):
+        sync.push("joints", stamp * MS, f"j{stamp}", stamp * MS)
+    bundle, reason = sync.newest(400 * MS)
+    assert bundle is not None, reason
+    assert bundle.values["joints"] == "j0"
+
+
+def test_what_is_too_old_to_be_used_is_not_kept() -> None:
+    sync = make()
+    for stamp in range(0, 10_000, 10):
+        sync.push("camera", stamp * MS, "c", stamp * MS)
+    assert len(sync._arrivals["camera"]) == 51
 
 
 @given(

@@ -1,0 +1,98 @@
+"""Quality of service with real rclpy: two nodes that do not fit say so, two that fit say nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.ros
+
+
+@pytest.fixture
+def other(probe: Any) -> Any:
+    from rclpy.node import Node
+
+    node = Node("driver", namespace=probe.namespace)
+    probe.executor.add_node(node)
+    yield node
+    node.destroy_node()
+
+
+def streams_of(probe: Any, profile: Any, reliable: bool) -> Any:
+    from pirl_ros.subscriptions import SensorStreams
+
+    robot = replace(profile, poses=(), cameras=(), reliable_sensors=reliable)
+    return SensorStreams(probe.node, robot, cameras=True, on_message=lambda: None)
+
+
+def test_a_best_effort_publisher_of_a_reliable_stream_is_the_reason(probe: Any, other: Any, profile: Any) -> None:
+    from sensor_msgs.msg import JointState
+
+    from pirl_ros import qos
+
+    streams = streams_of(probe, profile, reliable=True)
+    assert streams.newest() == (None, "nothing received yet: joint states")
+    other.create_publisher(JointState, "joint_states", qos.sensor(reliable=False))
+    probe.until(lambda: "incompatible QoS" in streams.newest()[1], "the mismatch was never said")
+    reason = streams.newest()[1]
+    assert reason.startswith("nothing received yet: joint states; a publisher of joint_states has incompatible QoS")
+    assert "(reliability)" in reason
+    assert "reliable_sensors: false" in reason
+
+
+def test_the_reason_goes_when_a_fitting_publisher_comes(probe: Any, other: Any, profile: Any) -> None:
+    from sensor_msgs.msg import JointState
+
+    from pirl_ros import qos
+
+    streams = streams_of(probe, profile, reliable=True)
+    other.create_publisher(JointState, "joint_states", qos.sensor(reliable=False))
+    probe.until(lambda: "incompatible QoS" in streams.newest()[1], "the mismatch was never said")
+    fitting = probe.publisher(JointState, "joint_states", qos.STATE)
+    fitting.publish(JointState())
+    probe.until(lambda: streams.newest()[0] is not None, "the fitting publisher was not heard")
+    assert streams.newest()[1] == ""
+
+
+@pytest.mark.parametrize("publisher_reliable", [True, False])
+def test_a_best_effort_reader_hears_everybody(probe: Any, other: Any, profile: Any, publisher_reliable: bool) -> None:
+    from sensor_msgs.msg import JointState
+
+    from pirl_ros import qos
+
+    streams = streams_of(probe, profile, reliable=False)
+    publisher = other.create_publisher(JointState, "joint_states", qos.sensor(publisher_reliable))
+
+    def heard() -> bool:
+        publisher.publish(JointState())
+        return streams.newest()[0] is not None
+
+    probe.until(heard, "not heard")
+    assert streams.newest()[1] == ""
+
+
+def test_a_command_that_nobody_can_take_is_told(probe: Any, other: Any) -> None:
+    from trajectory_msgs.msg import JointTrajectory
+
+    from pirl_ros import qos
+
+    told: list[str] = []
+    events = qos.publisher_events("arm/joint_trajectory", told.append)
+    probe.node.create_publisher(JointTrajectory, "arm/joint_trajectory", qos.command(20.0), event_callbacks=events)
+    other.create_subscription(JointTrajectory, "arm/joint_trajectory", lambda message: None, qos.LATCHED)
+    probe.until(lambda: bool(told), "the mismatch was never told")
+    assert told[0].startswith("a subscription of arm/joint_trajectory has incompatible QoS (durability)")
+
+
+def test_a_command_lives_for_two_periods() -> None:
+    pytest.importorskip("rclpy", reason="rclpy is not importable: pip install 'pirl[ros]' or source an apt ROS 2")
+    from rclpy.qos import DurabilityPolicy, HistoryPolicy, ReliabilityPolicy
+
+    from pirl_ros import qos
+
+    quality = qos.command(50.0)
+    assert quality.lifespan.nanoseconds == 40_000_000
+    assert (quality.reliability, quality.durability) == (ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE)
+    assert (quality.history, quality.depth) == (HistoryPolicy.KEEP_LAST, 1)
