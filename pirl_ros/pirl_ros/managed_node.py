@@ -18,15 +18,18 @@ class ManagedNode(LifecycleNode):
         self.active = False
         # For callbacks that await: one in the node's own group would keep all others out meanwhile.
         self.awaiting = ReentrantCallbackGroup()
-        self._configured = False
+        self.configured = False
         self._before: tuple[set[Any], ...] = ()
 
     def configure(self) -> None:
         """Create publishers, subscriptions and the like. ValueError: the parameters are wrong."""
         raise NotImplementedError
 
+    def activate(self) -> None:
+        """Start work; called once `active` holds."""
+
     def deactivate(self) -> None:
-        """Come to rest; called once `active` is False, also at shutdown."""
+        """Come to rest; called while `active` still holds, also at shutdown."""
 
     def cleanup(self) -> None:
         """Undo `configure`; also called at shutdown, once."""
@@ -43,18 +46,19 @@ class ManagedNode(LifecycleNode):
             # rclpy would turn it into an error state without a word
             self.get_logger().error(traceback.format_exc())
             raise
-        self._configured = True
+        self.configured = True
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Inactive to active."""
         self.active = True
+        self.activate()
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Active to inactive: nothing is commanded and nothing is asked from here on."""
-        self.active = False
         self.deactivate()
+        self.active = False
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -65,15 +69,15 @@ class ManagedNode(LifecycleNode):
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """The end."""
         if self.active:
-            self.active = False
             self.deactivate()
+            self.active = False
         self._undo()
         return super().on_shutdown(state)
 
     def _undo(self) -> None:
-        if not self._configured:
+        if not self.configured:
             return
-        self._configured = False
+        self.configured = False
         self.cleanup()
         # What `configure` made, as opposed to the services that every node has from the start.
         for (entities, destroy), before in zip(self._entities(), self._before):
