@@ -16,7 +16,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "simulator", default_value="pirl_sim.robot:make_robot", description="module:function of the arm"
             ),
-            # declares namespace, params_file, use_cameras, autostart, use_sim_time and log_level, used below too
+            # declares every argument that is used below and not declared here
             IncludeLaunchDescription(PathJoinSubstitution([folder, "policy.launch.py"])),
             Node(
                 package="pirl_ros",

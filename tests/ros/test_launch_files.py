@@ -14,7 +14,10 @@ from pirl_ros.profile import load_profile
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
 FILES = sorted(LAUNCH.glob("*.launch.py"))
-ARGUMENTS = {"namespace", "robot", "params_file", "server_address", "use_sim_time", "log_level", "autostart"}
+ARGUMENTS = {
+    "namespace", "robot", "params_file", "server", "use_sim_time", "log_level", "autostart", "dry_run", "use_cameras",
+    "composed",
+}  # fmt: skip
 
 
 def calls(path: Path, function: str) -> list[ast.Call]:
@@ -69,12 +72,13 @@ def test_every_parameter_given_is_declared_by_the_nodes(path: Path) -> None:
     source = "".join((ROOT / "pirl_ros" / "pirl_ros" / f"{name}.py").read_text() for name in _parameter_files())
     keys = [key for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Dict) for key in node.keys]
     names = {key.value for key in keys if isinstance(key, ast.Constant)} - {"package", "namespace", "output"}
+    assert names
     for name in names - {"ros_arguments", "use_sim_time"}:
         assert f'"{name}"' in source, name
 
 
 def _parameter_files() -> tuple[str, ...]:
-    return ("parameters", "policy_node", "arm_node", "sim_arm_node", "running")
+    return ("parameters", "policy_node", "arm_node", "episode_node", "sim_arm_node", "running")
 
 
 def test_the_default_profile_exists_and_loads() -> None:
