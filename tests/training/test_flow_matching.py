@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -10,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from toy_arm import INSTRUCTIONS, Heard, toy_card, toy_policy
+from toy_arm import INSTRUCTIONS, Heard, spoken_policy, toy_card, toy_policy
 
 from pirl_server.model.lora import merged_state_dict
 from pirl_server.model.pi0 import VLM_PARTS, Pi0
-from pirl_server.model.tokens import encode_all
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.processor import Array, Images
 from pirl_server.policy.tabletop import TabletopProcessor
@@ -110,6 +108,19 @@ def test_bfloat16_keeps_float32_weights_and_comes_near(sees: bool, vlm: str) -> 
     assert all(grad.dtype == torch.float32 and torch.isfinite(grad).all() for grad in gradients)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("mode", ["train", "lora"])
+def test_pi05_learns_in_every_mode(mode: str, precision: str) -> None:
+    policy = spoken_policy(sees=True)
+    start = {name: tensor.clone() for name, tensor in policy.model.state_dict().items()}
+    after, changed, losses = train(
+        policy, steps=100, vlm=mode, expert=mode, precision=precision, augment=1.0, ema_decay=0.9, lora_rank=4
+    )
+    assert {name for name in changed if name.startswith("expert.")}
+    assert all(after[name].dtype == tensor.dtype for name, tensor in start.items())
+    assert losses[-1] < 0.8 * losses[0], losses
+
+
 def test_saved_weights_are_the_average_when_asked() -> None:
     last, _, losses = train(toy_policy(), steps=20)
     smooth, _, same = train(toy_policy(), steps=20, ema_decay=0.99)
@@ -165,19 +176,8 @@ def test_only_the_robot_s_dimensions_are_in_the_loss() -> None:
     assert not gradient[2].any(), "nothing is asked of the padding"
 
 
-class Spoken(TabletopProcessor):
-    """The state is in the prompt, as in pi0.5's."""
-
-    state_in_prompt = True
-
-    def prompts(self, instructions: Sequence[str], state_NS: Array) -> tuple[Tensor, Tensor]:
-        texts = [f"{text} {100 * state[0]:.0f}" for text, state in zip(instructions, state_NS)]
-        return encode_all(texts, 40)
-
-
 def test_a_prompt_with_the_state_is_a_row_of_its_own() -> None:
-    torch.manual_seed(0)
-    policy = FlowPolicy(toy_card(), Pi0(toy_card().model), "spoken", Spoken(toy_card()))
+    policy = spoken_policy()
     windows, plain = windows_for(policy), windows_for(toy_policy())
     assert (len(windows.tokens), len(plain.tokens)) == (COUNT, 2)
     assert plain.prompt.tolist() == [0, 1] * (COUNT // 2)

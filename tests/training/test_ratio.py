@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy_arm import make_toy, save_toy, toy_observation, toy_policy
+from toy_arm import make_toy, save_toy, spoken_policy, toy_observation, toy_policy
 
 from pirl_server import simulation
 from pirl_server.algorithm import flow_sde
 from pirl_server.algorithm.sample import step_of_chain, transition_log_prob
+from pirl_server.model.critic import StateCritic
 from pirl_server.model.pi0 import Pi0
 from pirl_server.policy.checkpoint import save_checkpoint
+from pirl_server.policy.features import STATE_DIM
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.sample import Sample
 from pirl_server.training.batch import DecisionBatch
@@ -128,11 +130,10 @@ def seeing(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_first_minibatch_with_cameras(seeing: Path) -> None:
-    """Prefixes of pictures, cached in parts of 5 rows: two instructions of different length, workers on pipes."""
+    """Prefixes of pictures, cached in parts of 5 rows: two instructions of different length."""
     config = replace(CONFIG, prefix_batch=5)
     learner = make_learner(seeing, config, 0)
-    with RolloutPool(make_toy(length=3, sees=True), seeing, 3, workers=2, envs=4, seed=1, noise_level=0.5) as pool:
-        batch = pool.collect({}, 6)
+    batch = Collector(make_toy(length=3, sees=True), FlowPolicy.load(seeing), 4, count(1), 3).collect(6)
     assert set(batch.sentence_TN.ravel()) == {0, 1}
     assert batch.images is not None
     assert batch.images["base"].shape == (6, 4, 16, 16, 3)
@@ -151,6 +152,22 @@ def test_other_pictures_are_seen(seeing: Path) -> None:
         assert float(difference.detach().abs().max()) > 10 * CLOSE, camera
 
 
+@pytest.mark.parametrize("sees", [False, True])
+def test_the_first_minibatch_with_the_state_in_the_prompt(sees: bool) -> None:
+    """pi0.5: the learner writes each decision's prompt again from the state that was kept."""
+    policy, critic = spoken_policy(sees=sees), StateCritic(STATE_DIM)
+    actor, value = (torch.optim.Adam(module.parameters()) for module in (policy.model, critic))
+    learner = Learner(policy, None, critic, actor, value)
+    batch = Collector(make_toy(length=3, sees=sees), policy, 4, count(1), 3).collect(6)
+    decisions = prepare(learner, batch, replace(CONFIG, prefix_batch=5))
+    difference = log_prob(learner, decisions) - decisions.old_log_prob
+    assert float(difference.detach().abs().max()) < CLOSE
+    assert batch.state_TNS is not None
+    other = prepare(learner, replace(batch, state_TNS=batch.state_TNS[::-1].copy()), CONFIG)
+    difference = log_prob(learner, other) - other.old_log_prob
+    assert float(difference.detach().abs().max()) > 10 * CLOSE, "negative control: another state, another prompt"
+
+
 def test_a_critic_that_is_told_more_changes_nothing_for_the_policy(checkpoint: Path) -> None:
     """The policy's features are made again from the state; the critic's are in the batch."""
     config = replace(CONFIG, critic_features="tabletop_relative")
@@ -164,6 +181,7 @@ def test_a_critic_that_is_told_more_changes_nothing_for_the_policy(checkpoint: P
 
 @pytest.mark.sim
 @pytest.mark.render
+@pytest.mark.slow
 def test_the_first_minibatch_with_rendered_pictures(tmp_path: Path) -> None:
     """The `tiny` preset on ManiSkill's camera; the critic is told where the cube is, the policy has to look."""
     task, config = "PushCube-v1", replace(CONFIG, critic_features="tabletop_relative")

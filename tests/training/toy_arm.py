@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,16 +11,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pirl_contract import Camera, Contract, Env, Field, Observation, StepResult
 from pirl_server.model.config import Pi0Config, TowerConfig, VisionConfig
 from pirl_server.model.critic import StateCritic
 from pirl_server.model.pi0 import Pi0
-from pirl_server.model.tokens import VOCABULARY
+from pirl_server.model.tokens import VOCABULARY, encode_all
 from pirl_server.policy.card import ModelCard
 from pirl_server.policy.checkpoint import save_checkpoint
 from pirl_server.policy.features import STATE_DIM
 from pirl_server.policy.flow_policy import FlowPolicy
+from pirl_server.policy.processor import Array
+from pirl_server.policy.tabletop import TabletopProcessor
 
 CONTRACT = Contract(
     robot="toy",
@@ -113,6 +116,28 @@ def toy_policy(seed: int = 0, horizon: int = 2, **changes: Any) -> FlowPolicy:
     card = toy_card(horizon, **changes)
     torch.manual_seed(seed)
     return FlowPolicy(card, Pi0(card.model), "toy")
+
+
+class Spoken(TabletopProcessor):
+    """The state is in the prompt, as in pi0.5's."""
+
+    state_in_prompt = True
+
+    def prompts(self, instructions: Sequence[str], state_NS: Array) -> tuple[Tensor, Tensor]:
+        texts = [f"{text} {100 * state[0]:.0f}" for text, state in zip(instructions, state_NS)]
+        return encode_all(texts, 40)
+
+
+def spoken_policy(seed: int = 0, sees: bool = False) -> FlowPolicy:
+    """A random pi0.5 policy that reads its state in the prompt. Its gates are open: fresh ones let nothing through."""
+    card = toy_card(sees=sees)
+    card = replace(card, model=replace(card.model, family="pi05"))
+    torch.manual_seed(seed)
+    model = Pi0(card.model)
+    for name, parameter in model.named_parameters():
+        if ".dense." in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return FlowPolicy(card, model, "spoken", Spoken(card))
 
 
 def save_toy(folder: Path, seed: int = 0, *, critic: bool = False, horizon: int = 2, **changes: Any) -> Path:

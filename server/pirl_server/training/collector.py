@@ -72,7 +72,7 @@ class Collector:
         self._sentences = policy.instructions
         self._table = None if own_prefix(policy) else policy.prefix_table(self._sentences)
         self._critic_features = FEATURES.get(critic_features, policy.features)
-        self._keep_state = own_prefix(policy) or critic_features in FEATURES
+        self._told_more = critic_features in FEATURES
         self._generator = torch.Generator().manual_seed(next(seeds))
         made = [make_env() for _ in range(envs)]
         self._lanes = [Lane(env, seeds, env.reset(next(seeds))) for env in made]
@@ -87,7 +87,7 @@ class Collector:
         for _ in range(decisions):
             features_NF, sentence_N = self._features(), self._sentence()
             seen.append([lane.observation for lane in self._lanes])
-            draw, index_N = self._draw(sentence_N)
+            draw, index_N = self._draw(features_NF, sentence_N)
             outcome = [lane.play(chunk) for lane, chunk in zip(self._lanes, self._executed(draw))]
             env_steps += sum(taken for _, _, taken in outcome)
             rows.append((features_NF, sentence_N, *self._record(draw, index_N), *self._outcome(outcome)))
@@ -119,7 +119,7 @@ class Collector:
     def _sentence(self) -> np.ndarray:
         return np.array([self._sentences.index(lane.observation.instruction) for lane in self._lanes], np.int64)
 
-    def _draw(self, sentence_N: np.ndarray) -> tuple[Draw, torch.Tensor]:
+    def _draw(self, critic_NF: Array, sentence_N: np.ndarray) -> tuple[Draw, torch.Tensor]:
         card = self._policy.card
         shape = (len(self._lanes), card.model.horizon, card.model.action_dim)
         noise, sde_noise = torch.randn(2, *shape, generator=self._generator)
@@ -128,12 +128,12 @@ class Collector:
             prefix = self._policy.prefixes([lane.observation for lane in self._lanes])
         else:
             prefix = self._table.select(torch.from_numpy(sentence_N))
-        features_NF = self._policy.features(self._state())
+        features_NF = self._policy.features(self._state()) if self._told_more else critic_NF[:, :-1]
         return self._policy.draw(features_NF, prefix, noise, sde_noise, index), index
 
     def _seen(self, seen: list[list[Observation]]) -> dict[str, Any]:
         """What the learner needs to make the policy's inputs again: nothing where features and sentence say it all."""
-        if not self._keep_state:
+        if self._table is not None and not self._told_more:
             return {}
         state_TNS = np.stack([[observation.state for observation in row] for row in seen])
         if self._policy.card.model.vision is None:
