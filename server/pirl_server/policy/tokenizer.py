@@ -131,10 +131,13 @@ def _tokenizer_json(path: Path) -> FileTokenizer:
     def encode(text: str) -> list[int]:
         return list(model.encode(text, add_special_tokens=False).ids)
 
+    def decode(ids: list[int]) -> str:
+        return str(model.decode(ids, skip_special_tokens=False))
+
     vocabulary = model.get_vocab(with_added_tokens=True)
     pad, eos, bos = (vocabulary.get(token, -1) for token in ("<pad>", "<eos>", "<bos>"))
     ids = Ids(pad, eos, bos, tuple(encode("\n")))
-    return _checked(FileTokenizer(1 + max(vocabulary.values()), ids, encode, model.decode), path)
+    return _checked(FileTokenizer(1 + max(vocabulary.values()), ids, encode, decode), path)
 
 
 def _checked(opened: FileTokenizer, path: Path) -> FileTokenizer:
