@@ -31,7 +31,8 @@ def letterbox(images_NhwC: Pixels, px: int, method: Method, bars: float) -> Tens
     height, width = fitted(images_NhwC.shape[1], images_NhwC.shape[2], px)
     top, left = (px - height) // 2, (px - width) // 2
     shrink = _by_pil if method == "pil" else _by_torch
-    out = torch.full((len(images_NhwC), 3, px, px), bars)
+    # a card may say -1: an integer fill would make an integer image
+    out = torch.full((len(images_NhwC), 3, px, px), float(bars))
     out[:, :, top : top + height, left : left + width] = shrink(images_NhwC, height, width)
     return out
 
