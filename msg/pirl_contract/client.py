@@ -72,7 +72,9 @@ class PolicyClient:
         ]
         self._channel = grpc.insecure_channel(address, options=options)
         self._stub = policy_pb2_grpc.PolicyServiceStub(self._channel)
-        self._address, self._robot_id, self._timeout_s = address, robot_id, timeout_s
+        self._address, self._robot_id = address, robot_id
+        self.timeout_s = timeout_s
+        """longest wait of each call; may be changed between two"""
         self._mode, self._alias = _MODES[mode], alias
         self._sequence = 0
         self._episode_id = ""
@@ -158,13 +160,13 @@ class PolicyClient:
 
     def _call(self, method: Any, request: Any) -> Any:
         try:
-            return method(request, timeout=self._timeout_s)
+            return method(request, timeout=self.timeout_s)
         except grpc.RpcError as error:
             code, details = error.code(), error.details()
             if code is grpc.StatusCode.UNAVAILABLE:
                 raise ConnectionError(f"policy server {self._address} is not reachable: {details}") from None
             if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise TimeoutError(f"policy server {self._address} took longer than {self._timeout_s} s") from None
+                raise TimeoutError(f"policy server {self._address} took longer than {self.timeout_s} s") from None
             if code in (grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED):
                 raise TimeoutError(f"policy server {self._address} gave this request up: {details}") from None
             raise ValueError(f"policy server refused ({code.name.lower()}): {details}") from None

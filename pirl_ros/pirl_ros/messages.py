@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,10 @@ import numpy as np
 from pirl_contract.schema import ActionChunk, Alteration, ControlSource, StepOutcome
 from pirl_ros.chunk_buffer import PlayableChunk
 from pirl_ros.convert import stamp_to_ns
+from pirl_ros.session import Standing
+
+
+_STANDING = tuple(field.name for field in fields(Standing))
 
 
 def ns_to_stamp(time_ns: int, stamp: Any) -> None:
@@ -24,6 +29,14 @@ def fill_chunk(message: Any, chunk: ActionChunk, stamp_ns: int, episode_id: str,
     message.horizon, message.action_dim = chunk.actions.shape
     message.actions = chunk.actions.reshape(-1).tolist()
     message.execute_horizon = chunk.execute_horizon
+    return message
+
+
+def fill_policy_status(message: Any, standing: Standing, server_address: str) -> Any:
+    """Write where the session with the server stands into a pirl_msgs/PolicyStatus and return it."""
+    message.server_address = server_address
+    for name in _STANDING:
+        setattr(message, name, getattr(standing, name))
     return message
 
 

@@ -88,6 +88,12 @@ class PolicySession:
             raise ValueError(f"episode {self.standing.episode_id} is running: stop it first")
         return self._worker.submit(self._start, instruction, metadata, alias or self._default_alias)
 
+    @property
+    def observing(self) -> bool:
+        """Whether an observation may be wanted: cheap enough to be asked for each message."""
+        with self._lock:
+            return self._pacing.phase in ("observing", "playing")
+
     def wants(self, stamp_ns: int, now_ns: int) -> bool:
         """Whether an observation with this stamp would be asked about now."""
         with self._lock:
@@ -123,6 +129,10 @@ class PolicySession:
         """Ask for nothing more in this episode; outcomes are still taken in."""
         with self._lock:
             self._pacing.end()
+
+    def set_timeout(self, timeout_s: float) -> None:
+        """Wait this long for the server from the next call on."""
+        self._client.timeout_s = timeout_s
 
     def resume(self) -> None:
         """Ask again, about an observation from now on. ValueError: no episode is running."""

@@ -23,15 +23,19 @@ class SensorStreams:
     A publisher whose QoS does not fit is the reason that `newest` gives until a message of that stream comes.
     """
 
-    def __init__(self, node: Any, profile: Profile, cameras: bool, on_message: Callable[[], None]) -> None:
-        """Subscribe. ValueError: a compressed camera without OpenCV."""
+    def __init__(
+        self, node: Any, profile: Profile, cameras: bool, on_message: Callable[[], None], group: Any = None
+    ) -> None:
+        """Subscribe, in the callback group given. ValueError: a compressed camera without OpenCV."""
         self._sync = make_synchronizer(profile, cameras)
         self._on_message = on_message
         self._unfit: dict[str, str] = {}
         quality = qos.sensor(profile.reliable_sensors)
         for kind, topic, stream in _topics(profile, cameras):
             events = qos.subscription_events(topic, partial(self._unfit.__setitem__, stream))
-            node.create_subscription(kind, topic, partial(self._take, stream), quality, event_callbacks=events)
+            node.create_subscription(
+                kind, topic, partial(self._take, stream), quality, callback_group=group, event_callbacks=events
+            )
 
     def newest(self) -> tuple[Bundle | None, str]:
         """Return the newest complete set, or None and why there is none."""
