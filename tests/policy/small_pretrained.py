@@ -65,7 +65,7 @@ def small_weights(card: ModelCard, seed: int = 0) -> Pi0:
     """A model without a parameter at 0: adaptive norms at their initial zeros would hide everything behind them."""
     generator, model = torch.Generator().manual_seed(seed), Pi0(card.model)
     for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.1, generator=generator)
+        torch.nn.init.normal_(parameter, std=0.3, generator=generator)
     return model
 
 

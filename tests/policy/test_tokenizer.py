@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from small_pretrained import MEAN, STD, small_card, small_observation, small_weights
 
 from pirl_server.model.tokens import BOS, NEWLINE, PAD, VOCABULARY
+from pirl_server.policy.checkpoint import file_sha256, save_checkpoint
+from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.processing import TokenizerFile
+from pirl_server.policy.prompt import discretised, with_state
 from pirl_server.policy.tokenizer import KNOWN, PROBE, ByteTokenizer, Ids, open_tokenizer
 
 WORDS = "pick up the red cube and put it on the table push open close drawer Task: State: 0 128 255 -1; Action:"
@@ -128,6 +135,28 @@ def test_a_file_without_the_tokens_of_a_prompt_is_refused(json_file: Path, tmp_p
     path.write_text(json.dumps(raw))
     with pytest.raises(ValueError, match="has no token for bos: not a PaliGemma file"):
         open_tokenizer(wanted(path), path)
+
+
+@FILES
+def test_a_policy_is_loaded_with_its_tokenizer_file(
+    fixture: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    path = request.getfixturevalue(fixture)
+    described = replace(wanted(path), sha256=file_sha256(path))
+    card = small_card("pi05", {"tokenizer": described}, tokenizer=described.kind)
+    card = replace(card, model=replace(card.model, vocabulary=described.vocabulary, max_tokens=100))
+    shutil.copy(path, tmp_path / path.name)
+    save_checkpoint(tmp_path, card, small_weights(card).state_dict())
+    policy = FlowPolicy.load(tmp_path)
+    assert np.isfinite(policy.sample(small_observation(), explore=False, seed=0).actions).all()
+    here = small_observation()
+    ids, mask = policy.processor.prompts(["push_it"], here.state[None])
+    state = discretised((here.state - np.array(MEAN)) / np.array(STD))
+    opened = open_tokenizer(described, path)
+    assert ids[mask].tolist() == [2, *opened.encode(with_state("push it", state))]
+    (tmp_path / path.name).write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(ValueError, match="is not the tokenizer of the card"):
+        FlowPolicy.load(tmp_path)
 
 
 def test_bytes_need_no_file() -> None:
