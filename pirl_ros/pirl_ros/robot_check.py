@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `pirl robot`; returns 0, or 1 when the profile has errors."""
-    parser = argparse.ArgumentParser(prog="pirl robot", description="Robot profiles")
-    commands = parser.add_subparsers(dest="command", required=True)
-    check = commands.add_parser("check", help="print what a profile says and what is wrong with it")
-    check.add_argument("file", help="robot profile (YAML), like launch/params/franka.yaml")
-    check.add_argument("--contract", metavar="FILE", help="write the robot's contract there, as JSON")
-    check.add_argument("--no-cameras", action="store_true", help="for a policy that sees the state only")
+    parser = argparse.ArgumentParser(
+        prog="pirl robot", description="check: print what a robot profile says and what is wrong with it"
+    )
+    parser.add_argument("action", choices=["check"])
+    parser.add_argument("file", help="robot profile (YAML), like launch/params/franka.yaml")
+    parser.add_argument("--contract", metavar="FILE", help="write the robot's contract there, as JSON")
+    parser.add_argument("--no-cameras", action="store_true", help="for a policy that sees the state only")
     options = parser.parse_args(arguments)
     try:
         return check_file(options.file, options.contract, not options.no_cameras)
