@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass, replace
 
 import torch
+from reference_pi0 import Row, Sizes, velocity
 from torch import Tensor
 
 from pirl_server.model.config import Family, Pi0Config, TowerConfig, VisionConfig
@@ -28,8 +29,18 @@ class Batch:
 
     def float(self) -> Batch:
         """The same in single precision."""
-        narrow = {name: value.float() for name, value in vars(self).items() if value.dtype == torch.float64}
-        return replace(self, **narrow)
+        return self._with(torch.float32)
+
+    def double(self) -> Batch:
+        """The same in double precision."""
+        return self._with(torch.float64)
+
+    def rounded(self, dtype: torch.dtype) -> Batch:
+        """In double precision, with numbers that fit into `dtype`."""
+        return self._with(dtype).double()
+
+    def _with(self, dtype: torch.dtype) -> Batch:
+        return replace(self, **{k: v.to(dtype) for k, v in vars(self).items() if v.is_floating_point()})
 
 
 def draw_config(seed: int, family: Family) -> Pi0Config:
@@ -87,3 +98,26 @@ def draw_batch(config: Pi0Config, seed: int, batch: int, cameras: int) -> Batch:
         x=torch.randn(batch, config.horizon, config.action_dim, **options),
         t=torch.rand(batch, **options),
     )
+
+
+def described(weights: dict[str, Tensor], config: Pi0Config, batch: Batch) -> Tensor:
+    """Velocities [B, H, D] of openpi's weights by the plain description, row by row, in float64."""
+    assert config.vision is not None
+    vision = config.vision
+    sizes = Sizes(
+        config.depth, config.heads, config.kv_heads, config.head_dim, vision.depth, vision.heads, vision.patch_px
+    )
+    weights, batch = {key: value.double() for key, value in weights.items()}, batch.double()
+    rows = [
+        Row(
+            images=list(batch.images[i]),
+            present=batch.image_mask[i].tolist(),
+            tokens=batch.tokens[i].tolist(),
+            real=batch.token_mask[i].tolist(),
+            state=batch.state[i],
+            x=batch.x[i],
+            t=float(batch.t[i]),
+        )
+        for i in range(len(batch.x))
+    ]
+    return torch.stack([velocity(weights, sizes, row) for row in rows])
