@@ -62,7 +62,10 @@ def joint_positions(profile: Profile, bundle: Bundle) -> Vector:
 def state_vector(profile: Profile, bundle: Bundle) -> Vector:
     """Return the state [S] in the contract's order: positions, velocities, poses, wrenches. ValueError: unfit."""
     arm, fingers = ([joint.name for joint in part.joints] for part in (profile.arm, profile.gripper))
-    groups = [(bundle.values[JOINTS], arm), (bundle.values[GRIPPER if profile.gripper.joint_states else JOINTS], fingers)]
+    groups = [
+        (bundle.values[JOINTS], arm),
+        (bundle.values[GRIPPER if profile.gripper.joint_states else JOINTS], fingers),
+    ]
     measured = [joints_by_name(message, names, profile.velocities) for message, names in groups]
     parts = [positions for positions, _ in measured] + [velocities for _, velocities in measured]
     for pose in profile.poses:
