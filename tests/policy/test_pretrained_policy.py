@@ -16,12 +16,15 @@ import torch
 from PIL import Image
 from small_pretrained import DELTA, MEAN, Q01, Q99, STD, small_card, small_observation, small_policy, small_weights
 
-from pirl_contract import Observation, Policy
+from pirl_contract import ActionChunk, Observation, Policy, StepOutcome
 from pirl_contract.conformance import PolicyConformance
+from pirl_server.episodes import EpisodeStore
 from pirl_server.model.pi0 import Pi0
 from pirl_server.policy.checkpoint import WEIGHTS, load_checkpoint, save_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.local import LocalPolicy
+from pirl_server.serving.open_episode import Ending, Start
+from pirl_server.serving.recorder import Recorder
 
 PROMPTS = pytest.mark.parametrize("prompt", ["pi0", "pi05", "pi05_without_state"])
 EPSILON = 1e-6
@@ -175,3 +178,23 @@ def test_the_prefix_is_kept_only_where_the_state_is_not_in_it() -> None:
     moved = replace(here, state=here.state + 0.3)
     assert not torch.equal(policy.prefix(here).keys, policy.prefix(moved).keys)
     assert not policy._prefixes
+
+
+def test_an_episode_keeps_the_chain_in_the_model_s_width(tmp_path: Path) -> None:
+    """From a served sample to disk and back: what a later job needs to recompute the density."""
+    served, here = small_policy(), small_observation()
+    sample = served.sample(here, explore=True, seed=2)
+    recorder = Recorder(EpisodeStore(tmp_path))
+    episode = recorder.start(Start("arm", served.contract, "push_it", served.name, 2, True, {}))
+    chunk = ActionChunk(sample.actions, 0.05, "c0", served.version, sample.seed, 2)
+    episode.add_call(here, sample, chunk, 1.0)
+    episode.add_outcomes([StepOutcome("c0", 0, sample.actions[0], here.state)])
+    receipt = recorder.end(episode.id, Ending(True, "operator", "success"))
+    recorder.close()
+    assert receipt.steps == 1
+    calls = EpisodeStore(tmp_path).open(episode.id).calls
+    np.testing.assert_array_equal(calls.chain, sample.chain[None])
+    np.testing.assert_array_equal(calls.log_prob, sample.log_prob[None])
+    np.testing.assert_array_equal(calls.chunk, sample.actions[None])
+    x = torch.from_numpy(calls.chain[:, -1])
+    np.testing.assert_array_equal(served.to_actions(x, calls.state), calls.chunk)

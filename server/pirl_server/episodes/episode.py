@@ -36,11 +36,11 @@ class Calls:
     """robot's monotonic clock"""
     chunk: Annotated[Float, "call horizon action"]
     """[C, H, D] in the units of the contract, as drawn: neither clipped nor blended"""
-    chain: Annotated[Float, "call node horizon action"]
-    """[C, K+1, H, D] in the model's normalised space; node 0 is the noise, node K the action"""
+    chain: Annotated[Float, "call node horizon latent"]
+    """[C, K+1, H, A] in the model's normalised space, A >= D wide; node 0 is the noise, node K the action"""
     sde_index: Annotated[Int, "call"]
     """the stochastic denoise step; -1 when the chain was deterministic"""
-    log_prob: Annotated[Float, "call horizon action"]
+    log_prob: Annotated[Float, "call horizon latent"]
     """behaviour log-density of node sde_index + 1, elementwise; zeros when sde_index is -1"""
     std: Annotated[Float, "call"]
     noise_level: Annotated[Float, "call"]
