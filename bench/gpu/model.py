@@ -2,10 +2,10 @@
 
     python bench/gpu/model.py [--quick] [--json] [--preset pi0 pi05] [--device cuda|cpu]
 
-Modes: eager; graph (the eager kernels in one CUDA graph); compiled (torch.compile of prefix and step, CUDA graphs).
+Modes: eager; graph (the eager kernels at fixed shapes, replayed as CUDA graphs); compiled (torch.compile, CUDA graphs).
 Every mode's chunk is compared with eager's. Latency is wall time from call to synchronised result, p50 and p95.
-Goldens are checked in float32 first. Without CUDA it says so and ends with status 0; `--device cpu --preset tiny` runs
-the eager mode in float32, which tries the script and measures nothing of interest.
+The goldens are checked first, in float32. Without CUDA it says so and ends with status 0; `--device cpu --preset tiny`
+tries the script in float32 without compiling, and measures nothing of interest.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from full_size import Chunk, Scene, eager, graph, random_model
+from full_size import Chunk, draw_inputs, eager, fixed_shapes, random_model
 from goldens import check_goldens
 from roofline import floor_ms, peak_of
 
+from pirl_server.model.compiled import Inputs
 from pirl_server.model.pi0 import Pi0
 from pirl_server.model.presets import PRESETS
 
 CAMERAS, STEPS = 3, 10
 TEXT = {"pi0": 20, "pi05": 200}
 """pi0's instruction as it is; pi0.5's prompt with the state in it, at its longest"""
-GOAL_MS = 15.0
 
 
 def percentiles(chunk: Chunk, device: torch.device, repeats: int) -> tuple[float, float]:
@@ -46,27 +46,29 @@ def percentiles(chunk: Chunk, device: torch.device, repeats: int) -> tuple[float
     return float(p50), float(p95)
 
 
-def modes(model: Pi0, scene: Scene, device: torch.device, *, quick: bool) -> Iterator[tuple[str, Chunk]]:
+def modes(model: Pi0, inputs: Inputs, device: torch.device) -> Iterator[tuple[str, Chunk]]:
     """What this device can do, eager first."""
-    yield "eager", eager(model, scene, STEPS)
+    yield "eager", eager(model, inputs, STEPS)
     if device.type == "cuda":
-        yield "graph", graph(model, scene, STEPS)
+        yield "graph", fixed_shapes(model, inputs, STEPS, "eager")
+        yield "compiled", fixed_shapes(model, inputs, STEPS, "inductor")
+    else:
+        yield "fixed shapes", fixed_shapes(model, inputs, STEPS, "eager")
 
 
 def measure(preset: str, batch: int, device: torch.device, *, quick: bool) -> dict[str, float]:
     """Figures of one model at one batch size."""
     config, label = PRESETS[preset](), f"{preset}, batch {batch}"
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    model = random_model(config, device, dtype)
+    model = random_model(config, device, narrow=device.type == "cuda")
     text = min(TEXT[config.family], config.max_tokens)
-    scene = Scene.draw(model, batch=batch, cameras=CAMERAS, text=text)
+    inputs = draw_inputs(model, batch=batch, cameras=CAMERAS, text=text)
     figures = {f"{label}: parameters, millions": round(sum(p.numel() for p in model.parameters()) / 1e6, 1)}
     peak = peak_of(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
     least = floor_ms(config, peak, cameras=CAMERAS, text=text, batch=batch, steps=STEPS) if peak else None
     if least:
         figures[f"{label}: roofline ms"] = round(least, 2)
     reference = None
-    for mode, chunk in modes(model, scene, device, quick=quick):
+    for mode, chunk in modes(model, inputs, device):
         out = chunk().clone()
         reference = out if reference is None else reference
         p50, p95 = percentiles(chunk, device, 10 if quick else 50)
