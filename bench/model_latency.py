@@ -65,7 +65,7 @@ def configurations(*, quick: bool) -> list[Asked]:
 def latency(found: dict[str, str], *, threads: int, quick: bool) -> dict[str, float]:
     """Figures by name; the last ones are the smallest speed-ups and the largest difference from a peer's chunk."""
     figures: dict[str, float] = {}
-    rounds = 3 if quick else 7
+    rounds = 3 if quick else 5
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         workers = start(stack, found, threads)
