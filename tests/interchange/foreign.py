@@ -1,0 +1,149 @@
+"""Small checkpoints as openpi and lerobot write them, made of the golden files' weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from pirl_server.interchange.request import Request
+from pirl_server.interchange.side import Stack
+from pirl_server.model.config import Family
+
+GOLDEN = Path(__file__).parents[1] / "model" / "golden"
+STATE_DIM, ACTION_DIM, HORIZON, ROBOT_ACTIONS = 7, 8, 5, 6
+"""of the golden models, and how many action dimensions our robot has"""
+HEAD = "paligemma_with_expert.paligemma.lm_head.weight"
+EMBEDDING = "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight"
+STATS: dict[str, dict[str, list[float]]] = {
+    "state": {
+        "mean": [0.1 * i for i in range(STATE_DIM)],
+        "std": [0.5 + 0.1 * i for i in range(STATE_DIM)],
+        "q01": [-1.0 - i for i in range(STATE_DIM)],
+        "q99": [1.0 + i for i in range(STATE_DIM)],
+    },
+    "actions": {
+        "mean": [0.3 * i for i in range(ROBOT_ACTIONS)],
+        "std": [1.5 + 0.1 * i for i in range(ROBOT_ACTIONS)],
+        "q01": [-2.0 - i for i in range(ROBOT_ACTIONS)],
+        "q99": [2.0 + i for i in range(ROBOT_ACTIONS)],
+    },
+}
+HEADS = {"head_dim": 16, "vision_heads": 4}
+
+
+def golden(family: Family, part: str) -> dict[str, torch.Tensor]:
+    """Tensors of a golden file below weights/, in/ or out/."""
+    with safe_open(GOLDEN / f"{family}_tiny.safetensors", "pt") as file:
+        return {key.removeprefix(part): file.get_tensor(key) for key in file.keys() if key.startswith(part)}  # noqa: SIM118
+
+
+def weights_of(family: Family) -> dict[str, torch.Tensor]:
+    """openpi's names, the tied embedding saved once, as openpi does."""
+    weights = golden(family, "weights/")
+    weights.pop(EMBEDDING)
+    return weights
+
+
+def write_json(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def openpi_folder(folder: Path, family: Family, weights: Mapping[str, torch.Tensor] | None = None) -> Path:
+    folder.mkdir(parents=True)
+    save_file(dict(weights or weights_of(family)), folder / "model.safetensors", {"format": "pt"})
+    write_json(
+        folder / "config.json", {"action_dim": ACTION_DIM, "action_horizon": HORIZON, "precision": "float32", **HEADS}
+    )
+    write_json(folder / "assets" / "maker" / "arm" / "norm_stats.json", {"norm_stats": STATS})
+    return folder
+
+
+def lerobot_folder(folder: Path, family: Family, weights: Mapping[str, torch.Tensor] | None = None) -> Path:
+    folder.mkdir(parents=True)
+    named = {f"model.{name}": value for name, value in (weights or weights_of(family)).items()}
+    save_file(named, folder / "model.safetensors", {"format": "pt"})
+    write_json(folder / "config.json", lerobot_config(family))
+    write_processors(folder, family)
+    return folder
+
+
+def lerobot_config(family: Family) -> dict[str, Any]:
+    images = {f"observation.images.{name}": {"type": "VISUAL", "shape": [3, 28, 28]} for name in ("front", "wrist")}
+    mode = "MEAN_STD" if family == "pi0" else "QUANTILES"
+    return {
+        "type": family,
+        "input_features": {**images, "observation.state": {"type": "STATE", "shape": [STATE_DIM]}},
+        "output_features": {"action": {"type": "ACTION", "shape": [ROBOT_ACTIONS]}},
+        "normalization_mapping": {"VISUAL": "IDENTITY", "STATE": mode, "ACTION": mode},
+        "chunk_size": HORIZON, "n_action_steps": 3, "max_state_dim": STATE_DIM, "max_action_dim": ACTION_DIM,
+        "image_resolution": [28, 28], "empty_cameras": 1, "use_relative_actions": False, "num_inference_steps": 10,
+        "tokenizer_max_length": 48 if family == "pi0" else 200, "optimizer_lr": 2.5e-5, **HEADS,
+    }  # fmt: skip
+
+
+def write_processors(folder: Path, family: Family, *, relative: bool = False) -> None:
+    mode = "MEAN_STD" if family == "pi0" else "QUANTILES"
+    before, after = "policy_preprocessor", "policy_postprocessor"
+    state, action = ({name: torch.tensor(row) for name, row in STATS[key].items()} for key in ("state", "actions"))
+    flat = {f"observation.state.{name}": row for name, row in state.items()}
+    flat |= {f"action.{name}": row for name, row in action.items()}
+    norm = {"eps": 1e-8, "features": {}, "norm_map": {"VISUAL": "IDENTITY", "STATE": mode, "ACTION": mode}}
+    files = [f"{before}_step_5_normalizer_processor.safetensors", f"{after}_step_0_unnormalizer_processor.safetensors"]
+    for name in files:
+        save_file(flat, folder / name)
+    words = {"max_length": 48, "padding_side": "right", "task_key": "task"}
+    tokenizer = {"registry_name": "tokenizer_processor", "config": words}
+    normalizer = {"registry_name": "normalizer_processor", "config": norm, "state_file": files[0]}
+    which = {
+        "enabled": relative,
+        "exclude_joints": ["gripper"],
+        "action_names": ["a", "b", "c", "d", "e", "left_Gripper"],
+    }
+    steps: list[dict[str, Any]] = [
+        {"registry_name": "rename_observations_processor", "config": {"rename_map": {}}},
+        {"registry_name": "to_batch_processor", "config": {}},
+        {"registry_name": "relative_actions_processor", "config": which},
+    ]
+    if family == "pi0":
+        steps += [{"registry_name": "pi0_new_line_processor", "config": {}}, tokenizer, normalizer]
+    else:
+        prepare = {"registry_name": "pi05_prepare_state_tokenizer_processor_step", "config": {"max_state_dim": 7}}
+        steps += [normalizer, prepare, tokenizer]
+    steps += [{"registry_name": "device_processor", "config": {"device": "cpu", "float_dtype": None}}]
+    write_json(folder / f"{before}.json", {"name": before, "steps": steps})
+    unnormalizer = {"registry_name": "unnormalizer_processor", "config": norm, "state_file": files[1]}
+    absolute = {"registry_name": "absolute_actions_processor", "config": {"enabled": relative}}
+    device = {"registry_name": "device_processor", "config": {"device": "cpu", "float_dtype": None}}
+    write_json(folder / f"{after}.json", {"name": after, "steps": [unnormalizer, absolute, device]})
+
+
+def shard(folder: Path) -> None:
+    """Split model.safetensors into two shards with an index, as the hub's large files are."""
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+    (folder / "model.safetensors").unlink()
+    names = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    homes = {key: names[i % 2] for i, key in enumerate(sorted(tensors))}
+    for name in names:
+        save_file({key: value for key, value in tensors.items() if homes[key] == name}, folder / name)
+    write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": 1}, "weight_map": homes})
+
+
+def request(stack: Stack, source: Path, out: Path, family: Family, **changes: Any) -> Request:
+    """What a person has to say for such a folder."""
+    asked = Request(stack, source, out, tokenizer="bytes")
+    if stack == "openpi":
+        asked = replace(asked, delta=(True,) * 5 + (False,), prompt=None if family == "pi0" else "pi05")
+    return replace(asked, **changes)
+
+
+def make(stack: Stack, folder: Path, family: Family) -> Path:
+    return (openpi_folder if stack == "openpi" else lerobot_folder)(folder, family)
