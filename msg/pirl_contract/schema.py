@@ -75,7 +75,7 @@ class Alteration(IntFlag):
 
     NONE = 0
     LIMIT = 1
-    """clamped to a position or velocity limit"""
+    """slowed down or clamped: position, velocity, acceleration or jerk"""
     JUMP = 2
     """step larger than allowed, shortened"""
     NOT_FINITE = 4
@@ -88,6 +88,12 @@ class Alteration(IntFlag):
     """mixed with the previous chunk"""
     CLIPPED = 64
     """clipped to the action range before execution, as the training environment does too: keeps PPO valid"""
+    WORKSPACE = 128
+    """the tool centre would have left the workspace: stopped in front of its wall or moved along it"""
+    EMERGENCY_STOP = 256
+    """the software stop is latched: the arm brakes and holds"""
+    LINK_LOSS = 512
+    """no newer chunk came: played beyond execute_horizon, or braking after it"""
 
 
 class ControlSource(IntEnum):

@@ -1,17 +1,25 @@
-"""One control period of the arm: report what the last action led to, play the next one. Knows no ROS."""
+"""One control period of the arm: report what the last command led to, give the next one. Knows no ROS.
+
+All `now_ns` are monotonic. Stamps of messages are only looked up among each other: a clock that jumps ages nothing.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from pirl_contract.schema import Alteration, StepOutcome
-from pirl_ros.chunk_buffer import ChunkBuffer, PlannedStep, PlayableChunk
-from pirl_ros.motion import ArmCommand, ArmMotion
+from pirl_contract.schema import ControlSource, StepOutcome
+from pirl_ros.chunk_buffer import PlayableChunk
+from pirl_ros.driving import Driver
+from pirl_ros.look_ahead import Ahead
+from pirl_ros.motion import ArmCommand
 from pirl_ros.observing import joint_positions, state_vector
 from pirl_ros.profile import Profile
+from pirl_ros.safety_report import SafetyReport
+from pirl_ros.state_history import Measured
 from pirl_ros.sync import Bundle
+from pirl_ros.takeover import Takeover, Teleop
+
+__all__ = ["Ahead", "ArmCycle", "Tick"]
 
 
 @dataclass(frozen=True)
@@ -23,80 +31,116 @@ class Tick:
 
 
 class ArmCycle:
-    """Each measured state gets at most one command, so a simulator step or control period is never commanded twice."""
+    """Chunks, hands and stops in, at most one governed command per period out.
 
-    def __init__(self, profile: Profile) -> None:
-        self._profile = profile
-        self._motion = ArmMotion(profile)
-        self._buffer = ChunkBuffer()
-        self._played: tuple[PlannedStep, ArmCommand] | None = None
+    tick joint_states (a simulator in lock-step): `tick` is called for each state, each gets at most one command.
+    tick timer (a real arm): `tick` is called every period, also without a state, and the arm is always told something
+    while an episode is open, a person drives or the stop is latched.
+    """
+
+    def __init__(self, profile: Profile, takeover: Takeover | None = None) -> None:
+        """Refuse to exist without complete limits: ValueError."""
+        self._profile, self._timed = profile, profile.tick == "timer"
+        self._period_ns = round(1e9 / profile.rate_hz)
+        self._driver = Driver(profile, takeover or Takeover())
         self._stamp_ns: int | None = None
+        self._called_ns: int | None = None
 
     @property
     def episode_id(self) -> str:
         """The running episode; empty when there is none."""
-        return self._buffer.episode_id
+        return self._driver.episode_id
+
+    @property
+    def report(self) -> SafetyReport:
+        """A snapshot."""
+        return self._driver.report
 
     def begin(self, episode_id: str) -> None:
-        """An episode starts. Calling it twice changes nothing."""
-        if episode_id != self._buffer.episode_id:
-            self._buffer.begin(episode_id)
-            self._motion.release()
-            self._played = None
+        """An episode starts, a deliberate act: it opens a latch, but no emergency stop. Twice changes nothing."""
+        self._driver.begin(episode_id)
 
     def end(self, episode_id: str) -> None:
         """An episode ended: play nothing more of it. The action under way is still reported."""
-        self._buffer.end(episode_id)
-        self._motion.release()
+        self._driver.end(episode_id)
 
     def accept(self, chunk: PlayableChunk) -> str:
         """Take a chunk; returns '' or why it was dropped."""
-        before = self._buffer.episode_id
-        reason = self._buffer.offer(chunk)
-        if self._buffer.episode_id != before:
-            self._motion.release()
-            self._played = None
-        return reason
+        return self._driver.accept(chunk)
 
-    def tick(self, bundle: Bundle, now_ns: int) -> Tick:
-        """Report and play for this state. ValueError when its messages do not fit the profile.
+    def engage(self, source: str) -> str:
+        """Open the latch: what was observed before is not acted on. Returns '' or why not."""
+        return self._driver.engage(source)
 
-        A state that was already answered gives nothing. One that found nothing to play is still answered by a chunk
-        that arrives within half a control period after it.
-        """
-        again = bundle.stamp_ns == self._stamp_ns
-        late = now_ns - bundle.received_ns > 0.5e9 / self._profile.rate_hz
-        if again and (self._played is not None or late):
+    def emergency_stop(self, reason: str, source: str) -> None:
+        """Latch: the arm comes to rest within its limits and stays. Software, not safety-rated."""
+        self._driver.emergency_stop(reason, source)
+
+    def clear_emergency_stop(self, source: str) -> str:
+        """End the stop. Nothing moves by it. Returns '' or why not."""
+        return self._driver.clear_emergency_stop(source)
+
+    def set_control_source(self, source: ControlSource, who: str) -> str:
+        """Hand over, smoothly. A person who takes over opens a latch, but no stop. Returns '' or why not."""
+        return self._driver.hand_over(source, who)
+
+    def teleop(self, command: Teleop, now_ns: int) -> str:
+        """Take a command of a person's hand; returns '' or why it was dropped."""
+        return self._driver.hear(command, now_ns)
+
+    def set_speed_scale(self, share: float) -> None:
+        """Use only this part of the velocity limits from now on; ValueError unless in (0, 1]."""
+        self._driver.set_speed(share)
+
+    def ahead(self) -> Ahead | None:
+        """Return the commands to come: the rest of the chunk being played, then the stop. None: nothing was sent."""
+        return self._driver.ahead()
+
+    def overdue(self, now_ns: int) -> bool:
+        """Whether `tick` was not called for as long as the watchdog allows; may be asked from another thread."""
+        return self._called_ns is not None and now_ns - self._called_ns > self._profile.safety.watchdog_s * 1e9
+
+    def tick(self, bundle: Bundle | None, now_ns: int) -> Tick:
+        """Report and play for this state. ValueError when its messages do not fit the profile."""
+        if not (self._is_period(now_ns) if self._timed else bundle is not None and self._is_news(bundle, now_ns)):
             return Tick()
-        gap_s = 0.0 if self._stamp_ns is None else (bundle.stamp_ns - self._stamp_ns) / 1e9
-        outcome = self._outcome(bundle)
-        self._stamp_ns = bundle.stamp_ns
-        return Tick(self._play(bundle, now_ns, gap_s), outcome)
+        state = outcome = None
+        gap_s = 0.0
+        if bundle is not None:
+            joints = joint_positions(self._profile, bundle).astype(float)
+            state = Measured(bundle.stamp_ns, bundle.received_ns, joints)
+            if not self._timed and self._stamp_ns is not None:
+                gap_s = (bundle.stamp_ns - self._stamp_ns) / 1e9
+            outcome = self._outcome(bundle)
+            self._stamp_ns = bundle.stamp_ns
+        if self.overdue(now_ns):
+            self._driver.stalled()
+        self._called_ns = now_ns
+        return Tick(self._driver.drive(state, now_ns, gap_s), outcome)
+
+    def _is_period(self, now_ns: int) -> bool:
+        """Two calls in one period, after a pause of the machine, would play at twice the speed."""
+        return self._called_ns is None or now_ns - self._called_ns >= self._period_ns // 2
+
+    def _is_news(self, bundle: Bundle, now_ns: int) -> bool:
+        """A state that was answered gives nothing.
+
+        One that found nothing to play is still answered by a chunk that arrives within half a control period after it.
+        """
+        if bundle.stamp_ns != self._stamp_ns:
+            return True
+        return self._driver.played is None and now_ns - bundle.received_ns <= self._period_ns // 2
 
     def _outcome(self, bundle: Bundle) -> StepOutcome | None:
-        if self._played is None:
+        played, self._driver.played = self._driver.played, None
+        if played is None:
             return None
-        (planned, command), self._played = self._played, None
         return StepOutcome(
-            chunk_id=planned.chunk.chunk_id,
-            index=planned.index,
-            executed=command.executed,
+            chunk_id=played.chunk_id,
+            index=played.index,
+            executed=played.command.executed,
             state=state_vector(self._profile, bundle),
-            alterations=command.alterations,
-            source=command.source,
+            alterations=played.command.alterations,
+            source=played.command.source,
             time_ns=bundle.stamp_ns,
         )
-
-    def _play(self, bundle: Bundle, now_ns: int, gap_s: float) -> ArmCommand | None:
-        measured = joint_positions(self._profile, bundle).astype(np.float64)
-        planned = self._buffer.next()
-        if planned is None:
-            return None
-        chunk_age_s = (bundle.stamp_ns - planned.chunk.stamp_ns) / 1e9 if planned.index == 0 else 0.0
-        # A stream that paused in the middle of a chunk makes the rest of that chunk old.
-        observation_age_s = max((now_ns - bundle.received_ns) / 1e9, gap_s if planned.index else 0.0)
-        command = self._motion.step(planned.action, measured, chunk_age_s, observation_age_s)
-        if command.alterations & Alteration.STALE:
-            self._buffer.drop()
-        self._played = (planned, command)
-        return command

@@ -86,6 +86,17 @@ def transform(origin: Origin) -> Array:
     return pose
 
 
+def turned(rotation: Array, vector: Array) -> Array:
+    """Return a rotation [3, 3] turned further by axis times angle [3] in the base frame (Rodrigues)."""
+    angle = float(np.linalg.norm(vector))
+    if angle == 0.0:
+        return rotation
+    x, y, z = vector / angle
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    result: Array = (np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross) @ rotation
+    return result
+
+
 def rotation_vector(rotation: Array) -> Array:
     """Return axis times angle [3] of a rotation matrix; the error of orientation for angles below pi."""
     twice_sine_axis = np.array(

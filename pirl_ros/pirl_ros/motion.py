@@ -1,19 +1,21 @@
-"""One action of the policy into one command for the arm: delta of the tool centre -> pose -> joints -> governor."""
+"""One action of the policy, or one wish of a person's hand, into one governed command for the arm."""
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
 
 from pirl_contract.schema import Alteration, ControlSource, Vector
-from pirl_ros.kinematics import Array, Chain
+from pirl_ros.governor import Governor
+from pirl_ros.kinematics import Array, Chain, turned
 from pirl_ros.profile import GripperGroup, Profile
-from pirl_ros.safety import Governor, Limits
+from pirl_ros.safety import Limits
+from pirl_ros.takeover import JointTarget, TcpTwist, Teleop
 
-_TOOL = slice(0, 3)
-_GRIPPER = 3
 _ALTERS_THE_PATH = ~(Alteration.CLIPPED | Alteration.NONE)
+_REFUSED = Alteration.NOT_FINITE | Alteration.STALE
 
 
 @dataclass(frozen=True)
@@ -24,59 +26,145 @@ class ArmCommand:
     """[J] rad; None: nothing may be sent, the controller holds by itself"""
     gripper_m: float
     executed: Vector
-    """[4] in the units of the contract's action"""
+    """[D] in the units of the contract's action"""
     alterations: Alteration
     source: ControlSource
 
 
 class ArmMotion:
-    """Turns actions [tcp_dx, tcp_dy, tcp_dz, gripper] into joint targets; orientation of the tool is kept.
+    """Turns actions into joint targets; the last entry of an action is the gripper.
 
-    The start of each delta is the measured arm, not the last target, as in training.
+    tcp_delta: way of the tool centre from the measured arm, not from the last target, as in training; it is not turned.
+    joint_position: the targets. joint_delta: targets relative to the measured joints of the chunk's observation.
     """
 
     def __init__(self, profile: Profile) -> None:
+        self._kind = profile.action
         self._chain = Chain.from_table(profile.kinematics)
         self._limits = Limits.from_profile(profile)
-        self._governor = Governor(self._limits)
+        self._governor = Governor(self._limits, self._chain)
         self._gripper = profile.gripper
-        self._range = np.array([profile.tcp_step] * 3 + [1.0], np.float32)
+        fields = profile.contract.action
+        self._low = np.array([field.low for field in fields], np.float32)
+        self._high = np.array([field.high for field in fields], np.float32)
         self._opening = 1.0
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether the arm is commanded to stand still, or not at all."""
+        return self._governor.at_rest
+
+    @property
+    def position(self) -> Array | None:
+        """[J] the newest command; None when there is none."""
+        return self._governor.position
+
+    @property
+    def gripper_m(self) -> float:
+        """The newest finger target in metres."""
+        return gripper_metres(self._gripper, self._opening)
+
     def release(self) -> None:
-        """Start anew from wherever the arm is: called when an episode begins or ends."""
+        """Start anew from wherever the arm is, at rest: when an episode begins or somebody else has moved the arm."""
         self._governor.release()
 
-    def step(self, action: Vector, measured: Array, chunk_age_s: float, observation_age_s: float) -> ArmCommand:
-        """Return the command for one action [4] with the arm at `measured` [J] rad."""
+    def set_speed(self, share: float) -> None:
+        """Use only this part of the velocity limits; ValueError unless in (0, 1]."""
+        self._governor.set_speed(share)
+
+    def copy(self) -> ArmMotion:
+        """Return one that goes on from here on its own: to look ahead."""
+        other = copy(self)
+        other._governor = self._governor.copy()
+        return other
+
+    def step(
+        self,
+        action: Vector,
+        measured: Array,
+        chunk_age_s: float,
+        observation_age_s: float,
+        reference: Array | None = None,
+    ) -> ArmCommand:
+        """Return the command for one action [D] with the arm at `measured` [J] rad.
+
+        `reference` [J]: the measured joints of the chunk's observation, for joint_delta.
+        """
         if not np.isfinite(action).all() or not np.isfinite(measured).all():
-            return self._held(Alteration.NOT_FINITE)
-        clipped: Vector = np.clip(action, -self._range, self._range)
+            return self.brake(Alteration.NOT_FINITE)
+        clipped: Vector = np.clip(action, self._low, self._high)
         altered = Alteration.NONE if np.array_equal(clipped, action) else Alteration.CLIPPED
-        target, reachable = self._target(clipped, measured)
-        if not reachable:
-            altered |= Alteration.LIMIT
-        joints, bits = self._governor.command(target, measured, chunk_age_s, observation_age_s)
-        altered |= bits
-        if joints is None or altered & (Alteration.NOT_FINITE | Alteration.STALE):
-            return self._held(altered)
-        self._opening = float(clipped[_GRIPPER])
-        executed = clipped.copy()
-        if altered & _ALTERS_THE_PATH:
-            executed[_TOOL] = self._chain.forward(joints)[0] - self._chain.forward(measured)[0]
-        return ArmCommand(joints, gripper_metres(self._gripper, self._opening), executed, altered, ControlSource.POLICY)
+        origin = measured if reference is None else reference
+        target, bits = self._target(clipped, measured, origin)
+        before = self._governor.position
+        joints, more = self._governor.command(target, measured, chunk_age_s, observation_age_s)
+        altered |= bits | more
+        if joints is None or altered & _REFUSED:
+            return self._report(joints, measured if before is None else before, origin, altered, ControlSource.HOLD)
+        self._opening = float(clipped[-1])
+        if not altered & _ALTERS_THE_PATH:
+            return ArmCommand(joints, self.gripper_m, clipped, altered, ControlSource.POLICY)
+        return self._report(joints, measured, origin, altered, ControlSource.POLICY)
 
-    def _target(self, action: Vector, measured: Array) -> tuple[Array, bool]:
+    def follow(self, hand: Teleop, measured: Array, observation_age_s: float) -> ArmCommand:
+        """Return the command for what a person wants; it passes the same limits as the policy's."""
+        start = measured if self._governor.position is None else self._governor.position
+        if isinstance(hand, JointTarget):
+            target, bits = hand.joints, Alteration.NONE
+            if target.shape != measured.shape:
+                raise ValueError(f"teleop gives {target.size} joints, the arm has {measured.size}")
+        else:
+            target, bits = self._moved(hand, start)
+        joints, more = self._governor.command(target, measured, 0.0, observation_age_s)
+        if hand.gripper is not None:
+            self._opening = float(hand.gripper)
+        refused = joints is None or bool(more & _REFUSED)
+        source = ControlSource.HOLD if refused else ControlSource.HUMAN
+        return self._report(joints, measured, measured, bits | more, source)
+
+    def brake(self, altered: Alteration, measured: Array | None = None) -> ArmCommand:
+        """Return the next command on the way to rest, and then the one of rest; the gripper stays.
+
+        An arm found elsewhere long after is held where it was `measured` [J].
+        """
+        before = self._governor.position
+        joints = self._governor.brake(measured)
+        start = np.zeros_like(self._limits.low) if before is None else before
+        return self._report(joints, start, start, altered, ControlSource.HOLD)
+
+    def _target(self, action: Vector, measured: Array, origin: Array) -> tuple[Array, Alteration]:
+        """[J] and what had to be changed for it; not within the limits yet."""
+        if self._kind == "joint_position":
+            return action[:-1].astype(np.float64), Alteration.NONE
+        if self._kind == "joint_delta":
+            return origin + action[:-1], Alteration.NONE
         position, rotation = self._chain.forward(measured)
-        goal = position + action[_TOOL].astype(np.float64)
-        joints = self._chain.inverse(goal, rotation, measured, self._limits.low, self._limits.high)
-        # Out of reach: stay, as the training environment does.
-        return (measured, False) if joints is None else (joints, True)
+        return self._reach(position + action[:3].astype(np.float64), rotation, measured)
 
-    def _held(self, altered: Alteration) -> ArmCommand:
-        executed = np.array([0.0, 0.0, 0.0, self._opening], np.float32)
-        gripper_m = gripper_metres(self._gripper, self._opening)
-        return ArmCommand(self._governor.hold(), gripper_m, executed, altered, ControlSource.HOLD)
+    def _moved(self, twist: TcpTwist, start: Array) -> tuple[Array, Alteration]:
+        position, rotation = self._chain.forward(start)
+        step = self._limits.period_s
+        return self._reach(position + twist.linear * step, turned(rotation, twist.angular * step), start)
+
+    def _reach(self, position: Array, rotation: Array, start: Array) -> tuple[Array, Alteration]:
+        """Joints for a pose; the position is moved onto the wall of the workspace that it lies behind."""
+        goal = np.clip(position, self._limits.workspace_low, self._limits.workspace_high)
+        altered = Alteration.NONE if np.array_equal(goal, position) else Alteration.WORKSPACE
+        joints = self._chain.inverse(goal, rotation, start, self._limits.low, self._limits.high)
+        # Out of reach: stay, as the training environment does.
+        return (start, altered | Alteration.LIMIT) if joints is None else (joints, altered)
+
+    def _report(
+        self, joints: Array | None, start: Array, origin: Array, altered: Alteration, source: ControlSource
+    ) -> ArmCommand:
+        """What was really done, in the units of the action: from `start`, for joint_delta from `origin`."""
+        end = start if joints is None else joints
+        if self._kind == "tcp_delta":
+            arm = self._chain.forward(end)[0] - self._chain.forward(start)[0]
+        else:
+            arm = end if self._kind == "joint_position" else end - origin
+        executed: Vector = np.append(arm, self._opening).astype(np.float32)
+        return ArmCommand(joints, self.gripper_m, executed, altered, source)
 
 
 def gripper_metres(gripper: GripperGroup, action: float) -> float:

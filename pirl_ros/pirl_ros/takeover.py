@@ -1,0 +1,104 @@
+"""Who drives, and what a person's hand says. A change of hands is smooth: everybody goes through the governor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pirl_contract.schema import ControlSource
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class JointTarget:
+    """Where the joints shall go: a leader arm, a slider."""
+
+    joints: Array
+    """[J] rad"""
+    gripper: float | None = None
+    """in [-1 closed, 1 open]; None: as it is"""
+
+
+@dataclass(frozen=True)
+class TcpTwist:
+    """How the tool centre shall move: a joystick, a space mouse."""
+
+    linear: Array
+    """[3] m/s, base frame"""
+    angular: Array = field(default_factory=lambda: np.zeros(3))
+    """[3] rad/s, base frame"""
+    gripper: float | None = None
+
+
+Teleop = JointTarget | TcpTwist
+
+
+@dataclass(frozen=True)
+class Joystick:
+    """Axes and buttons of sensor_msgs/Joy as a twist; without the deadman button pressed there is none."""
+
+    axes: tuple[int, int, int] = (1, 0, 4)
+    """which axes are x, y, z; each gives -1..1"""
+    turns: tuple[int, ...] = ()
+    """which axes turn about x, y, z; empty: none does"""
+    deadman: int = 4
+    close: int = 0
+    open: int = 1
+    speed: float = 0.1
+    """m/s at full deflection"""
+    turn_speed: float = 0.5
+    """rad/s at full deflection"""
+    dead_zone: float = 0.1
+
+    def read(self, axes: Sequence[float], buttons: Sequence[int]) -> TcpTwist | None:
+        """Return the twist; None when the deadman is not pressed or the pad lacks an axis or button named here."""
+        needed = (*self.axes, *self.turns)
+        if max(self.deadman, self.close, self.open) >= len(buttons) or max(needed) >= len(axes):
+            return None
+        if not buttons[self.deadman]:
+            return None
+        linear = np.array([self._deflection(axes[axis]) for axis in self.axes]) * self.speed
+        angular = np.zeros(3)
+        for index, axis in enumerate(self.turns):
+            angular[index] = self._deflection(axes[axis]) * self.turn_speed
+        gripper = -1.0 if buttons[self.close] else (1.0 if buttons[self.open] else None)
+        return TcpTwist(linear, angular, gripper)
+
+    def _deflection(self, value: float) -> float:
+        """Nothing within the dead zone, then evenly up to full: no step where it begins. NaN counts as nothing."""
+        size = (abs(value) - self.dead_zone) / (1 - self.dead_zone)
+        return float(np.copysign(min(size, 1.0), value)) if size > 0 else 0.0
+
+
+class Takeover:
+    """The mux: POLICY, HUMAN or HOLD, and the newest command of the hand with its age."""
+
+    def __init__(self, timeout_s: float = 0.25) -> None:
+        self.source = ControlSource.POLICY
+        self._timeout_ns = int(timeout_s * 1e9)
+        self._newest: tuple[Teleop, int] | None = None
+
+    def switch(self, source: ControlSource) -> bool:
+        """Hand over; returns whether that changed anything. What was said before counts no more."""
+        changed, self.source, self._newest = source != self.source, source, None
+        return changed
+
+    def say(self, command: Teleop, now_ns: int) -> str:
+        """Take a command of the hand. Returns '' or why it is dropped."""
+        if self.source != ControlSource.HUMAN:
+            return f"{self.source.name.lower()} drives: take over first"
+        values = command.joints if isinstance(command, JointTarget) else np.hstack([command.linear, command.angular])
+        if not np.isfinite(values).all() or (command.gripper is not None and not abs(command.gripper) <= 1):
+            return "teleop command is not finite or its gripper not in [-1, 1]"
+        self._newest = (command, now_ns)
+        return ""
+
+    def hand(self, now_ns: int) -> Teleop | None:
+        """Return what the hand says now; None when it fell silent: then the arm holds."""
+        if self._newest is None or now_ns - self._newest[1] > self._timeout_ns:
+            return None
+        return self._newest[0]
