@@ -169,6 +169,17 @@ def test_a_device_that_is_not_there_is_said(tmp_path: Path) -> None:
         FlowPolicy.load(tmp_path, device="nonsense")
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@PROMPTS
+def test_another_device_gives_the_same_chunk(prompt: Any, tmp_path: Path) -> None:
+    policy = small_policy(prompt)
+    save_checkpoint(tmp_path, policy.card, policy.model.state_dict())
+    there = FlowPolicy.load(tmp_path, device="cuda")
+    assert there.device.type == "cuda"
+    chunks = [each.sample(small_observation(), explore=True, seed=5).actions for each in (policy, there)]
+    np.testing.assert_allclose(*chunks, atol=1e-3)
+
+
 def test_the_prefix_is_kept_only_where_the_state_is_not_in_it() -> None:
     """A camera-less pi0.5 with its state as text must encode each observation anew."""
     card = small_card("pi05", {"slots": ()})
