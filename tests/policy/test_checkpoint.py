@@ -16,10 +16,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from toy_arm import save_toy, toy_card, toy_observation, toy_policy
 
+from pirl_server.policy import checkpoint
 from pirl_server.policy.card import ModelCard
 from pirl_server.policy.checkpoint import (
     CARD,
     CRITIC,
+    SOURCE,
+    TOKENIZERS,
     WEIGHTS,
     checkpoint_version,
     load_checkpoint,
@@ -47,8 +50,11 @@ def test_saving_over_a_checkpoint_leaves_nothing_of_it(tmp_path: Path) -> None:
     """A critic of the checkpoint that lay there before would be hashed, loaded and trained on."""
     save_toy(tmp_path / "fresh")
     save_toy(tmp_path / "used", seed=1, critic=True)
+    for name in (*TOKENIZERS, SOURCE):
+        (tmp_path / "used" / name).write_bytes(b"of the other")
     save_toy(tmp_path / "used")
-    assert not (tmp_path / "used" / CRITIC).exists()
+    for name in (CRITIC, *TOKENIZERS, SOURCE):
+        assert not (tmp_path / "used" / name).exists()
     assert checkpoint_version(tmp_path / "used") == checkpoint_version(tmp_path / "fresh")
 
 
@@ -68,6 +74,35 @@ def test_lineage_of_the_registry_beside_it_is_no_part_of_the_version(tmp_path: P
     before = checkpoint_version(save_toy(tmp_path))
     (tmp_path / "lineage.json").write_text("{}")
     assert checkpoint_version(tmp_path) == before
+
+
+SHIPPED = Path(__file__).parents[2] / "server" / "pirl_server" / "checkpoints" / "pushcube-base"
+
+
+def test_the_shipped_checkpoint_keeps_its_version() -> None:
+    """Registries and logged episodes know it by this name."""
+    assert checkpoint_version(SHIPPED) == "b36e3d50d1a0"
+
+
+def test_what_is_loaded_survives_a_save_over_its_file(tmp_path: Path) -> None:
+    """Weights are mapped from the file: a checkpoint saved in its place must not change them under a policy."""
+    _, weights, _ = load_checkpoint(save_toy(tmp_path))
+    before = {name: tensor.clone() for name, tensor in weights.items()}
+    save_toy(tmp_path, seed=1)
+    assert all(torch.equal(weights[name], before[name]) for name in weights)
+    assert any(not torch.equal(load_checkpoint(tmp_path)[1][name], before[name]) for name in before)
+
+
+def test_a_value_that_is_not_finite_is_found_in_any_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "CHUNK_ELEMENTS", 7)
+    for size in (1, 7, 20):
+        tensor = torch.ones(size)
+        checkpoint.check_finite("w", tensor)
+        for place in range(size):
+            wrong = tensor.clone()
+            wrong[place] = torch.nan
+            with pytest.raises(ValueError, match="'w' holds values"):
+                checkpoint.check_finite("w", wrong)
 
 
 def truncate(folder: Path) -> None:
@@ -123,6 +158,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing tensor": (edit_weights(lambda w: w.pop("state_proj.bias")), "state_proj.bias"),
     "tensor too much": (edit_weights(lambda w: w.update(more=torch.ones(1))), "more"),
     "wrong shape": (edit_weights(lambda w: w.update({"state_proj.bias": torch.ones(7)})), "state_proj.bias"),
+    "whole numbers": (edit_weights(lambda w: w.update({"state_proj.bias": torch.ones(16).long()})), "int64"),
     "nan": (edit_weights(lambda w: w["state_proj.bias"].fill_(torch.nan)), "'state_proj.bias' holds values"),
     "infinity": (edit_weights(lambda w: w["state_proj.bias"][0:1].fill_(torch.inf)), "not finite"),
     "critic damaged": (lambda folder: (folder / CRITIC).write_bytes(b"x"), CRITIC),

@@ -37,10 +37,10 @@ def save_checkpoint(
     """Write a checkpoint into a new or existing folder, over one that was there, and return its version.
 
     `parent` is the folder it was trained from: tokenizer and source are copied from it. Raises ValueError when the
-    card's tokenizer is a file and neither folder has it.
+    card's tokenizer is a file and the parent lacks it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if parent is not None and parent.resolve() != folder.resolve():
+    if parent is None or parent.resolve() != folder.resolve():
         _copy_companions(parent, folder)
     _write(folder / WEIGHTS, weights)
     (folder / CRITIC).unlink(missing_ok=True)
@@ -122,10 +122,11 @@ def check_finite(name: str, tensor: torch.Tensor) -> None:
             raise ValueError(f"tensor '{name}' holds values that are not finite")
 
 
-def _copy_companions(parent: Path, folder: Path) -> None:
+def _copy_companions(parent: Path | None, folder: Path) -> None:
+    """What lay there before goes, what the parent has comes."""
     for name in (*TOKENIZERS, SOURCE):
         (folder / name).unlink(missing_ok=True)
-        if (parent / name).is_file():
+        if parent is not None and (parent / name).is_file():
             shutil.copyfile(parent / name, folder / name)
 
 

@@ -44,7 +44,8 @@ def finetune_episodes(
     progress.metrics(mean_weight=float(weight.mean()), max_weight=float(weight.max()), decisions=float(len(weight)))
     fit(policy, replace(data.windows, weight=weight), config, seed, progress)
     lineage = {"parent": policy.version, "method": "advantage-weighted flow matching", "config": str(asdict(config))}
-    return save_checkpoint(out, replace(policy.card, lineage=lineage), merged_state_dict(policy.model))
+    card = replace(policy.card, lineage=lineage)
+    return save_checkpoint(out, card, merged_state_dict(policy.model), parent=checkpoint)
 
 
 def held_out_values(data: EpisodeWindows, steps: int, seed: int) -> Tensor:

@@ -98,7 +98,7 @@ def finetune(
             "config": str(asdict(config)),
         },
     )
-    return save_checkpoint(out, card, learner.policy.model.state_dict(), learner.critic.state_dict())
+    return save_checkpoint(out, card, learner.policy.model.state_dict(), learner.critic.state_dict(), parent=checkpoint)
 
 
 def report(

@@ -82,7 +82,7 @@ def sft(
     ]
     env.close()
     said = {observation.instruction for observations, _ in demonstrations for observation in observations}
-    return _train(out, policy, windows_of(policy, demonstrations), said, config, seed, progress)
+    return _train(out, base, policy, windows_of(policy, demonstrations), said, config, seed, progress)
 
 
 def sft_episodes(
@@ -102,7 +102,7 @@ def sft_episodes(
     policy = _start(card, base, seed)
     good = [episode for episode in episodes if episode.info.success]
     windows = episode_windows(policy, good, gamma=1.0).windows
-    return _train(out, policy, windows, {episode.info.instruction for episode in good}, config, seed, progress)
+    return _train(out, base, policy, windows, {episode.info.instruction for episode in good}, config, seed, progress)
 
 
 def _start(card: ModelCard, base: Path | None, seed: int) -> FlowPolicy:
@@ -111,10 +111,17 @@ def _start(card: ModelCard, base: Path | None, seed: int) -> FlowPolicy:
 
 
 def _train(
-    out: Path, policy: FlowPolicy, windows: Windows, said: set[str], config: SftConfig, seed: int, progress: Progress
+    out: Path,
+    base: Path | None,
+    policy: FlowPolicy,
+    windows: Windows,
+    said: set[str],
+    config: SftConfig,
+    seed: int,
+    progress: Progress,
 ) -> str:
     fit(policy, windows, config, seed, progress)
     lineage = {"parent": policy.version, "method": "sft", "seed": str(seed), "config": str(asdict(config))}
     new = tuple(sorted(said - set(policy.instructions)))
     card = replace(policy.card, lineage=lineage, instructions=policy.instructions + new)
-    return save_checkpoint(out, card, merged_state_dict(policy.model))
+    return save_checkpoint(out, card, merged_state_dict(policy.model), parent=base)
