@@ -5,18 +5,29 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+from rcl_interfaces.msg import SetParametersResult
 
 from pirl_ros import qos
 from pirl_ros.arm_cycle import ArmCycle, Tick
-from pirl_ros.diagnostics import Diagnostics
-from pirl_ros.interfaces import ActionChunk, EpisodeEvent, StepOutcome
+from pirl_ros.arm_services import ArmServices
+from pirl_ros.controllers import make_controllers
+from pirl_ros.diagnostics import Diagnostics, safety_values
+from pirl_ros.interfaces import ActionChunk, EpisodeEvent, SafetyState, StepOutcome
 from pirl_ros.managed_node import ManagedNode
-from pirl_ros.messages import fill_outcome, read_chunk
-from pirl_ros.motion import ArmCommand
-from pirl_ros.parameters import declare_profile, read_profile
+from pirl_ros.messages import fill_outcome, fill_safety_state, read_chunk
+from pirl_ros.parameters import declare, declare_profile, read_profile
+from pirl_ros.polling import Polled
 from pirl_ros.running import run
+from pirl_ros.safety_report import Mode
 from pirl_ros.subscriptions import SensorStreams
+from pirl_ros.teleop import TeleopTopics
+
+_STATE_S = 0.2
+_REST_S = 2.0
+"""longest braking at deactivation"""
+_MOVING = (Mode.PLAYING, Mode.DRAINING, Mode.DECELERATING, Mode.HUMAN)
+_REPORT_EVERY = 5
+"""safety states per diagnostic"""
 
 
 class ArmNode(ManagedNode):
@@ -25,45 +36,95 @@ class ArmNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__("arm_node")
         declare_profile(self)
+        declare(self, "dry_run", False, "true: compute and report everything, send nothing to a controller")
+        declare(self, "speed_scale", 1.0, "part of the velocity limits that is used", between=(0.01, 1.0), dynamic=True)
+        TeleopTopics.declare(self)
+        self.add_on_set_parameters_callback(self._on_parameters)
 
     def configure(self) -> None:
         """Create everything from the profile. ValueError: the profile is wrong or has no limits."""
         self._profile = read_profile(self)
-        self._action_dim = self._profile.contract.action_dim
+        self._by_state = self._profile.tick == "joint_states"
         self._cycle = ArmCycle(self._profile)
-        self._reason, self._counts = "", {"actions played": 0, "actions held or altered": 0, "chunks dropped": 0}
+        self._cycle.set_speed_scale(self._speed_scale())
+        self._reason, self._states = "", 0
+        self._state_key: tuple[object, ...] = ()
+        self._dry_run = self.get_parameter("dry_run").value
+        self._controllers = make_controllers(self, self._profile, self._dry_run)
         self._diagnostics = Diagnostics(self, self._profile.robot)
-        self._arm = self.create_publisher(JointTrajectory, self._profile.command.topic, qos.COMMAND)
-        self._gripper = self.create_publisher(JointTrajectory, self._profile.gripper.topic, qos.COMMAND)
         self._outcomes = self.create_publisher(StepOutcome, "step_outcomes", qos.OUTCOME)
-        by_state = self._profile.tick == "joint_states"
-        self._answer = self._tick if by_state else _nothing
-        self._streams = SensorStreams(self, self._profile, cameras=False, on_message=self._answer)
+        self._safety = self.create_publisher(SafetyState, "safety_state", qos.LATCHED)
+        self._make_inputs()
+        self.create_timer(_STATE_S, self._report)
+        self._timer = None if self._by_state else self.create_timer(1.0 / self._profile.rate_hz, self._tick)
+
+    def _make_inputs(self) -> None:
+        # A timer reads what is there; an arm that answers each state is woken by it.
+        self._sensors = Polled(is_open=self._by_state)
+        self._streams = SensorStreams(self, self._profile, False, self._answer, self._sensors)
         self.create_subscription(ActionChunk, "action_chunks", self._on_chunk, qos.CHUNK)
         self.create_subscription(EpisodeEvent, "episode_events", self._on_episode, qos.OUTCOME)
-        if not by_state:
-            self.create_timer(1.0 / self._profile.rate_hz, self._tick)
-        self.create_timer(0.5, self._diagnose)
+        self._people = ArmServices(self, self._cycle, self._changed)
+        self._teleop = TeleopTopics(self, self._profile, self._cycle)
+
+    def activate(self) -> None:
+        """Ready to play the next episode."""
+        self._publish_state()
+
+    def deactivate(self) -> None:
+        """Bring the arm to rest, then send nothing more: the controller holds what it was last given."""
+        self._cycle.end(self._cycle.episode_id)
+        deadline = time.monotonic() + _REST_S
+        while not self._by_state and self._cycle.report.mode in _MOVING and time.monotonic() < deadline:
+            self._tick()
+            time.sleep(1.0 / self._profile.rate_hz)
+
+    def _speed_scale(self) -> float:
+        return float(self.get_parameter("speed_scale").value)
+
+    def _on_parameters(self, parameters: list[Any]) -> SetParametersResult:
+        for parameter in parameters:
+            if parameter.name == "speed_scale" and self.configured:
+                self._cycle.set_speed_scale(parameter.value)
+        return SetParametersResult(successful=True)
 
     def _on_episode(self, event: Any) -> None:
-        change = self._cycle.begin if event.event == EpisodeEvent.START else self._cycle.end
-        change(event.episode_id)
+        if event.event == EpisodeEvent.START:
+            self._cycle.set_speed_scale(min(self._speed_scale(), event.speed_scale))
+            self._cycle.begin(event.episode_id)
+        elif event.event == EpisodeEvent.END:
+            self._cycle.end(event.episode_id)
+            self._cycle.set_speed_scale(self._speed_scale())
+        self._changed()
 
     def _on_chunk(self, message: Any) -> None:
         if not self.active:
             return
         try:
-            dropped = self._cycle.accept(read_chunk(message, self._action_dim))
+            chunk = read_chunk(message, self._profile.contract.action_dim)
+            dropped = self._cycle.accept(chunk)
         except ValueError as error:
             dropped = str(error)
         if dropped:
-            self._counts["chunks dropped"] += 1
-            self.get_logger().warning(f"chunk dropped: {dropped}")
+            self.get_logger().warning(f"chunk dropped: {dropped}", throttle_duration_sec=1.0)
+            return
+        for controller in self._controllers:
+            controller.renew()
+        if self._timer is not None and self._cycle.report.mode in (Mode.IDLE, Mode.HOLDING):
+            # Nothing is under way that a period counts from: the new one starts here.
+            self._timer.reset()
+            self._tick()
         self._answer()
 
+    def _answer(self) -> None:
+        if self._by_state:
+            self._tick()
+
     def _tick(self) -> None:
+        if not self._by_state:
+            self._sensors.take()
         bundle, self._reason = self._streams.newest()
-        if not self.active or bundle is None:
+        if not self.active or (bundle is None and self._by_state):
             return
         try:
             tick = self._cycle.tick(bundle, time.monotonic_ns())
@@ -73,35 +134,39 @@ class ArmNode(ManagedNode):
         self._send(tick)
 
     def _send(self, tick: Tick) -> None:
-        if tick.command is not None:
-            self._count(tick.command)
-            if tick.command.joints is not None:
-                names = [joint.name for joint in self._profile.arm.joints]
-                self._arm.publish(self._trajectory(names, tick.command.joints.tolist()))
-                self._gripper.publish(self._trajectory([self._profile.gripper.command_joint], [tick.command.gripper_m]))
+        for controller in self._controllers:
+            if tick.command is None:
+                controller.renew()
+            else:
+                controller.send(tick.command, self._cycle.ahead)
+        if tick.command is not None and tick.command.alterations:
+            self.get_logger().warning(f"action altered: {tick.command.alterations!r}", throttle_duration_sec=5.0)
         if tick.outcome is not None:
             self._outcomes.publish(fill_outcome(StepOutcome(), tick.outcome))
+        self._changed()
 
-    def _count(self, command: ArmCommand) -> None:
-        self._counts["actions played"] += 1
-        if command.alterations:
-            self._counts["actions held or altered"] += 1
-            self.get_logger().warning(f"action altered: {command.alterations!r}", throttle_duration_sec=5.0)
+    def _changed(self) -> None:
+        """Publish the state at once when something that a person would want to see has changed."""
+        report = self._cycle.report
+        key = (report.mode, report.emergency_stop, report.latched, report.control_source, report.episode_id)
+        if key != self._state_key:
+            self._state_key = key
+            self._publish_state()
 
-    def _trajectory(self, names: list[str], positions: list[float]) -> Any:
-        point = JointTrajectoryPoint(positions=positions)
-        point.time_from_start.nanosec = int(1e9 / self._profile.rate_hz)
-        return JointTrajectory(joint_names=names, points=[point])
+    def _publish_state(self) -> None:
+        state = fill_safety_state(SafetyState(), self._cycle.report, self.active, self._dry_run)
+        state.stamp = self.get_clock().now().to_msg()
+        self._safety.publish(state)
 
-    def _diagnose(self) -> None:
+    def _report(self) -> None:
+        self._publish_state()
+        self._states += 1
+        if self._states % _REPORT_EVERY:
+            return
         # Asked again: a stream that fell silent calls nothing by itself.
         _, reason = self._streams.newest()
-        values = {**self._counts, "episode": self._cycle.episode_id, "active": self.active}
-        self._diagnostics.publish(reason or self._reason, values)
-
-
-def _nothing() -> None:
-    """Messages and chunks wait for the timer."""
+        report = self._cycle.report
+        self._diagnostics.publish(reason or self._reason or report.reason, safety_values(report))
 
 
 def main() -> None:

@@ -7,6 +7,9 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from pirl_contract.schema import Alteration
+from pirl_ros.safety_report import SafetyReport
+
 
 class Diagnostics:
     """Publishes one status; a reason that changed is also logged, once."""
@@ -32,3 +35,23 @@ class Diagnostics:
         if reason and reason != self._logged:
             self._node.get_logger().warning(reason)
         self._logged = reason
+
+
+def safety_values(report: SafetyReport) -> dict[str, object]:
+    """Return an arm's figures for a person: what is played, and which limits were hit how often."""
+    bits = [bit for bit in Alteration if bit]
+    hits = {f"altered by {bit.name}".lower(): count for bit, count in zip(bits, report.alteration_counts) if count}
+    return {
+        "mode": report.mode.value,
+        "episode": report.episode_id,
+        "control source": report.control_source,
+        "emergency stop": report.emergency_stop,
+        "latched": report.latched,
+        "queue depth": report.queue_depth,
+        "action age s": f"{report.action_age_s:.3f}",
+        "speed scale": report.speed_scale,
+        "actions played": report.played,
+        "actions altered": report.altered,
+        "chunks dropped": report.dropped,
+        **hits,
+    }

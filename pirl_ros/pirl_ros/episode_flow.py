@@ -43,6 +43,11 @@ class EpisodeFlow:
         """Whether an instruction is being carried out."""
         return self._run is not None
 
+    @property
+    def emergency_stop(self) -> bool:
+        """Whether the arm says that its emergency stop is engaged."""
+        return bool(self._arm.emergency_stop)
+
     def reserve(self, limits: RunLimits) -> EpisodeRun:
         """Occupy the flow for the next instruction."""
         self._run = EpisodeRun(limits)

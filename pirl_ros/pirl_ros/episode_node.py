@@ -94,6 +94,8 @@ class EpisodeNode(ManagedNode):
             return "episode_node is not active"
         if self._flow.busy:
             return "another instruction is being carried out: cancel it first"
+        if self._flow.emergency_stop:
+            return "the emergency stop is engaged: clear_emergency_stop first"
         if not goal.instruction:
             return "the instruction is empty"
         if not goal.max_duration >= 0.0 or not 0.0 < goal.speed_scale <= 1.0:

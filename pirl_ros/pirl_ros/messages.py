@@ -10,8 +10,8 @@ import numpy as np
 from pirl_contract.schema import ActionChunk, Alteration, ControlSource, StepOutcome
 from pirl_ros.chunk_buffer import PlayableChunk
 from pirl_ros.convert import stamp_to_ns
+from pirl_ros.safety_report import SafetyReport
 from pirl_ros.session import Standing
-
 
 _STANDING = tuple(field.name for field in fields(Standing))
 
@@ -55,7 +55,20 @@ def read_chunk(message: Any, action_dim: int) -> PlayableChunk:
         actions=np.array(message.actions, np.float32).reshape(horizon, width),
         execute_horizon=int(message.execute_horizon),
         stamp_ns=stamp_to_ns(message.header.stamp),
+        dt_s=float(message.dt),
     )
+
+
+def fill_safety_state(message: Any, report: SafetyReport, active: bool, dry_run: bool) -> Any:
+    """Write what the arm does into a pirl_msgs/SafetyState and return it."""
+    message.mode = report.mode.value if active else "inactive"
+    message.reason, message.episode_id = report.reason, report.episode_id
+    message.emergency_stop, message.latched = report.emergency_stop, report.latched
+    message.control_source, message.queue_depth = report.control_source, report.queue_depth
+    message.action_age, message.speed_scale, message.dry_run = report.action_age_s, report.speed_scale, dry_run
+    message.played, message.altered, message.dropped = report.played, report.altered, report.dropped
+    message.alteration_counts = list(report.alteration_counts)
+    return message
 
 
 def fill_outcome(message: Any, outcome: StepOutcome) -> Any:

@@ -1,11 +1,13 @@
 """When to ask for the next chunk: a state machine that knows no server and no ROS.
 
-Synchronous play: the policy sees the state after the last action of its previous chunk, as in training. Times are
-nanoseconds; `stamp_ns` is on the clock of message stamps, `now_ns` monotonic.
+In lock-step the policy sees the state after the last action of its previous chunk, as in training. An arm that plays by
+time is asked about earlier, by what an answer has been taking, so that the next chunk is there when this one ends.
+Times are nanoseconds; `stamp_ns` is on the clock of message stamps, `now_ns` monotonic.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pirl_contract.schema import ActionChunk
@@ -16,14 +18,23 @@ _RETRY_NS = 500_000_000
 """pause after a failed inference"""
 _LOST_NS = 1_000_000_000
 """grace after which a chunk whose end was not reported counts as lost"""
+_MARGIN = 1.5
+"""answers that take this much longer than lately still come in time"""
+_MARGIN_STEPS = 2
+"""periods between an observation and its question, and between an answer and its first command"""
 
 
 class Pacing:
     """idle -> observing -> inferring -> playing -> observing ... -> idle."""
 
-    def __init__(self) -> None:
+    def __init__(self, ahead: bool = False) -> None:
+        """`ahead`: ask before the chunk is played out."""
         self.phase: Phase = "idle"
+        self._ahead = ahead
         self._chunk: ActionChunk | None = None
+        self._last = 0
+        self._asked_ns = 0
+        self._answer_ns = 0.0
         self._not_before_stamp_ns = 0
         self._not_before_ns = 0
         self._give_up_ns = 0
@@ -43,14 +54,20 @@ class Pacing:
             self.phase = "observing"
         return self.phase == "observing" and stamp_ns >= self._not_before_stamp_ns and now_ns >= self._not_before_ns
 
-    def asked(self) -> None:
+    def asked(self, now_ns: int = 0) -> None:
         """An inference is under way."""
         assert self.phase == "observing"
-        self.phase = "inferring"
+        self.phase, self._asked_ns = "inferring", now_ns
 
     def received(self, chunk: ActionChunk, now_ns: int) -> None:
         """A chunk came: wait until the arm has played it."""
         self.phase, self._chunk = "playing", chunk
+        self._last = min(chunk.execute_horizon, len(chunk.actions)) - 1
+        if self._ahead:
+            # The slowest lately, forgotten by a tenth per answer: a first one that had to warm up is not for ever.
+            self._answer_ns = max(now_ns - self._asked_ns, 0.9 * self._answer_ns)
+            steps = math.ceil(_MARGIN * self._answer_ns / 1e9 / chunk.dt_s) + _MARGIN_STEPS
+            self._last = max(0, self._last - steps)
         self._give_up_ns = now_ns + int(2 * chunk.execute_horizon * chunk.dt_s * 1e9) + _LOST_NS
 
     def failed(self, now_ns: int) -> None:
@@ -59,12 +76,12 @@ class Pacing:
             self.phase, self._not_before_ns = "observing", now_ns + _RETRY_NS
 
     def played(self, chunk_id: str, index: int, stamp_ns: int, dropped: bool = False) -> None:
-        """The arm reports an action; after the last one of the chunk, observations from then on are wanted.
+        """The arm reports an action; after the one that is to be asked at, observations from then on are wanted.
 
         `dropped`: the arm refuses the rest of the chunk, so this was the last one.
         """
         chunk = self._chunk
         if self.phase != "playing" or chunk is None or chunk.chunk_id != chunk_id:
             return
-        if dropped or index >= min(chunk.execute_horizon, len(chunk.actions)) - 1:
+        if dropped or index >= self._last:
             self.phase, self._not_before_stamp_ns = "observing", stamp_ns

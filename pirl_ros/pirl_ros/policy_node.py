@@ -42,7 +42,13 @@ class PolicyNode(ManagedNode):
         """Create everything; the server need not be there yet."""
         self._profile = read_profile(self)
         self._robot_id, self._address = self._value("robot_id"), self._value("server_address")
-        self._session = PolicySession(self._connect, self._profile.contract, self._publish_chunk, self._value("alias"))
+        self._session = PolicySession(
+            self._connect,
+            self._profile.contract,
+            self._publish_chunk,
+            alias=self._value("alias"),
+            ahead=self._profile.tick == "timer",
+        )
         self._sequence = 0
         self._diagnostics = Diagnostics(self, self._profile.robot)
         self._chunks = self.create_publisher(ActionChunk, "action_chunks", qos.CHUNK)

@@ -54,13 +54,15 @@ class PolicySession:
         contract: Contract,
         on_chunk: Callable[[ActionChunk, int, str], None],
         alias: str = "",
+        ahead: bool = False,
     ) -> None:
+        """`ahead`: ask for a chunk before the one being played has ended."""
         self._connect, self._contract, self._on_chunk = connect, contract, on_chunk
         self._default_alias = self._alias = alias
         self._client = connect(alias)
         self._worker = ThreadPoolExecutor(1, "policy-client")
         self._lock = threading.RLock()
-        self._pacing = Pacing()
+        self._pacing = Pacing(ahead)
         self._standing = Standing()
         self._episode: _Episode | None = None
         self._unfit = ""
@@ -105,7 +107,7 @@ class PolicySession:
             episode = self._episode
             if episode is None or self._pacing.phase != "observing":
                 return
-            self._pacing.asked()
+            self._pacing.asked(time.monotonic_ns())
             self._asked += 1
             number = self._asked
         self._worker.submit(self._infer, episode, observation, stamp_ns, number).add_done_callback(_raise)

@@ -35,7 +35,7 @@ class Probe:
         self.processes: list[subprocess.Popen[str]] = []
 
     def start(self, name: str, **parameters: object) -> subprocess.Popen[str]:
-        """Start a node of pirl_ros in this namespace."""
+        """Start an executable of pirl_ros in this namespace."""
         given = {"profile": PROFILE_PATH, **parameters}
         command = [str(LIBRARY / name), "--ros-args", "-r", f"__ns:={self.namespace}"]
         for key, value in given.items():
@@ -65,6 +65,23 @@ class Probe:
         future = client.call_async(kind.Request(**fields))
         self.until(future.done, f"no answer of {service}")
         return future.result()
+
+    def change(self, node: str, transition: int) -> int:
+        """Ask a node for a lifecycle transition and return the state that it is in then."""
+        from lifecycle_msgs.msg import Transition
+        from lifecycle_msgs.srv import ChangeState, GetState
+
+        assert self.call(ChangeState, f"{node}/change_state", transition=Transition(id=transition)).success
+        return int(self.call(GetState, f"{node}/get_state").current_state.id)
+
+    def set_parameter(self, node: str, name: str, value: float) -> str:
+        """Set a double parameter of a node; returns '' or why it was rejected."""
+        from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+        from rcl_interfaces.srv import SetParameters
+
+        parameter = Parameter(name=name, value=ParameterValue(type=ParameterType.PARAMETER_DOUBLE, double_value=value))
+        result = self.call(SetParameters, f"{node}/set_parameters", parameters=[parameter]).results[0]
+        return "" if result.successful else result.reason or "rejected"
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Spin until the condition holds; fails with `what` when it does not."""

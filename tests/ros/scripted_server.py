@@ -27,9 +27,12 @@ class ScriptedServer(policy_pb2_grpc.PolicyServiceServicer):
         self.ends: list[pb.EndEpisodeRequest] = []
         self.starts: list[pb.StartEpisodeRequest] = []
 
+    push = 0.03
+    """m along x per action"""
+
     def action(self, observation: Observation) -> np.ndarray:
         """The action [4] to repeat."""
-        return np.array([0.03, 0, 0, 1], np.float32)
+        return np.array([self.push, 0, 0, 1], np.float32)
 
     def GetInfo(self, request: pb.GetInfoRequest, context: Any) -> pb.GetInfoReply:
         return pb.GetInfoReply(
