@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -145,8 +144,7 @@ def test_a_policy_is_loaded_with_its_tokenizer_file(
     described = replace(wanted(path), sha256=file_sha256(path))
     card = small_card("pi05", {"tokenizer": described}, tokenizer=described.kind)
     card = replace(card, model=replace(card.model, vocabulary=described.vocabulary, max_tokens=100))
-    shutil.copy(path, tmp_path / path.name)
-    save_checkpoint(tmp_path, card, small_weights(card).state_dict())
+    save_checkpoint(tmp_path, card, small_weights(card).state_dict(), parent=path.parent)
     policy = FlowPolicy.load(tmp_path)
     assert np.isfinite(policy.sample(small_observation(), explore=False, seed=0).actions).all()
     here = small_observation()
