@@ -116,6 +116,10 @@ class ChunkBuffer:
         """Drop the rest of the present chunk; the episode goes on."""
         self._chunk = None
 
+    def wait(self) -> None:
+        """Drop the present chunk and count none as missing until another one was played."""
+        self._chunk, self._due_ns = None, None
+
     def missing_ns(self, now_ns: int) -> int:
         """For how long a newer chunk should have been there; 0 before the first chunk of an episode was played out."""
         return 0 if self._due_ns is None else max(0, now_ns - self._due_ns)

@@ -84,8 +84,7 @@ class Driver:
         """Play nothing more of it."""
         self._buffer.end(episode_id)
         self._takeover.switch(ControlSource.POLICY)
-        if self._motion.at_rest:
-            self._motion.release()
+        self._start_over()
 
     def accept(self, chunk: PlayableChunk) -> str:
         """Take a chunk; returns '' or why it was dropped."""
@@ -232,12 +231,10 @@ class Driver:
             self._mode = Mode.DECELERATING
             return self._drove(self._motion.brake(bit))
         self._mode = Mode.STOPPED if held else (Mode.HOLDING if self._engaged else Mode.IDLE)
-        if not self._timed or self._mode == Mode.IDLE:
-            if self._mode == Mode.IDLE:
-                self._motion.release()
+        if not self._timed:
             return None
         command = self._motion.brake(bit, None if state is None else state.joints)
-        return None if command.joints is None else command
+        return None if self._mode == Mode.IDLE or command.joints is None else command
 
     def _drove(self, command: ArmCommand) -> ArmCommand:
         """Report a step that no chunk asked for, so that an episode has no hole where the arm moved."""
@@ -249,11 +246,15 @@ class Driver:
 
     def _forget(self) -> None:
         """Drop what is queued; only a chunk that answers a newer state than those known is played from now on."""
-        self._buffer.drop()
+        self._buffer.wait()
         self._fresh_from_ns = self._history.newest_ns
 
     def _anew(self) -> None:
-        """Another episode: nothing of the old one is reported, and the arm starts from where it is."""
+        """Another episode: nothing of the old one is reported."""
         self.played, self._captured = None, None
-        if self._motion.at_rest:
+        self._start_over()
+
+    def _start_over(self) -> None:
+        """Start from where the arm is. A real arm is braked first and may lag: the governor finds out by itself."""
+        if not self._timed:
             self._motion.release()

@@ -15,6 +15,8 @@ from pirl_ros.safety import Limits
 from pirl_ros.takeover import JointTarget, TcpTwist, Teleop
 
 _ALTERS_THE_PATH = ~(Alteration.CLIPPED | Alteration.NONE)
+_LEAD_RAD = 0.1
+"""how far the aim of a person's twist may be ahead of the command"""
 _REFUSED = Alteration.NOT_FINITE | Alteration.STALE
 
 
@@ -48,6 +50,8 @@ class ArmMotion:
         self._low = np.array([field.low for field in fields], np.float32)
         self._high = np.array([field.high for field in fields], np.float32)
         self._opening = 1.0
+        self._aim: Array | None = None
+        """[J] where a person's twist has got to"""
 
     @property
     def at_rest(self) -> bool:
@@ -94,7 +98,7 @@ class ArmMotion:
             return self.brake(Alteration.NOT_FINITE)
         clipped: Vector = np.clip(action, self._low, self._high)
         altered = Alteration.NONE if np.array_equal(clipped, action) else Alteration.CLIPPED
-        origin = measured if reference is None else reference
+        self._aim, origin = None, measured if reference is None else reference
         target, bits = self._target(clipped, measured, origin)
         before = self._governor.position
         joints, more = self._governor.command(target, measured, chunk_age_s, observation_age_s)
@@ -108,13 +112,13 @@ class ArmMotion:
 
     def follow(self, hand: Teleop, measured: Array, observation_age_s: float) -> ArmCommand:
         """Return the command for what a person wants; it passes the same limits as the policy's."""
-        start = measured if self._governor.position is None else self._governor.position
         if isinstance(hand, JointTarget):
             target, bits = hand.joints, Alteration.NONE
             if target.shape != measured.shape:
                 raise ValueError(f"teleop gives {target.size} joints, the arm has {measured.size}")
         else:
-            target, bits = self._moved(hand, start)
+            target, bits = self._moved(hand, measured)
+            self._aim = target
         joints, more = self._governor.command(target, measured, 0.0, observation_age_s)
         if hand.gripper is not None:
             self._opening = float(hand.gripper)
@@ -127,7 +131,7 @@ class ArmMotion:
 
         An arm found elsewhere long after is held where it was `measured` [J].
         """
-        before = self._governor.position
+        before, self._aim = self._governor.position, None
         joints = self._governor.brake(measured)
         start = np.zeros_like(self._limits.low) if before is None else before
         return self._report(joints, start, start, altered, ControlSource.HOLD)
@@ -141,7 +145,12 @@ class ArmMotion:
         position, rotation = self._chain.forward(measured)
         return self._reach(position + action[:3].astype(np.float64), rotation, measured)
 
-    def _moved(self, twist: TcpTwist, start: Array) -> tuple[Array, Alteration]:
+    def _moved(self, twist: TcpTwist, measured: Array) -> tuple[Array, Alteration]:
+        """A period further than the last aim, unless the arm cannot keep up with it."""
+        at = measured if self._governor.position is None else self._governor.position
+        start = at if self._aim is None else self._aim
+        if np.abs(start - at).max() > _LEAD_RAD:
+            return start, Alteration.LIMIT
         position, rotation = self._chain.forward(start)
         step = self._limits.period_s
         return self._reach(position + twist.linear * step, turned(rotation, twist.angular * step), start)
