@@ -69,7 +69,9 @@ class EpisodeFlow:
     def on_arm(self, state: Any) -> None:
         """Arm node's safety state."""
         if self._run is not None:
-            self._run.heard_arm(state.emergency_stop, state.latched, state.reason, time.monotonic())
+            # The latch of an earlier episode opens with the start of this one.
+            latched = state.latched and state.episode_id == self._run.episode_id != ""
+            self._run.heard_arm(state.emergency_stop, latched, state.reason, time.monotonic())
             if state.control_source != self._arm.control_source:
                 self._tell(EpisodeEvent.TAKEOVER, control_source=state.control_source)
             self._look()

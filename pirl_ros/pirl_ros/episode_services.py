@@ -86,6 +86,7 @@ class EpisodeServices:
             label = cast(Label, request.outcome)
             stopping = self._session.stop(label, request.label_source, request.reason, request.discard)
             self._listen(False)
+            self._node.report()
             receipt = await from_thread(self._node, stopping)
         except _REFUSED as error:
             response.ok, response.message = False, str(error)

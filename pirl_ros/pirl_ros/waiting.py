@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable
 from concurrent.futures import Future as ThreadFuture
 from typing import Any, TypeVar
@@ -9,6 +10,8 @@ from typing import Any, TypeVar
 from rclpy.task import Future
 
 T = TypeVar("T")
+
+_READY_S = 0.05
 
 
 def from_thread(node: Any, result: ThreadFuture[T]) -> Awaitable[T]:
@@ -42,6 +45,12 @@ def a_while(node: Any, seconds: float) -> Awaitable[None]:
 
 async def answer(node: Any, client: Any, request: Any, patience_s: float) -> Any:
     """Call a service and return its answer, or None when there is none within `patience_s`."""
+    deadline = time.monotonic() + patience_s
+    # A request to a service that is not known yet is lost without a word.
+    while not client.service_is_ready():
+        if time.monotonic() > deadline:
+            return None
+        await a_while(node, _READY_S)
     future = client.call_async(request)
 
     def give_up() -> None:
@@ -49,7 +58,7 @@ async def answer(node: Any, client: Any, request: Any, patience_s: float) -> Any
             client.remove_pending_request(future)
             future.set_result(None)
 
-    timer = node.create_timer(patience_s, give_up)
+    timer = node.create_timer(max(_READY_S, deadline - time.monotonic()), give_up)
     try:
         return await future
     finally:

@@ -69,10 +69,14 @@ class Station:
     def state(self) -> Any:
         return self.probe.seen["safety_state"][-1]
 
-    def at_rest(self) -> bool:
-        """Whether the joints stand still over the next states."""
-        states = [np.array(message.position) for message in self.probe.more("joint_states", 6)]
-        return bool(np.abs(states[-1] - states[-3]).max() < 1e-6)
+    def comes_to_rest(self) -> None:
+        """Wait until the joints stand still. While an episode plays they move by a milliradian per state."""
+        positions = self.probe.seen["joint_states"]
+        self.probe.until(lambda: np.ptp([m.position for m in positions[-4:]], axis=0).max() < 1e-4, "it does not stop")
+
+    def stands(self) -> bool:
+        """Whether the joints do not move over the next states."""
+        return bool(np.ptp([message.position for message in self.probe.more("joint_states", 8)], axis=0).max() < 1e-4)
 
     def press(self, button: str) -> Any:
         from std_srvs.srv import Trigger
@@ -90,8 +94,7 @@ def shared(ros: Any, profile: Any) -> Iterator[Station]:
 
 @pytest.fixture
 def station(shared: Station) -> Iterator[Station]:
-    for told in (shared.service.starts, shared.service.ends, shared.service.observations, shared.service.outcomes):
-        told.clear()
+    shared.service.ends.clear()
     shared.probe.seen["episode_events"].clear()
     yield shared
     shared.press("arm_node/clear")
@@ -130,7 +133,7 @@ def test_one_goal_at_a_time_and_cancel_is_a_controlled_stop(station: Station) ->
     status, result = station.result(handle)
     assert status == GoalStatus.STATUS_CANCELED
     assert (result.outcome, result.reason, result.code) == ("unlabeled", "canceled", result.CANCELED)
-    assert station.at_rest()
+    station.comes_to_rest()
     assert station.service.ends[-1].end_reason == "operator"
 
 
@@ -138,8 +141,9 @@ def test_one_goal_at_a_time_and_cancel_is_a_controlled_stop(station: Station) ->
     "goal", [{"instruction": ""}, {"speed_scale": 1.5}, {"speed_scale": 0.0}, {"max_duration": -1.0}]
 )
 def test_a_goal_that_makes_no_sense_is_rejected(station: Station, goal: dict[str, Any]) -> None:
+    before = len(station.service.starts)
     assert not station.send(**goal).accepted
-    assert station.service.starts == []
+    assert len(station.service.starts) == before
 
 
 def test_a_time_limit_is_no_fault(station: Station) -> None:
@@ -197,16 +201,16 @@ def test_an_emergency_stop_latches_and_clearing_moves_nothing(station: Station, 
     status, result = station.result(handle)
     assert (status, result.code) == (GoalStatus.STATUS_ABORTED, result.EMERGENCY_STOP)
     assert station.state.emergency_stop
-    assert station.at_rest()
+    station.comes_to_rest()
     assert not station.send(push=SLOW).accepted, "latched: no new motion"
-    assert station.at_rest()
+    assert station.stands()
     if by == "topic":
         topic.publish(Bool(data=False))
-        assert station.at_rest()
+        assert station.stands()
         assert station.state.emergency_stop, "a topic clears nothing"
     assert station.probe.call(ClearEmergencyStop, "clear_emergency_stop", source="test").ok
     station.probe.until(lambda: not station.state.emergency_stop, "not cleared")
-    assert station.at_rest()
+    assert station.stands()
 
 
 def test_a_human_takes_over_and_hands_back(station: Station, profile: Any) -> None:
