@@ -139,7 +139,8 @@ class ArmMotion:
     def _target(self, action: Vector, measured: Array, origin: Array) -> tuple[Array, Alteration]:
         """[J] and what had to be changed for it; not within the limits yet."""
         if self._kind == "joint_position":
-            return action[:-1].astype(np.float64), Alteration.NONE
+            # The limit itself may be a little larger as a float32.
+            return np.clip(action[:-1].astype(np.float64), self._limits.low, self._limits.high), Alteration.NONE
         if self._kind == "joint_delta":
             return origin + action[:-1], Alteration.NONE
         position, rotation = self._chain.forward(measured)

@@ -108,9 +108,9 @@ class Profile:
             return [Field(f"tcp_d{axis}", "m", -self.tcp_step, self.tcp_step) for axis in "xyz"]
         if self.action == "joint_position":
             return [Field(f"{joint.name}.target", "rad", joint.low, joint.high) for joint in joints]
-        # What the joint can turn in one period: a larger delta could never be played.
-        steps = [(joint.name, joint.velocity / self.rate_hz) for joint in joints]
-        return [Field(f"{name}.delta", "rad", -step, step) for name, step in steps]
+        # All deltas of a chunk count from the joints of its observation: the last may be as large as the joint's way.
+        ways = [(joint.name, joint.high - joint.low) for joint in joints]
+        return [Field(f"{name}.delta", "rad", -way, way) for name, way in ways]
 
 
 def load_profile(path: str | Path) -> Profile:

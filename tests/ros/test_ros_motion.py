@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from pirl_contract import Alteration, ControlSource
 from pirl_ros.kinematics import Chain
 from pirl_ros.motion import ArmMotion, gripper_action, gripper_metres
-from pirl_ros.profile import Profile
+from pirl_ros.profile import Box, Profile
 
 READY = np.array([0.0, np.pi / 8, 0.0, -np.pi * 5 / 8, 0.0, np.pi * 3 / 4, np.pi / 4])
 ANY_ACTION = hnp.arrays(np.float32, 4, elements=st.floats(width=32, allow_nan=True, allow_infinity=True))
@@ -95,3 +97,62 @@ def test_whatever_the_policy_says_commands_keep_the_limits(profile: Profile, act
             assert (command.joints >= low).all()
             assert (command.joints <= high).all()
             measured = command.joints
+
+
+def test_a_goal_behind_a_wall_of_the_workspace_is_moved_onto_it(profile: Profile) -> None:
+    chain = Chain.from_table(profile.kinematics)
+    tool = chain.forward(READY)[0]
+    box = Box(tuple(tool - 0.2), tuple(tool + np.array([0.01, 0.2, 0.2])))
+    walled = replace(profile, safety=replace(profile.safety, workspace=box))
+    command = ArmMotion(walled).step(action(0.03, 0.02, 0, 0), READY, 0.0, 0.0)
+    assert command.alterations & Alteration.WORKSPACE
+    assert command.joints is not None
+    moved = chain.forward(command.joints)[0] - tool
+    np.testing.assert_allclose(moved, [0.01, 0.02, 0.0], atol=2e-3)
+    assert moved[0] <= 0.01
+    np.testing.assert_allclose(command.executed[:3], moved, atol=1e-6)
+
+
+def by_joints(profile: Profile, kind: str) -> ArmMotion:
+    return ArmMotion(replace(profile, action=kind, tcp_step=0.0))  # type: ignore[arg-type]
+
+
+def test_joint_positions_are_played_as_they_are(profile: Profile) -> None:
+    target = np.append(READY + 0.05, 0.5).astype(np.float32)
+    command = by_joints(profile, "joint_position").step(target, READY, 0.0, 0.0)
+    assert command.alterations == Alteration.NONE
+    np.testing.assert_array_equal(command.joints, target[:-1].astype(np.float64))
+    np.testing.assert_array_equal(command.executed, target)
+
+
+def test_joint_positions_beyond_a_limit_are_clipped_and_reported_as_done(profile: Profile) -> None:
+    motion = by_joints(profile, "joint_position")
+    near = READY.copy()
+    near[0] = 2.8
+    command = motion.step(np.append(near, 0.0).astype(np.float32) + np.float32(0.2), near, 0.0, 0.0)
+    assert command.alterations == Alteration.CLIPPED
+    assert command.joints is not None
+    assert command.joints[0] == pytest.approx(2.8973, abs=1e-6)
+    assert command.joints[0] <= 2.8973
+
+
+def test_joint_deltas_start_at_the_joints_the_chunk_was_made_for(profile: Profile) -> None:
+    motion = by_joints(profile, "joint_delta")
+    delta = np.append(np.full(7, 0.04), 1.0).astype(np.float32)
+    command = motion.step(delta, READY + 0.02, 0.0, 0.0, reference=READY)
+    assert command.joints is not None
+    np.testing.assert_allclose(command.joints, READY + 0.04, atol=1e-7)
+    np.testing.assert_allclose(command.executed, delta, atol=1e-6)
+    far = motion.step(delta, READY + 1.5, 0.0, 0.0, reference=READY)
+    assert far.alterations & Alteration.JUMP
+    assert far.joints is not None
+    np.testing.assert_allclose(far.executed[:-1], far.joints - READY, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["joint_position", "joint_delta"])
+def test_what_brakes_is_reported_in_the_units_of_the_action(profile: Profile, kind: str) -> None:
+    motion = by_joints(profile, kind)
+    motion.step(np.append(READY * (kind == "joint_position"), 0.0).astype(np.float32), READY, 0.0, 0.0)
+    held = motion.brake(Alteration.EMERGENCY_STOP)
+    assert (held.source, held.alterations) == (ControlSource.HOLD, Alteration.EMERGENCY_STOP)
+    np.testing.assert_allclose(held.executed[:-1], READY if kind == "joint_position" else 0.0, atol=1e-6)

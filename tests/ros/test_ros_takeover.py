@@ -1,0 +1,86 @@
+"""Hands: a pad becomes a twist only while its deadman is pressed, and silence is no command."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pirl_contract import ControlSource
+from pirl_ros.takeover import JointTarget, Joystick, Takeover, TcpTwist
+
+PAD = Joystick(axes=(0, 1, 2), turns=(3,), deadman=0, close=1, open=2, speed=0.2, turn_speed=0.5, dead_zone=0.1)
+SECOND = 1_000_000_000
+
+
+def read(axes: list[float], buttons: list[int]) -> TcpTwist:
+    twist = PAD.read(axes, buttons)
+    assert twist is not None
+    return twist
+
+
+def test_without_the_deadman_there_is_no_command() -> None:
+    assert PAD.read([1, 1, 1, 1], [0, 1, 1]) is None
+
+
+def test_axes_become_a_twist_in_metres_and_radians() -> None:
+    twist = read([1.0, -1.0, 0.05, 0.55], [1, 0, 0])
+    np.testing.assert_allclose(twist.linear, [0.2, -0.2, 0.0])
+    np.testing.assert_allclose(twist.angular, [0.25, 0.0, 0.0])
+    assert twist.gripper is None
+
+
+def test_buttons_close_and_open() -> None:
+    assert read([0] * 4, [1, 1, 0]).gripper == -1.0
+    assert read([0] * 4, [1, 0, 1]).gripper == 1.0
+
+
+@pytest.mark.parametrize(("axes", "buttons"), [([0.0], [1, 0, 0]), ([0.0] * 4, [1])])
+def test_a_pad_that_lacks_what_is_named_is_no_command(axes: list[float], buttons: list[int]) -> None:
+    assert PAD.read(axes, buttons) is None
+
+
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=4, max_size=4))
+def test_no_pad_makes_it_faster_than_full(axes: list[float]) -> None:
+    twist = read(axes, [1, 0, 0])
+    assert np.isfinite(twist.linear).all()
+    assert (np.abs(twist.linear) <= 0.2).all()
+    assert (np.abs(twist.angular) <= 0.5).all()
+
+
+def test_a_hand_is_heard_only_while_it_drives_and_only_for_a_while() -> None:
+    takeover, target = Takeover(timeout_s=0.2), JointTarget(np.zeros(7))
+    assert "policy drives" in takeover.say(target, 0)
+    assert takeover.switch(ControlSource.HUMAN)
+    assert not takeover.switch(ControlSource.HUMAN), "no change"
+    assert takeover.hand(0) is None
+    assert takeover.say(target, SECOND) == ""
+    assert takeover.hand(SECOND + SECOND // 5) is target
+    assert takeover.hand(SECOND + SECOND // 5 + 1) is None
+
+
+def test_what_was_said_before_a_change_of_hands_is_forgotten() -> None:
+    takeover = Takeover()
+    takeover.switch(ControlSource.HUMAN)
+    takeover.say(JointTarget(np.zeros(7)), 0)
+    takeover.switch(ControlSource.POLICY)
+    takeover.switch(ControlSource.HUMAN)
+    assert takeover.hand(0) is None
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        JointTarget(np.array([np.nan])),
+        JointTarget(np.zeros(7), gripper=2.0),
+        JointTarget(np.zeros(7), gripper=float("nan")),
+        TcpTwist(np.array([np.inf, 0, 0])),
+        TcpTwist(np.zeros(3), np.array([0, np.nan, 0])),
+    ],
+)
+def test_commands_that_are_no_numbers_are_dropped_in_words(command: JointTarget | TcpTwist) -> None:
+    takeover = Takeover()
+    takeover.switch(ControlSource.HUMAN)
+    assert "not finite" in takeover.say(command, 0)
+    assert takeover.hand(0) is None
