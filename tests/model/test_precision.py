@@ -49,6 +49,22 @@ def test_a_bfloat16_model_still_learns(family: Family) -> None:
 
 
 @families
+def test_float32_weights_under_autocast(family: Family) -> None:
+    """As large models are trained: near float32, residual stream and gradients float32."""
+    config = draw_config(2, family)
+    model, batch = draw_model(config, 2, torch.float32), draw_batch(config, 2, 2, cameras=2).float()
+    streams: list[torch.dtype] = []
+    model.expert.norm.register_forward_pre_hook(lambda _, inputs: streams.append(inputs[0].dtype))
+    exact = model.velocity(model.encode_prefix(*batch.prefix()), batch.state, batch.x, batch.t)
+    with torch.autocast("cpu", torch.bfloat16):
+        near = model.velocity(model.encode_prefix(*batch.prefix()), batch.state, batch.x, batch.t)
+    assert 1e-5 < float((near - exact).detach().abs().max()) < 0.1 * float(exact.detach().abs().max())
+    near.float().square().sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.expert_parameters())
+    assert streams == [torch.float32, torch.float32]
+
+
+@families
 @torch.no_grad()
 def test_built_without_memory_then_given_weights(family: Family) -> None:
     config = draw_config(0, family)

@@ -10,6 +10,7 @@ E head dim.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -97,7 +98,7 @@ class Gemma(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """What the blocks compute in."""
-        return self.get_parameter("layers.0.self_attn.qkv_proj.weight").dtype
+        return cast(Layer, self.layers[0]).self_attn.qkv_proj.weight.dtype
 
     def modulations(self, condition_NW: Tensor) -> tuple[Modulation, ...]:
         """Of every adaptive norm in order, for N times."""

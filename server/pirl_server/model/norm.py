@@ -15,6 +15,8 @@ from torch.linalg import vector_norm
 from torch.nn.functional import rms_norm
 
 EPS = 1e-6
+EPS_LIKE = {dtype: torch.tensor(EPS, dtype=dtype) for dtype in (torch.float32, torch.float64)}
+"""ready as tensors: converting a Python number costs a CPU more than the arithmetic on a norm"""
 
 
 def normalised(x: Tensor) -> Tensor:
@@ -25,7 +27,7 @@ def normalised(x: Tensor) -> Tensor:
     if x.is_cuda:
         return rms_norm(x, x.shape[-1:], None, EPS)
     length: Tensor = vector_norm(x, dim=-1, keepdim=True)
-    return x * length.square().mul_(1.0 / x.shape[-1]).add_(EPS).rsqrt_()
+    return x * torch.addcmul(EPS_LIKE[x.dtype], length, length, value=1.0 / x.shape[-1]).rsqrt_()
 
 
 def widened(x: Tensor) -> Tensor:

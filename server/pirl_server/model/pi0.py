@@ -128,7 +128,7 @@ class Pi0(nn.Module):
         tokens = self.embed_actions(x_BHD, condition)
         if state_B1W is not None:
             tokens = torch.cat([state_B1W, tokens], dim=1)
-        return self.expert(tokens.to(context.cache[0][0].dtype), *context, condition.modulations)  # type: ignore[no-any-return]
+        return self.expert(tokens.to(self.expert.dtype), *context, condition.modulations)  # type: ignore[no-any-return]
 
     def denoiser(self, prefix: Prefix, state_BS: Tensor | None, steps: int) -> Denoiser:
         """Velocity for inference over one fixed schedule: computes once what the K steps of a chunk share."""
