@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from pirl_server.model.compiled import CompiledPi0, Inputs
+from pirl_server.model.compiled import CompiledPi0
 from pirl_server.model.golden import Golden, load_golden
+from pirl_server.model.inputs import Inputs
 from pirl_server.model.parity import SAMPLE_GATE
 
 FOLDER = Path(__file__).parent / "golden"

@@ -11,7 +11,6 @@ Shape letters: B rows, C cameras, L text tokens, H horizon, D action dim, S stat
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,29 +20,12 @@ from torch import Tensor
 from pirl_server.model.condition import Condition
 from pirl_server.model.context import Context, suffix_context
 from pirl_server.model.denoiser import schedule
+from pirl_server.model.inputs import Inputs
 from pirl_server.model.pi0 import Pi0
 from pirl_server.model.rotary import Turn
 
 TOKEN_BUCKETS = (16, 32, 48, 64, 128, 200)
 WARM_UP_RUNS = 3
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """One batch of observations and noise; also the buffers that CUDA graphs read."""
-
-    images: Tensor | None
-    """[B, C, 3, h, w] in [-1, 1]; None for a model without a camera"""
-    image_mask: Tensor | None
-    """[B, C]"""
-    tokens: Tensor
-    """[B, L]"""
-    token_mask: Tensor
-    """[B, L]"""
-    state: Tensor
-    """[B, S]"""
-    noise: Tensor
-    """[B, H, D]"""
 
 
 class Seen(NamedTuple):
@@ -112,32 +94,18 @@ class CompiledPi0:
                 f"rows, {self.cameras} cameras and up to {self.buckets[-1]} tokens"
             )
         buffers, run = self._run(next(length for length in self.buckets if length >= used))
-        _fill(buffers, inputs, used)
+        buffers.fill(inputs, used)
         return run()[:rows].clone()
 
     def _run(self, length: int) -> tuple[Inputs, Callable[[], Tensor]]:
         if length not in self._runs:
-            buffers = self._buffers(length)
+            buffers = Inputs.zeros(self.model.config, self.batch, self.cameras, length, self.device)
             # One variant per bucket is wanted, and another runner's variants count as well.
             with torch.no_grad(), torch._dynamo.config.patch(recompile_limit=256):
                 run = _recorded(self, buffers) if self.device.type == "cuda" else partial(self._chunk, buffers)
                 run()
             self._runs[length] = buffers, run
         return self._runs[length]
-
-    def _buffers(self, length: int) -> Inputs:
-        config = self.model.config
-        zeros = partial(torch.zeros, device=self.device)
-        px = 0 if config.vision is None else config.vision.image_px
-        sees = config.vision is not None
-        return Inputs(
-            images=zeros(self.batch, self.cameras, 3, px, px) if sees else None,
-            image_mask=zeros(self.batch, self.cameras, dtype=torch.bool) if sees else None,
-            tokens=zeros(self.batch, length, dtype=torch.long),
-            token_mask=zeros(self.batch, length, dtype=torch.bool),
-            state=zeros(self.batch, config.state_dim),
-            noise=zeros(self.batch, config.horizon, config.action_dim),
-        )
 
     def see(self, inputs: Inputs) -> Seen:
         """Vision and language on the buffers."""
@@ -152,16 +120,6 @@ class CompiledPi0:
 
     def _chunk(self, inputs: Inputs) -> Tensor:
         return self.denoise(self.see(inputs), inputs.noise)
-
-
-def _fill(buffers: Inputs, inputs: Inputs, used: int) -> None:
-    """Copy a batch into the first rows; rows left over keep what they had, which nobody reads."""
-    buffers.token_mask.zero_()
-    for entry in fields(Inputs):
-        target, source = getattr(buffers, entry.name), getattr(inputs, entry.name)
-        if target is not None:
-            fitting = source[:, :used] if entry.name in ("tokens", "token_mask") else source
-            target[: len(fitting), : fitting.shape[1]].copy_(fitting)
 
 
 def _recorded(runner: CompiledPi0, buffers: Inputs) -> Callable[[], Tensor]:

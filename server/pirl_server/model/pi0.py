@@ -20,6 +20,7 @@ from pirl_server.model.config import Pi0Config
 from pirl_server.model.context import Context, suffix_context
 from pirl_server.model.denoiser import Denoiser
 from pirl_server.model.gemma import Gemma, KeyValue
+from pirl_server.model.image_tokens import image_tokens
 from pirl_server.model.mask import key_bias
 from pirl_server.model.prefix import Prefix, compact, positions
 from pirl_server.model.rotary import rotary
@@ -79,7 +80,7 @@ class Pi0(nn.Module):
         x_BTW = self.embed_tokens(tokens_BL) * math.sqrt(self.config.vlm.width)
         mask_BT = token_mask_BL
         if images is not None and image_mask is not None:
-            patches, patch_mask = self._embed_images(images, image_mask, static)
+            patches, patch_mask = image_tokens(self.vision, self.projector, images, image_mask, static=static)
             x_BTW = torch.cat([patches.to(x_BTW.dtype), x_BTW], dim=1)
             mask_BT = torch.cat([patch_mask, mask_BT], dim=1)
         else:
@@ -97,16 +98,6 @@ class Pi0(nn.Module):
             caches = self.language.keys_values(x_BTW, bias, turn)
         keys, values = (torch.stack(part) for part in zip(*caches))
         return Prefix(keys, values, mask_BT, count_B, mean_BW, full)
-
-    def _embed_images(self, images: Tensor, image_mask: Tensor, static: bool) -> tuple[Tensor, Tensor]:
-        """Patch tokens [B, C P, W] and which exist; absent images do not pass the vision tower."""
-        flat, present = images.flatten(0, 1), image_mask.flatten()
-        if static or bool(present.all()):
-            patches = self.projector(self.vision(flat))
-        else:
-            seen = self.projector(self.vision(flat[present]))
-            patches = seen.new_zeros(len(flat), *seen.shape[1:]).index_put((present,), seen)
-        return patches.view(len(images), -1, patches.shape[-1]), image_mask.repeat_interleave(patches.shape[1], dim=1)
 
     def velocity(self, prefix: Prefix, state_BS: Tensor | None, x_BHD: Tensor, t_B: Tensor) -> Tensor:
         """Predicted velocity noise - action [B, H, D] of the noisy chunk x at time t. pi0.5 ignores the state."""
