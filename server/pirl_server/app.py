@@ -43,6 +43,8 @@ class ServeConfig:
     """default sampling mode of robots that ask for none"""
     allow_insecure: bool = False
     """bind an address that other machines reach, though nothing is encrypted or authenticated yet"""
+    device: str = "cpu"
+    """where policies run, in torch's words: cpu, cuda, cuda:1"""
 
 
 def serve(config: ServeConfig) -> None:
@@ -65,7 +67,7 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, grpc.Server]]:
     recorder = Recorder(store)
 
     def activate(version: str) -> None:
-        engine.swap(FlowPolicy.load(registry.get(version).path))
+        engine.swap(FlowPolicy.load(registry.get(version).path, device=config.device))
         _LOG.warning("serving %s", version)
 
     with ExitStack() as closing:

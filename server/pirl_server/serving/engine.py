@@ -171,7 +171,7 @@ class Engine:
             raise ValueError(f"a running server keeps its contract; restart it for {policy.version}: {differences[0]}")
         if shape != self._sample_shape:
             raise ValueError(
-                f"chain [K+1, H, D] of {policy.version} is {shape}, of the served policy {self._sample_shape}:"
+                f"chain [K+1, H, A] of {policy.version} is {shape}, of the served policy {self._sample_shape}:"
                 " open episodes would not fit; restart the server to serve it"
             )
 
