@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # The independent implementations that our pi0 and pi0.5 are compared with, each in a virtual environment of its own:
-#   docker/install_oracles.sh [DIR] [transformers|lerobot ...]      default: both, in ~/.cache/pirl/oracles
+#   docker/install_oracles.sh [DIR] [transformers|lerobot|cyclonedds ...]   default: the first two, in ~/.cache/pirl/oracles
 # DIR/transformers  Python 3.11, transformers 5.5 (its PI0) on the torch of docker/constraints.txt; 1.2 GB
 # DIR/lerobot       Python 3.12, lerobot 0.6.1 (PI0Pytorch, PI05Pytorch); it brings its own, CUDA build of torch; 5 GB
+# DIR/cyclonedds    Python 3.11, Eclipse Cyclone DDS: an implementation that our nodes' Fast DDS talks to in a test; 50 MB
 # Nothing of pirl is installed into them. An environment that cannot be made is skipped, with the reason on stderr.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -61,8 +62,11 @@ for name in "$@"; do
             make lerobot 3.12 'import importlib.metadata as m, transformers; assert m.version("lerobot") == "0.6.1"' \
                 'lerobot[pi]==0.6.1'
             ;;
+        cyclonedds)
+            make cyclonedds 3.11 'import cyclonedds' 'cyclonedds==11.0.1'
+            ;;
         *)
-            echo "no such oracle: $name (transformers, lerobot)" >&2
+            echo "no such oracle: $name (transformers, lerobot, cyclonedds)" >&2
             exit 2
             ;;
     esac
