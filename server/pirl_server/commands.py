@@ -36,7 +36,7 @@ def serve(arguments: Sequence[str]) -> int:
 def sft(arguments: Sequence[str]) -> int:
     """Train a policy on scripted demonstrations, or on successful logged episodes, and write a checkpoint folder."""
     from pirl_server import simulation
-    from pirl_server.policy.checkpoint import load_checkpoint
+    from pirl_server.policy.checkpoint import load_card
     from pirl_server.training.config import SftConfig, override
     from pirl_server.training.progress import Printed
     from pirl_server.training.sft import new_card, sft_episodes
@@ -55,7 +55,7 @@ def sft(arguments: Sequence[str]) -> int:
     if options.base is None:
         card = new_card(config.preset, options.task, simulation.contract(), simulation.instructions(options.task))
     else:
-        card, _, _ = load_checkpoint(options.base)
+        card = load_card(options.base)
     if options.episodes is not None:
         episodes = _successes(options.episodes, card.contract.hash)
         version = sft_episodes(options.out, card, episodes, config, options.seed, Printed(), options.base)
@@ -92,7 +92,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     from functools import partial
 
     from pirl_server import simulation
-    from pirl_server.policy.checkpoint import load_checkpoint
+    from pirl_server.policy.checkpoint import load_card
     from pirl_server.registry.wilson import wilson_interval
     from pirl_server.training.evaluate import evaluate as run
     from pirl_server.training.progress import Printed
@@ -103,7 +103,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--episodes", type=int, default=128)
     options = parser.parse_args(arguments)
-    card, _, _ = load_checkpoint(options.checkpoint)
+    card = load_card(options.checkpoint)
     make = partial(simulation.camera_env if card.model.vision else simulation.reference_env, options.task)
     seeds = evaluation_seeds(options.seed)[: options.episodes]
     results = run(options.checkpoint, make, simulation.max_steps(options.task), seeds, Printed())

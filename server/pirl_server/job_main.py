@@ -14,7 +14,7 @@ from pirl_server.episodes import Episode, EpisodeStore
 from pirl_server.jobs.report import Reporter
 from pirl_server.jobs.spec import Evaluate, FinetuneEpisodes, FinetuneSim, JobSpec, Sft, parse_spec
 from pirl_server.layout import EPISODES, MODELS
-from pirl_server.policy.checkpoint import load_checkpoint
+from pirl_server.policy.checkpoint import load_card
 from pirl_server.registry import Evaluation, ModelVersion, Registry, list_hash
 from pirl_server.training.config import EpisodesConfig, PpoConfig, SftConfig, override
 from pirl_server.training.evaluate import evaluate
@@ -91,7 +91,7 @@ def _sft(spec: Sft, base: ModelVersion | None, root: Path, out: Path, report: Re
         return sft_episodes(
             out, card, _episodes(root, spec.task, contract, good=True), config, spec.seed, report, start
         )
-    sees = (card if start is None else load_checkpoint(start)[0]).model.vision is not None
+    sees = (card if start is None else load_card(start)).model.vision is not None
     make = partial(simulation.camera_env if sees else simulation.fast_env, spec.task)
     steps, expert = simulation.max_steps(spec.task), simulation.expert(spec.task)
     return sft(out, card, make, expert, steps, config, spec.seed, report, start)
@@ -99,7 +99,7 @@ def _sft(spec: Sft, base: ModelVersion | None, root: Path, out: Path, report: Re
 
 def _finetune_sim(spec: FinetuneSim, base: Path, out: Path, report: Reporter) -> str:
     """With a camera in the loop, the critic alone is told where things are."""
-    sees = load_checkpoint(base)[0].model.vision is not None
+    sees = load_card(base).model.vision is not None
     make = partial(simulation.fast_camera_env if sees else simulation.fast_env, spec.task)
     defaults = PpoConfig(critic_features="tabletop_relative" if sees else "policy")
     config = override(defaults, spec.config)
@@ -114,7 +114,7 @@ def _episodes(root: Path, task: str, contract: Contract, good: bool = False) -> 
 
 
 def _check_instructions(checkpoint: Path, task: str, sentences: tuple[str, ...]) -> None:
-    card, _, _ = load_checkpoint(checkpoint)
+    card = load_card(checkpoint)
     if unknown := set(sentences) - set(card.instructions):
         raise ValueError(f"the base was trained for {card.task}, not for {task}: it does not know '{min(unknown)}'")
 
@@ -122,7 +122,7 @@ def _check_instructions(checkpoint: Path, task: str, sentences: tuple[str, ...])
 def _evaluate(spec: Evaluate, registry: Registry, job_dir: Path, report: Reporter) -> dict[str, object]:
     """Evaluate through ManiSkill's own step and store the result in the registry."""
     model = registry.resolve(spec.version)
-    card, _, _ = load_checkpoint(model.path)
+    card = load_card(model.path)
     seeds = evaluation_seeds(spec.seed)[: spec.episodes]
     make = partial(simulation.camera_env if card.model.vision else simulation.reference_env, spec.task)
     results = evaluate(model.path, make, simulation.max_steps(spec.task), seeds, report)
@@ -154,7 +154,7 @@ def _evaluate(spec: Evaluate, registry: Registry, job_dir: Path, report: Reporte
 
 
 def _contract(job_dir: Path) -> Contract:
-    card, _, _ = load_checkpoint(job_dir / "checkpoint")
+    card = load_card(job_dir / "checkpoint")
     return card.contract
 
 
