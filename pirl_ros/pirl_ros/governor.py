@@ -2,7 +2,7 @@
 
 A step is taken only when a full stop after it, worked out to its end, keeps every limit: position, velocity,
 acceleration, jerk, and the tool centre inside the workspace. Otherwise the stop worked out before goes on. So there is
-always one left to make, whatever comes in next, and the proof is the check in `_checked` and nothing else.
+always one left to make, whatever comes in next, and the proof is the check in `_to_rest` and nothing else.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from pirl_ros.workspace import Workspace
 
 _PLANNED = 1.0 - 1e-6
 """share of each limit that is planned with, so that rounding stays below the limit"""
+_RETRIES = 3
+"""how often a step that has no stop is halved"""
 _SETTLED_S = 0.5
 """after which a drive that lags has caught up with a command at rest"""
 
@@ -35,9 +37,9 @@ class Governor:
         self._limits = limits
         self._workspace = Workspace(limits.workspace_low, limits.workspace_high, chain)
         dt = limits.period_s
-        self._bounds = Bounds(limits.velocity * dt, limits.acceleration * dt**2, limits.jerk * dt**3)
-        self._planned = Bounds(*(_PLANNED * each for each in vars(self._bounds).values()))
-        self._speed = 1.0
+        rates = (limits.velocity * dt, limits.acceleration * dt**2, limits.jerk * dt**3)
+        self._bounds, self._planned = Bounds(*rates), Bounds(*(_PLANNED * rate for rate in rates))
+        self._cruise = self._planned
         still = np.zeros_like(limits.low)
         self._goal, self._drift, self._locked = still, still, still > 0
         self._stop = still[None]
@@ -62,25 +64,29 @@ class Governor:
         """Use only this part of the velocity limits from now on; ValueError unless in (0, 1]."""
         if not 0 < share <= 1:
             raise ValueError(f"speed scale must be in (0, 1], got {share:g}")
-        self._speed = float(share)
+        self._cruise = replace(self._planned, velocity=share * self._planned.velocity)
 
     def copy(self) -> Governor:
         """Return one that goes on from here on its own: to look ahead."""
         return copy(self)
 
-    def brake(self, measured: Array | None = None) -> Array | None:
-        """Return the next command [J] on the way to rest, the same one again at rest; None: nothing to bring to rest.
+    def settle(self, measured: Array) -> None:
+        """Go on from the measured joints [J] when the arm stands elsewhere long after it was commanded to rest.
 
-        An arm that stands elsewhere (`measured` [J]) long after, held or moved by something, is held there.
+        Something holds it, or a person has moved it: it must not be pulled back. Only here may a command differ from
+        the one before by more than the limits, and only because the arm is there already.
         """
+        if self._motion is None or self._rested * self._limits.period_s < _SETTLED_S or not np.isfinite(measured).all():
+            return
+        if (np.abs(measured - self._motion.p) > self._bounds.velocity).any():
+            self.release()
+            self._start(measured)
+
+    def brake(self) -> Array | None:
+        """Return the next command [J] on the way to rest, the same one again at rest; None: there is none yet."""
         if self._motion is None:
             return None
         self._rested = self._rested + 1 if self.at_rest else 0
-        if self._displaced(measured):
-            assert measured is not None
-            self.release()
-            if not np.isfinite(measured).all() or self._start(measured):
-                return None
         self._goal, self._drift, self._locked = self._stop[-1], np.zeros_like(self._drift), np.zeros_like(self._locked)
         return self._go_on(self._stop)
 
@@ -97,8 +103,6 @@ class Governor:
         fresh = 0 <= chunk_age_s <= limits.max_chunk_age_s and 0 <= observation_age_s <= limits.max_observation_age_s
         if not fresh:
             return self.brake(), Alteration.STALE
-        if self._displaced(measured):
-            self.release()
         if self._motion is None and (refused := self._start(measured)):
             return None, refused
         self._rested = 0
@@ -110,11 +114,6 @@ class Governor:
         taken = self._go_on(self._stop if path is None else path)
         self._locked = taken == goal
         return taken, altered if self._locked.all() else altered | Alteration.LIMIT
-
-    def _displaced(self, measured: Array | None) -> bool:
-        if self._motion is None or measured is None or self._rested * self._limits.period_s < _SETTLED_S:
-            return False
-        return bool((np.abs(measured - self._motion.p) > self._bounds.velocity).any())
 
     def _start(self, measured: Array) -> Alteration:
         """Begin at rest where the arm is; the reason when it stands where no command may be."""
@@ -142,40 +141,47 @@ class Governor:
     def _suggest(self, goal: Array) -> Array:
         """Follow the goal; of its own motion only what lasted for two periods counts, so a single step is no motion."""
         assert self._motion is not None
-        bounds = self._cruising()
+        bounds = self._cruise
         moved = np.minimum(np.maximum(goal - self._goal, -bounds.velocity), bounds.velocity)
         steady = np.where(moved * self._drift > 0, np.sign(moved) * np.minimum(np.abs(moved), np.abs(self._drift)), 0.0)
         self._goal, self._drift = goal, moved
         return follow(self._motion, goal, steady, self._locked, bounds)
 
-    def _cruising(self) -> Bounds:
-        planned = self._planned
-        return planned if self._speed == 1.0 else replace(planned, velocity=self._speed * planned.velocity)
-
     def _slide(self, goal: Array) -> Array:
         """Follow the walls instead, where the way to the goal leads through them."""
         assert self._motion is not None
         goal = np.clip(self._workspace.along(self._motion.p, goal), self._limits.low, self._limits.high)
-        bounds, still = self._cruising(), np.zeros_like(goal)
+        bounds, still = self._cruise, np.zeros_like(goal)
         if not self._motion.v.any() and not self._motion.a.any():
             # So short a step that every joint stops in the next period: the way to rest is as straight as the step.
-            return shorten(goal, self._motion.p, 0.4 * np.min(list(vars(bounds).values()), axis=0))
+            least = np.minimum(np.minimum(bounds.velocity, bounds.acceleration), bounds.jerk)
+            return shorten(goal, self._motion.p, 0.4 * least)
         return follow(self._motion, goal, still, still > 0, bounds, least_share=0.0)
 
     def _checked(self, wanted: Array) -> Array | None:
-        """The way [N, J] over `wanted` to rest, with the old stop for joints that could not keep a limit on it.
+        """The way [N, J] over `wanted`, or what of it can be had, to rest; None when it would leave the workspace.
 
-        None when the tool would leave the workspace on it.
+        A joint that could not keep a limit goes less far towards it, at last no further than on the old stop.
         """
         assert self._motion is not None
-        motion = self._motion.moved_to(wanted)
-        stop, kept = stop_from(motion.p, motion.v, motion.a, self._planned.acceleration, self._planned.jerk)
-        path = np.vstack([wanted, stop])
-        kept &= self._within(self._motion, motion) & self._reaches(path)
+        path, kept = self._to_rest(wanted)
+        for _ in range(_RETRIES):
+            if kept.all():
+                break
+            wanted = np.where(kept, wanted, (wanted + self._stop[0]) / 2)
+            path, kept = self._to_rest(wanted)
         if not kept.all():
             longest = max(len(path), len(self._stop))
             path = np.where(kept, _padded(path, longest), _padded(self._stop, longest))
         return path if self._workspace.holds(path) else None
+
+    def _to_rest(self, wanted: Array) -> tuple[Array, Mask]:
+        """The way [N, J] over `wanted` to rest, and for which joints it keeps every limit."""
+        assert self._motion is not None
+        motion = self._motion.moved_to(wanted)
+        stop, kept = stop_from(motion.p, motion.v, motion.a, self._planned.acceleration, self._planned.jerk)
+        path = np.vstack([wanted, stop])
+        return path, kept & self._within(self._motion, motion) & self._reaches(path)
 
     def _within(self, before: Motion, after: Motion) -> Mask:
         """Whether one period [J] keeps velocity, acceleration and jerk."""

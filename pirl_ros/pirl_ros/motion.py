@@ -132,7 +132,9 @@ class ArmMotion:
         An arm found elsewhere long after is held where it was `measured` [J].
         """
         before, self._aim = self._governor.position, None
-        joints = self._governor.brake(measured)
+        if measured is not None:
+            self._governor.settle(measured)
+        joints = self._governor.brake()
         start = np.zeros_like(self._limits.low) if before is None else before
         return self._report(joints, start, start, altered, ControlSource.HOLD)
 

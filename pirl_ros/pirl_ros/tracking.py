@@ -6,6 +6,7 @@ A suggestion only: `governor` checks it. Units as in `braking`: rad and control 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Range = tuple[Array, Array]
 
-_GRID = np.linspace(0.0, 1.0, 9)[:, None]
+_GRID = np.linspace(0.0, 1.0, 17)[:, None]
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,12 @@ class Bounds:
     velocity: Array
     acceleration: Array
     jerk: Array
+
+    @cached_property
+    def far_below(self) -> Array:
+        """[J] speed up to which the velocity limit allows any acceleration for one period."""
+        steps = np.ceil(self.acceleration / self.jerk)
+        return self.velocity - steps * (self.acceleration - self.jerk * (steps - 1) / 2)
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,8 @@ def _range(motion: Motion, bounds: Bounds) -> tuple[Array, Array]:
     """
     low = np.maximum(motion.a - bounds.jerk, -bounds.acceleration)
     high = np.minimum(motion.a + bounds.jerk, bounds.acceleration)
+    if (np.abs(motion.v) <= bounds.far_below).all():
+        return low, high
     up, down = (_entry(bounds.velocity - side * motion.v, bounds.jerk) for side in (1.0, -1.0))
     return np.minimum(np.maximum(low, -down), high), np.maximum(np.minimum(high, up), low)
 
@@ -97,12 +106,11 @@ def _approach(motion: Motion, goal: Array, drift: Array, shares: Bounds, hard: R
     acceleration, jerk = shares.acceleration, np.minimum(shares.jerk, shares.acceleration)
     (low, high), joints = hard, np.arange(len(goal))
     wanted = goal + np.sign(drift) * _distance(np.abs(drift), acceleration, jerk)
-    for _ in range(2):
-        tried = low + _GRID * (high - low)
-        ends = _stopping_point(motion, tried, acceleration, jerk)
-        upper = np.minimum(np.maximum((ends <= wanted).sum(axis=0), 1), len(_GRID) - 1)
-        low, high = tried[upper - 1, joints], tried[upper, joints]
-        below, above = ends[upper - 1, joints], ends[upper, joints]
+    tried = low + _GRID * (high - low)
+    ends = _stopping_point(motion, tried, acceleration, jerk)
+    upper = np.minimum(np.maximum((ends <= wanted).sum(axis=0), 1), len(_GRID) - 1)
+    low, high = tried[upper - 1, joints], tried[upper, joints]
+    below, above = ends[upper - 1, joints], ends[upper, joints]
     share = (wanted - below) / np.maximum(above - below, 1e-300)
     nearest: Array = low + np.minimum(np.maximum(share, 0.0), 1.0) * (high - low)
     # Speeding up keeps to the joint's share, braking may use all there is.

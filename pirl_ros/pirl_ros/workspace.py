@@ -30,6 +30,7 @@ class Workspace:
         lengths = [float(np.linalg.norm(origin[:3, 3])) for origin in chain.origins[1:]]
         lengths.append(float(np.linalg.norm(self._tool)))
         self._reach = np.cumsum(lengths[::-1])[::-1]
+        self._known = (np.zeros(len(lengths)), -np.inf)
 
     def tool(self, joints: Array) -> tuple[float, float, float]:
         """Return the tool centre [3]."""
@@ -54,14 +55,16 @@ class Workspace:
         """Return whether the tool centre is inside at every point of a path [N, J]."""
         depth = self.depth(path[0])
         # No joint moves the tool further than its angle times the length of what hangs on it.
-        if depth >= 0 and depth >= float(np.abs(path - path[0]).max(axis=0) @ self._reach):
+        if depth >= float(np.abs(path[1:] - path[0]).max(axis=0, initial=0.0) @ self._reach):
+            self._known = (path[0], depth)
             return True
         points = self._tools(path)
         return bool(((points >= self.low) & (points <= self.high)).all())
 
     def before(self, start: Array, goal: Array) -> Array:
         """Return `goal`, or, when the tool would be outside there, a point on the way from `start` that is inside."""
-        if self.depth(goal) >= 0:
+        known, depth = self._known
+        if depth >= float((np.abs(known - goal)) @ self._reach) or self.depth(goal) >= 0:
             return goal
         inside, outside = 0.0, 1.0
         for _ in range(8):

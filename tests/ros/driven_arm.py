@@ -43,6 +43,17 @@ def real_profile(profile: Profile, action: str = "joint_position", **safety: Any
     )
 
 
+def real_limits(profile: Profile, **changes: object) -> Limits:
+    """Limits of an arm of the Panda's shape, not of one strength, without a box."""
+    values: dict[str, object] = {
+        "velocity": np.array([2.175] * 4 + [2.61] * 3),
+        "acceleration": np.array([7.5, 3.75, 5.0, 6.25, 7.5, 10.0, 10.0]),
+        "jerk": np.full(7, 300.0),
+        "period_s": 0.02,
+    }
+    return replace(Limits.from_profile(profile), **(values | changes))  # type: ignore[arg-type]
+
+
 class DrivenArm:
     """Follows its commands with a lag. `now_ns` is monotonic, `clock_ns` is what its message stamps differ by."""
 
@@ -93,6 +104,16 @@ class DrivenArm:
             if tick.command is not None and tick.command.joints is not None:
                 self.joints = self.joints + 0.6 * (tick.command.joints - self.joints)
         return self.ticks[-1]
+
+    def rest(self, most: int = 60) -> int:
+        """Periods until the command is at rest."""
+        for period in range(most):
+            before = len(self.commands)
+            self.run()
+            sent = self.commands[before:]
+            if self.mode in ("stopped", "holding", "idle") and (not sent or (sent[-1] == self.commands[-2]).all()):
+                return period
+        raise AssertionError(f"not at rest after {most} periods: {self.cycle.report}")
 
     def chunk(self, actions: np.ndarray, execute: int | None = None, episode: str = "e", age: int = 0) -> str:
         """Give it a chunk [H, D] that answers the state of `age` periods ago."""

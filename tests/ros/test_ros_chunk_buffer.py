@@ -10,6 +10,7 @@ from pirl_ros.chunk_buffer import ChunkBuffer, PlayableChunk
 
 PERIOD_NS = 20_000_000
 
+
 def chunk(sequence: int, episode: str = "e", horizon: int = 4, execute: int = 3) -> PlayableChunk:
     actions = np.full((horizon, 2), sequence, np.float32)
     actions[:, 1] = np.arange(horizon)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from driven_arm import READY, real_limits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -20,7 +20,6 @@ from pirl_ros.profile import Profile
 from pirl_ros.safety import Limits
 from pirl_ros.workspace import Workspace
 
-READY = np.array([0.0, np.pi / 8, 0.0, -np.pi * 5 / 8, 0.0, np.pi * 3 / 4, np.pi / 4])
 FRESH = (0.0, 0.0)
 ANY_FLOAT = st.floats(allow_nan=True, allow_infinity=True, allow_subnormal=True)
 # Ordinary ones as often as any: else nearly every input would be refused for its age and prove nothing.
@@ -33,22 +32,11 @@ def chain(profile: Profile) -> Chain:
     return Chain.from_table(profile.kinematics)
 
 
-def real_arm(profile: Profile, **changes: object) -> Limits:
-    """An arm of the Panda's shape with limits that bind."""
-    values: dict[str, object] = {
-        "velocity": np.array([2.175] * 4 + [2.61] * 3),
-        "acceleration": np.array([7.5, 3.75, 5.0, 6.25, 7.5, 10.0, 10.0]),
-        "jerk": np.full(7, 300.0),
-        "period_s": 0.02,
-    }
-    return replace(Limits.from_profile(profile), **(values | changes))  # type: ignore[arg-type]
-
-
 @st.composite
 def arms(draw: st.DrawFn, profile: Profile, chain: Chain) -> Limits:
     """Any limits, and often a tight box around the tool."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    limits = real_arm(
+    limits = real_limits(
         profile,
         velocity=rng.uniform(0.3, 3.0, 7),
         acceleration=10 ** rng.uniform(-0.5, 2.5, 7),
@@ -66,7 +54,7 @@ def arms(draw: st.DrawFn, profile: Profile, chain: Chain) -> Limits:
 def test_the_checker_sees_a_governor_that_skips_a_limit(profile: Profile, chain: Chain, skipped: str | None) -> None:
     """Negative control: the same checker, the same governor with one limit out of its sight."""
     tool = chain.forward(READY)[0]
-    limits = real_arm(profile, velocity=np.full(7, 0.5), workspace_low=tool - 0.3, workspace_high=tool + 0.3)
+    limits = real_limits(profile, velocity=np.full(7, 0.5), workspace_low=tool - 0.3, workspace_high=tool + 0.3)
     changes: dict[str, object] = {}
     if skipped == "workspace":
         changes = {"workspace_low": tool - 9.0, "workspace_high": tool + 9.0}
@@ -133,7 +121,7 @@ def test_it_gets_to_any_goal_and_stays(profile: Profile, chain: Chain, data: st.
 def test_a_target_that_keeps_the_limits_is_played_exactly(
     profile: Profile, chain: Chain, ways: list[float], hurry: float
 ) -> None:
-    limits = real_arm(profile)
+    limits = real_limits(profile)
     governor, measured = Governor(limits, chain), READY
     # A minimum-jerk way: speed 1.875, acceleration 5.77, jerk 60, of way / duration, / duration^2, / duration^3.
     way = np.array(ways) * np.array([1.0, 0.5, -1.0, 0.5, 1.0, 0.5, -1.0])
@@ -164,7 +152,7 @@ def test_limits_too_wide_to_bind_change_nothing(profile: Profile, chain: Chain) 
 
 
 def test_the_way_to_a_goal_is_straight_quick_and_does_not_pass_it(profile: Profile, chain: Chain) -> None:
-    limits = real_arm(profile)
+    limits = real_limits(profile)
     way = np.array([0.8, 0.3, -0.5, -0.4, 0.2, 0.1, 1.0])
     governor, commands = Governor(limits, chain), [READY]
     for _ in range(60):
@@ -181,7 +169,7 @@ def test_the_way_to_a_goal_is_straight_quick_and_does_not_pass_it(profile: Profi
 
 
 def test_a_joint_limit_is_approached_and_not_passed(profile: Profile, chain: Chain) -> None:
-    limits = real_arm(profile)
+    limits = real_limits(profile)
     governor, commands = Governor(limits, chain), [READY]
     beyond = READY + np.array([5.0, 0, 0, 0, 0, 0, 0])
     for _ in range(400):
@@ -195,8 +183,8 @@ def test_a_joint_limit_is_approached_and_not_passed(profile: Profile, chain: Cha
 
 def test_a_wall_is_approached_and_not_passed(profile: Profile, chain: Chain) -> None:
     tool = chain.forward(READY)[0]
-    limits = real_arm(profile, workspace_low=tool - 0.2, workspace_high=tool + 0.04)
-    goal = chain.inverse(tool + [0.08, 0, 0], chain.forward(READY)[1], READY, limits.low, limits.high)
+    limits = real_limits(profile, workspace_low=tool - 0.2, workspace_high=tool + 0.04)
+    goal = chain.inverse(tool + np.array([0.08, 0, 0]), chain.forward(READY)[1], READY, limits.low, limits.high)
     assert goal is not None
     governor, commands = Governor(limits, chain), [READY]
     for _ in range(200):
@@ -206,100 +194,6 @@ def test_a_wall_is_approached_and_not_passed(profile: Profile, chain: Chain) -> 
     assert bits & Alteration.WORKSPACE
     assert 0.035 < chain.forward(commands[-1])[0][0] - tool[0] <= 0.04
     assert violations(np.array(commands), limits, chain) == {}
-
-
-def test_a_jump_away_from_the_measured_arm_is_flagged(profile: Profile, chain: Chain) -> None:
-    _, bits = Governor(real_arm(profile), chain).command(READY + 1.3, READY, *FRESH)
-    assert bits & Alteration.JUMP
-
-
-@pytest.mark.parametrize(
-    ("target", "ages", "bit"),
-    [
-        (np.full(7, np.nan), FRESH, Alteration.NOT_FINITE),
-        (READY + np.inf, FRESH, Alteration.NOT_FINITE),
-        (READY, (3.1, 0.0), Alteration.STALE),
-        (READY, (0.0, 0.6), Alteration.STALE),
-        (READY, (-0.1, 0.0), Alteration.STALE),
-        (READY, (float("nan"), 0.0), Alteration.STALE),
-    ],
-)
-def test_refused_targets_brake_to_rest(
-    profile: Profile, chain: Chain, target: np.ndarray, ages: tuple[float, float], bit: Alteration
-) -> None:
-    limits = real_arm(profile)
-    governor = Governor(limits, chain)
-    assert governor.command(target, READY, *ages) == (None, bit), "nothing was commanded before: nothing may be now"
-    commands = [READY]
-    for _ in range(10):
-        command, _ = governor.command(READY + 0.5, commands[-1], *FRESH)
-        assert command is not None
-        commands.append(command)
-    for _ in range(60):
-        held, bits = governor.command(target, commands[-1], *ages)
-        assert bits == bit
-        assert held is not None
-        commands.append(held)
-    assert governor.at_rest
-    np.testing.assert_array_equal(commands[-1], commands[-2])
-    assert violations(np.array(commands), limits, chain) == {}
-
-
-def test_release_starts_from_the_measured_arm(profile: Profile, chain: Chain) -> None:
-    governor = Governor(real_arm(profile), chain)
-    governor.command(READY, READY, *FRESH)
-    governor.release()
-    far = READY + 0.3
-    command, bits = governor.command(far, far, *FRESH)
-    assert bits == Alteration.NONE
-    np.testing.assert_array_equal(command, far)
-
-
-@pytest.mark.parametrize("where", [lambda limits: limits.high + 0.5, lambda _: READY + [0, 0.5, 0, 0.5, 0, 0, 0]])
-def test_an_arm_outside_its_limits_is_not_commanded(
-    profile: Profile, chain: Chain, where: Callable[[Limits], np.ndarray]
-) -> None:
-    tool = chain.forward(READY)[0]
-    limits = real_arm(profile, workspace_low=tool - 0.1, workspace_high=tool + 0.1)
-    command, bits = Governor(limits, chain).command(READY, where(limits), *FRESH)
-    assert command is None
-    assert bits & (Alteration.LIMIT | Alteration.WORKSPACE)
-
-
-def test_an_arm_that_was_moved_while_held_is_held_where_it_is(profile: Profile, chain: Chain) -> None:
-    limits = real_arm(profile)
-    governor = Governor(limits, chain)
-    governor.command(READY, READY, *FRESH)
-    for _ in range(40):
-        governor.brake(READY + 0.01)
-    np.testing.assert_array_equal(governor.brake(READY + 0.01), READY)
-    moved = READY + 0.3
-    np.testing.assert_array_equal(governor.brake(moved), moved)
-
-
-def test_a_part_of_the_speed_is_kept_to(profile: Profile, chain: Chain) -> None:
-    limits = real_arm(profile)
-    governor, commands = Governor(limits, chain), [READY]
-    governor.set_speed(0.2)
-    for _ in range(60):
-        command, _ = governor.command(READY + 0.5, commands[-1], *FRESH)
-        assert command is not None
-        commands.append(command)
-    slow = replace(limits, velocity=0.2 * limits.velocity)
-    assert violations(np.array(commands), slow, chain) == {}
-    for bad in (0.0, 1.1, float("nan")):
-        with pytest.raises(ValueError, match="speed scale"):
-            governor.set_speed(bad)
-
-
-def test_a_copy_goes_its_own_way(profile: Profile, chain: Chain) -> None:
-    governor = Governor(real_arm(profile), chain)
-    governor.command(READY + 0.2, READY, *FRESH)
-    before = governor.position
-    other = governor.copy()
-    for _ in range(5):
-        other.command(READY + 0.2, READY, *FRESH)
-    np.testing.assert_array_equal(governor.position, before)
 
 
 @given(st.data())
