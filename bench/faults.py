@@ -32,7 +32,7 @@ from pirl_ros.safety import Limits
 from pirl_ros.sync import Bundle
 
 READY = np.array([0.0, np.pi / 8, 0.0, -np.pi * 5 / 8, 0.0, np.pi * 3 / 4, np.pi / 4], np.float32).astype(np.float64)
-PERIOD_NS, HOUR_NS, HORIZON, EXECUTE = 20_000_000, 3_600_000_000_000, 25, 10
+PERIOD_NS, HOUR_NS, HORIZON, EXECUTE = 20_000_000, 3_600_000_000_000, 40, 10
 BAD = ("nan", "range", "jump", "stale")
 
 
@@ -57,7 +57,13 @@ class Rig:
         self.profile, self.cycle, self.rng = profile, ArmCycle(profile), np.random.default_rng(seed)
         self.now_ns, self.clock_ns, self.sequence = 10 * HOUR_NS, 5 * HOUR_NS, 0
         self.joints, self.sent, self.goal = READY.copy(), [READY], READY
+        self.expiry_ns = 0
         self.cycle.begin("e")
+
+    @property
+    def playing(self) -> bool:
+        """Whether an action of a chunk was sent in the last period."""
+        return self.cycle.report.mode.value in ("playing", "draining")
 
     def state(self) -> Bundle:
         names = [joint.name for joint in self.profile.joints]
@@ -89,6 +95,10 @@ class Rig:
             actions[bad, :7] += self.rng.choice([-2.0, 2.0], actions[bad, :7].shape)
         elif spoil == "stale":
             age_ns = int(self.rng.choice([2, 60, 7200])) * 1_000_000_000
+        # Its first action was due with this period's command, if there was one of a chunk; then one per period.
+        begun_ns = self.now_ns + PERIOD_NS * (not self.playing)
+        drained_ns = round(self.profile.safety.link_loss_s * 1e9)
+        self.expiry_ns = begun_ns + min(HORIZON * PERIOD_NS, EXECUTE * PERIOD_NS + drained_ns)
         self.sequence += 1
         stamp_ns = self.now_ns + self.clock_ns - age_ns
         name = f"c{self.sequence}"
@@ -113,7 +123,7 @@ def injected(profile: Profile, count: int) -> dict[str, float]:
                 bits = rig.period()
                 bad = spoil == "stale" or index % 3 == 0
                 offered += bad and (spoil != "stale" or index == 0)
-                unmarked += bad and not bits and rig.cycle.report.mode.value == "playing"
+                unmarked += bad and not bits and rig.playing
         rig.chunk()
         for _ in range(EXECUTE):
             rig.period()
@@ -134,17 +144,12 @@ def cut_link(profile: Profile, count: int) -> dict[str, float]:
             rig.chunk()
             for _ in range(int(rig.rng.integers(1, EXECUTE + 4))):
                 rig.period()
-        # Expired: link_loss_s after the last action before which a newer chunk should have been there, or at its end.
-        drained = rig.cycle.report.queue_depth + min(HORIZON - EXECUTE, round(profile.safety.link_loss_s * 50))
-        left, periods = drained if rig.cycle.report.queue_depth else 0, 0
-        while rig.cycle.report.mode.value in ("playing", "draining"):
+        while rig.playing:
             rig.period()
-            periods += 1
-        to_brake.append(periods - left if left else 1)
+        to_brake.append((rig.now_ns - rig.expiry_ns) / PERIOD_NS)
         while rig.cycle.report.mode.value != "stopped":
             rig.period()
-            periods += 1
-        to_rest.append(periods - left if left else periods)
+        to_rest.append((rig.now_ns - rig.expiry_ns) / PERIOD_NS)
         still = rig.sent[-1]
         late = rig.chunk()
         for _ in range(25):
@@ -152,6 +157,7 @@ def cut_link(profile: Profile, count: int) -> dict[str, float]:
         broken += len(rig.broken()) + (not late) + bool((rig.sent[-1] != still).any())
     return {
         "links cut": count,
+        "periods from expiry to braking, least": min(to_brake),
         "periods from expiry to braking, most": max(to_brake),
         "periods from expiry to latched rest, most": max(to_rest),
         "links cut: limits broken, late replies played": broken,
@@ -169,7 +175,7 @@ def silence(profile: Profile, count: int) -> dict[str, float]:
         began_ns, braked = rig.now_ns, 0
         while not rig.cycle.report.latched:
             rig.period(state=False)
-            if not braked and rig.cycle.report.mode.value not in ("playing", "draining"):
+            if not braked and not rig.playing:
                 braked = rig.now_ns
         brake_ms.append((braked - began_ns) / 1e6)
         latch_ms.append((rig.now_ns - began_ns) / 1e6 - 1e3 * profile.safety.watchdog_s)

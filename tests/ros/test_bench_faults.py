@@ -28,7 +28,7 @@ def test_no_fault_gets_through(faults: ModuleType, profile_path: Path) -> None:
     assert figures["links cut: limits broken, late replies played"] == 0
     assert figures["silences: limits broken, moved again"] == 0
     assert figures["wrong staleness decisions"] == figures["clock jumps: limits broken"] == 0
-    assert 0 < figures["periods from expiry to braking, most"] <= 2
+    assert 0 <= figures["periods from expiry to braking, least"] <= figures["periods from expiry to braking, most"] <= 2
     assert figures["ms from watchdog expiry to the latch, most"] <= 100
 
 
