@@ -9,7 +9,7 @@ PY := .venv/bin/python
 ROS := source docker/ros_env.sh
 SEED ?= 0
 
-.PHONY: help setup demo test check format proto bench doctor base-policy clean
+.PHONY: help setup demo test test-full check format proto bench doctor base-policy clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort
@@ -30,6 +30,9 @@ demo: setup ## the main job: serve, log, fine-tune, promote, serve again (SEED=0
 
 test: setup ## every test; lists at its end what was skipped and why
 	$(ROS) && pytest
+
+test-full: setup ## one chunk of full-size pi0 and pi0.5 on the CPU: minutes, 14 GiB
+	$(ROS) && PIRL_FULL_SIZE=1 pytest tests/model/test_full_size.py --durations=2
 
 check: setup ## ruff, mypy --strict, import-linter
 	.venv/bin/ruff check . && .venv/bin/ruff format --check .
