@@ -7,6 +7,7 @@ from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
 
+from pirl_contract.schema import Alteration
 from pirl_ros import qos
 from pirl_ros.arm_cycle import ArmCycle, Tick
 from pirl_ros.arm_services import ArmServices
@@ -48,6 +49,7 @@ class ArmNode(ManagedNode):
         self._cycle = ArmCycle(self._profile)
         self._cycle.set_speed_scale(self._speed_scale())
         self._reason, self._states = "", 0
+        self._told, self._told_s = Alteration.NONE, 0.0
         self._state_key: tuple[object, ...] = ()
         self._dry_run = self.get_parameter("dry_run").value
         self._controllers = make_controllers(self, self._profile, self._dry_run)
@@ -139,11 +141,18 @@ class ArmNode(ManagedNode):
                 controller.renew()
             else:
                 controller.send(tick.command, self._cycle.ahead)
-        if tick.command is not None and tick.command.alterations:
-            self.get_logger().warning(f"action altered: {tick.command.alterations!r}", throttle_duration_sec=5.0)
+        if tick.command is not None:
+            self._tell(tick.command.alterations)
         if tick.outcome is not None:
             self._outcomes.publish(fill_outcome(StepOutcome(), tick.outcome))
         self._changed()
+
+    def _tell(self, alterations: Alteration) -> None:
+        """Log what is altered when it changes, at most once a second: rclpy's own throttle finds its caller each time."""
+        now_s = time.monotonic()
+        if alterations and alterations != self._told and now_s > self._told_s + 1.0:
+            self.get_logger().warning(f"action altered: {alterations!r}")
+            self._told, self._told_s = alterations, now_s
 
     def _changed(self) -> None:
         """Publish the state at once when something that a person would want to see has changed."""

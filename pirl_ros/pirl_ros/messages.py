@@ -65,7 +65,9 @@ def fill_safety_state(message: Any, report: SafetyReport, active: bool, dry_run:
     message.reason, message.episode_id = report.reason, report.episode_id
     message.emergency_stop, message.latched = report.emergency_stop, report.latched
     message.control_source, message.queue_depth = report.control_source, report.queue_depth
-    message.action_age, message.speed_scale, message.dry_run = report.action_age_s, report.speed_scale, dry_run
+    # The generated code aborts the process for a number that is no Python float.
+    message.action_age, message.speed_scale = float(report.action_age_s), float(report.speed_scale)
+    message.dry_run = dry_run
     message.played, message.altered, message.dropped = report.played, report.altered, report.dropped
     message.alteration_counts = list(report.alteration_counts)
     return message

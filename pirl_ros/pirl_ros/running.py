@@ -10,12 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import try_shutdown
 
-_WAKE_S = 0.2
+from pirl_ros.executor import RobotExecutor
 
 
 @contextmanager
@@ -49,7 +48,7 @@ def run(*makers: Callable[[], LifecycleNode]) -> None:
     starting = threading.Event()
     starting.set()
     with ros_until_signal(starting) as stop:
-        executor: Any = SingleThreadedExecutor()
+        executor: Any = RobotExecutor()
         nodes: list[Any] = [make() for make in makers]
         for node in nodes:
             executor.add_node(node)
@@ -57,7 +56,7 @@ def run(*makers: Callable[[], LifecycleNode]) -> None:
                 _bring_up(node)
         starting.clear()
         while not stop.is_set():
-            executor.spin_once(timeout_sec=_WAKE_S)
+            executor.work()
         for node in nodes:
             executor.remove_node(node)
         executor.shutdown(timeout_sec=0.5)

@@ -1,0 +1,155 @@
+"""The robot side over real processes: delivered commands, latency, CPU; and what it does when its server is killed.
+
+    python bench/ros.py [--quick] [--json] [--apart]
+
+Load: one 640x480 camera at 30 Hz, joint states at 100 Hz, joint commands at 50 Hz, against a local policy server whose
+policy costs nothing. Latency: from the stamp of the oldest message in an observation to the first command made of it.
+Faults: the server is killed with SIGKILL in mid-motion; the recorded commands are checked by code of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+if importlib.util.find_spec("pirl_msgs") is None or "AMENT_PREFIX_PATH" not in os.environ:
+    os.execvp("bash", ["bash", "-c", f'. {ROOT}/docker/ros_env.sh && exec python "$0" "$@"', *sys.argv])
+sys.path.insert(0, str(Path(__file__).parent / "robot"))
+
+from limits import violations  # noqa: E402
+from rig import RATE_HZ, Rig  # noqa: E402
+
+from pirl_ros.convert import image_to_rgb  # noqa: E402
+
+ACTIONS = 25
+"""per chunk: half a second"""
+PERIOD_S = 1.0 / RATE_HZ
+
+
+def conversion_ms() -> dict[str, float]:
+    """Milliseconds to make an RGB array of a 640x480 message, median of 200."""
+    figures = {}
+    for encoding, channels in (("rgb8", 3), ("bgr8", 3)):
+        data = np.zeros(480 * 640 * channels, np.uint8).tobytes()
+        message = SimpleNamespace(
+            encoding=encoding, height=480, width=640, step=640 * channels, data=data, is_bigendian=0
+        )
+        spans = []
+        for _ in range(200):
+            began = time.perf_counter()
+            image_to_rgb(message)
+            spans.append(time.perf_counter() - began)
+        figures[f"conversion of 640x480 {encoding}, ms"] = round(1e3 * float(np.median(spans)), 3)
+    return figures
+
+
+def latencies_ms(rig: Rig) -> np.ndarray:
+    """From observation to first command, per chunk. An action's outcome comes with the command after it."""
+    times = np.array([when for when, _ in rig.commands])
+    spans, seen = [], set[str]()
+    for when, chunk_id, _ in rig.outcomes:
+        if chunk_id in rig.chunks and chunk_id not in seen:
+            seen.add(chunk_id)
+            first = np.searchsorted(times, when - 0.5 * PERIOD_S) - 1
+            if first >= 0:
+                spans.append(1e3 * (times[first] - rig.chunks[chunk_id][0]))
+    return np.array(spans)
+
+
+def flow(rig: Rig, seconds: float) -> dict[str, float]:
+    """Play for a while; what was delivered, how late, at which cost."""
+    idle = rig.cpu_s()
+    rig.spin(min(seconds, 10.0))
+    idle_share = 100 * (sum(rig.cpu_s().values()) - sum(idle.values())) / min(seconds, 10.0)
+    goal = rig.start_goal(seconds + 5)
+    rig.until(lambda: len(rig.commands) > 50, "the first commands")
+    rig.commands.clear(), rig.outcomes.clear()
+    before, began = rig.cpu_s(), time.monotonic()
+    rig.spin(seconds)
+    wall_s = time.monotonic() - began
+    used = {name: 100 * (now - before[name]) / wall_s for name, now in rig.cpu_s().items()}
+    goal.cancel_goal_async()
+    commands, played = len(rig.commands), sum(bool(chunk_id) for _, chunk_id, _ in rig.outcomes)
+    gaps = np.diff([when for when, _ in rig.commands])
+    late = latencies_ms(rig)
+    return {
+        "seconds": seconds,
+        "actions played per second": round(played / wall_s, 2),
+        "commands received": commands,
+        "commands received per outcome reported": round(commands / len(rig.outcomes), 4),
+        "gaps above 1.5 periods within 100 commands": round(100 * float((gaps > 1.5 * PERIOD_S).mean()), 2),
+        "camera to command p50 ms": round(float(np.percentile(late, 50)), 1),
+        "camera to command p99 ms": round(float(np.percentile(late, 99)), 1),
+        "idle CPU of one core, %": round(idle_share, 1),
+        **{f"CPU of {name}, %": round(share, 1) for name, share in used.items()},
+        "CPU of the robot side, %": round(sum(used.values()), 1),
+    }
+
+
+def kill_once(rig: Rig) -> tuple[float, dict[str, int]]:
+    """Kill the server in mid-motion; returns when the arm stood still after that, s, and the limits broken."""
+    rig.start_server(ACTIONS)
+    rig.commands.clear()
+    while len(rig.commands) <= 40:
+        # A goal sent before the connection is back is refused: sent again.
+        over = rig.start_goal(60).get_result_async()
+        rig.until(lambda over=over: len(rig.commands) > 40 or over.done(), "motion")
+    rig.spin(float(np.random.default_rng(len(rig.states)).uniform(0, 0.5)))
+    killed = rig.kill_server()
+    rig.until(lambda: rig.states[-1][1].mode not in ("playing", "draining", "decelerating"), "the arm's rest")
+    moving = [
+        when
+        for (when, now), (_, before) in zip(rig.commands[1:], rig.commands)
+        if when > killed and np.abs(np.subtract(now, before)).max() > 1e-6
+    ]
+    broken = violations(np.array([joints for _, joints in rig.commands]), str(rig.profile))
+    return (max(moving) - killed if moving else 0.0), broken
+
+
+def faults(rig: Rig, times: int) -> dict[str, float]:
+    """Kill the server again and again; seconds to rest and broken limits over all."""
+    rests, broken = [], dict.fromkeys(("not finite", "position", "velocity", "acceleration"), 0)
+    for _ in range(times):
+        rest_s, found = kill_once(rig)
+        rests.append(rest_s)
+        broken = {name: broken[name] + count for name, count in found.items()}
+    return {
+        "server killed": times,
+        "kill to rest p50 s": round(float(np.percentile(rests, 50)), 3),
+        "kill to rest max s": round(max(rests), 3),
+        **{f"commands over the {name} limit": count for name, count in broken.items()},
+    }
+
+
+def main() -> None:
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="10 s and 5 kills instead of 60 s and 200")
+    parser.add_argument("--json", action="store_true", help="one object, figure -> number")
+    parser.add_argument("--apart", action="store_true", help="three processes instead of one")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rig = Rig(Path(folder), images=True)
+        try:
+            rig.start_server(ACTIONS)
+            rig.start_robot(composed=not options.apart)
+            figures = conversion_ms() | flow(rig, 10.0 if options.quick else 60.0)
+            rig.kill_server()
+            figures |= faults(rig, 5 if options.quick else 200)
+        finally:
+            rig.close()
+    print(json.dumps(figures) if options.json else "\n".join(f"{name:48}{value:>9}" for name, value in figures.items()))
+
+
+if __name__ == "__main__":
+    main()
