@@ -15,13 +15,12 @@ from pirl_server.training.batch import DecisionBatch
 from pirl_server.training.collector import Collector
 
 
-def collector(envs: list[ToyEnv], execute_horizon: int = 2) -> Collector:
+def collector(envs: list[ToyEnv], execute_horizon: int = 2, keep_bytes: int = 0) -> Collector:
     """A collector whose environments the test keeps hold of."""
     rest = iter(envs)
     make: Callable[[], Env] = lambda: next(rest)  # noqa: E731
-    return Collector(
-        make, toy_policy(execute_horizon=execute_horizon, sees=envs[0].sees), len(envs), count(10), max_steps=5
-    )
+    policy = toy_policy(execute_horizon=execute_horizon, sees=envs[0].sees)
+    return Collector(make, policy, len(envs), count(10), max_steps=5, keep_bytes=keep_bytes)
 
 
 def test_the_environments_go_on_from_one_call_to_the_next() -> None:
@@ -106,23 +105,23 @@ def test_the_same_seeds_give_the_same_batch() -> None:
     assert first.to_bytes() == again.to_bytes()
 
 
-@pytest.mark.parametrize("sees", [False, True])
-def test_a_batch_comes_back_from_bytes(sees: bool) -> None:
-    batch = collector([ToyEnv(length=4, sees=sees)]).collect(3)
+@pytest.mark.parametrize(("sees", "keep_bytes"), [(False, 0), (True, 0), (True, 1 << 20)])
+def test_a_batch_comes_back_from_bytes(sees: bool, keep_bytes: int) -> None:
+    batch = collector([ToyEnv(length=4, sees=sees)], keep_bytes=keep_bytes).collect(3)
+    assert (batch.images is not None, batch.prefix is not None) == (sees and not keep_bytes, sees and keep_bytes > 0)
     found = DecisionBatch.from_bytes(batch.to_bytes())
     for field in fields(DecisionBatch):
         before, after = getattr(batch, field.name), getattr(found, field.name)
-        if field.name == "images":
-            assert (before is None, after is None) == (not sees, not sees)
+        if field.name in ("images", "prefix"):
+            assert (before is None) == (after is None)
+            for name, array in (before or {}).items():
+                assert array.dtype == after[name].dtype
+                np.testing.assert_array_equal(array, after[name])
         elif before is None:
             assert after is None
         else:
             assert before.dtype == after.dtype, field.name
             np.testing.assert_array_equal(before, after, err_msg=field.name)
-    for name, pixels in (batch.images or {}).items():
-        assert found.images is not None
-        assert found.images[name].dtype == np.uint8
-        np.testing.assert_array_equal(found.images[name], pixels)
     nothing_ended = collector([ToyEnv(length=9)]).collect(1)
     assert DecisionBatch.from_bytes(nothing_ended.to_bytes()).episode_success.shape == (0,)
 

@@ -15,6 +15,7 @@ from pirl_server.training.batch import DecisionBatch
 from pirl_server.training.collector import Collector
 from pirl_server.training.config import PpoConfig
 from pirl_server.training.finetune_sim import make_learner
+from pirl_server.training.kept_prefix import KEEP_BYTES
 from pirl_server.training.ppo_update import Learner, update
 
 CONFIG = PpoConfig(epochs=2, minibatch=128, actor_learning_rate=1e-3, critic_learning_rate=3e-3, torch_threads=1)
@@ -59,7 +60,10 @@ def test_a_prefix_is_encoded_once_per_decision_however_many_epochs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learner = make_learner(save_toy(tmp_path, horizon=1, sees=True), CONFIG, seed=0)
-    batch = Collector(make_toy(sees=True), learner.policy, 8, count(1), max_steps=1).collect(4)
+    batch, kept = (
+        Collector(make_toy(sees=True), learner.policy, 8, count(1), max_steps=1, keep_bytes=keep).collect(4)
+        for keep in (0, KEEP_BYTES)
+    )
     encode, rows = learner.policy.model.encode_prefix, []
 
     def counted(images, *rest):  # type: ignore[no-untyped-def]
@@ -69,6 +73,8 @@ def test_a_prefix_is_encoded_once_per_decision_however_many_epochs(
     monkeypatch.setattr(learner.policy.model, "encode_prefix", counted)
     step(learner, batch, epochs=5, minibatch=8, prefix_batch=10)
     assert rows == [10, 10, 10, 2]
+    step(learner, kept, epochs=5, minibatch=8, prefix_batch=10)
+    assert rows == [10, 10, 10, 2], "what the rollout encoded is not encoded again"
 
 
 @pytest.fixture

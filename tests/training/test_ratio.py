@@ -25,6 +25,7 @@ from pirl_server.training.batch import DecisionBatch
 from pirl_server.training.collector import Collector
 from pirl_server.training.config import PpoConfig
 from pirl_server.training.finetune_sim import make_learner
+from pirl_server.training.kept_prefix import KEEP_BYTES
 from pirl_server.training.ppo_update import Learner, log_prob, prepare, update
 from pirl_server.training.rollout_pool import RolloutPool
 from pirl_server.training.sft import new_card
@@ -129,21 +130,38 @@ def seeing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_toy(tmp_path_factory.mktemp("seeing"), execute_horizon=1, sees=True)
 
 
-def test_the_first_minibatch_with_cameras(seeing: Path) -> None:
-    """Prefixes of pictures, cached in parts of 5 rows: two instructions of different length."""
+def look(checkpoint: Path, keep_bytes: int) -> DecisionBatch:
+    """Decisions by pictures; with 0 bytes the pictures travel, else what the rollout's policy made of them."""
+    policy = FlowPolicy.load(checkpoint)
+    return Collector(make_toy(length=3, sees=True), policy, 4, count(1), 3, keep_bytes=keep_bytes).collect(6)
+
+
+@pytest.mark.parametrize("keep_bytes", [0, KEEP_BYTES])
+def test_the_first_minibatch_with_cameras(seeing: Path, keep_bytes: int) -> None:
+    """Prefixes of pictures, encoded again in parts of 5 rows or kept: two instructions of different length."""
     config = replace(CONFIG, prefix_batch=5)
-    learner = make_learner(seeing, config, 0)
-    batch = Collector(make_toy(length=3, sees=True), FlowPolicy.load(seeing), 4, count(1), 3).collect(6)
+    learner, batch = make_learner(seeing, config, 0), look(seeing, keep_bytes)
     assert set(batch.sentence_TN.ravel()) == {0, 1}
-    assert batch.images is not None
-    assert batch.images["base"].shape == (6, 4, 16, 16, 3)
+    assert (batch.images is None, batch.prefix is None) == (keep_bytes > 0, keep_bytes == 0)
     assert first_log_ratio(learner, batch, config) < CLOSE
+
+
+def test_kept_prefixes_of_several_workers_are_joined(seeing: Path) -> None:
+    """Their prompts differ in length: rows are filled up, and over the pipe nothing changes."""
+    policy = FlowPolicy.load(seeing)
+    parts = [Collector(make_toy(length=3, sees=True), policy, 1, count(seed), 3).collect(1) for seed in (1, 2, 3, 4)]
+    lengths = {part.prefix["mask"].shape[2] for part in parts if part.prefix}
+    assert len(lengths) == 2, "two instructions"
+    merged = DecisionBatch.from_bytes(DecisionBatch.merge(parts).to_bytes())
+    assert first_log_ratio(make_learner(seeing, CONFIG, 0), merged) < CLOSE
+    assert merged.prefix is not None
+    other = {**merged.prefix, "values": np.roll(merged.prefix["values"], 1, axis=1)}
+    assert first_log_ratio(make_learner(seeing, CONFIG, 0), replace(merged, prefix=other)) > 10 * CLOSE, "control"
 
 
 def test_other_pictures_are_seen(seeing: Path) -> None:
     """Negative control: a decision's density depends on its own pixels, and on those of each camera."""
-    learner = make_learner(seeing, CONFIG, 0)
-    batch = Collector(make_toy(length=3, sees=True), FlowPolicy.load(seeing), 4, count(1), 3).collect(6)
+    learner, batch = make_learner(seeing, CONFIG, 0), look(seeing, keep_bytes=0)
     for camera in ("base", "wrist"):
         assert batch.images is not None
         turned = {**batch.images, camera: np.roll(batch.images[camera], 1, axis=0)}
@@ -158,7 +176,7 @@ def test_the_first_minibatch_with_the_state_in_the_prompt(sees: bool) -> None:
     policy, critic = spoken_policy(sees=sees), StateCritic(STATE_DIM)
     actor, value = (torch.optim.Adam(module.parameters()) for module in (policy.model, critic))
     learner = Learner(policy, None, critic, actor, value)
-    batch = Collector(make_toy(length=3, sees=sees), policy, 4, count(1), 3).collect(6)
+    batch = Collector(make_toy(length=3, sees=sees), policy, 4, count(1), 3, keep_bytes=0).collect(6)
     decisions = prepare(learner, batch, replace(CONFIG, prefix_batch=5))
     difference = log_prob(learner, decisions) - decisions.old_log_prob
     assert float(difference.detach().abs().max()) < CLOSE
@@ -188,7 +206,7 @@ def test_the_first_minibatch_with_rendered_pictures(tmp_path: Path) -> None:
     card = new_card("tiny", task, simulation.contract(), simulation.instructions(task))
     save_checkpoint(tmp_path, card, Pi0(card.model).state_dict())
     make = partial(simulation.fast_camera_env, task)
-    collector = Collector(make, FlowPolicy.load(tmp_path), 1, count(1), 48, config.critic_features)
+    collector = Collector(make, FlowPolicy.load(tmp_path), 1, count(1), 48, config.critic_features, keep_bytes=0)
     batch = collector.collect(3)
     collector.close()
     assert batch.images is not None

@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
+from pirl_server.training import kept_prefix
+
 Float = NDArray[np.float32]
 Images = Mapping[str, NDArray[np.uint8]]
-IMAGE = "images/"
+IMAGE, PREFIX = "images/", "prefix/"
 
 
 @dataclass(frozen=True)
@@ -49,19 +51,25 @@ class DecisionBatch:
     """raw states, where features or prompts of the policy must be made from them again; else None"""
     images: Images | None = None
     """uint8 [T, N, height, width, 3] by camera: the very pixels that the policy saw; None without a camera"""
+    prefix: kept_prefix.Arrays | None = None
+    """what the rollout's policy made of prompt and pixels, where it is small enough to travel; then no images"""
 
     def to_bytes(self) -> bytes:
         """Encode for a pipe."""
-        columns = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "images"}
+        columns = {name: getattr(self, name) for name in _columns()}
         columns |= {IMAGE + name: pixels for name, pixels in (self.images or {}).items()}
+        columns |= {PREFIX + name: array for name, array in (self.prefix or {}).items()}
         return save({name: np.ascontiguousarray(array) for name, array in columns.items() if array is not None})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> DecisionBatch:
         """Decode `to_bytes`."""
         columns: dict[str, Any] = load(data)
-        images = {name.removeprefix(IMAGE): columns.pop(name) for name in list(columns) if name.startswith(IMAGE)}
-        return cls(**columns, images=images or None)
+        groups = [
+            {name.removeprefix(start): columns.pop(name) for name in list(columns) if name.startswith(start)}
+            for start in (IMAGE, PREFIX)
+        ]
+        return cls(**columns, images=groups[0] or None, prefix=groups[1] or None)
 
     @classmethod
     def merge(cls, parts: Sequence[DecisionBatch]) -> DecisionBatch:
@@ -75,7 +83,13 @@ class DecisionBatch:
                 return np.asarray(np.sum(arrays, axis=0))
             return np.concatenate(arrays, axis=1 if "_TN" in name else 0)
 
-        columns: dict[str, Any] = {field.name: joined(field.name) for field in fields(cls) if field.name != "images"}
+        columns: dict[str, Any] = {name: joined(name) for name in _columns()}
         seen = [part.images for part in parts if part.images is not None]
         images = {name: np.concatenate([each[name] for each in seen], axis=1) for name in (seen[0] if seen else ())}
-        return cls(**columns, images=images or None)
+        kept = [part.prefix for part in parts if part.prefix is not None]
+        return cls(**columns, images=images or None, prefix=kept_prefix.joined(kept, axis=1) if kept else None)
+
+
+def _columns() -> list[str]:
+    """Fields that are one array."""
+    return [field.name for field in fields(DecisionBatch) if field.name not in ("images", "prefix")]

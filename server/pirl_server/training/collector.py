@@ -15,8 +15,10 @@ import torch
 from pirl_contract import Env, Observation
 from pirl_server.algorithm.density import sum_executed
 from pirl_server.algorithm.sample import Draw, step_of_chain
+from pirl_server.model.prefix import Prefix
 from pirl_server.policy.features import FEATURES, Array
 from pirl_server.policy.flow_policy import FlowPolicy
+from pirl_server.training import kept_prefix
 from pirl_server.training.batch import DecisionBatch
 
 MakeEnv = Callable[[], Env]
@@ -67,8 +69,9 @@ class Collector:
         seeds: Iterator[int],
         max_steps: int,
         critic_features: str = "policy",
+        keep_bytes: int = kept_prefix.KEEP_BYTES,
     ) -> None:
-        self._policy, self._max_steps = policy, max_steps
+        self._policy, self._max_steps, self._keep_bytes = policy, max_steps, keep_bytes
         self._sentences = policy.instructions
         self._table = None if own_prefix(policy) else policy.prefix_table(self._sentences)
         self._critic_features = FEATURES.get(critic_features, policy.features)
@@ -82,12 +85,14 @@ class Collector:
         """Make `decisions` decisions in each environment, restarting those whose episode ends."""
         rows: list[tuple[np.ndarray, ...]] = []
         seen: list[list[Observation]] = []
+        prefixes: list[Prefix] = []
         ended: list[tuple[bool, int]] = []
         env_steps = 0
         for _ in range(decisions):
             features_NF, sentence_N = self._features(), self._sentence()
             seen.append([lane.observation for lane in self._lanes])
-            draw, index_N = self._draw(features_NF, sentence_N)
+            prefixes.append(self._prefix(sentence_N))
+            draw, index_N = self._draw(features_NF, prefixes[-1])
             outcome = [lane.play(chunk) for lane, chunk in zip(self._lanes, self._executed(draw))]
             env_steps += sum(taken for _, _, taken in outcome)
             rows.append((features_NF, sentence_N, *self._record(draw, index_N), *self._outcome(outcome)))
@@ -100,7 +105,7 @@ class Collector:
         columns.append(np.array([success for success, _ in ended], np.bool_))
         columns.append(np.array([steps for _, steps in ended], np.int64))
         columns.append(np.array([env_steps], np.int64))
-        return DecisionBatch(*columns, **self._seen(seen))
+        return DecisionBatch(*columns, **self._seen(seen, prefixes))
 
     def close(self) -> None:
         """Close the environments."""
@@ -119,23 +124,26 @@ class Collector:
     def _sentence(self) -> np.ndarray:
         return np.array([self._sentences.index(lane.observation.instruction) for lane in self._lanes], np.int64)
 
-    def _draw(self, critic_NF: Array, sentence_N: np.ndarray) -> tuple[Draw, torch.Tensor]:
+    def _prefix(self, sentence_N: np.ndarray) -> Prefix:
+        if self._table is None:
+            return self._policy.prefixes([lane.observation for lane in self._lanes])
+        return self._table.select(torch.from_numpy(sentence_N))
+
+    def _draw(self, critic_NF: Array, prefix: Prefix) -> tuple[Draw, torch.Tensor]:
         card = self._policy.card
         shape = (len(self._lanes), card.model.horizon, card.model.action_dim)
         noise, sde_noise = torch.randn(2, *shape, generator=self._generator)
         index = torch.randint(card.denoise_steps, shape[:1], generator=self._generator)
-        if self._table is None:
-            prefix = self._policy.prefixes([lane.observation for lane in self._lanes])
-        else:
-            prefix = self._table.select(torch.from_numpy(sentence_N))
         features_NF = self._policy.features(self._state()) if self._told_more else critic_NF[:, :-1]
         return self._policy.draw(features_NF, prefix, noise, sde_noise, index), index
 
-    def _seen(self, seen: list[list[Observation]]) -> dict[str, Any]:
+    def _seen(self, seen: list[list[Observation]], prefixes: list[Prefix]) -> dict[str, Any]:
         """What the learner needs to make the policy's inputs again: nothing where features and sentence say it all."""
         if self._table is not None and not self._told_more:
             return {}
         state_TNS = np.stack([[observation.state for observation in row] for row in seen])
+        if self._table is None and kept_prefix.row_bytes(prefixes[0]) <= self._keep_bytes:
+            return {"state_TNS": state_TNS, "prefix": kept_prefix.to_arrays(prefixes)}
         if self._policy.card.model.vision is None:
             return {"state_TNS": state_TNS}
         names = [camera.name for camera in self._policy.contract.cameras]

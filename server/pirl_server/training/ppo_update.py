@@ -1,7 +1,7 @@
 """One PPO update from one batch of decisions: returns, then a few epochs of minibatches under a KL stop.
 
 Only the action expert learns. Vision and language are frozen: a decision's prefix is encoded once, before the run
-where it is the instruction's alone, else before the update, and every epoch selects rows of it.
+where it is the instruction's alone, else in the rollout or before the update, and every epoch selects rows of it.
 Shape letters: T decisions, N environments, B minibatch, H horizon, D action dim, F features.
 """
 
@@ -23,6 +23,7 @@ from pirl_server.model.prefix import Prefix
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.batch import DecisionBatch
 from pirl_server.training.config import PpoConfig
+from pirl_server.training.kept_prefix import to_prefix
 from pirl_server.training.prefix_rows import cache_rows
 
 
@@ -124,13 +125,15 @@ def policy_inputs(learner: Learner, batch: DecisionBatch, prefix_batch: int) -> 
     features = torch.from_numpy(policy.features(state))
     if learner.prefixes is not None:
         return learner.prefixes, torch.from_numpy(sentence), features
+    rows = torch.arange(len(sentence))
+    if batch.prefix is not None:
+        return to_prefix(batch.prefix), rows, features
     images = (
         None
         if batch.images is None
         else {name: each.reshape(-1, *each.shape[2:]) for name, each in batch.images.items()}
     )
     tokens, mask = policy.processor.prompts([policy.instructions[index] for index in sentence], state)
-    rows = torch.arange(len(sentence))
     return cache_rows(policy, tokens, mask, rows, images, prefix_batch), rows, features
 
 
