@@ -23,7 +23,7 @@ from model_update import updates
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="about a minute: fewer configurations and repeats")
+    parser.add_argument("--quick", action="store_true", help="about a minute: less of everything, no import times")
     parser.add_argument("--json", action="store_true", help="one object, figure -> number")
     parser.add_argument("--peers", type=Path, default=default_folder(), help="folder of the peers' environments")
     parser.add_argument("--threads", type=int, default=1, help="threads of every implementation (default 1)")
@@ -32,7 +32,8 @@ def main() -> None:
     found = pythons(options.peers.expanduser())
     figures = latency(found, threads=options.threads, quick=options.quick)
     figures |= updates(quick=options.quick)
-    figures |= imports(found, quick=options.quick)
+    if not options.quick:
+        figures |= imports(found)
     figures |= {"threads": options.threads, "load average at the end": round(os.getloadavg()[0], 2)}
     print(json.dumps(figures) if options.json else "\n".join(f"{name:80}{value:>9}" for name, value in figures.items()))
 
