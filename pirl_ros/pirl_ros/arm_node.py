@@ -163,7 +163,8 @@ class ArmNode(ManagedNode):
             self._publish_state()
 
     def _publish_state(self) -> None:
-        state = fill_safety_state(SafetyState(), self._cycle.report, self.active, self._dry_run)
+        heard = self._outcomes.get_subscription_count() > 0
+        state = fill_safety_state(SafetyState(), self._cycle.report, self.active, heard, self._dry_run)
         state.stamp = self.get_clock().now().to_msg()
         self._safety.publish(state)
 

@@ -55,8 +55,8 @@ class EpisodeServices:
         return response
 
     def _check(self, request: Any, instruction: str) -> None:
-        if not self._node.active:
-            raise ValueError("policy_node is not active: activate it first")
+        if refusal := self._node.refusal():
+            raise ValueError(refusal)
         if running := self._session.standing.episode_id:
             raise ValueError(f"episode {running} is running: stop it first")
         if not instruction:

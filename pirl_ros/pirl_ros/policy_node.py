@@ -13,7 +13,7 @@ from pirl_contract.schema import ActionChunk as Chunk
 from pirl_ros import qos
 from pirl_ros.diagnostics import Diagnostics
 from pirl_ros.episode_services import EpisodeServices
-from pirl_ros.interfaces import ActionChunk, PolicyStatus, StepOutcome
+from pirl_ros.interfaces import ActionChunk, PolicyStatus, SafetyState, StepOutcome
 from pirl_ros.managed_node import ManagedNode
 from pirl_ros.messages import fill_chunk, fill_policy_status, read_outcome
 from pirl_ros.observing import make_observation
@@ -23,6 +23,8 @@ from pirl_ros.running import run
 from pirl_ros.session import PolicySession
 from pirl_ros.subscriptions import SensorStreams
 from pirl_ros.sync import Bundle
+
+_ARM_SILENT_S = 1.0
 
 
 class PolicyNode(ManagedNode):
@@ -49,7 +51,7 @@ class PolicyNode(ManagedNode):
             alias=self._value("alias"),
             ahead=self._profile.tick == "timer",
         )
-        self._sequence = 0
+        self._sequence, self._arm, self._arm_s = 0, SafetyState(), 0.0
         self._diagnostics = Diagnostics(self, self._profile.robot)
         self._chunks = self.create_publisher(ActionChunk, "action_chunks", qos.CHUNK)
         self._status = self.create_publisher(PolicyStatus, "~/status", qos.LATCHED)
@@ -57,6 +59,7 @@ class PolicyNode(ManagedNode):
         self._sensors = Polled()
         self._streams = SensorStreams(self, self._profile, True, self._observe, self._sensors)
         self.create_subscription(StepOutcome, "step_outcomes", self._on_outcome, qos.OUTCOME)
+        self.create_subscription(SafetyState, "safety_state", self._on_arm, qos.LATCHED)
         self.create_subscription(String, "~/instruction", self._on_instruction, qos.LATCHED)
         self._episodes = EpisodeServices(self, self._session, self._profile.rate_hz, self._listen)
         self.create_timer(0.5, self._look)
@@ -103,8 +106,19 @@ class PolicyNode(ManagedNode):
             self._ask(bundle)
 
     def _arm_missing(self) -> str:
-        both = self._chunks.get_subscription_count() and self.count_publishers("step_outcomes")
+        # Its own word, not the list of publishers: an arm that does not know us yet would report to nobody.
+        told = self._arm.ready and time.monotonic() - self._arm_s < _ARM_SILENT_S
+        both = told and self._chunks.get_subscription_count()
         return "" if both else "no arm_node plays action_chunks and reports step_outcomes"
+
+    def _on_arm(self, state: Any) -> None:
+        self._arm, self._arm_s = state, time.monotonic()
+
+    def refusal(self) -> str:
+        """Why no episode may start now; '' when one may."""
+        if not self.active:
+            return "policy_node is not active: activate it first"
+        return f"emergency stop: {self._arm.reason}; clear_emergency_stop first" if self._arm.emergency_stop else ""
 
     def _ask(self, bundle: Bundle) -> None:
         instruction = self._session.standing.instruction

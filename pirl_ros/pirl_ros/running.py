@@ -16,6 +16,8 @@ from rclpy.utilities import try_shutdown
 
 from pirl_ros.executor import RobotExecutor
 
+_SWITCH_S = 5e-4
+
 
 @contextmanager
 def ros_until_signal(starting: threading.Event | None = None) -> Iterator[threading.Event]:
@@ -45,6 +47,8 @@ def run(*makers: Callable[[], LifecycleNode]) -> None:
     One thread: no callback of ours waits for anything, and an executor of rclpy with several threads costs more CPU
     than all our callbacks together.
     """
+    # The thread that talks to the server would wait 5 ms for each turn beside the executor's.
+    sys.setswitchinterval(_SWITCH_S)
     starting = threading.Event()
     starting.set()
     with ros_until_signal(starting) as stop:

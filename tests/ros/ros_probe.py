@@ -32,6 +32,7 @@ class Probe:
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.node)
         self.seen: dict[str, list[Any]] = defaultdict(list)
+        self.clients: dict[str, Any] = {}
         self.processes: list[subprocess.Popen[str]] = []
 
     def start(self, name: str, **parameters: object) -> subprocess.Popen[str]:
@@ -60,7 +61,7 @@ class Probe:
 
     def call(self, kind: Any, service: str, **fields: Any) -> Any:
         """Call a service and return its answer."""
-        client = self.node.create_client(kind, service)
+        client = self.clients.get(service) or self.clients.setdefault(service, self.node.create_client(kind, service))
         self.until(client.service_is_ready, f"no service {service}")
         future = client.call_async(kind.Request(**fields))
         self.until(future.done, f"no answer of {service}")

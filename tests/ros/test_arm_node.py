@@ -31,6 +31,8 @@ class Robot:
         self.chunks = probe.publisher(ActionChunk, "action_chunks")
         self.commands: list[Any] = probe.seen[profile.command.topic]
         self.outcomes: list[Any] = probe.seen["step_outcomes"]
+        # A service is found seconds after its topic at times; states would grow old meanwhile.
+        self.settle()
 
     def state(self) -> None:
         """Publish the next state of the arm."""
