@@ -34,7 +34,7 @@ SUFFIXES = ("py", "md", "yaml", "toml", "sh", "proto")
 READERS_OWN = {"launch/params/my_arm.yaml"}
 """paths that a how-to tells the reader to make"""
 SERVED = {"v1", "docs", "readyz", "healthz", "diagnostics", "clock"}
-"""first part of what may stand in the docs with a leading slash: routes and topics"""
+"""first part of what may stand in the docs with a leading slash: routes, topics that are no node's own"""
 
 
 def code(text: str) -> list[str]:
@@ -176,7 +176,9 @@ def foreign_places(text: str) -> list[str]:
     """Paths of one machine, and addresses beyond it."""
     paths = re.findall(r"(?<![\w.$}:/>)\-])/([a-z][\w]*)/?", text)
     hosts = re.findall(r"https?://([^\s/:)`'\"]+)", text)
-    return [path for path in paths if path not in SERVED] + [host for host in hosts if host != "127.0.0.1"]
+    nodes = "".join(path.read_text() for path in (ROOT / "pirl_ros" / "pirl_ros").glob("*.py"))
+    named = {path for path in paths if f'"{path}"' in nodes}
+    return [path for path in paths if path not in SERVED | named] + [host for host in hosts if host != "127.0.0.1"]
 
 
 def _sources() -> list[Path]:
