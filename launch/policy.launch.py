@@ -1,4 +1,4 @@
-"""The robot side of one arm: policy_node, arm_node, episode_node. The arm's driver and cameras are launched elsewhere."""
+"""The robot side of one arm: policy_node, arm_node, episode_node. Its driver and cameras are launched elsewhere."""
 
 from launch.actions import DeclareLaunchArgument
 from launch.conditions import IfCondition, UnlessCondition

@@ -111,7 +111,7 @@ class EpisodeFlow:
         return run
 
     async def label(self, label: str, note: str, end: bool, limits: RunLimits) -> EpisodeRun:
-        """Label what is under way, or stop with this label an episode that was started by service. ValueError: why not."""
+        """Label what is under way, or stop an episode that was started by service with it. ValueError: why not."""
         run = self._run
         if run is not None:
             run.mark(label, end, time.monotonic())

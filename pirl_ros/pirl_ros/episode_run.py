@@ -74,7 +74,7 @@ class EpisodeRun:
         return 0.0 if self._began_s is None else now_s - self._began_s
 
     def mark(self, label: str, end: bool, now_s: float) -> None:
-        """Take an operator's label; 'undo' takes it back, and an episode that it ended still ends. ValueError: no such."""
+        """Take an operator's label; 'undo' takes it back; what it ended still ends. ValueError: no such label."""
         if label not in LABELS:
             raise ValueError(f"label '{label}' is not known: use {', '.join(LABELS)}")
         if label == "undo" and self.outcome == "unlabeled":
