@@ -148,7 +148,7 @@ class ArmNode(ManagedNode):
         self._changed()
 
     def _tell(self, alterations: Alteration) -> None:
-        """Log what is altered when it changes, at most once a second: rclpy's own throttle finds its caller each time."""
+        """Log what is altered when it changes, at most once a second: rclpy's throttle inspects the stack each time."""
         now_s = time.monotonic()
         if alterations and alterations != self._told and now_s > self._told_s + 1.0:
             self.get_logger().warning(f"action altered: {alterations!r}")
