@@ -77,7 +77,7 @@ class Rig:
         self._images = node.create_publisher(Image, "image", qos.IMAGE)
         pixels = np.random.default_rng(0).integers(0, 255, 480 * 640 * 3, np.uint8).tobytes()
         self._frame = Image(height=480, width=640, step=640 * 3, encoding="rgb8", data=pixels)
-        node.create_subscription(Float64MultiArray, "commands", self._on_command, qos.COMMAND)
+        node.create_subscription(Float64MultiArray, "commands", self._on_command, qos.OUTCOME)
         node.create_subscription(ActionChunk, "action_chunks", self._on_chunk, qos.CHUNK)
         node.create_subscription(StepOutcome, "step_outcomes", self._on_outcome, qos.OUTCOME)
         node.create_subscription(SafetyState, "safety_state", self._on_state, qos.LATCHED)

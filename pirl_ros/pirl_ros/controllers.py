@@ -103,13 +103,16 @@ class PositionController:
 
     def __init__(self, node: Any, profile: Profile) -> None:
         self._names = [joint.name for joint in profile.arm.joints]
+        self._order = profile.command.joints
         quality = qos.command(profile.rate_hz)
         self._publisher = node.create_publisher(Float64MultiArray, profile.command.topic, quality)
 
     def send(self, command: ArmCommand, ahead: Callable[[], Ahead | None]) -> None:
         """Send this period's positions."""
         if command.joints is not None:
-            self._publisher.publish(outputs.fill_positions(Float64MultiArray(), self._names, command.joints))
+            self._publisher.publish(
+                outputs.fill_positions(Float64MultiArray(), self._names, command.joints, self._order)
+            )
 
     def renew(self) -> None:
         """Nothing is planned here."""

@@ -41,7 +41,11 @@ class RobotExecutor(SingleThreadedExecutor):
         self._aside, self._due_s = Aside(), 0.0
 
     def work(self) -> None:
-        """Wait once, for a twentieth of a second at most, and run everything that is ready then."""
+        """Wait once, for a twentieth of a second at most, and run everything that is ready then.
+
+        What is aside is looked at without waiting: Fast DDS ends a wait for an event of a subscription at once when
+        that has messages, and those of a polled one stay.
+        """
         self._aside.open = time.monotonic() >= self._due_s
         if self._aside.open:
             self._due_s = time.monotonic() + _ASIDE_S
@@ -49,7 +53,8 @@ class RobotExecutor(SingleThreadedExecutor):
                 self._aside.take_in(node)
         try:
             # One pass of this generator is one wait; spin_once would leave it half way, with the group open or not.
-            for handler, _, _ in self._wait_for_ready_callbacks(timeout_sec=_ASIDE_S):
+            patience_s = 0.0 if self._aside.open else _ASIDE_S
+            for handler, _, _ in self._wait_for_ready_callbacks(timeout_sec=patience_s):
                 handler()
                 if handler.exception() is not None:
                     raise handler.exception()

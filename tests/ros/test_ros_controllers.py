@@ -1,0 +1,121 @@
+"""When a controller is sent what: the node behind it is a list of what was published."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pirl_contract.schema import Alteration, ControlSource
+from pirl_ros.profile import Profile
+from pirl_ros.profile_sections import Command
+
+pytestmark = pytest.mark.ros
+
+pytest.importorskip("rclpy", reason="rclpy is not importable: pip install 'pirl[ros]' or source an apt ROS 2")
+
+READY = np.array([0.0, np.pi / 8, 0.0, -np.pi * 5 / 8, 0.0, np.pi * 3 / 4, np.pi / 4])
+ROWS = READY + 0.01 * np.arange(5)[:, None]
+
+
+class Node(SimpleNamespace):
+    """Keeps what is published, by topic."""
+
+    def __init__(self) -> None:
+        super().__init__(sent={})
+
+    def create_publisher(self, kind: Any, topic: str, quality: Any) -> Any:
+        return SimpleNamespace(publish=self.sent.setdefault(topic, []).append)
+
+    def get_clock(self) -> Any:
+        return SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=1_500_000_000))
+
+
+def command(joints: np.ndarray | None) -> Any:
+    from pirl_ros.motion import ArmCommand
+
+    executed = np.zeros(4, np.float32)
+    return ArmCommand(joints, 0.02, executed, Alteration.NONE, ControlSource.POLICY)
+
+
+def ahead() -> Any:
+    from pirl_ros.look_ahead import Ahead
+
+    return Ahead(ROWS, np.zeros_like(ROWS), np.zeros(5), 0.05)
+
+
+def make(profile: Profile, **changes: Any) -> tuple[Node, list[Any]]:
+    from pirl_ros.controllers import make_controllers
+
+    node = Node()
+    return node, make_controllers(node, replace(profile, **changes), dry_run=False)
+
+
+def test_a_chunk_is_sent_once_as_long_as_it_is_followed(profile: Profile) -> None:
+    node, (arm, _) = make(profile, tick="timer")
+    for row in ROWS:
+        arm.send(command(row), ahead)
+    [message] = node.sent[profile.command.topic]
+    assert message.joint_names == [joint.name for joint in profile.arm.joints]
+    np.testing.assert_allclose([point.positions for point in message.points], ROWS)
+    spans = [point.time_from_start.sec + point.time_from_start.nanosec / 1e9 for point in message.points]
+    np.testing.assert_allclose(spans, 0.05 * np.arange(1, 6))
+    assert not np.any(message.points[-1].velocities), "it ends at rest"
+
+
+@pytest.mark.parametrize("why", ["deviation", "new chunk"])
+def test_what_no_longer_holds_is_sent_anew(profile: Profile, why: str) -> None:
+    node, (arm, _) = make(profile, tick="timer")
+    arm.send(command(ROWS[0]), ahead)
+    if why == "new chunk":
+        arm.renew()
+    arm.send(command(ROWS[1] + (0.001 if why == "deviation" else 0.0)), ahead)
+    assert len(node.sent[profile.command.topic]) == 2
+
+
+def test_an_arm_in_lock_step_gets_each_command_by_itself(profile: Profile) -> None:
+    node, (arm, gripper) = make(profile)
+    for row in ROWS[:2]:
+        arm.send(command(row), ahead)
+        gripper.send(command(row), ahead)
+    assert [len(message.points) for message in node.sent[profile.command.topic]] == [1, 1]
+    assert [message.points[0].positions[0] for message in node.sent[profile.gripper.topic]] == [0.02, 0.02]
+
+
+def test_positions_and_twists_go_out_every_period(profile: Profile) -> None:
+    for given in (Command("forward_position", "there"), Command("servo_twist", "there", frame="base")):
+        node, (arm, _) = make(profile, tick="timer", command=given)
+        for row in ROWS:
+            arm.send(command(row), ahead)
+        assert len(node.sent["there"]) == len(ROWS)
+
+
+def test_without_a_command_nothing_is_sent(profile: Profile) -> None:
+    kinds: list[Callable[[], Command]] = [
+        lambda: profile.command,
+        lambda: Command("forward_position", "there"),
+        lambda: Command("servo_twist", "there", frame="base"),
+    ]
+    for kind in kinds:
+        node, controllers = make(profile, tick="timer", command=kind())
+        for controller in controllers:
+            controller.send(command(None), ahead)
+        assert not any(node.sent.values())
+
+
+def test_a_dry_run_has_no_controller(profile: Profile) -> None:
+    from pirl_ros.controllers import make_controllers
+
+    assert make_controllers(Node(), profile, dry_run=True) == []
+
+
+def test_an_action_without_its_package_is_refused_in_words(profile: Profile) -> None:
+    if importlib.util.find_spec("control_msgs") is not None:
+        pytest.skip("control_msgs is there: nothing is refused")
+    with pytest.raises(ValueError, match="control_msgs"):
+        make(profile, command=Command("follow_joint_trajectory", "there"))
