@@ -60,8 +60,9 @@ class EpisodeRunner(Node):
     def _on_success(self, message: Any) -> None:
         self._success = bool(message.data)
 
-    def _on_outcome(self, _: Any) -> None:
-        self._steps += 1
+    def _on_outcome(self, outcome: Any) -> None:
+        # Steps of a stop belong to no chunk: max_steps counts what the policy did.
+        self._steps += bool(outcome.chunk_id)
 
     def _on_image(self, message: Any) -> None:
         if self._recording:

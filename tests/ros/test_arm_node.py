@@ -21,7 +21,8 @@ class Robot:
         from sensor_msgs.msg import JointState
         from trajectory_msgs.msg import JointTrajectory
 
-        from pirl_ros.interfaces import ActionChunk, StepOutcome
+        from pirl_ros import qos
+        from pirl_ros.interfaces import ActionChunk, SafetyState, StepOutcome
 
         self.probe, self.profile, self.tick = probe, profile, 0
         probe.listen(JointTrajectory, profile.command.topic, profile.gripper.topic)
@@ -31,7 +32,9 @@ class Robot:
         self.chunks = probe.publisher(ActionChunk, "action_chunks")
         self.commands: list[Any] = probe.seen[profile.command.topic]
         self.outcomes: list[Any] = probe.seen["step_outcomes"]
-        # A service is found seconds after its topic at times; states would grow old meanwhile.
+        # Two ends find each other at different times, a service later than a topic: states would grow old meanwhile.
+        probe.listen(SafetyState, "safety_state", quality=qos.LATCHED)
+        probe.until(lambda: probe.seen["safety_state"] and probe.seen["safety_state"][-1].ready, "the arm is not ready")
         self.settle()
 
     def state(self) -> None:
