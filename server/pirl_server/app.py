@@ -20,7 +20,7 @@ from pirl_server.api.application import create_api
 from pirl_server.episodes import EpisodeStore
 from pirl_server.jobs import Supervisor
 from pirl_server.layout import EPISODES, JOBS, MODELS
-from pirl_server.policy.checkpoint import checkpoint_version, load_card
+from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.registry import PRODUCTION, Registry
 from pirl_server.serving import Engine, PolicyService, Recorder, start_grpc
@@ -109,7 +109,7 @@ def adopt(registry: Registry, checkpoint: Path | None) -> str:
         if production is None:
             raise ValueError("nothing is in production yet: give a checkpoint, pirl serve CHECKPOINT")
         return production
-    card = load_card(checkpoint)
+    card, _, _ = load_checkpoint(checkpoint)  # whole: a torn file must not go into production
     version = checkpoint_version(checkpoint)
     if production is not None and version in {model.version for model in registry.versions()}:
         return production
