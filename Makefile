@@ -52,7 +52,7 @@ base-policy: setup ## make the shipped base checkpoint again: three scripted dem
 	.venv/bin/pirl sft --task PushCube-v1 --seed 4 --set demonstrations=3 steps=150 --out server/pirl_server/checkpoints/pushcube-base
 
 bench: setup ## all benchmarks, quick form
-	for file in bench/*.py; do $(PY) $$file --quick; done
+	$(ROS) && for file in bench/*.py; do python $$file --quick; done
 
 clean: ## remove what setup and the demo made
 	rm -rf .venv .ros runs

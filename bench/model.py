@@ -12,9 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parent / "chunks"))
+
 from model_imports import imports
 from model_latency import latency
 from model_peers import default_folder, pythons

@@ -25,6 +25,7 @@ BENCH = Path(__file__).parents[1] / "bench"
 def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = set(sys.modules)
     monkeypatch.syspath_prepend(str(BENCH))
+    monkeypatch.syspath_prepend(str(BENCH / "chunks"))
     monkeypatch.syspath_prepend(str(BENCH / "gpu"))
     yield
     for name in set(sys.modules) - before:

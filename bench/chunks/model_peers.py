@@ -13,7 +13,7 @@ from typing import Any
 
 SCRIPTS = {"ours": "ours.py", "transformers": "transformers_pi0.py", "lerobot": "lerobot_pi.py"}
 FAMILIES = {"ours": ("pi0", "pi05"), "transformers": ("pi0",), "lerobot": ("pi0", "pi05")}
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parents[1]
 
 
 def default_folder() -> Path:
