@@ -6,13 +6,14 @@ Nothing here imports the server, the simulator or ROS.
 
 from pirl_contract.contract import Camera, Contract, Field
 from pirl_contract.rollout import RolloutResult, rollout
-from pirl_contract.schema import ActionChunk, Alteration, ControlSource, Observation, StepOutcome
+from pirl_contract.schema import ActionChunk, Alteration, Continuation, ControlSource, Observation, StepOutcome
 from pirl_contract.seams import Env, Policy, StepResult
 
 __all__ = [
     "ActionChunk",
     "Alteration",
     "Camera",
+    "Continuation",
     "Contract",
     "ControlSource",
     "Env",

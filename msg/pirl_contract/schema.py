@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,10 +65,32 @@ class ActionChunk:
     """capture time of the observation it answers, robot's clock"""
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     """stage -> milliseconds spent in the server (decode, queue, infer, total)"""
+    continued: int = 0
+    """this many leading actions are those of the `Continuation` that was asked with, unchanged"""
 
     def __post_init__(self) -> None:
         if self.actions.ndim != 2 or self.actions.dtype != np.float32:
             raise ValueError(f"actions must be float32 [H, D], got {self.actions.dtype} {self.actions.shape}")
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What the robot still plays while it asks: the new chunk must go on from there (real-time chunking)."""
+
+    actions: Vector
+    """[n, D] float32, contract units: what is commanded from the observation's capture on; n <= H"""
+    delay: int
+    """this many of them will have been played when the reply arrives: they come back unchanged"""
+    method: Literal["guided", "prefix"] = "guided"
+    """guided: any flow policy (arXiv 2506.07339); prefix: one trained for it (arXiv 2512.05964)"""
+    chunk_id: str = ""
+    """of the chunk they were taken from"""
+
+    def __post_init__(self) -> None:
+        if self.actions.ndim != 2 or self.actions.dtype != np.float32:
+            raise ValueError(f"actions must be float32 [n, D], got {self.actions.dtype} {self.actions.shape}")
+        if not 0 <= self.delay <= len(self.actions):
+            raise ValueError(f"delay {self.delay} must lie within the {len(self.actions)} actions that continue")
 
 
 class Alteration(IntFlag):
@@ -94,6 +117,8 @@ class Alteration(IntFlag):
     """the software stop is latched: the arm brakes and holds"""
     LINK_LOSS = 512
     """no newer chunk came: played beyond execute_horizon, or braking after it"""
+    CONTINUED = 1024
+    """sampled so as to continue the chunk before it: its density is not the policy's"""
 
 
 class ControlSource(IntEnum):

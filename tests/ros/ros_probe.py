@@ -88,10 +88,15 @@ class Probe:
         """Spin until the condition holds; fails with `what` when it does not."""
         deadline = time.monotonic() + self.patience_s
         while not condition():
-            assert time.monotonic() < deadline, what
+            assert time.monotonic() < deadline, f"{what}; {self.complaints()}"
             for process in self.processes:
                 assert process.poll() in (None, 0), f"a node died: {process.communicate()[0]}"
             self.executor.spin_once(timeout_sec=0.02)
+
+    def complaints(self) -> list[str]:
+        """What the last diagnostics say, where they are listened to."""
+        arrays = self.seen.get("/diagnostics", [])[-5:]
+        return [f"{status.name}: {status.message}" for array in arrays for status in array.status]
 
     def more(self, topic: str, count: int) -> list[Any]:
         """Wait for `count` more messages of a topic that is listened to and return them."""

@@ -24,6 +24,11 @@ class PolicyServiceStub(object):
                 request_serializer=pirl__contract_dot_v1_dot_policy__pb2.InferRequest.SerializeToString,
                 response_deserializer=pirl__contract_dot_v1_dot_policy__pb2.InferReply.FromString,
                 )
+        self.Session = channel.stream_stream(
+                '/pirl.v1.PolicyService/Session',
+                request_serializer=pirl__contract_dot_v1_dot_policy__pb2.SessionRequest.SerializeToString,
+                response_deserializer=pirl__contract_dot_v1_dot_policy__pb2.SessionReply.FromString,
+                )
         self.StartEpisode = channel.unary_unary(
                 '/pirl.v1.PolicyService/StartEpisode',
                 request_serializer=pirl__contract_dot_v1_dot_policy__pb2.StartEpisodeRequest.SerializeToString,
@@ -33,6 +38,16 @@ class PolicyServiceStub(object):
                 '/pirl.v1.PolicyService/EndEpisode',
                 request_serializer=pirl__contract_dot_v1_dot_policy__pb2.EndEpisodeRequest.SerializeToString,
                 response_deserializer=pirl__contract_dot_v1_dot_policy__pb2.EndEpisodeReply.FromString,
+                )
+        self.ReportOutcomes = channel.unary_unary(
+                '/pirl.v1.PolicyService/ReportOutcomes',
+                request_serializer=pirl__contract_dot_v1_dot_policy__pb2.ReportOutcomesRequest.SerializeToString,
+                response_deserializer=pirl__contract_dot_v1_dot_policy__pb2.ReportOutcomesReply.FromString,
+                )
+        self.LabelEpisode = channel.unary_unary(
+                '/pirl.v1.PolicyService/LabelEpisode',
+                request_serializer=pirl__contract_dot_v1_dot_policy__pb2.LabelEpisodeRequest.SerializeToString,
+                response_deserializer=pirl__contract_dot_v1_dot_policy__pb2.LabelEpisodeReply.FromString,
                 )
 
 
@@ -49,8 +64,17 @@ class PolicyServiceServicer(object):
     def Infer(self, request, context):
         """One observation in, one action chunk out.
         FAILED_PRECONDITION: contract differs (the message says where). INVALID_ARGUMENT: malformed observation.
-        RESOURCE_EXHAUSTED: too many waiting. DEADLINE_EXCEEDED: expired before the device was touched.
-        UNAVAILABLE: no policy loaded yet.
+        RESOURCE_EXHAUSTED: too many waiting, or the robot asks too often; the trailing metadata retry-after-ms says when
+        to try again. DEADLINE_EXCEEDED: expired before the device was touched. CANCELLED: the same robot asked anew.
+        UNAVAILABLE: no policy loaded yet. UNAUTHENTICATED, PERMISSION_DENIED: token missing, or of another scope.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Session(self, request_iterator, context):
+        """The same calls, many on one stream; the server may also speak unasked. Replies carry the id of their request and
+        come in any order. A refused request is answered by `error` and the stream goes on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -69,6 +93,20 @@ class PolicyServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportOutcomes(self, request, context):
+        """What the robot did, when no Infer is due that would carry it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LabelEpisode(self, request, context):
+        """Say, or take back, how an episode went, while it runs or after it was published.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PolicyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -82,6 +120,11 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     request_deserializer=pirl__contract_dot_v1_dot_policy__pb2.InferRequest.FromString,
                     response_serializer=pirl__contract_dot_v1_dot_policy__pb2.InferReply.SerializeToString,
             ),
+            'Session': grpc.stream_stream_rpc_method_handler(
+                    servicer.Session,
+                    request_deserializer=pirl__contract_dot_v1_dot_policy__pb2.SessionRequest.FromString,
+                    response_serializer=pirl__contract_dot_v1_dot_policy__pb2.SessionReply.SerializeToString,
+            ),
             'StartEpisode': grpc.unary_unary_rpc_method_handler(
                     servicer.StartEpisode,
                     request_deserializer=pirl__contract_dot_v1_dot_policy__pb2.StartEpisodeRequest.FromString,
@@ -91,6 +134,16 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.EndEpisode,
                     request_deserializer=pirl__contract_dot_v1_dot_policy__pb2.EndEpisodeRequest.FromString,
                     response_serializer=pirl__contract_dot_v1_dot_policy__pb2.EndEpisodeReply.SerializeToString,
+            ),
+            'ReportOutcomes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportOutcomes,
+                    request_deserializer=pirl__contract_dot_v1_dot_policy__pb2.ReportOutcomesRequest.FromString,
+                    response_serializer=pirl__contract_dot_v1_dot_policy__pb2.ReportOutcomesReply.SerializeToString,
+            ),
+            'LabelEpisode': grpc.unary_unary_rpc_method_handler(
+                    servicer.LabelEpisode,
+                    request_deserializer=pirl__contract_dot_v1_dot_policy__pb2.LabelEpisodeRequest.FromString,
+                    response_serializer=pirl__contract_dot_v1_dot_policy__pb2.LabelEpisodeReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -137,6 +190,23 @@ class PolicyService(object):
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
     @staticmethod
+    def Session(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(request_iterator, target, '/pirl.v1.PolicyService/Session',
+            pirl__contract_dot_v1_dot_policy__pb2.SessionRequest.SerializeToString,
+            pirl__contract_dot_v1_dot_policy__pb2.SessionReply.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
     def StartEpisode(request,
             target,
             options=(),
@@ -167,5 +237,39 @@ class PolicyService(object):
         return grpc.experimental.unary_unary(request, target, '/pirl.v1.PolicyService/EndEpisode',
             pirl__contract_dot_v1_dot_policy__pb2.EndEpisodeRequest.SerializeToString,
             pirl__contract_dot_v1_dot_policy__pb2.EndEpisodeReply.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ReportOutcomes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/pirl.v1.PolicyService/ReportOutcomes',
+            pirl__contract_dot_v1_dot_policy__pb2.ReportOutcomesRequest.SerializeToString,
+            pirl__contract_dot_v1_dot_policy__pb2.ReportOutcomesReply.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def LabelEpisode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/pirl.v1.PolicyService/LabelEpisode',
+            pirl__contract_dot_v1_dot_policy__pb2.LabelEpisodeRequest.SerializeToString,
+            pirl__contract_dot_v1_dot_policy__pb2.LabelEpisodeReply.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pirl_contract import Contract, Observation
+from pirl_contract import Continuation, Contract, Observation
 
 Array = NDArray[np.float32]
 
@@ -32,6 +32,21 @@ class Sample:
     value: float
     """the critic's value of the observation; NaN when the checkpoint has no critic"""
     seed: int
+    continued: int = 0
+    """this many leading actions are those of the `Continuation` that was asked with, unchanged"""
+    altered: int = 0
+    """this many leading actions were drawn otherwise than by the policy alone: no PPO may learn from their density"""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One draw that is wanted."""
+
+    observation: Observation
+    explore: bool
+    seed: int
+    continuation: Continuation | None = None
+    """None: a chunk that begins anew"""
 
 
 class ServedPolicy(Protocol):
