@@ -88,7 +88,9 @@ def test_a_job_reports_and_succeeds(start: Callable[[], Supervisor]) -> None:
     job = wait(supervisor, supervisor.submit(spec("good")))
     assert (job.status, job.error, job.result) == (Status.SUCCEEDED, None, {"version": "v2"})
     assert job.created <= (job.started or "") <= (job.finished or "")
-    events = supervisor.events(job.id).read()
+    # A job's state is saved before it is announced: who has heard the end finds it saved.
+    while (events := supervisor.events(job.id).read())[-1].data.get("status") != "succeeded":
+        time.sleep(0.01)
     assert [event.id for event in events] == list(range(1, len(events) + 1))
     assert [event.type for event in events] == ["status", "status", "progress", "metrics", "result", "status"]
     assert events[3].data == {"success": 0.5, "kl": None}
