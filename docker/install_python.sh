@@ -27,3 +27,5 @@ case ",$extras," in *,server,* | *,sim,*)
 esac
 pip hatchling editables
 pip --no-build-isolation -e ".[$extras]"
+# The client that the openpi wire is tested with. It asks for numpy < 2, which it does not need.
+case ",$extras," in *,test,*) pip --no-deps openpi-client==0.1.2 ;; esac
