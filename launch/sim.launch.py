@@ -2,7 +2,7 @@
 
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
-from launch_ros.actions import Node
+from launch_ros.actions import Node, SetRemap
 from launch_ros.substitutions import FindPackageShare
 
 from launch import LaunchDescription
@@ -16,6 +16,9 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "simulator", default_value="pirl_sim.robot:make_robot", description="module:function of the arm"
             ),
+            DeclareLaunchArgument("use_sim_time", default_value="true", description="stamps from the simulator's clock"),
+            # In its namespace each simulated robot has a clock of its own; without one it is /clock.
+            SetRemap("/clock", "clock"),
             # declares every argument that is used below and not declared here
             IncludeLaunchDescription(PathJoinSubstitution([folder, "policy.launch.py"])),
             Node(
@@ -32,7 +35,6 @@ def generate_launch_description() -> LaunchDescription:
                         "task": LaunchConfiguration("task"),
                         "simulator": LaunchConfiguration("simulator"),
                         "autostart": LaunchConfiguration("autostart"),
-                        "use_sim_time": LaunchConfiguration("use_sim_time"),
                     }
                 ],
             ),

@@ -7,19 +7,31 @@ from collections.abc import Callable
 from typing import Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 
 class ManagedNode(LifecycleNode):
-    """A lifecycle node whose `configure` may refuse with ValueError: logged in one line; it stays unconfigured."""
+    """A lifecycle node whose `configure` may refuse with ValueError: logged in one line; it stays unconfigured.
+
+    With `use_sim_time` the stamps of what it says about itself are those of /clock; timers and every decision stay on
+    the machine's monotonic clock: a simulation that stops must not stop a watchdog.
+    """
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.active = False
         # For callbacks that await: one in the node's own group would keep all others out meanwhile.
         self.awaiting = ReentrantCallbackGroup()
         self.configured = False
         self._before: tuple[set[Any], ...] = ()
+
+    def create_timer(
+        self, timer_period_sec: float, callback: Callable[[], None], callback_group: Any = None, clock: Any = None
+    ) -> Any:
+        """Create a timer on the monotonic clock unless another is given."""
+        return super().create_timer(timer_period_sec, callback, callback_group, clock or self._steady)
 
     def configure(self) -> None:
         """Create publishers, subscriptions and the like. ValueError: the parameters are wrong."""

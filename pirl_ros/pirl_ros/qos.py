@@ -67,6 +67,8 @@ STATE = _profile(5)
 """Joint states and poses as published."""
 COMMAND = _profile(1)
 """Joint commands as read: an old one must not be queued behind a new one."""
+CLOCK = _profile(1)
+"""Simulated time as published; rclpy and rclcpp read it best effort."""
 CHUNK = _profile(1)
 OUTCOME = _profile(100)
 """Step outcomes and episode events: each one counts."""

@@ -1,4 +1,4 @@
-"""The simulator as a robot: sensors out and joint commands in, over the topics that a real arm has."""
+"""The simulator as a robot: sensors out and joint commands in, over the topics that a real arm has; and /clock."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from geometry_msgs.msg import PoseStamped
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Bool
 from trajectory_msgs.msg import JointTrajectory
@@ -18,6 +19,7 @@ from pirl_ros.diagnostics import Diagnostics
 from pirl_ros.interfaces import ResetEnvironment
 from pirl_ros.joint_command import first_positions
 from pirl_ros.managed_node import ManagedNode
+from pirl_ros.messages import ns_to_stamp
 from pirl_ros.motion import gripper_action
 from pirl_ros.parameters import declare, declare_profile, read_profile
 from pirl_ros.running import run
@@ -27,7 +29,11 @@ _DEFAULT_IMAGE_SIZE = 64
 
 
 class SimArmNode(ManagedNode):
-    """Steps the simulator at the profile's rate on a wall timer, with the newest command; without one it holds."""
+    """Steps the simulator at the profile's rate on a wall timer, with the newest command; without one it holds.
+
+    Simulated time starts at the wall's, so that it never goes back when the node is started again; each step and each
+    reset takes one control period of it, however long they really took. Its sensor messages are stamped with it.
+    """
 
     def __init__(self) -> None:
         super().__init__("sim_arm_node")
@@ -42,6 +48,7 @@ class SimArmNode(ManagedNode):
         self._arm_target: Vector | None = None
         self._gripper_target: float | None = None
         self._steps = self._overruns = 0
+        self._now_ns, self._period_ns = time.time_ns(), round(1e9 / self._profile.rate_hz)
         self._diagnostics = Diagnostics(self, self._profile.robot)
         self._make_publishers()
         arm, gripper = self._profile.command, self._profile.gripper
@@ -75,6 +82,7 @@ class SimArmNode(ManagedNode):
         topics = {pose.name: pose.topic for pose in self._profile.poses}
         self._poses = {name: self.create_publisher(PoseStamped, topic, qos.STATE) for name, topic in topics.items()}
         self._success = self.create_publisher(Bool, "success", qos.STATE)
+        self._clock_topic = self.create_publisher(Clock, "/clock", qos.CLOCK)
 
     def _on_arm(self, message: Any) -> None:
         try:
@@ -112,23 +120,26 @@ class SimArmNode(ManagedNode):
         self._overruns += time.monotonic() - began > 1.0 / self._profile.rate_hz
 
     def _publish(self) -> None:
-        stamp = self.get_clock().now().to_msg()
+        self._now_ns += self._period_ns
+        clock = Clock()
+        ns_to_stamp(self._now_ns, clock.clock)
+        self._clock_topic.publish(clock)
         poses = {"tcp": self._robot.tcp_pose, "object": self._robot.object_pose, "goal": self._robot.goal_position}
         for name, publisher in self._poses.items():
             pose = PoseStamped()
             fill_pose(pose, poses[name])
-            self._publish_stamped(publisher, pose, stamp)
+            self._publish_stamped(publisher, pose, clock.clock)
         frames = self._robot.images() if self._images else {}
         for name, publisher in self._images.items():
             image = Image()
             fill_image(image, frames[name])
-            self._publish_stamped(publisher, image, stamp)
+            self._publish_stamped(publisher, image, clock.clock)
         joints = JointState(
             name=list(self._robot.joint_names),
             position=self._robot.joint_positions.tolist(),
             velocity=self._robot.joint_velocities.tolist(),
         )
-        self._publish_stamped(self._joint_states, joints, stamp)
+        self._publish_stamped(self._joint_states, joints, clock.clock)
         self._success.publish(Bool(data=bool(self._robot.success)))
 
     def _publish_stamped(self, publisher: Any, message: Any, stamp: Any) -> None:

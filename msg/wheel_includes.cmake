@@ -1,0 +1,15 @@
+# The PyPI wheels of the message packages export include directories of the machine that built them, and CMake
+# refuses a target whose directory does not exist. With an apt ROS every directory exists and this changes nothing.
+get_directory_property(imported_targets IMPORTED_TARGETS)
+foreach(target IN LISTS imported_targets)
+  get_target_property(directories ${target} INTERFACE_INCLUDE_DIRECTORIES)
+  if(directories)
+    set(existing "")
+    foreach(directory IN LISTS directories)
+      if(NOT IS_ABSOLUTE "${directory}" OR EXISTS "${directory}")
+        list(APPEND existing "${directory}")
+      endif()
+    endforeach()
+    set_target_properties(${target} PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${existing}")
+  endif()
+endforeach()
