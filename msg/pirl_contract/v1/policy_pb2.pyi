@@ -182,7 +182,7 @@ class Continuation(_message.Message):
     def __init__(self, method: _Optional[_Union[Continuation.Method, str]] = ..., actions: _Optional[_Union[Tensor, _Mapping]] = ..., delay: _Optional[int] = ..., chunk_id: _Optional[str] = ...) -> None: ...
 
 class InferRequest(_message.Message):
-    __slots__ = ("robot_id", "episode_id", "sequence", "contract_hash", "alias", "mode", "observation", "outcomes", "sent_time_ns", "continuation")
+    __slots__ = ("robot_id", "episode_id", "sequence", "contract_hash", "alias", "mode", "observation", "outcomes", "sent_time_ns", "continuation", "traceparent")
     ROBOT_ID_FIELD_NUMBER: _ClassVar[int]
     EPISODE_ID_FIELD_NUMBER: _ClassVar[int]
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
@@ -193,6 +193,7 @@ class InferRequest(_message.Message):
     OUTCOMES_FIELD_NUMBER: _ClassVar[int]
     SENT_TIME_NS_FIELD_NUMBER: _ClassVar[int]
     CONTINUATION_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     robot_id: str
     episode_id: str
     sequence: int
@@ -203,7 +204,8 @@ class InferRequest(_message.Message):
     outcomes: _containers.RepeatedCompositeFieldContainer[StepOutcome]
     sent_time_ns: int
     continuation: Continuation
-    def __init__(self, robot_id: _Optional[str] = ..., episode_id: _Optional[str] = ..., sequence: _Optional[int] = ..., contract_hash: _Optional[str] = ..., alias: _Optional[str] = ..., mode: _Optional[_Union[SamplingMode, str]] = ..., observation: _Optional[_Union[Observation, _Mapping]] = ..., outcomes: _Optional[_Iterable[_Union[StepOutcome, _Mapping]]] = ..., sent_time_ns: _Optional[int] = ..., continuation: _Optional[_Union[Continuation, _Mapping]] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, robot_id: _Optional[str] = ..., episode_id: _Optional[str] = ..., sequence: _Optional[int] = ..., contract_hash: _Optional[str] = ..., alias: _Optional[str] = ..., mode: _Optional[_Union[SamplingMode, str]] = ..., observation: _Optional[_Union[Observation, _Mapping]] = ..., outcomes: _Optional[_Iterable[_Union[StepOutcome, _Mapping]]] = ..., sent_time_ns: _Optional[int] = ..., continuation: _Optional[_Union[Continuation, _Mapping]] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class InferReply(_message.Message):
     __slots__ = ("sequence", "chunk_id", "actions", "dt_s", "policy_version", "seed", "start_time_ns", "timings_ms", "execute_horizon", "sent_time_ns", "received_time_ns", "replied_time_ns", "continued")
