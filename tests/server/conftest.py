@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pytest
 from pirl_contract import Camera, Contract, Field, Observation
 from pirl_contract.client import PolicyClient
 from pirl_server.episodes import EpisodeStore
-from pirl_server.policy.sample import Sample
+from pirl_server.policy.sample import Ask, Sample, one_by_one
 from pirl_server.serving import Engine, PolicyService, Recorder, start_grpc
 
 CONTRACT = Contract(
@@ -58,6 +58,9 @@ class NamedPolicy:
             value=float("nan"),
             seed=seed,
         )
+
+    def sample_batch(self, asks: Sequence[Ask]) -> list[Sample | ValueError]:
+        return one_by_one(self, asks)
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def held(engine: Engine, make_policy: Any, observe: Callable[[int], Observation]
     gate = Gate()
     engine.swap(make_policy(before=gate))
     gate.armed = True
-    first = engine.submit(observe(0), explore=False)
+    first = engine.submit(observe(0), explore=False, robot_id="arm-1")
     assert gate.reached.wait(30)
     yield engine, gate, first
     gate.opened.set()
@@ -51,16 +51,16 @@ def held(engine: Engine, make_policy: Any, observe: Callable[[int], Observation]
 def test_without_a_policy_nothing_is_taken(engine: Engine, observe: Callable[[int], Observation]) -> None:
     assert engine.current is None
     with pytest.raises(NoPolicyError, match="no policy is loaded"):
-        engine.submit(observe(0), explore=False)
+        engine.submit(observe(0), explore=False, robot_id="arm-1")
 
 
 def test_a_given_seed_fixes_the_draw_and_drawn_seeds_differ(
     engine: Engine, make_policy: Any, observe: Callable[[int], Observation]
 ) -> None:
     engine.swap(make_policy())
-    first, again = (engine.submit(observe(0), explore=True, seed=7).result() for _ in range(2))
+    first, again = (engine.submit(observe(0), explore=True, robot_id="arm-1", seed=7).result() for _ in range(2))
     np.testing.assert_array_equal(first.sample.chain, again.sample.chain)
-    seeds = {engine.submit(observe(0), explore=True).result().sample.seed for _ in range(50)}
+    seeds = {engine.submit(observe(0), explore=True, robot_id="arm-1").result().sample.seed for _ in range(50)}
     assert len(seeds) == 50
 
 
@@ -68,7 +68,7 @@ def test_an_expired_request_never_reaches_the_device(
     held: tuple[Engine, Gate, Any], observe: Callable[[int], Observation]
 ) -> None:
     engine, gate, first = held
-    late = engine.submit(observe(1), explore=False, deadline=time.monotonic() - 1)
+    late = engine.submit(observe(1), explore=False, robot_id="arm-1", deadline=time.monotonic() - 1)
     gate.opened.set()
     with pytest.raises(ExpiredError, match="after its deadline"):
         late.result(30)
@@ -80,9 +80,9 @@ def test_a_cancelled_request_never_reaches_the_device(
     held: tuple[Engine, Gate, Any], observe: Callable[[int], Observation]
 ) -> None:
     engine, gate, _ = held
-    given_up = engine.submit(observe(1), explore=False)
+    given_up = engine.submit(observe(1), explore=False, robot_id="arm-1")
     assert given_up.cancel()
-    after = engine.submit(observe(2), explore=False)
+    after = engine.submit(observe(2), explore=False, robot_id="arm-1")
     gate.opened.set()
     assert after.result(30)
     assert gate.draws == 2  # the first and the last
@@ -90,9 +90,9 @@ def test_a_cancelled_request_never_reaches_the_device(
 
 def test_a_full_queue_refuses(held: tuple[Engine, Gate, Any], observe: Callable[[int], Observation]) -> None:
     engine, gate, first = held
-    waiting = [engine.submit(observe(i), explore=False) for i in range(2)]
+    waiting = [engine.submit(observe(i), explore=False, robot_id="arm-1") for i in range(2)]
     with pytest.raises(BusyError, match="2 requests"):
-        engine.submit(observe(3), explore=False)
+        engine.submit(observe(3), explore=False, robot_id="arm-1")
     gate.opened.set()
     assert all(future.result(30) for future in [first, *waiting])
 
@@ -101,7 +101,7 @@ def test_the_request_on_the_device_finishes_on_the_old_policy(
     held: tuple[Engine, Gate, Any], make_policy: Any, observe: Callable[[int], Observation]
 ) -> None:
     engine, gate, first = held
-    queued = engine.submit(observe(1), explore=False)
+    queued = engine.submit(observe(1), explore=False, robot_id="arm-1")
     swapping = threading.Thread(target=engine.swap, args=(make_policy(version="v2"),))
     swapping.start()
     while not engine._swaps:
@@ -121,7 +121,7 @@ def test_a_policy_that_cannot_be_warmed_up_changes_nothing(
     engine.swap(make_policy())
     with pytest.raises(RuntimeError, match="out of memory"):
         engine.swap(make_policy(version="v2", before=fail))
-    assert engine.submit(observe(0), explore=False).result().policy.version == "v1"
+    assert engine.submit(observe(0), explore=False, robot_id="arm-1").result().policy.version == "v1"
 
 
 def test_another_contract_or_chain_shape_is_refused(engine: Engine, make_policy: Any) -> None:
@@ -140,13 +140,13 @@ def test_a_failing_request_does_not_end_the_thread(
     engine.swap(make_policy())
     wrong = Observation({}, np.zeros(9, np.float32), "x")
     with pytest.raises(ValueError, match="9 entries"):
-        engine.submit(wrong, explore=False).result()
-    assert engine.submit(observe(0), explore=False).result().policy.version == "v1"
+        engine.submit(wrong, explore=False, robot_id="arm-1").result()
+    assert engine.submit(observe(0), explore=False, robot_id="arm-1").result().policy.version == "v1"
 
 
 def test_closing_answers_those_who_wait(held: tuple[Engine, Gate, Any], observe: Callable[[int], Observation]) -> None:
     engine, gate, first = held
-    waiting = engine.submit(observe(1), explore=False)
+    waiting = engine.submit(observe(1), explore=False, robot_id="arm-1")
     closing = threading.Thread(target=engine.close)
     closing.start()
     while not engine._closing:
@@ -157,4 +157,4 @@ def test_closing_answers_those_who_wait(held: tuple[Engine, Gate, Any], observe:
     with pytest.raises(NoPolicyError, match="stopping"):
         waiting.result(30)
     with pytest.raises(NoPolicyError, match="stopping"):
-        engine.submit(observe(2), explore=False)
+        engine.submit(observe(2), explore=False, robot_id="arm-1")

@@ -33,7 +33,7 @@ from pirl_server.policy.first_observations import FirstObservations
 from pirl_server.policy.pretrained import PretrainedProcessor
 from pirl_server.policy.processing import PRETRAINED
 from pirl_server.policy.processor import Array, Images, Processor
-from pirl_server.policy.sample import Sample
+from pirl_server.policy.sample import Ask, Sample, one_by_one
 from pirl_server.policy.tabletop import TabletopProcessor
 
 _LOG = logging.getLogger(__name__)
@@ -124,6 +124,10 @@ class FlowPolicy:
             value=float("nan"),  # the critic wants the elapsed share of the episode, which a service does not know
             seed=seed,
         )
+
+    def sample_batch(self, asks: Sequence[Ask]) -> list[Sample | ValueError]:
+        """Draw one chunk per ask; see `ServedPolicy.sample_batch`."""
+        return one_by_one(self, asks)
 
     def draw(
         self, features_NF: Array, prefix: Prefix, noise_NHA: Tensor, sde_noise_NHA: Tensor, index_N: Tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -78,3 +79,24 @@ class ServedPolicy(Protocol):
 
     def sample(self, observation: Observation, *, explore: bool, seed: int) -> Sample:
         """Draw one chunk. Raises ValueError, naming the fault, when the observation does not fit the contract."""
+
+    def sample_batch(self, asks: Sequence[Ask]) -> list[Sample | ValueError]:
+        """Draw one chunk per ask, in order; an ask that can't be answered leaves its ValueError in its place.
+
+        A row is what it would be alone: neither its noise nor its numbers (within float32 rounding) depend on the
+        others. Called by the thread that owns the device, with 1 to 16 asks.
+        """
+
+
+def one_by_one(policy: ServedPolicy, asks: Sequence[Ask]) -> list[Sample | ValueError]:
+    """Return `sample_batch` by `sample`, for a policy that gains nothing by batches; it knows no continuation."""
+    return [_alone(policy, ask) for ask in asks]
+
+
+def _alone(policy: ServedPolicy, ask: Ask) -> Sample | ValueError:
+    if ask.continuation is not None:
+        return ValueError(f"policy {policy.version} can't continue a chunk: ask without a continuation")
+    try:
+        return policy.sample(ask.observation, explore=ask.explore, seed=ask.seed)
+    except ValueError as error:
+        return error

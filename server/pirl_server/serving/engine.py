@@ -12,20 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pirl_contract import Contract, Observation
+from pirl_contract import Continuation, Contract, Observation
 from pirl_server.policy.sample import Sample, ServedPolicy
-
-
-class BusyError(RuntimeError):
-    """The queue is full: try again with a newer observation."""
-
-
-class ExpiredError(TimeoutError):
-    """The deadline passed before the device was touched."""
-
-
-class NoPolicyError(RuntimeError):
-    """Nothing is served: no policy is loaded yet, or the engine is closed."""
+from pirl_server.serving.refusals import BusyError, ExpiredError, NoPolicyError
 
 
 @dataclass(frozen=True)
@@ -37,6 +26,8 @@ class Inference:
     """the policy that drew it, whichever is current by now"""
     queue_ms: float
     infer_ms: float
+    rows: int = 1
+    """requests that were answered by the same pass over the device"""
 
 
 @dataclass(frozen=True)
@@ -77,12 +68,24 @@ class Engine:
         return self._current
 
     def submit(
-        self, observation: Observation, *, explore: bool, seed: int | None = None, deadline: float | None = None
+        self,
+        observation: Observation,
+        *,
+        explore: bool,
+        robot_id: str,
+        sequence: int = 0,
+        session: str = "",
+        version: str | None = None,
+        deadline: float | None = None,
+        seed: int | None = None,
+        continuation: Continuation | None = None,
     ) -> Future[Inference]:
         """Queue one request; `deadline` is a `time.monotonic()` value.
 
-        Raises BusyError (queue full) and NoPolicyError at once. The future raises ExpiredError, or what the policy
-        raised; cancelled while it waits, the request never reaches the device.
+        `version` None: whichever is current when the device is free. Raises BusyError (queue full) and NoPolicyError
+        (also for a version that is not loaded) at once. The future raises ExpiredError, SupersededError, or what the
+        policy raised (ValueError for this request's own fault); cancelled while it waits, the request never reaches
+        the device.
         """
         if seed is None:
             seed = next(self._seeds) % 2**63

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from pirl_server.disk import check_name
 from pirl_server.episodes import EpisodeStore
-from pirl_server.serving.engine import BusyError
 from pirl_server.serving.open_episode import Ending, OpenEpisode, Start
+from pirl_server.serving.refusals import BusyError
 
 _LOG = logging.getLogger(__name__)
 VANISHED = Ending(success=None, label_source="", end_reason="fault")

@@ -16,9 +16,10 @@ from pirl_contract import ActionChunk, Contract, Observation, StepOutcome, codec
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
 from pirl_server.policy.sample import ServedPolicy
-from pirl_server.serving.engine import Engine, ExpiredError, Inference, NoPolicyError
+from pirl_server.serving.engine import Engine, Inference
 from pirl_server.serving.open_episode import Ending, OpenEpisode, Start
 from pirl_server.serving.recorder import Recorder
+from pirl_server.serving.refusals import ExpiredError, NoPolicyError
 from pirl_server.serving.status import ContractMismatchError, NotFoundError, answers_with_status
 
 MAX_WAIT_S = 30.0
@@ -138,7 +139,9 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
     def _wait_for(self, observation: Observation, explore: bool, context: Any) -> Inference:
         remaining = context.time_remaining()
         wait_s = MAX_WAIT_S if remaining is None else min(remaining, MAX_WAIT_S)
-        future = self._engine.submit(observation, explore=explore, deadline=time.monotonic() + wait_s)
+        future = self._engine.submit(
+            observation, explore=explore, robot_id=observation.robot_id, deadline=time.monotonic() + wait_s
+        )
         context.add_callback(future.cancel)  # the call ended, by its client or its deadline: leave the queue
         try:
             return future.result()

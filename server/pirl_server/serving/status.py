@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from pirl_server.serving.engine import BusyError, ExpiredError, NoPolicyError
+from pirl_server.serving.refusals import BusyError, ExpiredError, NoPolicyError, SupersededError
 
 _LOG = logging.getLogger(__name__)
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -29,6 +29,7 @@ _STATUS: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (NotFoundError, grpc.StatusCode.NOT_FOUND),
     (BusyError, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (ExpiredError, grpc.StatusCode.DEADLINE_EXCEEDED),
+    (SupersededError, grpc.StatusCode.CANCELLED),
     (NoPolicyError, grpc.StatusCode.UNAVAILABLE),
 )
 
