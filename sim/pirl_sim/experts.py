@@ -11,7 +11,7 @@ import numpy as np
 
 from pirl_contract.schema import Vector
 from pirl_sim.panda import ACTION_DIM, GOAL, GRIPPER, OBJECT, QPOS, TCP, TCP_DELTA, TCP_STEP_LIMIT
-from pirl_sim.tasks import PICK_CUBE, PUSH_CUBE, task
+from pirl_sim.tasks import PICK_CUBE, PULL_CUBE, PUSH_CUBE, task
 
 OPEN, CLOSED = 1.0, -1.0
 _FINGERS = slice(7, 9)
@@ -29,6 +29,17 @@ def push_cube(state: Vector) -> Vector:
     if np.hypot(tcp[0] - behind_x, tcp[1] - cube[1]) < 0.015:
         return _towards(tcp, (behind_x, cube[1], 0.02), CLOSED)
     return _towards(tcp, (behind_x, cube[1], 0.09), CLOSED)
+
+
+def pull_cube(state: Vector) -> Vector:
+    """Go beyond the cube above the table, go down, drag it back along x until it lies on the disc."""
+    tcp, cube, goal = state[TCP][:3], state[OBJECT][:3], state[GOAL]
+    beyond_x = cube[0] + 0.055
+    if tcp[0] > cube[0] + 0.015 and abs(tcp[1] - cube[1]) < 0.015 and tcp[2] < 0.045:
+        return _towards(tcp, (goal[0], cube[1], 0.02), CLOSED)
+    if np.hypot(tcp[0] - beyond_x, tcp[1] - cube[1]) < 0.015:
+        return _towards(tcp, (beyond_x, cube[1], 0.02), CLOSED)
+    return _towards(tcp, (beyond_x, cube[1], 0.09), CLOSED)
 
 
 def pick_cube(state: Vector) -> Vector:
@@ -52,7 +63,11 @@ def _towards(tcp: Vector, target: Sequence[float] | Vector, gripper: float) -> V
     return action
 
 
-EXPERTS: dict[str, Callable[[Vector], Vector]] = {PUSH_CUBE.id: push_cube, PICK_CUBE.id: pick_cube}
+EXPERTS: dict[str, Callable[[Vector], Vector]] = {
+    PUSH_CUBE.id: push_cube,
+    PULL_CUBE.id: pull_cube,
+    PICK_CUBE.id: pick_cube,
+}
 
 
 def expert_action(task_id: str, state: Vector) -> Vector:

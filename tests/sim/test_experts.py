@@ -30,6 +30,7 @@ def test_the_expert_succeeds_within_the_time_limit(task_id: str) -> None:
     env.close()
 
 
-def test_a_task_without_expert_is_refused() -> None:
+def test_a_task_without_expert_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(EXPERTS, "PullCube-v1")
     with pytest.raises(ValueError, match=r"no expert for 'PullCube-v1'; there are: PushCube-v1"):
         expert_action("PullCube-v1", np.zeros(STATE_DIM, np.float32))

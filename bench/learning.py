@@ -1,0 +1,78 @@
+"""Does it learn? Supervised start, online RL, evaluation before and after, over tasks and seeds: one command per table.
+
+    python bench/learning.py [--quick] [--json] [--tasks PushCube-v1 PickCube-v1] [--seeds 0 1 2]
+                             [--ppo KEY=VALUE ...] [--out runs/learning/manipulation] [--write docs/results/NAME.md]
+
+Every success rate is of 200 fixed initial states through ManiSkill's own step, by the deterministic sampler (ODE). A
+run that is finished is kept below --out and not made again, so a command that was stopped goes on where it was.
+`--quick` shows that it runs, not what it learns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parent / "learning_run"))
+
+from one_run import Plan, carry_out
+from starts import STARTS, TASKS
+from table import figures, write_page
+
+QUICK_SFT = {"demonstrations": 2, "steps": 30}
+QUICK_PPO = {"env_steps": 600, "envs": 4, "decisions": 4, "warmup_updates": 1}
+
+
+def plans(options: argparse.Namespace) -> list[Plan]:
+    """One run per task and seed."""
+    ppo = dict(setting(word) for word in options.ppo)
+    made = []
+    for task in options.tasks:
+        start = dict(STARTS[task])
+        for seed in options.seeds:
+            if options.quick:
+                made.append(Plan(task, seed, start | QUICK_SFT, QUICK_PPO | ppo, evaluation=4))
+            else:
+                made.append(Plan(task, seed, start, TASKS[task] | ppo, evaluation=200))
+    return made
+
+
+def setting(word: str) -> tuple[str, Any]:
+    """KEY=VALUE, the value as a number where it is one."""
+    key, _, text = word.partition("=")
+    try:
+        return key, json.loads(text)
+    except json.JSONDecodeError:
+        return key, text
+
+
+def main() -> None:
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one task, one seed, hardly any training")
+    parser.add_argument("--json", action="store_true", help="one object, figure -> number")
+    parser.add_argument("--tasks", nargs="+", default=sorted(TASKS), choices=sorted(TASKS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--ppo", nargs="*", default=[], metavar="KEY=VALUE", help="fields of PpoConfig")
+    parser.add_argument("--out", type=Path, default=Path("runs/learning/manipulation"))
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="write the table and the curves")
+    options = parser.parse_args()
+    if options.quick:
+        options.tasks, options.seeds = options.tasks[:1], options.seeds[:1]
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) if options.quick else options.out
+        rows = [carry_out(plan, out) for plan in plans(options)]
+    if options.write:
+        write_page(options.write, rows, " ".join(sys.argv))
+    shown = figures(rows)
+    print(json.dumps(shown) if options.json else "\n".join(f"{name:56}{value:>10.3f}" for name, value in shown.items()))
+
+
+if __name__ == "__main__":
+    main()

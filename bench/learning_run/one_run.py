@@ -1,0 +1,113 @@
+"""One run: supervised start, evaluation, RL, evaluation; its numbers and curve as JSON below the output folder."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import sys
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pirl_server import simulation
+from pirl_server.disk import write_json
+from pirl_server.policy.checkpoint import checkpoint_version
+from pirl_server.registry.wilson import wilson_interval
+from pirl_server.training.config import PpoConfig, SftConfig, override
+from pirl_server.training.evaluate import evaluate
+from pirl_server.training.finetune_sim import finetune
+from pirl_server.training.progress import Printed
+from pirl_server.training.seeds import evaluation_seeds
+from pirl_server.training.sft import new_card, sft
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a run depends on, but for the code."""
+
+    task: str
+    seed: int
+    sft: dict[str, Any]
+    ppo: dict[str, Any]
+    evaluation: int
+    """episodes"""
+    label: str = ""
+    """what this run is a case of, for tables that compare settings"""
+
+    @property
+    def key(self) -> str:
+        """Name of its folder: another setting is another run."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return f"{self.task}-{self.seed}-{sha256(text.encode()).hexdigest()[:10]}"
+
+
+class Curve(Printed):
+    """Keeps what each update reports."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float | None]] = []
+
+    def metrics(self, **values: float) -> None:
+        """Keep one update; JSON knows no NaN."""
+        self.rows.append({name: float(value) if math.isfinite(value) else None for name, value in values.items()})
+
+
+def carry_out(plan: Plan, out: Path) -> dict[str, Any]:
+    """Return the run's numbers, made now or found below `out`."""
+    folder = out / plan.key
+    done = folder / "result.json"
+    if done.is_file():
+        return dict(json.loads(done.read_text()))
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"\n{plan.task} seed {plan.seed} {plan.label}".rstrip(), file=sys.stderr)
+    base = start(plan, out)
+    before = rate(plan, base)
+    curve, began = Curve(), time.monotonic()
+    config = override(PpoConfig(), plan.ppo)
+    steps = simulation.max_steps(plan.task)
+    finetune(base, folder / "rl", partial(simulation.fast_env, plan.task), steps, config, plan.seed, curve)
+    wall_s = time.monotonic() - began
+    result = {
+        "plan": asdict(plan),
+        "ppo": asdict(config),
+        "before": before,
+        "after": rate(plan, folder / "rl"),
+        "env_steps": curve.rows[-1]["env_steps"],
+        "rl_s": wall_s,
+        "base": checkpoint_version(base),
+        "version": checkpoint_version(folder / "rl"),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "curve": curve.rows,
+    }
+    write_json(done, result)
+    return result
+
+
+def start(plan: Plan, out: Path) -> Path:
+    """The supervised checkpoint: one per task, seed and setting, shared by the runs that begin there."""
+    config = override(SftConfig(), plan.sft)
+    name = sha256(json.dumps([plan.task, plan.seed, plan.sft], sort_keys=True).encode()).hexdigest()[:10]
+    folder = out / f"base-{plan.task}-{plan.seed}-{name}"
+    if not (folder / "card.json").is_file():
+        card = new_card(config.preset, plan.task, simulation.contract(), simulation.instructions(plan.task))
+        make = partial(simulation.fast_env, plan.task)
+        expert, steps = simulation.expert(plan.task), simulation.max_steps(plan.task)
+        sft(folder, card, make, expert, steps, config, plan.seed, Printed())
+    return folder
+
+
+def rate(plan: Plan, checkpoint: Path) -> dict[str, float]:
+    """Success on the fixed list of initial states, with its Wilson interval."""
+    make = partial(simulation.reference_env, plan.task)
+    seeds = evaluation_seeds(0)[: plan.evaluation]
+    results = evaluate(checkpoint, make, simulation.max_steps(plan.task), seeds, Printed())
+    successes = sum(result.success for result in results.values())
+    low, high = wilson_interval(successes, len(results))
+    steps = sum(result.steps for result in results.values()) / len(results)
+    return {"successes": successes, "episodes": len(results), "low": low, "high": high, "mean_steps": steps}
