@@ -16,7 +16,7 @@ def generate_launch_description() -> LaunchDescription:
             DeclareLaunchArgument(
                 "simulator", default_value="pirl_sim.robot:make_robot", description="module:function of the arm"
             ),
-            DeclareLaunchArgument("use_sim_time", default_value="true", description="stamps from the simulator's clock"),
+            DeclareLaunchArgument("use_sim_time", default_value="true", description="stamps by the simulated time"),
             # In its namespace each simulated robot has a clock of its own; without one it is /clock.
             SetRemap("/clock", "clock"),
             # declares every argument that is used below and not declared here

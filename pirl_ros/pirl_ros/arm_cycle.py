@@ -76,6 +76,10 @@ class ArmCycle:
         """Latch: the arm comes to rest within its limits and stays. Software, not safety-rated."""
         self._driver.emergency_stop(reason, source)
 
+    def disobeyed(self, reason: str) -> None:
+        """The arm's controller refused or gave up what it was sent: latch; nothing more is sent until it is opened."""
+        self._driver.disobeyed(reason)
+
     def clear_emergency_stop(self, source: str) -> str:
         """End the stop. Nothing moves by it. Returns '' or why not."""
         return self._driver.clear_emergency_stop(source)

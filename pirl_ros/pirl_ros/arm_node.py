@@ -51,8 +51,9 @@ class ArmNode(ManagedNode):
         self._reason, self._states = "", 0
         self._told, self._told_s = Alteration.NONE, 0.0
         self._state_key: tuple[object, ...] = ()
+        self._hands: tuple[str, str] = ("", "")
         self._dry_run = self.get_parameter("dry_run").value
-        self._controllers = make_controllers(self, self._profile, self._dry_run)
+        self._controllers = make_controllers(self, self._profile, self._dry_run, self._on_disobeyed)
         self._diagnostics = Diagnostics(self, self._profile.robot)
         self._outcomes = self.create_publisher(StepOutcome, "step_outcomes", qos.OUTCOME)
         self._safety = self.create_publisher(SafetyState, "safety_state", qos.LATCHED)
@@ -80,6 +81,17 @@ class ArmNode(ManagedNode):
         while not self._by_state and self._cycle.report.mode in _MOVING and time.monotonic() < deadline:
             self._tick()
             time.sleep(1.0 / self._profile.rate_hz)
+        for controller in self._controllers:
+            controller.stop()
+
+    def cleanup(self) -> None:
+        """Destroy the controllers' actions: they are no entities that a node lists."""
+        for controller in self._controllers:
+            controller.close()
+
+    def _on_disobeyed(self, reason: str) -> None:
+        self._cycle.disobeyed(reason)
+        self._changed()
 
     def _speed_scale(self) -> float:
         return float(self.get_parameter("speed_scale").value)
@@ -136,6 +148,12 @@ class ArmNode(ManagedNode):
         self._send(tick)
 
     def _send(self, tick: Tick) -> None:
+        report = self._cycle.report
+        hands = (report.control_source, report.episode_id)
+        if hands != self._hands:
+            self._hands = hands
+            for controller in self._controllers:
+                controller.release()
         for controller in self._controllers:
             if tick.command is None:
                 controller.renew()
@@ -176,7 +194,9 @@ class ArmNode(ManagedNode):
         # Asked again: a stream that fell silent calls nothing by itself.
         _, reason = self._streams.newest()
         report = self._cycle.report
-        self._diagnostics.publish(reason or self._reason or report.reason, safety_values(report))
+        problems = [controller.problem for controller in self._controllers if controller.problem]
+        told = [reason or self._reason or report.reason, *problems]
+        self._diagnostics.publish("; ".join(dict.fromkeys(filter(None, told))), safety_values(report))
 
 
 def main() -> None:

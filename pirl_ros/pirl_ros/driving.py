@@ -127,6 +127,13 @@ class Driver:
             self.latch.fault(Alteration.WATCHDOG, f"the control loop stood still for more than {self._watchdog_s:g} s")
             self._forget()
 
+    def disobeyed(self, reason: str) -> None:
+        """The arm's controller gave up and holds by itself: latch, and go on from where the arm is then."""
+        if self._engaged:
+            self.latch.fault(Alteration.WATCHDOG, reason)
+            self._motion.release()
+            self._forget()
+
     def hand_over(self, source: ControlSource, who: str) -> str:
         """Change who drives. A person who takes over opens a latch, but no emergency stop. Returns '' or why not."""
         held = self.latch.held

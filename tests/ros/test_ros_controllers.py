@@ -53,7 +53,7 @@ def make(profile: Profile, **changes: Any) -> tuple[Node, list[Any]]:
     from pirl_ros.controllers import make_controllers
 
     node = Node()
-    return node, make_controllers(node, replace(profile, **changes), dry_run=False)
+    return node, make_controllers(node, replace(profile, **changes), dry_run=False, gave_up=print)
 
 
 def test_a_chunk_is_sent_once_as_long_as_it_is_followed(profile: Profile) -> None:
@@ -111,7 +111,7 @@ def test_without_a_command_nothing_is_sent(profile: Profile) -> None:
 def test_a_dry_run_has_no_controller(profile: Profile) -> None:
     from pirl_ros.controllers import make_controllers
 
-    assert make_controllers(Node(), profile, dry_run=True) == []
+    assert make_controllers(Node(), profile, dry_run=True, gave_up=print) == []
 
 
 def test_an_action_without_its_package_is_refused_in_words(profile: Profile) -> None:

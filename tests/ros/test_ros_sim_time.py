@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -46,7 +47,7 @@ def test_clock_advances_by_a_control_period_per_step_and_nodes_stamp_with_it(pro
     steps = [(image.data[0], nanoseconds(image.header.stamp)) for image in images]
     (first, began), *later = steps
     assert [stamp - began for _, stamp in later] == [(step - first) * PERIOD_NS for step, _ in later]
-    assert {after - before for before, after in zip(times, times[1:])} == {PERIOD_NS}
+    assert {after - before for before, after in itertools.pairwise(times)} == {PERIOD_NS}
     stamps = {nanoseconds(state.stamp) for state in states[told:]}
     assert (stamps <= set(times)) is simulated, "stamps of the wall fall on no step, but by a chance of one in 10^7"
 

@@ -19,6 +19,7 @@ from pirl_server.jobs.spec import parse_spec
 from pirl_server.layout import MODELS
 from pirl_server.policy.checkpoint import checkpoint_version
 from pirl_server.registry import PRODUCTION, Registry
+from pirl_sim.experts import EXPERTS
 
 
 @pytest.fixture
@@ -124,7 +125,6 @@ def test_a_taken_port_is_refused_with_its_option(tmp_path: Path) -> None:
         ({"kind": "finetune_sim", "config": {"temperature": 1}}, "'temperature' is not known"),
         ({"kind": "finetune_episodes", "config": {"envs": 1}}, "'envs' is not known"),
         ({"kind": "sft", "config": {"envs": 1}}, "'envs' is not known"),
-        ({"kind": "sft", "task": "PullCube-v1"}, "no scripted expert"),
         ({"kind": "sft", "config": {"source": "dreams"}}, "'source' must be one of expert, episodes"),
         ({"kind": "finetune_sim", "config": {"critic_features": 1}}, "'critic_features' must be str"),
         ({"kind": "evaluate", "config": {"workers": 1}}, "'workers' is not known: evaluate takes none"),
@@ -139,6 +139,12 @@ def test_a_job_that_cannot_run_is_refused_before_it_is_queued(raw: dict[str, obj
     with pytest.raises(ValueError, match=words) as caught:
         job_main.check(parse_spec({"task": "PushCube-v1"} | raw))
     assert "\n" not in str(caught.value)
+
+
+def test_supervised_training_needs_an_expert(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(EXPERTS, "PullCube-v1")
+    with pytest.raises(ValueError, match="'PullCube-v1' has no scripted expert; there are: PickCube-v1"):
+        job_main.check(parse_spec({"kind": "sft", "task": "PullCube-v1"}))
 
 
 def test_a_base_that_was_trained_for_another_task_is_refused(registry: Registry, tmp_path: Path) -> None:

@@ -26,12 +26,21 @@ def entropy(std: Tensor) -> Tensor:
     return 0.5 + HALF_LOG_TWO_PI + torch.log(std)
 
 
+def executed_mask(executed_B: Tensor, horizon: int) -> Tensor:
+    """Which steps of a chunk were played [B, H] bool: the first `executed`."""
+    return torch.arange(horizon, device=executed_B.device) < executed_B[:, None]
+
+
 def sum_executed(log_prob_BHD: Tensor, executed_B: Tensor, action_dim: int) -> Tensor:
     """Log-density [B] of the executed part: the first `executed` steps and the first `action_dim` (real) dimensions.
 
     Entries that were sampled but not played, or that pad the action, are left out of the policy ratio: a partial
     likelihood, as in pi_RL.
     """
-    step_H = torch.arange(log_prob_BHD.shape[1], device=log_prob_BHD.device)
-    played_BH1 = (step_H < executed_B[:, None])[..., None]
+    played_BH1 = executed_mask(executed_B, log_prob_BHD.shape[1])[..., None]
     return (log_prob_BHD[..., :action_dim] * played_BH1).sum(dim=(1, 2))
+
+
+def sum_dims(log_prob_BHD: Tensor, action_dim: int) -> Tensor:
+    """Log-density [B, H] of each control step over its real dimensions: the step level, one ratio per step."""
+    return log_prob_BHD[..., :action_dim].sum(dim=2)

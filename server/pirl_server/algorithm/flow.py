@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
-"""(x_BHD, t_B) -> v_BHD"""
+"""(x_BHD, t_B) -> v_BHD. Behind v there may be more channels, for the `Transition` that asks for them (Flow-Noise)."""
 
 Transition = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
 """(x_BHD, v_BHD, t_B, dt) -> mean_BHD and a standard deviation that broadcasts against it.
@@ -59,8 +59,8 @@ def score(x_BHD: Tensor, v_BHD: Tensor, t_B: Tensor) -> Tensor:
 
 
 def euler(x_BHD: Tensor, v_BHD: Tensor, dt: float) -> Tensor:
-    """One deterministic step from t to t - dt."""
-    return x_BHD - dt * v_BHD
+    """One deterministic step from t to t - dt. Channels behind v are left out."""
+    return x_BHD - dt * v_BHD[..., : x_BHD.shape[-1]]
 
 
 def euler_chain(velocity: Velocity, x_BHD: Tensor, steps: int) -> Tensor:

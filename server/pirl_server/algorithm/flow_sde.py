@@ -8,10 +8,15 @@ Shape letters: B batch, H horizon, D action dim, K denoise steps.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from pirl_server.algorithm.flow import per_chunk, score
+
+Scale = Callable[[Tensor, float, float], Tensor]
+"""(t_B, dt, noise_level) -> diffusion coefficient sigma_B"""
 
 
 def noise_scale(t_B: Tensor, dt: float, noise_level: float) -> Tensor:
@@ -21,6 +26,16 @@ def noise_scale(t_B: Tensor, dt: float, noise_level: float) -> Tensor:
     step's standard deviation sigma sqrt(dt) is therefore exactly a for every K.
     """
     return noise_level * torch.sqrt(t_B / torch.clamp(1.0 - t_B, min=dt))
+
+
+def regular_scale(t_B: Tensor, dt: float, noise_level: float) -> Tensor:
+    """Diffusion coefficient sigma_t = a sqrt(t): finite everywhere, so its marginals converge as O(1/K)."""
+    return noise_level * torch.sqrt(t_B)
+
+
+def annealed(start: float, end: float, over: int, update: int) -> float:
+    """Noise level of this update: linear from `start` to `end` over the first `over` updates, `end` after them."""
+    return start + (end - start) * min(update / over, 1.0)
 
 
 def sde_step(x_BHD: Tensor, v_BHD: Tensor, t_B: Tensor, dt: float, sigma_B: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,6 +48,8 @@ def sde_step(x_BHD: Tensor, v_BHD: Tensor, t_B: Tensor, dt: float, sigma_B: Tens
     return mean_BHD, per_chunk(sigma_B) * dt**0.5
 
 
-def transition(x_BHD: Tensor, v_BHD: Tensor, t_B: Tensor, dt: float, *, noise_level: float) -> tuple[Tensor, Tensor]:
-    """`Transition` of Flow-SDE: `sde_step` with the schedule of `noise_scale`. Bind `noise_level` to get the seam."""
-    return sde_step(x_BHD, v_BHD, t_B, dt, noise_scale(t_B, dt, noise_level))
+def transition(
+    x_BHD: Tensor, v_BHD: Tensor, t_B: Tensor, dt: float, *, noise_level: float, scale: Scale = noise_scale
+) -> tuple[Tensor, Tensor]:
+    """`Transition` of Flow-SDE: `sde_step` with a schedule, the paper's by default. Bind `noise_level` for the seam."""
+    return sde_step(x_BHD, v_BHD, t_B, dt, scale(t_B, dt, noise_level))

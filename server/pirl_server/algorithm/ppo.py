@@ -1,6 +1,6 @@
-"""The clipped policy loss, the value loss and the numbers that tell whether an update is healthy.
+"""The clipped policy loss, the value loss and what an update minimises in all.
 
-Shape letters: B decisions of a minibatch.
+Shape letters: B decisions of a minibatch (or any shape of ratios, as of decisions and denoise steps).
 """
 
 from __future__ import annotations
@@ -9,17 +9,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
-
-def masked_mean(x_B: Tensor, valid_B: Tensor) -> Tensor:
-    """Mean over the valid entries, 0 when there are none."""
-    valid_B = valid_B.to(x_B.dtype)
-    return (x_B * valid_B).sum() / valid_B.sum().clamp(min=1.0)
+from pirl_server.algorithm.metrics import clip_fraction, effective_sample_size, explained_variance, kl_k3, masked_mean
 
 
-def effective_sample_size(ratio_B: Tensor, valid_B: Tensor) -> Tensor:
-    """ESS / N = (sum w)^2 / (N sum w^2): 1 when all weights agree; exp(-2 KL) for equal-variance Gaussians."""
-    w_B = ratio_B * valid_B.to(ratio_B.dtype)
-    return w_B.sum() ** 2 / (valid_B.sum() * (w_B**2).sum()).clamp(min=torch.finfo(w_B.dtype).tiny)
+def surrogate(
+    ratio_B: Tensor, advantage_B: Tensor, *, clip_low: float, clip_high: float, dual_clip: float | None = None
+) -> Tensor:
+    """Clipped surrogate max(-A r, -A clip(r, 1 - clip_low, 1 + clip_high)), elementwise (arXiv 1707.06347).
+
+    `dual_clip` c > 1 bounds it by c |A| where A < 0: one bad decision whose ratio exploded can't own the batch
+    (arXiv 1912.09729). The two sides of the clip may differ ("clip-higher" keeps rare good decisions learning).
+    """
+    loss_B = torch.maximum(-advantage_B * ratio_B, -advantage_B * ratio_B.clamp(1.0 - clip_low, 1.0 + clip_high))
+    if dual_clip is None:
+        return loss_B
+    return torch.where(advantage_B < 0, torch.minimum(loss_B, -dual_clip * advantage_B), loss_B)
 
 
 def policy_loss(
@@ -30,24 +34,24 @@ def policy_loss(
     *,
     clip_low: float = 0.2,
     clip_high: float = 0.2,
+    dual_clip: float | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Clipped surrogate max(-A r, -A clip(r, 1 - clip_low, 1 + clip_high)) over valid decisions.
+    """Mean `surrogate` over valid decisions, and how the update does.
 
     Decisions whose executed action is not the sampled one must not be `valid`. Metrics are detached scalars:
-    approx_kl is the k3 estimate mean(r - 1 - log r), never negative; max_log_ratio is 0 before the first step.
+    approx_kl is the k3 estimate, never negative; max_log_ratio is 0 before the first step.
     """
     log_ratio_B = log_prob_B - old_log_prob_B
     ratio_B = log_ratio_B.exp()
-    clipped_B = ratio_B.clamp(1.0 - clip_low, 1.0 + clip_high)
-    loss = masked_mean(torch.maximum(-advantage_B * ratio_B, -advantage_B * clipped_B), valid_B)
+    loss_B = surrogate(ratio_B, advantage_B, clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip)
     with torch.no_grad():
         metrics = {
-            "approx_kl": masked_mean(ratio_B - 1.0 - log_ratio_B, valid_B),
-            "clip_fraction": masked_mean((ratio_B != clipped_B).to(ratio_B.dtype), valid_B),
+            "approx_kl": kl_k3(log_ratio_B, valid_B),
+            "clip_fraction": clip_fraction(ratio_B, valid_B, clip_low, clip_high),
             "ess": effective_sample_size(ratio_B, valid_B),
             "max_log_ratio": (log_ratio_B * valid_B.to(ratio_B.dtype)).abs().max(),
         }
-    return loss, metrics
+    return masked_mean(loss_B, valid_B), metrics
 
 
 def value_loss(
@@ -76,10 +80,18 @@ def value_loss(
     return masked_mean(error_B, valid_B), metrics
 
 
-def explained_variance(value_B: Tensor, return_B: Tensor, valid_B: Tensor) -> Tensor:
-    """1 - Var(return - value) / Var(return): 1 perfect, 0 as good as a constant, below 0 worse than one."""
+def objective(
+    policy: Tensor, value: Tensor, entropy: Tensor, imitation: Tensor, *, value_weight: float, entropy_weight: float,
+    imitation_weight: float,
+) -> Tensor:  # fmt: skip
+    """What is minimised: policy + c_v value - c_e entropy + c_bc imitation, all scalars.
 
-    def variance(x_B: Tensor) -> Tensor:
-        return masked_mean((x_B - masked_mean(x_B, valid_B)) ** 2, valid_B)
+    pi_RL: c_v 1, c_e 0.005 for Flow-Noise and 0 for Flow-SDE (whose noise has nothing to learn). The imitation term is
+    flow matching on demonstrations and keeps the policy near what it was taught; 0 turns it off.
+    """
+    return policy + value_weight * value - entropy_weight * entropy + imitation_weight * imitation
 
-    return 1.0 - variance(return_B - value_B) / variance(return_B).clamp(min=torch.finfo(return_B.dtype).tiny)
+
+def beyond_target(approx_kl: float, target: float) -> bool:
+    """Whether an update stops before this step. A KL that is not a number stops it too."""
+    return not approx_kl <= target

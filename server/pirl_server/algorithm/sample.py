@@ -23,14 +23,26 @@ class Draw(NamedTuple):
     chain: Tensor
     """[B, K+1, H, D]: the initial noise first, the action last"""
     log_prob: Tensor
-    """[B, H, D]: density of the stochastic transition, elementwise; 0 where the index is -1"""
+    """[B, H, D]: density of the stochastic transition, elementwise; 0 where the index is -1. Of a chain [B, K, H, D]"""
     std: Tensor
-    """[B, H, D]: its standard deviation; 0 where the index is -1"""
+    """its standard deviation, of the same shape; 0 where there is no noise"""
 
 
 def draw_index(batch: int, steps: int, generator: torch.Generator) -> Tensor:
     """Which step is stochastic [B], uniform over 0..K-1 and drawn per sample: one batch then covers all steps."""
     return torch.randint(steps, (batch,), generator=generator, device=generator.device)
+
+
+def stratified_index(batch: int, steps: int, generator: torch.Generator) -> Tensor:
+    """As `draw_index`, with every step equally often in the batch, up to one: less variance, same expectation."""
+    start = torch.randint(steps, (1,), generator=generator, device=generator.device)
+    spread_B = (torch.arange(batch, device=generator.device) + start) % steps
+    return spread_B[torch.randperm(batch, generator=generator, device=generator.device)]
+
+
+def shared_index(batch: int, steps: int, generator: torch.Generator) -> Tensor:
+    """One uniform draw for the whole batch, as the paper's released code does: for comparisons."""
+    return torch.randint(steps, (1,), generator=generator, device=generator.device).repeat(batch)
 
 
 def hybrid_sample(

@@ -2,13 +2,14 @@
 
 It depends on the time and on nothing else, so a fixed schedule of K steps needs it once.
 
-Shape letters: N times, W width.
+Shape letters: N times, B batch, H actions, W width.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from pirl_server.model.norm import Modulation
@@ -18,9 +19,20 @@ class Condition(NamedTuple):
     """One entry per time, or, from `unbind`, the one time of a whole batch."""
 
     shift: Tensor | None
-    """[N, 1, W] pi0: the time half of the action-time MLP's first layer, bias included"""
+    """[N, 1 or H, W] pi0: the time half of the action-time MLP's first layer, bias included"""
     modulations: tuple[Modulation, ...]
     """pi0.5: of every norm of the expert in order"""
+
+    def where(self, token_BH: Tensor, other: Condition) -> Condition:
+        """This condition for the tokens that are chosen, the other one for the rest. Each is of one time."""
+        chosen = token_BH[..., None]
+        shift = None
+        if self.shift is not None and other.shift is not None:
+            shift = torch.where(chosen, self.shift, other.shift)
+        norms = zip(self.modulations, other.modulations)
+        return Condition(
+            shift, tuple(Modulation(*(torch.where(chosen, *pair) for pair in zip(*norm))) for norm in norms)
+        )
 
     def unbind(self) -> list[Condition]:
         """Return N conditions, each for batches whose rows share one time."""

@@ -1,6 +1,6 @@
-"""Value networks: on the expert's features (pi_RL's V_expert and V_vlm), and a separate one on a state vector.
+"""Value networks: pi_RL's V_expert on the expert's outputs, its V_vlm on the prefix, and one apart on a state vector.
 
-Shape letters: B batch, H horizon, W feature width.
+Shape letters: B batch, K denoise steps, H horizon, W feature width.
 """
 
 from __future__ import annotations
@@ -10,14 +10,39 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from pirl_server.model.prefix import Prefix
 
-def expert_value_input(features_BHW: Tensor, *, detach: bool) -> Tensor:
-    """V_expert's input: the expert's action-token outputs averaged over the horizon [B, W] (paper Eq. 16).
 
-    `detach` keeps the value loss out of the expert, as pi_RL does for pi0.
+def expert_value_input(features_BHW: Tensor, *, detach: bool, executed: int | None = None) -> Tensor:
+    """V_expert's input: the expert's action-token outputs averaged over the horizon [..., W] (paper Eq. 16).
+
+    `executed` averages over the first tokens only: those whose actions are played. `detach` keeps the value loss out
+    of the expert, as pi_RL does for pi0.
     """
-    pooled_BW = features_BHW.mean(dim=1)
+    pooled_BW = features_BHW[..., :executed, :].mean(dim=-2)
     return pooled_BW.detach() if detach else pooled_BW
+
+
+def expert_value(head: ValueHead, features_BKHW: Tensor, *, detach: bool, executed: int | None = None) -> Tensor:
+    """V_expert [B]: the head's mean over denoise steps (paper Eq. 16).
+
+    A rollout has all K steps. An update may pass those it recomputes, K = 1 with the hybrid sampler: an estimate of the
+    same mean from one step.
+    """
+    value_BK: Tensor = head(expert_value_input(features_BKHW, detach=detach, executed=executed))
+    return value_BK.mean(dim=1)
+
+
+def vlm_value(head: ValueHead, prefix: Prefix, *, detach: bool) -> Tensor:
+    """V_vlm [B]: the head on the vision-language output, averaged over the tokens that exist.
+
+    One value per observation, whatever the noise or the time. The prefix must be `pooled`; for pi0.5 it holds the
+    state, for pi0 it does not.
+    """
+    if prefix.pooled is None:
+        raise ValueError("V_vlm reads the mean output of the prefix; encode it with pooled=True")
+    value_B: Tensor = head(prefix.pooled.detach() if detach else prefix.pooled)
+    return value_B
 
 
 class ValueHead(nn.Module):
@@ -37,7 +62,7 @@ class ValueHead(nn.Module):
             nn.init.zeros_(bias)
 
     def forward(self, features_BW: Tensor) -> Tensor:
-        """Value [B]."""
+        """Value [...] of features [..., W]; of unpooled token outputs [B, H, W] one value per control step."""
         return self.layers(features_BW).squeeze(-1)  # type: ignore[no-any-return]
 
 

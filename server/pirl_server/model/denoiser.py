@@ -2,7 +2,7 @@
 
 Over the steps they share the prefix and pi0's state token, which sees neither actions nor time: its keys and values
 come out of the first step and join the prefix, so the others run H action tokens that see everything. Over the batch
-they share what depends on time alone. For inference: no gradient passes.
+they share what depends on time alone. For inference: gradients pass from x alone, where `differentiable` is asked.
 
 Shape letters: B batch, H horizon, D action dim, S state dim, K denoise steps.
 """
@@ -32,33 +32,51 @@ def schedule(model: Pi0, steps: int) -> list[Condition]:
 
 
 class Denoiser:
-    """A velocity (x_BHD, t_B) -> v_BHD of one observation, for times on the schedule, one time for all rows."""
+    """A velocity (x_BHD, t_B) -> v_BHD of one observation, for times on the schedule, one time for all rows.
+
+    Where tokens are `given`, they have time 0 instead.
+    """
 
     @torch.no_grad()
-    def __init__(self, model: Pi0, prefix: Prefix, state_BS: Tensor | None, steps: int) -> None:
+    def __init__(
+        self, model: Pi0, prefix: Prefix, state_BS: Tensor | None, steps: int, given_BH: Tensor | None = None
+    ) -> None:
         self.model, self.steps, self.prefix = model, steps, prefix
         self.schedule = schedule(model, steps)
+        if given_BH is not None:
+            clean = model.condition(torch.zeros(1, device=given_BH.device))
+            self.schedule = [clean.where(given_BH, noisy) for noisy in self.schedule]
         self.state = model.embed_state(state_BS)
         self.context = suffix_context(prefix, model.config.horizon, model.expert, state=self.state is not None)
 
     @torch.no_grad()
     def __call__(self, x_BHD: Tensor, t_B: Tensor) -> Tensor:
         """Velocity [B, H, D] at t_B = 1 - k / K."""
+        return self._velocity(self._step(t_B), x_BHD)
+
+    def differentiable(self, x_BHD: Tensor, t_B: Tensor) -> Tensor:
+        """The same, for guidance: its derivative by x can be taken."""
+        return self._velocity(self._step(t_B), x_BHD)
+
+    def _step(self, t_B: Tensor) -> int:
         t = float(t_B[0])
         k = round((1.0 - t) * self.steps)
         assert abs(1.0 - k / self.steps - t) < 1e-6, f"t = {t} is not one of the {self.steps} times of the schedule"
-        return self.velocity_at(k, x_BHD)
+        return k
 
     @torch.no_grad()
     def velocity_at(self, k: int, x_BHD: Tensor) -> Tensor:
         """Velocity [B, H, D] at the time of denoise step k, 0..K-1."""
+        return self._velocity(k, x_BHD)
+
+    def _velocity(self, k: int, x_BHD: Tensor) -> Tensor:
         out_BSW, own = self.model.run_suffix(self.state, x_BHD, self.schedule[k], self.context)
         if self.state is not None:
             self._keep_state(own)
         return self.model.read_out(out_BSW[:, -x_BHD.shape[1] :])[0]
 
     def _keep_state(self, own: Sequence[KeyValue]) -> None:
-        keys, values = (torch.stack(part)[:, :, :, :1] for part in zip(*own))
+        keys, values = (torch.stack(part)[:, :, :, :1].detach() for part in zip(*own))
         self.prefix, self.state = self.prefix.extended(keys, values), None
         self.context = suffix_context(self.prefix, self.model.config.horizon, self.model.expert, state=False)
 

@@ -4,7 +4,7 @@ The prefix never attends to the suffix, so the two towers of pi0 need no joint p
 leaves its keys and values; the expert puts its own behind them.
 
 Shape letters: B batch, S tokens of this tower, T tokens attended to, W width, N query heads, V key/value heads,
-E head dim.
+E head dim, N times in `modulations`.
 """
 
 from __future__ import annotations
@@ -100,10 +100,10 @@ class Gemma(nn.Module):
         """What the blocks compute in."""
         return cast(Layer, self.layers[0]).self_attn.qkv_proj.weight.dtype
 
-    def modulations(self, condition_NW: Tensor) -> tuple[Modulation, ...]:
-        """Of every adaptive norm in order, for N times."""
+    def modulations(self, condition_NSW: Tensor) -> tuple[Modulation, ...]:
+        """Of every adaptive norm in order, for N times of S tokens."""
         norms = [module for module in self.modules() if isinstance(module, AdaRMSNorm)]
-        return tuple(norm.modulation(condition_NW) for norm in norms)
+        return tuple(norm.modulation(condition_NSW) for norm in norms)
 
     def forward(
         self,

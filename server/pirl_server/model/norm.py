@@ -2,7 +2,7 @@
 
 Norms compute in float32 or wider and return the dtype they were given.
 
-Shape letters: N times, W width.
+Shape letters: N times, S tokens, W width.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ class AdaRMSNorm(nn.Module):
         nn.init.zeros_(self.dense.weight)
         nn.init.zeros_(self.dense.bias)
 
-    def modulation(self, condition_NW: Tensor) -> Modulation:
-        """Gain, shift and gate [N, 1, W] for N times."""
-        scale, shift, gate = self.dense(condition_NW.to(self.dense.weight.dtype))[:, None].chunk(3, dim=-1)
+    def modulation(self, condition_NSW: Tensor) -> Modulation:
+        """Gain, shift and gate [N, S, W] for N times of S tokens; S is 1 where all tokens share theirs."""
+        scale, shift, gate = self.dense(condition_NSW.to(self.dense.weight.dtype)).chunk(3, dim=-1)
         return Modulation(1.0 + scale, shift, gate)
 
     def forward(self, x: Tensor, modulation: Modulation | None = None) -> Tensor:

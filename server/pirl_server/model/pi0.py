@@ -3,7 +3,7 @@
 Suffix tokens: state and H actions (pi0), H actions (pi0.5). Clock: t = 1 noise, t = 0 action. Images, state and actions
 are normalised by the caller.
 Shape letters: B batch, C cameras, L text tokens, T prefix tokens, H horizon, D action dim, S state dim, W width,
-N times.
+N times of S tokens.
 """
 
 from __future__ import annotations
@@ -100,8 +100,11 @@ class Pi0(nn.Module):
         return Prefix(keys, values, mask_BT, count_B, mean_BW, full)
 
     def velocity(self, prefix: Prefix, state_BS: Tensor | None, x_BHD: Tensor, t_B: Tensor) -> Tensor:
-        """Predicted velocity noise - action [B, H, D] of the noisy chunk x at time t. pi0.5 ignores the state."""
-        return self.velocity_and_features(prefix, state_BS, x_BHD, t_B)[0]
+        """Predicted velocity noise - action [B, H, D] of the noisy chunk x at time t [B], or [B, H]: one per token.
+
+        pi0.5 ignores the state.
+        """
+        return self.velocity_and_features(prefix, state_BS, x_BHD, t)[0]
 
     def velocity_and_features(
         self, prefix: Prefix, state_BS: Tensor | None, x_BHD: Tensor, t_B: Tensor
@@ -121,18 +124,22 @@ class Pi0(nn.Module):
             tokens = torch.cat([state_B1W, tokens], dim=1)
         return self.expert(tokens.to(self.expert.dtype), *context, condition.modulations)  # type: ignore[no-any-return]
 
-    def denoiser(self, prefix: Prefix, state_BS: Tensor | None, steps: int) -> Denoiser:
-        """Velocity for inference over one fixed schedule: computes once what the K steps of a chunk share."""
-        return Denoiser(self, prefix, state_BS, steps)
+    def denoiser(self, prefix: Prefix, state_BS: Tensor | None, steps: int, given_BH: Tensor | None = None) -> Denoiser:
+        """Velocity for inference over one fixed schedule: computes once what the K steps of a chunk share.
 
-    def condition(self, t_N: Tensor) -> Condition:
-        """What the expert needs to know of N times."""
-        time_NW = time_embedding(t_N, self.config.expert.width).to(self.action_in_proj.weight.dtype)
+        The tokens that are `given` are clean actions: their time is 0 throughout.
+        """
+        return Denoiser(self, prefix, state_BS, steps, given_BH)
+
+    def condition(self, t: Tensor) -> Condition:
+        """What the expert needs to know of times [N], or of one per token [N, H]."""
+        t_NS = t if t.ndim == 2 else t[:, None]
+        time_NSW = time_embedding(t_NS, self.config.expert.width).to(self.action_in_proj.weight.dtype)
         if self.config.family == "pi05":
-            known_NW = silu(self.time_mlp_out(silu(self.time_mlp_in(time_NW))))
-            return Condition(None, self.expert.modulations(known_NW))
+            known_NSW = silu(self.time_mlp_out(silu(self.time_mlp_in(time_NSW))))
+            return Condition(None, self.expert.modulations(known_NSW))
         mlp = self.action_time_mlp_in
-        return Condition(linear(time_NW, mlp.weight[:, time_NW.shape[1] :], mlp.bias)[:, None], ())
+        return Condition(linear(time_NSW, mlp.weight[:, time_NSW.shape[-1] :], mlp.bias), ())
 
     def embed_state(self, state_BS: Tensor | None) -> Tensor | None:
         """pi0's state token [B, 1, W]; None for pi0.5, whose state is in the prompt."""
