@@ -1,0 +1,49 @@
+"""The one thing this wire asks of the service: who answers this robot, and a chunk for this observation."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from concurrent.futures import Future
+from typing import Protocol
+
+from pirl_contract import Observation
+from pirl_server.policy.sample import ServedPolicy
+from pirl_server.serving import Engine, Inference, NoPolicyError
+
+MAX_WAIT_S = 30.0
+"""the wire knows no deadlines, so every request has this one"""
+
+
+class Door(Protocol):
+    """Both methods are called from the event loop and must not wait."""
+
+    def policy(self, robot_id: str) -> ServedPolicy:
+        """Return who would answer this robot now. Raises NoPolicyError."""
+
+    def submit(self, observation: Observation) -> Future[Inference]:
+        """Queue one request of `observation.robot_id`. Raises BusyError and NoPolicyError at once."""
+
+
+class EngineDoor:
+    """The door of a bare engine. Chunks are deterministic: without episodes there is nothing to explore for."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._sequence = itertools.count(1)  # the wire has none; one that rises for all rises for each robot
+
+    def policy(self, robot_id: str) -> ServedPolicy:
+        """Return the engine's current policy. Raises NoPolicyError before there is one."""
+        if self._engine.current is None:
+            raise NoPolicyError("no policy is loaded yet")
+        return self._engine.current
+
+    def submit(self, observation: Observation) -> Future[Inference]:
+        """Queue one request."""
+        return self._engine.submit(
+            observation,
+            explore=False,
+            robot_id=observation.robot_id,
+            sequence=next(self._sequence),
+            deadline=time.monotonic() + MAX_WAIT_S,
+        )

@@ -1,0 +1,130 @@
+"""The port for openpi's clients: one event loop in a thread of its own, which never runs the policy.
+
+Every connection is a handler of its own, so many robots share a batch and none waits for another's reply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import ssl
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from http import HTTPStatus
+from weakref import WeakKeyDictionary
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+
+from pirl_contract.client import MAX_MESSAGE_BYTES
+from pirl_server.openpi_wire.answer import Answerer, metadata
+from pirl_server.openpi_wire.door import Door
+from pirl_server.openpi_wire.keys import Keys
+from pirl_server.serving import NoPolicyError
+
+MAX_CLIENTS = 256
+Check = Callable[[str | None], str]
+"""Authorization header -> name of the robot. Raises PermissionError, whose text the client reads."""
+
+
+class OpenpiServer:
+    """A running port; made by `start_openpi`."""
+
+    def __init__(self, door: Door, keys: Keys, check: Check | None) -> None:
+        self.port = 0
+        self._door, self._keys, self._check = door, keys, check
+        self._robots: WeakKeyDictionary[ServerConnection, str] = WeakKeyDictionary()
+        self._numbers = itertools.count(1)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._server: Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+        """Listen, or raise what listening raised."""
+        listening: Future[None] = Future()
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._run(host, port, tls, listening)), name="openpi", daemon=True
+        )
+        self._thread.start()
+        listening.result()
+
+    def close(self) -> None:
+        """Close every connection and end the thread. Calling it twice changes nothing."""
+        if self._loop is not None and self._server is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._server.close)
+        if self._thread is not None:
+            self._thread.join()
+
+    async def _run(self, host: str, port: int, tls: ssl.SSLContext | None, listening: Future[None]) -> None:
+        try:
+            # One waiting message per connection: the client of this wire sends the next after the reply.
+            self._server = await serve(
+                self._converse, host, port, ssl=tls, process_request=self._admit, compression=None,
+                max_size=MAX_MESSAGE_BYTES, max_queue=1, reuse_port=False,
+                logger=logging.getLogger("pirl.openpi_wire"),
+            )  # fmt: skip
+        except OSError as error:
+            listening.set_exception(error)
+            return
+        self._loop, self.port = asyncio.get_running_loop(), self._server.sockets[0].getsockname()[1]
+        listening.set_result(None)
+        await self._server.wait_closed()
+
+    def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
+        """Answer /healthz, refuse who may not in; None lets the handshake go on."""
+        if request.path == "/healthz":
+            return connection.respond(HTTPStatus.OK, "OK\n")
+        assert self._server is not None
+        if len(self._server.connections) >= MAX_CLIENTS:
+            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_CLIENTS} clients are connected already\n")
+        robot_id = f"openpi-{next(self._numbers)}"
+        try:
+            if self._check is not None:
+                robot_id = self._check(request.headers.get("Authorization"))
+            self._door.policy(robot_id)
+        except PermissionError as error:
+            return connection.respond(HTTPStatus.UNAUTHORIZED, f"{error}\n")
+        except NoPolicyError as error:
+            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}\n")
+        self._robots[connection] = robot_id
+        return None
+
+    async def _converse(self, connection: ServerConnection) -> None:
+        robot_id = self._robots[connection]
+        answerer = Answerer(self._door, self._keys, robot_id)
+        gone = asyncio.ensure_future(connection.wait_closed())
+        try:
+            await connection.send(metadata(self._door.policy(robot_id), self._keys))
+            async for message in connection:
+                await connection.send(await answerer.reply(message, gone))
+        except ConnectionClosed:
+            pass  # in the middle of a reply: there is nobody to tell
+        finally:
+            gone.cancel()
+
+
+def start_openpi(
+    door: Door,
+    host: str,
+    port: int,
+    *,
+    keys: Keys | None = None,
+    check: Check | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> OpenpiServer:
+    """Serve openpi's wire at `host:port` (port 0: a free one); stop it with `close`.
+
+    `check` None: anybody may connect, and each connection is a robot of its own. Raises ValueError when the address
+    cannot be bound or when `keys` names a camera that the served contract lacks.
+    """
+    keys = keys or Keys()
+    keys.check(door.policy("").contract)
+    server = OpenpiServer(door, keys, check)
+    try:
+        server.start(host, port, tls)
+    except OSError as error:
+        raise ValueError(f"cannot listen on {host}:{port} for openpi's clients: {error.strerror or error}") from None
+    return server

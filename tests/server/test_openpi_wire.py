@@ -1,0 +1,317 @@
+"""openpi's wire: its own client, unmodified, against a real port that never waits for the device."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from pirl_contract import Camera, Contract, Field, Observation
+from pirl_contract.client import MAX_MESSAGE_BYTES
+from pirl_server.openpi_wire import EngineDoor, Keys, OpenpiServer, start_openpi
+from pirl_server.serving import Engine, Inference
+
+pytest.importorskip("openpi_client", reason="openpi-client is not installed: docker/install_python.sh installs it")
+from openpi_client import msgpack_numpy
+from openpi_client.websocket_client_policy import WebsocketClientPolicy
+
+Connect = Callable[..., WebsocketClientPolicy]
+GOOD = {"observation/wrist": np.full((8, 6, 3), 7, np.uint8), "state": np.ones(3, np.float32), "prompt": "push"}
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, f"waited 20 s for {what}"
+        time.sleep(0.005)
+
+
+class Port:
+    """An engine and its openpi port; the policy notes what it was shown and can be held on the device."""
+
+    def __init__(self, make_policy: Any, contract: Contract, **options: Any) -> None:
+        self.shown: list[Observation] = []
+        self.free, self.fault = threading.Event(), options.pop("fault", None)
+        self.free.set()
+        policy = make_policy(contract=contract)
+        draw = policy.sample
+
+        def sample(observation: Observation, **how: Any) -> Any:
+            self.shown.append(observation)
+            self.free.wait(20)
+            if self.fault:
+                raise self.fault
+            return draw(observation, **how)
+
+        object.__setattr__(policy, "sample", sample)
+        self.engine = Engine(queue_size=8)
+        fault, self.fault = self.fault, None
+        self.engine.swap(policy)
+        self.shown.clear()
+        self.fault = fault
+        self.server = start_openpi(EngineDoor(self.engine), "127.0.0.1", 0, **options)
+
+    def close(self) -> None:
+        self.free.set()
+        self.server.close()
+        self.engine.close()
+
+
+@pytest.fixture
+def open_port(make_policy: Any, contract: Contract) -> Iterator[Callable[..., Port]]:
+    ports: list[Port] = []
+
+    def make(contract: Contract = contract, **options: Any) -> Port:
+        ports.append(Port(make_policy, contract, **options))
+        return ports[-1]
+
+    yield make
+    for port in ports:
+        port.close()
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    clients: list[WebsocketClientPolicy] = []
+
+    def make(port: int, **options: Any) -> WebsocketClientPolicy:
+        clients.append(WebsocketClientPolicy("127.0.0.1", port, **options))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client._ws.close()
+
+
+def two_cameras() -> Contract:
+    """DROID's shape: two cameras, seven joints and a gripper."""
+    state = (*(Field(f"q{i}", "rad") for i in range(7)), Field("gripper", "m"))
+    return Contract("droid", (Camera("exterior", 20, 20), Camera("wrist", 20, 20)), state, (Field("dq", "rad"),), 15.0)
+
+
+def test_openpis_client_gets_a_chunk_with_version_and_timings(open_port: Any, connect: Connect) -> None:
+    port = open_port()
+    client = connect(port.server.port)
+    replies = [client.infer(GOOD) for _ in range(2)]
+    assert replies[0]["actions"].dtype == np.float32
+    np.testing.assert_array_equal(replies[0]["actions"], np.full((5, 2), 1.0))
+    assert replies[0]["policy_version"] == "v1"
+    assert replies[1]["policy_timing"].keys() == {"infer_ms", "queue_ms"}
+    assert replies[1]["server_timing"]["prev_total_ms"] >= replies[0]["server_timing"]["infer_ms"] > 0
+    (first, _) = port.shown
+    np.testing.assert_array_equal(first.images["wrist"], GOOD["observation/wrist"])
+    np.testing.assert_array_equal(first.state, np.ones(3))
+    assert first.instruction == "push"
+
+
+def test_the_first_message_says_what_is_served(open_port: Any, connect: Connect, contract: Contract) -> None:
+    facts = connect(open_port().server.port).get_server_metadata()
+    assert (facts["policy_version"], facts["action_horizon"], facts["rate_hz"]) == ("v1", 5, 20.0)
+    assert Contract.from_json(facts["contract_json"]) == contract
+    assert "observation/wrist" in facts["keys"]["wrist"]
+
+
+def test_droids_names_are_declared_and_its_state_has_two_parts(open_port: Any, connect: Connect) -> None:
+    keys = Keys.parse(["exterior=observation/exterior_image_1_left", "wrist=observation/wrist_image_left"])
+    port = open_port(two_cameras(), keys=keys)
+    exterior = np.full((20, 20, 3), 50, np.uint8)
+    connect(port.server.port).infer(
+        {
+            "observation/exterior_image_1_left": exterior,
+            "observation/exterior_image_2_left": exterior + 1,
+            "observation/wrist_image_left": np.full((20, 20, 3), 0.2, np.float32),
+            "observation/joint_position": np.arange(7.0),
+            "observation/gripper_position": np.array(0.04),
+            "prompt": "open the drawer",
+        }
+    )
+    (seen,) = port.shown
+    np.testing.assert_array_equal(seen.images["exterior"], exterior)
+    assert (seen.images["wrist"] == 51).all()
+    np.testing.assert_allclose(seen.state, [*range(7), 0.04], rtol=1e-6)
+
+
+def test_alohas_nested_images_come_channels_first(open_port: Any, connect: Connect) -> None:
+    contract = Contract("aloha", (Camera("cam_high", 8, 6),), (Field("q", "rad"),), (Field("dq", "rad"),), 50.0)
+    port = open_port(contract)
+    image = np.random.default_rng(0).integers(0, 256, (8, 6, 3), np.uint8)
+    connect(port.server.port).infer({"state": np.zeros(1), "images": {"cam_high": image.transpose(2, 0, 1)}})
+    (seen,) = port.shown
+    np.testing.assert_array_equal(seen.images["cam_high"], image)
+    assert seen.instruction == "push the cube to the goal"  # the only one the policy knows
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"observation/wrist": None}, "camera 'wrist' is missing: expected 'observation/wrist' or 'wrist'"),
+        ({"state": None}, "expected 'observation/state' or 'state' or 'observation/joint_position'"),
+        ({"state": np.zeros(4)}, "'state' has 4 entries, the contract 3: q0, q1, grip"),
+        ({"state": "up"}, "'state' must be a vector of numbers"),
+        ({"observation/wrist": np.zeros((8, 6), np.uint8)}, "must be an image"),
+        ({"observation/wrist": np.full((8, 6, 3), 9.0)}, "leaves \\[0, 1\\]"),
+        ({"observation/wrist": np.full((8, 6, 3), np.nan)}, "leaves \\[0, 1\\]"),
+        ({"observation/wrist": np.zeros((8, 6, 3), np.int32)}, "must be uint8, or float"),
+        ({"observation/wrist": np.zeros((0, 6, 3), np.uint8)}, "must be an image"),
+        ({"prompt": 3}, "'prompt' must be text"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_words_and_the_connection_lives(
+    open_port: Any, connect: Connect, change: dict[str, Any], words: str
+) -> None:
+    client = connect(open_port().server.port)
+    changed = {key: value for key, value in (GOOD | change).items() if value is not None}
+    with pytest.raises(RuntimeError, match=words) as caught:
+        client.infer(changed)
+    assert "Traceback" not in str(caught.value)
+    assert client.infer(GOOD)["policy_version"] == "v1"
+
+
+def test_a_fault_of_the_policy_stays_in_the_servers_log(
+    open_port: Any, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = connect(open_port(fault=RuntimeError("weights at row 7 of secret.bin")).server.port)
+    with pytest.raises(RuntimeError, match="internal error") as caught:
+        client.infer(GOOD)
+    assert "secret" not in str(caught.value)
+    assert "weights at row 7 of secret.bin" in caplog.text
+
+
+def test_a_chunk_that_is_not_finite_is_not_sent(open_port: Any, connect: Connect, make_policy: Any) -> None:
+    port = open_port()
+    port.engine.swap(make_policy(version="v2", mark=float("nan")))
+    with pytest.raises(RuntimeError, match="internal error"):
+        connect(port.server.port).infer(GOOD)
+
+
+def test_a_swap_is_seen_by_the_next_request(open_port: Any, connect: Connect, make_policy: Any) -> None:
+    port = open_port()
+    client = connect(port.server.port)
+    assert client.infer(GOOD)["policy_version"] == "v1"
+    port.engine.swap(make_policy(version="v2", mark=2.0))
+    reply = client.infer(GOOD)
+    assert (reply["policy_version"], reply["actions"][0, 0]) == ("v2", 2.0)
+
+
+def test_health_and_new_clients_do_not_wait_for_the_device(open_port: Any, connect: Connect) -> None:
+    port = open_port()
+    clients = [connect(port.server.port) for _ in range(4)]
+    port.free.clear()
+    with ThreadPoolExecutor(4) as pool:
+        replies = [pool.submit(client.infer, GOOD) for client in clients]
+        until(lambda: bool(port.shown), "the device to be busy")
+        with urlopen(f"http://127.0.0.1:{port.server.port}/healthz", timeout=10) as answer:
+            assert (answer.status, answer.read()) == (200, b"OK\n")
+        connect(port.server.port)
+        assert not any(reply.done() for reply in replies)
+        port.free.set()
+        assert [reply.result(20)["policy_version"] for reply in replies] == ["v1"] * 4
+    assert len({seen.robot_id for seen in port.shown}) == 4
+
+
+class _NeverDone:
+    """A door whose chunks never come."""
+
+    def __init__(self, policy: Any) -> None:
+        self._policy = policy
+        self.asked: list[Future[Inference]] = []
+
+    def policy(self, robot_id: str) -> Any:
+        return self._policy
+
+    def submit(self, observation: Observation) -> Future[Inference]:
+        self.asked.append(Future())
+        return self.asked[-1]
+
+
+def test_a_request_leaves_the_queue_with_its_client(make_policy: Any, connect: Connect) -> None:
+    door = _NeverDone(make_policy())
+    server = start_openpi(door, "127.0.0.1", 0)
+    client, other = connect(server.port), connect(server.port)
+    for each in (client, other):
+        each._ws.send(msgpack_numpy.packb(GOOD))
+    until(lambda: len(door.asked) == 2, "both requests")
+    client._ws.close()
+    until(lambda: sum(asked.cancelled() for asked in door.asked) == 1, "the one request to be cancelled")
+    server.close()
+
+
+def test_a_key_names_the_robot_and_a_wrong_one_is_refused_at_the_door(open_port: Any, connect: Connect) -> None:
+    def check(authorization: str | None) -> str:
+        if authorization != "Api-Key open-sesame":
+            raise PermissionError("this key opens nothing here")
+        return "arm-7"
+
+    port = open_port(check=check)
+    for key in (None, "open-barley"):
+        with pytest.raises(InvalidStatus) as caught:
+            connect(port.server.port, api_key=key)
+        assert caught.value.response.status_code == 401
+        assert b"this key opens nothing here" in (caught.value.response.body or b"")
+    connect(port.server.port, api_key="open-sesame").infer(GOOD)
+    assert port.shown[-1].robot_id == "arm-7"
+
+
+def test_before_a_policy_is_loaded_the_port_is_healthy_but_admits_nobody(make_policy: Any, connect: Connect) -> None:
+    engine = Engine()
+    door = EngineDoor(engine)
+    server = OpenpiServer(door, Keys(), None)
+    server.start("127.0.0.1", 0, None)
+    assert urlopen(f"http://127.0.0.1:{server.port}/healthz", timeout=10).read() == b"OK\n"
+    with pytest.raises(InvalidStatus, match="503"):
+        connect(server.port)
+    engine.swap(make_policy())
+    assert connect(server.port).infer(GOOD)["policy_version"] == "v1"
+    server.close()
+    engine.close()
+
+
+def test_a_message_over_the_limit_ends_only_its_connection(open_port: Any, connect: Connect) -> None:
+    port = open_port()
+    small, large = connect(port.server.port), connect(port.server.port)
+    with pytest.raises(ConnectionClosed, match="1009"):
+        large.infer({"state": np.zeros(MAX_MESSAGE_BYTES, np.uint8)})
+    assert small.infer(GOOD)["policy_version"] == "v1"
+
+
+def test_a_text_frame_is_refused(open_port: Any, connect: Connect) -> None:
+    client = connect(open_port().server.port)
+    client._ws.send('{"state": [0, 0, 0]}')
+    assert "binary frame" in str(client._ws.recv())
+
+
+def test_a_closed_port_is_free_and_its_thread_is_gone(open_port: Any, connect: Connect) -> None:
+    port = open_port()
+    client, number = connect(port.server.port), port.server.port
+    port.server.close()
+    port.server.close()
+    assert "openpi" not in {thread.name for thread in threading.enumerate()}
+    with pytest.raises(ConnectionClosed):
+        client.infer(GOOD)
+    again = start_openpi(EngineDoor(port.engine), "127.0.0.1", number)
+    with pytest.raises(ValueError, match=f"cannot listen on 127.0.0.1:{number}"):
+        start_openpi(EngineDoor(port.engine), "127.0.0.1", number)
+    again.close()
+
+
+def test_another_path_is_no_health(open_port: Any) -> None:
+    """Anything but /healthz must be a websocket handshake."""
+    with pytest.raises(HTTPError, match="426"):
+        urlopen(f"http://127.0.0.1:{open_port().server.port}/metrics", timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [(["wrist"], "must read NAME=KEY"), (["wrist=a", "wrist=b"], "given twice"), (["elbow=a"], "'elbow' is not in")],
+)
+def test_wrong_declarations_are_refused(contract: Contract, words: list[str], fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        Keys.parse(words).check(contract)
