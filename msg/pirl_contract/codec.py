@@ -5,22 +5,35 @@ A malformed message raises ValueError with the field's name: the service answers
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pirl_contract.schema import ActionChunk, Alteration, ControlSource, Observation, StepOutcome
+from pirl_contract.image_codec import MAX_IMAGE_PIXELS, ReadShared, image_from_proto, pixels_of
+from pirl_contract.schema import (
+    ActionChunk,
+    Alteration,
+    Continuation,
+    ContinuationMethod,
+    ControlSource,
+    Observation,
+    StepOutcome,
+)
 from pirl_contract.v1 import policy_pb2 as pb
 
-MAX_IMAGE_PIXELS = 4096 * 4096
 MAX_CAMERAS = 16
 MAX_INSTRUCTION_BYTES = 4096
+MAX_OUTCOMES = 4096
 
 _DTYPES: dict[int, np.dtype[np.generic]] = {
     pb.DTYPE_FLOAT32: np.dtype("<f4"),
     pb.DTYPE_UINT8: np.dtype("u1"),
     pb.DTYPE_INT64: np.dtype("<i8"),
+}
+_METHODS: Mapping[ContinuationMethod, pb.Continuation.Method] = {
+    "guided": pb.Continuation.METHOD_GUIDED,
+    "prefix": pb.Continuation.METHOD_PREFIX,
 }
 _ENUM_OF_KIND = {"f4": pb.DTYPE_FLOAT32, "u1": pb.DTYPE_UINT8, "i8": pb.DTYPE_INT64}
 
@@ -56,25 +69,45 @@ def array_from_proto(tensor: pb.Tensor, name: str, shape: Sequence[int | None] |
 
 
 def observation_to_proto(observation: Observation) -> pb.Observation:
-    """Encode an observation; images travel raw."""
-    images = {
-        name: pb.Image(
-            encoding=pb.IMAGE_ENCODING_RGB8, height=image.shape[0], width=image.shape[1], data=image.tobytes()
-        )
-        for name, image in observation.images.items()
-    }
+    """Encode an observation; images travel raw. `framing` writes the same bytes with one copy of the pixels."""
+    message = state_to_proto(observation)
+    for name, image in observation.images.items():
+        entry = message.images[name]
+        entry.encoding, entry.data = pb.IMAGE_ENCODING_RGB8, image.tobytes()
+        entry.height, entry.width = image.shape[:2]
+    return message
+
+
+def state_to_proto(observation: Observation) -> pb.Observation:
+    """Encode an observation without its images."""
     return pb.Observation(
-        images=images,
         state=tensor_to_proto(observation.state),
         instruction=observation.instruction,
         capture_time_ns=observation.capture_time_ns,
     )
 
 
-def observation_from_proto(message: pb.Observation, robot_id: str) -> Observation:
-    """Decode and check an observation. Raises ValueError with the field at fault."""
+def image_sizes(message: pb.Observation) -> dict[str, tuple[int, int]]:
+    """Height and width of each image as declared, before a pixel is decoded.
+
+    Raises ValueError when there are too many images, or when they are too large together.
+    """
     if len(message.images) > MAX_CAMERAS:
         raise ValueError(f"images: {len(message.images)} cameras, at most {MAX_CAMERAS} are accepted")
+    total = sum(pixels_of(image, name) for name, image in message.images.items())
+    if total > MAX_IMAGE_PIXELS:
+        raise ValueError(f"images: {total} pixels together, at most {MAX_IMAGE_PIXELS} are accepted")
+    return {name: (image.height, image.width) for name, image in message.images.items()}
+
+
+def observation_from_proto(
+    message: pb.Observation, robot_id: str, read_shared: ReadShared | None = None
+) -> Observation:
+    """Decode and check an observation; `read_shared` copies images out of shared memory, None refuses those.
+
+    Raises ValueError with the field at fault.
+    """
+    image_sizes(message)
     if len(message.instruction.encode()) > MAX_INSTRUCTION_BYTES:
         raise ValueError(f"instruction: longer than {MAX_INSTRUCTION_BYTES} bytes")
     state = array_from_proto(message.state, "state", (None,))
@@ -83,7 +116,7 @@ def observation_from_proto(message: pb.Observation, robot_id: str) -> Observatio
     if not np.isfinite(state).all():
         raise ValueError(f"state: entry {int(np.flatnonzero(~np.isfinite(state))[0])} is not finite")
     return Observation(
-        images={name: _image_from_proto(image, name) for name, image in message.images.items()},
+        images={name: image_from_proto(image, name, read_shared) for name, image in message.images.items()},
         state=state.astype(np.float32, copy=False),
         instruction=message.instruction,
         robot_id=robot_id,
@@ -91,13 +124,26 @@ def observation_from_proto(message: pb.Observation, robot_id: str) -> Observatio
     )
 
 
-def _image_from_proto(image: pb.Image, name: str) -> NDArray[np.uint8]:
-    if image.encoding != pb.IMAGE_ENCODING_RGB8:
-        raise ValueError(f"image '{name}': encoding {image.encoding} is not known; send RGB8")
-    pixels = image.height * image.width
-    if not 0 < pixels <= MAX_IMAGE_PIXELS or len(image.data) != 3 * pixels:
-        raise ValueError(f"image '{name}': {image.height}x{image.width} RGB does not fit {len(image.data)} bytes")
-    return np.frombuffer(image.data, dtype=np.uint8).reshape(image.height, image.width, 3)
+def continuation_to_proto(continuation: Continuation) -> pb.Continuation:
+    """Encode what the robot still plays."""
+    return pb.Continuation(
+        method=_METHODS[continuation.method],
+        actions=tensor_to_proto(continuation.actions),
+        delay=continuation.delay,
+        chunk_id=continuation.chunk_id,
+    )
+
+
+def continuation_from_proto(message: pb.Continuation) -> Continuation:
+    """Decode and check what the robot still plays. Raises ValueError with the field at fault."""
+    methods = {number: method for method, number in _METHODS.items()}
+    if message.method not in methods:
+        raise ValueError(f"continuation.method: {message.method} is not known")
+    actions = array_from_proto(message.actions, "continuation.actions", (None, None))
+    if actions.dtype != np.float32 or not np.isfinite(actions).all():
+        raise ValueError("continuation.actions: must be float32 and finite")
+    chunk = actions.astype(np.float32, copy=False)
+    return Continuation(chunk, message.delay, methods[message.method], message.chunk_id)
 
 
 def outcomes_to_proto(outcomes: Iterable[StepOutcome]) -> list[pb.StepOutcome]:
@@ -119,8 +165,10 @@ def outcomes_to_proto(outcomes: Iterable[StepOutcome]) -> list[pb.StepOutcome]:
 
 def outcomes_from_proto(messages: Iterable[pb.StepOutcome]) -> list[StepOutcome]:
     """Decode step outcomes. Raises ValueError for values that are not finite or an unknown source."""
-    outcomes = []
+    outcomes: list[StepOutcome] = []
     for message in messages:
+        if len(outcomes) == MAX_OUTCOMES:
+            raise ValueError(f"outcomes: more than {MAX_OUTCOMES} at once")
         executed = np.asarray(message.executed, dtype=np.float32)
         state = np.asarray(message.state, dtype=np.float32)
         if not (np.isfinite(executed).all() and np.isfinite(state).all() and np.isfinite(message.reward)):
@@ -141,7 +189,7 @@ def outcomes_from_proto(messages: Iterable[pb.StepOutcome]) -> list[StepOutcome]
 
 
 def chunk_to_proto(chunk: ActionChunk, sequence: int) -> pb.InferReply:
-    """Encode the answer to request number `sequence`."""
+    """Encode the answer to request number `sequence`; the stamps of the clock are the caller's to set."""
     return pb.InferReply(
         sequence=sequence,
         chunk_id=chunk.chunk_id,
@@ -152,6 +200,7 @@ def chunk_to_proto(chunk: ActionChunk, sequence: int) -> pb.InferReply:
         start_time_ns=chunk.start_time_ns,
         timings_ms=dict(chunk.timings_ms),
         execute_horizon=chunk.execute_horizon,
+        continued=chunk.continued,
     )
 
 
@@ -162,6 +211,8 @@ def chunk_from_proto(reply: pb.InferReply) -> ActionChunk:
         raise ValueError(f"actions: must be float32, got {actions.dtype}")
     if not 0 < reply.execute_horizon <= actions.shape[0]:
         raise ValueError(f"execute_horizon: {reply.execute_horizon} of {actions.shape[0]} actions")
+    if reply.continued > actions.shape[0]:
+        raise ValueError(f"continued: {reply.continued} of {actions.shape[0]} actions")
     return ActionChunk(
         actions=actions.astype(np.float32),
         dt_s=reply.dt_s,
@@ -171,4 +222,5 @@ def chunk_from_proto(reply: pb.InferReply) -> ActionChunk:
         execute_horizon=reply.execute_horizon,
         start_time_ns=reply.start_time_ns,
         timings_ms=dict(reply.timings_ms),
+        continued=reply.continued,
     )

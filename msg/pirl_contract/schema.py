@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
 Vector = NDArray[np.float32]
+ContinuationMethod = Literal["guided", "prefix"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Continuation:
     """[n, D] float32, contract units: what is commanded from the observation's capture on; n <= H"""
     delay: int
     """this many of them will have been played when the reply arrives: they come back unchanged"""
-    method: Literal["guided", "prefix"] = "guided"
+    method: ContinuationMethod = "guided"
     """guided: any flow policy (arXiv 2506.07339); prefix: one trained for it (arXiv 2512.05964)"""
     chunk_id: str = ""
     """of the chunk they were taken from"""

@@ -1,0 +1,129 @@
+"""JPEG and PNG images: made by the client, opened by the server, by OpenCV or else by Pillow.
+
+Neither is needed to drive a robot: without them images travel raw. A file is opened only after its own header has been
+read here, so that a small message cannot make the decoder allocate more than the declared size, and only in the plain
+forms that cost a bounded time: baseline JPEG, and PNG of 8 bits per channel without text, profiles or animation.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import struct
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+PictureFormat = Literal["jpeg", "png"]
+JPEG_QUALITY = 90
+MAX_SEGMENTS = 4096
+"""of one file; encoders make a few hundred at most"""
+
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_PNG_CHUNKS = frozenset({b"IHDR", b"IDAT", b"IEND", b"gAMA", b"sRGB", b"cHRM", b"pHYs", b"sBIT"})
+_JPEG_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+_JPEG_BASELINE = (0xC0, 0xC1)
+_JPEG_SCAN = 0xDA
+
+
+def available() -> bool:
+    """Whether JPEG and PNG can be made and opened here."""
+    return _library("cv2") is not None or _library("PIL.Image") is not None
+
+
+def encode(image: NDArray[np.uint8], form: PictureFormat) -> bytes:
+    """Return the file of a uint8 RGB image. Raises ValueError when neither OpenCV nor Pillow is installed."""
+    if cv2 := _library("cv2"):
+        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        flags = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if form == "jpeg" else [cv2.IMWRITE_PNG_COMPRESSION, 1]
+        done, data = cv2.imencode(f".{form}", bgr, flags)
+        assert done
+        return bytes(data)
+    pillow, file = _pillow(), io.BytesIO()
+    settings = {"quality": JPEG_QUALITY} if form == "jpeg" else {"compress_level": 1}
+    pillow.fromarray(image).save(file, form, **settings)
+    return file.getvalue()
+
+
+def decode(data: bytes, form: PictureFormat, height: int, width: int) -> NDArray[np.uint8]:
+    """Return the image [height, width, 3] uint8 RGB.
+
+    Raises ValueError when the file is damaged, not of the plain form or of another size than declared. Allocates only
+    after the header has been seen to say that size; bounding the size itself is the caller's part.
+    """
+    found = jpeg_size(data) if form == "jpeg" else png_size(data)
+    if found != (height, width):
+        raise ValueError(f"the {form} file is {found[0]}x{found[1]}, declared was {height}x{width}")
+    image = _opened(data, form)
+    if image is None or image.shape != (height, width, 3) or image.dtype != np.uint8:
+        raise ValueError(f"the {form} file is damaged")
+    return image
+
+
+def jpeg_size(data: bytes) -> tuple[int, int]:
+    """Height and width as the frame header of a baseline JPEG says (ITU-T T.81, B.2.2)."""
+    if data[:2] != b"\xff\xd8":
+        raise ValueError("not a JPEG file")
+    if data[-2:] != b"\xff\xd9":
+        raise ValueError("the JPEG file is cut off")  # decoders would fill the rest with grey
+    at, size = 2, None
+    for _ in range(MAX_SEGMENTS):
+        if at + 4 > len(data) or data[at] != 0xFF:
+            break
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == _JPEG_SCAN and size is not None:
+            return size
+        if marker in _JPEG_FRAMES:
+            if marker not in _JPEG_BASELINE or length != 17 or size is not None or at + 10 > len(data):
+                raise ValueError("not a baseline JPEG of three channels; save it without 'progressive'")
+            size = struct.unpack(">HH", data[at + 5 : at + 9])
+        at += 2 + max(length, 2)
+    raise ValueError("the JPEG file is damaged: no image in it")
+
+
+def png_size(data: bytes) -> tuple[int, int]:
+    """Height and width as the header of a plain PNG says (W3C PNG, 11.2.2); every chunk's name is looked at."""
+    if data[:8] != _PNG_MAGIC or data[12:16] != b"IHDR" or len(data) < 33:
+        raise ValueError("not a PNG file")
+    width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", data[16:29])
+    if (depth, colour, interlace) != (8, 2, 0):
+        raise ValueError("not a PNG of three channels of 8 bits, not interlaced")
+    at = 8
+    for _ in range(MAX_SEGMENTS):
+        length, name = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        if name not in _PNG_CHUNKS:
+            raise ValueError(f"the PNG file holds {name!r}: only pixels are accepted")
+        at += 12 + length
+        if name == b"IEND" and at == len(data):
+            return height, width
+    raise ValueError("the PNG file is damaged: it has no end")
+
+
+def _opened(data: bytes, form: PictureFormat) -> NDArray[np.uint8] | None:
+    if cv2 := _library("cv2"):
+        try:
+            bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        except cv2.error:
+            return None
+        return None if bgr is None else cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+    pillow = _pillow()
+    try:
+        with pillow.open(io.BytesIO(data), formats=(form,)) as file:
+            return np.array(file.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError):
+        return None
+
+
+def _pillow() -> Any:
+    if pillow := _library("PIL.Image"):
+        return pillow
+    raise ValueError("JPEG and PNG need opencv-python or pillow, neither is installed: send raw images ('rgb8')")
+
+
+def _library(name: str) -> Any:
+    """An optional library, imported when it is first needed: None where it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
