@@ -3,3 +3,5 @@
 MODELS = "models"
 EPISODES = "episodes"
 JOBS = "jobs"
+TOKENS = "tokens.json"
+"""who may speak to the server; without it nobody is asked, and only this machine may"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from pirl_contract.client import PolicyClient
 from pirl_server.episodes import EpisodeStore
 from pirl_server.policy.sample import Ask, Sample, one_by_one
 from pirl_server.serving import Engine, PolicyService, Recorder, start_grpc
+
+sys.path.append(str(Path(__file__).parent))  # certificates.py
 
 CONTRACT = Contract(
     robot="test-arm",
@@ -39,6 +42,7 @@ class NamedPolicy:
     delay_s: float = 0.0
     name: str = "named"
     instructions: tuple[str, ...] = (INSTRUCTION,)
+    continuations: tuple[str, ...] = ()
     before: Callable[[], None] = field(default=lambda: None)
 
     def sample(self, observation: Observation, *, explore: bool, seed: int) -> Sample:

@@ -1,0 +1,64 @@
+"""`pirl token`: make, show and take back what robots and people show to the server."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from pirl_server.layout import TOKENS
+from pirl_server.security.permissions import SCOPES
+from pirl_server.security.tokens import TokenFile
+
+_UNITS = {"d": "days", "h": "hours", "m": "minutes"}
+
+
+def token(arguments: Sequence[str]) -> int:
+    """Make, list and revoke the tokens of a server; a running one notices at once."""
+    options = _parser().parse_args(arguments)
+    file = TokenFile(options.root / TOKENS)
+    if options.verb == "create":
+        robots = [robot for robot in options.robots.split(",") if robot]
+        made = file.create(options.name, options.scope, robots, _expiry(options.expires))
+        print(made)
+    elif options.verb == "revoke":
+        print(f"revoked {file.revoke(options.name).name}")
+    else:
+        for each in file.list():
+            robots_, until = ",".join(each.robots) or "any robot", each.expires or "never"
+            print(f"{each.name}  {','.join(each.scopes)}  {robots_}  created {each.created}  expires {until}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pirl token", description=token.__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    create = verbs.add_parser("create", help="print a new token, once: only its hash is kept")
+    create.add_argument("--name", required=True, help="whose it is: the audit log shows it")
+    create.add_argument("--scope", required=True, action="append", choices=SCOPES, help="may be given several times")
+    create.add_argument("--robots", default="", metavar="ID,ID", help="the only robots it speaks for; default: any")
+    create.add_argument("--expires", default="", metavar="WHEN", help="90d, 12h, or a date such as 2030-01-31")
+    verbs.add_parser("list", help="show names, scopes and ends")
+    verbs.add_parser("revoke", help="take one back").add_argument("name")
+    for verb in verbs.choices.values():
+        verb.add_argument("--root", type=Path, default=Path("runs/server"), help="the --root of the server")
+    return parser
+
+
+def _expiry(text: str) -> datetime | None:
+    """Read a span from now, or a date in UTC. Raises ValueError for another form and for a time that is past."""
+    if not text:
+        return None
+    now = datetime.now(timezone.utc)
+    if span := re.fullmatch(r"(\d{1,5})([dhm])", text):
+        return now + timedelta(**{_UNITS[span[2]]: int(span[1])})
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"--expires {text} is neither a span such as 90d nor a date such as 2030-01-31") from None
+    when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
+    if when <= now:
+        raise ValueError(f"--expires {text} is past")
+    return when

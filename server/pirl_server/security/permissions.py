@@ -1,0 +1,55 @@
+"""Which scope may call what: one row per RPC of the services and per route of the REST API.
+
+robot     drives one robot: asks for chunks, writes its episodes
+operator  stands beside robots: looks, labels, stops, chooses what is served
+trainer   makes versions: jobs, episodes, models to read
+admin     all of it, and what goes past a gate
+
+What has no row is refused, even to admin: a new call gets its row or does not work.
+"""
+
+from __future__ import annotations
+
+ROBOT, OPERATOR, TRAINER, ADMIN = SCOPES = ("robot", "operator", "trainer", "admin")
+_ROBOTS = frozenset({ROBOT, ADMIN})
+_OPERATORS = frozenset({OPERATOR, ADMIN})
+_TRAINERS = frozenset({TRAINER, ADMIN})
+_ROBOTS_AND_OPERATORS = frozenset({ROBOT, OPERATOR, ADMIN})
+_PEOPLE = frozenset({OPERATOR, TRAINER, ADMIN})
+_ANY_TOKEN = frozenset(SCOPES)
+PUBLIC: frozenset[str] = frozenset({"public"})
+"""needs no token: health only, since whoever watches over the process may hold none"""
+
+RPCS: dict[str, frozenset[str]] = {
+    "/pirl.v1.PolicyService/GetInfo": _ANY_TOKEN,
+    "/pirl.v1.PolicyService/Infer": _ROBOTS,
+    "/pirl.v1.PolicyService/Session": _ROBOTS,
+    "/pirl.v1.PolicyService/StartEpisode": _ROBOTS,
+    "/pirl.v1.PolicyService/EndEpisode": _ROBOTS,
+    "/pirl.v1.PolicyService/ReportOutcomes": _ROBOTS,
+    "/pirl.v1.PolicyService/LabelEpisode": _ROBOTS_AND_OPERATORS,
+    "/grpc.health.v1.Health/Check": PUBLIC,
+    "/grpc.health.v1.Health/Watch": PUBLIC,
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _ANY_TOKEN,
+}
+
+ROUTES: dict[tuple[str, str], frozenset[str]] = {
+    ("GET", "/healthz"): PUBLIC,
+    ("GET", "/readyz"): PUBLIC,
+    ("GET", "/v1/info"): _ANY_TOKEN,
+    ("GET", "/metrics"): _PEOPLE,
+    ("GET", "/openapi.json"): _ANY_TOKEN,
+    ("GET", "/docs"): _ANY_TOKEN,
+    ("GET", "/docs/oauth2-redirect"): _ANY_TOKEN,
+    ("GET", "/redoc"): _ANY_TOKEN,
+    ("GET", "/v1/jobs"): _PEOPLE,
+    ("POST", "/v1/jobs"): _TRAINERS,
+    ("GET", "/v1/jobs/{job_id}"): _PEOPLE,
+    ("POST", "/v1/jobs/{job_id}/cancel"): _TRAINERS,
+    ("GET", "/v1/jobs/{job_id}/events"): _PEOPLE,
+    ("GET", "/v1/episodes"): _PEOPLE,
+    ("GET", "/v1/episodes/{episode_id}"): _PEOPLE,
+    ("GET", "/v1/models"): _PEOPLE,
+    ("POST", "/v1/models/promote"): _OPERATORS,
+    ("POST", "/v1/models/rollback"): _OPERATORS,
+}
