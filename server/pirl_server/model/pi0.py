@@ -104,7 +104,7 @@ class Pi0(nn.Module):
 
         pi0.5 ignores the state.
         """
-        return self.velocity_and_features(prefix, state_BS, x_BHD, t)[0]
+        return self.velocity_and_features(prefix, state_BS, x_BHD, t_B)[0]
 
     def velocity_and_features(
         self, prefix: Prefix, state_BS: Tensor | None, x_BHD: Tensor, t_B: Tensor

@@ -39,10 +39,15 @@ class ModelCard:
     """how it was made: parent version, job, command"""
     processing: Processing | None = None
     """a pretrained policy's images, prompt, normalisation and tokenizer"""
+    prefix_delay: int = 0
+    """longest run of given first actions that it was trained to go on from (arXiv 2512.05964); 0: it was not"""
 
     def to_json(self) -> str:
-        """Return canonical JSON."""
-        return json.dumps(asdict(self), sort_keys=True, indent=1)
+        """Return canonical JSON. What older readers do not know is left out where it says nothing."""
+        values = asdict(self)
+        if not self.prefix_delay:
+            del values["prefix_delay"]
+        return json.dumps(values, sort_keys=True, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> ModelCard:
@@ -81,6 +86,8 @@ def _check(card: ModelCard) -> None:
         raise ValueError(f"noise level {card.noise_level} must be positive")
     if not 1 <= card.execute_horizon <= card.model.horizon:
         raise ValueError(f"execute_horizon {card.execute_horizon} must be 1 to the horizon, {card.model.horizon}")
+    if not 0 <= card.prefix_delay < card.model.horizon:
+        raise ValueError(f"prefix_delay {card.prefix_delay} must be 0 to {card.model.horizon - 1}, below the horizon")
     if card.denoise_steps < 1:
         raise ValueError("at least one denoise step is needed")
 

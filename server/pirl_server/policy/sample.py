@@ -77,6 +77,10 @@ class ServedPolicy(Protocol):
     def instructions(self) -> tuple[str, ...]:
         """Sentences the policy was trained on."""
 
+    @property
+    def continuations(self) -> tuple[str, ...]:
+        """Values of `Continuation.method` that it can be asked with; none: it only draws chunks that begin anew."""
+
     def sample(self, observation: Observation, *, explore: bool, seed: int) -> Sample:
         """Draw one chunk. Raises ValueError, naming the fault, when the observation does not fit the contract."""
 
