@@ -29,11 +29,13 @@ from pirl_server.model.pi0 import Pi0
 from pirl_server.model.prefix import Prefix
 from pirl_server.policy.card import ModelCard
 from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint
+from pirl_server.policy.continued import sample_continued
 from pirl_server.policy.first_observations import FirstObservations
 from pirl_server.policy.pretrained import PretrainedProcessor
 from pirl_server.policy.processing import PRETRAINED
 from pirl_server.policy.processor import Array, Images, Processor
-from pirl_server.policy.sample import Ask, Sample, one_by_one
+from pirl_server.policy.rows import filled_up, joined, noise
+from pirl_server.policy.sample import Ask, Sample
 from pirl_server.policy.tabletop import TabletopProcessor
 
 _LOG = logging.getLogger(__name__)
@@ -102,32 +104,52 @@ class FlowPolicy:
         """Sentences it was trained on."""
         return self.card.instructions
 
-    @torch.inference_mode()
+    @property
+    def continuations(self) -> tuple[str, ...]:
+        """Guidance asks nothing of the training, a prefix does."""
+        return ("guided", "prefix") if self.card.prefix_delay else ("guided",)
+
     def sample(self, observation: Observation, *, explore: bool, seed: int) -> Sample:
         """Draw one chunk; see `ServedPolicy.sample`."""
-        self._check(observation)
-        generator = torch.Generator().manual_seed(seed)
-        self._compare(observation)
-        shape = (1, self.horizon, self.card.model.action_dim)
-        noise, sde_noise = torch.randn(2, *shape, generator=generator)
-        index = torch.randint(self.card.denoise_steps, (1,), generator=generator)
-        index = index if explore else torch.full_like(index, -1)
-        state = observation.state[None]
-        draw = self.draw(self.features(state), self.prefix(observation), noise, sde_noise, index)
-        return Sample(
-            actions=self.to_actions(draw.chain[:, -1], state)[0],
-            chain=draw.chain[0].numpy(),
-            sde_index=int(index),
-            log_prob=draw.log_prob[0].numpy(),
-            std=float(draw.std[0, 0, 0]),
-            noise_level=self.card.noise_level if explore else 0.0,
-            value=float("nan"),  # the critic wants the elapsed share of the episode, which a service does not know
-            seed=seed,
-        )
+        (answer,) = self.sample_batch([Ask(observation, explore, seed)])
+        if isinstance(answer, ValueError):
+            raise answer
+        return answer
 
+    @torch.inference_mode()
     def sample_batch(self, asks: Sequence[Ask]) -> list[Sample | ValueError]:
-        """Draw one chunk per ask; see `ServedPolicy.sample_batch`."""
-        return one_by_one(self, asks)
+        """Draw one chunk per ask in one pass; returns when the device has finished. See `ServedPolicy.sample_batch`."""
+        faults = [self._fault(ask) for ask in asks]
+        anew = [ask for ask, fault in zip(asks, faults) if fault is None and ask.continuation is None]
+        going_on = [ask for ask, fault in zip(asks, faults) if fault is None and ask.continuation is not None]
+        drawn = iter(self._draw_rows(anew) if anew else ())
+        continued = iter(sample_continued(self, going_on))
+        return [
+            fault if fault is not None else next(drawn if ask.continuation is None else continued)
+            for ask, fault in zip(asks, faults)
+        ]
+
+    def _draw_rows(self, asks: Sequence[Ask]) -> list[Sample]:
+        # eager kernels on the CPU take any shape at its own cost: padding there would only be paid for
+        rows = asks if self.device.type == "cpu" else filled_up(asks)
+        observations = [ask.observation for ask in rows]
+        state_NS = np.stack([each.state for each in observations])
+        noises = noise(rows, self.horizon, self.card.model.action_dim, self.card.denoise_steps)
+        draw = self.draw(self.features(state_NS), self._prefix_rows(observations), *noises)
+        actions_NHD = self.to_actions(draw.chain[:, -1], state_NS)
+        return [
+            Sample(
+                actions=actions_NHD[row].copy(),  # a row that is kept must not keep the whole batch
+                chain=draw.chain[row].clone().numpy(),
+                sde_index=int(noises.index_N[row]),
+                log_prob=draw.log_prob[row].clone().numpy(),
+                std=float(draw.std[row, 0, 0]),
+                noise_level=self.card.noise_level if ask.explore else 0.0,
+                value=float("nan"),  # the critic wants the elapsed share of the episode, which a service does not know
+                seed=ask.seed,
+            )
+            for row, ask in enumerate(asks)
+        ]
 
     def draw(
         self, features_NF: Array, prefix: Prefix, noise_NHA: Tensor, sde_noise_NHA: Tensor, index_N: Tensor
@@ -160,15 +182,24 @@ class FlowPolicy:
         """Contract units -> model-space actions; see `Processor.to_model`."""
         return self.processor.to_model(actions_NHD, state_NS)
 
+    @property
+    def _own_prefix(self) -> bool:
+        """Whether a prefix belongs to one observation, not to everything that is told the same."""
+        return self.card.model.vision is not None or self.processor.state_in_prompt
+
     def prefix(self, observation: Observation) -> Prefix:
         """Prefix of one observation; from the cache when only the instruction counts."""
-        if self.card.model.vision is not None or self.processor.state_in_prompt:
+        if self._own_prefix:
             return self.prefixes([observation])
         if observation.instruction not in self._prefixes:
             if len(self._prefixes) >= MAX_CACHED_PREFIXES:
                 self._prefixes.clear()
             self._prefixes[observation.instruction] = self.prefixes([observation])
         return self._prefixes[observation.instruction]
+
+    def _prefix_rows(self, observations: Sequence[Observation]) -> Prefix:
+        """Row per observation, or one row for all."""
+        return self.prefixes(observations) if self._own_prefix else joined([self.prefix(each) for each in observations])
 
     def prefixes(self, observations: Sequence[Observation]) -> Prefix:
         """One prefix row per observation."""
@@ -209,12 +240,25 @@ class FlowPolicy:
             for line in self._first.add(observation.state):
                 _LOG.log(logging.WARNING if self._first.odd else logging.INFO, "%s: %s", self.name, line)
 
-    def _check(self, observation: Observation) -> None:
-        """What the network does not look at is the service's to check: simulators leave unused cameras out."""
-        if self.card.model.vision is None:
-            self.contract.check_state(observation)
-        else:
-            self.contract.check(observation)
+    def _fault(self, ask: Ask) -> ValueError | None:
+        """Why this ask can't have a row; what can is compared with the statistics.
+
+        What the network does not look at is the service's to check: simulators leave unused cameras out.
+        """
+        observation = ask.observation
+        try:
+            if self.card.model.vision is None:
+                self.contract.check_state(observation)
+            else:
+                self.contract.check(observation)
+            if self._own_prefix:
+                self.processor.prompts([observation.instruction], observation.state[None])
+            else:
+                self.prefix(observation)
+        except ValueError as error:
+            return error
+        self._compare(observation)
+        return None
 
 
 def make_processor(card: ModelCard, folder: Path | None) -> Processor:
