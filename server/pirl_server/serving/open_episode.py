@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pirl_contract import ActionChunk, Contract, Observation, StepOutcome
+from pirl_contract import ActionChunk, Alteration, Contract, Observation, StepOutcome
 from pirl_server.disk import utc_now
 from pirl_server.episodes import Calls, Episode, EpisodeInfo, Steps
 from pirl_server.policy.sample import Sample
@@ -137,7 +137,7 @@ class OpenEpisode:
             executed=np.stack([step.executed for step in steps]),
             state=np.stack([step.state for step in steps]),
             reward=np.array([step.reward for step in steps], np.float32),
-            alterations=np.array([int(step.alterations) for step in steps], np.uint32),
+            alterations=np.array([self._alterations(step) for step in steps], np.uint32),
             source=np.array([int(step.source) for step in steps], np.uint8),
             call=np.array([self._call_of_chunk.get(step.chunk_id, -1) for step in steps], np.int32),
             index=np.array([step.index for step in steps], np.int32),
@@ -145,6 +145,12 @@ class OpenEpisode:
             terminated=last & terminated,
             truncated=last & (not terminated),
         )
+
+    def _alterations(self, step: StepOutcome) -> int:
+        """What the robot says, and what it cannot know: that the action was not drawn by the policy alone."""
+        call = self._call_of_chunk.get(step.chunk_id)
+        continued = call is not None and step.index < self._calls[call].sample.altered
+        return int(step.alterations | Alteration.CONTINUED) if continued else int(step.alterations)
 
     def _call_table(self, versions: tuple[str, ...], steps: Steps) -> Calls:
         calls, samples = self._calls, [call.sample for call in self._calls]

@@ -33,6 +33,9 @@ class FlowMatchingConfig:
     lora_alpha: float = 16.0
     ema_decay: float = 0.0
     """the saved weights are an average over the steps; openpi fine-tunes with 0.99"""
+    prefix_delay: int = 0
+    """longest delay that is simulated, in actions: the policy learns to go on from so many given first actions, so
+    that a robot need not stop between two chunks and no guidance is paid for (arXiv 2512.05964)"""
     precision: Literal["float32", "bfloat16"] = "float32"
     """of the network's products; weights, optimiser and loss are float32 in either"""
     augment: float = 0.0

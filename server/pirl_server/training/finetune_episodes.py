@@ -44,7 +44,7 @@ def finetune_episodes(
     progress.metrics(mean_weight=float(weight.mean()), max_weight=float(weight.max()), decisions=float(len(weight)))
     fit(policy, replace(data.windows, weight=weight), config, seed, progress)
     lineage = {"parent": policy.version, "method": "advantage-weighted flow matching", "config": str(asdict(config))}
-    card = replace(policy.card, lineage=lineage)
+    card = replace(policy.card, lineage=lineage, prefix_delay=config.prefix_delay)
     return save_checkpoint(out, card, merged_state_dict(policy.model), parent=checkpoint)
 
 

@@ -3,6 +3,9 @@
 Only the contract's action dimensions are in the loss. openpi also fits the zeros that pad them to the model's width;
 lerobot does not: capacity should not go into dimensions that no robot reads.
 
+With a prefix delay the first actions of a chunk are given clean, as many as are drawn, and only the others are in the
+loss (training-time real-time chunking, arXiv 2512.05964).
+
 Shape letters: M windows, B minibatch, H horizon, D the contract's actions, A the model's (A >= D), F features.
 """
 
@@ -16,6 +19,7 @@ import torch
 from torch import Tensor
 
 from pirl_server.algorithm.awr import weighted_flow_matching_loss
+from pirl_server.algorithm.continuation import draw_delays, given_tokens, over_the_rest, start_given, token_times
 from pirl_server.algorithm.flow import draw_time, flow_matching_loss, interpolate
 from pirl_server.model.prefix import Prefix
 from pirl_server.policy.flow_policy import FlowPolicy
@@ -35,24 +39,37 @@ PrefixOf = Callable[[Tensor], Prefix]
 """rows [B] of the windows -> their prefixes"""
 
 
-def loss(policy: FlowPolicy, windows: Windows, rows: Tensor, prefix: Prefix, generator: torch.Generator) -> Tensor:
+def loss(
+    policy: FlowPolicy,
+    windows: Windows,
+    rows: Tensor,
+    prefix: Prefix,
+    generator: torch.Generator,
+    prefix_delay: int = 0,
+) -> Tensor:
     """Weighted mean error of the velocity on the given rows at random times, in float32."""
-    device = prefix.mask.device
+    device, real = prefix.mask.device, policy.contract.action_dim
     action = windows.actions[rows]
     noise = torch.randn(action.shape, generator=generator)
     t = draw_time(len(rows), generator)
     x = interpolate(action, noise, t)
+    if prefix_delay:
+        given = given_tokens(policy.horizon, draw_delays(len(rows), prefix_delay, generator))
+        t, x = token_times(t, given), start_given(x, action, given)
     velocity = policy.model.velocity(prefix, windows.features[rows].to(device), x.to(device), t.to(device)).float()
-    real = policy.contract.action_dim
     error = flow_matching_loss(velocity[..., :real], *(part[..., :real].to(device) for part in (action, noise)))
+    if prefix_delay:
+        error = over_the_rest(error, given.to(device))
     return weighted_flow_matching_loss(error, windows.weight[rows].to(device))
 
 
 def fit(policy: FlowPolicy, windows: Windows, config: FlowMatchingConfig, seed: int, progress: Progress) -> float:
     """Train in place, return the mean loss of the last steps. With adapters, `lora.merged_state_dict` is the result.
 
-    Raises ValueError when the config leaves nothing to train or names a device that is not there.
+    Raises ValueError when the config leaves nothing to train, gives whole chunks or names a device that is not there.
     """
+    if config.prefix_delay >= policy.horizon:
+        raise ValueError(f"prefix_delay {config.prefix_delay} must be below the horizon of {policy.horizon} actions")
     generator = torch.Generator().manual_seed(seed)
     parameters = choose(policy.model, config)
     _to(policy, config.device)
@@ -64,7 +81,7 @@ def fit(policy: FlowPolicy, windows: Windows, config: FlowMatchingConfig, seed: 
     for step in range(1, config.steps + 1):
         rows = torch.randint(len(windows), (config.batch_size,), generator=generator)
         with _precision(config):
-            value = loss(policy, windows, rows, prefix_of(rows), generator)
+            value = loss(policy, windows, rows, prefix_of(rows), generator, config.prefix_delay)
         optimizer.zero_grad(set_to_none=True)
         value.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -123,5 +123,10 @@ def _train(
     fit(policy, windows, config, seed, progress)
     lineage = {"parent": policy.version, "method": "sft", "seed": str(seed), "config": str(asdict(config))}
     new = tuple(sorted(said - set(policy.instructions)))
-    card = replace(policy.card, lineage=lineage, instructions=policy.instructions + new)
+    card = replace(
+        policy.card,
+        lineage=lineage,
+        instructions=policy.instructions + new,
+        prefix_delay=config.prefix_delay,
+    )
     return save_checkpoint(out, card, merged_state_dict(policy.model), parent=base)
