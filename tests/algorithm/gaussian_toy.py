@@ -57,3 +57,16 @@ def affine(step: Transition, zero: Tensor, one: Tensor, t: Tensor, dt: float) ->
     slope = step(one, velocity(one, t), t, dt)[0] - offset
     table: list[list[float]] = torch.cat([slope, offset, std.expand_as(slope)], dim=-1)[:, 0].tolist()
     return table
+
+
+def chain_gaussian(transition: Transition, steps: int) -> tuple[Tensor, Tensor]:
+    """Mean [K+1] and lower triangular factor [K+1, K+1] of a chain: x_0 ~ N(0, 1), x_{k+1} = A x_k + B + s z."""
+    t = time_at(torch.arange(steps), steps, torch.float64)
+    mean, factor = torch.zeros(steps + 1, dtype=torch.float64), torch.zeros(steps + 1, steps + 1, dtype=torch.float64)
+    factor[0, 0] = 1.0
+    table = affine(transition, scalar(0.0).expand(steps, 1, 1), scalar(1.0).expand(steps, 1, 1), t, 1.0 / steps)
+    for k, (slope, offset, std) in enumerate(table):
+        mean[k + 1] = slope * mean[k] + offset
+        factor[k + 1] = slope * factor[k]
+        factor[k + 1, k + 1] = std
+    return mean, factor

@@ -1,4 +1,4 @@
-"""Gaussian densities: against torch.distributions, against the joint density of a whole chain, and their gradients."""
+"""Gaussian densities: against torch.distributions, which entries count, and their gradients."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from functools import partial
 
 import pytest
 import torch
-from gaussian_toy import scalar, time, velocity
-from torch.distributions import MultivariateNormal, Normal
+from gaussian_toy import scalar, time
+from torch.distributions import Normal
 
-from pirl_server.algorithm.density import entropy, log_prob, sum_executed
+from pirl_server.algorithm.density import entropy, log_prob, sum_dims, sum_executed
 from pirl_server.algorithm.flow import Transition, per_chunk, time_at
 from pirl_server.algorithm.flow_sde import transition
 
@@ -43,34 +43,11 @@ def test_only_the_executed_part_counts() -> None:
     assert sum_executed(per_element, torch.tensor([0, 0]), action_dim=2).tolist() == [0.0, 0.0]
 
 
-def affine_step(step: int) -> tuple[float, float, float]:
-    """(slope, offset, std) of denoise step `step` on the toy."""
-    t = time_at(torch.tensor([step]), STEPS, torch.float64)
-    at_zero, std = SDE(scalar(0.0), velocity(scalar(0.0), t), t, DT)
-    at_one = SDE(scalar(1.0), velocity(scalar(1.0), t), t, DT)[0]
-    return float(at_one - at_zero), float(at_zero), float(std)
-
-
-def test_the_chains_terms_sum_to_its_joint_density() -> None:
-    """x_0 ~ N(0, 1), x_{k+1} = A x_k + B + s z: chain = mean + L z with L from the recursion."""
-    mean, factor = torch.zeros(5, dtype=torch.float64), torch.zeros(5, 5, dtype=torch.float64)
-    factor[0, 0] = 1.0
-    chain = [scalar(0.4)]
-    terms = [log_prob(chain[0], scalar(0.0), scalar(1.0))]
-    entropies = [entropy(scalar(1.0))]
-    for k, z in enumerate((0.3, -1.2, 0.8, 2.0)):
-        slope, offset, std = affine_step(k)
-        mean[k + 1] = slope * mean[k] + offset
-        factor[k + 1] = slope * factor[k]
-        factor[k + 1, k + 1] = std
-        chain.append(slope * chain[-1] + offset + std * z)
-        t = time_at(torch.tensor([k]), STEPS, torch.float64)
-        step_mean, step_std = SDE(chain[-2], velocity(chain[-2], t), t, DT)
-        terms.append(log_prob(chain[-1], step_mean, step_std))
-        entropies.append(entropy(step_std))
-    joint = MultivariateNormal(mean, scale_tril=factor)
-    assert float(sum(terms)) == pytest.approx(float(joint.log_prob(torch.cat(chain).flatten())), abs=1e-10)
-    assert float(sum(entropies)) == pytest.approx(float(joint.entropy()), abs=1e-10)
+def test_one_ratio_per_control_step() -> None:
+    per_element = torch.arange(24, dtype=torch.float64).view(2, 4, 3)
+    assert sum_dims(per_element, action_dim=2)[0].tolist() == [1.0, 7.0, 13.0, 19.0]
+    whole = sum_executed(per_element, torch.tensor([4, 4]), action_dim=2)
+    assert torch.equal(sum_dims(per_element, action_dim=2).sum(dim=1), whole)
 
 
 def test_gradient_with_respect_to_the_velocity() -> None:

@@ -10,7 +10,7 @@ from gaussian_toy import MEAN, euler_transition, propagate, scalar, time, veloci
 from torch import Tensor
 
 from pirl_server.algorithm.flow import Transition, per_chunk, time_at
-from pirl_server.algorithm.flow_sde import noise_scale, sde_step, transition
+from pirl_server.algorithm.flow_sde import annealed, noise_scale, regular_scale, transition
 
 
 def sde(noise_level: float) -> Transition:
@@ -40,9 +40,7 @@ def test_the_singular_schedule_does_not_converge_as_one_over_k(steps: int, std: 
 
 
 def test_a_regular_schedule_converges_as_one_over_k() -> None:
-    def regular(x: Tensor, v: Tensor, t: Tensor, dt: float) -> tuple[Tensor, Tensor]:
-        return sde_step(x, v, t, dt, 0.5 * t.sqrt())
-
+    regular = partial(transition, noise_level=0.5, scale=regular_scale)
     errors = [propagate(regular, steps)[1] - 0.35 for steps in (1000, 10_000)]
     assert errors[0] / errors[1] == pytest.approx(10.0, rel=0.02)
     assert errors[1] * 10_000 == pytest.approx(-0.511, rel=0.01)
@@ -132,3 +130,8 @@ def test_no_noise_is_the_ode() -> None:
     v = velocity(x, t)
     for ours, expected in zip(transition(x, v, t, 0.25, noise_level=0.0), euler_transition(x, v, t, 0.25)):
         torch.testing.assert_close(ours, expected, atol=0, rtol=0)
+
+
+def test_annealing() -> None:
+    levels = [annealed(0.7, 0.3, 400, update) for update in (0, 100, 200, 400, 1000)]
+    assert levels == pytest.approx([0.7, 0.6, 0.5, 0.3, 0.3])

@@ -1,4 +1,4 @@
-"""Clipped policy loss, its health metrics, the value loss and the advantage transforms, against closed forms."""
+"""Clipped policy loss, value loss and objective, against closed forms."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pirl_server.algorithm.advantage import group_relative, normalise
-from pirl_server.algorithm.awr import advantage_weight, weighted_flow_matching_loss
-from pirl_server.algorithm.ppo import explained_variance, policy_loss, value_loss
+from pirl_server.algorithm.ppo import beyond_target, objective, policy_loss, value_loss
 
 ALL = torch.ones(4, dtype=torch.bool)
 
@@ -62,27 +60,6 @@ def test_masked_decisions_change_nothing() -> None:
     assert float(nothing[0]) == 0.0
 
 
-@pytest.mark.parametrize(
-    ("kl", "clipped", "ess"), [(0.005, 0.045, 0.99), (0.02, 0.31, 0.96), (0.05, 0.52, 0.90), (0.1, 0.66, 0.82)]
-)
-def test_metrics_of_a_known_shift(kl: float, clipped: float, ess: float) -> None:
-    """Equal-variance Gaussians: KL = shift^2 / (2 std^2), ESS = exp(-2 KL), and the known clip fraction."""
-    n, shift = 400_000, math.sqrt(2.0 * kl)
-    z = torch.randn(n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    log_ratio = z * shift - kl
-    metrics = policy_loss(log_ratio, torch.zeros(n).double(), z, torch.ones(n, dtype=torch.bool))[1]
-    assert float(metrics["approx_kl"]) == pytest.approx(kl, rel=0.05)
-    assert float(metrics["clip_fraction"]) == pytest.approx(clipped, abs=0.01)
-    assert float(metrics["ess"]) == pytest.approx(math.exp(-2 * kl), abs=0.01)
-    assert float(metrics["ess"]) == pytest.approx(ess, abs=0.015)
-
-
-def test_k3_is_never_negative() -> None:
-    for log_ratio in torch.linspace(-3, 3, 61, dtype=torch.float64):
-        one = torch.ones(1, dtype=torch.bool)
-        assert float(policy_loss(log_ratio[None], double(0.0), double(1.0), one)[1]["approx_kl"]) >= 0.0
-
-
 def test_value_loss_forms() -> None:
     value, target, old = double(1.0, 3.0), double(0.0, 0.0), double(0.9, 0.0)
     valid = torch.ones(2, dtype=torch.bool)
@@ -94,33 +71,38 @@ def test_value_loss_forms() -> None:
     assert float(toward[0]) == pytest.approx(0.5 * 2.8**2)
 
 
-def test_explained_variance() -> None:
-    target, valid = double(1.0, 2.0, 3.0, 4.0), ALL
-    assert float(explained_variance(target, target, valid)) == 1.0
-    assert float(explained_variance(torch.full_like(target, 9.0), target, valid)) == pytest.approx(0.0)
-    assert float(explained_variance(-target, target, valid)) == pytest.approx(-3.0)
+def test_dual_clip_bounds_what_a_bad_decision_can_cost() -> None:
+    """Ratio 10 with A = -1 costs 10, with c = 3 only 3, and then has no gradient; good decisions are as before."""
+    logp = double(math.log(10.0), math.log(10.0), math.log(2.0)).requires_grad_()
+    advantage, valid = double(-1.0, 1.0, -1.0), torch.ones(3, dtype=torch.bool)
+    old = torch.zeros(3, dtype=torch.float64)
+    assert float(policy_loss(logp.detach(), old, advantage, valid)[0]) == pytest.approx((10.0 - 1.2 + 2.0) / 3)
+    loss = policy_loss(logp, old, advantage, valid, dual_clip=3.0)[0]
+    assert float(loss.detach()) == pytest.approx((3.0 - 1.2 + 2.0) / 3)
+    (gradient,) = torch.autograd.grad(loss, logp)
+    assert (gradient != 0).tolist() == [False, False, True]
 
 
-def test_normalised_over_valid_entries_only() -> None:
-    advantage, valid = double(1.0, 2.0, 3.0, 1e9), torch.tensor([True, True, True, False])
-    ours = normalise(advantage, valid)
-    assert float(ours[:3].mean()) == pytest.approx(0.0, abs=1e-12)
-    assert float(ours[:3].std(correction=0)) == pytest.approx(1.0, abs=1e-4)
-    assert float(ours[3]) == 0.0
-    assert torch.equal(normalise(double(5.0, 5.0), torch.ones(2, dtype=torch.bool)), double(0.0, 0.0))
+def test_one_ratio_per_denoise_step() -> None:
+    """The loss takes decisions x steps as it takes decisions: the mean over all of them."""
+    generator = torch.Generator().manual_seed(0)
+    logp, old = 0.1 * torch.randn(2, 6, 4, dtype=torch.float64, generator=generator)
+    advantage_B = torch.randn(6, dtype=torch.float64, generator=generator)
+    valid_BK = torch.ones(6, 4, dtype=torch.bool)
+    together = policy_loss(logp, old, advantage_B[:, None].expand(6, 4), valid_BK)[0]
+    each = [policy_loss(logp[:, k], old[:, k], advantage_B, valid_BK[:, k])[0] for k in range(4)]
+    torch.testing.assert_close(together, torch.stack(each).mean())
 
 
-def test_group_relative_advantages() -> None:
-    two = group_relative(double(1.0, 0.0, 0.0, 1.0)[None])
-    assert two[0].tolist() == pytest.approx([0.866024, -0.866024, -0.866024, 0.866024], abs=1e-6)
-    one = group_relative(double(1.0, *[0.0] * 7)[None])[0]
-    assert one.tolist() == pytest.approx([2.474867, *[-0.353553] * 7], abs=1e-5)
-    assert group_relative(torch.ones(2, 4)).abs().max() == 0.0
+def test_the_objective_weighs_its_terms() -> None:
+    """Entropy is gained, everything else is lost."""
+    terms = [double(x)[0].requires_grad_() for x in (1.0, 2.0, 3.0, 4.0)]
+    total = objective(*terms, value_weight=0.5, entropy_weight=0.005, imitation_weight=0.1)
+    assert float(total.detach()) == pytest.approx(1.0 + 1.0 - 0.015 + 0.4)
+    assert [float(g) for g in torch.autograd.grad(total, terms)] == pytest.approx([1.0, 0.5, -0.005, 0.1])
 
 
-def test_advantage_weights() -> None:
-    weight = advantage_weight(double(0.0, 1.0, -1.0, 50.0), beta=0.5, cap=20.0)
-    assert weight.tolist() == pytest.approx([1.0, math.exp(2.0), math.exp(-2.0), 20.0])
-    loss = torch.tensor([1.0, 3.0]).double()[:, None, None].expand(2, 4, 2)
-    assert float(weighted_flow_matching_loss(loss, double(1.0, 1.0))) == pytest.approx(2.0)
-    assert float(weighted_flow_matching_loss(loss, double(3.0, 1.0))) == pytest.approx(1.5)
+def test_the_target_stops_an_update() -> None:
+    assert not beyond_target(0.075, 0.075)
+    assert beyond_target(0.0751, 0.075)
+    assert beyond_target(float("nan"), 0.075)

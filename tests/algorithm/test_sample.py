@@ -8,12 +8,21 @@ import pytest
 import torch
 from gaussian_toy import velocity
 from scipy.stats import chisquare
-from torch import Tensor, nn
+from small_net import Net
+from torch import Tensor
 
 from pirl_server.algorithm.density import log_prob
-from pirl_server.algorithm.flow import Transition, euler_chain, per_chunk, time_at
+from pirl_server.algorithm.flow import Transition, euler_chain, time_at
 from pirl_server.algorithm.flow_sde import transition
-from pirl_server.algorithm.sample import Draw, draw_index, hybrid_sample, step_of_chain, transition_log_prob
+from pirl_server.algorithm.sample import (
+    Draw,
+    draw_index,
+    hybrid_sample,
+    shared_index,
+    step_of_chain,
+    stratified_index,
+    transition_log_prob,
+)
 
 STEPS = 4
 SDE: Transition = partial(transition, noise_level=0.5)
@@ -28,6 +37,25 @@ def test_the_index_is_uniform() -> None:
     index = draw_index(40_000, 5, torch.Generator().manual_seed(0))
     assert chisquare(torch.bincount(index, minlength=5).numpy()).pvalue > 1e-3
     assert not torch.equal(index, index[0].expand_as(index))
+
+
+@pytest.mark.parametrize("batch", [8, 10, 3])
+def test_a_stratified_index_covers_the_steps_evenly_and_stays_uniform(batch: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([stratified_index(batch, STEPS, generator) for _ in range(2000)])
+    counts = torch.stack([torch.bincount(row, minlength=STEPS) for row in drawn])
+    assert int((counts.amax(dim=1) - counts.amin(dim=1)).max()) <= 1
+    for place in (0, batch - 1):
+        assert chisquare(torch.bincount(drawn[:, place], minlength=STEPS).numpy()).pvalue > 1e-3
+    plain = torch.bincount(draw_index(8, STEPS, generator), minlength=STEPS)
+    assert int(plain.max() - plain.min()) > 1  # what is drawn independently is not even
+
+
+def test_a_shared_index_is_one_uniform_draw() -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([shared_index(4, STEPS, generator) for _ in range(4000)])
+    assert torch.equal(drawn, drawn[:, :1].expand(-1, 4))
+    assert chisquare(torch.bincount(drawn[:, 0], minlength=STEPS).numpy()).pvalue > 1e-3
 
 
 def test_every_other_step_is_euler_and_the_noisy_one_is_not() -> None:
@@ -77,16 +105,6 @@ def test_draws_have_the_exact_marginal(index: int, std: float) -> None:
     assert float(action.std()) == pytest.approx(std, abs=4 * std / (2 * n) ** 0.5)
 
 
-class Net(nn.Module):
-    def __init__(self, dropout: float) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(4, 64), nn.Tanh(), nn.Dropout(dropout), nn.Linear(64, 3))
-
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        out: Tensor = self.layers(torch.cat([x, per_chunk(t).expand_as(x[..., :1])], dim=-1))
-        return out
-
-
 @torch.no_grad()
 def log_ratio(net: Net) -> Tensor:
     """Elementwise log-ratio of a recomputation against the sampler's own density, float32, same batch."""
@@ -101,6 +119,26 @@ def log_ratio(net: Net) -> Tensor:
 def test_recomputing_the_density_gives_the_same_bits() -> None:
     torch.manual_seed(0)
     assert torch.equal(log_ratio(Net(dropout=0.0)), torch.zeros(32, 5, 3))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+def test_another_batch_size_moves_the_ratio_by_rounding_only(dtype: torch.dtype, bound: float) -> None:
+    torch.manual_seed(0)
+    net = Net(dropout=0.0).to(dtype)
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        return net(x.to(dtype), t.to(dtype)).float()  # type: ignore[no-any-return]
+
+    generator = torch.Generator().manual_seed(0)
+    x, noise = torch.randn(2, 32, 5, 3, generator=generator)
+    index = draw_index(32, STEPS, generator)
+    drawn = hybrid_sample(velocity, x, noise, index, STEPS, SDE)
+    ends = step_of_chain(drawn.chain, index)
+    for size in (1, 3, 32):
+        rows = [part.split(size) for part in (*ends, index)]
+        again = torch.cat([transition_log_prob(velocity, *part, STEPS, SDE) for part in zip(*rows)])
+        assert float((again - drawn.log_prob).sum(dim=(1, 2)).abs().max()) <= bound
 
 
 def test_dropout_breaks_the_ratio() -> None:

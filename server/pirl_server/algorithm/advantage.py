@@ -53,9 +53,9 @@ def mixed_groups(return_GN: Tensor, *, low: float = 0.1, high: float = 0.9) -> T
 
 
 def require_both_outcomes(success: Tensor) -> None:
-    """Refuse episodes [number of episodes] bool with one outcome only, for learners that have no critic to compare with.
+    """Refuse episodes that all ended alike, for learners that have no critic to compare with.
 
-    Raises ValueError that says which outcome is missing.
+    `success`: [number of episodes] bool. Raises ValueError that says which outcome is missing.
     """
     wins, episodes = int(success.sum()), len(success)
     if wins in (0, episodes):
