@@ -8,7 +8,7 @@ cd "$root"
 
 stamp=.ros/install/.stamp
 sources="msg pirl_ros launch docker/build_ros.sh"
-look_alike=tests/ros/control_msgs
+look_alike=tests/ros/look_alikes/control_msgs
 if [ -d "$look_alike" ]; then sources="$sources $look_alike"; fi
 wanted=$(find $sources -type f ! -path '*/__pycache__/*' -print0 \
     | sort -z | xargs -0 sha256sum | sha256sum)

@@ -11,7 +11,7 @@ from pirl_contract.schema import Alteration
 from pirl_ros import qos
 from pirl_ros.arm_cycle import ArmCycle, Tick
 from pirl_ros.arm_services import ArmServices
-from pirl_ros.controllers import make_controllers
+from pirl_ros.controllers import Controllers, make_controllers
 from pirl_ros.diagnostics import Diagnostics, safety_values
 from pirl_ros.interfaces import ActionChunk, EpisodeEvent, SafetyState, StepOutcome
 from pirl_ros.managed_node import ManagedNode
@@ -51,9 +51,8 @@ class ArmNode(ManagedNode):
         self._reason, self._states = "", 0
         self._told, self._told_s = Alteration.NONE, 0.0
         self._state_key: tuple[object, ...] = ()
-        self._hands: tuple[str, str] = ("", "")
         self._dry_run = self.get_parameter("dry_run").value
-        self._controllers = make_controllers(self, self._profile, self._dry_run, self._on_disobeyed)
+        self._controllers = Controllers(make_controllers(self, self._profile, self._dry_run, self._on_disobeyed))
         self._diagnostics = Diagnostics(self, self._profile.robot)
         self._outcomes = self.create_publisher(StepOutcome, "step_outcomes", qos.OUTCOME)
         self._safety = self.create_publisher(SafetyState, "safety_state", qos.LATCHED)
@@ -81,13 +80,11 @@ class ArmNode(ManagedNode):
         while not self._by_state and self._cycle.report.mode in _MOVING and time.monotonic() < deadline:
             self._tick()
             time.sleep(1.0 / self._profile.rate_hz)
-        for controller in self._controllers:
-            controller.stop()
+        self._controllers.stop()
 
     def cleanup(self) -> None:
         """Destroy the controllers' actions: they are no entities that a node lists."""
-        for controller in self._controllers:
-            controller.close()
+        self._controllers.close()
 
     def _on_disobeyed(self, reason: str) -> None:
         self._cycle.disobeyed(reason)
@@ -122,8 +119,7 @@ class ArmNode(ManagedNode):
         if dropped:
             self.get_logger().warning(f"chunk dropped: {dropped}", throttle_duration_sec=1.0)
             return
-        for controller in self._controllers:
-            controller.renew()
+        self._controllers.renew()
         if self._timer is not None and self._cycle.report.mode in (Mode.IDLE, Mode.HOLDING):
             # Nothing is under way that a period counts from: the new one starts here.
             self._timer.reset()
@@ -149,16 +145,8 @@ class ArmNode(ManagedNode):
 
     def _send(self, tick: Tick) -> None:
         report = self._cycle.report
-        hands = (report.control_source, report.episode_id)
-        if hands != self._hands:
-            self._hands = hands
-            for controller in self._controllers:
-                controller.release()
-        for controller in self._controllers:
-            if tick.command is None:
-                controller.renew()
-            else:
-                controller.send(tick.command, self._cycle.ahead)
+        self._controllers.heed(report.control_source, report.episode_id)
+        self._controllers.send(tick.command, self._cycle.ahead)
         if tick.command is not None:
             self._tell(tick.command.alterations)
         if tick.outcome is not None:
@@ -194,8 +182,7 @@ class ArmNode(ManagedNode):
         # Asked again: a stream that fell silent calls nothing by itself.
         _, reason = self._streams.newest()
         report = self._cycle.report
-        problems = [controller.problem for controller in self._controllers if controller.problem]
-        told = [reason or self._reason or report.reason, *problems]
+        told = [reason or self._reason or report.reason, self._controllers.problem]
         self._diagnostics.publish("; ".join(dict.fromkeys(filter(None, told))), safety_values(report))
 
 

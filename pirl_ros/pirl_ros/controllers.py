@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from geometry_msgs.msg import TwistStamped
@@ -56,6 +56,49 @@ def make_controllers(node: Any, profile: Profile, dry_run: bool, gave_up: Callab
     if profile.gripper.kind == "joint_trajectory":
         return [arm, GripperPositions(node, profile)]
     return [arm, GripperGoals(node, profile)]
+
+
+class Controllers:
+    """All controllers of an arm as one; `heed` lets them know when the arm gets another driver or another episode."""
+
+    def __init__(self, controllers: Sequence[Controller]) -> None:
+        self._all = controllers
+        self._driven = ("", "")
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with any of them; empty when all is well."""
+        return "; ".join(controller.problem for controller in self._all if controller.problem)
+
+    def heed(self, control_source: str, episode_id: str) -> None:
+        """To be told before each command."""
+        if self._driven != (control_source, episode_id):
+            self._driven = (control_source, episode_id)
+            for controller in self._all:
+                controller.release()
+
+    def send(self, command: ArmCommand | None, ahead: Callable[[], Ahead | None]) -> None:
+        """Send one period's command to all; None: nothing is commanded."""
+        for controller in self._all:
+            if command is None:
+                controller.renew()
+            else:
+                controller.send(command, ahead)
+
+    def renew(self) -> None:
+        """A new chunk came."""
+        for controller in self._all:
+            controller.renew()
+
+    def stop(self) -> None:
+        """Give up what is under way."""
+        for controller in self._all:
+            controller.stop()
+
+    def close(self) -> None:
+        """Free everything."""
+        for controller in self._all:
+            controller.close()
 
 
 class PositionController:

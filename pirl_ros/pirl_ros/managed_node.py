@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 
@@ -27,11 +27,9 @@ class ManagedNode(LifecycleNode):
         self.configured = False
         self._before: tuple[set[Any], ...] = ()
 
-    def create_timer(
-        self, timer_period_sec: float, callback: Callable[[], None], callback_group: Any = None, clock: Any = None
-    ) -> Any:
-        """Create a timer on the monotonic clock unless another is given."""
-        return super().create_timer(timer_period_sec, callback, callback_group, clock or self._steady)
+    def create_timer(self, timer_period_sec: float, callback: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        """Create a timer on the monotonic clock unless another is named."""
+        return super().create_timer(timer_period_sec, callback, *given, **({"clock": self._steady} | named))
 
     def configure(self) -> None:
         """Create publishers, subscriptions and the like. ValueError: the parameters are wrong."""

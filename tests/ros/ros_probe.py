@@ -34,6 +34,8 @@ class Probe:
         self.seen: dict[str, list[Any]] = defaultdict(list)
         self.clients: dict[str, Any] = {}
         self.processes: list[subprocess.Popen[str]] = []
+        self.environment: dict[str, str] = {}
+        """what processes to come get beside that of the test"""
 
     def start(self, name: str, **parameters: object) -> subprocess.Popen[str]:
         """Start an executable of pirl_ros in this namespace."""
@@ -41,9 +43,14 @@ class Probe:
         command = [str(LIBRARY / name), "--ros-args", "-r", f"__ns:={self.namespace}"]
         for key, value in given.items():
             command += ["-p", f"{key}:={str(value).lower() if isinstance(value, bool) else value}"]
+        return self.run(command)
+
+    def run(self, command: list[str]) -> subprocess.Popen[str]:
+        """Start any process that ends with the probe."""
         path = f"{Path(__file__).parent}:{os.environ.get('PYTHONPATH', '')}"
+        environment = os.environ | {"PYTHONPATH": path} | self.environment
         process = subprocess.Popen(
-            command, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         self.processes.append(process)
         return process

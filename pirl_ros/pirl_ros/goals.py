@@ -1,0 +1,72 @@
+"""Goals to one action server, of which only the newest counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+from action_msgs.msg import GoalStatus
+from rclpy.action.client import ActionClient
+
+Fate = Literal["refused", "succeeded", "aborted", "canceled"]
+_FATES: dict[int, Fate] = {
+    GoalStatus.STATUS_SUCCEEDED: "succeeded",
+    GoalStatus.STATUS_ABORTED: "aborted",
+    GoalStatus.STATUS_CANCELED: "canceled",
+}
+
+
+class NewestGoal:
+    """Sends goals; `ended(fate, result)` is called for the newest one, with no result for a refused one.
+
+    A controller ends a goal by itself when a newer one comes, some as canceled, others as aborted: what becomes of a
+    replaced goal, or of one that was given up here, is not told.
+    """
+
+    def __init__(self, node: Any, kind: Any, name: str, ended: Callable[[Fate, Any], None]) -> None:
+        self._client, self._ended = ActionClient(node, kind, name), ended
+        self._handle: Any = None
+        self._number = self._void = 0
+        """of the newest goal; of the newest one to be cancelled"""
+
+    @property
+    def ready(self) -> bool:
+        """Whether somebody takes goals."""
+        return bool(self._client.server_is_ready())
+
+    def send(self, goal: Any) -> None:
+        """Send a goal in place of the present one."""
+        self._number, self._handle = self._number + 1, None
+        self._client.send_goal_async(goal).add_done_callback(partial(self._on_answer, self._number))
+
+    def cancel(self) -> None:
+        """Cancel what is under way, also a goal that was not answered yet."""
+        self._void = self._number
+        if self._handle is not None:
+            self._handle.cancel_goal_async()
+            self._handle = None
+
+    def close(self) -> None:
+        """Free the client."""
+        self._void = self._number
+        self._client.destroy()
+
+    def _on_answer(self, number: int, answer: Any) -> None:
+        handle = answer.result()
+        if handle.accepted and number <= self._void:
+            handle.cancel_goal_async()
+        if number != self._number or number <= self._void:
+            return
+        if not handle.accepted:
+            self._ended("refused", None)
+            return
+        self._handle = handle
+        handle.get_result_async().add_done_callback(partial(self._on_result, number))
+
+    def _on_result(self, number: int, answer: Any) -> None:
+        if number != self._number or number <= self._void:
+            return
+        self._handle = None
+        told = answer.result()
+        self._ended(_FATES[told.status], told.result)

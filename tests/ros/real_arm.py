@@ -1,0 +1,121 @@
+"""The simulated Panda described as a real arm: commanded by time, with limits that bind and much patience."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from pirl_ros.kinematics import Array
+
+ROOT = Path(__file__).parents[2]
+READY = [0.0, 0.3927, 0.0, -1.9635, 0.0, 2.3562, 0.7854]
+NAMES = [f"panda_joint{number}" for number in range(1, 8)]
+FINGERS = ["panda_finger_joint1", "panda_finger_joint2"]
+PERIOD_S = 0.05
+ACCELERATION, JERK = 8.0, 160.0
+OVERLAY = ROOT / ".ros/test_install/control_msgs"
+
+
+def write_profile(path: Path, safety: dict[str, Any] | None = None, **changes: Any) -> Path:
+    """Write the profile: joint positions at 20 Hz, no cameras; ages and watchdogs are long unless given."""
+    profile = yaml.safe_load((ROOT / "launch/params/panda_sim.yaml").read_text())
+    profile |= {"robot": "test", "rate_hz": 1 / PERIOD_S, "tick": "timer", "poses": [], "action": "joint_position"}
+    del profile["tcp_step"]
+    profile["cameras"] = []
+    for joint in profile["arm"]["joints"]:
+        joint |= {"acceleration": ACCELERATION, "jerk": JERK}
+    profile["safety"] |= {
+        "speed_scale": 1.0, "max_jump": 1.0, "watchdog_s": 20.0, "link_loss_s": 20.0, "max_chunk_age": 20.0,
+        "max_observation_age": 10.0,
+    } | (safety or {})  # fmt: skip
+    gripper = profile["gripper"] | changes.pop("gripper", {})
+    path.write_text(yaml.safe_dump(profile | {"gripper": gripper} | changes))
+    return path
+
+
+def overlay() -> dict[str, str]:
+    """Environment in which control_msgs is there: the tests' own look-alike, which no user gets."""
+    library = next((OVERLAY / "lib").glob("python3.*/site-packages"))
+    python = f"{library}:{Path(__file__).parent}"
+    added = {"AMENT_PREFIX_PATH": OVERLAY, "LD_LIBRARY_PATH": OVERLAY / "lib", "PYTHONPATH": python}
+    return {name: f"{path}:{os.environ.get(name, '')}" for name, path in added.items()}
+
+
+class RealArm:
+    """The arm's process, and the test as its policy."""
+
+    def __init__(self, probe: Any, *arguments: str) -> None:
+        from sensor_msgs.msg import JointState
+        from std_msgs.msg import String
+
+        from pirl_ros import qos
+        from pirl_ros.interfaces import ActionChunk, SafetyState, StepOutcome
+
+        self.probe, self._sequence = probe, 0
+        probe.environment = overlay()
+        probe.run([sys.executable, str(Path(__file__).with_name("arm_process.py")), probe.namespace, *arguments])
+        probe.listen(JointState, "joint_states")
+        probe.listen(SafetyState, "safety_state", quality=qos.LATCHED)
+        probe.listen(StepOutcome, "step_outcomes")
+        probe.listen(String, "happened")
+        self._chunks = probe.node.create_publisher(ActionChunk, "action_chunks", qos.CHUNK)
+        self._orders = probe.node.create_publisher(String, "orders", qos.OUTCOME)
+
+    def start(self, profile: Path, node: str = "arm_node", **parameters: object) -> subprocess.Popen[str]:
+        """Start the robot side and wait until it takes chunks and hears the arm."""
+        process: subprocess.Popen[str] = self.probe.start(node, profile=profile, **parameters)
+        self.probe.until(lambda: '"count": 2' in str(self.probe.seen["happened"]), "nobody hears the arm")
+        self.probe.more("joint_states", 5)
+        self.probe.until(lambda: self.probe.seen["safety_state"] and self.state.ready, "arm_node is not ready")
+        self.probe.until(lambda: self._chunks.get_subscription_count() > 0, "nobody takes chunks")
+        return process
+
+    @property
+    def state(self) -> Any:
+        """What arm_node says."""
+        return self.probe.seen["safety_state"][-1]
+
+    @property
+    def joints(self) -> Array:
+        """[J] as measured last."""
+        return np.array(self.probe.seen["joint_states"][-1].position[:7])
+
+    def chunk(self, speed: float = 0.4, gripper: float = 1.0, length: int = 60, episode: str = "e") -> None:
+        """Send joint targets [length, 8] that go on from here at `speed` rad/s, an answer to the newest state."""
+        from pirl_ros.interfaces import ActionChunk
+
+        self._sequence += 1
+        ways = np.arange(1, length + 1)[:, None] * speed * PERIOD_S * np.array([1, 0.3, -1, 0.3, 1, 0.3, -1])
+        actions = np.hstack([self.joints + ways, np.full((length, 1), gripper)]).astype(np.float32)
+        message = ActionChunk(episode_id=episode, sequence=self._sequence, chunk_id=f"c{self._sequence}", dt=PERIOD_S)
+        message.horizon, message.action_dim, message.execute_horizon = length, 8, length
+        message.header.stamp = self.probe.seen["joint_states"][-1].header.stamp
+        message.actions = actions.ravel().tolist()
+        self._chunks.publish(message)
+
+    def happened(self, event: str, action: str) -> list[dict[str, Any]]:
+        """What the arm's controllers told of this kind so far."""
+        told = [yaml.safe_load(message.data) for message in self.probe.seen["happened"]]
+        return [one for one in told if one["event"] == event and one.get("action") == action]
+
+    def order(self, words: str) -> None:
+        """Give the controllers an order and wait until it was heard."""
+        from std_msgs.msg import String
+
+        self.probe.until(lambda: self._orders.get_subscription_count() > 0, "nobody takes orders")
+        heard = len(self.probe.seen["happened"])
+        self._orders.publish(String(data=words))
+        self.probe.until(
+            lambda: any('"heard"' in message.data for message in self.probe.seen["happened"][heard:]), "not heard"
+        )
+
+    def wait(self, event: str, action: str, count: int = 1) -> list[dict[str, Any]]:
+        """Wait until this happened `count` times in all."""
+        self.probe.until(lambda: len(self.happened(event, action)) >= count, f"{action}: no {event}; {self.state}")
+        return self.happened(event, action)
