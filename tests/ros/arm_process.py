@@ -1,8 +1,8 @@
 """An arm with the controllers of ros2_control, as a process of its own: joint states out, trajectories and goals in.
 
-Topic `orders` (String) says what becomes of goals from then on: `refuse`, or `abort NAME` and `stall NAME`, which the one
-under way obeys too, until `accept`. What happens is told on `happened` (String, JSON). Arguments: namespace, then `goals`
-to offer the actions of control_msgs too.
+Topic `orders` (String) says what becomes of an action's goals from then on: `refuse NAME`, or `abort NAME` and
+`stall NAME`, which the one under way obeys too, until `accept`. What happens is told on `happened` (String, JSON).
+Arguments: namespace, then `goals` to offer the actions of control_msgs too.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Arm(Node):
         super().__init__("arm", namespace=namespace)
         here = SimpleNamespace(points=[])
         self._plan, self._began_s = Cubic(here, np.array(READY), np.zeros(len(READY))), time.monotonic()
-        self.refuse, self._listeners = False, 0
+        self._listeners = 0
         self._states = self.create_publisher(JointState, "joint_states", qos.STATE)
         self._told = self.create_publisher(String, "happened", qos.OUTCOME)
         self.create_subscription(JointTrajectory, "arm_controller/joint_trajectory", self.play, qos.COMMAND)
@@ -81,7 +81,9 @@ class Goals:
 
     def decide(self, fate: str) -> None:
         """End the goal under way, and with an order all that come after it."""
-        self._standing = fate if fate in ("abort", "stall") else self._standing
+        self._standing = fate if fate in ("abort", "stall", "refuse") else self._standing
+        if fate == "refuse":
+            return
         if self._fate is not None and not self._fate.done():
             self._fate.set_result(fate)
 
@@ -90,7 +92,7 @@ class Goals:
         self._standing = ""
 
     def _on_goal(self, _: Any) -> GoalResponse:
-        if self._arm.refuse:
+        if self._standing == "refuse":
             self._arm.tell("refused", action=self.name)
             return GoalResponse.REJECT
         return GoalResponse.ACCEPT
@@ -146,8 +148,7 @@ def main() -> None:
 
     def obey(order: Any) -> None:
         word, _, name = order.data.partition(" ")
-        if word in ("refuse", "accept"):
-            arm.refuse = word == "refuse"
+        if word == "accept":
             for action in actions.values():
                 action.accept()
         else:

@@ -57,7 +57,7 @@ class RealArm:
         from pirl_ros import qos
         from pirl_ros.interfaces import ActionChunk, SafetyState, StepOutcome
 
-        self.probe, self._sequence = probe, 0
+        self.probe, self._sequence, self.episode = probe, 0, 0
         probe.environment = overlay()
         probe.run([sys.executable, str(Path(__file__).with_name("arm_process.py")), probe.namespace, *arguments])
         probe.listen(JointState, "joint_states")
@@ -70,11 +70,15 @@ class RealArm:
     def start(self, profile: Path, node: str = "arm_node", **parameters: object) -> subprocess.Popen[str]:
         """Start the robot side and wait until it takes chunks and hears the arm."""
         process: subprocess.Popen[str] = self.probe.start(node, profile=profile, **parameters)
-        self.probe.until(lambda: '"count": 2' in str(self.probe.seen["happened"]), "nobody hears the arm")
-        self.probe.more("joint_states", 5)
+        self.ready()
+        return process
+
+    def ready(self) -> None:
+        """Wait until the robot side takes chunks and hears the arm."""
+        self.probe.until(lambda: '"count": 2' in str(self.probe.seen["happened"][-1:]), "nobody hears the arm")
         self.probe.until(lambda: self.probe.seen["safety_state"] and self.state.ready, "arm_node is not ready")
         self.probe.until(lambda: self._chunks.get_subscription_count() > 0, "nobody takes chunks")
-        return process
+        self.probe.more("joint_states", 5)
 
     @property
     def state(self) -> Any:
@@ -86,14 +90,16 @@ class RealArm:
         """[J] as measured last."""
         return np.array(self.probe.seen["joint_states"][-1].position[:7])
 
-    def chunk(self, speed: float = 0.4, gripper: float = 1.0, length: int = 60, episode: str = "e") -> None:
+    def chunk(self, speed: float = 0.4, gripper: float = 1.0, length: int = 60) -> None:
         """Send joint targets [length, 8] that go on from here at `speed` rad/s, an answer to the newest state."""
         from pirl_ros.interfaces import ActionChunk
 
         self._sequence += 1
         ways = np.arange(1, length + 1)[:, None] * speed * PERIOD_S * np.array([1, 0.3, -1, 0.3, 1, 0.3, -1])
         actions = np.hstack([self.joints + ways, np.full((length, 1), gripper)]).astype(np.float32)
-        message = ActionChunk(episode_id=episode, sequence=self._sequence, chunk_id=f"c{self._sequence}", dt=PERIOD_S)
+        message = ActionChunk(
+            episode_id=f"e{self.episode}", sequence=self._sequence, chunk_id=f"c{self._sequence}", dt=PERIOD_S
+        )
         message.horizon, message.action_dim, message.execute_horizon = length, 8, length
         message.header.stamp = self.probe.seen["joint_states"][-1].header.stamp
         message.actions = actions.ravel().tolist()
