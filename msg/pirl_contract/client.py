@@ -13,12 +13,12 @@ from typing import Any, Literal
 import grpc
 
 from pirl_contract import codec
+from pirl_contract.connection import MAX_MESSAGE_BYTES
 from pirl_contract.contract import Contract
 from pirl_contract.schema import ActionChunk, Observation, StepOutcome
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
 
-MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 Mode = Literal["", "deterministic", "explore"]
 Label = Literal["unlabeled", "success", "failure"]
 

@@ -31,10 +31,11 @@ _DTYPES: dict[int, np.dtype[np.generic]] = {
     pb.DTYPE_UINT8: np.dtype("u1"),
     pb.DTYPE_INT64: np.dtype("<i8"),
 }
-_METHODS: Mapping[ContinuationMethod, pb.Continuation.Method] = {
+CONTINUATIONS: Mapping[ContinuationMethod, pb.Continuation.Method] = {
     "guided": pb.Continuation.METHOD_GUIDED,
     "prefix": pb.Continuation.METHOD_PREFIX,
 }
+"""how a way to continue is called on the wire"""
 _ENUM_OF_KIND = {"f4": pb.DTYPE_FLOAT32, "u1": pb.DTYPE_UINT8, "i8": pb.DTYPE_INT64}
 
 
@@ -127,7 +128,7 @@ def observation_from_proto(
 def continuation_to_proto(continuation: Continuation) -> pb.Continuation:
     """Encode what the robot still plays."""
     return pb.Continuation(
-        method=_METHODS[continuation.method],
+        method=CONTINUATIONS[continuation.method],
         actions=tensor_to_proto(continuation.actions),
         delay=continuation.delay,
         chunk_id=continuation.chunk_id,
@@ -136,7 +137,7 @@ def continuation_to_proto(continuation: Continuation) -> pb.Continuation:
 
 def continuation_from_proto(message: pb.Continuation) -> Continuation:
     """Decode and check what the robot still plays. Raises ValueError with the field at fault."""
-    methods = {number: method for method, number in _METHODS.items()}
+    methods = {number: method for method, number in CONTINUATIONS.items()}
     if message.method not in methods:
         raise ValueError(f"continuation.method: {message.method} is not known")
     actions = array_from_proto(message.actions, "continuation.actions", (None, None))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -100,14 +100,18 @@ class Contract:
     def check(self, observation: Observation) -> None:
         """Raise ValueError, naming the fault, unless state and every camera are as declared here."""
         self.check_state(observation)
+        self.check_sizes({name: (image.shape[0], image.shape[1]) for name, image in observation.images.items()})
+
+    def check_sizes(self, images: Mapping[str, tuple[int, int]]) -> None:
+        """Raise ValueError unless there is an image of (height, width) for every camera, and no other."""
         for camera in self.cameras:
-            image = observation.images.get(camera.name)
-            if image is None:
+            size = images.get(camera.name)
+            if size is None:
                 raise ValueError(f"camera '{camera.name}' is missing from the observation")
-            if image.shape[:2] != (camera.height, camera.width):
-                got = f"{image.shape[0]}x{image.shape[1]}"
+            if size != (camera.height, camera.width):
+                got = f"{size[0]}x{size[1]}"
                 raise ValueError(f"camera '{camera.name}' is {got}, the contract says {camera.height}x{camera.width}")
-        if unknown := set(observation.images) - {camera.name for camera in self.cameras}:
+        if unknown := set(images) - {camera.name for camera in self.cameras}:
             raise ValueError(f"camera '{min(unknown)}' is not in the contract")
 
     def check_state(self, observation: Observation) -> None:

@@ -3,6 +3,7 @@
 root/staging/<id>/                       what a killed writer leaves; swept when a recorder starts
 root/episodes/<robot>/<id>/MANIFEST.json
                           /episode.zarr  the group; the manifest lies beside it, where Zarr does not list it
+root/labels.jsonl                        labels given after publication: the newest counts, the episode stays sealed
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pirl_server.disk import check_name, sync
 from pirl_server.episodes import manifest
 from pirl_server.episodes.episode import Episode
+from pirl_server.episodes.labels import Label, Labels
 from pirl_server.episodes.layout import read_group, write_group
 
 GROUP = "episode.zarr"
@@ -44,7 +46,7 @@ class EpisodeSummary:
 
 
 class EpisodeStore:
-    """Episodes on disk. Any number of processes may read and write; a published episode never changes."""
+    """Episodes on disk. Any number of processes may read and write; a published episode never changes but its label."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -52,6 +54,7 @@ class EpisodeStore:
         self._staging.mkdir(parents=True, exist_ok=True)
         self._published.mkdir(exist_ok=True)
         self._known: dict[Path, EpisodeSummary] = {}
+        self._labels = Labels(root / "labels.jsonl")
 
     def sweep(self) -> int:
         """Remove what killed writers left in staging and return how many; for the one writer of a store only."""
@@ -106,7 +109,19 @@ class EpisodeStore:
         """
         home = self._home(episode_id)
         manifest.verify(home)
-        return read_group(home / GROUP)
+        episode, label = read_group(home / GROUP), self._labels.newest(episode_id)
+        if label is None:
+            return episode
+        return replace(episode, info=replace(episode.info, success=label.success, label_source=label.source))
+
+    def label(self, episode_id: str, success: bool | None, source: str, note: str = "") -> bool | None:
+        """Label a published episode anew, None to take its label back; return what it was labelled before.
+
+        Raises KeyError for an unknown id.
+        """
+        previous = self.summary(episode_id).success
+        self._labels.append(episode_id, Label(success, source if success is not None else ""), note)
+        return previous
 
     def _home(self, episode_id: str) -> Path:
         matches = list(self._published.glob(f"*/{episode_id}")) if _ID.fullmatch(episode_id) else []
@@ -121,7 +136,10 @@ class EpisodeStore:
                 return None
             raw: dict[str, Any] = found["summary"] | {"policy_versions": tuple(found["summary"]["policy_versions"])}
             self._known[home] = EpisodeSummary(**raw)
-        return self._known[home] if home.is_dir() else None
+        if not home.is_dir():
+            return None
+        known, label = self._known[home], self._labels.newest(home.name)
+        return known if label is None else replace(known, success=label.success, label_source=label.source)
 
 
 def _summarise(episode: Episode, path: str) -> EpisodeSummary:

@@ -58,6 +58,7 @@ class OpenEpisode:
         self._call_of_chunk: dict[str, int] = {}
         self._steps: list[StepOutcome] = []
         self._seen: set[tuple[str, int, int]] = set()
+        self._label: tuple[bool | None, str, str] = (None, "", "")
 
     @property
     def complete(self) -> bool:
@@ -94,10 +95,18 @@ class OpenEpisode:
                     self._seen.add(key)
                     self._steps.append(outcome)
 
+    def set_label(self, success: bool | None, source: str, note: str) -> bool | None:
+        """Label it while it runs and return what the label was; an ending that says an outcome is newer and wins."""
+        with self._lock:
+            previous, self._label = self._label[0], (success, source, note)
+            return previous
+
     def finish(self, ending: Ending) -> Episode:
         """Return the whole episode."""
         assert self.complete
         with self._lock:
+            said, source, note = self._label
+            labelled = (said, source) if ending.success is None else (ending.success, ending.label_source)
             versions = tuple(dict.fromkeys(call.chunk.policy_version for call in self._calls))
             steps = self._step_table(terminated=ending.end_reason == "success")
             info = EpisodeInfo(
@@ -105,13 +114,13 @@ class OpenEpisode:
                 robot_id=self.start.robot_id,
                 contract=self.start.contract,
                 instruction=self.start.instruction,
-                success=ending.success,
-                label_source=ending.label_source,
+                success=labelled[0],
+                label_source=labelled[1],
                 end_reason=ending.end_reason,
                 policy_name=self.start.policy_name,
                 policy_versions=versions,
                 execute_horizon=self.start.execute_horizon,
-                metadata=self.start.metadata,
+                metadata={**self.start.metadata, **({"label_note": note} if note else {})},
                 created=utc_now(),
             )
             return Episode(info, self._call_table(versions, steps), steps, ending.final)

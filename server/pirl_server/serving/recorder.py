@@ -43,6 +43,11 @@ class Recorder:
         self._janitor = threading.Thread(target=self._watch, name="episodes", daemon=True)
         self._janitor.start()
 
+    @property
+    def open_episodes(self) -> int:
+        """How many are being recorded. Never waits for the disk."""
+        return len(self._open)
+
     def start(self, start: Start) -> OpenEpisode:
         """Begin an episode. Raises ValueError for a robot id that may not name a folder, BusyError at the limit."""
         check_name("robot id", start.robot_id)
@@ -77,6 +82,14 @@ class Recorder:
                 self._open[episode_id] = episode
             raise
         return Receipt(summary.path, summary.steps)
+
+    def label(self, episode_id: str, success: bool | None, source: str, note: str) -> bool | None:
+        """Label an episode, open or published; return what it was labelled before. KeyError for an unknown id."""
+        with self._lock:
+            episode = self._open.get(episode_id)
+        if episode is None:
+            return self._store.label(episode_id, success, source, note)
+        return episode.set_label(success, source, note)
 
     def discard(self, episode_id: str) -> Receipt:
         """Drop the episode. Raises KeyError for an unknown id."""

@@ -1,35 +1,107 @@
-"""The gRPC server around the policy service: threads, message limits, address."""
+"""The gRPC server around the policy service: threads, limits, keepalive, health, reflection, address."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
+from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 
-from pirl_contract.client import MAX_MESSAGE_BYTES
+from pirl_contract.connection import Options, wire_options
+from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
 from pirl_server.serving.service import PolicyService
 
 SPARE_THREADS = 8
-"""beyond those that can wait for the device, so that GetInfo and episode calls never queue behind inference"""
+"""beyond sessions and those that can wait for the device: health, GetInfo and episode calls never queue behind them"""
+SERVICE = pb.DESCRIPTOR.services_by_name["PolicyService"].full_name
+HEALTH_PERIOD_S = 0.5
+"""how soon a watcher of the health service hears of a change; who asks is told the truth of that moment"""
 
 
-def start_grpc(service: PolicyService, address: str) -> tuple[grpc.Server, int]:
+class RobotServer:
+    """A running server. `stop` ends it; nothing else needs to be done."""
+
+    def __init__(self, server: Any, service: PolicyService, health_service: _Health) -> None:
+        self._server, self._service, self._health = server, service, health_service
+
+    def stop(self, grace_s: float | None) -> threading.Event:
+        """Say NOT_SERVING, tell the robots, take no new calls, give running ones this long; the event: all is over."""
+        self._health.drain()
+        self._service.attendance.push(None, pb.ServerEvent(draining=pb.DrainingEvent(grace_s=grace_s or 0.0)))
+        stopped: threading.Event = self._server.stop(grace_s)
+        return stopped
+
+
+def start_grpc(
+    service: PolicyService, address: str, credentials: Any = None, interceptors: Sequence[Any] = ()
+) -> tuple[RobotServer, int]:
     """Start serving at `host:port` (port 0: a free one) and return the server and its port.
 
-    Stop it with `server.stop(grace_s).wait()`. Raises ValueError when the address cannot be bound.
+    `credentials` of grpc.ssl_server_credentials, None: nothing is encrypted. Stop it with
+    `server.stop(grace_s).wait()`. Raises ValueError when the address cannot be bound.
     """
-    options = [
-        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-        ("grpc.so_reuseport", 0),  # a second server on the same port is an error, not a silent half of the traffic
-    ]
-    threads = service.max_waiting + SPARE_THREADS
-    server = grpc.server(ThreadPoolExecutor(threads, thread_name_prefix="grpc"), options=options)
+    threads = ThreadPoolExecutor(service.max_sessions + service.max_waiting + SPARE_THREADS, thread_name_prefix="grpc")
+    server = grpc.server(threads, options=_options(service), interceptors=tuple(interceptors))
     policy_pb2_grpc.add_PolicyServiceServicer_to_server(service, server)
+    health_service = _Health(service)
+    health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
+    names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(names, server)
     try:
-        port = server.add_insecure_port(address)
+        if credentials is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, credentials)
     except RuntimeError:
         raise ValueError(f"cannot listen on {address}: the port is taken or the address is not ours") from None
     server.start()
-    return server, port
+    health_service.start()
+    return RobotServer(server, service, health_service), port
+
+
+def _options(service: PolicyService) -> Options:
+    return [
+        *wire_options(),
+        ("grpc.so_reuseport", 0),  # a second server on the same port is an error, not a silent half of the traffic
+        ("grpc.max_concurrent_streams", service.max_sessions),  # per connection
+        ("grpc.http2.min_ping_interval_without_data_ms", 1000),  # a client may ask more often than gRPC would have it
+        ("grpc.http2.max_ping_strikes", 0),
+    ]
+
+
+class _Health(health.HealthServicer):
+    """SERVING while a warm policy is loaded and the server is not draining."""
+
+    def __init__(self, service: PolicyService) -> None:
+        super().__init__(experimental_non_blocking=True)
+        self._service, self._draining = service, threading.Event()
+
+    def start(self) -> None:
+        """Keep watchers up to date, until `drain`."""
+        self._refresh()
+        threading.Thread(target=self._watch, name="health", daemon=True).start()
+
+    def drain(self) -> None:
+        """NOT_SERVING from now on."""
+        self._draining.set()
+        self._refresh()
+
+    def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Answer without waiting for anything."""
+        self._refresh()
+        return super().Check(request, context)
+
+    def _watch(self) -> None:
+        while not self._draining.wait(HEALTH_PERIOD_S):
+            self._refresh()
+
+    def _refresh(self) -> None:
+        serving = self._service.ready and not self._draining.is_set()
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", SERVICE):
+            self.set(name, status)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import grpc
 
+from pirl_contract.v1 import policy_pb2 as pb
 from pirl_server.serving.refusals import BusyError, ExpiredError, NoPolicyError, SupersededError
 
 _LOG = logging.getLogger(__name__)
@@ -23,6 +25,9 @@ class NotFoundError(KeyError):
     """The id or alias names nothing; the text says what was looked for."""
 
 
+RETRY_AFTER = "retry-after-ms"
+"""trailing metadata of a refusal that time will lift"""
+_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 _STATUS: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (ContractMismatchError, grpc.StatusCode.FAILED_PRECONDITION),
     (ValueError, grpc.StatusCode.INVALID_ARGUMENT),
@@ -42,13 +47,22 @@ def answers_with_status(handler: Handler) -> Handler:
         try:
             return handler(self, request, context)
         except Exception as error:
-            code, text = _translate(error)
-            if code is grpc.StatusCode.INTERNAL:
-                _LOG.exception("%s failed", handler.__name__)
-        context.abort(code, text)
+            refused = refusal(error)
+        if refused.retry_after_ms:
+            context.set_trailing_metadata(((RETRY_AFTER, str(refused.retry_after_ms)),))
+        context.abort(_BY_NUMBER[refused.code], refused.message)
         raise AssertionError("abort raises")
 
     return wrapped  # type: ignore[return-value]
+
+
+def refusal(error: Exception) -> pb.Refusal:
+    """Return what the client is told: the status code, one line of words, and when to ask again."""
+    code, text = _translate(error)
+    if code is grpc.StatusCode.INTERNAL:
+        _LOG.error("a call failed", exc_info=error)
+    retry_after_ms = math.ceil(1000 * error.retry_after_s) if isinstance(error, BusyError) else 0
+    return pb.Refusal(code=code.value[0], message=text, retry_after_ms=retry_after_ms)
 
 
 def _translate(error: Exception) -> tuple[grpc.StatusCode, str]:

@@ -1,0 +1,89 @@
+"""How both ends set up HTTP/2: sizes, keepalive, encryption, the bearer token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+WIRE = 2
+"""the newest wire: 1 had unary calls and raw images only"""
+KEEPALIVE_S = 5.0
+"""a peer that is not heard of for this long is asked whether it is still there"""
+KEEPALIVE_TIMEOUT_S = 3.0
+"""and given up when it has not answered after this long: a cable was pulled, a router has forgotten the connection"""
+WINDOW_BYTES = 4 * 1024 * 1024
+"""of an HTTP/2 stream: a whole observation leaves at once, without waiting for the reader to ask for more"""
+
+Options = list[tuple[str, Any]]
+
+
+@dataclass(frozen=True)
+class Tls:
+    """What a client encrypts with. Paths to PEM files."""
+
+    roots: Path | None = None
+    """certificates that the server's must descend from; None: those of the system"""
+    certificate: Path | None = None
+    """of the client, where the server asks for one (mTLS)"""
+    key: Path | None = None
+    """belongs to `certificate`"""
+    server_name: str = ""
+    """expected in the server's certificate, when it is not the host of the address"""
+
+
+def wire_options() -> Options:
+    """What clients and servers have in common."""
+    return [
+        ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
+        ("grpc.http2.max_frame_size", 2**24 - 1),
+        ("grpc.keepalive_time_ms", round(1000 * KEEPALIVE_S)),
+        ("grpc.keepalive_timeout_ms", round(1000 * KEEPALIVE_TIMEOUT_S)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
+
+
+def client_options(tls: Tls | None) -> Options:
+    """Never retries by itself: an observation would be old by then. Reconnects within a second."""
+    options: Options = [
+        *wire_options(),
+        ("grpc.enable_retries", 0),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 1000),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+    ]
+    if tls is not None and tls.server_name:
+        options.append(("grpc.ssl_target_name_override", tls.server_name))
+    return options
+
+
+def credentials(tls: Tls) -> Any:
+    """Read the files. Raises ValueError that names the one at fault."""
+    if (tls.certificate is None) != (tls.key is None):
+        raise ValueError("a client certificate and its key belong together: give both or neither")
+    return grpc.ssl_channel_credentials(
+        root_certificates=_read(tls.roots),
+        private_key=_read(tls.key),
+        certificate_chain=_read(tls.certificate),
+    )
+
+
+def bearer(token: str | None) -> Sequence[tuple[str, str]]:
+    """Return the metadata of each call."""
+    return (("authorization", f"Bearer {token}"),) if token else ()
+
+
+def _read(path: Path | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from None

@@ -1,0 +1,170 @@
+"""One robot's session: many calls on one stream, answered in any order, and events that nobody asked for.
+
+Two threads serve it. One reads requests and hands them on; gRPC's own draws the replies out of `replies` and sends
+them. Ends of episodes wait for the disk, so they are worked off beside it. When `MAX_IN_FLIGHT` calls have no reply
+yet, nothing more is read: a client that does not take its replies holds up only itself.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+from pirl_contract.v1 import policy_pb2 as pb
+from pirl_server.serving.attendance import Attendance
+from pirl_server.serving.inferring import Caller, PendingChunk
+from pirl_server.serving.outbox import Outbox
+from pirl_server.serving.status import refusal
+
+MAX_IN_FLIGHT = 32
+MAX_WAIT_S = 30.0
+"""for a request that names no limit"""
+
+
+@dataclass(frozen=True)
+class Calls:
+    """What a session can be asked: functions from request to reply, by the names of the proto; any may raise."""
+
+    at_once: Mapping[str, Callable[[Any], Any]]
+    """in the thread that reads"""
+    beside: Mapping[str, Callable[[Any], Any]]
+    """those that wait for the disk"""
+    begin: Callable[[Any, Caller, float], PendingChunk]
+    """for infer: request, caller, deadline"""
+    finish: Callable[[PendingChunk, str], Any]
+    """the reply to infer, once it is there"""
+
+
+class Session:
+    """Serves one stream. `replies` is what gRPC iterates over."""
+
+    def __init__(self, calls: Calls, attendance: Attendance, beside: Executor, address: str) -> None:
+        self._calls, self._attendance, self._beside = calls, attendance, beside
+        self._caller = Caller(address, uuid.uuid4().hex)
+        self._out: Outbox[Callable[[], Any]] = Outbox()
+        self._room = threading.Semaphore(MAX_IN_FLIGHT)
+        self._lock = threading.Lock()
+        self._pending: dict[int, PendingChunk | None] = {}
+        self._robot_id = ""
+        self._ended = False
+
+    def replies(self, requests: Iterator[Any]) -> Iterator[Any]:
+        """Give the replies as they are ready, until the client is done and everything is answered, or it is gone."""
+        reader = threading.Thread(target=self._read, args=(requests,), name="session", daemon=True)
+        reader.start()
+        try:
+            for reply in self._out:
+                yield reply()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """The client is gone: what waits for the device is given up. Any thread; twice changes nothing."""
+        with self._lock:
+            if self._ended:
+                return
+            self._ended, given_up = True, [pending for pending in self._pending.values() if pending]
+            robot_id = self._robot_id
+        for pending in given_up:
+            pending.answer.cancel()
+        if robot_id:
+            self._attendance.leave(robot_id, self.hear)
+        self._room.release()
+        self._out.close()
+
+    def hear(self, event: Any) -> None:
+        """Send a `pb.ServerEvent`. Any thread."""
+        self._out.put(lambda: pb.SessionReply(event=event))
+
+    def _read(self, requests: Iterator[Any]) -> None:
+        try:
+            for request in requests:
+                self._room.acquire()
+                if self._ended:
+                    return
+                self._take(request)
+        except Exception:  # gRPC raises its own kinds when a stream breaks; what is left is seen to by `close`
+            self._out.close()
+        else:
+            self._out.finish()
+
+    def _take(self, request: Any) -> None:
+        if isinstance(request, pb.SessionReply):  # an interceptor has answered in our place
+            self._out.put(lambda: request)
+            self._room.release()
+            return
+        with self._lock:
+            known = request.id in self._pending
+            self._pending.setdefault(request.id, None)
+        self._out.expect()
+        try:
+            if known or not request.id:
+                raise ValueError(f"id {request.id}: ids of a session are above 0, and each is used once")
+            self._start(request)
+        except Exception as error:
+            failure = error
+            self._answer(request.id, lambda: _raise(failure), forget=not known)
+
+    def _start(self, request: Any) -> None:
+        kind = request.WhichOneof("call")
+        call = getattr(request, kind) if kind else None
+        self._meet(getattr(call, "robot_id", ""))
+        if kind == "infer":
+            self._infer(request, call)
+        elif kind in self._calls.beside:
+            done = self._beside.submit(self._calls.beside[kind], call)
+            done.add_done_callback(lambda done: self._answer(request.id, lambda: {kind: done.result()}))
+        elif kind in self._calls.at_once:
+            reply = self._calls.at_once[kind](call)
+            self._answer(request.id, lambda: {kind: reply})
+        else:
+            raise ValueError("the message holds no call that this server knows")
+
+    def _infer(self, request: Any, call: Any) -> None:
+        wait_s = min(request.timeout_ms / 1000 or MAX_WAIT_S, MAX_WAIT_S)
+        pending = self._calls.begin(call, self._caller, time.monotonic() + wait_s)
+        with self._lock:
+            self._pending[request.id] = pending
+        if self._ended:
+            pending.answer.cancel()
+        finish = self._calls.finish
+        pending.answer.add_done_callback(
+            lambda _: self._answer(request.id, lambda: {"infer": finish(pending, self._caller.address)})
+        )
+
+    def _meet(self, robot_id: str) -> None:
+        """Learn whose session this is from the first call that says so."""
+        if not robot_id or robot_id == self._robot_id:
+            return
+        if self._robot_id:
+            raise ValueError(f"this session belongs to robot '{self._robot_id}': open another one for '{robot_id}'")
+        with self._lock:
+            if self._ended:
+                return
+            self._robot_id = robot_id
+            self._attendance.join(robot_id, self._caller.address, self.hear)
+
+    def _answer(self, id: int, make: Callable[[], Any], forget: bool = True) -> None:
+        """Queue a reply; `make` is called by the thread that sends it, so that no other one waits for that work."""
+
+        def reply() -> Any:
+            try:
+                return pb.SessionReply(id=id, **make())
+            except Exception as error:
+                return pb.SessionReply(id=id, error=refusal(error))
+            finally:
+                if forget:
+                    with self._lock:
+                        self._pending.pop(id, None)
+                self._room.release()
+
+        self._out.put_expected(reply)
+
+
+def _raise(error: Exception) -> Any:
+    raise error
