@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from pirl_server.algorithm.chain import chain_log_prob, sample_chain
 from pirl_server.algorithm.flow_noise import bounded_std, transition
+from pirl_server.model.config import Family, tiny_state
 from pirl_server.model.noise_net import NoiseNet, noisy_velocity
+from pirl_server.model.pi0 import Pi0
+from pirl_server.model.tokens import encode_all
 
 
 def test_sizes_are_the_papers() -> None:
@@ -52,3 +57,26 @@ def test_likelihood_teaches_the_net_and_the_expert_and_recomputes_to_the_same_bi
     assert all(p.grad is not None and float(p.grad.abs().max()) > 0 for p in net.parameters())
     assert expert.inner.weight.grad is not None
     assert float(expert.out.weight.grad.abs().max()) == 0.0  # the velocity has no part in the noise's size
+
+
+@pytest.mark.parametrize("family", ["pi0", "pi05"])
+@torch.no_grad()
+def test_the_models_own_features_carry_noise_through_sampler_and_learner(family: Family) -> None:
+    """The denoiser samples, the whole model recomputes: the same density, up to rounding."""
+    torch.manual_seed(0)
+    config = replace(tiny_state(state_dim=5, action_dim=3, horizon=4), family=family)
+    model, net = Pi0(config).double().eval(), NoiseNet(config.expert.width, 3).double()
+    tokens, mask = encode_all(["push the cube"] * 6, config.max_tokens)
+    prefix, state = model.encode_prefix(None, None, tokens, mask), torch.randn(6, 5, dtype=torch.float64)
+    x, noise = torch.randn(6, 4, 3, dtype=torch.float64), torch.randn(6, 4, 4, 3, dtype=torch.float64)
+    step = partial(transition, low=0.08, high=0.16)
+    sampler = noisy_velocity(model.denoiser(prefix, state, 4).predict, net)
+    drawn = sample_chain(sampler, x, noise, torch.ones(6, dtype=torch.bool), step)
+
+    def predict(x_BHD: Tensor, t_B: Tensor) -> tuple[Tensor, Tensor]:
+        return model.velocity_and_features(prefix, state, x_BHD, t_B)
+
+    again, std = chain_log_prob(noisy_velocity(predict, net), drawn.chain, step)
+    torch.testing.assert_close(again, drawn.log_prob, atol=1e-9, rtol=0)
+    torch.testing.assert_close(std, drawn.std, atol=1e-12, rtol=0)
+    assert float(std.std()) > 0.0

@@ -69,11 +69,19 @@ class Denoiser:
         """Velocity [B, H, D] at the time of denoise step k, 0..K-1."""
         return self._velocity(k, x_BHD)
 
+    @torch.no_grad()
+    def predict(self, x_BHD: Tensor, t_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Velocity [B, H, D] and the expert's outputs [B, H, W], which the noise net and V_expert read."""
+        return self._predict(self._step(t_B), x_BHD)
+
     def _velocity(self, k: int, x_BHD: Tensor) -> Tensor:
+        return self._predict(k, x_BHD)[0]
+
+    def _predict(self, k: int, x_BHD: Tensor) -> tuple[Tensor, Tensor]:
         out_BSW, own = self.model.run_suffix(self.state, x_BHD, self.schedule[k], self.context)
         if self.state is not None:
             self._keep_state(own)
-        return self.model.read_out(out_BSW[:, -x_BHD.shape[1] :])[0]
+        return self.model.read_out(out_BSW[:, -x_BHD.shape[1] :])
 
     def _keep_state(self, own: Sequence[KeyValue]) -> None:
         keys, values = (torch.stack(part)[:, :, :, :1].detach() for part in zip(*own))
