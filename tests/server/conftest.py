@@ -31,7 +31,10 @@ INSTRUCTION = "push the cube to the goal"
 
 @dataclass(frozen=True)
 class NamedPolicy:
-    """Every entry of its chunks is `mark`; the chain is random by seed, with a density when it explores."""
+    """Every entry of its chunks is `mark`; the chain is random by seed, with a density when it explores.
+
+    A batch of any size waits once for `before` and takes `delay_s`, as on a device.
+    """
 
     version: str = "v1"
     mark: float = 1.0
@@ -44,12 +47,12 @@ class NamedPolicy:
     instructions: tuple[str, ...] = (INSTRUCTION,)
     continuations: tuple[str, ...] = ()
     before: Callable[[], None] = field(default=lambda: None)
+    batches: list[list[Ask]] = field(default_factory=list)
+    """what it was asked, batch by batch"""
 
     def sample(self, observation: Observation, *, explore: bool, seed: int) -> Sample:
         if observation.state.shape != (self.contract.state_dim,):
             raise ValueError(f"state has {observation.state.size} entries, the contract {self.contract.state_dim}")
-        self.before()
-        time.sleep(self.delay_s)
         shape = (self.horizon, self.contract.action_dim)
         chain = np.random.default_rng(seed).normal(size=(self.denoise_steps + 1, *shape)).astype(np.float32)
         return Sample(
@@ -64,6 +67,9 @@ class NamedPolicy:
         )
 
     def sample_batch(self, asks: Sequence[Ask]) -> list[Sample | ValueError]:
+        self.before()
+        time.sleep(self.delay_s)
+        self.batches.append(list(asks))
         return one_by_one(self, asks)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -90,26 +91,59 @@ def test_a_cancelled_request_never_reaches_the_device(
 
 def test_a_full_queue_refuses(held: tuple[Engine, Gate, Any], observe: Callable[[int], Observation]) -> None:
     engine, gate, first = held
-    waiting = [engine.submit(observe(i), explore=False, robot_id="arm-1") for i in range(2)]
-    with pytest.raises(BusyError, match="2 requests"):
-        engine.submit(observe(3), explore=False, robot_id="arm-1")
+    waiting = [engine.submit(observe(i), explore=False, robot_id=f"arm-{i}") for i in range(2)]
+    with pytest.raises(BusyError, match="2 requests") as caught:
+        engine.submit(observe(3), explore=False, robot_id="arm-9")
+    assert caught.value.retry_after_s > 0
+    newer = engine.submit(observe(3), explore=False, robot_id="arm-1")  # which has a place already
     gate.opened.set()
-    assert all(future.result(30) for future in [first, *waiting])
+    assert all(future.result(30) for future in [first, waiting[0], newer])
+    assert engine.stats().refused == 1
+
+
+def test_what_nobody_waits_for_makes_room(
+    held: tuple[Engine, Gate, Any], observe: Callable[[int], Observation]
+) -> None:
+    engine, gate, _ = held
+    given_up = engine.submit(observe(0), explore=False, robot_id="arm-1")
+    late = engine.submit(observe(0), explore=False, robot_id="arm-2", deadline=time.monotonic() - 1)
+    assert given_up.cancel()
+    taken = engine.submit(observe(0), explore=False, robot_id="arm-3")
+    with pytest.raises(ExpiredError):
+        late.result(0)  # told before the device is free
+    gate.opened.set()
+    assert taken.result(30)
+    stats = engine.stats()
+    assert (stats.given_up, stats.expired, stats.refused) == (1, 1, 0)
 
 
 def test_the_request_on_the_device_finishes_on_the_old_policy(
     held: tuple[Engine, Gate, Any], make_policy: Any, observe: Callable[[int], Observation]
 ) -> None:
     engine, gate, first = held
-    queued = engine.submit(observe(1), explore=False, robot_id="arm-1")
-    swapping = threading.Thread(target=engine.swap, args=(make_policy(version="v2"),))
-    swapping.start()
-    while not engine._swaps:
-        time.sleep(0.001)
-    gate.opened.set()
-    swapping.join()
+    with ThreadPoolExecutor() as pool:
+        swapping = pool.submit(engine.swap, make_policy(version="v2"))
+        gate.opened.set()
+        swapping.result(30)
     assert first.result(30).policy.version == "v1"
-    assert queued.result(30).policy.version == "v2"
+    assert engine.submit(observe(1), explore=False, robot_id="arm-1").result(30).policy.version == "v2"
+    assert set(engine.loaded) == {"v2"}
+    assert engine.stats().swaps == 1
+
+
+def test_robots_are_answered_between_the_steps_of_a_warm_up(
+    engine: Engine, make_policy: Any, observe: Callable[[int], Observation]
+) -> None:
+    engine.swap(make_policy())
+    answered, waiting = list[int](), list[Any]()
+
+    def step() -> None:
+        answered.append(engine.stats().answered)
+        waiting.append(engine.submit(observe(0), explore=False, robot_id=f"arm-{len(waiting)}"))
+
+    engine.load(make_policy(version="v2", before=step))
+    assert answered == [0, 1, 2, 3, 4, 5], "both modes alone, then 2, 4, 8 and 16 rows: a robot after each"
+    assert {each.result(30).policy.version for each in waiting} == {"v1"}, "loaded is not used"
 
 
 def test_a_policy_that_cannot_be_warmed_up_changes_nothing(

@@ -63,8 +63,8 @@ def test_a_reply_names_version_seed_and_stage_times(service: Any, observe: Obser
     assert chunk.execute_horizon == 3
     assert chunk.dt_s == pytest.approx(0.05)
     assert chunk.start_time_ns == 1003
-    assert set(chunk.timings_ms) == {"decode", "queue", "infer", "total"}
-    stages = sum(chunk.timings_ms[stage] for stage in ("decode", "queue", "infer"))
+    assert set(chunk.timings_ms) == {"decode", "queue", "infer", "encode", "total"}
+    stages = sum(chunk.timings_ms[stage] for stage in ("decode", "queue", "infer", "encode"))
     assert 0 < stages <= chunk.timings_ms["total"]
 
 
@@ -163,13 +163,22 @@ def test_info_and_episodes_do_not_wait_for_inference(
     service: Any, stub: Any, make_policy: Any, observe: Observe, contract: Contract
 ) -> None:
     """With the device held and its queue full, further requests are refused and everything else still answers."""
-    hold, armed = threading.Event(), threading.Event()
-    service.engine.swap(make_policy(version="v2", before=lambda: armed.is_set() and hold.wait(30)))
+    hold, reached, armed = threading.Event(), threading.Event(), threading.Event()
+
+    def busy() -> None:
+        if armed.is_set():
+            reached.set()
+            assert hold.wait(30)
+
+    service.engine.swap(make_policy(version="v2", before=busy))
     armed.set()
-    pending = [stub.Infer.future(request(observe, contract, robot_id=f"arm-{i}")) for i in range(5)]
-    while len(service.engine._requests) < 4:
+    pending = [stub.Infer.future(request(observe, contract, robot_id="arm-0"))]
+    assert reached.wait(30)
+    pending += [stub.Infer.future(request(observe, contract, robot_id=f"arm-{i}")) for i in range(1, 5)]
+    while service.engine.stats().waiting < 4:
         time.sleep(0.001)
-    assert refusal(lambda: stub.Infer(request(observe, contract)))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+    full = refusal(lambda: stub.Infer(request(observe, contract, robot_id="arm-9")))
+    assert full[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
     client = service.connect()
     client.start_episode(contract, "push")
     assert client.end_episode("unlabeled", "", "operator").path == ""

@@ -1,62 +1,65 @@
-"""One thread owns the device and draws the samples; a policy is replaced between two requests, never during one."""
+"""One thread owns the device and draws the samples of all robots, in batches; versions come and go between two batches.
+
+Who is served when: each robot has at most one request waiting, its newest; the robots' places are served in order; what
+waits for the same policy version is drawn in one pass, up to the largest batch size. A lone robot is served at once,
+several are waited for a few milliseconds (`window_ms`). Warming up a new version takes turns with the robots' batches;
+draws for comparison (`submit_idle`) happen when nothing else is to be done.
+
+For metrics: `stats()` is a snapshot that never waits for the device, and every function given to `observe` is called
+with each finished `Batch`, on the model thread, after the robots have their answers: it must be quick.
+"""
 
 from __future__ import annotations
 
 import itertools
+import logging
+import math
 import os
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
+from pirl_contract import Continuation, Observation
+from pirl_server.policy.sample import Ask, ServedPolicy
+from pirl_server.serving.drawing import draw, refuse_late, settle
+from pirl_server.serving.engine_stats import EngineStats, Tally
+from pirl_server.serving.refusals import BusyError, NoPolicyError, SupersededError
+from pirl_server.serving.request import Batch, Request
+from pirl_server.serving.request import Inference as Inference
+from pirl_server.serving.shelf import Shelf
+from pirl_server.serving.waiting import Waiting
+from pirl_server.serving.warming import WarmUp
+from pirl_server.serving.window import Window
 
-from pirl_contract import Continuation, Contract, Observation
-from pirl_server.policy.sample import Sample, ServedPolicy
-from pirl_server.serving.refusals import BusyError, ExpiredError, NoPolicyError
-
-
-@dataclass(frozen=True)
-class Inference:
-    """One answered request."""
-
-    sample: Sample
-    policy: ServedPolicy
-    """the policy that drew it, whichever is current by now"""
-    queue_ms: float
-    infer_ms: float
-    rows: int = 1
-    """requests that were answered by the same pass over the device"""
-
-
-@dataclass(frozen=True)
-class _Request:
-    observation: Observation
-    explore: bool
-    seed: int
-    deadline: float | None
-    submitted: float
-    answer: Future[Inference]
-
-
-@dataclass(frozen=True)
-class _Swap:
-    policy: ServedPolicy
-    done: Future[None]
+_LOG = logging.getLogger(__name__)
+BATCH_SIZES = (1, 2, 4, 8, 16)
+IDLE_LIMIT = 64
+"""draws for comparison that are kept waiting; the oldest is given up first"""
 
 
 class Engine:
-    """The queue in front of the device. Every method may be called from any thread."""
+    """The queue in front of the device. Every method may be called from any thread; only the model thread draws."""
 
-    def __init__(self, queue_size: int = 16) -> None:
-        self.queue_size = queue_size
+    def __init__(
+        self,
+        queue_size: int = 64,
+        *,
+        window_ms: float = 3.0,
+        batch_sizes: Sequence[int] = BATCH_SIZES,
+        max_loaded: int = 4,
+    ) -> None:
+        """`queue_size` robots may wait; each of `batch_sizes` is warmed up, the last is the most rows of a batch."""
+        self.queue_size, self._sizes = queue_size, tuple(sorted(batch_sizes))
         self._changed = threading.Condition()
-        self._requests: deque[_Request] = deque()
-        self._swaps: deque[_Swap] = deque()
-        self._current: ServedPolicy | None = None
-        self._sample_shape: tuple[int, ...] = ()
-        self._closing = False
+        self._waiting, self._window, self._tally = Waiting(), Window(window_ms / 1000), Tally()
+        self._shelf = Shelf(max_loaded)
+        self._warming: deque[WarmUp] = deque()
+        self._idle: deque[Request] = deque()
+        self._robots_turn, self._closing = True, False
+        self._observers: tuple[Callable[[Batch], None], ...] = ()
         # random start, then counting: unique in this process, and unrelated between two of them
         self._seeds = itertools.count(int.from_bytes(os.urandom(8), "little"))
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
@@ -64,8 +67,24 @@ class Engine:
 
     @property
     def current(self) -> ServedPolicy | None:
-        """The policy that answers now; None before the first `swap` has taken effect. Never waits."""
-        return self._current
+        """The policy that answers requests without a version; None before the first `use`. Never waits."""
+        return self._shelf.current
+
+    @property
+    def loaded(self) -> Mapping[str, ServedPolicy]:
+        """The policies in memory by version. Never waits."""
+        return self._shelf.policies
+
+    def stats(self) -> EngineStats:
+        """Return what has been done so far. Never waits for the device."""
+        with self._changed:
+            current = self.current.version if self.current else None
+            return self._tally.snapshot(len(self._waiting), tuple(self.loaded), current)
+
+    def observe(self, callback: Callable[[Batch], None]) -> None:
+        """Call back with every batch from now on; what the callback raises is logged and goes no further."""
+        with self._changed:
+            self._observers = (*self._observers, callback)
 
     def submit(
         self,
@@ -82,111 +101,207 @@ class Engine:
     ) -> Future[Inference]:
         """Queue one request; `deadline` is a `time.monotonic()` value.
 
-        `version` None: whichever is current when the device is free. Raises BusyError (queue full) and NoPolicyError
-        (also for a version that is not loaded) at once. The future raises ExpiredError, SupersededError, or what the
-        policy raised (ValueError for this request's own fault); cancelled while it waits, the request never reaches
-        the device.
+        `robot_id` is whoever is to be told apart: a newer request of the same robot takes over the place of the one
+        that waits. Within a `session` the higher `sequence` is newer; otherwise the later arrival. `version` None:
+        whichever is current when the device is free.
+
+        Raises BusyError (queue full; it says when to try again) and NoPolicyError (also for a version that is not
+        loaded) at once. The future raises ExpiredError, SupersededError, or what the policy raised (ValueError for
+        this request's own fault); cancelled while it waits, the request never reaches the device.
         """
-        if seed is None:
-            seed = next(self._seeds) % 2**63
-        request = _Request(observation, explore, seed, deadline, time.monotonic(), Future())
+        ask = Ask(observation, explore, next(self._seeds) % 2**63 if seed is None else seed, continuation)
+        now = time.monotonic()
+        request = Request(ask, robot_id, sequence, session, version, deadline, now, Future())
         with self._changed:
-            if self._current is None or self._closing:
-                raise NoPolicyError("the server is stopping" if self._closing else "no policy is loaded yet")
-            if len(self._requests) >= self.queue_size:
-                raise BusyError(f"{self.queue_size} requests are waiting already")
-            self._requests.append(request)
-            self._changed.notify_all()
+            self._find(version)
+            full = len(self._waiting) >= self.queue_size and robot_id not in self._waiting
+            dropped = self._drop_unwanted(now) if full else []
+            if admitted := not full or bool(dropped):
+                older = self._waiting.put(request)
+                self._tally.counts["superseded"] += older is not None
+                self._window.saw(robot_id, now)
+                self._changed.notify_all()
+            else:
+                self._tally.counts["refused"] += 1
+            hint_s = self._retry_after_s()
+        refuse_late(dropped, now)
+        if not admitted:
+            raise BusyError(f"{self.queue_size} requests are waiting already: try again in {hint_s:.2f} s", hint_s)
+        if older is not None:
+            older.refuse(SupersededError(f"robot '{robot_id}' sent a newer request"))
         return request.answer
 
-    def swap(self, policy: ServedPolicy) -> None:
-        """Warm the policy up on the device, then serve it; returns when it is current.
+    def submit_idle(self, ask: Ask, version: str) -> Future[Inference]:
+        """Draw when no robot waits: for comparison, never for a robot. Cancelled when too many of these wait.
 
-        Raises ValueError when a running server cannot take it (other contract, other chain shape) and whatever the
-        warm-up raises; the old policy serves on then.
+        A robot that asks during such a draw waits until it ends: one row's time. Raises NoPolicyError.
         """
-        swap = _Swap(policy, Future())
+        request = Request(ask, "", 0, "", version, None, time.monotonic(), Future())
         with self._changed:
-            if self._closing:
-                raise NoPolicyError("the server is stopping")
-            self._swaps.append(swap)
+            self._find(version)
+            self._idle.append(request)
+            surplus = self._idle.popleft() if len(self._idle) > IDLE_LIMIT else None
             self._changed.notify_all()
-        swap.done.result()
+        if surplus is not None:
+            surplus.answer.cancel()
+        return request.answer
+
+    def load(self, policy: ServedPolicy) -> None:
+        """Warm the policy up while the others serve on; it can be asked for when this returns.
+
+        Raises ValueError when there is no room for it or a running server cannot take it (other contract, other chain
+        shape), and whatever the warm-up raises.
+        """
+        warm_up = WarmUp(policy, self._sizes)
+        with self._changed:
+            self._check_open()
+            self._check_room(policy.version)
+            self._warming.append(warm_up)
+            self._changed.notify_all()
+        warm_up.done.result()
+
+    def check_room(self, version: str) -> None:
+        """Raise ValueError, with the versions in memory, when one more can't be loaded."""
+        with self._changed:
+            self._check_room(version)
+
+    def use(self, version: str) -> None:
+        """Let a loaded version answer every request without one, from the next batch on. Never waits."""
+        with self._changed:
+            self._check_open()
+            self._tally.counts["swaps"] += self._shelf.use(version)
+
+    def unload(self, version: str) -> None:
+        """Free a version; requests that asked for it by name are answered first, new ones are refused.
+
+        Raises KeyError when it is not loaded, ValueError when it is the current one.
+        """
+        with self._changed:
+            self._shelf.leave(version)
+            self._changed.wait_for(lambda: self._closing or not self._waiting.wants(version))
+            self._shelf.remove(version)
+
+    def swap(self, policy: ServedPolicy) -> None:
+        """Load a policy, use it and free the one before it; the old one serves on when this raises, as `load` does."""
+        before = self.current
+        self.load(policy)
+        self.use(policy.version)
+        if before is not None and before.version != policy.version:
+            self.unload(before.version)
 
     def close(self) -> None:
-        """Finish the request on the device, refuse the waiting ones and end the thread."""
+        """Finish the batch on the device, refuse the waiting requests and end the thread."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
         self._thread.join()
 
+    def _check_open(self) -> None:
+        if self._closing:
+            raise NoPolicyError("the server is stopping")
+
+    def _find(self, version: str | None) -> ServedPolicy:
+        self._check_open()
+        return self._shelf.find(version)
+
+    def _check_room(self, version: str) -> None:
+        self._shelf.check_room(version, (warm_up.policy.version for warm_up in self._warming))
+
+    def _retry_after_s(self) -> float:
+        batches = 1 + math.ceil(len(self._waiting) / self._sizes[-1])
+        return batches * self._tally.mean_batch_ms / 1000
+
+    def _drop_unwanted(self, now: float) -> list[Request]:
+        dropped = self._waiting.drop(lambda request: request.given_up or request.expired(now))
+        given_up = sum(request.given_up for request in dropped)
+        self._tally.counts["given_up"] += given_up
+        self._tally.counts["expired"] += len(dropped) - given_up
+        return dropped
+
     def _work(self) -> None:
-        while (item := self._next()) is not None:
-            if isinstance(item, _Swap):
-                self._take_over(item)
-            else:
-                self._answer(item)
+        while (work := self._next()) is not None:
+            work()
         stopping = NoPolicyError("the server is stopping")
-        for request in self._requests:
-            request.answer.set_exception(stopping) if request.answer.set_running_or_notify_cancel() else None
-        for swap in self._swaps:
-            swap.done.set_exception(stopping)
-
-    def _next(self) -> _Request | _Swap | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._closing or self._swaps or self._requests)
-            if self._closing:
-                return None
-            return self._swaps.popleft() if self._swaps else self._requests.popleft()
+            left = [*self._waiting.drop(lambda _: True), *self._idle]
+        for request in left:
+            request.refuse(stopping)
+        for warm_up in self._warming:
+            warm_up.done.set_exception(stopping)
 
-    def _answer(self, request: _Request) -> None:
-        policy, started = self._current, time.monotonic()
-        assert policy is not None
-        if not request.answer.set_running_or_notify_cancel():
-            return
-        if request.deadline is not None and started > request.deadline:
-            late_ms = 1000 * (started - request.deadline)
-            request.answer.set_exception(ExpiredError(f"waited until {late_ms:.0f} ms after its deadline"))
-            return
-        try:
-            sample = policy.sample(request.observation, explore=request.explore, seed=request.seed)
-        except Exception as error:  # the asking thread re-raises it: one bad request must not end the model thread
-            request.answer.set_exception(error)
-            return
-        queue_ms, infer_ms = 1000 * (started - request.submitted), 1000 * (time.monotonic() - started)
-        request.answer.set_result(Inference(sample, policy, queue_ms, infer_ms))
+    def _next(self) -> Callable[[], object] | None:
+        """What the model thread does next, waited for; None: end."""
+        with self._changed:
+            while not self._closing:
+                wait_s = self._wait_s()
+                if self._warming and (wait_s is None or not self._robots_turn):
+                    self._robots_turn = True
+                    return self._warm
+                if wait_s == 0.0:
+                    self._robots_turn = False
+                    return self._take()
+                if wait_s is None and self._idle:
+                    return self._take_idle()
+                self._changed.wait(wait_s)
+        return None
 
-    def _take_over(self, swap: _Swap) -> None:
+    def _wait_s(self) -> float | None:
+        """Seconds until the next batch is due; None: nobody waits."""
+        if not self._waiting:
+            return None
+        return self._window.remaining_s(len(self._waiting), self._sizes[-1], self._waiting.since, time.monotonic())
+
+    def _take(self) -> Callable[[], object]:
+        now = time.monotonic()
+        dropped = self._drop_unwanted(now)
+        assert self.current is not None
+        taken = self._waiting.take(self._sizes[-1], self.current.version)
+        self._changed.notify_all()  # `unload` may wait for just these
+        if not taken:
+            return partial(refuse_late, dropped, now)
+        policy = self.loaded[taken[0].version or self.current.version]
+
+        def serve() -> None:
+            refuse_late(dropped, now)
+            self._draw(policy, taken, idle=False)
+
+        return serve
+
+    def _take_idle(self) -> Callable[[], object]:
+        request = self._idle.popleft()
+        policy = self.loaded.get(request.version or "")
+        if policy is None:  # it was unloaded meanwhile
+            return request.answer.cancel
+        return partial(self._draw, policy, [request], idle=True)
+
+    def _draw(self, policy: ServedPolicy, requests: Sequence[Request], idle: bool) -> None:
+        running = [request for request in requests if request.answer.set_running_or_notify_cancel()]
+        if not running:
+            return
+        batch = draw(policy, running, idle)
+        with self._changed:
+            self._tally.add(batch)
+        settle(batch)
+        for callback in self._observers:
+            try:
+                callback(batch)
+            except Exception:  # an observer's fault is not the robots'
+                _LOG.exception("an observer of the engine failed")
+
+    def _warm(self) -> None:
+        warm_up, fault = self._warming[0], None
         try:
-            shape = _warm_up(swap.policy)
-            self._check_fits(swap.policy, shape)
-        except Exception as error:  # handed to the thread that asked for the swap
-            swap.done.set_exception(error)
+            warm_up.step()
+        except Exception as error:  # handed to the thread that asked for the load
+            fault = error
+        if fault is None and not warm_up.finished:
             return
         with self._changed:
-            self._current, self._sample_shape = swap.policy, shape
-        swap.done.set_result(None)
-
-    def _check_fits(self, policy: ServedPolicy, shape: tuple[int, ...]) -> None:
-        if self._current is None:
-            return
-        if differences := self._current.contract.difference(policy.contract):
-            raise ValueError(f"a running server keeps its contract; restart it for {policy.version}: {differences[0]}")
-        if shape != self._sample_shape:
-            raise ValueError(
-                f"chain [K+1, H, A] of {policy.version} is {shape}, of the served policy {self._sample_shape}:"
-                " open episodes would not fit; restart the server to serve it"
-            )
-
-
-def _warm_up(policy: ServedPolicy) -> tuple[int, ...]:
-    """Draw once in each mode, so that no robot waits for a first call; return the shape of the chain."""
-    observation = dummy_observation(policy.contract, next(iter(policy.instructions), "warm up"))
-    policy.sample(observation, explore=True, seed=0)
-    return policy.sample(observation, explore=False, seed=0).chain.shape
-
-
-def dummy_observation(contract: Contract, instruction: str) -> Observation:
-    """Return black images and a zero state that fit the contract."""
-    images = {camera.name: np.zeros((camera.height, camera.width, 3), np.uint8) for camera in contract.cameras}
-    return Observation(images, np.zeros(contract.state_dim, np.float32), instruction)
+            self._warming.popleft()
+            try:
+                if fault is None:
+                    self._shelf.put(warm_up.policy, warm_up.shape)
+                    self._tally.took(warm_up.draw_ms)
+            except ValueError as error:
+                fault = error
+        warm_up.done.set_result(None) if fault is None else warm_up.done.set_exception(fault)

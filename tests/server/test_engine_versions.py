@@ -1,0 +1,167 @@
+"""Several versions in memory: who answers whom, what is refused, and that none of it is mixed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from pirl_contract import Observation
+from pirl_server.policy.sample import Ask
+from pirl_server.serving import Engine, NoPolicyError
+
+Observe = Callable[[int], Observation]
+
+
+@pytest.fixture
+def engine(make_policy: Any) -> Iterator[Engine]:
+    """Two versions in memory, v1 is current, and room for one more."""
+    running = Engine(max_loaded=3, window_ms=0)
+    running.swap(make_policy())
+    running.load(make_policy(version="v2", mark=2.0))
+    yield running
+    running.close()
+
+
+def ask(engine: Engine, observe: Observe, version: str | None = None, robot_id: str = "arm-1") -> str:
+    answer = engine.submit(observe(0), explore=False, robot_id=robot_id, version=version).result(30)
+    assert (answer.sample.actions == float(answer.policy.version[1:])).all()
+    return answer.policy.version
+
+
+def test_a_named_version_answers_and_without_one_the_current(engine: Engine, observe: Observe) -> None:
+    assert [ask(engine, observe, version) for version in (None, "v2", "v1")] == ["v1", "v2", "v1"]
+    engine.use("v2")
+    assert ask(engine, observe) == "v2"
+    assert engine.stats().loaded == ("v1", "v2")
+
+
+def test_a_version_that_is_not_loaded_is_refused(engine: Engine, observe: Observe) -> None:
+    with pytest.raises(NoPolicyError, match="v7 is not loaded, v1, v2 is"):
+        engine.submit(observe(0), explore=False, robot_id="arm-1", version="v7")
+    with pytest.raises(NoPolicyError, match="v7 is not loaded"):
+        engine.use("v7")
+    with pytest.raises(NoPolicyError, match="v7 is not loaded"):
+        engine.submit_idle(Ask(observe(0), False, 0), "v7")
+
+
+def test_memory_is_not_promised_twice(engine: Engine, make_policy: Any) -> None:
+    engine.load(make_policy(version="v3"))
+    with pytest.raises(ValueError, match="no room for v4: 3 versions may be loaded and v1, v2, v3 are"):
+        engine.load(make_policy(version="v4"))
+    with pytest.raises(ValueError, match="no room for v4"):
+        engine.check_room("v4")
+    engine.check_room("v3")
+    engine.unload("v3")
+    engine.load(make_policy(version="v4"))
+    assert set(engine.loaded) == {"v1", "v2", "v4"}
+
+
+def test_two_loads_at_once_do_not_pass_the_limit(make_policy: Any) -> None:
+    running, hold = Engine(max_loaded=2), threading.Event()
+    running.swap(make_policy())
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(running.load, make_policy(version="v2", before=lambda: hold.wait(30)))
+        while not running._warming:
+            pass
+        with pytest.raises(ValueError, match="no room for v3"):
+            running.load(make_policy(version="v3"))
+        hold.set()
+        first.result(30)
+    running.close()
+
+
+def test_the_current_version_can_not_be_unloaded(engine: Engine) -> None:
+    with pytest.raises(ValueError, match="v1 is in use"):
+        engine.unload("v1")
+    with pytest.raises(KeyError):
+        engine.unload("v7")
+
+
+def test_a_version_leaves_after_those_who_wait_for_it(engine: Engine, make_policy: Any, observe: Observe) -> None:
+    hold, reached, armed = threading.Event(), threading.Event(), threading.Event()
+
+    def busy() -> None:
+        if armed.is_set():
+            reached.set()
+            assert hold.wait(30)
+
+    engine.swap(make_policy(version="v3", mark=3.0, before=busy))
+    armed.set()
+    first = engine.submit(observe(0), explore=False, robot_id="arm-1")
+    assert reached.wait(30)
+    waiting = engine.submit(observe(0), explore=False, robot_id="arm-2", version="v2")
+    with ThreadPoolExecutor() as pool:
+        leaving = pool.submit(engine.unload, "v2")
+        while "v2" not in engine._shelf._leaving:
+            pass
+        with pytest.raises(NoPolicyError, match="v2"):
+            engine.submit(observe(0), explore=False, robot_id="arm-3", version="v2")
+        assert not leaving.done()
+        hold.set()
+        leaving.result(30)
+    assert waiting.result(30).policy.version == "v2"
+    assert first.result(30).policy.version == "v3"
+    assert set(engine.loaded) == {"v3"}
+
+
+def test_one_batch_is_of_one_version(engine: Engine, make_policy: Any, observe: Observe) -> None:
+    hold, reached = threading.Event(), threading.Event()
+    batches: list[tuple[str, int]] = []
+
+    def busy() -> None:
+        if armed.is_set():
+            armed.clear()
+            reached.set()
+            assert hold.wait(30)
+
+    armed = threading.Event()
+    engine.load(make_policy(version="v3", mark=3.0, before=busy))
+    armed.set()
+    first = engine.submit(observe(0), explore=False, robot_id="first", version="v3")
+    assert reached.wait(30)
+    engine.observe(lambda batch: batches.append((batch.policy.version, len(batch.requests))))
+    wanted = ["v1", "v2", None, "v2", "v3", "v1"]
+    waiting = [
+        engine.submit(observe(0), explore=False, robot_id=f"arm-{index}", version=version)
+        for index, version in enumerate(wanted)
+    ]
+    hold.set()
+    answers = [each.result(30) for each in waiting]
+    assert [answer.policy.version for answer in answers] == ["v1", "v2", "v1", "v2", "v3", "v1"]
+    assert [answer.rows for answer in answers] == [3, 2, 3, 2, 1, 3]
+    assert first.result().rows == 1
+    engine.close()  # the last observer has been called
+    assert batches == [("v3", 1), ("v1", 3), ("v2", 2), ("v3", 1)]
+
+
+def test_idle_draws_wait_for_the_robots_and_leave_with_their_version(
+    engine: Engine, make_policy: Any, observe: Observe
+) -> None:
+    hold, reached, armed = threading.Event(), threading.Event(), threading.Event()
+
+    def busy() -> None:
+        if armed.is_set():
+            reached.set()
+            assert hold.wait(30)
+
+    drawn: list[tuple[str, bool]] = []
+    engine.swap(make_policy(version="v3", mark=3.0, before=busy))
+    armed.set()
+    first = engine.submit(observe(0), explore=False, robot_id="arm-1")
+    assert reached.wait(30)
+    engine.observe(lambda batch: drawn.append((batch.policy.version, batch.idle)))
+    compared = engine.submit_idle(Ask(observe(1), False, 5), "v2")
+    robot = engine.submit(observe(2), explore=False, robot_id="arm-2")
+    hold.set()
+    assert compared.result(30).policy.version == "v2"
+    assert all(answer.result(30).policy.version == "v3" for answer in (first, robot))
+    forgotten = [engine.submit_idle(Ask(observe(1), False, 5), "v2") for _ in range(3)]
+    engine.close()
+    assert drawn[:3] == [("v3", False), ("v3", False), ("v2", True)]
+    assert engine.stats().answered == 2
+    for each in forgotten:
+        assert each.cancelled() or each.exception() or each.result().policy.version == "v2"
