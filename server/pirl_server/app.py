@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
-import grpc
 import uvicorn
 from fastapi import FastAPI
 
@@ -19,11 +18,15 @@ from pirl_server import job_main
 from pirl_server.api.application import create_api
 from pirl_server.episodes import EpisodeStore
 from pirl_server.jobs import Supervisor
-from pirl_server.layout import EPISODES, JOBS, MODELS
+from pirl_server.layout import EPISODES, JOBS, MODELS, TOKENS
 from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.registry import PRODUCTION, Registry
+from pirl_server.security import CallInterceptor, Gate, GateWatcher, Limiter, TlsFiles, TokenFile, check_bind
 from pirl_server.serving import Engine, PolicyService, Recorder, start_grpc
+from pirl_server.serving.server import RobotServer
+from pirl_server.telemetry import CallLog, CallWatcher, Latencies, Metrics, configure_logs, spans_from_environment
+from pirl_server.telemetry.logs import Format
 
 _LOG = logging.getLogger("pirl")
 
@@ -41,25 +44,41 @@ class ServeConfig:
     rest_port: int = 8000
     explore: bool = False
     """default sampling mode of robots that ask for none"""
+    tls_cert: Path | None = None
+    """PEM files of gRPC and REST; without them nothing is encrypted"""
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    """only clients with a certificate of this authority may connect"""
     allow_insecure: bool = False
-    """bind an address that other machines reach, though nothing is encrypted or authenticated yet"""
+    """bind an address that other machines reach without certificate or tokens, with a warning"""
+    robot_rate_hz: float = 0.0
+    """chunks that each robot may ask for per second; 0: any number"""
+    log_format: Format = "text"
     device: str = "cpu"
     """where policies run, in torch's words: cpu, cuda, cuda:1"""
 
 
 def serve(config: ServeConfig) -> None:
     """Run until SIGINT or SIGTERM. Raises ValueError for a bad checkpoint, address or taken port."""
+    configure_logs(config.log_format)
+    files = _tls(config)
     _check_address(config)
     with build(config) as (api, _):
         settings = uvicorn.Config(
-            api, host=config.host, port=config.rest_port, log_level="warning", timeout_graceful_shutdown=1
+            api,
+            host=config.host,
+            port=config.rest_port,
+            log_config=None,  # they go where `configure_logs` sends all
+            log_level="warning",
+            timeout_graceful_shutdown=1,
+            **(files.for_uvicorn() if files else {}),
         )
         print(f"pirl serves {config.host}: gRPC {config.grpc_port}, REST {config.rest_port}", flush=True)
         uvicorn.Server(settings).run()
 
 
 @contextmanager
-def build(config: ServeConfig) -> Iterator[tuple[FastAPI, grpc.Server]]:
+def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
     """Make everything but the HTTP listener; gRPC serves while the context is open."""
     registry = Registry(config.root / MODELS)
     production = adopt(registry, config.checkpoint)
@@ -74,7 +93,12 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, grpc.Server]]:
         closing.callback(engine.close)
         closing.callback(recorder.close)
         activate(production)
-        server, port = _start(PolicyService(engine, recorder, config.explore), config)
+        service = PolicyService(engine, recorder, config.explore)
+        gate = _gate(config, registry, recorder, store)
+        metrics, latencies = Metrics(engine, service.attendance, recorder), Latencies()
+        spans = spans_from_environment(metadata.version("pirl"))
+        calls = CallWatcher([CallLog(), metrics, latencies, *([spans] if spans else [])])
+        server, port = _start(service, config, CallInterceptor([calls, GateWatcher(gate, registry.audit_log)]))
         command = [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve())]
         jobs = Supervisor(config.root / JOBS, command)
         api = create_api(
@@ -85,6 +109,10 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, grpc.Server]]:
             activate=activate,
             check_job=job_main.check,
             grpc_port=port,
+            attendance=service.attendance,
+            gate=gate,
+            metrics=metrics,
+            latencies=latencies,
         )
         try:
             yield api, server
@@ -95,11 +123,42 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, grpc.Server]]:
             stopped.wait()
 
 
-def _start(service: PolicyService, config: ServeConfig) -> tuple[grpc.Server, int]:
+def _start(service: PolicyService, config: ServeConfig, interceptor: CallInterceptor) -> tuple[RobotServer, int]:
+    files = _tls(config)
+    credentials = files.for_grpc() if files else None
     try:
-        return start_grpc(service, f"{config.host}:{config.grpc_port}")
+        return start_grpc(service, f"{config.host}:{config.grpc_port}", credentials, [interceptor])
     except ValueError as error:
         raise ValueError(f"{error}; give another one with --grpc-port") from None
+
+
+def _tls(config: ServeConfig) -> TlsFiles | None:
+    """Return the certificate files, checked; None where nothing is to be encrypted."""
+    if config.tls_cert is None and config.tls_key is None and config.tls_client_ca is None:
+        return None
+    if config.tls_cert is None or config.tls_key is None:
+        raise ValueError("a certificate and its key belong together: give both --tls-cert and --tls-key")
+    files = TlsFiles(config.tls_cert, config.tls_key, config.tls_client_ca)
+    files.check()
+    return files
+
+
+def _tokens(config: ServeConfig) -> TokenFile | None:
+    """Return the tokens below the root, readable now; None when none was ever created."""
+    file = TokenFile(config.root / TOKENS)
+    return file if file.list() or file.path.exists() else None
+
+
+def _gate(config: ServeConfig, registry: Registry, recorder: Recorder, store: EpisodeStore) -> Gate:
+    def robot_of(episode_id: str) -> str | None:
+        with suppress(KeyError):
+            return recorder.find(episode_id).start.robot_id
+        with suppress(KeyError):
+            return store.summary(episode_id).robot_id
+        return None
+
+    limiter = Limiter.per_second(config.robot_rate_hz) if config.robot_rate_hz else None
+    return Gate(_tokens(config), registry.audit_log, limiter, robot_of)
 
 
 def adopt(registry: Registry, checkpoint: Path | None) -> str:
@@ -119,17 +178,11 @@ def adopt(registry: Registry, checkpoint: Path | None) -> str:
 
 
 def _check_address(config: ServeConfig) -> None:
-    """Refuse a taken REST port, and an address beyond this machine unless it is asked for in so many words."""
-    try:
-        address = socket.gethostbyname(config.host)
-    except OSError as error:
-        raise ValueError(f"host '{config.host}' is not known here ({error}): give another one with --host") from None
-    if not ipaddress.ip_address(address).is_loopback and not config.allow_insecure:
-        raise ValueError(
-            f"host {config.host} can be reached from other machines and nothing is encrypted or authenticated yet: "
-            "add --allow-insecure on a network you trust"
-        )
-    with socket.socket() as probe:
+    """Refuse a taken REST port, and an address beyond this machine that nothing protects."""
+    tls, tokens = config.tls_cert is not None, _tokens(config) is not None
+    check_bind(config.host, tls=tls, tokens=tokens, allow_insecure=config.allow_insecure)
+    family, *_, (address, *_) = socket.getaddrinfo(config.host, None, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, config.rest_port))

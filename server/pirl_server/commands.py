@@ -25,7 +25,14 @@ def serve(arguments: Sequence[str]) -> int:
     parser.add_argument("--rest-port", type=int, default=8000)
     parser.add_argument("--device", default="cpu", help="where policies run: cpu, cuda, cuda:1")
     parser.add_argument("--explore", action="store_true", help="sample stochastically unless a robot asks otherwise")
-    parser.add_argument("--allow-insecure", action="store_true", help="bind an address that other machines can reach")
+    parser.add_argument("--tls-cert", type=Path, metavar="PEM", help="certificate of this machine, for gRPC and REST")
+    parser.add_argument("--tls-key", type=Path, metavar="PEM", help="its private key")
+    parser.add_argument("--tls-client-ca", type=Path, metavar="PEM", help="let in only certificates of this authority")
+    parser.add_argument("--robot-rate-hz", type=float, default=0.0, help="chunks per second and robot; 0: any number")
+    parser.add_argument("--log-format", choices=("text", "json"), default="text")
+    parser.add_argument(
+        "--allow-insecure", action="store_true", help="development: a public address without certificate or tokens"
+    )
     from pirl_server.app import ServeConfig
     from pirl_server.app import serve as run
 

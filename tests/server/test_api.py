@@ -19,6 +19,9 @@ from pirl_contract import Contract, StepOutcome
 from pirl_server.api import create_api
 from pirl_server.jobs import JobSpec, Supervisor
 from pirl_server.registry import Evaluation, Registry, list_hash
+from pirl_server.security import Gate
+from pirl_server.serving.attendance import Attendance
+from pirl_server.telemetry import Latencies, Metrics
 
 JOB = """
 import json, sys, time
@@ -59,7 +62,12 @@ def registry(tmp_path: Path, contract: Contract) -> Registry:
 
 @pytest.fixture
 def web(service: Any, jobs: Supervisor, registry: Registry, make_policy: Any) -> Iterator[httpx.Client]:
+    attendance = Attendance()
     app = create_api(
+        attendance=attendance,
+        gate=Gate(None, registry.audit_log),
+        metrics=Metrics(service.engine, attendance, service.recorder),
+        latencies=Latencies(),
         jobs=jobs,
         registry=registry,
         episodes=service.store,
@@ -243,14 +251,14 @@ def test_health_and_info(web: httpx.Client, service: Any) -> None:
     assert web.get("/readyz").status_code == 200
     info = web.get("/v1/info").json()
     assert (info["policy_version"], info["grpc_port"], info["robot"]) == ("v1", service.port, "test-arm")
-    service.engine._current = None
+    service.engine._shelf.current = None
     assert "no policy" in problem(web.get("/readyz"), 503)["detail"]
 
 
 def test_openapi_names_every_operation_and_every_reference_resolves(web: httpx.Client) -> None:
     document = web.get("/openapi.json").json()
     operations = [operation for path in document["paths"].values() for operation in path.values()]
-    assert len({operation["operationId"] for operation in operations}) == len(operations) == 13
+    assert len({operation["operationId"] for operation in operations}) == len(operations) == 17
     assert all(operation["tags"] and operation.get("summary") for operation in operations)
     for name in re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)):
         assert name in document["components"]["schemas"]

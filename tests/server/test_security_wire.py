@@ -41,6 +41,7 @@ ALLOWED = {
     "ReportOutcomes": {"robot", "admin"},
     "LabelEpisode": {"robot", "operator", "admin"},
 }
+BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 OK, UNAUTHENTICATED, DENIED = grpc.StatusCode.OK, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
 
 
@@ -49,7 +50,8 @@ class EmptyService(policy_pb2_grpc.PolicyServiceServicer):  # type: ignore[misc]
 
     def Session(self, requests: Any, context: Any) -> Any:
         for request in requests:
-            yield pb.SessionReply(id=request.id, infer=pb.InferReply(sequence=request.infer.sequence))
+            refused = isinstance(request, pb.SessionReply)
+            yield request if refused else pb.SessionReply(id=request.id, infer=pb.InferReply())
 
 
 for _method in PIRL.methods:
@@ -110,10 +112,17 @@ def outcome(call: Callable[[], Any]) -> tuple[grpc.StatusCode, str, dict[str, st
     return OK, "", {}
 
 
+def session(stub: Any, text: str, requests: list[pb.SessionRequest]) -> tuple[list[Any], grpc.StatusCode]:
+    seen: list[Any] = []
+    call = stub.Session(iter(requests), metadata=bearer(text), timeout=20)
+    return seen, outcome(lambda: seen.extend(call))[0]
+
+
 def ask(stub: Any, name: str, text: str, **fields: Any) -> grpc.StatusCode:
     if name == "Session":
         request = pb.SessionRequest(id=1, infer=pb.InferRequest(**fields))
-        return outcome(lambda: next(stub.Session(iter([request]), metadata=bearer(text), timeout=20)))[0]
+        replies, code = session(stub, text, [request])
+        return BY_NUMBER[replies[0].error.code] if replies else code
     request = getattr(pb, PIRL.methods_by_name[name].input_type.name)(**fields)
     return outcome(lambda: getattr(stub, name)(request, metadata=bearer(text), timeout=20))[0]
 
@@ -216,20 +225,14 @@ def test_a_robots_token_speaks_for_that_robot_only(port: Port) -> None:
         assert ask(stub, "Infer", bound) is DENIED  # no name is nobody's name
 
 
-def session(stub: Any, text: str, requests: list[pb.SessionRequest]) -> tuple[list[int], grpc.StatusCode]:
-    seen: list[int] = []
-    call = stub.Session(iter(requests), metadata=bearer(text), timeout=20)
-    return seen, outcome(lambda: seen.extend(reply.id for reply in call))[0]
-
-
-def test_a_session_ends_at_the_first_message_for_another_robot(port: Port) -> None:
+def test_a_session_goes_on_after_a_message_for_another_robot_was_refused(port: Port) -> None:
     text = port.tokens.create("arm1", ["robot"], ["arm-1"])
     mine, other = pb.InferRequest(robot_id="arm-1"), pb.InferRequest(robot_id="arm-2")
     with port.stub() as stub:
         good = [pb.SessionRequest(id=i, infer=mine) for i in (1, 2, 3)]
-        assert session(stub, text, good) == ([1, 2, 3], OK)
-        seen, code = session(stub, text, [*good, pb.SessionRequest(id=4, infer=other), *good])
-        assert (seen, code) == ([1, 2, 3], DENIED)
+        seen, code = session(stub, text, [good[0], pb.SessionRequest(id=2, infer=other), good[2]])
+    assert [(reply.id, BY_NUMBER[reply.error.code]) for reply in seen] == [(1, OK), (2, DENIED), (3, OK)]
+    assert code is OK
     assert [line["reason"] for line in port.audited()] == ["robot"]
 
 

@@ -5,16 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from pirl_server.api import episodes as episode_routes
-from pirl_server.api import health, models, problems
+from pirl_server.api import health, models, problems, robots
 from pirl_server.api import jobs as job_routes
+from pirl_server.api import metrics as metric_routes
+from pirl_server.api.guard import Guard, check_scope
 from pirl_server.api.services import Services
 from pirl_server.episodes import EpisodeStore
 from pirl_server.jobs import JobSpec, Supervisor
 from pirl_server.registry import Promoter, Registry
+from pirl_server.security import Gate, Limiter
 from pirl_server.serving import Engine
+from pirl_server.serving.attendance import Attendance
+from pirl_server.telemetry import Latencies, Metrics
+
+TAGS = [
+    {"name": "jobs", "description": "Training and evaluation: queue, follow, cancel"},
+    {"name": "episodes", "description": "What the robots did"},
+    {"name": "models", "description": "Versions, which of them serves, and going back"},
+    {"name": "robots", "description": "Who is connected, and stopping them: software, not safety-rated"},
+    {"name": "health", "description": "Process, readiness, what is served, metrics"},
+]
 
 
 def create_api(
@@ -26,22 +39,43 @@ def create_api(
     activate: Callable[[str], None],
     check_job: Callable[[JobSpec], None],
     grpc_port: int,
+    attendance: Attendance,
+    gate: Gate,
+    metrics: Metrics,
+    latencies: Latencies,
+    limiter: Limiter | None = None,
     heartbeat_s: float = 15.0,
 ) -> FastAPI:
     """Build the REST application.
 
     `activate(version)` loads a version and swaps it into the engine, or raises. `check_job(spec)` raises ValueError
-    with one line when task or config is not known; base and version are checked against the registry here.
+    with one line when task or config is not known; base and version are checked against the registry here. `gate` lets
+    callers in, `limiter` says how often each may call (None: as often as it likes).
     """
     app = FastAPI(
         title="pirl",
         version=version("pirl"),
-        summary="Jobs, episodes and models of a policy server",
-        responses=problems.responses(500),
+        summary="Jobs, episodes, models and robots of a policy server",
+        responses=problems.responses(401, 403, 429, 500),
+        dependencies=[Depends(check_scope)],
+        openapi_tags=TAGS,
     )
+    app.add_middleware(Guard, gate=gate, limiter=limiter)
     promoter = Promoter(registry, activate)
-    app.state.services = Services(jobs, registry, promoter, episodes, engine, grpc_port, check_job, heartbeat_s)
+    app.state.services = Services(
+        jobs=jobs,
+        registry=registry,
+        promoter=promoter,
+        episodes=episodes,
+        engine=engine,
+        grpc_port=grpc_port,
+        check_job=check_job,
+        heartbeat_s=heartbeat_s,
+        attendance=attendance,
+        metrics=metrics,
+        latencies=latencies,
+    )
     problems.install(app)
-    for routes in (job_routes, episode_routes, models, health):
+    for routes in (job_routes, episode_routes, models, robots, health, metric_routes):
         app.include_router(routes.router)
     return app

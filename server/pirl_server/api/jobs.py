@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Header, Query, Response
+from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from pirl_server.api.problems import ProblemError, conflict, invalid, not_found, responses
-from pirl_server.api.services import JobId, Services, World
+from pirl_server.api.services import JobId, Services, World, actor
 from pirl_server.api.sse import stream
 from pirl_server.api.views import JobPage, JobView
 from pirl_server.jobs import Job, JobSpec, Status
@@ -18,7 +18,7 @@ EVENT_STREAM = {200: {"content": {"text/event-stream": {"schema": {"type": "stri
 
 
 @router.post("", status_code=201, operation_id="createJob", responses=responses(422, 503))
-def create_job(spec: Annotated[JobSpec, Body()], world: World, response: Response) -> JobView:
+def create_job(spec: Annotated[JobSpec, Body()], world: World, request: Request, response: Response) -> JobView:
     """Queue a training or an evaluation."""
     field = "base" if "base" in type(spec).model_fields else "version"
     name = getattr(spec, field)
@@ -34,6 +34,7 @@ def create_job(spec: Annotated[JobSpec, Body()], world: World, response: Respons
         job = world.jobs.submit(spec)
     except RuntimeError as error:
         raise ProblemError(503, "stopping", str(error)) from None
+    world.registry.audit_log.write("job submitted", actor(request), job=job.id, kind=spec.kind, task=spec.task)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobView.of(job)
 
@@ -59,13 +60,15 @@ def get_job(job_id: JobId, world: World) -> JobView:
 
 
 @router.post("/{job_id}/cancel", operation_id="cancelJob", responses=responses(404, 409, 422))
-def cancel_job(job_id: JobId, world: World) -> JobView:
+def cancel_job(job_id: JobId, world: World, request: Request) -> JobView:
     """Ask a job to stop; a running one is `cancelled` when its process has ended."""
     _find(world, job_id)
     try:
-        return JobView.of(world.jobs.cancel(job_id))
+        cancelled = world.jobs.cancel(job_id)
     except ValueError as error:
         raise conflict(str(error)) from None
+    world.registry.audit_log.write("job cancelled", actor(request), job=job_id)
+    return JobView.of(cancelled)
 
 
 @router.get(

@@ -15,6 +15,7 @@ from pirl_server.api.views import (
     RollbackRequest,
 )
 from pirl_server.registry import ModelVersion, PromotionRefusedError, Registry
+from pirl_server.security.permissions import ADMIN
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -29,7 +30,12 @@ def list_models(world: World) -> ModelList:
 
 @router.post("/promote", operation_id="promoteModel", responses=responses(404, 409, 422))
 def promote(wish: PromoteRequest, world: World, request: Request) -> Promoted:
-    """Serve a version: it must pass the gate, then it is swapped into the running server without a dropped request."""
+    """Serve a version: it must pass the gate, then it is swapped into the running server without a dropped request.
+
+    To go past the gate with `force` takes a token of scope admin.
+    """
+    if wish.force:
+        request.state.gate.check_scope(request.state.caller, "POST /v1/models/promote force", frozenset({ADMIN}))
     try:
         result = world.promoter.promote(wish.version, actor(request), wish.reason, wish.force)
     except KeyError:

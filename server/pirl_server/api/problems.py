@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -11,7 +12,10 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from pirl_server.security import DeniedError
+
 _LOG = logging.getLogger(__name__)
+_DENIED = {"unauthenticated": 401, "forbidden": 403, "too-many-requests": 429}
 MEDIA_TYPE = "application/problem+json"
 
 
@@ -65,6 +69,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def install(app: FastAPI) -> None:
     """Answer every error of the application, the framework's own included, as a problem."""
     app.add_exception_handler(ProblemError, _on_problem)
+    app.add_exception_handler(DeniedError, _on_denied)
     app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(Exception, _on_bug)
@@ -85,6 +90,21 @@ def _answer(problem: Problem) -> JSONResponse:
 async def _on_problem(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ProblemError)
     return _answer(error.problem)
+
+
+def denied(error: DeniedError) -> JSONResponse:
+    """Make the answer to a call that may not go on: 401 with WWW-Authenticate, 403, or 429 with Retry-After."""
+    answer = _answer(ProblemError(_DENIED[error.kind], error.kind, str(error)).problem)
+    if error.kind == "unauthenticated":
+        answer.headers["WWW-Authenticate"] = "Bearer"
+    if error.retry_after_s:
+        answer.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    return answer
+
+
+async def _on_denied(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, DeniedError)
+    return denied(error)
 
 
 async def _on_validation(_: Request, error: Exception) -> JSONResponse:

@@ -11,7 +11,10 @@ from fastapi import Depends, Path, Request
 from pirl_server.episodes import EpisodeStore
 from pirl_server.jobs import JobSpec, Supervisor
 from pirl_server.registry import Promoter, Registry
+from pirl_server.security import Caller
 from pirl_server.serving import Engine
+from pirl_server.serving.attendance import Attendance
+from pirl_server.telemetry import Latencies, Metrics
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,9 @@ class Services:
     grpc_port: int
     check_job: Callable[[JobSpec], None]
     heartbeat_s: float
+    attendance: Attendance
+    metrics: Metrics
+    latencies: Latencies
 
 
 def _services(request: Request) -> Services:
@@ -41,4 +47,6 @@ EpisodeId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 
 def actor(request: Request) -> str:
     """Return who asks, for the audit log."""
-    return f"rest:{request.client.host if request.client else 'local'}"
+    caller = request.state.caller
+    assert isinstance(caller, Caller)
+    return caller.name

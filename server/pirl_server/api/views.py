@@ -154,6 +154,42 @@ class Promoted(BaseModel):
         return cls(version=version, comparisons=pairs, overridden=list(result.refusals))
 
 
+class RobotView(BaseModel):
+    """One robot as the server knows it. Times are the server's wall clock."""
+
+    id: str = Field(examples=["arm-1"])
+    connected: bool = Field(description="it has a session, so that it can be told to stop from here")
+    address: str = Field(examples=["ipv4:10.0.0.7:51324"])
+    policy_version: str | None = Field(description="that last answered it")
+    since: str = Field(examples=["2026-01-31T08:00:00.000+00:00"])
+    last_seen: str
+    latency_ms: float | None = Field(description="of its last answer, from arrival to reply, within the server")
+
+
+class RobotList(BaseModel):
+    """The robots seen since the server started, by id."""
+
+    data: list[RobotView]
+
+
+class StopRequest(BaseModel):
+    """Why; it is shown to whoever stands at the robot, and written down."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"reason": "hand in the workspace"}]})
+
+    reason: str = Field(default="", max_length=1000)
+
+
+class Stopped(BaseModel):
+    """Which robots were told."""
+
+    told: list[str] = Field(examples=[["arm-1"]])
+    note: str = (
+        "Software, not safety-rated: these robots were told, which does not mean that they stand."
+        " Use the emergency stop at the robot. It is cleared there, never from here."
+    )
+
+
 class Health(BaseModel):
     """`ok`, or why not."""
 

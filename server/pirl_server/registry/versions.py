@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from pirl_contract import Contract
-from pirl_server.disk import append_line, check_name, locked, sync, utc_now, write_json
+from pirl_server.disk import check_name, locked, sync, utc_now, write_json
 from pirl_server.registry.evaluation import Evaluations
+from pirl_server.security.audit import AuditLog
 
 LINEAGE = "lineage.json"
 
@@ -47,6 +48,8 @@ class Registry:
         self._versions, self._aliases = root / "versions", root / "aliases.json"
         self._versions.mkdir(parents=True, exist_ok=True)
         self.evaluations = Evaluations(root)
+        self.audit_log = AuditLog(root / "audit.jsonl")
+        """of the whole server: whoever changes something writes here"""
 
     def add(
         self, version: str, source: Path, contract: Contract, parent: str | None = None, job: str | None = None
@@ -113,8 +116,8 @@ class Registry:
 
     def audit(self, event: str, version: str, actor: str, reason: str, **more: str) -> None:
         """Append one line to the audit log."""
-        line = {"time": utc_now(), "event": event, "version": version, "actor": actor, "reason": reason}
-        append_line(self._root / "audit.jsonl", line | more)
+        result = "refused" if event == "refused" else "done"
+        self.audit_log.write(event, actor, result, version=version, reason=reason, **more)
 
     def _read_aliases(self) -> dict[str, dict[str, Any]]:
         return dict(json.loads(self._aliases.read_text())) if self._aliases.exists() else {}

@@ -30,6 +30,7 @@ class Caller:
 
     name: str
     """for the audit log: the token's name and where the call came from"""
+    peer: str
     scopes: frozenset[str]
     robots: frozenset[str]
     """the only robots it speaks for; empty: any"""
@@ -49,6 +50,8 @@ class Gate:
         limiter: Limiter | None = None,
         robot_of: Callable[[str], str | None] = lambda episode_id: None,
     ) -> None:
+        self.open = tokens is None
+        """nobody is asked for a token"""
         self._tokens, self._audit, self._limiter, self._robot_of = tokens, audit, limiter, robot_of
         # whoever holds no token must not be able to fill the disk with refusals
         self._audited = Limiter(interval_ns=10_000_000_000, burst=10)
@@ -59,12 +62,16 @@ class Gate:
         Raises DeniedError: no valid token, or none of the allowed scopes.
         """
         if allowed == PUBLIC:
-            return Caller(peer, frozenset(), frozenset())
+            return Caller(peer, peer, frozenset(), frozenset())
         caller = self._caller(call, authorization, peer)
-        if allowed is None or not caller.scopes & allowed:
-            self._refused(call, caller.name, peer, "scope")
-            raise DeniedError("forbidden", "the token's scope does not allow this call")
+        self.check_scope(caller, call, allowed)
         return caller
+
+    def check_scope(self, caller: Caller, call: str, allowed: frozenset[str] | None) -> None:
+        """Raise DeniedError when none of the caller's scopes is among the allowed ones, or nothing is allowed."""
+        if allowed is None or not caller.scopes & allowed:
+            self._refused(call, caller, "scope")
+            raise DeniedError("forbidden", "the token's scope does not allow this call")
 
     def check_robot(self, caller: Caller, call: str, robot_id: str | None, episode_id: str = "") -> None:
         """Raise DeniedError when the caller may not speak for the robot, or, where it is None, for the episode's."""
@@ -72,7 +79,7 @@ class Gate:
             return
         named = self._robot_of(episode_id) if robot_id is None else robot_id
         if named is not None and named not in caller.robots:
-            self._refused(call, caller.name, caller.name, "robot")
+            self._refused(call, caller, "robot")
             raise DeniedError("forbidden", "the token is for another robot")
 
     def check_rate(self, name: str) -> None:
@@ -82,7 +89,7 @@ class Gate:
 
     def _caller(self, call: str, authorization: str, peer: str) -> Caller:
         if self._tokens is None:
-            return Caller(peer, frozenset(SCOPES), frozenset())
+            return Caller(peer, peer, frozenset(SCOPES), frozenset())
         scheme, _, text = authorization.partition(" ")
         try:
             token = self._tokens.find(text.strip()) if scheme.lower() == "bearer" else None
@@ -90,15 +97,15 @@ class Gate:
             _LOG.error("nobody is let in: %s", error)
             token = None
         if token is None:
-            self._refused(call, "unknown", peer, "token")
+            self._refused(call, Caller("unknown", peer, frozenset(), frozenset()), "token")
             raise DeniedError("unauthenticated", "no valid token: send one as 'authorization: Bearer TOKEN'")
-        return Caller(f"{token.name} ({peer})", frozenset(token.scopes), frozenset(token.robots))
+        return Caller(f"{token.name} ({peer})", peer, frozenset(token.scopes), frozenset(token.robots))
 
-    def _refused(self, call: str, actor: str, peer: str, reason: str) -> None:
-        if not self._audited.take(_host(peer)):
-            self._audit.write("call refused", actor, "refused", call=call, peer=peer, reason=reason)
+    def _refused(self, call: str, caller: Caller, reason: str) -> None:
+        if not self._audited.take(_host(caller.peer)):
+            self._audit.write("call refused", caller.name, "refused", call=call, peer=caller.peer, reason=reason)
 
 
 def _host(peer: str) -> str:
-    """An address without its port, which a caller can change with every call."""
-    return peer.rpartition(":")[0] or peer
+    """gRPC's ipv4:10.0.0.7:51324 without the port, which a caller can change with every call."""
+    return peer.rpartition(":")[0] if peer.startswith(("ipv4:", "ipv6:")) else peer

@@ -8,7 +8,9 @@ from typing import Any
 
 import grpc
 
+from pirl_contract.v1 import policy_pb2 as pb
 from pirl_server.security.gate import DeniedError
+from pirl_server.security.permissions import PUBLIC, RPCS
 from pirl_server.security.watcher import Watched, Watcher
 
 STATUS = {
@@ -21,16 +23,19 @@ RETRY_AFTER = "retry-after-ms"
 
 
 class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # gRPC has no types
-    """Shows every call, streamed or not, to the watchers; a DeniedError of theirs becomes the call's status."""
+    """Shows every call, streamed or not, to the watchers; a DeniedError of theirs becomes the call's status.
+
+    Within a session it becomes the answer to that message, and the session goes on unless its token is no longer valid.
+    """
 
     def __init__(self, watchers: Sequence[Watcher]) -> None:
         self._watchers = tuple(watchers)
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
-        """Wrap the handler that would answer; an unknown method stays UNIMPLEMENTED."""
+        """Wrap the handler that would answer; an unknown method stays UNIMPLEMENTED, health is left alone."""
         handler = continuation(handler_call_details)
-        if handler is None:
-            return None
+        if handler is None or RPCS.get(handler_call_details.method) == PUBLIC:
+            return handler
         wrap, make, behave = _shape(handler)
         watched = wrap(behave, lambda: Watched(self._watchers, handler_call_details.method))
         return make(watched, handler.request_deserializer, handler.response_serializer)
@@ -76,7 +81,11 @@ def _shown(requests: Iterable[Any], call: Watched, context: Any) -> Iterator[Any
         try:
             shown = call.request(request)
         except DeniedError as denied:
-            _abort(context, denied)
+            if denied.kind == "unauthenticated" or not isinstance(request, pb.SessionRequest):
+                _abort(context, denied)
+            code, wait_ms = STATUS[denied.kind].value[0], retry_after_ms(denied)
+            refusal = pb.Refusal(code=code, message=str(denied), retry_after_ms=wait_ms)
+            shown = pb.SessionReply(id=request.id, error=refusal)  # a session passes on what is answered already
         yield shown
 
 

@@ -52,4 +52,8 @@ ROUTES: dict[tuple[str, str], frozenset[str]] = {
     ("GET", "/v1/models"): _PEOPLE,
     ("POST", "/v1/models/promote"): _OPERATORS,
     ("POST", "/v1/models/rollback"): _OPERATORS,
+    ("GET", "/v1/robots"): _PEOPLE,
+    # whoever sees that something goes wrong may stop it
+    ("POST", "/v1/robots/{robot_id}/emergency-stop"): _PEOPLE,
+    ("POST", "/v1/emergency-stop"): _PEOPLE,
 }

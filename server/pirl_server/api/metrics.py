@@ -1,0 +1,22 @@
+"""/metrics: what Prometheus scrapes. The handler reads counters and never waits for a thread or the device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client.exposition import choose_encoder
+
+from pirl_server.api.services import World
+
+router = APIRouter(tags=["health"])
+_TEXT: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus metrics"}
+}
+
+
+@router.get("/metrics", operation_id="getMetrics", response_class=Response, responses=_TEXT)
+async def metrics(world: World, request: Request) -> Response:
+    """Show all counters and gauges in Prometheus' text form, or OpenMetrics where it is asked for."""
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(world.metrics.registry), media_type=content_type)

@@ -1,0 +1,81 @@
+"""/v1/robots: who is connected, and the way to stop them from here.
+
+There is no call that clears a stop. Whoever clears it must see the arm, so that is done at the robot; a call over the
+network could let an arm move beside a person whom its sender cannot see.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timezone
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Path, Request
+
+from pirl_server.api.problems import ProblemError, responses
+from pirl_server.api.services import Services, World, actor
+from pirl_server.api.views import RobotList, RobotView, Stopped, StopRequest
+from pirl_server.disk import NAME_PATTERN
+from pirl_server.serving.attendance import Presence
+
+_LOG = logging.getLogger(__name__)
+router = APIRouter(prefix="/v1", tags=["robots"])
+Wish = Annotated[StopRequest | None, Body()]
+RobotId = Annotated[str, Path(pattern=NAME_PATTERN, examples=["arm-1"])]
+
+
+@router.get("/robots", operation_id="listRobots")
+async def list_robots(world: World) -> RobotList:
+    """List the robots seen since the server started; only those with a session can be spoken to."""
+    return RobotList(data=[_view(world, presence) for presence in world.attendance.list()])
+
+
+@router.post(
+    "/robots/{robot_id}/emergency-stop",
+    status_code=202,
+    operation_id="stopRobot",
+    responses=responses(404, 422),
+)
+async def stop_robot(robot_id: RobotId, world: World, request: Request, wish: Wish = None) -> Stopped:
+    """Tell one robot to latch its software stop. Not safety-rated: the message may not arrive.
+
+    202 says that it was told, not that it stands. The stop is cleared at the robot, never from here.
+    """
+    return _stop(world, request, wish, [robot_id])
+
+
+@router.post("/emergency-stop", status_code=202, operation_id="stopAllRobots", responses=responses(404, 422))
+async def stop_all(world: World, request: Request, wish: Wish = None) -> Stopped:
+    """Tell every connected robot to latch its software stop. Not safety-rated: a message may not arrive."""
+    return _stop(world, request, wish, [each.robot_id for each in world.attendance.list() if each.sessions])
+
+
+def _stop(world: Services, request: Request, wish: StopRequest | None, robots: list[str]) -> Stopped:
+    who, reason = actor(request), wish.reason if wish else ""
+    told = [robot for robot in robots if world.attendance.emergency_stop(robot, reason, who)]
+    names = ",".join(told or robots)
+    try:
+        world.registry.audit_log.write(
+            "emergency stop", who, "told" if told else "nobody told", robots=names, reason=reason
+        )
+    except OSError:  # a full disk must not make a stop look as if it had failed
+        _LOG.exception("%s stopped %s, but the audit log cannot be written", who, names)
+    if not told:
+        raise ProblemError(404, "not-connected", f"nobody was told: {names or 'no robot'} has no session here")
+    return Stopped(told=told)
+
+
+def _view(world: Services, presence: Presence) -> RobotView:
+    return RobotView(
+        id=presence.robot_id,
+        connected=presence.sessions > 0,
+        address=presence.address,
+        policy_version=presence.policy_version or None,
+        since=_iso(presence.since),
+        last_seen=_iso(presence.last_seen),
+        latency_ms=world.latencies.of(presence.robot_id),
+    )
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")

@@ -1,0 +1,101 @@
+"""Pairs replies with requests: what every watcher of gRPC calls needs before it can count, trace or log them."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import grpc
+
+from pirl_contract.v1 import policy_pb2 as pb
+
+_CODES = {code.value[0]: code.name for code in grpc.StatusCode}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request on its way, within a session or alone."""
+
+    rpc: str
+    """last part of the method's name: Infer"""
+    request: Any
+    began_ns: int
+    """Unix time, for spans and people; durations are taken from `clock`"""
+    clock: float
+    metadata: Mapping[str, str]
+    peer: str
+    request_id: str
+
+    @property
+    def robot_id(self) -> str:
+        """Empty for calls that name none."""
+        return str(getattr(self.request, "robot_id", ""))
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been on its way."""
+        return time.perf_counter() - self.clock
+
+
+class Listener(Protocol):
+    """Is told of calls."""
+
+    def began(self, call: Call) -> None:
+        """A request was read; in the thread that goes on to handle it, unless it came in a session."""
+
+    def ended(self, call: Call, reply: Any, code: str) -> None:
+        """It was answered, or refused with `code`: then `reply` is None. `code` is OK or another gRPC status."""
+
+
+class CallWatcher:
+    """A watcher that tells its listeners, in order, of calls begun and ended, those within sessions too."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self._listeners = tuple(listeners)
+
+    def opened(self, rpc: str, metadata: Mapping[str, str], peer: str) -> _Pairs:
+        """Begin one call or session."""
+        return _Pairs(self._listeners, rpc, metadata, peer)
+
+
+class _Pairs:
+    def __init__(self, listeners: Sequence[Listener], rpc: str, metadata: Mapping[str, str], peer: str) -> None:
+        self._listeners, self._metadata, self._peer = listeners, metadata, peer
+        self._stream_id = metadata.get("x-request-id", "")[:64] or uuid.uuid4().hex
+        # The whole call, which for a session lasts as long as its stream: told of at its end only.
+        self._whole = self._call(rpc, None, 0)
+        self._pending: dict[int, Call] = {}
+        self._answered = False
+
+    def request(self, rpc: str, message: Any, id: int) -> None:
+        call = self._pending[id] = self._call(rpc, message, id)
+        for listener in self._listeners:
+            listener.began(call)
+
+    def reply(self, id: int, message: Any) -> None:
+        if (call := self._pending.pop(id, None)) is None:
+            return
+        self._answered = id == 0
+        if isinstance(message, pb.Refusal):
+            self._ended(call, None, _CODES.get(message.code, "UNKNOWN"))
+        else:
+            self._ended(call, message, "OK")
+
+    def closed(self, code: grpc.StatusCode) -> None:
+        while self._pending:
+            id_, call = self._pending.popitem()
+            self._answered = self._answered or id_ == 0
+            self._ended(call, None, code.name if code is not grpc.StatusCode.OK else "CANCELLED")
+        if not self._answered:
+            self._ended(self._whole, None, code.name)
+
+    def _ended(self, call: Call, reply: Any, code: str) -> None:
+        for listener in self._listeners:
+            listener.ended(call, reply, code)
+
+    def _call(self, rpc: str, message: Any, id: int) -> Call:
+        name, request_id = rpc.rpartition("/")[2], f"{self._stream_id}-{id}" if id else self._stream_id
+        return Call(name, message, time.time_ns(), time.perf_counter(), self._metadata, self._peer, request_id)

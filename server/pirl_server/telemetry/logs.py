@@ -1,0 +1,82 @@
+"""One line per event, as text for people or as JSON for machines, with the request and the robot it is about."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from contextvars import ContextVar
+from datetime import datetime, timezone
+from typing import Any, Literal
+
+from pirl_server.telemetry.calls import Call
+
+_LOG = logging.getLogger("pirl.calls")
+_MANY = ("Infer", "ReportOutcomes")
+Format = Literal["text", "json"]
+_ABOUT: ContextVar[dict[str, str]] = ContextVar("about", default={})  # noqa: B039  never changed in place
+
+
+def configure_logs(format: Format, level: int = logging.INFO) -> None:
+    """Send every log line of the process to stderr in this form, those of libraries too."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if format == "json" else TextLines())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object per line: time, level, logger, message, and what it is about.
+
+    A traceback is one string in it: it stays in the log and goes to no client.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= _about(record)
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class TextLines(logging.Formatter):
+    """The same for people."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        words = " ".join(f"{key}={value}" for key, value in _about(record).items())
+        first, newline, rest = super().format(record).partition("\n")
+        return first + (f" [{words}]" if words else "") + newline + rest
+
+
+def _about(record: logging.LogRecord) -> dict[str, Any]:
+    return _ABOUT.get() | getattr(record, "about", {})
+
+
+class CallLog:
+    """Logs each call: answered ones that come all the time at DEBUG, the rest at INFO.
+
+    Whatever a handler logs in between names the call's request and robot.
+    """
+
+    def began(self, call: Call) -> None:
+        """Let lines of this thread name the call."""
+        _ABOUT.set({"request_id": call.request_id, "robot_id": call.robot_id})
+
+    def ended(self, call: Call, reply: Any, code: str) -> None:
+        """Write the call's own line."""
+        level = logging.DEBUG if call.rpc in _MANY and code == "OK" else logging.INFO
+        if _LOG.isEnabledFor(level):
+            milliseconds = round(1000 * call.seconds, 3)
+            about = {"request_id": call.request_id, "robot_id": call.robot_id, "rpc": call.rpc, "code": code}
+            about |= {"ms": str(milliseconds), "peer": call.peer}
+            _LOG.log(level, "%s %s", call.rpc, code, extra={"about": about})
+        _ABOUT.set({})

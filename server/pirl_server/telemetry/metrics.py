@@ -1,0 +1,100 @@
+"""Prometheus metrics of one server, in a registry of its own. A scrape reads counters: it never waits for inference."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from pirl_contract import Alteration
+from pirl_server.serving import Engine, Recorder
+from pirl_server.serving.attendance import Attendance
+from pirl_server.serving.request import Batch
+from pirl_server.telemetry.calls import Call
+
+STAGES = ("decode", "queue", "infer", "encode", "total")
+MAX_ROBOTS = 64
+"""robots with a series of their own; the later ones share the label `other`, so that ids cannot fill a database"""
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_ROWS = (1, 2, 4, 8, 16, 32)
+_OUTCOMES = ("answered", "failed", "superseded", "expired", "given_up", "refused")
+
+
+class Metrics:
+    """Listens to calls and to batches, and answers scrapes."""
+
+    def __init__(self, engine: Engine, attendance: Attendance, recorder: Recorder) -> None:
+        into = self.registry = CollectorRegistry()
+        into.register(_Live(engine, attendance, recorder))
+        self._stages = Histogram(
+            "pirl_stage_seconds", "Time of an answered request by stage", ["stage"], buckets=_SECONDS, registry=into
+        )
+        self._rows = Histogram("pirl_batch_rows", "Requests in one pass over the device", buckets=_ROWS, registry=into)
+        self._calls = Counter("pirl_calls", "gRPC calls by method and status", ["rpc", "code"], registry=into)
+        self._robots = Counter("pirl_robot_requests", "Requests for a chunk by robot", ["robot"], registry=into)
+        self._steps = Counter("pirl_steps", "Executed actions that robots reported", registry=into)
+        self._altered = Counter("pirl_altered_steps", "Executed actions altered, by how", ["alteration"], registry=into)
+        self._stage = {stage: self._stages.labels(stage) for stage in STAGES}
+        self._known_robots: set[str] = set()
+        self._lock = threading.Lock()
+        engine.observe(self._batch)
+
+    def began(self, call: Call) -> None:
+        """Count what robots report; it is kept even when the call is refused afterwards."""
+        for outcome in getattr(call.request, "outcomes", ()):
+            self._steps.inc()
+            for bit in Alteration(outcome.alterations & _ALL_BITS):
+                self._altered.labels(str(bit.name).lower()).inc()
+
+    def ended(self, call: Call, reply: Any, code: str) -> None:
+        """Count the call, and the stages of an answered one."""
+        self._calls.labels(call.rpc, code).inc()
+        if call.rpc != "Infer":
+            return
+        self._robots.labels(self._label(call.robot_id)).inc()
+        if reply is not None:
+            for stage, milliseconds in reply.timings_ms.items():
+                if (series := self._stage.get(stage)) is not None:
+                    series.observe(milliseconds / 1000)
+
+    def _batch(self, batch: Batch) -> None:
+        if not batch.idle:
+            self._rows.observe(len(batch.requests))
+
+    def _label(self, robot_id: str) -> str:
+        with self._lock:
+            if robot_id not in self._known_robots and len(self._known_robots) >= MAX_ROBOTS:
+                return "other"
+            self._known_robots.add(robot_id)
+            return robot_id
+
+
+class _Live(Collector):
+    """What the parts of the server say of themselves at the moment of a scrape; none of them waits for the device."""
+
+    def __init__(self, engine: Engine, attendance: Attendance, recorder: Recorder) -> None:
+        self._engine, self._attendance, self._recorder = engine, attendance, recorder
+
+    def collect(self) -> Iterable[Metric]:
+        stats = self._engine.stats()
+        yield GaugeMetricFamily("pirl_queue_depth", "Requests that wait for the device", stats.waiting)
+        yield CounterMetricFamily("pirl_swaps", "Times that another version came into use", stats.swaps)
+        yield CounterMetricFamily("pirl_shadow_draws", "Draws for comparison only", stats.idle_answered)
+        outcomes = CounterMetricFamily("pirl_inferences", "Requests by what became of them", labels=["outcome"])
+        for outcome in _OUTCOMES:
+            outcomes.add_metric([outcome], getattr(stats, outcome))
+        yield outcomes
+        loaded = GaugeMetricFamily("pirl_version_loaded", "1: in memory; 2: answers by default", labels=["version"])
+        for version in stats.loaded:
+            loaded.add_metric([version], 2 if version == stats.current else 1)
+        yield loaded
+        robots = sum(presence.sessions > 0 for presence in self._attendance.list())
+        yield GaugeMetricFamily("pirl_robots_connected", "Robots with an open session", robots)
+        yield GaugeMetricFamily("pirl_episodes_open", "Episodes being recorded", self._recorder.open_episodes)
+
+
+_ALL_BITS = sum(bit.value for bit in Alteration)
