@@ -45,7 +45,7 @@ def test_the_sum_is_the_chains_joint_density(name: str) -> None:
     mean, factor = chain_gaussian(NOISES[name], STEPS)
     expected = MultivariateNormal(mean, scale_tril=factor).log_prob(chain[..., 0, 0])
     ours = joint_log_prob(steps, chain[:, 0], "sum")[:, 0, 0]
-    torch.testing.assert_close(ours, expected, atol=1e-10, rtol=0)
+    torch.testing.assert_close(ours, expected, atol=1e-12, rtol=0)
     without_start = steps.sum(dim=1)[:, 0, 0]
     assert float((without_start - expected).abs().min()) > 0.9  # negative control
 
@@ -56,7 +56,7 @@ def test_the_joint_entropy_is_the_sum_of_the_steps(name: str) -> None:
     mean, factor = chain_gaussian(NOISES[name], STEPS)
     expected = float(MultivariateNormal(mean, scale_tril=factor).entropy())
     ours = joint_entropy(std, torch.tensor([1]), action_dim=1) * (STEPS + 1)
-    assert float(ours) == pytest.approx(expected, abs=1e-10)
+    assert float(ours) == pytest.approx(expected, abs=1e-12)
 
 
 def test_entropy_is_the_mean_over_executed_entries() -> None:
