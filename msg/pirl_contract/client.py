@@ -1,131 +1,108 @@
 """The robot's end of the wire: a `Policy` over gRPC. numpy, grpcio and protobuf only.
 
-One client serves one robot and one thread at a time. A lost server is a ConnectionError on each call until it is back:
-the client never waits longer than `timeout_s` and never retries an observation, which would be old by then.
+One client serves one robot and one thread at a time; `close` may be called from any. A lost server is a
+ConnectionError on each call until it is back: the client never waits longer than `timeout_s` and never sends an
+observation twice, which would be old by then. It connects again by itself, and the episode goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import grpc
 
-from pirl_contract import codec
-from pirl_contract.connection import MAX_MESSAGE_BYTES
+from pirl_contract.asking import Asking, EpisodeReceipt, Label, Mode, PolicyInfo
+from pirl_contract.carrier import NO_PICTURES, Carrier, UnaryCarrier
+from pirl_contract.clock import ClockSync
+from pirl_contract.connection import MAX_MESSAGE_BYTES, Tls, bearer, client_options, credentials
 from pirl_contract.contract import Contract
-from pirl_contract.schema import ActionChunk, Observation, StepOutcome
+from pirl_contract.failures import Failures, RefusedError
+from pirl_contract.framing import Picture
+from pirl_contract.image_sender import Encoding
+from pirl_contract.schema import ActionChunk, Continuation, Observation, StepOutcome
+from pirl_contract.session_carrier import SessionCarrier
 from pirl_contract.v1 import policy_pb2 as pb
-from pirl_contract.v1 import policy_pb2_grpc
 
-Mode = Literal["", "deterministic", "explore"]
-Label = Literal["unlabeled", "success", "failure"]
+Transport = Literal["session", "unary"]
 
-_MODES = {
-    "": pb.SAMPLING_MODE_UNSPECIFIED,
-    "deterministic": pb.SAMPLING_MODE_DETERMINISTIC,
-    "explore": pb.SAMPLING_MODE_EXPLORE,
-}
-_LABELS = {"unlabeled": pb.OUTCOME_UNLABELED, "success": pb.OUTCOME_SUCCESS, "failure": pb.OUTCOME_FAILURE}
-
-
-@dataclass(frozen=True)
-class PolicyInfo:
-    """What the server serves under one alias."""
-
-    contract: Contract
-    policy_version: str
-    policy_name: str
-    horizon: int
-    execute_horizon: int
-    instructions: tuple[str, ...]
-    server_version: str
-
-
-@dataclass(frozen=True)
-class EpisodeReceipt:
-    """Where the server put an episode (relative to its store; empty when discarded) and how many steps it holds."""
-
-    path: str
-    steps: int
+__all__ = ["MAX_MESSAGE_BYTES", "EpisodeReceipt", "Label", "Mode", "PolicyClient", "PolicyInfo", "Tls", "Transport"]
 
 
 class PolicyClient:
     """Policy over the network. See the module's docstring for threads and failures.
 
-    Raises from every call: ConnectionError (server unreachable or gone), TimeoutError (later than `timeout_s`),
-    ValueError (the server refused, its reason is the text).
+    Raises from every call: ConnectionError (server unreachable or gone), TimeoutError (later than `timeout_s`, or given
+    up by the server, which may say when to ask again), ValueError (the server refused, its reason is the text).
     """
 
     def __init__(
-        self, address: str, robot_id: str = "robot", timeout_s: float = 2.0, mode: Mode = "", alias: str = ""
+        self,
+        address: str,
+        robot_id: str = "robot",
+        timeout_s: float = 2.0,
+        mode: Mode = "",
+        alias: str = "",
+        *,
+        transport: Transport = "session",
+        encoding: Encoding = "auto",
+        resize_images: bool = False,
+        token: str | None = None,
+        tls: Tls | None = None,
+        on_event: Callable[[pb.ServerEvent], None] | None = None,
+        traceparent: Callable[[], str] | None = None,
     ) -> None:
-        if mode not in _MODES:
-            raise ValueError(f"mode '{mode}' is not known: use 'deterministic', 'explore' or ''")
-        options = [
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.enable_retries", 0),
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 1000),
-        ]
-        self._channel = grpc.insecure_channel(address, options=options)
-        self._stub = policy_pb2_grpc.PolicyServiceStub(self._channel)
-        self._address, self._robot_id = address, robot_id
+        """`resize_images`: to the contract's sizes, before they travel. `on_event` is called from another thread."""
+        if transport not in ("session", "unary"):
+            raise ValueError(f"transport '{transport}' is not known: use 'session' or 'unary'")
+        self._asking = Asking(robot_id, mode, alias, encoding, resize_images, traceparent)
+        self._metadata = bearer(token)
+        options = client_options(tls)
+        if tls is None:
+            self._channel = grpc.insecure_channel(address, options=options)
+        else:
+            self._channel = grpc.secure_channel(address, credentials(tls), options=options)
+        self._failures = Failures(address)
         self.timeout_s = timeout_s
         """longest wait of each call; may be changed between two"""
-        self._mode, self._alias = _MODES[mode], alias
-        self._sequence = 0
-        self._episode_id = ""
-        self._contract_hash = ""
+        self.retry_after_s = 0.0
+        """how long the server asked to wait when it last gave a request up; 0: it did not say"""
+        self._carrier: Carrier = UnaryCarrier(self._channel, self._metadata)
+        if transport == "session":
+            asking = self._asking
+            self._carrier = SessionCarrier(self._channel, self._metadata, asking.get_info, asking.connected, on_event)
+
+    @property
+    def clock(self) -> ClockSync:
+        """How far the server's clock is from this one's."""
+        return self._asking.clock
 
     def info(self) -> PolicyInfo:
         """Ask what is served; also fixes the contract that later observations are checked against."""
-        reply = self._call(self._stub.GetInfo, pb.GetInfoRequest(alias=self._alias))
-        contract = Contract.from_json(reply.contract_json)
-        self._contract_hash = contract.hash
-        return PolicyInfo(
-            contract=contract,
-            policy_version=reply.policy_version,
-            policy_name=reply.policy_name,
-            horizon=reply.horizon,
-            execute_horizon=reply.execute_horizon,
-            instructions=tuple(reply.instructions),
-            server_version=reply.server_version,
-        )
+        return self._asking.info(self._call("get_info", self._asking.get_info()))
 
     def start_episode(self, contract: Contract, instruction: str, metadata: Mapping[str, str] | None = None) -> str:
         """Begin a logged episode and return its id. ValueError when the server's contract differs: it says where."""
-        request = pb.StartEpisodeRequest(
-            robot_id=self._robot_id,
-            contract_json=contract.to_json(),
-            instruction=instruction,
-            alias=self._alias,
-            mode=self._mode,
-            metadata=dict(metadata or {}),
-        )
-        self._episode_id = self._call(self._stub.StartEpisode, request).episode_id
-        self._contract_hash = contract.hash
-        return self._episode_id
+        request = self._asking.start_episode(contract, instruction, metadata or {})
+        return self._asking.started(contract, self._call("start_episode", request))
 
-    def infer(self, observation: Observation, outcomes: Iterable[StepOutcome] = ()) -> ActionChunk:
-        """Return the chunk for this observation; report what became of earlier steps on the way."""
-        self._sequence += 1
-        request = pb.InferRequest(
-            robot_id=self._robot_id,
-            episode_id=self._episode_id,
-            sequence=self._sequence,
-            contract_hash=self._contract_hash,
-            alias=self._alias,
-            mode=self._mode,
-            observation=codec.observation_to_proto(observation),
-            outcomes=codec.outcomes_to_proto(outcomes),
-        )
-        reply = self._call(self._stub.Infer, request)
-        if reply.sequence != self._sequence:
-            raise ValueError(f"the server answered request {reply.sequence}, asked was {self._sequence}")
-        return codec.chunk_from_proto(reply)
+    def infer(
+        self,
+        observation: Observation,
+        outcomes: Iterable[StepOutcome] = (),
+        continuation: Continuation | None = None,
+    ) -> ActionChunk:
+        """Return the chunk for this observation; report what became of earlier steps on the way.
+
+        With a `continuation` the chunk goes on from what the robot still plays.
+        """
+        request, pictures = self._asking.infer(observation, outcomes, continuation)
+        return self._asking.chunk(self._call("infer", request, pictures))
+
+    def report_outcomes(self, outcomes: Iterable[StepOutcome]) -> int:
+        """Tell what the robot did when no `infer` is due; return how many steps the episode has."""
+        steps: int = self._call("report_outcomes", self._asking.report_outcomes(outcomes)).steps
+        return steps
 
     def end_episode(
         self,
@@ -136,37 +113,35 @@ class PolicyClient:
         outcomes: Iterable[StepOutcome] = (),
     ) -> EpisodeReceipt:
         """Close the episode: it is published (or dropped) when this returns; when it raises it can be ended again."""
-        if outcome not in _LABELS:
-            raise ValueError(f"outcome '{outcome}' is not known: use {', '.join(map(repr, _LABELS))}")
-        request = pb.EndEpisodeRequest(
-            episode_id=self._episode_id,
-            outcome=_LABELS[outcome],
-            label_source=label_source,
-            end_reason=end_reason,
-            discard=discard,
-            outcomes=codec.outcomes_to_proto(outcomes),
-        )
-        reply = self._call(self._stub.EndEpisode, request)
-        self._episode_id = ""
-        return EpisodeReceipt(path=reply.path, steps=reply.steps)
+        request = self._asking.end_episode(outcome, label_source, end_reason, discard, outcomes)
+        return self._asking.ended(self._call("end_episode", request))
+
+    def label_episode(self, outcome: Label, label_source: str, note: str = "", episode_id: str = "") -> Label:
+        """Say how an episode went, the running one or a published one; 'unlabeled' takes it back.
+
+        Returns what the label was before.
+        """
+        request = self._asking.label_episode(outcome, label_source, note, episode_id)
+        return self._asking.labelled(self._call("label_episode", request))
 
     def reset(self) -> None:
         """Forget the episode; what follows is not logged until `start_episode`."""
-        self._episode_id = ""
+        self._asking.reset()
 
     def close(self) -> None:
-        """Close the channel. Calling it twice changes nothing."""
+        """Close the connection; a call under way is abandoned. Calling it twice changes nothing."""
+        self._carrier.close()
         self._channel.close()
+        self._asking.close()
 
-    def _call(self, method: Any, request: Any) -> Any:
+    def _call(self, name: str, request: Any, pictures: Mapping[str, Picture] = NO_PICTURES) -> Any:
         try:
-            return method(request, timeout=self.timeout_s)
-        except grpc.RpcError as error:
-            code, details = error.code(), error.details()
-            if code is grpc.StatusCode.UNAVAILABLE:
-                raise ConnectionError(f"policy server {self._address} is not reachable: {details}") from None
-            if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise TimeoutError(f"policy server {self._address} took longer than {self.timeout_s} s") from None
-            if code in (grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED):
-                raise TimeoutError(f"policy server {self._address} gave this request up: {details}") from None
-            raise ValueError(f"policy server refused ({code.name.lower()}): {details}") from None
+            return self._carrier.call(name, request, self.timeout_s, pictures)
+        except RefusedError as refused:
+            failure = refused
+        if failure.code is grpc.StatusCode.UNIMPLEMENTED and isinstance(self._carrier, SessionCarrier):
+            # a server of wire 1: no session was opened, so nothing was asked yet
+            self._carrier = UnaryCarrier(self._channel, self._metadata)
+            return self._call(name, request, pictures)
+        self.retry_after_s = failure.retry_after_s
+        raise self._failures.raised(failure, self.timeout_s)
