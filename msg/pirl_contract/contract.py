@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from pirl_contract.schema import Observation
@@ -86,9 +87,9 @@ class Contract:
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f"not a contract: {error}") from error
 
-    @property
+    @cached_property
     def hash(self) -> str:
-        """First 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
+        """First 16 hexadecimal digits of the SHA-256 of the canonical JSON; taken once, each request is checked by it."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
     def difference(self, other: Contract) -> list[str]:
