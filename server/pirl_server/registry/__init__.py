@@ -3,10 +3,13 @@
 from pirl_server.registry.evaluation import Evaluation, Evaluations, list_hash
 from pirl_server.registry.gate import GateResult, check_gate
 from pirl_server.registry.promotion import PRODUCTION, Promoter, PromotionRefusedError
+from pirl_server.registry.routes import CANDIDATE, SHADOW, Routes
 from pirl_server.registry.versions import ModelVersion, Registry
 
 __all__ = [
+    "CANDIDATE",
     "PRODUCTION",
+    "SHADOW",
     "Evaluation",
     "Evaluations",
     "GateResult",
@@ -14,6 +17,7 @@ __all__ = [
     "Promoter",
     "PromotionRefusedError",
     "Registry",
+    "Routes",
     "check_gate",
     "list_hash",
 ]

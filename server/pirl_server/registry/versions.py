@@ -2,6 +2,7 @@
 
 root/versions/<version>/{the caller's files, lineage.json}   never changed once it is there
 root/aliases.json        alias -> the version now, and those before it (the stack that rollback pops)
+root/routes.json         see routes.py
 root/audit.jsonl         who, when, why; only ever appended
 root/evaluations/        see evaluation.py
 """
@@ -19,6 +20,7 @@ from typing import Any
 from pirl_contract import Contract
 from pirl_server.disk import check_name, locked, sync, utc_now, write_json
 from pirl_server.registry.evaluation import Evaluations
+from pirl_server.registry.routes import Routes, read_routes, write_routes
 from pirl_server.security.audit import AuditLog
 
 LINEAGE = "lineage.json"
@@ -113,6 +115,27 @@ class Registry:
             write_json(self._aliases, aliases | {alias: {"version": version, "previous": history}})
             self.audit("rolled back", version, actor, reason, alias=alias)
         return str(version)
+
+    def drop(self, alias: str, actor: str, reason: str) -> str:
+        """Let the alias mean nothing and return what it meant. Raises ValueError when that was nothing."""
+        with locked(self._root / ".lock"):
+            aliases = self._read_aliases()
+            if alias not in aliases:
+                raise ValueError(f"there is no {alias}")
+            version = str(aliases.pop(alias)["version"])
+            write_json(self._aliases, aliases)
+            self.audit("dropped", version, actor, reason, alias=alias)
+        return version
+
+    def routes(self) -> Routes:
+        """Return which robots are served otherwise than by production."""
+        return read_routes(self._root / "routes.json")
+
+    def decide(self, routes: Routes, version: str, actor: str, reason: str, event: str) -> None:
+        """Replace the routes; `version` is the one that the change is about."""
+        with locked(self._root / ".lock"):
+            write_routes(self._root / "routes.json", routes)
+            self.audit(event, version, actor, reason)
 
     def audit(self, event: str, version: str, actor: str, reason: str, **more: str) -> None:
         """Append one line to the audit log."""

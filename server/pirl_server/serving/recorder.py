@@ -48,6 +48,10 @@ class Recorder:
         """How many are being recorded. Never waits for the disk."""
         return len(self._open)
 
+    def is_open(self, episode_id: str) -> bool:
+        """Whether an episode is being recorded. Never waits for the disk."""
+        return episode_id in self._open
+
     def start(self, start: Start) -> OpenEpisode:
         """Begin an episode. Raises ValueError for a robot id that may not name a folder, BusyError at the limit."""
         check_name("robot id", start.robot_id)

@@ -1,0 +1,166 @@
+"""Keeps what is in memory in line with what was decided: production, candidate, shadow, pins.
+
+Every change goes the same way: the version is loaded and warmed up while the others serve, then the decision is
+written, then it takes effect, then what nobody needs any more is unloaded. When a step raises, robots are served as
+before. The version that was in production last stays loaded, as long as there is room: to roll back takes no loading.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from pirl_server.policy.sample import ServedPolicy
+from pirl_server.registry import CANDIDATE, SHADOW, Registry, Routes
+from pirl_server.serving.engine import Engine
+from pirl_server.serving.router import Router
+from pirl_server.serving.shadow import Shadow
+
+_LOG = logging.getLogger(__name__)
+
+
+class Deployment:
+    """One change at a time; every method may be called from any thread and returns when the change is in effect.
+
+    `load(version)` reads a registered version onto the device. `actor` and `reason` go to the audit log. All raise
+    KeyError for an unknown version and ValueError in words for one that can't be served beside the others.
+    """
+
+    def __init__(
+        self, engine: Engine, registry: Registry, router: Router, shadow: Shadow, load: Callable[[str], ServedPolicy]
+    ) -> None:
+        self._engine, self._registry, self._router, self._load = engine, registry, router, load
+        self.shadow = shadow
+        self._one_at_a_time = threading.RLock()
+        self._last = ""
+
+    @property
+    def routes(self) -> Routes:
+        """What was decided about robots and shares."""
+        return self._registry.routes()
+
+    def start(self, production: str) -> None:
+        """Serve production and what was decided before a restart; a decision that can't be kept is logged and skipped.
+
+        Raises what loading production raises.
+        """
+        with self._one_at_a_time:
+            self.activate(production)
+            aliases, routes = self._registry.aliases(), self._registry.routes()
+            for version in dict.fromkeys((aliases.get(CANDIDATE), aliases.get(SHADOW), *routes.pins.values())):
+                try:
+                    self._bring(version) if version else None
+                except (KeyError, ValueError, OSError) as error:
+                    _LOG.warning("%s can't be served as was decided, production stands in: %s", version, error)
+            self._apply()
+
+    def activate(self, version: str) -> None:
+        """Make a version the one that production means to robots, from their next chunk on. See `Promoter`.
+
+        A candidate that becomes production is no candidate any more.
+        """
+        with self._one_at_a_time:
+            before = self._engine.current
+            self._bring(version)
+            self._engine.use(version)
+            _LOG.warning("serving %s", version)
+            if before is not None and before.version != version:
+                self._last = before.version
+            if self._registry.aliases().get(CANDIDATE) == version:
+                self._forget(CANDIDATE, "promotion", "it is in production")
+            self._apply()
+
+    def canary(self, version: str, robots: Sequence[str], share: float, actor: str, reason: str = "") -> None:
+        """Let listed robots, and a share of the others, get the candidate from their next episode on."""
+        with self._one_at_a_time:
+            routes = replace(self.routes, canary_robots=tuple(robots), canary_share=share)
+            self._bring(version)
+            if self._registry.aliases().get(CANDIDATE) != version:
+                self._registry.point(CANDIDATE, version, actor, reason, event="canary")
+            self._decide(routes, version, actor, reason, "canary share")
+
+    def recall(self, actor: str, reason: str = "") -> None:
+        """End the canary at once: robots of running episodes, too, get production with their next chunk."""
+        with self._one_at_a_time:
+            version = self._forget(CANDIDATE, actor, reason)
+            self._router.recall(version)
+            self._apply()
+
+    def watch(self, version: str, share: float, actor: str, reason: str = "") -> None:
+        """Let a version draw, on a share of production's observations, while no robot waits: it is only compared."""
+        with self._one_at_a_time:
+            routes = replace(self.routes, shadow_share=share)
+            self._bring(version)
+            self._registry.point(SHADOW, version, actor, reason, event="shadow")
+            self._decide(routes, version, actor, reason, "shadow share")
+
+    def unwatch(self, actor: str, reason: str = "") -> None:
+        """End the comparison."""
+        with self._one_at_a_time:
+            self._forget(SHADOW, actor, reason)
+            self._apply()
+
+    def pin(self, robot_id: str, version: str, actor: str, reason: str = "") -> None:
+        """Keep a robot on a version from its next episode on, whatever is promoted."""
+        with self._one_at_a_time:
+            routes = replace(self.routes, pins={**self.routes.pins, robot_id: version})
+            self._bring(version)
+            self._decide(routes, version, actor, reason, f"pinned {robot_id}")
+
+    def unpin(self, robot_id: str, actor: str, reason: str = "") -> None:
+        """Let a robot follow production again, from its next episode on. Raises KeyError when it is not pinned."""
+        with self._one_at_a_time:
+            pins = dict(self.routes.pins)
+            version = pins.pop(robot_id)
+            self._decide(replace(self.routes, pins=pins), version, actor, reason, f"unpinned {robot_id}")
+
+    def _decide(self, routes: Routes, version: str, actor: str, reason: str, event: str) -> None:
+        self._registry.decide(routes, version, actor, reason, event)
+        self._apply()
+
+    def _forget(self, alias: str, actor: str, reason: str) -> str:
+        """Take an alias and its shares away. Raises ValueError when it stands for nothing."""
+        version = self._registry.drop(alias, actor, reason)
+        share = {"canary_robots": (), "canary_share": 0.0} if alias == CANDIDATE else {"shadow_share": 0.0}
+        self._registry.decide(replace(self.routes, **share), version, actor, reason, f"no {alias}")
+        return version
+
+    def _apply(self) -> None:
+        """Let the decisions on disk take effect as far as their versions are loaded, and unload the rest."""
+        aliases, routes, loaded = self._registry.aliases(), self.routes, self._engine.loaded
+        pins = {robot: version for robot, version in routes.pins.items() if version in loaded}
+        candidate = aliases.get(CANDIDATE)
+        self._router.change(replace(routes, pins=pins), candidate if candidate in loaded else None)
+        shadow = aliases.get(SHADOW) if aliases.get(SHADOW) in loaded else None
+        self.shadow.change(shadow, routes.shadow_share)
+        for version in self._spare():
+            if version != self._last:
+                self._engine.unload(version)
+
+    def _bring(self, version: str) -> None:
+        """Load a version unless it is there; the one kept for a rollback gives way to it."""
+        self._registry.get(version)
+        if version in self._engine.loaded:
+            return
+        spare = self._spare()
+        while spare and not self._has_room(version):
+            self._engine.unload(spare.pop(0))
+        self._engine.check_room(version)
+        self._engine.load(self._load(version))
+
+    def _has_room(self, version: str) -> bool:
+        try:
+            self._engine.check_room(version)
+        except ValueError:
+            return False
+        return True
+
+    def _spare(self) -> list[str]:
+        """Loaded versions that no robot can be answered by."""
+        current, aliases = self._engine.current, self._registry.aliases()
+        needed = {*self._router.in_use(), aliases.get(CANDIDATE), aliases.get(SHADOW)}
+        if current is not None:
+            needed.add(current.version)
+        return [version for version in self._engine.loaded if version not in needed]
