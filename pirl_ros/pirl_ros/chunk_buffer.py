@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from pirl_contract.schema import Vector
+
+FADE_STEPS = 4
+"""periods over which a chunk replaces one that it does not continue"""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,8 @@ class PlannedStep:
     index: int
     entered: bool = False
     """the first one played of its chunk"""
+    blended: bool = False
+    """mixed with what the chunk before it would have played"""
 
     @property
     def action(self) -> Vector:
@@ -52,6 +59,9 @@ class ChunkBuffer:
     execute_horizon. By time: a chunk is entered as many actions further on as were played since its observation: those
     are overdue; time in which the arm stood makes nothing overdue. A period that was missed is passed over too.
     After execute_horizon the rest is played for at most `link_loss_ns`. Times are monotonic.
+
+    By time, a chunk that does not continue the one being played is faded in over `FADE_STEPS` actions. One that does
+    agrees with the action played last, bit for bit.
     """
 
     def __init__(self, period_ns: int, link_loss_ns: int | None = None) -> None:
@@ -64,6 +74,8 @@ class ChunkBuffer:
         self._ended: deque[str] = deque(maxlen=16)
         self._played_ns: deque[int] = deque(maxlen=512)
         self._due_ns: int | None = None
+        self._left: tuple[Vector, int] | None = None
+        self._faded = 0
 
     @property
     def episode_id(self) -> str:
@@ -109,16 +121,20 @@ class ChunkBuffer:
         self.begin(chunk.episode_id)
         if chunk.sequence <= self._sequence:
             return f"chunk {chunk.chunk_id} is late: sequence {chunk.sequence}, seen {self._sequence}"
+        if self.under_way and self._link_loss_ns is not None:
+            assert self._chunk is not None
+            self._left = self._chunk.actions, self._next
         self._chunk, self._sequence, self._next, self._entered_ns = chunk, chunk.sequence, 0, None
         return ""
 
     def drop(self) -> None:
         """Drop the rest of the present chunk; the episode goes on."""
-        self._chunk = None
+        self._chunk = self._left = None
 
     def wait(self) -> None:
         """Drop the present chunk and count none as missing until another one was played."""
-        self._chunk, self._due_ns = None, None
+        self.drop()
+        self._due_ns = None
 
     def missing_ns(self, now_ns: int) -> int:
         """For how long a newer chunk should have been there; 0 before the first chunk of an episode was played out."""
@@ -140,6 +156,7 @@ class ChunkBuffer:
         if self._entered_ns is None:
             self._entered_ns, self._due_ns = now_ns, None
             self._entry = self._next = self._overdue(captured_ns)
+            chunk = self._chunk = self._fade(chunk, now_ns)
         if self._link_loss_ns is not None:
             missed = round((now_ns - self._entered_ns) / self._period_ns)
             self._next = max(self._next, self._entry + missed)
@@ -147,7 +164,7 @@ class ChunkBuffer:
         if self._next >= min(limit, len(chunk.actions)):
             self._chunk = None
             return None
-        step = PlannedStep(chunk, self._next, entering)
+        step = PlannedStep(chunk, self._next, entering, self._next < self._entry + self._faded)
         self._next += 1
         self._played_ns.append(now_ns)
         if self._next >= chunk.execute_horizon:
@@ -158,6 +175,26 @@ class ChunkBuffer:
         if self._link_loss_ns is None or captured_ns is None:
             return 0
         return sum(played >= captured_ns for played in self._played_ns)
+
+    def _fade(self, chunk: PlayableChunk, now_ns: int) -> PlayableChunk:
+        """Move over from the actions that are left of the chunk before, when it tears off from them."""
+        left, self._left, self._faded = self._left, None, 0
+        if left is None:
+            return chunk
+        actions, following = left
+        entry = self._entry
+        if 0 < entry <= len(chunk.actions) and np.array_equal(chunk.actions[entry - 1], actions[following - 1]):
+            return chunk
+        following += max(0, round((now_ns - self._played_ns[-1]) / self._period_ns) - 1)
+        self._faded = max(0, min(FADE_STEPS, len(actions) - following, len(chunk.actions) - entry))
+        new, old = slice(entry, entry + self._faded), slice(following, following + self._faded)
+        if not np.isfinite(actions[old]).all():
+            self._faded = 0
+            return chunk
+        share = (np.arange(1, self._faded + 1, dtype=np.float32) / (FADE_STEPS + 1))[:, None]
+        faded = chunk.actions.copy()
+        faded[new] = share * chunk.actions[new] + (1 - share) * actions[old]
+        return replace(chunk, actions=faded)
 
     def _limit(self, chunk: PlayableChunk, now_ns: int) -> int:
         assert self._link_loss_ns is not None

@@ -221,6 +221,8 @@ class Driver:
         checked_s = chunk_age_s if planned.entered else 0.0
         command = self._motion.step(planned.action, state.joints, checked_s, age_s, reference)
         self._tally.age_s, self._mode, self._reason = chunk_age_s, Mode.PLAYING, ""
+        if planned.blended:
+            command = replace(command, alterations=command.alterations | Alteration.BLENDED)
         if planned.drained:
             command = replace(command, alterations=command.alterations | Alteration.LINK_LOSS)
             self._mode, self._reason = Mode.DRAINING, "no newer chunk came"

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 
 from pirl_contract import Contract
 from pirl_contract.client import EpisodeReceipt, Label, PolicyClient
-from pirl_contract.schema import ActionChunk, Alteration, Observation, StepOutcome
+from pirl_contract.schema import ActionChunk, Alteration, Continuation, Observation, StepOutcome
+from pirl_ros.continuing import Continuing
 from pirl_ros.pacing import Pacing
 
 _CHECK_AGAIN_NS = 1_000_000_000
@@ -40,6 +41,15 @@ class _Episode:
     """not yet told to the server"""
 
 
+@dataclass(frozen=True)
+class _Question:
+    episode: _Episode
+    number: int
+    observation: Observation
+    stamp_ns: int
+    continuation: Continuation | None
+
+
 class PolicySession:
     """Checks the contract, runs episodes, asks for chunks. Its methods may be called from any thread; none waits.
 
@@ -56,13 +66,14 @@ class PolicySession:
         alias: str = "",
         ahead: bool = False,
     ) -> None:
-        """`ahead`: ask for a chunk before the one being played has ended."""
+        """`ahead`: ask for a chunk before the one being played has ended, and have it go on from there."""
         self._connect, self._contract, self._on_chunk = connect, contract, on_chunk
         self._default_alias = self._alias = alias
         self._client = connect(alias)
         self._worker = ThreadPoolExecutor(1, "policy-client")
         self._lock = threading.RLock()
-        self._pacing = Pacing(ahead)
+        self._pacing, self._continuing, self._ahead = Pacing(ahead), Continuing(), ahead
+        self._methods: tuple[str, ...] = ()
         self._standing = Standing()
         self._episode: _Episode | None = None
         self._unfit = ""
@@ -109,8 +120,10 @@ class PolicySession:
                 return
             self._pacing.asked(time.monotonic_ns())
             self._asked += 1
-            number = self._asked
-        self._worker.submit(self._infer, episode, observation, stamp_ns, number).add_done_callback(_raise)
+            question = _Question(
+                episode, self._asked, observation, stamp_ns, self._continuing.from_stamp(stamp_ns, self._methods)
+            )
+        self._worker.submit(self._infer, question).add_done_callback(_raise)
 
     def unfit(self, reason: str) -> None:
         """Say why no observation can be made at present; '' when one can."""
@@ -124,6 +137,7 @@ class PolicySession:
                 return
             self._episode.outcomes.append(outcome)
             self._standing = replace(self._standing, steps=self._standing.steps + 1)
+            self._continuing.report(outcome)
             dropped = bool(outcome.alterations & Alteration.STALE)
             self._pacing.played(outcome.chunk_id, outcome.index, outcome.time_ns, dropped)
 
@@ -131,6 +145,7 @@ class PolicySession:
         """Ask for nothing more in this episode; outcomes are still taken in."""
         with self._lock:
             self._pacing.end()
+            self._continuing.begin()
 
     def set_timeout(self, timeout_s: float) -> None:
         """Wait this long for the server from the next call on."""
@@ -169,11 +184,12 @@ class PolicySession:
             # A hash over everything: `difference` lists what a person can act on.
             agreed = info.contract.hash == self._contract.hash
             reason = "" if agreed else "contract differs from the server's: " + "; ".join(differences)
-            name, version = info.policy_name, info.policy_version
+            name, version, methods = info.policy_name, info.policy_version, info.continuations
         except _FAILURES as error:
-            agreed, reason, name, version = False, str(error), "", ""
+            agreed, reason, name, version, methods = False, str(error), "", "", ()
         with self._lock:
             self._agreed, self._checking = agreed, False
+            self._methods = methods if self._ahead else ()
             self._standing = replace(self._standing, reason=reason, policy_name=name, policy_version=version)
             self._check_due_ns = time.monotonic_ns() + _CHECK_AGAIN_NS
 
@@ -194,30 +210,34 @@ class PolicySession:
                 self._standing, episode_id=episode_id, instruction=instruction, chunks=0, steps=0, failures=0, reason=""
             )
             self._pacing.begin()
+            self._continuing.begin()
         return episode_id
 
-    def _infer(self, episode: _Episode, observation: Observation, stamp_ns: int, number: int) -> None:
+    def _infer(self, question: _Question) -> None:
+        episode = question.episode
         with self._lock:
             outcomes, episode.outcomes = episode.outcomes, []
         began_ns = time.monotonic_ns()
         try:
-            chunk = self._client.infer(observation, tuple(outcomes))
+            chunk = self._client.infer(question.observation, tuple(outcomes), question.continuation)
         except _FAILURES as error:
             with self._lock:
                 # Not known to have arrived: told again, the server keeps one per chunk and index.
                 episode.outcomes[:0] = outcomes
                 self._standing = replace(self._standing, reason=str(error), failures=self._standing.failures + 1)
-                if number == self._asked:
+                if question.number == self._asked:
                     self._pacing.failed(time.monotonic_ns())
             return
         with self._lock:
             # The episode may be over, or paused and asked about anew, since this was asked.
-            if self._episode is episode and self._pacing.phase == "inferring" and number == self._asked:
-                self._deliver(chunk, stamp_ns, began_ns)
+            if self._episode is episode and self._pacing.phase == "inferring" and question.number == self._asked:
+                self._deliver(chunk, question, began_ns)
 
-    def _deliver(self, chunk: ActionChunk, stamp_ns: int, began_ns: int) -> None:
+    def _deliver(self, chunk: ActionChunk, question: _Question, began_ns: int) -> None:
         now_ns = time.monotonic_ns()
         self._pacing.received(chunk, now_ns)
+        self._continuing.begin(chunk)
+        self._continuing.age.add(now_ns - question.observation.capture_time_ns)
         self._standing = replace(
             self._standing,
             reason="",
@@ -225,7 +245,7 @@ class PolicySession:
             chunks=self._standing.chunks + 1,
             round_trip_ms=(now_ns - began_ns) / 1e6,
         )
-        self._on_chunk(chunk, stamp_ns, self._standing.episode_id)
+        self._on_chunk(chunk, question.stamp_ns, self._standing.episode_id)
 
 
 def _raise(future: Future[None]) -> None:

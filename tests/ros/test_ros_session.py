@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from pirl_contract import ActionChunk, Alteration, Contract, Observation, StepOutcome
+from pirl_contract import ActionChunk, Alteration, Continuation, Contract, Observation, StepOutcome
 from pirl_contract.client import EpisodeReceipt, PolicyClient, PolicyInfo
 from pirl_ros.pacing import Pacing
 from pirl_ros.profile import Profile
@@ -102,7 +102,9 @@ class ScriptedClient:
         self._reach()
         return "e1"
 
-    def infer(self, _: Observation, outcomes: tuple[StepOutcome, ...] = ()) -> ActionChunk:
+    def infer(
+        self, _: Observation, outcomes: tuple[StepOutcome, ...], continuation: Continuation | None
+    ) -> ActionChunk:
         self.gate.wait(10)
         self._reach()
         self.told += outcomes

@@ -1,0 +1,81 @@
+"""What a question says of the chunk still being played, so that the answer goes on from there. Knows no ROS.
+
+Real-time chunking (arXiv 2506.07339): the arm plays on while the server thinks. The actions from the observation's
+capture on travel with the question; as many of them as will have been played when the answer comes return unchanged.
+
+Stamps are on the clock of the robot's messages, ages monotonic.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+
+from pirl_contract.schema import ActionChunk, Alteration, Continuation, StepOutcome
+
+_REMEMBERED = 16
+"""answers whose age counts"""
+_MANY = 8
+"""from so many on, the slowest one of them is taken for a hiccup"""
+_SPARE_STEPS = 1
+"""between an answer and the control period that plays it; one action held too many costs less than a torn seam"""
+
+
+class AnswerAge:
+    """How old observations have been when their answers came."""
+
+    def __init__(self) -> None:
+        self._ages_ns: deque[int] = deque(maxlen=_REMEMBERED)
+
+    def add(self, age_ns: int) -> None:
+        """An answer came, this long after its observation was captured."""
+        self._ages_ns.append(age_ns)
+
+    def expected_ns(self) -> int:
+        """The greatest of late; among many the second, so that a single hiccup does not stiffen every chunk after it.
+
+        0 before the first answer.
+        """
+        slowest = sorted(self._ages_ns)[-2:]
+        return 0 if not slowest else slowest[0] if len(self._ages_ns) >= _MANY else slowest[-1]
+
+
+class Continuing:
+    """Follows the chunk being played by what the arm reports."""
+
+    def __init__(self) -> None:
+        self.age = AnswerAge()
+        self._chunk: ActionChunk | None = None
+        self._played: StepOutcome | None = None
+
+    def begin(self, chunk: ActionChunk | None = None) -> None:
+        """This chunk comes next; None: nothing is played."""
+        self._chunk, self._played = chunk, None
+
+    def report(self, outcome: StepOutcome) -> None:
+        """Take in what the arm did. Whatever is not of this chunk ends it: a person, a stop, a refusal."""
+        if self._chunk is None:
+            return
+        if outcome.chunk_id == self._chunk.chunk_id and not outcome.alterations & Alteration.STALE:
+            self._played = outcome
+        elif self._played is not None:
+            self.begin()
+
+    def from_stamp(self, stamp_ns: int, methods: Sequence[str]) -> Continuation | None:
+        """What is commanded from an observation with this stamp on. None: nothing, or it can't be continued.
+
+        Of the methods that the server offers the cheaper one, which needs a policy trained for it, is asked for.
+        """
+        chunk, played = self._chunk, self._played
+        if not methods or chunk is None or played is None:
+            return None
+        # An outcome has the stamp of the state after its action. By time: the newest report may be of another state.
+        start = played.index + 1 + round((stamp_ns - played.time_ns) / 1e9 / chunk.dt_s)
+        actions = chunk.actions[max(0, start) :]
+        if not len(actions):
+            return None
+        late = math.ceil(self.age.expected_ns() / 1e9 / chunk.dt_s) + _SPARE_STEPS
+        # All of them given would leave nothing to draw where the chunk has just begun.
+        delay = min(late, len(actions), len(chunk.actions) - 1)
+        return Continuation(actions, delay, "prefix" if "prefix" in methods else "guided", chunk.chunk_id)
