@@ -29,12 +29,12 @@ _JPEG_SCAN = 0xDA
 
 def available() -> bool:
     """Whether JPEG and PNG can be made and opened here."""
-    return _library("cv2") is not None or _library("PIL.Image") is not None
+    return library("cv2") is not None or library("PIL.Image") is not None
 
 
 def encode(image: NDArray[np.uint8], form: PictureFormat) -> bytes:
     """Return the file of a uint8 RGB image. Raises ValueError when neither OpenCV nor Pillow is installed."""
-    if cv2 := _library("cv2"):
+    if cv2 := library("cv2"):
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         flags = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if form == "jpeg" else [cv2.IMWRITE_PNG_COMPRESSION, 1]
         done, data = cv2.imencode(f".{form}", bgr, flags)
@@ -101,7 +101,7 @@ def png_size(data: bytes) -> tuple[int, int]:
 
 
 def _opened(data: bytes, form: PictureFormat) -> NDArray[np.uint8] | None:
-    if cv2 := _library("cv2"):
+    if cv2 := library("cv2"):
         try:
             bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         except cv2.error:
@@ -116,12 +116,12 @@ def _opened(data: bytes, form: PictureFormat) -> NDArray[np.uint8] | None:
 
 
 def _pillow() -> Any:
-    if pillow := _library("PIL.Image"):
+    if pillow := library("PIL.Image"):
         return pillow
     raise ValueError("JPEG and PNG need opencv-python or pillow, neither is installed: send raw images ('rgb8')")
 
 
-def _library(name: str) -> Any:
+def library(name: str) -> Any:
     """An optional library, imported when it is first needed: None where it is not installed."""
     try:
         return importlib.import_module(name)

@@ -162,7 +162,7 @@ def test_index_past_the_chunk_instruction_and_robot_must_fit(
     with pytest.raises(ValueError, match="instruction changed"):
         client.infer(other)
     stranger = service.connect("arm-2")
-    stranger._episode_id = episode_id
+    stranger._asking._episode_id = episode_id
     with pytest.raises(ValueError, match="belongs to robot 'arm-1'"):
         stranger.infer(observe(0))
 
