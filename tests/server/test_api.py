@@ -21,6 +21,9 @@ from pirl_server.jobs import JobSpec, Supervisor
 from pirl_server.registry import Evaluation, Registry, list_hash
 from pirl_server.security import Gate
 from pirl_server.serving.attendance import Attendance
+from pirl_server.serving.deployment import Deployment
+from pirl_server.serving.router import Router
+from pirl_server.serving.shadow import Shadow
 from pirl_server.telemetry import Latencies, Metrics
 
 JOB = """
@@ -72,7 +75,13 @@ def web(service: Any, jobs: Supervisor, registry: Registry, make_policy: Any) ->
         registry=registry,
         episodes=service.store,
         engine=service.engine,
-        activate=lambda version: service.engine.swap(make_policy(version=version)),
+        deployment=Deployment(
+            service.engine,
+            registry,
+            Router(),
+            Shadow(service.engine, lambda report: None),
+            lambda version: make_policy(version=version),
+        ),
         check_job=check_job,
         grpc_port=service.port,
         heartbeat_s=0.2,
@@ -258,7 +267,7 @@ def test_health_and_info(web: httpx.Client, service: Any) -> None:
 def test_openapi_names_every_operation_and_every_reference_resolves(web: httpx.Client) -> None:
     document = web.get("/openapi.json").json()
     operations = [operation for path in document["paths"].values() for operation in path.values()]
-    assert len({operation["operationId"] for operation in operations}) == len(operations) == 17
+    assert len({operation["operationId"] for operation in operations}) == len(operations) == 24
     assert all(operation["tags"] and operation.get("summary") for operation in operations)
     for name in re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)):
         assert name in document["components"]["schemas"]

@@ -30,6 +30,9 @@ from pirl_server.layout import TOKENS
 from pirl_server.registry import Registry
 from pirl_server.security import ROUTES, SCOPES, CallInterceptor, Gate, GateWatcher, Limiter, TlsFiles, TokenFile
 from pirl_server.serving import Engine, PolicyService, Recorder, start_grpc
+from pirl_server.serving.deployment import Deployment
+from pirl_server.serving.router import Router
+from pirl_server.serving.shadow import Shadow
 from pirl_server.telemetry import CallWatcher, Latencies, Metrics
 
 ANY, PEOPLE, OPERATOR, TRAINER = (
@@ -45,6 +48,9 @@ CALLS = [
     ("POST", f"/v1/jobs/job_{ID}/cancel", TRAINER), ("GET", f"/v1/jobs/job_{ID}/events", PEOPLE),
     ("GET", "/v1/episodes", PEOPLE), ("GET", f"/v1/episodes/{HEX}", PEOPLE), ("GET", "/v1/models", PEOPLE),
     ("POST", "/v1/models/promote", OPERATOR), ("POST", "/v1/models/rollback", OPERATOR), ("GET", "/v1/robots", PEOPLE),
+    ("GET", "/v1/routing", PEOPLE), ("PUT", "/v1/routing/canary", OPERATOR), ("DELETE", "/v1/routing/canary", OPERATOR),
+    ("PUT", "/v1/routing/shadow", OPERATOR), ("DELETE", "/v1/routing/shadow", OPERATOR),
+    ("PUT", "/v1/routing/pins/arm-1", OPERATOR), ("DELETE", "/v1/routing/pins/arm-1", OPERATOR),
     ("POST", "/v1/robots/arm-1/emergency-stop", PEOPLE), ("POST", "/v1/emergency-stop", PEOPLE),
 ]  # fmt: skip
 
@@ -59,9 +65,24 @@ class Server:
         self.engine.swap(policy)
         self.recorder, self.registry = Recorder(store), Registry(root / "models")
         self.tokens, self.now = TokenFile(root / TOKENS), 0
-        service = PolicyService(self.engine, self.recorder, explore=False)
+        self.router = Router(self.recorder.is_open)
+        service = PolicyService(self.engine, self.recorder, explore=False, router=self.router)
         self.service, audit = service, self.registry.audit_log
         self.gate = Gate(self.tokens, audit, Limiter(10**9, 3, clock=lambda: self.now))
+        for version in ("v1", "v2"):
+            (source := root / version).mkdir()
+            (source / "card.json").write_text("{}")
+            self.registry.add(version, source, policy.contract)
+        self.registry.point("production", "v1", "test", "start")
+        shadow = Shadow(self.engine, lambda report: None)
+        self.engine.observe(shadow.watch)
+        self.deployment = Deployment(
+            self.engine,
+            self.registry,
+            self.router,
+            shadow,
+            lambda version: type(policy)(version=version, mark=float(version[1:])),
+        )
         metrics, latencies = Metrics(self.engine, service.attendance, self.recorder), Latencies()
         interceptor = CallInterceptor([CallWatcher([metrics, latencies]), GateWatcher(self.gate, audit)])
         credentials = files.for_grpc() if files else None
@@ -72,7 +93,7 @@ class Server:
             registry=self.registry,
             episodes=store,
             engine=self.engine,
-            activate=lambda version: None,
+            deployment=self.deployment,
             check_job=lambda spec: None,
             grpc_port=self.port,
             attendance=service.attendance,
@@ -262,6 +283,64 @@ def test_refusals_are_problems_that_leak_nothing(server: Server) -> None:
         reply = web.post("/v1/models/promote", json={"version": "v2"})
         assert (reply.status_code, reply.json()["type"]) == (403, "/problems/forbidden")
         assert "v2" not in reply.text
+
+
+def answered_by(server: Server, contract: Contract, observe: Any, token: str, robot: str) -> str:
+    picture = codec.observation_to_proto(observe(0))
+    ask = pb.InferRequest(robot_id=robot, contract_hash=contract.hash, observation=picture)
+    return str(server.stub.Infer(ask, metadata=(("authorization", f"Bearer {token}"),)).policy_version)
+
+
+def test_canary_shadow_and_pins_are_set_seen_and_taken_back(server: Server, contract: Contract, observe: Any) -> None:
+    fleet, anna = server.tokens.create("fleet", ["robot"]), server.tokens.create("anna", ["operator"])
+
+    def served() -> list[str]:
+        server.now += 10**10  # none of this is about rates
+        return [answered_by(server, contract, observe, fleet, robot) for robot in ("arm-1", "arm-2")]
+
+    with server.web(anna) as web:
+        assert served() == ["v1", "v1"]
+        seen = web.put("/v1/routing/canary", json={"version": "v2", "robots": ["arm-1"], "reason": "try it"}).json()
+        assert seen["canary"] == {"version": "v2", "robots": ["arm-1"], "share": 0.0}
+        assert seen["aliases"] == {"production": "v1", "candidate": "v2"}
+        assert served() == ["v2", "v1"]
+        assert web.put("/v1/routing/pins/arm-2", json={"version": "v2"}).json()["pins"] == {"arm-2": "v2"}
+        assert web.delete("/v1/routing/canary", params={"reason": "too slow"}).json()["canary"] is None
+        assert served() == ["v1", "v2"]
+        assert web.delete("/v1/routing/pins/arm-2").json()["pins"] == {}
+        assert served() == ["v1", "v1"]
+        assert web.put("/v1/routing/shadow", json={"version": "v2"}).json()["shadow"]["share"] == 1.0
+        assert served() == ["v1", "v1"]
+        while (report := web.get("/v1/routing").json()["shadow"]["report"])["compared"] < 2:
+            time.sleep(0.005)
+        assert report["rms"] == report["worst"] == {"dq0": 1.0, "dq1": 1.0}
+        assert web.delete("/v1/routing/shadow").json()["shadow"] is None
+    audited = [
+        line
+        for line in map(json.loads, server.registry.audit_log.path.read_text().splitlines())
+        if "anna" in line["actor"]
+    ]
+    assert {line["reason"] for line in audited} >= {"try it", "too slow"}
+
+
+def test_routing_that_means_nothing_is_refused(server: Server) -> None:
+    with server.web(server.tokens.create("anna", ["operator"])) as web:
+        for method, path, body, status in (
+            ("PUT", "canary", {"version": "v9"}, 404),
+            ("PUT", "canary", {"version": "v2", "share": 1.5}, 422),
+            ("PUT", "canary", {"version": "v2", "robots": ["../x"]}, 422),
+            ("PUT", "pins/arm-1", {"version": "v9"}, 404),
+            ("PUT", "pins/..%2fx", {"version": "v2"}, 404),
+            ("DELETE", "pins/arm-1", None, 404),
+            ("DELETE", "canary", None, 409),
+            ("DELETE", "shadow", None, 409),
+        ):
+            reply = web.request(method, f"/v1/routing/{path}", json=body)
+            assert reply.status_code == status, (method, path, reply.text)
+            assert reply.headers["Content-Type"] == "application/problem+json"
+        assert web.get("/v1/routing").json() == {
+            "aliases": {"production": "v1"}, "pins": {}, "canary": None, "shadow": None,
+        }  # fmt: skip
 
 
 def test_force_takes_an_admin(server: Server) -> None:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from fastapi import Depends, FastAPI
 
 from pirl_server.api import episodes as episode_routes
-from pirl_server.api import health, models, problems, robots
+from pirl_server.api import health, models, problems, robots, routing
 from pirl_server.api import jobs as job_routes
 from pirl_server.api import metrics as metric_routes
 from pirl_server.api.guard import Guard, check_scope
@@ -19,12 +19,14 @@ from pirl_server.registry import Promoter, Registry
 from pirl_server.security import Gate, Limiter
 from pirl_server.serving import Engine
 from pirl_server.serving.attendance import Attendance
+from pirl_server.serving.deployment import Deployment
 from pirl_server.telemetry import Latencies, Metrics
 
 TAGS = [
     {"name": "jobs", "description": "Training and evaluation: queue, follow, cancel"},
     {"name": "episodes", "description": "What the robots did"},
     {"name": "models", "description": "Versions, which of them serves, and going back"},
+    {"name": "routing", "description": "Which version answers which robot: pins, canary, shadow"},
     {"name": "robots", "description": "Who is connected, and stopping them: software, not safety-rated"},
     {"name": "health", "description": "Process, readiness, what is served, metrics"},
 ]
@@ -36,11 +38,11 @@ def create_api(
     registry: Registry,
     episodes: EpisodeStore,
     engine: Engine,
-    activate: Callable[[str], None],
     check_job: Callable[[JobSpec], None],
     grpc_port: int,
     attendance: Attendance,
     gate: Gate,
+    deployment: Deployment,
     metrics: Metrics,
     latencies: Latencies,
     limiter: Limiter | None = None,
@@ -48,9 +50,8 @@ def create_api(
 ) -> FastAPI:
     """Build the REST application.
 
-    `activate(version)` loads a version and swaps it into the engine, or raises. `check_job(spec)` raises ValueError
-    with one line when task or config is not known; base and version are checked against the registry here. `gate` lets
-    callers in, `limiter` says how often each may call (None: as often as it likes).
+    `check_job(spec)` raises ValueError with one line when task or config is not known; base and version are checked
+    against the registry here. `gate` lets callers in, `limiter` says how often each may call (None: at will).
     """
     app = FastAPI(
         title="pirl",
@@ -61,7 +62,7 @@ def create_api(
         openapi_tags=TAGS,
     )
     app.add_middleware(Guard, gate=gate, limiter=limiter)
-    promoter = Promoter(registry, activate)
+    promoter = Promoter(registry, deployment.activate)
     app.state.services = Services(
         jobs=jobs,
         registry=registry,
@@ -72,10 +73,11 @@ def create_api(
         check_job=check_job,
         heartbeat_s=heartbeat_s,
         attendance=attendance,
+        deployment=deployment,
         metrics=metrics,
         latencies=latencies,
     )
     problems.install(app)
-    for routes in (job_routes, episode_routes, models, robots, health, metric_routes):
+    for routes in (job_routes, episode_routes, models, routing, robots, health, metric_routes):
         app.include_router(routes.router)
     return app

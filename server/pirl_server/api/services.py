@@ -14,6 +14,7 @@ from pirl_server.registry import Promoter, Registry
 from pirl_server.security import Caller
 from pirl_server.serving import Engine
 from pirl_server.serving.attendance import Attendance
+from pirl_server.serving.deployment import Deployment
 from pirl_server.telemetry import Latencies, Metrics
 
 
@@ -30,6 +31,7 @@ class Services:
     check_job: Callable[[JobSpec], None]
     heartbeat_s: float
     attendance: Attendance
+    deployment: Deployment
     metrics: Metrics
     latencies: Latencies
 

@@ -52,6 +52,13 @@ ROUTES: dict[tuple[str, str], frozenset[str]] = {
     ("GET", "/v1/models"): _PEOPLE,
     ("POST", "/v1/models/promote"): _OPERATORS,
     ("POST", "/v1/models/rollback"): _OPERATORS,
+    ("GET", "/v1/routing"): _PEOPLE,
+    ("PUT", "/v1/routing/canary"): _OPERATORS,
+    ("DELETE", "/v1/routing/canary"): _OPERATORS,
+    ("PUT", "/v1/routing/shadow"): _OPERATORS,
+    ("DELETE", "/v1/routing/shadow"): _OPERATORS,
+    ("PUT", "/v1/routing/pins/{robot_id}"): _OPERATORS,
+    ("DELETE", "/v1/routing/pins/{robot_id}"): _OPERATORS,
     ("GET", "/v1/robots"): _PEOPLE,
     # whoever sees that something goes wrong may stop it
     ("POST", "/v1/robots/{robot_id}/emergency-stop"): _PEOPLE,

@@ -1,0 +1,109 @@
+"""/v1/routing: which version answers which robot besides production: canary, shadow, pins.
+
+Production itself moves by /v1/models/promote and /v1/models/rollback only, so that nothing gets past the gate here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query, Request
+
+from pirl_server.api.problems import conflict, not_found, responses
+from pirl_server.api.routing_views import (
+    CanaryRequest,
+    CanaryView,
+    PinRequest,
+    RoutingView,
+    ShadowReportView,
+    ShadowRequest,
+    ShadowView,
+)
+from pirl_server.api.services import Services, World, actor
+from pirl_server.disk import NAME_PATTERN
+from pirl_server.registry import CANDIDATE, SHADOW
+
+router = APIRouter(prefix="/v1/routing", tags=["routing"])
+RobotId = Annotated[str, Path(pattern=NAME_PATTERN, examples=["arm-1"])]
+Reason = Annotated[str, Query(max_length=1000, description="goes to the audit log")]
+
+
+@router.get("", operation_id="getRouting")
+def get_routing(world: World) -> RoutingView:
+    """Show aliases, pins, the canary, and the shadow with what its comparison has found so far."""
+    return _view(world)
+
+
+@router.put("/canary", operation_id="setCanary", responses=responses(404, 409, 422))
+def set_canary(wish: CanaryRequest, world: World, request: Request) -> RoutingView:
+    """Let the listed robots, and a share of the others, get the candidate from their next episode on."""
+    with _in_words(wish.version):
+        world.deployment.canary(wish.version, wish.robots, wish.share, actor(request), wish.reason)
+    return _view(world)
+
+
+@router.delete("/canary", operation_id="recallCanary", responses=responses(409, 422))
+def recall_canary(world: World, request: Request, reason: Reason = "") -> RoutingView:
+    """End the canary at once: its robots get production with their next chunk, within an episode too."""
+    with _in_words(CANDIDATE):
+        world.deployment.recall(actor(request), reason)
+    return _view(world)
+
+
+@router.put("/shadow", operation_id="setShadow", responses=responses(404, 409, 422))
+def set_shadow(wish: ShadowRequest, world: World, request: Request) -> RoutingView:
+    """Let a version draw, while no robot waits, on a share of what production answers: compared, never driven."""
+    with _in_words(wish.version):
+        world.deployment.watch(wish.version, wish.share, actor(request), wish.reason)
+    return _view(world)
+
+
+@router.delete("/shadow", operation_id="endShadow", responses=responses(409, 422))
+def end_shadow(world: World, request: Request, reason: Reason = "") -> RoutingView:
+    """End the comparison."""
+    with _in_words(SHADOW):
+        world.deployment.unwatch(actor(request), reason)
+    return _view(world)
+
+
+@router.put("/pins/{robot_id}", operation_id="pinRobot", responses=responses(404, 409, 422))
+def pin_robot(robot_id: RobotId, wish: PinRequest, world: World, request: Request) -> RoutingView:
+    """Keep a robot on a version from its next episode on, whatever is promoted."""
+    with _in_words(wish.version):
+        world.deployment.pin(robot_id, wish.version, actor(request), wish.reason)
+    return _view(world)
+
+
+@router.delete("/pins/{robot_id}", operation_id="unpinRobot", responses=responses(404, 409, 422))
+def unpin_robot(robot_id: RobotId, world: World, request: Request, reason: Reason = "") -> RoutingView:
+    """Let a robot follow production again, from its next episode on."""
+    try:
+        world.deployment.unpin(robot_id, actor(request), reason)
+    except KeyError:
+        raise not_found("pin of robot", robot_id) from None
+    return _view(world)
+
+
+@contextmanager
+def _in_words(version: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyError:
+        raise not_found("version", version) from None
+    except ValueError as error:
+        raise conflict(str(error)) from None
+
+
+def _view(world: Services) -> RoutingView:
+    aliases, routes, report = world.registry.aliases(), world.deployment.routes, world.deployment.shadow.report()
+    canary = shadow = None
+    if CANDIDATE in aliases:
+        robots = list(routes.canary_robots)
+        canary = CanaryView(version=aliases[CANDIDATE], robots=robots, share=routes.canary_share)
+    if SHADOW in aliases:
+        found = ShadowReportView(**asdict(report)) if report and report.version == aliases[SHADOW] else None
+        shadow = ShadowView(version=aliases[SHADOW], share=routes.shadow_share, report=found)
+    return RoutingView(aliases=aliases, pins=dict(routes.pins), canary=canary, shadow=shadow)
