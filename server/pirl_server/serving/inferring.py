@@ -6,6 +6,7 @@ import time
 import uuid
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -21,8 +22,9 @@ from pirl_server.serving.engine import Engine, Inference
 from pirl_server.serving.episode_calls import EpisodeCalls
 from pirl_server.serving.open_episode import OpenEpisode
 from pirl_server.serving.refusals import ExpiredError, NoPolicyError
+from pirl_server.serving.router import Router
 from pirl_server.serving.shared_memory import read_shared
-from pirl_server.serving.status import ContractMismatchError, NotFoundError
+from pirl_server.serving.status import ContractMismatchError
 
 ENCODINGS = (pb.IMAGE_ENCODING_RGB8, pb.IMAGE_ENCODING_JPEG, pb.IMAGE_ENCODING_PNG)
 
@@ -53,8 +55,10 @@ class PendingChunk:
 class Inferring:
     """Asks the engine. `explore` is the sampling mode of robots that ask for none. Any thread."""
 
-    def __init__(self, engine: Engine, episodes: EpisodeCalls, attendance: Attendance, explore: bool) -> None:
-        self._engine, self._episodes, self._attendance = engine, episodes, attendance
+    def __init__(
+        self, engine: Engine, episodes: EpisodeCalls, attendance: Attendance, explore: bool, router: Router
+    ) -> None:
+        self._engine, self._episodes, self._attendance, self._router = engine, episodes, attendance, router
         self.explore = explore
         self._host_id = host_id()
 
@@ -78,13 +82,19 @@ class Inferring:
             continuations=[number for method, number in codec.CONTINUATIONS.items() if method in policy.continuations],
         )
 
-    def policy(self, alias: str, robot_id: str) -> ServedPolicy:
+    def start_episode(self, request: Any) -> Any:
+        """Open an episode; which version drives it is decided here."""
+        reply = self._episodes.start(request, self.policy(request.alias, request.robot_id), self.explore)
+        self._router.begin(reply.episode_id, request.robot_id, request.alias)
+        reply.policy_version = self.policy(request.alias, request.robot_id, reply.episode_id).version
+        return reply
+
+    def policy(self, alias: str, robot_id: str, episode_id: str = "") -> ServedPolicy:
         """Return who would answer this robot now. Raises NotFoundError for an alias that names nothing."""
-        if alias not in ("", "production"):
-            raise NotFoundError(f"alias '{alias}' is not served here, only 'production'")
-        if self._engine.current is None:
+        chosen, current = self._router.version(robot_id, alias, episode_id), self._engine.current
+        if current is None:
             raise NoPolicyError("no policy is loaded yet")
-        return self._engine.current
+        return self._engine.loaded.get(chosen or "", current)  # one that was just unloaded answers nobody any more
 
     def begin(self, request: Any, caller: Caller, deadline: float) -> PendingChunk:
         """Check the request and queue it; outcomes are kept even when the inference then fails.
@@ -93,7 +103,7 @@ class Inferring:
         """
         received_ns = time.monotonic_ns()
         outcomes = codec.outcomes_from_proto(request.outcomes)
-        policy = self.policy(request.alias, request.robot_id)
+        policy = self.policy(request.alias, request.robot_id, request.episode_id)
         self._check_contract(request, policy)
         observation = codec.observation_from_proto(request.observation, request.robot_id, self._read_shared())
         policy.contract.check(observation)
@@ -103,14 +113,18 @@ class Inferring:
         self._attendance.seen(request.robot_id, caller.address)
         explore = self._episodes.explores(request.mode, episode.start.explore if episode else self.explore)
         decode_ms = (time.monotonic_ns() - received_ns) / 1e6
-        answer = self._engine.submit(
+        submit = partial(
+            self._engine.submit,
             observation,
             explore=explore,
-            robot_id=request.robot_id,
+            robot_id=request.robot_id or caller.address,  # who gives no name is told apart by the connection
             sequence=request.sequence,
             session=caller.session,
             deadline=deadline,
             continuation=continuation,
+        )
+        answer = self._router.ask(
+            lambda version: submit(version=version), request.robot_id, request.alias, request.episode_id
         )
         return PendingChunk(request, observation, episode, received_ns, decode_ms, answer)
 

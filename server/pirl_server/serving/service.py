@@ -18,6 +18,7 @@ from pirl_server.serving.engine import Engine
 from pirl_server.serving.episode_calls import EpisodeCalls
 from pirl_server.serving.inferring import Caller, Inferring
 from pirl_server.serving.recorder import Recorder
+from pirl_server.serving.router import Router
 from pirl_server.serving.session import MAX_WAIT_S, Calls, Session
 from pirl_server.serving.status import answers_with_status
 
@@ -35,19 +36,21 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         explore: bool,
         attendance: Attendance | None = None,
         max_sessions: int = 64,
+        router: Router | None = None,
     ) -> None:
         self.attendance = attendance or Attendance()
         self.max_sessions = max_sessions
         self.max_waiting = engine.queue_size + 1
         """requests that can wait for the device at the same time: the queue and the one on the device"""
         self._engine, self._episodes = engine, EpisodeCalls(recorder)
-        self._inferring = Inferring(engine, self._episodes, self.attendance, explore)
+        self._router = router or Router(recorder.is_open)
+        self._inferring = Inferring(engine, self._episodes, self.attendance, explore, self._router)
         self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="episodes")
         self._seats = threading.Semaphore(max_sessions)
         self._calls = Calls(
             at_once={
                 "get_info": self._inferring.get_info,
-                "start_episode": self._start_episode,
+                "start_episode": self._inferring.start_episode,
                 "report_outcomes": self._episodes.report,
             },
             beside={"end_episode": self._episodes.end, "label_episode": self._episodes.label},
@@ -68,7 +71,7 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
     @answers_with_status
     def StartEpisode(self, request: Any, context: Any) -> Any:
         """Open an episode after comparing the contracts."""
-        return self._start_episode(request)
+        return self._inferring.start_episode(request)
 
     @answers_with_status
     def Infer(self, request: Any, context: Any) -> Any:
@@ -105,7 +108,3 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
                 yield from session.replies(requests)
         finally:
             self._seats.release()
-
-    def _start_episode(self, request: Any) -> Any:
-        policy = self._inferring.policy(request.alias, request.robot_id)
-        return self._episodes.start(request, policy, self._inferring.explore)
