@@ -23,7 +23,7 @@ from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.registry import PRODUCTION, Registry
 from pirl_server.security import CallInterceptor, Gate, GateWatcher, Limiter, TlsFiles, TokenFile, check_bind
-from pirl_server.serving import Engine, PolicyService, Recorder, start_grpc
+from pirl_server.serving import Deployment, Engine, PolicyService, Recorder, Router, Shadow, start_grpc
 from pirl_server.serving.server import RobotServer
 from pirl_server.telemetry import CallLog, CallWatcher, Latencies, Metrics, configure_logs, spans_from_environment
 from pirl_server.telemetry.logs import Format
@@ -85,15 +85,20 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
     engine, store = Engine(), EpisodeStore(config.root / EPISODES)
     recorder = Recorder(store)
 
-    def activate(version: str) -> None:
-        engine.swap(FlowPolicy.load(registry.get(version).path, device=config.device))
-        _LOG.warning("serving %s", version)
+    router = Router(recorder.is_open)
+    shadow = Shadow(engine, lambda report: _LOG.info("shadow %s", report))
+    engine.observe(shadow.watch)
+
+    def load(version: str) -> FlowPolicy:
+        return FlowPolicy.load(registry.get(version).path, device=config.device)
+
+    deployment = Deployment(engine, registry, router, shadow, load)
 
     with ExitStack() as closing:
         closing.callback(engine.close)
         closing.callback(recorder.close)
-        activate(production)
-        service = PolicyService(engine, recorder, config.explore)
+        deployment.start(production)
+        service = PolicyService(engine, recorder, config.explore, router=router)
         gate = _gate(config, registry, recorder, store)
         metrics, latencies = Metrics(engine, service.attendance, recorder), Latencies()
         spans = spans_from_environment(metadata.version("pirl"))
@@ -106,7 +111,7 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             registry=registry,
             episodes=store,
             engine=engine,
-            activate=activate,
+            deployment=deployment,
             check_job=job_main.check,
             grpc_port=port,
             attendance=service.attendance,
