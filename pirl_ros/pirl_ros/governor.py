@@ -51,6 +51,11 @@ class Governor:
         return None if self._motion is None else self._motion.p.copy()
 
     @property
+    def previous(self) -> Array | None:
+        """[J] the command before the newest one; the measured joints when the newest is the first."""
+        return None if self._motion is None else self._motion.p - self._motion.v
+
+    @property
     def at_rest(self) -> bool:
         """Whether the newest command needs no braking: to repeat it is to stand still."""
         return self._motion is None or bool((self._stop == self._motion.p).all())

@@ -23,12 +23,15 @@ class Ahead:
     gripper_m: Array
     """[N]"""
     period_s: float
+    before: Array
+    """[J] rad, what precedes row 0: the arm comes from there"""
 
 
 def look_ahead(motion: ArmMotion, actions: Iterable[Vector], reference: Array | None, period_s: float) -> Ahead | None:
     """Play `actions` [D] on a copy of `motion` as if the arm followed at once, then stop. None: nothing was sent."""
     start, before = motion.position, motion.copy()
-    if start is None:
+    preceding = motion.previous
+    if start is None or preceding is None:
         return None
     rows, fingers = [start], [motion.gripper_m]
     for action in actions:
@@ -44,4 +47,4 @@ def look_ahead(motion: ArmMotion, actions: Iterable[Vector], reference: Array | 
     positions = np.stack(rows)
     velocities = np.gradient(positions, period_s, axis=0) if len(rows) > 1 else np.zeros_like(positions)
     velocities[-1] = 0.0
-    return Ahead(positions, velocities, np.array(fingers), period_s)
+    return Ahead(positions, velocities, np.array(fingers), period_s, preceding)

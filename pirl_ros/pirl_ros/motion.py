@@ -64,6 +64,11 @@ class ArmMotion:
         return self._governor.position
 
     @property
+    def previous(self) -> Array | None:
+        """[J] what preceded the newest command: the one before it, or the arm at rest where it was found."""
+        return self._governor.previous
+
+    @property
     def gripper_m(self) -> float:
         """The newest finger target in metres."""
         return gripper_metres(self._gripper, self._opening)

@@ -53,7 +53,7 @@ class TrajectoryController:
         if expected is None or np.abs(expected - command.joints).max() > _SAME_RAD:
             plan = None if self._one_by_one else ahead()
             rows = command.joints[None] if plan is None else plan.positions
-            before = command.joints if self._before is None else self._before
+            before = command.joints if plan is None else plan.before
             self._planned, self._anew = deque(rows[1:]), False
             self._send(rows, before)
         self._before = command.joints

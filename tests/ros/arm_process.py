@@ -40,7 +40,7 @@ class Arm(Node):
         self._states = self.create_publisher(JointState, "joint_states", qos.STATE)
         self._told = self.create_publisher(String, "happened", qos.OUTCOME)
         self.create_subscription(JointTrajectory, "arm_controller/joint_trajectory", self.play, qos.COMMAND)
-        self.create_timer(0.02, self._publish)
+        self.create_timer(0.04, self._publish)
 
     def play(self, message: Any) -> None:
         """Go on from here along a trajectory."""

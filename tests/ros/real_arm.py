@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
-from pirl_ros.kinematics import Array
+from pirl_ros.kinematics import Array, Chain
+from pirl_ros.limit_check import violations
+from pirl_ros.profile import load_profile
+from pirl_ros.safety import Limits
 
 ROOT = Path(__file__).parents[2]
 READY = [0.0, 0.3927, 0.0, -1.9635, 0.0, 2.3562, 0.7854]
 NAMES = [f"panda_joint{number}" for number in range(1, 8)]
 FINGERS = ["panda_finger_joint1", "panda_finger_joint2"]
-PERIOD_S = 0.05
-ACCELERATION, JERK = 8.0, 160.0
+PERIOD_S = 0.1
+WAYS = np.array([1, 0.3, -1, 0.3, 1, 0.3, -1])
+"""how the joints share a motion of ours"""
+ACCELERATION, JERK = 8.0, 80.0
 OVERLAY = ROOT / ".ros/test_install/control_msgs"
 
 
 def write_profile(path: Path, safety: dict[str, Any] | None = None, **changes: Any) -> Path:
-    """Write the profile: joint positions at 20 Hz, no cameras; ages and watchdogs are long unless given."""
+    """Write the profile: joint positions at 10 Hz, no cameras; ages and watchdogs are long unless given."""
     profile = yaml.safe_load((ROOT / "launch/params/panda_sim.yaml").read_text())
     profile |= {"robot": "test", "rate_hz": 1 / PERIOD_S, "tick": "timer", "poses": [], "action": "joint_position"}
     del profile["tcp_step"]
@@ -47,6 +52,30 @@ def overlay() -> dict[str, str]:
     return {name: f"{path}:{os.environ.get(name, '')}" for name, path in added.items()}
 
 
+def commanded(outcomes: Sequence[Any]) -> Array:
+    """Return the commands [N, J] that these outcomes of one arm tell of, from READY on.
+
+    While an arm stands after a stop nothing is reported: that it stood is put in where a motion begins that cannot be
+    the stop's going on. A stop that was none, or a jump, is still one with that.
+    """
+    path = [np.array(READY)] * 3
+    for before, outcome in zip([None, *outcomes], outcomes):
+        row = np.array(outcome.executed[:7], np.float64)
+        bend, kink = np.diff([*path[-3:], row], 2, axis=0)[-1], np.diff([*path[-3:], row], 3, axis=0)[-1]
+        harsh = max(np.abs(bend).max() / ACCELERATION / PERIOD_S**2, np.abs(kink).max() / JERK / PERIOD_S**3) > 1.001
+        if harsh and before is not None and before.source == before.SOURCE_HOLD != outcome.source:
+            path += [path[-1]] * 3
+        path.append(row)
+    return np.array(path)
+
+
+def broken_limits(profile: Path, commands: Array) -> dict[str, float]:
+    """Limits that commands [N, J], reported as float32, go beyond by more than rounding."""
+    robot = load_profile(profile)
+    beyond = violations(commands, Limits.from_profile(robot), Chain.from_table(robot.kinematics))
+    return {name: size for name, size in beyond.items() if size > 1e-3}
+
+
 class RealArm:
     """The arm's process, and the test as its policy."""
 
@@ -67,15 +96,15 @@ class RealArm:
         self._chunks = probe.node.create_publisher(ActionChunk, "action_chunks", qos.CHUNK)
         self._orders = probe.node.create_publisher(String, "orders", qos.OUTCOME)
 
-    def start(self, profile: Path, node: str = "arm_node", **parameters: object) -> subprocess.Popen[str]:
-        """Start the robot side and wait until it takes chunks and hears the arm."""
-        process: subprocess.Popen[str] = self.probe.start(node, profile=profile, **parameters)
-        self.ready()
-        return process
+    def start(self, profile: Path, node: str = "arm_node", listeners: int = 2, **parameters: object) -> None:
+        """Start the robot side and wait until it takes chunks and so many, the test among them, hear the arm."""
+        self.probe.start(node, profile=profile, **parameters)
+        self.ready(listeners)
 
-    def ready(self) -> None:
+    def ready(self, listeners: int = 2) -> None:
         """Wait until the robot side takes chunks and hears the arm."""
-        self.probe.until(lambda: '"count": 2' in str(self.probe.seen["happened"][-1:]), "nobody hears the arm")
+        heard = lambda: f'"count": {listeners}' in str(self.probe.seen["happened"][-1:])  # noqa: E731
+        self.probe.until(heard, "nobody hears the arm")
         self.probe.until(lambda: self.probe.seen["safety_state"] and self.state.ready, "arm_node is not ready")
         self.probe.until(lambda: self._chunks.get_subscription_count() > 0, "nobody takes chunks")
         self.probe.more("joint_states", 5)
@@ -95,7 +124,7 @@ class RealArm:
         from pirl_ros.interfaces import ActionChunk
 
         self._sequence += 1
-        ways = np.arange(1, length + 1)[:, None] * speed * PERIOD_S * np.array([1, 0.3, -1, 0.3, 1, 0.3, -1])
+        ways = np.arange(1, length + 1)[:, None] * speed * PERIOD_S * WAYS
         actions = np.hstack([self.joints + ways, np.full((length, 1), gripper)]).astype(np.float32)
         message = ActionChunk(
             episode_id=f"e{self.episode}", sequence=self._sequence, chunk_id=f"c{self._sequence}", dt=PERIOD_S

@@ -1,0 +1,98 @@
+"""The policy server killed in the middle of a motion, over processes: what the arm is told then, and how it goes on."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from real_arm import PERIOD_S, RealArm, broken_limits, commanded, write_profile
+
+from pirl_contract.schema import Alteration
+
+pytestmark = pytest.mark.ros
+
+KILLS, LINK_LOSS_S, MOST_TO_BRAKE = 3, 1.0, 12
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def serve(probe: Any, profile: Path, port: int) -> subprocess.Popen[str]:
+    script = Path(__file__).with_name("server_process.py")
+    server: subprocess.Popen[str] = probe.run([sys.executable, str(script), str(profile), str(port)])
+    assert server.stdout is not None
+    assert server.stdout.readline() == "ready\n"
+    return server
+
+
+def kill(probe: Any, server: subprocess.Popen[str]) -> None:
+    server.send_signal(signal.SIGKILL)
+    server.wait()
+    probe.processes.remove(server)
+    assert server.stdout is not None
+    server.stdout.close()
+
+
+def stops(outcomes: list[Any]) -> list[list[Any]]:
+    """What was commanded from the last action in time on until rest, once for each loss of the link."""
+    lost = [bool(outcome.alterations & Alteration.LINK_LOSS) for outcome in outcomes]
+    runs = [(is_lost, list(run)) for is_lost, run in itertools.groupby(zip(lost, outcomes), key=lambda pair: pair[0])]
+    return [[outcome for _, outcome in run] for is_lost, run in runs if is_lost]
+
+
+def test_a_killed_server_is_a_lawful_stop_a_latch_and_a_new_beginning(probe: Any, tmp_path: Path) -> None:
+    from diagnostic_msgs.msg import DiagnosticArray
+    from trajectory_msgs.msg import JointTrajectory
+
+    from pirl_ros.interfaces import StartEpisode, StopEpisode
+
+    profile, port = write_profile(tmp_path / "arm.yaml", {"link_loss_s": LINK_LOSS_S}), free_port()
+    probe.listen(DiagnosticArray, "/diagnostics")
+    probe.listen(JointTrajectory, "arm_controller/joint_trajectory")
+    arm, server = RealArm(probe), serve(probe, profile, port)
+    arm.start(profile, "robot_node", listeners=3, server_address=f"127.0.0.1:{port}", timeout_s=0.5, use_cameras=False)
+    outcomes, messages = probe.seen["step_outcomes"], probe.seen["arm_controller/joint_trajectory"]
+    for number in range(KILLS):
+        wanted = len(outcomes) + 8 + 3 * number
+        probe.until(lambda: probe.call(StartEpisode, "start_episode", instruction="sweep").ok, "the server is not back")
+        moving = lambda wanted=wanted: len(outcomes) > wanted and arm.state.mode == "playing"  # noqa: E731
+        probe.until(moving, "nothing is played")
+        kill(probe, server)
+        probe.until(lambda: arm.state.mode == "stopped", "it does not come to rest")
+        assert arm.state.latched
+        assert "no chunk for" in arm.state.reason
+        probe.more("safety_state", 2)
+        stands, played = arm.joints, arm.state.played
+        server = serve(probe, profile, port)
+        probe.more("safety_state", 5)
+        assert (arm.state.mode, arm.state.played) == ("stopped", played), "its return moves nothing"
+        np.testing.assert_array_equal(arm.joints, stands)
+        probe.call(StopEpisode, "stop_episode", outcome="failure", label_source="operator", reason="fault")
+    probe.until(lambda: probe.call(StartEpisode, "start_episode", instruction="sweep").ok, "the server is not back")
+    before = len(outcomes)
+    probe.until(lambda: len(outcomes) > before + 3 and arm.state.mode == "playing", "it does not go on")
+    commands = commanded(outcomes)
+    assert broken_limits(profile, commands) == {}
+    # The check can fail: the same way at twice the speed.
+    assert "velocity" in broken_limits(profile, commands[::6])
+    ends = stops(outcomes)
+    assert len(ends) >= KILLS
+    for end in ends[-KILLS:]:
+        steps = np.abs(np.diff([outcome.executed[:7] for outcome in end], axis=0)).max(axis=1)
+        drained = sum(bool(outcome.chunk_id) for outcome in end)
+        assert drained <= LINK_LOSS_S / PERIOD_S + 1, "no more of the chunk than link_loss_s"
+        assert len(end) - drained <= MOST_TO_BRAKE
+        assert steps[-1] < steps.max() / 4, "at the end of it the arm stands, or nearly so"
+        assert [o.stamp for o in end] == sorted({o.stamp for o in end})
+    lasts = [message.points[-1].velocities for message in messages if len(message.points) > 1]
+    assert not np.any(lasts), "whatever the arm is sent ends at rest"
