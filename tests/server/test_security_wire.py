@@ -17,10 +17,10 @@ from certificates import Authority
 
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
+from pirl_server.registry import AuditLog
 from pirl_server.security import (
     RPCS,
     SCOPES,
-    AuditLog,
     CallInterceptor,
     Gate,
     GateWatcher,

@@ -1,5 +1,6 @@
 """Models: immutable versions, aliases that point at them, evaluations, the promotion gate and the audit log."""
 
+from pirl_server.registry.audit import AuditLog
 from pirl_server.registry.evaluation import Evaluation, Evaluations, list_hash
 from pirl_server.registry.gate import GateResult, check_gate
 from pirl_server.registry.promotion import PRODUCTION, Promoter, PromotionRefusedError
@@ -10,6 +11,7 @@ __all__ = [
     "CANDIDATE",
     "PRODUCTION",
     "SHADOW",
+    "AuditLog",
     "Evaluation",
     "Evaluations",
     "GateResult",

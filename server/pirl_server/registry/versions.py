@@ -19,9 +19,9 @@ from typing import Any
 
 from pirl_contract import Contract
 from pirl_server.disk import check_name, locked, sync, utc_now, write_json
+from pirl_server.registry.audit import AuditLog
 from pirl_server.registry.evaluation import Evaluations
 from pirl_server.registry.routes import Routes, read_routes, write_routes
-from pirl_server.security.audit import AuditLog
 
 LINEAGE = "lineage.json"
 

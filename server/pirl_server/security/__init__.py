@@ -1,6 +1,5 @@
 """Who may speak to the server, as what, how often and over what: tokens, scopes, limits, certificates, audit."""
 
-from pirl_server.security.audit import AuditLog
 from pirl_server.security.bind import check_bind, is_loopback
 from pirl_server.security.gate import Caller, DeniedError, Gate
 from pirl_server.security.interceptor import CallInterceptor
@@ -16,7 +15,6 @@ __all__ = [
     "ROUTES",
     "RPCS",
     "SCOPES",
-    "AuditLog",
     "CallInterceptor",
     "CallWatch",
     "Caller",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from pirl_server.security.audit import AuditLog
+from pirl_server.registry.audit import AuditLog
 from pirl_server.security.limiter import Limiter
 from pirl_server.security.permissions import PUBLIC, SCOPES
 from pirl_server.security.tokens import TokenFile

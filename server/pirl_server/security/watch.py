@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 
 from pirl_contract.v1 import policy_pb2 as pb
-from pirl_server.security.audit import AuditLog
+from pirl_server.registry.audit import AuditLog
 from pirl_server.security.gate import Caller, Gate
 from pirl_server.security.permissions import RPCS
 from pirl_server.security.watcher import SERVICE, SESSION
