@@ -89,7 +89,7 @@ class Contract:
 
     @cached_property
     def hash(self) -> str:
-        """First 16 hexadecimal digits of the SHA-256 of the canonical JSON; taken once, each request is checked by it."""
+        """First 16 hexadecimal digits of the SHA-256 of the canonical JSON; taken once."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
     def difference(self, other: Contract) -> list[str]:

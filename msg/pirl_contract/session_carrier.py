@@ -24,7 +24,8 @@ from pirl_contract.v1 import policy_pb2 as pb
 BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 """waits between attempts of the reader; the last one is repeated"""
 HELLO_TIMEOUT_S = 10.0
-_HELLO = 1  # the id of each stream's first request
+HELLO = 1
+"""the id of each stream's first request"""
 _Slot = SimpleQueue[pb.SessionReply | RefusedError]
 
 
@@ -73,7 +74,7 @@ class SessionCarrier:
                 raise RefusedError(grpc.StatusCode.FAILED_PRECONDITION, "the client is closed")
             if self._stream is None:
                 self._stream = _Stream(self._method, self._metadata)
-                self._stream.send(session_bytes(_HELLO, "get_info", self._hello(), HELLO_TIMEOUT_S, NO_PICTURES))
+                self._stream.send(session_bytes(HELLO, "get_info", self._hello(), HELLO_TIMEOUT_S, NO_PICTURES))
                 threading.Thread(target=self._read, args=(self._stream,), name="pirl-session", daemon=True).start()
             return self._stream
 
@@ -101,7 +102,7 @@ class SessionCarrier:
         self._attempt = 0
         if reply.HasField("event") and self._on_event is not None:
             self._on_event(reply.event)
-        elif reply.id == _HELLO and reply.HasField("get_info"):
+        elif reply.id == HELLO and reply.HasField("get_info"):
             self._on_hello(reply.get_info)
 
 
@@ -110,7 +111,7 @@ class _Stream:
 
     def __init__(self, method: Any, metadata: Sequence[tuple[str, str]]) -> None:
         self._outgoing: SimpleQueue[bytes | None] = SimpleQueue()
-        self._ids = itertools.count(_HELLO + 1)
+        self._ids = itertools.count(HELLO + 1)
         self._waiting: dict[int, _Slot] = {}
         self._lost: RefusedError | None = None
         self._call = method(iter(self._outgoing.get, None), metadata=metadata)

@@ -1,0 +1,82 @@
+"""The asyncio client against a gRPC server on a loopback socket, over unary calls and over the session's fallback."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from contract_fakes import CONTRACT, FakeEnv, ScriptedService, serving
+
+from pirl_contract.async_client import AsyncPolicyClient
+
+OBSERVATION = FakeEnv().reset(0)
+Talk = Callable[[AsyncPolicyClient], Awaitable[Any]]
+
+
+def talk(service: ScriptedService, use: Talk, **options: Any) -> Any:
+    async def run(address: str) -> Any:
+        client = AsyncPolicyClient(address, "arm", timeout_s=10.0, **options)
+        try:
+            return await use(client)
+        finally:
+            await client.close()
+            await client.close()
+
+    with serving(service) as address:
+        return asyncio.run(run(address))
+
+
+@pytest.mark.parametrize("transport", ["session", "unary"])
+def test_a_chunk_comes_and_the_request_says_who_asks(transport: str) -> None:
+    """This server knows no session: such a client falls back."""
+    service = ScriptedService()
+
+    async def use(client: AsyncPolicyClient) -> None:
+        assert (await client.info()).contract == CONTRACT
+        chunk = await client.infer(OBSERVATION)
+        np.testing.assert_array_equal(chunk.actions, np.ones((5, 1), np.float32))
+        await client.infer(OBSERVATION)
+
+    talk(service, use, transport=transport)
+    first, second = service.requests
+    assert (first.robot_id, first.contract_hash, first.sequence) == ("arm", CONTRACT.hash, 1)
+    assert second.sequence == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, ConnectionError),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, TimeoutError),
+        (grpc.StatusCode.INVALID_ARGUMENT, ValueError),
+    ],
+)
+def test_each_status_is_one_of_three_errors(code: grpc.StatusCode, kind: type[Exception]) -> None:
+    def answer(request: Any, context: Any) -> Any:
+        context.set_trailing_metadata((("retry-after-ms", "250"),))
+        context.abort(code, "because of this")
+
+    async def use(client: AsyncPolicyClient) -> float:
+        with pytest.raises(kind, match="because of this"):
+            await client.infer(OBSERVATION)
+        return client.retry_after_s
+
+    assert talk(ScriptedService(answer=answer), use) == 0.25
+
+
+def test_a_server_that_is_not_there_is_a_connection_error_and_a_closed_client_says_so() -> None:
+    async def run(transport: str) -> None:
+        client = AsyncPolicyClient("127.0.0.1:1", timeout_s=5.0, transport=transport)  # type: ignore[arg-type]
+        for _ in range(2):
+            with pytest.raises(ConnectionError, match=r"127\.0\.0\.1:1"):
+                await client.infer(OBSERVATION)
+        await client.close()
+        with pytest.raises(ValueError, match="closed"):
+            await client.infer(OBSERVATION)
+
+    for transport in ("session", "unary"):
+        asyncio.run(run(transport))
