@@ -29,6 +29,8 @@ from pirl_server.telemetry import CallLog, CallWatcher, Latencies, Metrics, conf
 from pirl_server.telemetry.logs import Format
 
 _LOG = logging.getLogger("pirl")
+REST_RATE_HZ = 100.0
+"""calls per second and token"""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             gate=gate,
             metrics=metrics,
             latencies=latencies,
+            limiter=None if gate.open else Limiter.per_second(REST_RATE_HZ),
         )
         try:
             yield api, server

@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.routing import Route
 
 from pirl_contract import Contract, codec
+from pirl_contract.connection import MAX_MESSAGE_BYTES
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
 from pirl_server.api import create_api
@@ -230,6 +231,36 @@ def test_refusals_within_a_real_session_leave_it_open(server: Server, contract: 
     with pytest.raises(grpc.RpcError) as ended:
         next(robot.replies)
     assert ended.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_what_is_too_large_never_reaches_the_policy(server: Server, contract: Contract, observe: Any) -> None:
+    headers = (("authorization", f"Bearer {server.tokens.create('fleet', ['robot'])}"),)
+    batches = len(server.engine.current.batches)
+    for data, height, words in (
+        (bytes(MAX_MESSAGE_BYTES), 8, "larger than max"),
+        (bytes(8 * 6 * 3), 2**31, "image"),
+        (bytes(100), 8, "image"),
+    ):
+        picture = codec.observation_to_proto(observe(0))
+        picture.images["wrist"].CopyFrom(pb.Image(encoding=pb.IMAGE_ENCODING_RGB8, height=height, width=6, data=data))
+        ask = pb.InferRequest(robot_id="arm-1", contract_hash=contract.hash, observation=picture)
+        with pytest.raises(grpc.RpcError) as refused:
+            server.stub.Infer(ask, metadata=headers)
+        assert refused.value.code().name in ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT")
+        assert words in refused.value.details()
+    assert len(server.engine.current.batches) == batches
+
+
+@pytest.mark.parametrize(("where", "words"), [("queue", "queue is full"), ("disk", "MiB are left")])
+def test_not_ready_without_room(server: Server, monkeypatch: pytest.MonkeyPatch, where: str, words: str) -> None:
+    if where == "queue":
+        monkeypatch.setattr(server.engine, "queue_size", 0)
+    else:
+        monkeypatch.setattr("pirl_server.api.health.MIN_FREE_BYTES", 2**60)
+    with server.web() as web:
+        reply = web.get("/readyz")
+        assert (reply.status_code, words in reply.json()["detail"]) == (503, True)
+        assert web.get("/healthz").status_code == 200
 
 
 def test_health_over_grpc_needs_no_token(server: Server) -> None:

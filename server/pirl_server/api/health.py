@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from importlib.metadata import version
 
 from fastapi import APIRouter
@@ -11,6 +12,8 @@ from pirl_server.api.services import World
 from pirl_server.api.views import Health, Info
 
 router = APIRouter(tags=["health"])
+MIN_FREE_BYTES = 256 * 2**20
+"""a long episode with two cameras"""
 
 
 @router.get("/healthz", operation_id="getHealth")
@@ -21,9 +24,13 @@ async def healthz() -> Health:
 
 @router.get("/readyz", operation_id="getReadiness", responses=responses(503))
 async def readyz(world: World) -> Health:
-    """Answer 200 once a policy is loaded and warm."""
+    """Answer 200 while a policy is loaded and warm, its queue has room and the disk can take an episode."""
     if world.engine.current is None:
         raise ProblemError(503, "not-ready", "no policy is loaded yet")
+    if (waiting := world.engine.stats().waiting) >= world.engine.queue_size:
+        raise ProblemError(503, "not-ready", f"{waiting} requests are waiting: the queue is full")
+    if (free := shutil.disk_usage(world.registry.audit_log.path.parent).free) < MIN_FREE_BYTES:
+        raise ProblemError(503, "not-ready", f"{free // 2**20} MiB are left on the disk: episodes may not be kept")
     return Health(status="ok")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -16,13 +17,17 @@ _UNITS = {"d": "days", "h": "hours", "m": "minutes"}
 
 
 def token(arguments: Sequence[str]) -> int:
-    """Make, list and revoke the tokens of a server; a running one notices at once."""
+    """Make, list and revoke the tokens of a server; a running one that asks for tokens notices."""
     options = _parser().parse_args(arguments)
     file = TokenFile(options.root / TOKENS)
     if options.verb == "create":
         robots = [robot for robot in options.robots.split(",") if robot]
         made = file.create(options.name, options.scope, robots, _expiry(options.expires))
         print(made)
+        if len(file.list()) == 1:
+            print(
+                "the first token of this root: a server that runs already asks for it once restarted", file=sys.stderr
+            )
     elif options.verb == "revoke":
         print(f"revoked {file.revoke(options.name).name}")
     else:
