@@ -2,7 +2,7 @@
 # The independent implementations that our pi0 and pi0.5 are compared with, each in a virtual environment of its own:
 #   docker/install_oracles.sh [DIR] [transformers|lerobot|cyclonedds ...]   default: the first two, in ~/.cache/pirl/oracles
 # DIR/transformers  Python 3.11, transformers 5.5 (its PI0) on the torch of docker/constraints.txt; 1.2 GB
-# DIR/lerobot       Python 3.12, lerobot 0.6.1 (PI0Pytorch, PI05Pytorch); it brings its own, CUDA build of torch; 5 GB
+# DIR/lerobot       Python 3.12, lerobot 0.6.1 (pi0, pi0.5, its policy server); it brings its own, CUDA build of torch; 5 GB
 # DIR/cyclonedds    Python 3.11, Eclipse Cyclone DDS: an implementation that our nodes' Fast DDS talks to in a test; 50 MB
 # Nothing of pirl is installed into them. An environment that cannot be made is skipped, with the reason on stderr.
 set -euo pipefail
@@ -61,6 +61,12 @@ for name in "$@"; do
         lerobot)
             make lerobot 3.12 'import importlib.metadata as m, transformers; assert m.version("lerobot") == "0.6.1"' \
                 'lerobot[pi]==0.6.1'
+            # its policy server, which bench/serving.py asks: also into an environment that was made without it
+            python=$directory/lerobot/bin/python
+            if [ -x "$python" ] && ! "$python" -c 'import lerobot.transport.services_pb2_grpc' 2>/dev/null; then
+                "$python" -m pip --disable-pip-version-check install -q 'lerobot[async]==0.6.1' ||
+                    skip "lerobot's policy server" "pip could not install lerobot[async]==0.6.1"
+            fi
             ;;
         cyclonedds)
             make cyclonedds 3.11 'import cyclonedds' 'cyclonedds==11.0.1'

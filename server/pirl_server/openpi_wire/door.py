@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import time
 from concurrent.futures import Future
+from functools import partial
 from typing import Protocol
 
 from pirl_contract import Observation
 from pirl_server.policy.sample import ServedPolicy
 from pirl_server.serving import Engine, Inference, NoPolicyError
+from pirl_server.serving.router import Router
 
 MAX_WAIT_S = 30.0
 """the wire knows no deadlines, so every request has this one"""
@@ -26,24 +28,30 @@ class Door(Protocol):
 
 
 class EngineDoor:
-    """The door of a bare engine. Chunks are deterministic: without episodes there is nothing to explore for."""
+    """The engine's door; each request goes to the version that the router says, as a request without an episode does.
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    Chunks are deterministic: without episodes there is nothing to explore for.
+    """
+
+    def __init__(self, engine: Engine, router: Router | None = None) -> None:
+        self._engine, self._router = engine, router or Router()
         self._sequence = itertools.count(1)  # the wire has none; one that rises for all rises for each robot
 
     def policy(self, robot_id: str) -> ServedPolicy:
-        """Return the engine's current policy. Raises NoPolicyError before there is one."""
-        if self._engine.current is None:
+        """Return who would answer this robot now. Raises NoPolicyError before anything is loaded."""
+        version, current = self._router.version(robot_id), self._engine.current
+        if current is None:
             raise NoPolicyError("no policy is loaded yet")
-        return self._engine.current
+        return self._engine.loaded.get(version or "", current)
 
     def submit(self, observation: Observation) -> Future[Inference]:
         """Queue one request."""
-        return self._engine.submit(
+        submit = partial(
+            self._engine.submit,
             observation,
             explore=False,
             robot_id=observation.robot_id,
             sequence=next(self._sequence),
             deadline=time.monotonic() + MAX_WAIT_S,
         )
+        return self._router.ask(lambda version: submit(version=version), observation.robot_id)
