@@ -9,10 +9,13 @@ from typing import Literal
 
 from pirl_server.registry.audit import AuditLog
 from pirl_server.security.limiter import Limiter
-from pirl_server.security.permissions import PUBLIC, SCOPES
+from pirl_server.security.permissions import PUBLIC, RPCS, SCOPES
 from pirl_server.security.tokens import TokenFile
 
 _LOG = logging.getLogger(__name__)
+_INFER = "/pirl.v1.PolicyService/Infer"
+SCHEMES = ("bearer", "api-key")
+"""of the Authorization header; openpi's clients send the second"""
 Kind = Literal["unauthenticated", "forbidden", "too-many-requests"]
 
 
@@ -34,6 +37,8 @@ class Caller:
     scopes: frozenset[str]
     robots: frozenset[str]
     """the only robots it speaks for; empty: any"""
+    token: str = ""
+    """name of the token; empty where none was asked for"""
 
 
 class Gate:
@@ -82,6 +87,14 @@ class Gate:
             self._refused(call, caller, "robot")
             raise DeniedError("forbidden", "the token is for another robot")
 
+    def robot(self, authorization: str | None) -> str:
+        """Return whose robot it is that shows this header, on a wire where robots have no ids; raises DeniedError.
+
+        That is the one robot of its token; the token's own name where it speaks for several, or for any.
+        """
+        caller = self.enter(_INFER, RPCS[_INFER], authorization or "", "openpi")
+        return next(iter(caller.robots)) if len(caller.robots) == 1 else caller.token
+
     def check_rate(self, name: str) -> None:
         """Count one call of this robot. Raises DeniedError when it asks too often."""
         if self._limiter is not None and (wait_ns := self._limiter.take(name)):
@@ -92,14 +105,14 @@ class Gate:
             return Caller(peer, peer, frozenset(SCOPES), frozenset())
         scheme, _, text = authorization.partition(" ")
         try:
-            token = self._tokens.find(text.strip()) if scheme.lower() == "bearer" else None
+            token = self._tokens.find(text.strip()) if scheme.lower() in SCHEMES else None
         except ValueError as error:
             _LOG.error("nobody is let in: %s", error)
             token = None
         if token is None:
             self._refused(call, Caller("unknown", peer, frozenset(), frozenset()), "token")
             raise DeniedError("unauthenticated", "no valid token: send one as 'authorization: Bearer TOKEN'")
-        return Caller(f"{token.name} ({peer})", peer, frozenset(token.scopes), frozenset(token.robots))
+        return Caller(f"{token.name} ({peer})", peer, frozenset(token.scopes), frozenset(token.robots), token.name)
 
     def _refused(self, call: str, caller: Caller, reason: str) -> None:
         if not self._audited.take(_host(caller.peer)):

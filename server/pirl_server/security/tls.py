@@ -46,6 +46,14 @@ class TlsFiles:
         ca = _bytes(self.client_ca) if self.client_ca else None
         return grpc.ssl_server_credentials([(_bytes(self.key), _bytes(self.cert))], ca, ca is not None)
 
+    def context(self) -> ssl.SSLContext:
+        """Make what asyncio's servers take. Raises ValueError as `check` does."""
+        self.check()
+        made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.client_ca)
+        made.load_cert_chain(self.cert, self.key)
+        made.verify_mode = ssl.CERT_REQUIRED if self.client_ca else ssl.CERT_NONE
+        return made
+
     def for_uvicorn(self) -> dict[str, Any]:
         """Return the keywords of uvicorn.Config."""
         files: dict[str, Any] = {"ssl_certfile": str(self.cert), "ssl_keyfile": str(self.key)}
