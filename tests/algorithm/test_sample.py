@@ -47,6 +47,7 @@ def test_a_stratified_index_covers_the_steps_evenly_and_stays_uniform(batch: int
     assert int((counts.amax(dim=1) - counts.amin(dim=1)).max()) <= 1
     for place in (0, batch - 1):
         assert chisquare(torch.bincount(drawn[:, place], minlength=STEPS).numpy()).pvalue > 1e-3
+    assert len(torch.unique((drawn[:, 1] - drawn[:, 0]) % STEPS)) > 1  # neighbours do not walk in step
     plain = torch.bincount(draw_index(8, STEPS, generator), minlength=STEPS)
     assert int(plain.max() - plain.min()) > 1  # what is drawn independently is not even
 
