@@ -17,7 +17,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from pirl_contract import Camera, Contract, Field, Observation
 from pirl_contract.client import MAX_MESSAGE_BYTES
 from pirl_server.openpi_wire import EngineDoor, Keys, OpenpiServer, start_openpi
-from pirl_server.serving import Engine, Inference
+from pirl_server.registry import Routes
+from pirl_server.serving import Engine, Inference, Router
 
 pytest.importorskip("openpi_client", reason="openpi-client is not installed: docker/install_python.sh installs it")
 from openpi_client import msgpack_numpy
@@ -57,7 +58,8 @@ class Port:
         self.engine.swap(policy)
         self.shown.clear()
         self.fault = fault
-        self.server = start_openpi(EngineDoor(self.engine), "127.0.0.1", 0, **options)
+        door = EngineDoor(self.engine, options.pop("router", None), options.pop("check_rate", None))
+        self.server = start_openpi(door, "127.0.0.1", 0, **options)
 
     def close(self) -> None:
         self.free.set()
@@ -258,6 +260,32 @@ def test_a_key_names_the_robot_and_a_wrong_one_is_refused_at_the_door(open_port:
         assert b"this key opens nothing here" in (caught.value.response.body or b"")
     connect(port.server.port, api_key="open-sesame").infer(GOOD)
     assert port.shown[-1].robot_id == "arm-7"
+
+
+def test_a_robot_that_asks_too_often_is_told_so(open_port: Any, connect: Connect) -> None:
+    asked: list[str] = []
+
+    def check_rate(robot_id: str) -> None:
+        asked.append(robot_id)
+        if len(asked) > 1:
+            raise PermissionError("asked too often")
+
+    client = connect(open_port(check_rate=check_rate).server.port)
+    client.infer(GOOD)
+    with pytest.raises(RuntimeError, match="asked too often"):
+        client.infer(GOOD)
+
+
+def test_a_pinned_robot_gets_its_version_and_the_others_production(
+    open_port: Any, connect: Connect, make_policy: Any
+) -> None:
+    router = Router()
+    port = open_port(router=router, check=lambda header: (header or "").removeprefix("Api-Key "))
+    port.engine.load(make_policy(version="v2", mark=2.0))
+    router.change(Routes(pins={"arm-7": "v2"}), None)
+    pinned, other = connect(port.server.port, api_key="arm-7"), connect(port.server.port, api_key="arm-8")
+    assert (pinned.get_server_metadata()["policy_version"], pinned.infer(GOOD)["policy_version"]) == ("v2", "v2")
+    assert other.infer(GOOD)["policy_version"] == "v1"
 
 
 def test_before_a_policy_is_loaded_the_port_is_healthy_but_admits_nobody(make_policy: Any, connect: Connect) -> None:

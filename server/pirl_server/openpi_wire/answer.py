@@ -18,7 +18,7 @@ from pirl_server.openpi_wire.packing import pack, unpack
 from pirl_server.policy.sample import ServedPolicy
 from pirl_server.serving import BusyError, ExpiredError, Inference, NoPolicyError, SupersededError
 
-REFUSALS = (ValueError, BusyError, ExpiredError, NoPolicyError, SupersededError)
+REFUSALS = (ValueError, PermissionError, BusyError, ExpiredError, NoPolicyError, SupersededError)
 """their words are for the client; whatever else is raised stays in the log"""
 LARGE_BYTES = 1024 * 1024
 """a message that takes milliseconds to decode and shrink does it beside the event loop"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from typing import Protocol
@@ -24,17 +25,23 @@ class Door(Protocol):
         """Return who would answer this robot now. Raises NoPolicyError."""
 
     def submit(self, observation: Observation) -> Future[Inference]:
-        """Queue one request of `observation.robot_id`. Raises BusyError and NoPolicyError at once."""
+        """Queue one request of `observation.robot_id`.
+
+        Raises BusyError, NoPolicyError and PermissionError (asked too often) at once.
+        """
 
 
 class EngineDoor:
     """The engine's door; each request goes to the version that the router says, as a request without an episode does.
 
-    Chunks are deterministic: without episodes there is nothing to explore for.
+    Chunks are deterministic: without episodes there is nothing to explore for. `check_rate(robot_id)` raises
+    PermissionError for a robot that asks too often.
     """
 
-    def __init__(self, engine: Engine, router: Router | None = None) -> None:
-        self._engine, self._router = engine, router or Router()
+    def __init__(
+        self, engine: Engine, router: Router | None = None, check_rate: Callable[[str], None] | None = None
+    ) -> None:
+        self._engine, self._router, self._check_rate = engine, router or Router(), check_rate
         self._sequence = itertools.count(1)  # the wire has none; one that rises for all rises for each robot
 
     def policy(self, robot_id: str) -> ServedPolicy:
@@ -46,6 +53,8 @@ class EngineDoor:
 
     def submit(self, observation: Observation) -> Future[Inference]:
         """Queue one request."""
+        if self._check_rate is not None:
+            self._check_rate(observation.robot_id)
         submit = partial(
             self._engine.submit,
             observation,
