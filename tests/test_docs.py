@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from pirl_contract import Camera, Contract, Field
-from pirl_server.api import episodes, health, jobs, models
+from pirl_server.api import episodes, health, jobs, metrics, models, robots, routing
 from pirl_server.api.views import PromoteRequest, RollbackRequest
 from pirl_server.episodes.episode import Calls, Episode, EpisodeInfo, Steps
 from pirl_server.episodes.layout import write_group
@@ -33,7 +33,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SUFFIXES = ("py", "md", "yaml", "toml", "sh", "proto")
 READERS_OWN = {"launch/params/my_arm.yaml"}
 """paths that a how-to tells the reader to make"""
-SERVED = {"v1", "docs", "readyz", "healthz", "diagnostics", "clock"}
+SERVED = {"v1", "docs", "readyz", "healthz", "metrics", "diagnostics", "clock"}
 """first part of what may stand in the docs with a leading slash: routes, topics that are no node's own"""
 
 
@@ -142,7 +142,7 @@ def unknown_modules(text: str) -> list[str]:
 
 def unknown_routes(text: str) -> list[str]:
     """`GET /path` and curl lines that no handler answers, and curl bodies that the handler would refuse."""
-    known = {(method, route.path) for router in (jobs, episodes, models, health)
+    known = {(method, route.path) for router in (jobs, episodes, models, health, metrics, robots, routing)
              for route in router.router.routes for method in route.methods}  # fmt: skip
     wrong = [hit[0] for hit in found(r"(GET|POST) (/[\w/{}]+)", text) if (hit[1], hit[2]) not in known]
     for hit in found(r"(?:\$api|http://127\.0\.0\.1:8000)(/[\w/]+)\S*(\s+--json\s+\\?\s*(?:'([^']+)')?)?", text):

@@ -1,0 +1,123 @@
+"""gRPC and REST of one server with tokens, whole but for its policy, and a robot that is driven by hand."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import grpc
+import httpx
+import uvicorn
+
+from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.v1 import policy_pb2_grpc
+from pirl_server.api import create_api
+from pirl_server.episodes import EpisodeStore
+from pirl_server.jobs import Supervisor
+from pirl_server.layout import TOKENS
+from pirl_server.registry import Registry
+from pirl_server.security import CallInterceptor, Gate, GateWatcher, Limiter, TlsFiles, TokenFile
+from pirl_server.serving import Engine, PolicyService, Recorder, start_grpc
+from pirl_server.serving.deployment import Deployment
+from pirl_server.serving.router import Router
+from pirl_server.serving.shadow import Shadow
+from pirl_server.telemetry import CallWatcher, Latencies, Metrics
+
+
+class Server:
+    """gRPC and REST of one server, with tokens."""
+
+    def __init__(
+        self, root: Path, policy: Any, files: TlsFiles | None = None, rest_limiter: Limiter | None = None
+    ) -> None:
+        self.engine, store = Engine(), EpisodeStore(root / "episodes")
+        self.engine.swap(policy)
+        self.recorder, self.registry = Recorder(store), Registry(root / "models")
+        self.tokens, self.now = TokenFile(root / TOKENS), 0
+        self.router = Router(self.recorder.is_open)
+        service = PolicyService(self.engine, self.recorder, explore=False, router=self.router)
+        self.service, audit = service, self.registry.audit_log
+        self.gate = Gate(self.tokens, audit, Limiter(10**9, 3, clock=lambda: self.now))
+        for version in ("v1", "v2"):
+            (source := root / version).mkdir()
+            (source / "card.json").write_text("{}")
+            self.registry.add(version, source, policy.contract)
+        self.registry.point("production", "v1", "test", "start")
+        shadow = Shadow(self.engine, lambda report: None)
+        self.engine.observe(shadow.watch)
+        self.deployment = Deployment(
+            self.engine,
+            self.registry,
+            self.router,
+            shadow,
+            lambda version: type(policy)(version=version, mark=float(version[1:])),
+        )
+        metrics, latencies = Metrics(self.engine, service.attendance, self.recorder), Latencies()
+        interceptor = CallInterceptor([CallWatcher([metrics, latencies]), GateWatcher(self.gate, audit)])
+        credentials = files.for_grpc() if files else None
+        self.grpc, self.port = start_grpc(service, "127.0.0.1:0", credentials, [interceptor])
+        self.jobs = Supervisor(root / "jobs", [sys.executable, "-c", ""])
+        self.api = create_api(
+            jobs=self.jobs,
+            registry=self.registry,
+            episodes=store,
+            engine=self.engine,
+            deployment=self.deployment,
+            check_job=lambda spec: None,
+            grpc_port=self.port,
+            attendance=service.attendance,
+            gate=self.gate,
+            metrics=metrics,
+            latencies=latencies,
+            limiter=rest_limiter,
+        )
+        config = uvicorn.Config(self.api, port=0, log_level="critical", **(files.for_uvicorn() if files else {}))
+        self.rest = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.rest.run)
+        self.thread.start()
+        while not self.rest.started:
+            time.sleep(0.005)
+        scheme = "https" if files else "http"
+        self.url = f"{scheme}://127.0.0.1:{self.rest.servers[0].sockets[0].getsockname()[1]}"
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
+        self.stub: Any = policy_pb2_grpc.PolicyServiceStub(self.channel)
+
+    def web(self, token: str = "", **settings: Any) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=20, **settings)
+
+    def close(self) -> None:
+        self.channel.close()
+        self.rest.should_exit = True
+        self.thread.join()
+        self.grpc.stop(None).wait()
+        self.jobs.close()
+        self.engine.close()
+        self.recorder.close()
+
+    def audited(self, event: str) -> list[dict[str, str]]:
+        lines = map(json.loads, self.registry.audit_log.path.read_text().splitlines())
+        return [line for line in lines if line["event"] == event]
+
+
+class Robot:
+    """A session that is written to by hand."""
+
+    def __init__(self, stub: Any, token: str, robot_id: str) -> None:
+        self.requests: Queue[pb.SessionRequest | None] = Queue()
+        self.replies = stub.Session(iter(self.requests.get, None), metadata=(("authorization", f"Bearer {token}"),))
+        self.ask(1, pb.GetInfoRequest(robot_id=robot_id))
+        assert next(self.replies).WhichOneof("reply") == "get_info"
+
+    def ask(self, id: int, request: Any) -> None:
+        name = {"GetInfoRequest": "get_info", "InferRequest": "infer"}[type(request).__name__]
+        self.requests.put(pb.SessionRequest(id=id, **{name: request}))
+
+    def close(self) -> None:
+        self.requests.put(None)
+        assert list(self.replies) == []
