@@ -6,7 +6,8 @@ import numpy as np
 
 from pirl_contract.schema import Observation, Vector
 from pirl_contract.seams import StepResult
-from pirl_sim.panda import ACTION_DIM, TCP_STEP_LIMIT, panda_contract
+from pirl_sim.action import normalised
+from pirl_sim.panda import TCP_STEP_LIMIT, panda_contract
 from pirl_sim.steppers import Stepper, StepperName, make_stepper
 from pirl_sim.tasks import task
 from pirl_sim.world import World
@@ -45,7 +46,7 @@ class PandaEnv:
         """Play one action [4] (m, m, m, 1) for 50 ms."""
         if not self._running:
             raise RuntimeError("step without a running episode: call reset first")
-        phi, success = self._stepper.step(_normalised(action))
+        phi, success = self._stepper.step(normalised(action, _ACTION_SCALE))
         self._steps += 1
         reward = SUCCESS_REWARD * success + SHAPING * (phi - self._phi)
         self._phi = phi
@@ -76,12 +77,3 @@ def make_env(task_id: str, *, stepper: StepperName = "lean", cameras: bool = Fal
     """
     world = World(task(task_id), cameras=cameras, image_size=image_size)
     return PandaEnv(world, make_stepper(stepper, world), cameras=cameras, image_size=image_size)
-
-
-def _normalised(action: Vector) -> Vector:
-    action = np.asarray(action, np.float32)
-    if action.shape != (ACTION_DIM,):
-        raise ValueError(f"an action has shape ({ACTION_DIM},), got {action.shape}")
-    if not np.isfinite(action).all():
-        raise ValueError(f"an action must be finite, got {action.tolist()}")
-    return np.clip(action / _ACTION_SCALE, -1.0, 1.0)
