@@ -3,7 +3,7 @@
     python bench/soak.py [--minutes M] [--quick] [--json]
 
 1. Eight robots at 10 Hz drive episodes, reconnect, publish and discard; the policy is swapped twice a second. Slopes of
-   the server's resident memory and of its open files, by least squares, each with its 95 % interval.
+   the server's resident memory and of its open files, by least squares, each with its 95 % interval (from 5 minutes).
 2. Eight robots' latency while four others read their replies at 5 kB/s, and while four others' connections are half
    open (a proxy that stops forwarding), beside their latency without those. The three take turns.
 """
@@ -30,6 +30,8 @@ from slope import slope_per_hour
 
 ROBOTS, TROUBLED, RATE_HZ = 8, 4, 10.0
 MODEL_MS, SWAP_S = 5.0, 0.5
+SLOPE_S = 300.0
+"""Python frees what refers to itself in rounds of half a minute: a slope over less shows the round"""
 PAYLOAD, PATH = "3x224", "session"
 MODES = ("none", "slow", "silent")
 
@@ -53,10 +55,12 @@ def soak(server: Process, robots: Process, seconds: float) -> dict[str, float]:
 
 
 def growth(name: str, times: list[float], values: list[float]) -> dict[str, float]:
-    """Where it ended and how fast it rose."""
+    """Where it ended and, after `SLOPE_S`, how fast it rose."""
+    end = {f"{name}, at the end": round(float(np.mean(values[-5:])), 1)}
+    if times[-1] < SLOPE_S:
+        return end
     slope, half = slope_per_hour(times, values)
-    return {
-        f"{name}, at the end": round(float(np.mean(values[-5:])), 1),
+    return end | {
         f"{name}, slope per hour": round(slope, 2),
         f"{name}, 95 % interval of the slope, +-": round(half, 2),
     }
