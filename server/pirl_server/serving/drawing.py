@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 
 from pirl_server.policy.sample import Sample, ServedPolicy
-from pirl_server.serving.refusals import ExpiredError
 from pirl_server.serving.request import Batch, Inference, Request
 
 
@@ -42,10 +41,3 @@ def _sample(policy: ServedPolicy, requests: Sequence[Request]) -> Sequence[Sampl
         if len(requests) == 1:
             return [error]
         return [_sample(policy, [request])[0] for request in requests]  # the innocent are answered
-
-
-def refuse_late(requests: Sequence[Request], now: float) -> None:
-    """Tell the askers of requests that were taken out of the queue because their deadline had passed."""
-    for request in requests:
-        late_ms = 0.0 if request.deadline is None else 1000 * (now - request.deadline)
-        request.refuse(ExpiredError(f"waited until {late_ms:.0f} ms after its deadline"))

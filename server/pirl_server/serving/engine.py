@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 import os
 import threading
 import time
@@ -24,15 +23,14 @@ from functools import partial
 
 from pirl_contract import Continuation, Observation
 from pirl_server.policy.sample import Ask, ServedPolicy
-from pirl_server.serving.drawing import draw, refuse_late, settle
-from pirl_server.serving.engine_stats import EngineStats, Tally
-from pirl_server.serving.refusals import BusyError, NoPolicyError, SupersededError
+from pirl_server.serving.drawing import draw, settle
+from pirl_server.serving.engine_stats import EngineStats
+from pirl_server.serving.line import Line, tell
+from pirl_server.serving.refusals import NoPolicyError
 from pirl_server.serving.request import Batch, Request
 from pirl_server.serving.request import Inference as Inference
 from pirl_server.serving.shelf import Shelf
-from pirl_server.serving.waiting import Waiting
 from pirl_server.serving.warming import WarmUp
-from pirl_server.serving.window import Window
 
 _LOG = logging.getLogger(__name__)
 BATCH_SIZES = (1, 2, 4, 8, 16)
@@ -54,7 +52,7 @@ class Engine:
         """`queue_size` robots may wait; each of `batch_sizes` is warmed up, the last is the most rows of a batch."""
         self.queue_size, self._sizes = queue_size, tuple(sorted(batch_sizes))
         self._changed = threading.Condition()
-        self._waiting, self._window, self._tally = Waiting(), Window(window_ms / 1000), Tally()
+        self._line = Line(queue_size, self._sizes[-1], window_ms / 1000)
         self._shelf = Shelf(max_loaded)
         self._warming: deque[WarmUp] = deque()
         self._idle: deque[Request] = deque()
@@ -79,7 +77,7 @@ class Engine:
         """Return what has been done so far. Never waits for the device."""
         with self._changed:
             current = self.current.version if self.current else None
-            return self._tally.snapshot(len(self._waiting), tuple(self.loaded), current)
+            return self._line.tally.snapshot(len(self._line.waiting), tuple(self.loaded), current)
 
     def observe(self, callback: Callable[[Batch], None]) -> None:
         """Call back with every batch from now on; what the callback raises is logged and goes no further."""
@@ -110,25 +108,12 @@ class Engine:
         this request's own fault); cancelled while it waits, the request never reaches the device.
         """
         ask = Ask(observation, explore, next(self._seeds) % 2**63 if seed is None else seed, continuation)
-        now = time.monotonic()
-        request = Request(ask, robot_id, sequence, session, version, deadline, now, Future())
+        request = Request(ask, robot_id, sequence, session, version, deadline, time.monotonic(), Future())
         with self._changed:
             self._find(version)
-            full = len(self._waiting) >= self.queue_size and robot_id not in self._waiting
-            dropped = self._drop_unwanted(now) if full else []
-            if admitted := not full or bool(dropped):
-                older = self._waiting.put(request)
-                self._tally.counts["superseded"] += older is not None
-                self._window.saw(robot_id, now)
-                self._changed.notify_all()
-            else:
-                self._tally.counts["refused"] += 1
-            hint_s = self._retry_after_s()
-        refuse_late(dropped, now)
-        if not admitted:
-            raise BusyError(f"{self.queue_size} requests are waiting already: try again in {hint_s:.2f} s", hint_s)
-        if older is not None:
-            older.refuse(SupersededError(f"robot '{robot_id}' sent a newer request"))
+            refused = self._line.admit(request)
+            self._changed.notify_all()
+        tell(refused)
         return request.answer
 
     def submit_idle(self, ask: Ask, version: str) -> Future[Inference]:
@@ -169,7 +154,7 @@ class Engine:
         """Let a loaded version answer every request without one, from the next batch on. Never waits."""
         with self._changed:
             self._check_open()
-            self._tally.counts["swaps"] += self._shelf.use(version)
+            self._line.tally.counts["swaps"] += self._shelf.use(version)
 
     def unload(self, version: str) -> None:
         """Free a version; requests that asked for it by name are answered first, new ones are refused.
@@ -178,7 +163,7 @@ class Engine:
         """
         with self._changed:
             self._shelf.leave(version)
-            self._changed.wait_for(lambda: self._closing or not self._waiting.wants(version))
+            self._changed.wait_for(lambda: self._closing or not self._line.waiting.wants(version))
             self._shelf.remove(version)
 
     def swap(self, policy: ServedPolicy) -> None:
@@ -207,25 +192,13 @@ class Engine:
     def _check_room(self, version: str) -> None:
         self._shelf.check_room(version, (warm_up.policy.version for warm_up in self._warming))
 
-    def _retry_after_s(self) -> float:
-        batches = 1 + math.ceil(len(self._waiting) / self._sizes[-1])
-        return batches * self._tally.mean_batch_ms / 1000
-
-    def _drop_unwanted(self, now: float) -> list[Request]:
-        dropped = self._waiting.drop(lambda request: request.given_up or request.expired(now))
-        given_up = sum(request.given_up for request in dropped)
-        self._tally.counts["given_up"] += given_up
-        self._tally.counts["expired"] += len(dropped) - given_up
-        return dropped
-
     def _work(self) -> None:
         while (work := self._next()) is not None:
             work()
         stopping = NoPolicyError("the server is stopping")
         with self._changed:
-            left = [*self._waiting.drop(lambda _: True), *self._idle]
-        for request in left:
-            request.refuse(stopping)
+            left = [*self._line.waiting.drop(lambda _: True), *self._idle]
+        tell([(request, stopping) for request in left])
         for warm_up in self._warming:
             warm_up.done.set_exception(stopping)
 
@@ -233,7 +206,7 @@ class Engine:
         """What the model thread does next, waited for; None: end."""
         with self._changed:
             while not self._closing:
-                wait_s = self._wait_s()
+                wait_s = self._line.wait_s(time.monotonic())
                 if self._warming and (wait_s is None or not self._robots_turn):
                     self._robots_turn = True
                     return self._warm
@@ -245,24 +218,14 @@ class Engine:
                 self._changed.wait(wait_s)
         return None
 
-    def _wait_s(self) -> float | None:
-        """Seconds until the next batch is due; None: nobody waits."""
-        if not self._waiting:
-            return None
-        return self._window.remaining_s(len(self._waiting), self._sizes[-1], self._waiting.since, time.monotonic())
-
     def _take(self) -> Callable[[], object]:
-        now = time.monotonic()
-        dropped = self._drop_unwanted(now)
         assert self.current is not None
-        taken = self._waiting.take(self._sizes[-1], self.current.version)
+        taken, refused = self._line.take(self.current.version, time.monotonic())
         self._changed.notify_all()  # `unload` may wait for just these
-        if not taken:
-            return partial(refuse_late, dropped, now)
-        policy = self.loaded[taken[0].version or self.current.version]
+        policy = self.loaded[taken[0].version or self.current.version] if taken else self.current
 
         def serve() -> None:
-            refuse_late(dropped, now)
+            tell(refused)
             self._draw(policy, taken, idle=False)
 
         return serve
@@ -280,7 +243,7 @@ class Engine:
             return
         batch = draw(policy, running, idle)
         with self._changed:
-            self._tally.add(batch)
+            self._line.tally.add(batch)
         settle(batch)
         for callback in self._observers:
             try:
@@ -301,7 +264,7 @@ class Engine:
             try:
                 if fault is None:
                     self._shelf.put(warm_up.policy, warm_up.shape)
-                    self._tally.took(warm_up.draw_ms)
+                    self._line.tally.took(warm_up.draw_ms)
             except ValueError as error:
                 fault = error
         warm_up.done.set_result(None) if fault is None else warm_up.done.set_exception(fault)
