@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,11 @@ import grpc
 
 from pirl_contract.v1 import policy_pb2 as pb
 
+_PROCESS, _NUMBERS = uuid.uuid4().hex[:12], itertools.count(1)
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: that costs more than all the rest of a call
 class Call:
     """One request on its way, within a session or alone."""
 
@@ -64,9 +66,8 @@ class CallWatcher:
 class _Pairs:
     def __init__(self, listeners: Sequence[Listener], rpc: str, metadata: Mapping[str, str], peer: str) -> None:
         self._listeners, self._metadata, self._peer = listeners, metadata, peer
-        self._stream_id = metadata.get("x-request-id", "")[:64] or uuid.uuid4().hex
-        # The whole call, which for a session lasts as long as its stream: told of at its end only.
-        self._whole = self._call(rpc, None, 0)
+        self._stream_id = metadata.get("x-request-id", "")[:64] or f"{_PROCESS}{next(_NUMBERS):x}"
+        self._rpc, self._began_ns, self._clock = rpc, time.time_ns(), time.perf_counter()
         self._pending: dict[int, Call] = {}
         self._answered = False
 
@@ -90,7 +91,10 @@ class _Pairs:
             self._answered = self._answered or id_ == 0
             self._ended(call, None, code.name if code is not grpc.StatusCode.OK else "CANCELLED")
         if not self._answered:
-            self._ended(self._whole, None, code.name)
+            # the stream as a whole, or a call that ended before its request was read
+            whole = self._call(self._rpc, None, 0)
+            whole.began_ns, whole.clock = self._began_ns, self._clock
+            self._ended(whole, None, code.name)
 
     def _ended(self, call: Call, reply: Any, code: str) -> None:
         for listener in self._listeners:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -39,7 +39,8 @@ class Metrics:
         self._steps = Counter("pirl_steps", "Executed actions that robots reported", registry=into)
         self._altered = Counter("pirl_altered_steps", "Executed actions altered, by how", ["alteration"], registry=into)
         self._stage = {stage: self._stages.labels(stage) for stage in STAGES}
-        self._known_robots: set[str] = set()
+        self._call_series = _Series(lambda key: self._calls.labels(*key))
+        self._by_robot: dict[str, Counter] = {}
         self._lock = threading.Lock()
         engine.observe(self._batch)
 
@@ -52,10 +53,10 @@ class Metrics:
 
     def ended(self, call: Call, reply: Any, code: str) -> None:
         """Count the call, and the stages of an answered one."""
-        self._calls.labels(call.rpc, code).inc()
+        self._call_series[call.rpc, code].inc()
         if call.rpc != "Infer":
             return
-        self._robots.labels(self._label(call.robot_id)).inc()
+        self._robot_series(call.robot_id).inc()
         if reply is not None:
             for stage, milliseconds in reply.timings_ms.items():
                 if (series := self._stage.get(stage)) is not None:
@@ -65,12 +66,24 @@ class Metrics:
         if not batch.idle:
             self._rows.observe(len(batch.requests))
 
-    def _label(self, robot_id: str) -> str:
+    def _robot_series(self, robot_id: str) -> Counter:
+        if (series := self._by_robot.get(robot_id)) is not None:
+            return series
         with self._lock:
-            if robot_id not in self._known_robots and len(self._known_robots) >= MAX_ROBOTS:
-                return "other"
-            self._known_robots.add(robot_id)
-            return robot_id
+            if len(self._by_robot) >= MAX_ROBOTS:
+                return self._robots.labels("other")
+            return self._by_robot.setdefault(robot_id, self._robots.labels(robot_id))
+
+
+class _Series(dict[tuple[str, str], Counter]):
+    """Children of a counter by their labels: finding one in the library takes longer than counting."""
+
+    def __init__(self, make: Callable[[tuple[str, str]], Counter]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, key: tuple[str, str]) -> Counter:
+        return self.setdefault(key, self._make(key))
 
 
 class _Live(Collector):
