@@ -144,7 +144,8 @@ def unknown_routes(text: str) -> list[str]:
     """`GET /path` and curl lines that no handler answers, and curl bodies that the handler would refuse."""
     known = {(method, route.path) for router in (jobs, episodes, models, health, metrics, robots, routing)
              for route in router.router.routes for method in route.methods}  # fmt: skip
-    wrong = [hit[0] for hit in found(r"(GET|POST) (/[\w/{}]+)", text) if (hit[1], hit[2]) not in known]
+    named = found(r"(GET|POST|PUT|DELETE) (/[\w/{}-]+)", text)
+    wrong = [hit[0] for hit in named if (hit[1], hit[2].replace("ROBOT_ID", "{robot_id}")) not in known]
     for hit in found(r"(?:\$api|http://127\.0\.0\.1:8000)(/[\w/]+)\S*(\s+--json\s+\\?\s*(?:'([^']+)')?)?", text):
         path = hit[1].replace("JOB_ID", "{job_id}")
         if ("POST" if hit[2] else "GET", path) not in known or (hit[3] and not _accepted(path, hit[3])):
