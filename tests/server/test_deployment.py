@@ -192,9 +192,17 @@ def test_a_shadow_is_compared_and_never_drives(world: World) -> None:
     assert report.rms == pytest.approx({"dq0": 2.0, "dq1": 2.0}), "its actions are 3, production's 1"
     assert report.worst == pytest.approx({"dq0": 2.0, "dq1": 2.0})
     assert world.reports[0]["compared"] == 100
+    world.deployment.pin("arm-2", "v1", "test")
+    assert (kept := world.shadow.report())
+    assert kept.compared >= 100, "another decision changes nothing here"
+    promote(world, "v2")
+    assert (anew := world.shadow.report())
+    assert (anew.version, anew.compared) == ("v3", 0)
+    world.promoter.rollback("test")
+    world.deployment.unpin("arm-2", "test")
     world.deployment.unwatch("test")
     assert world.shadow.report() is None
-    assert set(world.engine.loaded) == {"v1"}
+    assert set(world.engine.loaded) == {"v1", "v2"}, "v2 was in production before"
 
 
 def test_a_shadow_sees_a_share_and_only_what_production_answered(world: World) -> None:

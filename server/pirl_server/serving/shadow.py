@@ -29,7 +29,7 @@ REPORT_EVERY = 100
 
 @dataclass(frozen=True)
 class ShadowReport:
-    """How far a shadow version is from the chunks that drove, over all comparisons since it was set."""
+    """How far a shadow version is from the chunks that drove, over all comparisons with the present production."""
 
     version: str
     compared: int
@@ -52,13 +52,21 @@ class Shadow:
     def __init__(self, engine: Engine, log: Callable[[Mapping[str, Any]], None]) -> None:
         self._engine, self._log = engine, log
         self._lock = threading.Lock()
+        self._pair: tuple[str | None, str | None] = ("", "")
         self.change(None, 0.0)
 
     def change(self, version: str | None, share: float) -> None:
-        """Compare this version on a share of production's answers from now on; None: none. Starts a new report."""
-        actions = len(policy.contract.action) if (policy := self._engine.current) else 0
+        """Compare this version on a share of production's answers from now on; None: none.
+
+        The report begins anew when this, or production, is another version than before.
+        """
+        policy = self._engine.current
+        actions, pair = len(policy.contract.action) if policy else 0, (version, policy.version if policy else None)
         with self._lock:
             self._version, self._share = version, share
+            if pair == self._pair:
+                return
+            self._pair = pair
             self._compared, self._skipped, self._infer_ms = 0, 0, 0.0
             self._squares_D, self._worst_D = np.zeros(actions), np.zeros(actions)
 
