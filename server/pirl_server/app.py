@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -19,6 +19,9 @@ from pirl_server.api.application import create_api
 from pirl_server.episodes import EpisodeStore
 from pirl_server.jobs import Supervisor
 from pirl_server.layout import EPISODES, JOBS, MODELS, TOKENS
+from pirl_server.openpi_wire.door import EngineDoor
+from pirl_server.openpi_wire.keys import Keys
+from pirl_server.openpi_wire.server import OpenpiServer, start_openpi
 from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.registry import PRODUCTION, Registry
@@ -55,6 +58,10 @@ class ServeConfig:
     """bind an address that other machines reach without certificate or tokens, with a warning"""
     robot_rate_hz: float = 0.0
     """chunks that each robot may ask for per second; 0: any number"""
+    openpi_port: int | None = None
+    """where clients of openpi are answered on their own wire; None: nowhere"""
+    openpi_key: Sequence[str] = ()
+    """NAME=KEY words: which key of their observations is which camera, the state or the prompt"""
     log_format: Format = "text"
     device: str = "cpu"
     """where policies run, in torch's words: cpu, cuda, cuda:1"""
@@ -75,7 +82,9 @@ def serve(config: ServeConfig) -> None:
             timeout_graceful_shutdown=1,
             **(files.for_uvicorn() if files else {}),
         )
-        print(f"pirl serves {config.host}: gRPC {config.grpc_port}, REST {config.rest_port}", flush=True)
+        ports = f"gRPC {config.grpc_port}, REST {config.rest_port}"
+        ports += "" if config.openpi_port is None else f", openpi's clients {config.openpi_port}"
+        print(f"pirl serves {config.host}: {ports}", flush=True)
         uvicorn.Server(settings).run()
 
 
@@ -106,6 +115,8 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
         spans = spans_from_environment(metadata.version("pirl"))
         calls = CallWatcher([CallLog(), metrics, latencies, *([spans] if spans else [])])
         server, port = _start(service, config, CallInterceptor([calls, GateWatcher(gate, registry.audit_log)]))
+        if config.openpi_port is not None:
+            closing.callback(_start_openpi(config, EngineDoor(engine, router, gate.check_rate), gate).close)
         command = [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve())]
         jobs = Supervisor(config.root / JOBS, command)
         api = create_api(
@@ -138,6 +149,16 @@ def _start(service: PolicyService, config: ServeConfig, interceptor: CallInterce
         return start_grpc(service, f"{config.host}:{config.grpc_port}", credentials, [interceptor])
     except ValueError as error:
         raise ValueError(f"{error}; give another one with --grpc-port") from None
+
+
+def _start_openpi(config: ServeConfig, door: EngineDoor, gate: Gate) -> OpenpiServer:
+    files, check = _tls(config), None if gate.open else gate.robot
+    keys, tls = Keys.parse(config.openpi_key), files.context() if files else None
+    assert config.openpi_port is not None
+    try:
+        return start_openpi(door, config.host, config.openpi_port, keys=keys, check=check, tls=tls)
+    except ValueError as error:
+        raise ValueError(f"--openpi-port, --openpi-key: {error}") from None
 
 
 def _tls(config: ServeConfig) -> TlsFiles | None:

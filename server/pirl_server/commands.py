@@ -29,6 +29,8 @@ def serve(arguments: Sequence[str]) -> int:
     parser.add_argument("--tls-key", type=Path, metavar="PEM", help="its private key")
     parser.add_argument("--tls-client-ca", type=Path, metavar="PEM", help="let in only certificates of this authority")
     parser.add_argument("--robot-rate-hz", type=float, default=0.0, help="chunks per second and robot; 0: any number")
+    parser.add_argument("--openpi-port", type=int, help="also answer clients of openpi, on their own wire")
+    parser.add_argument("--openpi-key", action="append", default=[], metavar="NAME=KEY", help="camera, state or prompt")
     parser.add_argument("--log-format", choices=("text", "json"), default="text")
     parser.add_argument(
         "--allow-insecure", action="store_true", help="development: a public address without certificate or tokens"
@@ -60,7 +62,9 @@ def sft(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     config = override(SftConfig(), dict(_setting(word) for word in options.set))
     if options.base is None:
-        card = new_card(config.preset, options.task, simulation.contract(), simulation.instructions(options.task))
+        card = new_card(
+            config.preset, options.task, simulation.contract(options.task), simulation.instructions(options.task)
+        )
     else:
         card = load_card(options.base)
     if options.episodes is not None:
