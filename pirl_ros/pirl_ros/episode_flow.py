@@ -11,6 +11,7 @@ from pirl_ros.episode_run import Ending, EpisodeRun, RunLimits
 from pirl_ros.interfaces import (
     EpisodeEvent,
     ExecuteInstruction,
+    LabelEpisode,
     PolicyStatus,
     ResetEnvironment,
     SafetyState,
@@ -28,9 +29,10 @@ _MOVING = ("playing", "decelerating")
 class EpisodeFlow:
     """Carries out one instruction at a time, and labels an episode that somebody else started."""
 
-    def __init__(self, node: Any, start: Any, stop: Any, reset: Any, pause: Any, events: Any) -> None:
+    def __init__(self, node: Any, start: Any, stop: Any, reset: Any, pause: Any, label: Any, events: Any) -> None:
         self._node, self._start, self._stop, self._reset, self._pause = node, start, stop, reset, pause
-        self._events = events
+        self._label, self._events = label, events
+        self._last_id = ""
         self._policy, self._arm = PolicyStatus(), SafetyState()
         self._run: EpisodeRun | None = None
         self._over = self._scene = Future()
@@ -42,6 +44,11 @@ class EpisodeFlow:
     def busy(self) -> bool:
         """Whether an instruction is being carried out."""
         return self._run is not None
+
+    @property
+    def under_way(self) -> bool:
+        """Whether an episode is, whoever started it, or an instruction."""
+        return self.busy or bool(self._policy.episode_id)
 
     @property
     def emergency_stop(self) -> bool:
@@ -120,8 +127,6 @@ class EpisodeFlow:
             self._tell(EpisodeEvent.LABEL, outcome=run.outcome, reason=note)
             self._look()
             return run
-        if not self._policy.episode_id:
-            raise ValueError("no episode is running")
         if not end or label == "undo":
             raise ValueError("an episode that was started by service is labelled once, when it ends")
         run = self.reserve(limits)
@@ -132,6 +137,25 @@ class EpisodeFlow:
             await self._finish(run, keep=True)
         finally:
             self._run = None
+        return run
+
+    async def label_ended(self, episode_id: str, label: str, note: str, limits: RunLimits) -> EpisodeRun:
+        """Label a published episode, the last one when no id is given, or take its label back. ValueError: why not."""
+        run = EpisodeRun(limits)
+        run.begin(episode_id or self._last_id, time.monotonic())
+        if not run.episode_id:
+            raise ValueError("no episode is running, and none was kept since this node started")
+        if label == "discard":
+            raise ValueError(f"episode {run.episode_id} is published: delete it on the server")
+        if label != "undo":
+            run.mark(label, True, time.monotonic())
+        request = LabelEpisode.Request(
+            episode_id=run.episode_id, outcome=run.outcome, label_source="operator", note=note
+        )
+        answered = await answer(self._node, self._label, request, limits.patience_s)
+        if answered is None or not answered.ok:
+            raise ValueError("no answer of label_episode" if answered is None else answered.message)
+        self._tell(EpisodeEvent.LABEL, episode_id=run.episode_id, outcome=run.outcome, reason=note)
         return run
 
     async def _reset_scene(self, goal: Any, operator_reset: bool) -> None:
@@ -173,6 +197,7 @@ class EpisodeFlow:
         )
         stopped = await self._ask(self._stop, request)
         self._path, self._steps = stopped.path, stopped.steps
+        self._last_id = run.episode_id if stopped.ok and not request.discard else ""
         if not stopped.ok:
             run.supersede(Ending("STOP_REFUSED", "refused", stopped.message))
         deadline = time.monotonic() + _REST_S
@@ -226,5 +251,5 @@ class EpisodeFlow:
 
     def _tell(self, event: int, **fields: Any) -> None:
         stamp = self._node.get_clock().now().to_msg()
-        episode_id = self._run.episode_id if self._run is not None else ""
-        self._events.publish(EpisodeEvent(event=event, stamp=stamp, episode_id=episode_id, **fields))
+        fields.setdefault("episode_id", self._run.episode_id if self._run is not None else "")
+        self._events.publish(EpisodeEvent(event=event, stamp=stamp, **fields))

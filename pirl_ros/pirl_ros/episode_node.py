@@ -16,6 +16,7 @@ from pirl_ros.episode_run import Ending, EpisodeRun, RunLimits
 from pirl_ros.interfaces import (
     EpisodeEvent,
     ExecuteInstruction,
+    LabelEpisode,
     MarkSuccess,
     PolicyStatus,
     ResetEnvironment,
@@ -48,6 +49,7 @@ class EpisodeNode(ManagedNode):
             self.create_client(StopEpisode, "stop_episode"),
             self.create_client(ResetEnvironment, "reset_environment"),
             self.create_client(SetBool, "policy_node/pause"),
+            self.create_client(LabelEpisode, "label_episode"),
             self.create_publisher(EpisodeEvent, "episode_events", qos.OUTCOME),
         )
         self._diagnostics = Diagnostics(self, "")
@@ -134,7 +136,10 @@ class EpisodeNode(ManagedNode):
         return response
 
     async def _label(self, request: Any) -> EpisodeRun:
-        return await self._flow.label(request.label, request.note, request.end, self._limits(0.0))
+        wish = (request.label, request.note)
+        if request.episode_id or not self._flow.under_way:
+            return await self._flow.label_ended(request.episode_id, *wish, self._limits(0.0))
+        return await self._flow.label(*wish, request.end, self._limits(0.0))
 
     async def _button(self, label: str, _: Any, response: Any) -> Any:
         marked = await self._mark(MarkSuccess.Request(label=label), MarkSuccess.Response())

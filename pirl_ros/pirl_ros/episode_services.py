@@ -1,4 +1,4 @@
-"""start_episode, stop_episode and pause over a PolicySession, and the events that tell the arm. Nothing here blocks."""
+"""start_episode, stop_episode, label_episode and pause over a PolicySession, and the events that tell the arm."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from std_srvs.srv import SetBool
 
 from pirl_contract.client import Label
 from pirl_ros import qos
-from pirl_ros.interfaces import EpisodeEvent, StartEpisode, StopEpisode
+from pirl_ros.interfaces import EpisodeEvent, LabelEpisode, StartEpisode, StopEpisode
 from pirl_ros.session import PolicySession
 from pirl_ros.waiting import a_while, from_thread
 
@@ -29,6 +29,7 @@ class EpisodeServices:
         self._events = node.create_publisher(EpisodeEvent, "episode_events", qos.OUTCOME)
         node.create_service(StartEpisode, "start_episode", self._start, callback_group=node.awaiting)
         node.create_service(StopEpisode, "stop_episode", self._stop, callback_group=node.awaiting)
+        node.create_service(LabelEpisode, "label_episode", self._label, callback_group=node.awaiting)
         node.create_service(SetBool, "~/pause", self._pause)
 
     async def _start(self, request: Any, response: Any) -> Any:
@@ -92,6 +93,19 @@ class EpisodeServices:
             response.ok, response.message = False, str(error)
             return response
         response.ok, response.path, response.steps = True, receipt.path, receipt.steps
+        return response
+
+    async def _label(self, request: Any, response: Any) -> Any:
+        try:
+            if not request.episode_id or request.outcome not in _LABELS:
+                raise ValueError(f"a label needs an episode_id and one of {', '.join(_LABELS)}")
+            label = cast(Label, request.outcome)
+            labelling = self._session.label(label, request.label_source, request.note, request.episode_id)
+            response.previous = await from_thread(self._node, labelling)
+        except _REFUSED as error:
+            response.ok, response.message = False, str(error)
+            return response
+        response.ok = True
         return response
 
     def _pause(self, request: Any, response: Any) -> Any:

@@ -8,6 +8,7 @@ try:
     from pirl_msgs.srv import (
         ClearEmergencyStop,
         EmergencyStop,
+        LabelEpisode,
         MarkSuccess,
         ResetEnvironment,
         SetControlSource,
@@ -26,6 +27,7 @@ __all__ = [
     "EmergencyStop",
     "EpisodeEvent",
     "ExecuteInstruction",
+    "LabelEpisode",
     "MarkSuccess",
     "PolicyStatus",
     "ResetEnvironment",

@@ -101,4 +101,5 @@ class ManagedNode(LifecycleNode):
             (list(self.services), self.destroy_service),
             (list(self.clients), self.destroy_client),
             (list(self.publishers), self.destroy_publisher),
+            (list(self.guards), self.destroy_guard_condition),
         )

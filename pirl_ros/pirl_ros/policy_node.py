@@ -20,6 +20,7 @@ from pirl_ros.observing import make_observation
 from pirl_ros.parameters import declare, declare_profile, read_profile
 from pirl_ros.polling import Polled
 from pirl_ros.running import run
+from pirl_ros.server_events import ServerEvents
 from pirl_ros.session import PolicySession
 from pirl_ros.subscriptions import SensorStreams
 from pirl_ros.sync import Bundle
@@ -44,6 +45,7 @@ class PolicyNode(ManagedNode):
         """Create everything; the server need not be there yet."""
         self._profile = read_profile(self)
         self._robot_id, self._address = self._value("robot_id"), self._value("server_address")
+        self._events = ServerEvents(self)
         self._session = PolicySession(
             self._connect,
             self._profile.contract,
@@ -66,7 +68,7 @@ class PolicyNode(ManagedNode):
 
     def _connect(self, alias: str) -> PolicyClient:
         timeout_s, mode = self._value("timeout_s"), cast(Mode, self._value("mode"))
-        return PolicyClient(self._address, self._robot_id, timeout_s, mode, alias)
+        return PolicyClient(self._address, self._robot_id, timeout_s, mode, alias, on_event=self._events.put)
 
     def cleanup(self) -> None:
         """Close the connection."""

@@ -171,6 +171,10 @@ class PolicySession:
             lambda: self._client.end_episode(outcome, label_source, reason, discard, tuple(episode.outcomes))
         )
 
+    def label(self, outcome: Label, label_source: str, note: str, episode_id: str) -> Future[Label]:
+        """Label a published episode, or take its label back; gives what it was before."""
+        return self._worker.submit(lambda: self._client.label_episode(outcome, label_source, note, episode_id))
+
     def close(self) -> None:
         """Stop asking and close the connection; a call under way is abandoned."""
         self.pause()

@@ -115,8 +115,12 @@ class Probe:
         """End the processes and the node."""
         for process in self.processes:
             process.terminate()
-        for process in self.processes:
-            process.communicate(timeout=PATIENCE_S)
+        try:
+            for process in self.processes:
+                process.communicate(timeout=PATIENCE_S)
+        finally:
+            for process in self.processes:
+                process.kill()
         self.executor.shutdown()
         self.node.destroy_node()
 

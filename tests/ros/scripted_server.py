@@ -26,6 +26,7 @@ class ScriptedServer(policy_pb2_grpc.PolicyServiceServicer):
         self.outcomes: list[StepOutcome] = []
         self.ends: list[pb.EndEpisodeRequest] = []
         self.starts: list[pb.StartEpisodeRequest] = []
+        self.labels: list[pb.LabelEpisodeRequest] = []
 
     push = 0.03
     """m along x per action"""
@@ -54,6 +55,13 @@ class ScriptedServer(policy_pb2_grpc.PolicyServiceServicer):
         self.ends.append(request)
         self.outcomes += codec.outcomes_from_proto(request.outcomes)
         return pb.EndEpisodeReply(path=f"{request.episode_id}.zarr", steps=len(self.outcomes))
+
+    def LabelEpisode(self, request: pb.LabelEpisodeRequest, context: Any) -> pb.LabelEpisodeReply:
+        ended = [end for end in self.ends if end.episode_id == request.episode_id and not end.discard]
+        if not ended:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"no episode '{request.episode_id}'")
+        self.labels.append(request)
+        return pb.LabelEpisodeReply(previous=ended[-1].outcome)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,6 +24,9 @@ class SweepingServer(ScriptedServer):
     """Goes on from where the arm is seen, and turns at the end of its reach."""
 
     side = 1.0
+
+    def StartEpisode(self, request: pb.StartEpisodeRequest, context: Any) -> pb.StartEpisodeReply:
+        return pb.StartEpisodeReply(episode_id=uuid.uuid4().hex[:8], policy_version="v1")
 
     def Infer(self, request: pb.InferRequest, context: Any) -> pb.InferReply:
         observation = codec.observation_from_proto(request.observation, request.robot_id)

@@ -170,12 +170,55 @@ def test_the_operator_labels(station: Station, presses: list[str], outcome: str,
     assert len(labels) == len(presses)
 
 
-def test_a_label_without_an_episode_is_refused(station: Station) -> None:
+def test_a_label_is_kept_until_the_end_and_can_be_changed_after_it(station: Station) -> None:
     from pirl_ros.interfaces import MarkSuccess
 
+    def mark(label: str, **fields: Any) -> Any:
+        return station.probe.call(MarkSuccess, "mark_success", label=label, **fields)
+
+    handle = station.running()
+    assert mark("failure", end=False).ok
+    assert mark("undo", end=False).outcome == "unlabeled"
+    assert mark("failure", end=False).ok
+    steps = station.feedback[-1].steps
+    station.probe.until(lambda: station.feedback[-1].steps > steps + 2, "it ended with the label")
+    assert station.press("episode_node/success").success
+    _, result = station.result(handle)
+    assert (result.outcome, station.service.ends[-1].outcome) == ("success", pb.OUTCOME_SUCCESS)
+    # After the end: the last episode, or one that is named.
+    assert (mark("failure", note="it fell over").outcome, mark("undo").episode_id) == ("failure", result.episode_id)
+    assert mark("success", episode_id=result.episode_id).ok
+    labels = [(label.episode_id, label.outcome, label.note) for label in station.service.labels[-3:]]
+    values = (pb.OUTCOME_FAILURE, pb.OUTCOME_UNLABELED, pb.OUTCOME_SUCCESS)
+    assert labels == list(zip([result.episode_id] * 3, values, ["it fell over", "", ""]))
+    told = [event for event in station.probe.seen["episode_events"] if event.event == event.LABEL]
+    assert (told[-1].episode_id, told[-1].outcome) == (result.episode_id, "success")
+    assert "delete it on the server" in mark("discard").message
+    assert "no episode 'nobody'" in mark("success", episode_id="nobody").message
+
+
+def test_what_was_discarded_cannot_be_labelled(station: Station) -> None:
+    from pirl_ros.interfaces import MarkSuccess
+
+    station.result(station.send(record=False))
     answer = station.probe.call(MarkSuccess, "mark_success", label="success")
     assert not answer.ok
     assert "no episode" in answer.message
+
+
+def test_pause_and_resume(station: Station) -> None:
+    from std_srvs.srv import SetBool
+
+    handle = station.running()
+    assert station.probe.call(SetBool, "policy_node/pause", data=True).success
+    station.comes_to_rest()
+    asked = len(station.service.observations)
+    assert station.stands()
+    assert len(station.service.observations) == asked
+    assert station.probe.call(SetBool, "policy_node/pause", data=False).success
+    station.probe.until(lambda: len(station.service.observations) > asked + 1, "nothing is asked again")
+    station.press("episode_node/discard")
+    station.result(handle)
 
 
 def test_what_is_not_recorded_is_discarded(station: Station) -> None:
