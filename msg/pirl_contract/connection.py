@@ -45,6 +45,7 @@ def wire_options() -> Options:
         ("grpc.http2.max_frame_size", 2**24 - 1),
         ("grpc.keepalive_time_ms", round(1000 * KEEPALIVE_S)),
         ("grpc.keepalive_timeout_ms", round(1000 * KEEPALIVE_TIMEOUT_S)),
+        ("grpc.http2.ping_timeout_ms", round(1000 * KEEPALIVE_TIMEOUT_S)),  # else gRPC waits a minute all the same
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
     ]

@@ -16,6 +16,7 @@ from pirl_contract.client import PolicyClient
 from pirl_server.episodes import EpisodeStore
 from pirl_server.policy.sample import Ask, Sample, one_by_one
 from pirl_server.serving import Engine, PolicyService, Recorder, start_grpc
+from pirl_server.serving.attendance import Attendance
 
 sys.path.append(str(Path(__file__).parent))  # certificates.py
 
@@ -100,6 +101,7 @@ class Service:
     engine: Engine
     recorder: Recorder
     store: EpisodeStore
+    attendance: Attendance
     port: int
     clients: list[PolicyClient] = field(default_factory=list)
 
@@ -119,8 +121,9 @@ def service(tmp_path: Path) -> Iterator[Service]:
     engine, store = Engine(queue_size=4), EpisodeStore(tmp_path / "store")
     engine.swap(NamedPolicy())
     recorder = Recorder(store)
-    server, port = start_grpc(PolicyService(engine, recorder, explore=True), "127.0.0.1:0")
-    running = Service(engine, recorder, store, port)
+    serving = PolicyService(engine, recorder, explore=True)
+    server, port = start_grpc(serving, "127.0.0.1:0")
+    running = Service(engine, recorder, store, serving.attendance, port)
     yield running
     for client in running.clients:
         client.close()

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 
@@ -47,6 +48,7 @@ def start_grpc(
     """
     threads = ThreadPoolExecutor(service.max_sessions + service.max_waiting + SPARE_THREADS, thread_name_prefix="grpc")
     server = grpc.server(threads, options=_options(service), interceptors=tuple(interceptors))
+    server.add_generic_rpc_handlers((_session_handler(service),))  # found before that of the stubs
     policy_pb2_grpc.add_PolicyServiceServicer_to_server(service, server)
     health_service = _Health(service)
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
@@ -64,11 +66,30 @@ def start_grpc(
     return RobotServer(server, service, health_service), port
 
 
+def _session_handler(service: PolicyService) -> Any:
+    """Session as in the stubs, but for bytes that are no message: those become a message without a call, to be refused.
+
+    gRPC itself never ends a stream whose request can't be parsed: its call stays in the server for good.
+    """
+    handler = grpc.stream_stream_rpc_method_handler(
+        service.Session, request_deserializer=_parsed, response_serializer=pb.SessionReply.SerializeToString
+    )
+    return grpc.method_handlers_generic_handler(SERVICE, {"Session": handler})
+
+
+def _parsed(data: bytes) -> pb.SessionRequest:
+    try:
+        return pb.SessionRequest.FromString(data)
+    except DecodeError:
+        return pb.SessionRequest()
+
+
 def _options(service: PolicyService) -> Options:
     return [
         *wire_options(),
         ("grpc.so_reuseport", 0),  # a second server on the same port is an error, not a silent half of the traffic
-        ("grpc.max_concurrent_streams", service.max_sessions),  # per connection
+        # of one connection, which the channels of a process share: beyond it calls would wait without a word
+        ("grpc.max_concurrent_streams", service.max_sessions + service.max_waiting + SPARE_THREADS),
         ("grpc.http2.min_ping_interval_without_data_ms", 1000),  # a client may ask more often than gRPC would have it
         ("grpc.http2.max_ping_strikes", 0),
     ]
@@ -80,6 +101,7 @@ class _Health(health.HealthServicer):
     def __init__(self, service: PolicyService) -> None:
         super().__init__(experimental_non_blocking=True)
         self._service, self._draining = service, threading.Event()
+        self._changing, self._told = threading.Lock(), health_pb2.HealthCheckResponse.UNKNOWN
 
     def start(self) -> None:
         """Keep watchers up to date, until `drain`."""
@@ -103,5 +125,8 @@ class _Health(health.HealthServicer):
     def _refresh(self) -> None:
         serving = self._service.ready and not self._draining.is_set()
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", SERVICE):
-            self.set(name, status)
+        with self._changing:
+            if status != self._told:  # watchers hear of changes only
+                self._told = status
+                for name in ("", SERVICE):
+                    self.set(name, status)
