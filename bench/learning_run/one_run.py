@@ -95,7 +95,7 @@ def start(plan: Plan, out: Path) -> Path:
     name = sha256(json.dumps([plan.task, plan.seed, plan.sft], sort_keys=True).encode()).hexdigest()[:10]
     folder = out / f"base-{plan.task}-{plan.seed}-{name}"
     if not (folder / "card.json").is_file():
-        card = new_card(config.preset, plan.task, simulation.contract(), simulation.instructions(plan.task))
+        card = new_card(config.preset, plan.task, simulation.contract(plan.task), simulation.instructions(plan.task))
         make = partial(simulation.fast_env, plan.task)
         expert, steps = simulation.expert(plan.task), simulation.max_steps(plan.task)
         sft(folder, card, make, expert, steps, config, plan.seed, Printed())

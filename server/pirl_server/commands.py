@@ -99,7 +99,7 @@ def _successes(root: Path, contract_hash: str) -> Iterator[Episode]:
 
 
 def evaluate(arguments: Sequence[str]) -> int:
-    """Success of a checkpoint folder on fixed initial states, through ManiSkill's own step."""
+    """Success of a checkpoint folder on fixed initial states, through the simulator's own step."""
     from functools import partial
 
     from pirl_server import simulation
@@ -118,9 +118,14 @@ def evaluate(arguments: Sequence[str]) -> int:
     make = partial(simulation.camera_env if card.model.vision else simulation.reference_env, options.task)
     seeds = evaluation_seeds(options.seed)[: options.episodes]
     results = run(options.checkpoint, make, simulation.max_steps(options.task), seeds, Printed())
-    successes = sum(result.success for result in results.values())
-    low, high = wilson_interval(successes, len(results))
-    print(f"{options.task}: {successes}/{len(results)} = {successes / len(results):.3f} (95 % {low:.3f} to {high:.3f})")
+    parts: dict[str, list[bool]] = {}
+    for seed, result in sorted(results.items()):
+        parts.setdefault(simulation.part(options.task, seed), []).append(result.success)
+    whole = {options.task: [result.success for result in results.values()]}
+    for name, successes in (parts | whole).items():
+        low, high = wilson_interval(sum(successes), len(successes))
+        rate = sum(successes) / len(successes)
+        print(f"{name}: {sum(successes)}/{len(successes)} = {rate:.3f} (95 % {low:.3f} to {high:.3f})")
     return 0
 
 

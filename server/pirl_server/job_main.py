@@ -15,6 +15,7 @@ from pirl_server.jobs.report import Reporter
 from pirl_server.jobs.spec import Evaluate, FinetuneEpisodes, FinetuneSim, JobSpec, Sft, parse_spec
 from pirl_server.layout import EPISODES, MODELS
 from pirl_server.policy.checkpoint import load_card
+from pirl_server.policy.features import features_of
 from pirl_server.registry import Evaluation, ModelVersion, Registry, list_hash
 from pirl_server.training.config import EpisodesConfig, PpoConfig, SftConfig, override
 from pirl_server.training.evaluate import evaluate
@@ -84,7 +85,7 @@ def _train(
 
 def _sft(spec: Sft, base: ModelVersion | None, root: Path, out: Path, report: Reporter) -> str:
     config = override(SftConfig(), spec.config)
-    contract = simulation.contract() if base is None else base.contract
+    contract = simulation.contract(spec.task) if base is None else base.contract
     card = new_card(config.preset, spec.task, contract, simulation.instructions(spec.task))
     start = None if base is None else base.path
     if config.source == "episodes":
@@ -99,9 +100,10 @@ def _sft(spec: Sft, base: ModelVersion | None, root: Path, out: Path, report: Re
 
 def _finetune_sim(spec: FinetuneSim, base: Path, out: Path, report: Reporter) -> str:
     """With a camera in the loop, the critic alone is told where things are."""
-    sees = load_card(base).model.vision is not None
+    card = load_card(base)
+    sees = card.model.vision is not None
     make = partial(simulation.fast_camera_env if sees else simulation.fast_env, spec.task)
-    defaults = PpoConfig(critic_features="tabletop_relative" if sees else "policy")
+    defaults = PpoConfig(critic_features=features_of(card.contract.robot, sees=False) if sees else "policy")
     config = override(defaults, spec.config)
     return finetune(base, out, make, simulation.max_steps(spec.task), config, spec.seed, report)
 

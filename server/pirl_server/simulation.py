@@ -1,75 +1,71 @@
-"""The server's only door to the simulator; imported by the composition roots (`app`, `job_main`) and by nothing else.
+"""The server's only door to the simulators; imported by the composition roots (`app`, `job_main`) and by nothing else.
 
-Every function takes a task id and is importable by name, so that worker processes can be given it.
+Every function takes a task id (`PushCube-v1`, `metaworld/mt10`), raises ValueError for an unknown one, and is
+importable by name, so that worker processes can be given it.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from pirl_contract import Contract, Env
 from pirl_server.training.demonstrations import Expert
 
+if TYPE_CHECKING:
+    from pirl_sim.suites import Simulator
+
 
 def check_task(task_id: str) -> None:
-    """Raise ValueError, naming the known tasks, when this one is not among them."""
-    from pirl_sim.tasks import task
-
-    task(task_id)
+    """Raise ValueError, naming the known tasks or what is not installed, when this one can't be simulated."""
+    _simulator(task_id).goal(task_id)
 
 
 def fast_env(task_id: str) -> Env:
-    """The lean stepper, for rollouts in training."""
-    from pirl_sim.env import make_env
-
-    return make_env(task_id)
+    """The lean stepper where there is one, for rollouts in training."""
+    return _simulator(task_id).make_env(task_id, False, False)
 
 
 def reference_env(task_id: str) -> Env:
-    """ManiSkill's own step, for every success rate that is reported."""
-    from pirl_sim.env import make_env
-
-    return make_env(task_id, stepper="maniskill")
+    """The simulator's own step, for every success rate that is reported."""
+    return _simulator(task_id).make_env(task_id, True, False)
 
 
 def camera_env(task_id: str) -> Env:
-    """ManiSkill's own step with the rendered camera, for policies that see."""
-    from pirl_sim.env import make_env
-
-    return make_env(task_id, stepper="maniskill", cameras=True)
+    """The simulator's own step with the rendered camera, for policies that see."""
+    return _simulator(task_id).make_env(task_id, True, True)
 
 
 def fast_camera_env(task_id: str) -> Env:
-    """The lean stepper with the rendered camera, for training policies that see."""
-    from pirl_sim.env import make_env
-
-    return make_env(task_id, cameras=True)
+    """The lean stepper, where there is one, with the rendered camera, for training policies that see."""
+    return _simulator(task_id).make_env(task_id, False, True)
 
 
-def contract() -> Contract:
-    """The simulated Panda's contract, camera included."""
-    from pirl_sim.panda import panda_contract
-
-    return panda_contract(cameras=True)
+def contract(task_id: str = "PushCube-v1") -> Contract:
+    """The contract of the task's simulated robot, camera included."""
+    return _simulator(task_id).contract
 
 
 def instructions(task_id: str) -> tuple[str, ...]:
-    """The sentences that mean this task."""
-    from pirl_sim.tasks import task
-
-    return task(task_id).instructions
+    """The sentences that mean this task; of a suite, those of all its tasks."""
+    return _simulator(task_id).goal(task_id).instructions
 
 
 def max_steps(task_id: str) -> int:
     """Control steps of one episode."""
-    from pirl_sim.tasks import task
+    return _simulator(task_id).goal(task_id).max_steps
 
-    return task(task_id).max_steps
+
+def part(task_id: str, seed: int) -> str:
+    """The task that the episode of this reset seed is of: the id itself unless it is a suite's."""
+    return _simulator(task_id).part(task_id, seed)
 
 
 def expert(task_id: str) -> Expert:
     """The scripted expert. Raises ValueError for a task that has none."""
-    from pirl_sim.experts import EXPERTS
+    return _simulator(task_id).expert(task_id)
 
-    check_task(task_id)
-    if task_id not in EXPERTS:
-        raise ValueError(f"task '{task_id}' has no scripted expert; there are: {', '.join(sorted(EXPERTS))}")
-    return EXPERTS[task_id]
+
+def _simulator(task_id: str) -> Simulator:
+    from pirl_sim.suites import simulator
+
+    return simulator(task_id)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from toy_arm import BEST, CONTRACT, SCALE, Heard, ToyEnv, make_toy, save_toy, toy_card, toy_observation, toy_policy
 
-from pirl_contract import rollout
+from pirl_contract import Observation, rollout
 from pirl_server import simulation
 from pirl_server.policy.checkpoint import checkpoint_version
 from pirl_server.policy.flow_policy import FlowPolicy
@@ -22,7 +22,7 @@ from pirl_server.training.seeds import DEMONSTRATION
 from pirl_server.training.sft import new_card, sft
 
 
-def expert(state: np.ndarray) -> np.ndarray:
+def expert(observation: Observation) -> np.ndarray:
     return BEST * SCALE
 
 

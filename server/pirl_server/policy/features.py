@@ -20,6 +20,10 @@ _REST = np.array([0.0, np.pi / 8, 0.0, -np.pi * 5 / 8, 0.0, np.pi * 3 / 4, np.pi
 _SCALE_M = 0.1
 """a decimetre on the table is one unit"""
 _TABLE = np.array([0.0, 0.0, 0.1], np.float32)
+_BEFORE_SAWYER = np.array([0.0, 0.6, 0.15], np.float32)
+"""m, about the middle of what its hand reaches"""
+_HAND_SPEED = 0.5
+"""m/s"""
 _CUBE_ON_TABLE = np.array([0.0, 0.0, 0.02], np.float32)
 
 
@@ -57,11 +61,54 @@ def proprioception(state_NS: Array) -> Array:
     return _padded(np.concatenate(parts, axis=1))
 
 
+def metaworld_relative(state_NS: Array) -> Array:
+    """Hand, gripper, objects and goal relative to each other, object pose, speeds. [N, 27] -> [N, 32].
+
+    State order: hand, gripper opening, object pose, second object's pose (zeros: there is none), goal, velocities of
+    hand and object.
+    """
+    hand, thing, second, goal = state_NS[:, 0:3], state_NS[:, 4:7], state_NS[:, 11:14], state_NS[:, 18:21]
+    exists = np.any(second != 0.0, axis=1, keepdims=True)
+    parts = [
+        (hand - _BEFORE_SAWYER) / _SCALE_M,
+        state_NS[:, 3:4] / 0.05 - 1.0,
+        (thing - hand) / _SCALE_M,
+        (goal - thing) / _SCALE_M,
+        (goal - hand) / _SCALE_M,
+        (thing - _BEFORE_SAWYER) / _SCALE_M,
+        np.where(exists, (second - thing) / _SCALE_M, 0.0),
+        exists.astype(np.float32),
+        state_NS[:, 7:11],
+        state_NS[:, 21:24] / _HAND_SPEED,
+        state_NS[:, 24:27] / _HAND_SPEED,
+    ]
+    return _padded(np.concatenate(parts, axis=1))
+
+
+def metaworld_proprioception(state_NS: Array) -> Array:
+    """What MetaWorld's Sawyer knows without seeing: hand, gripper opening, hand velocity. [N, 27] -> [N, 32]."""
+    parts = [
+        (state_NS[:, 0:3] - _BEFORE_SAWYER) / _SCALE_M,
+        state_NS[:, 3:4] / 0.05 - 1.0,
+        state_NS[:, 21:24] / _HAND_SPEED,
+    ]
+    return _padded(np.concatenate(parts, axis=1))
+
+
 FEATURES: dict[str, Callable[[Array], Array]] = {
     "tabletop_relative": tabletop_relative,
     "proprioception": proprioception,
+    "metaworld_relative": metaworld_relative,
+    "metaworld_proprioception": metaworld_proprioception,
 }
 """by the name that a model card carries"""
+
+
+def features_of(robot: str, sees: bool) -> str:
+    """Name of the feature set for a contract's robot: without objects and goal for a policy that sees them."""
+    if robot == "sawyer_metaworld":
+        return "metaworld_proprioception" if sees else "metaworld_relative"
+    return "proprioception" if sees else "tabletop_relative"
 
 
 def _orientation(wxyz_N4: Array) -> Array:

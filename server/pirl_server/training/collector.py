@@ -16,10 +16,11 @@ from pirl_contract import Env, Observation
 from pirl_server.algorithm.density import sum_executed
 from pirl_server.algorithm.sample import Draw, step_of_chain
 from pirl_server.model.prefix import Prefix
-from pirl_server.policy.features import FEATURES, Array
+from pirl_server.policy.features import Array
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training import kept_prefix
 from pirl_server.training.batch import DecisionBatch
+from pirl_server.training.critic_input import POLICY, CriticInput
 
 MakeEnv = Callable[[], Env]
 
@@ -68,14 +69,13 @@ class Collector:
         envs: int,
         seeds: Iterator[int],
         max_steps: int,
-        critic_features: str = "policy",
+        critic_features: str = POLICY,
         keep_bytes: int = kept_prefix.KEEP_BYTES,
     ) -> None:
         self._policy, self._max_steps, self._keep_bytes = policy, max_steps, keep_bytes
         self._sentences = policy.instructions
         self._table = None if own_prefix(policy) else policy.prefix_table(self._sentences)
-        self._critic_features = FEATURES.get(critic_features, policy.features)
-        self._told_more = critic_features in FEATURES
+        self._critic = CriticInput(policy, critic_features)
         self._generator = torch.Generator().manual_seed(next(seeds))
         made = [make_env() for _ in range(envs)]
         self._lanes = [Lane(env, seeds, env.reset(next(seeds))) for env in made]
@@ -114,7 +114,7 @@ class Collector:
 
     def _features(self) -> Array:
         """What the critic reads of all environments, with the elapsed share of the episode as last column [N, F]."""
-        features = self._critic_features(self._state())
+        features = self._critic.features(self._state(), self._sentence())
         elapsed = np.array([[lane.steps / self._max_steps] for lane in self._lanes], np.float32)
         return np.concatenate([features, elapsed], axis=1)
 
@@ -134,12 +134,12 @@ class Collector:
         shape = (len(self._lanes), card.model.horizon, card.model.action_dim)
         noise, sde_noise = torch.randn(2, *shape, generator=self._generator)
         index = torch.randint(card.denoise_steps, shape[:1], generator=self._generator)
-        features_NF = self._policy.features(self._state()) if self._told_more else critic_NF[:, :-1]
+        features_NF = critic_NF[:, :-1] if self._critic.is_the_policys else self._policy.features(self._state())
         return self._policy.draw(features_NF, prefix, noise, sde_noise, index), index
 
     def _seen(self, seen: list[list[Observation]], prefixes: list[Prefix]) -> dict[str, Any]:
         """What the learner needs to make the policy's inputs again: nothing where features and sentence say it all."""
-        if self._table is not None and not self._told_more:
+        if self._table is not None and self._critic.is_the_policys:
             return {}
         state_TNS = np.stack([[observation.state for observation in row] for row in seen])
         if self._table is None and kept_prefix.row_bytes(prefixes[0]) <= self._keep_bytes:

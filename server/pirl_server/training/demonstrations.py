@@ -17,8 +17,8 @@ from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.processor import Images
 from pirl_server.training.windows import Windows, make_windows, stack_images
 
-Expert = Callable[[Vector], Vector]
-"""state [S] -> action [D] in the contract's units"""
+Expert = Callable[[Observation], Vector]
+"""observation -> action [D] in the contract's units; of many tasks, the instruction says which is asked for"""
 Demonstration = tuple[list[Observation], Array]
 """observations of one episode and the expert's actions [T, D]"""
 
@@ -30,7 +30,7 @@ def demonstrate(env: Env, expert: Expert, seed: int, noise: float, max_steps: in
     observation = env.reset(seed)
     observations, actions = [], []
     for _ in range(max_steps):
-        action = expert(observation.state)
+        action = expert(observation)
         observations.append(observation)
         actions.append(action)
         shaken = action + noise * scale * draw.standard_normal(len(action)).astype(np.float32)

@@ -16,11 +16,11 @@ import torch
 
 from pirl_server.model.critic import StateCritic
 from pirl_server.policy.checkpoint import load_checkpoint, save_checkpoint
-from pirl_server.policy.features import FEATURES, STATE_DIM
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.batch import DecisionBatch
 from pirl_server.training.collector import MakeEnv, own_prefix
 from pirl_server.training.config import PpoConfig
+from pirl_server.training.critic_input import CriticInput
 from pirl_server.training.ppo_update import Learner, update
 from pirl_server.training.progress import Progress
 from pirl_server.training.rollout_pool import RolloutPool
@@ -36,13 +36,10 @@ def make_learner(checkpoint: Path, config: PpoConfig, seed: int) -> Learner:
     """
     torch.manual_seed(seed)
     policy = FlowPolicy.load(checkpoint)
-    if config.critic_features not in ("policy", *FEATURES):
-        known = ", ".join(("policy", *FEATURES))
-        raise ValueError(f"critic_features '{config.critic_features}' are not known; there are: {known}")
     policy.card = replace(policy.card, noise_level=config.noise_level)
     for parameter in policy.model.vlm_parameters():
         parameter.requires_grad_(False)
-    critic = StateCritic(policy.card.model.state_dim if config.critic_features == "policy" else STATE_DIM)
+    critic = StateCritic(CriticInput(policy, config.critic_features).width)
     _, _, critic_weights = load_checkpoint(checkpoint)
     if critic_weights is not None:
         try:

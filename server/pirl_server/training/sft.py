@@ -15,7 +15,7 @@ from pirl_server.model.lora import merged_state_dict
 from pirl_server.model.pi0 import Pi0
 from pirl_server.policy.card import ModelCard
 from pirl_server.policy.checkpoint import save_checkpoint
-from pirl_server.policy.features import STATE_DIM
+from pirl_server.policy.features import STATE_DIM, features_of
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.collector import MakeEnv
 from pirl_server.training.config import SftConfig
@@ -33,14 +33,14 @@ NOISE_LEVEL = 0.5
 
 def new_card(preset: str, task: str, contract: Contract, instructions: tuple[str, ...]) -> ModelCard:
     """Model card of a fresh policy. Raises ValueError for an unknown preset."""
-    features = {"tiny-state": "tabletop_relative", "tiny": "proprioception"}
-    if preset not in features:
-        raise ValueError(f"preset '{preset}' is not known; there are: {', '.join(features)}")
+    sizes = {"tiny-state": False, "tiny": True}
+    if preset not in sizes:
+        raise ValueError(f"preset '{preset}' is not known; there are: {', '.join(sizes)}")
     return ModelCard(
         name=f"{task} {preset}",
         contract=contract,
         model=model_config(preset, contract),
-        features=features[preset],
+        features=features_of(contract.robot, sees=sizes[preset]),
         action_scale=tuple(field.high or 1.0 for field in contract.action),
         execute_horizon=HORIZON,
         denoise_steps=DENOISE_STEPS,

@@ -1,0 +1,63 @@
+"""What the critic of online RL in simulation reads, by the name that a configuration carries.
+
+Shape letters: N environments, S state, F features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pirl_server.policy.features import FEATURES, STATE_DIM, Array
+from pirl_server.policy.flow_policy import FlowPolicy
+
+POLICY = "policy"
+AND_INSTRUCTION = "_and_instruction"
+
+
+@dataclass(frozen=True)
+class CriticInput:
+    """State features, and after them the instruction as a one-hot where the name ends in `_and_instruction`.
+
+    Raises ValueError for an unknown name.
+    """
+
+    policy: FlowPolicy
+    name: str
+    """"policy" (what the policy reads) or a key of `FEATURES`, either with the ending or without"""
+
+    def __post_init__(self) -> None:
+        if self._base != POLICY and self._base not in FEATURES:
+            known = ", ".join((POLICY, *FEATURES))
+            raise ValueError(
+                f"critic_features '{self.name}' are not known; there are: {known}, each also with {AND_INSTRUCTION}"
+            )
+
+    @property
+    def is_the_policys(self) -> bool:
+        """Whether the policy's own features can be taken from it."""
+        return self.name == POLICY
+
+    @property
+    def width(self) -> int:
+        """F."""
+        state = self.policy.card.model.state_dim if self._base == POLICY else STATE_DIM
+        return state + (len(self.policy.instructions) if self._told else 0)
+
+    def features(self, state_NS: Array, sentence_N: NDArray[np.int64]) -> Array:
+        """Return [N, F]; `sentence_N` is the number of each episode's instruction."""
+        features: Array = FEATURES.get(self._base, self.policy.features)(state_NS)
+        if not self._told:
+            return features
+        told = np.eye(len(self.policy.instructions), dtype=np.float32)[sentence_N]
+        return np.concatenate([features, told], axis=1)
+
+    @property
+    def _base(self) -> str:
+        return self.name.removesuffix(AND_INSTRUCTION)
+
+    @property
+    def _told(self) -> bool:
+        return self.name.endswith(AND_INSTRUCTION)

@@ -1,0 +1,94 @@
+"""Where a task id leads: a slash in it names the simulator, ids without one are ManiSkill's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from pirl_contract.contract import Contract
+from pirl_contract.schema import Observation, Vector
+from pirl_contract.seams import Env
+from pirl_sim import tasks
+from pirl_sim.env import make_env
+from pirl_sim.experts import EXPERTS
+from pirl_sim.metaworld_env import make_metaworld_env
+from pirl_sim.metaworld_experts import metaworld_expert
+from pirl_sim.metaworld_scene import require_metaworld
+from pirl_sim.metaworld_tasks import PREFIX, Suite, suite
+from pirl_sim.panda import panda_contract
+from pirl_sim.sawyer import sawyer_contract
+
+Expert = Callable[[Observation], Vector]
+
+
+class Goal(Protocol):
+    """What a task id stands for, in any simulator."""
+
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """Every sentence that an episode may come with."""
+
+    @property
+    def max_steps(self) -> int:
+        """Control steps of one episode."""
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """The tasks of one simulator; each function takes a task id and raises ValueError for an unknown one."""
+
+    goal: Callable[[str], Goal]
+    make_env: Callable[[str, bool, bool], Env]
+    """(task id, whether by the reference stepper, whether with a camera)"""
+    contract: Contract
+    """camera included"""
+    expert: Callable[[str], Expert]
+    part: Callable[[str, int], str]
+    """(task id, reset seed) -> the task that this episode is of, for a success rate of each"""
+
+
+def simulator(task_id: str) -> Simulator:
+    """Return the simulator of a task id. Raises ValueError for an unknown one."""
+    prefix, slash, _ = task_id.partition("/")
+    name = prefix if slash else "maniskill"
+    if name not in SIMULATORS:
+        raise ValueError(f"unknown simulator '{prefix}' of task '{task_id}'; known: {', '.join(SIMULATORS)}")
+    return SIMULATORS[name]
+
+
+def _maniskill_env(task_id: str, reference: bool, cameras: bool) -> Env:
+    return make_env(task_id, stepper="maniskill" if reference else "lean", cameras=cameras)
+
+
+def _maniskill_expert(task_id: str) -> Expert:
+    tasks.task(task_id)
+    if task_id not in EXPERTS:
+        raise ValueError(f"task '{task_id}' has no scripted expert; there are: {', '.join(sorted(EXPERTS))}")
+    return lambda observation: EXPERTS[task_id](observation.state)
+
+
+def _metaworld_goal(task_id: str) -> Suite:
+    require_metaworld()
+    return suite(task_id)
+
+
+def _metaworld_expert(task_id: str) -> Expert:
+    suite(task_id)
+    return metaworld_expert
+
+
+SIMULATORS = {
+    "maniskill": Simulator(
+        tasks.task, _maniskill_env, panda_contract(), _maniskill_expert, lambda task_id, seed: task_id
+    ),
+    "metaworld": Simulator(
+        _metaworld_goal,
+        # MetaWorld has one stepper, its own.
+        lambda task_id, reference, cameras: make_metaworld_env(task_id, cameras=cameras),
+        sawyer_contract(cameras=True),
+        _metaworld_expert,
+        lambda task_id, seed: PREFIX + suite(task_id).task_of(seed),
+    ),
+}
+"""by the part of a task id before its slash"""
