@@ -1,0 +1,174 @@
+"""Images on the wire: files and their headers, resizing, one copy of the pixels."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from pirl_contract import Camera, Contract, Observation, codec, framing, pictures
+from pirl_contract.image_sender import ImageSender
+from pirl_contract.resizing import letterbox
+from pirl_contract.v1 import policy_pb2 as pb
+
+IMAGES = hnp.arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6), st.just(3)))
+SIDE = 16
+
+
+def smooth() -> np.ndarray:
+    rows, columns = np.mgrid[0:SIDE, 0:SIDE]
+    return np.stack([8 * rows, 8 * columns, np.full_like(rows, 60)], axis=2).astype(np.uint8)
+
+
+@pytest.fixture(params=["cv2", "PIL.Image"])
+def only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the two libraries is not installed."""
+    real = pictures.library
+    monkeypatch.setattr(pictures, "library", lambda name: real(name) if name == request.param else None)
+
+
+@pytest.mark.usefixtures("only")
+@pytest.mark.parametrize(("form", "most"), [("png", 0), ("jpeg", 10)])
+def test_files_come_back_and_red_stays_red(form: pictures.PictureFormat, most: int) -> None:
+    image = smooth()
+    found = pictures.decode(pictures.encode(image, form), form, SIDE, SIDE)
+    assert np.abs(found.astype(int) - image).max() <= most
+
+
+def test_without_either_library_there_are_only_raw_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "library", lambda name: None)
+    with pytest.raises(ValueError, match="opencv-python or pillow"):
+        ImageSender("jpeg", resize=False)
+    with pytest.raises(ValueError, match="pillow or opencv-python"):
+        letterbox(smooth(), 4, 4)
+    assert ImageSender("auto", resize=False).pictures({"a": smooth()})["a"].data == smooth().tobytes()
+
+
+def png(width: int, height: int, *, depth: int = 8, colour: int = 2, extra: bytes = b"", rows: int = 0) -> bytes:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(b"\0" * rows * (3 * width + 1)))
+    return b"\x89PNG\r\n\x1a\n" + header + extra + body + chunk(b"IEND", b"")
+
+
+def saved(**settings: object) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(smooth()).save(file, "jpeg", **settings)
+    return file.getvalue()
+
+
+def declaring(data: bytes, height: int, width: int) -> bytes:
+    """A JPEG whose frame header says another size."""
+    at = data.index(b"\xff\xc0") + 5
+    return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
+
+
+@pytest.mark.parametrize(
+    ("form", "make"),
+    [
+        ("jpeg", lambda: declaring(saved(), 60000, 60000)),
+        ("jpeg", lambda: saved(progressive=True)),
+        ("jpeg", lambda: saved()[:-40]),
+        ("jpeg", lambda: saved()[:60] + b"\xff\xd9"),
+        ("jpeg", lambda: saved() + b"tail"),
+        ("jpeg", lambda: bytes(cv2.imencode(".jpeg", smooth()[:, :, 0])[1])),
+        ("jpeg", lambda: png(SIDE, SIDE, rows=SIDE)),
+        ("jpeg", lambda: b""),
+        ("jpeg", lambda: b"\xff\xd8" + b"\xff\xe0\x00\x02" * 70_000 + b"\xff\xd9"),
+        ("png", lambda: png(60000, 60000)),
+        ("png", lambda: png(SIDE, SIDE, depth=16)),
+        ("png", lambda: png(SIDE, SIDE, colour=6)),
+        ("png", lambda: png(SIDE, SIDE, rows=3)),
+        ("png", lambda: png(SIDE, SIDE, rows=SIDE)[:-12]),
+        ("png", lambda: png(SIDE, SIDE, rows=SIDE, extra=b"\0\0\0\0zTXt\0\0\0\0")),
+        ("png", lambda: saved()),
+        ("png", lambda: b""),
+    ],
+)
+def test_files_that_are_not_plain_or_not_of_the_declared_size_are_refused(
+    form: pictures.PictureFormat, make: Callable[[], bytes]
+) -> None:
+    with pytest.raises(ValueError, match=r"(?i)jpeg|png"):
+        pictures.decode(make(), form, SIDE, SIDE)
+
+
+def test_a_plain_file_made_by_hand_is_accepted() -> None:
+    """Else the refusals above would prove nothing."""
+    assert pictures.decode(png(SIDE, SIDE, rows=SIDE), "png", SIDE, SIDE).shape == (SIDE, SIDE, 3)
+    assert pictures.decode(saved(), "jpeg", SIDE, SIDE).shape == (SIDE, SIDE, 3)
+
+
+def test_the_camera_s_orientation_note_turns_nothing() -> None:
+    """Width and height were checked before; a decoder that obeyed Exif would swap them."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    Image.fromarray(smooth()[:8]).save(file, "jpeg", exif=exif)
+    assert pictures.decode(file.getvalue(), "jpeg", 8, SIDE).shape == (8, SIDE, 3)
+
+
+@given(st.dictionaries(st.text(max_size=8), IMAGES, max_size=3), st.integers(0, 2**40), st.booleans())
+def test_framed_bytes_are_the_message(images: dict[str, np.ndarray], sequence: int, explore: bool) -> None:
+    """Byte for byte another order, message for message the same: unary and in a session."""
+    observation = Observation(images, np.ones(3, np.float32), "push", capture_time_ns=4)
+    whole = pb.InferRequest(
+        sequence=sequence, mode=int(explore), observation=codec.observation_to_proto(observation), traceparent="t"
+    )
+    bare = pb.InferRequest(
+        sequence=sequence, mode=int(explore), observation=codec.state_to_proto(observation), traceparent="t"
+    )
+    sent = ImageSender("rgb8", resize=False).pictures(images)
+    assert pb.InferRequest.FromString(framing.infer_bytes(bare, sent)) == whole
+    framed = framing.session_bytes(pb.SessionRequest(id=5, infer=bare, timeout_ms=7), sent)
+    assert pb.SessionRequest.FromString(framed) == pb.SessionRequest(id=5, infer=whole, timeout_ms=7)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12), st.integers(1, 12))
+@settings(max_examples=50)
+def test_letterbox_fits_and_keeps_the_aspect(h: int, w: int, height: int, width: int) -> None:
+    """A white image becomes one white rectangle between black bars, no more than a pixel off its aspect."""
+    out = letterbox(np.full((h, w, 3), 255, np.uint8), height, width)
+    assert out.shape == (height, width, 3)
+    lit = np.argwhere(out[:, :, 0] > 127)
+    inner = lit.max(axis=0) - lit.min(axis=0) + 1
+    assert len(lit) == inner.prod()
+    scale = min(height / h, width / w)
+    assert abs(inner[0] - max(1, h * scale)) <= 1
+    assert abs(inner[1] - max(1, w * scale)) <= 1
+    assert inner[0] == height or inner[1] == width
+
+
+def test_images_travel_at_the_contract_s_size_when_asked() -> None:
+    contract = Contract("r", (Camera("wrist", 4, 6),), (), (), 10.0)
+    image = np.full((8, 12, 3), 9, np.uint8)
+    plain, resizing = ImageSender("rgb8", resize=False), ImageSender("rgb8", resize=True)
+    for sender in (plain, resizing):
+        sender.fit(contract)
+    assert len(plain.pictures({"wrist": image})["wrist"].data) == image.size
+    sent = resizing.pictures({"wrist": image})["wrist"]
+    assert (sent.header.height, sent.header.width, bytes(sent.data)) == (4, 6, b"\x09" * 72)
+
+
+def test_images_are_bounded_together() -> None:
+    """Sixteen small files may not become sixteen large pictures."""
+    side = 2048
+    file = pictures.encode(np.zeros((side, side, 3), np.uint8), "jpeg")
+    message = pb.Observation()
+    for name in "abcde":
+        entry = message.images[name]
+        entry.encoding, entry.height, entry.width, entry.data = pb.IMAGE_ENCODING_JPEG, side, side, file
+    with pytest.raises(ValueError, match="pixels together"):
+        codec.image_sizes(message)
+    del message.images["e"]
+    assert len(codec.image_sizes(message)) == 4
