@@ -11,7 +11,7 @@ import numpy as np
 
 from pirl_contract.schema import Vector
 from pirl_sim.panda import ACTION_DIM, GOAL, GRIPPER, OBJECT, QPOS, TCP, TCP_DELTA, TCP_STEP_LIMIT
-from pirl_sim.tasks import PICK_CUBE, PULL_CUBE, PUSH_CUBE, task
+from pirl_sim.tasks import PICK_CUBE, PULL_CUBE, PUSH_CUBE, STACK_CUBE, task
 
 OPEN, CLOSED = 1.0, -1.0
 _FINGERS = slice(7, 9)
@@ -56,6 +56,23 @@ def pick_cube(state: Vector) -> Vector:
     return _towards(tcp, (cube[0], cube[1], cube[2] + 0.08), OPEN)
 
 
+def stack_cube(state: Vector) -> Vector:
+    """Pick the cube up, carry it above the other one, lower it, let go and keep still."""
+    tcp, cube, goal = state[TCP][:3], state[OBJECT][:3], state[GOAL]
+    beside = float(np.hypot(cube[0] - goal[0], cube[1] - goal[1]))
+    if beside < 0.012 and abs(cube[2] - goal[2]) < 0.004:
+        return _towards(tcp, tcp, OPEN)
+    held = np.linalg.norm(tcp - cube) < 0.025 and state[QPOS][_FINGERS].sum() < 0.065
+    if not held:
+        return pick_cube(state)
+    if beside < 0.012:
+        return _towards(tcp, tcp + (goal - cube), CLOSED)
+    above = goal[2] + 0.04
+    # Up first: the way across is over the other cube.
+    across = goal - cube if cube[2] > goal[2] + 0.01 else np.zeros(3, np.float32)
+    return _towards(tcp, (tcp[0] + across[0], tcp[1] + across[1], tcp[2] + above - cube[2]), CLOSED)
+
+
 def _towards(tcp: Vector, target: Sequence[float] | Vector, gripper: float) -> Vector:
     action = np.empty(ACTION_DIM, np.float32)
     action[TCP_DELTA] = np.clip(_GAIN * (np.asarray(target, np.float32) - tcp), -TCP_STEP_LIMIT, TCP_STEP_LIMIT)
@@ -67,6 +84,7 @@ EXPERTS: dict[str, Callable[[Vector], Vector]] = {
     PUSH_CUBE.id: push_cube,
     PULL_CUBE.id: pull_cube,
     PICK_CUBE.id: pick_cube,
+    STACK_CUBE.id: stack_cube,
 }
 
 

@@ -1,4 +1,4 @@
-"""Whether the Panda holds the object: ManiSkill's contact test in numpy."""
+"""Whether the Panda holds the object, by ManiSkill's contact test in numpy, and how fast the object moves."""
 
 from __future__ import annotations
 
@@ -24,6 +24,38 @@ def holds(world: World) -> bool:
     contacts = world.physics.get_contacts()
     left, right = world.fingers
     return _presses(world, contacts, left, 1.0) and _presses(world, contacts, right, -1.0)
+
+
+class Feel:
+    """`pirl_sim.rewards.Touch` of a world."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def grasped(self) -> bool:
+        """Read the contacts."""
+        return holds(self._world)
+
+    def speeds(self) -> tuple[float, float]:
+        """Read the object's velocities."""
+        body = self._world.body
+        return float(np.linalg.norm(body.linear_velocity)), float(np.linalg.norm(body.angular_velocity))
+
+
+class AtRest:
+    """`pirl_sim.rewards.Touch` of an object that has just been placed.
+
+    Until the first physics step the contacts are still those of the last episode: asking them, as ManiSkill's own
+    reset does, would call an empty hand full.
+    """
+
+    def grasped(self) -> bool:
+        """The hand is empty."""
+        return False
+
+    def speeds(self) -> tuple[float, float]:
+        """Nothing moves."""
+        return 0.0, 0.0
 
 
 def _presses(world: World, contacts: list[Any], finger: Any, side: float) -> bool:

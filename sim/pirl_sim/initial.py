@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pirl_sim.tasks import PICK_CUBE, PULL_CUBE, PUSH_CUBE
+from pirl_sim.tasks import PICK_CUBE, PULL_CUBE, PUSH_CUBE, STACK_CUBE
 from pirl_sim.world import World
 
 _REST = np.array([0.0, np.pi / 8, 0, -np.pi * 5 / 8, 0, np.pi * 3 / 4, np.pi / 4, 0.04, 0.04])
@@ -23,12 +23,19 @@ _MAX_GOAL_HEIGHT = 0.3
 def place(world: World, seed: int) -> None:
     """Put robot, object and goal where ManiSkill's `reset(seed)` would, at rest."""
     _place_robot(world, seed)
-    object_pose, goal_pose = _picking(seed) if world.task.id == PICK_CUBE.id else _sliding(world.task.id, seed)
+    object_pose, goal_pose = _poses(world.task.id, seed)
     world.object.set_pose(object_pose)
     world.goal.set_pose(goal_pose)
-    body = world.base.scene.actors[world.task.object_name]._bodies[0]
-    body.set_linear_velocity(np.zeros(3, np.float32))
-    body.set_angular_velocity(np.zeros(3, np.float32))
+    for body in world.bodies:
+        body.set_linear_velocity(np.zeros(3, np.float32))
+        body.set_angular_velocity(np.zeros(3, np.float32))
+
+
+def _poses(task_id: str, seed: int) -> tuple[Any, Any]:
+    """Of the object and of what the goal is, or stands on."""
+    if task_id == PICK_CUBE.id:
+        return _picking(seed)
+    return _stacking(seed) if task_id == STACK_CUBE.id else _sliding(task_id, seed)
 
 
 def _place_robot(world: World, seed: int) -> None:
@@ -67,3 +74,19 @@ def _picking(seed: int) -> tuple[Any, Any]:
         goal[:2] = torch.rand((1, 2))[0] * _SPAWN_HALF_SIZE * 2 - _SPAWN_HALF_SIZE
         goal[2] = torch.rand(1)[0] * _MAX_GOAL_HEIGHT + cube[2]
     return sapien.Pose(cube.numpy(), rotation.numpy()), sapien.Pose(goal.numpy())
+
+
+def _stacking(seed: int) -> tuple[Any, Any]:
+    import sapien
+    import torch
+    from mani_skill.envs.utils.randomization import UniformPlacementSampler, random_quaternions
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        middle = torch.rand((1, 2)) * 0.2 - 0.1
+        sampler = UniformPlacementSampler(bounds=[[-0.1, -0.2], [0.1, 0.2]], batch_size=1)
+        radius = torch.linalg.norm(torch.tensor([_CUBE_HALF_SIZE] * 2)) + 0.001
+        places = [(middle + sampler.sample(radius, 100))[0].tolist() for _ in range(2)]
+        turns = [random_quaternions(1, lock_x=True, lock_y=True)[0].numpy() for _ in range(2)]
+    red, green = (sapien.Pose([*place, _CUBE_HALF_SIZE], turn) for place, turn in zip(places, turns))
+    return red, green

@@ -1,4 +1,4 @@
-"""ManiSkill's normalised dense reward and success conditions, from the state vector alone.
+"""ManiSkill's normalised dense reward and success conditions, from the state vector and what it lacks.
 
 phi is in [0, 1] and 1 exactly at success. Formulas and thresholds are those of ManiSkill 3.0.1
 (`mani_skill/envs/tasks/tabletop/`), evaluated in float64 on the float32 state: they agree to 1e-6.
@@ -8,19 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import dist, hypot, tanh
+from typing import Protocol
 
 from pirl_contract.schema import Vector
-from pirl_sim.panda import GOAL, OBJECT, QVEL, TCP
-from pirl_sim.tasks import PICK_CUBE, PULL_CUBE, PUSH_CUBE
+from pirl_sim.panda import FINGER_LIMITS, GOAL, OBJECT, QPOS, QVEL, TCP
+from pirl_sim.tasks import PICK_CUBE, PULL_CUBE, PUSH_CUBE, STACK_CUBE
 
 Progress = tuple[float, bool]
 """(phi, success)"""
-Grasped = Callable[[], bool]
+
+
+class Touch(Protocol):
+    """What a reward must know of the scene beyond the state; asked only where it counts."""
+
+    def grasped(self) -> bool:
+        """Whether the hand holds the object."""
+
+    def speeds(self) -> tuple[float, float]:
+        """The object's speed in m/s and its rate of rotation in rad/s."""
+
 
 CUBE_HALF_SIZE = 0.02
 GOAL_RADIUS = 0.1
 GOAL_THRESHOLD = 0.025
 STATIC_SPEED = 0.2
+"""rad/s of the fastest joint"""
+RESTING_SPEEDS = (0.01, 0.5)
+"""m/s and rad/s of the object"""
+ON_TOP_XY = hypot(CUBE_HALF_SIZE, CUBE_HALF_SIZE) + 0.005
+ON_TOP_Z = 0.005
 REACHED = 0.01
 
 
@@ -30,7 +46,7 @@ def _positions(state: Vector) -> tuple[list[float], list[float], list[float]]:
     return values[TCP][:3], values[OBJECT][:3], values[GOAL]
 
 
-def push_cube(state: Vector, grasped: Grasped) -> Progress:
+def push_cube(state: Vector, touch: Touch) -> Progress:
     """PushCube: get behind the cube, then bring it within the disc without lifting it."""
     tcp, cube, goal = _positions(state)
     to_goal = hypot(cube[0] - goal[0], cube[1] - goal[1])
@@ -44,7 +60,7 @@ def push_cube(state: Vector, grasped: Grasped) -> Progress:
     return reward / 4, False
 
 
-def pull_cube(state: Vector, grasped: Grasped) -> Progress:
+def pull_cube(state: Vector, touch: Touch) -> Progress:
     """PullCube: get in front of the cube, then bring it within the disc."""
     tcp, cube, goal = _positions(state)
     to_goal = hypot(cube[0] - goal[0], cube[1] - goal[1])
@@ -57,7 +73,7 @@ def pull_cube(state: Vector, grasped: Grasped) -> Progress:
     return reward / 3, False
 
 
-def pick_cube(state: Vector, grasped: Grasped) -> Progress:
+def pick_cube(state: Vector, touch: Touch) -> Progress:
     """PickCube: reach, grasp, bring to the goal, hold still."""
     tcp, cube, goal = _positions(state)
     speeds = state[QVEL].tolist()[:7]
@@ -66,16 +82,35 @@ def pick_cube(state: Vector, grasped: Grasped) -> Progress:
     if placed and max(map(abs, speeds)) <= STATIC_SPEED:
         return 1.0, True
     reward = 1 - tanh(5 * dist(cube, tcp))
-    if grasped():
+    if touch.grasped():
         reward += 1 + (1 - tanh(5 * to_goal))
     if placed:
         reward += 1 - tanh(5 * hypot(*speeds))
     return reward / 5, False
 
 
-PROGRESS: dict[str, Callable[[Vector, Grasped], Progress]] = {
+def stack_cube(state: Vector, touch: Touch) -> Progress:
+    """StackCube: reach, grasp, bring above the other cube, let go, leave it at rest."""
+    tcp, cube, goal = _positions(state)
+    grasped = touch.grasped()
+    on_top = hypot(cube[0] - goal[0], cube[1] - goal[1]) <= ON_TOP_XY and abs(cube[2] - goal[2]) <= ON_TOP_Z
+    if on_top:
+        speed, rotation = touch.speeds()
+        if not grasped and speed <= RESTING_SPEEDS[0] and rotation <= RESTING_SPEEDS[1]:
+            return 1.0, True
+        opening = sum(state[QPOS].tolist()[7:]) / (2 * FINGER_LIMITS[1]) if grasped else 1.0
+        reward = 6 + (opening + 1 - tanh(10 * speed + rotation)) / 2
+    elif grasped:
+        reward = 5 - tanh(5 * dist(goal, cube))
+    else:
+        reward = 2 * (1 - tanh(5 * dist(cube, tcp)))
+    return reward / 8, False
+
+
+PROGRESS: dict[str, Callable[[Vector, Touch], Progress]] = {
     PUSH_CUBE.id: push_cube,
     PULL_CUBE.id: pull_cube,
     PICK_CUBE.id: pick_cube,
+    STACK_CUBE.id: stack_cube,
 }
 """task id -> its progress function"""

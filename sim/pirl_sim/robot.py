@@ -9,7 +9,7 @@ import numpy as np
 
 from pirl_contract.schema import Image, Vector
 from pirl_sim.arm import Arm
-from pirl_sim.grasp import holds
+from pirl_sim.grasp import Feel
 from pirl_sim.initial import place
 from pirl_sim.panda import ARM_JOINTS, ARM_LIMITS, GOAL, JOINTS, OBJECT, QPOS, QVEL, TCP, panda_contract
 from pirl_sim.rewards import PROGRESS
@@ -27,7 +27,7 @@ class SimRobot:
         self.success = False
         """whether the task's success condition has held at any step since `reset`"""
         self._world, self._arm, self._closed = world, Arm(world), False
-        self._progress = PROGRESS[world.task.id]
+        self._progress, self._feel = PROGRESS[world.task.id], Feel(world)
         self.reset(0)
 
     def reset(self, seed: int) -> str:
@@ -54,7 +54,7 @@ class SimRobot:
             self._arm.move_joints(targets)
         self._arm.advance()
         self._state = self._world.state()
-        self.success = self.success or self._progress(self._state, lambda: holds(self._world))[1]
+        self.success = self.success or self._progress(self._state, self._feel)[1]
 
     @property
     def state(self) -> Vector:

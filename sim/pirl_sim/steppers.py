@@ -8,7 +8,7 @@ import numpy as np
 
 from pirl_contract.schema import Vector
 from pirl_sim.arm import Arm
-from pirl_sim.grasp import holds
+from pirl_sim.grasp import AtRest, Feel
 from pirl_sim.initial import place
 from pirl_sim.panda import GRIPPER, TCP_DELTA, TCP_STEP_LIMIT
 from pirl_sim.rewards import PROGRESS, Progress
@@ -28,9 +28,7 @@ class Stepper(Protocol):
 
 
 def _at_reset(world: World) -> Progress:
-    # Until the first physics step the contacts are still those of the last episode: asking them, as ManiSkill's own
-    # reset does, would call an empty hand full.
-    return PROGRESS[world.task.id](world.state(), lambda: False)
+    return PROGRESS[world.task.id](world.state(), AtRest())
 
 
 class LeanStepper:
@@ -39,7 +37,7 @@ class LeanStepper:
     def __init__(self, world: World) -> None:
         self._world = world
         self._arm = Arm(world)
-        self._progress = PROGRESS[world.task.id]
+        self._progress, self._feel = PROGRESS[world.task.id], Feel(world)
 
     def reset(self, seed: int) -> Progress:
         """Place everything as ManiSkill's reset does."""
@@ -51,10 +49,7 @@ class LeanStepper:
         self._arm.move_tcp(np.float32(TCP_STEP_LIMIT) * action[TCP_DELTA])
         self._arm.move_gripper(action[GRIPPER])
         self._arm.advance()
-        return self._now()
-
-    def _now(self) -> Progress:
-        return self._progress(self._world.state(), lambda: holds(self._world))
+        return self._progress(self._world.state(), self._feel)
 
 
 class ManiSkillStepper:

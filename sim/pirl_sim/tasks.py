@@ -19,9 +19,11 @@ class Task:
     object_name: str
     """the scene's name of the moved object"""
     goal_name: str
-    """the scene's name of the goal marker"""
+    """the scene's name of the goal marker, or of the thing that the goal stands on"""
     goal_visible: bool
     """whether cameras see the goal; if not, a policy without `goal.*` in its state cannot solve the task"""
+    goal_offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """m, from the position of that to the goal"""
     max_steps: int = MAX_STEPS
 
     def instruction(self, seed: int) -> str:
@@ -67,7 +69,20 @@ PICK_CUBE = Task(
     goal_visible=False,
 )
 
-TASKS = {known.id: known for known in (PUSH_CUBE, PULL_CUBE, PICK_CUBE)}
+STACK_CUBE = Task(
+    id="StackCube-v1",
+    instructions=(
+        "put the red cube on the green cube",
+        "stack the red cube on top of the green one and let go",
+        "pick up the red block and place it on the green block",
+    ),
+    object_name="cubeA",
+    goal_name="cubeB",
+    goal_visible=True,
+    goal_offset=(0.0, 0.0, 0.04),
+)
+
+TASKS = {known.id: known for known in (PUSH_CUBE, PULL_CUBE, PICK_CUBE, STACK_CUBE)}
 
 
 def task(task_id: str) -> Task:

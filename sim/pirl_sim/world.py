@@ -27,6 +27,7 @@ class World:
         self.gym: Any = gymnasium.make(
             task.id,
             num_envs=1,
+            robot_uids="panda",  # StackCube's own choice has a wrist camera of 425 thousand triangles
             obs_mode="none",
             reward_mode="normalized_dense",
             control_mode=control_mode,
@@ -48,13 +49,18 @@ class World:
         self.tcp = base.agent.tcp._objs[0].entity
         self.fingers = tuple(link._objs[0].entity for link in (base.agent.finger1_link, base.agent.finger2_link))
         self.object = base.scene.actors[self.task.object_name]._objs[0]
+        actors = [base.scene.actors[name] for name in (self.task.object_name, self.task.goal_name)]
+        self.body = actors[0]._bodies[0]
+        self.bodies = [actor._bodies[0] for actor in actors if actor.px_body_type == "dynamic"]
         self.goal = base.scene.actors[self.task.goal_name]._objs[0]
+        self._goal_offset = np.array(self.task.goal_offset, np.float32)
 
     def state(self) -> Vector:
         """Return the current state [35], a new array each time."""
         state = np.empty(STATE_DIM, np.float32)
         tcp, thing = self.tcp.pose, self.object.pose
-        np.concatenate((self.robot.qpos, self.robot.qvel, tcp.p, tcp.q, thing.p, thing.q, self.goal.pose.p), out=state)
+        goal = self.goal.pose.p + self._goal_offset
+        np.concatenate((self.robot.qpos, self.robot.qvel, tcp.p, tcp.q, thing.p, thing.q, goal), out=state)
         return state
 
     def images(self) -> dict[str, Image]:

@@ -10,11 +10,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pirl_server.policy.card import ModelCard
 from pirl_server.policy.features import FEATURES, STATE_DIM, Array
 from pirl_server.policy.flow_policy import FlowPolicy
 
 POLICY = "policy"
 AND_INSTRUCTION = "_and_instruction"
+
+
+def critic_width(card: ModelCard, name: str) -> int:
+    """F of a critic's features by name. Raises ValueError for an unknown one."""
+    base = _checked(name)
+    state = card.model.state_dim if base == POLICY else STATE_DIM
+    return state + (len(card.instructions) if _told(name) else 0)
 
 
 @dataclass(frozen=True)
@@ -29,35 +37,30 @@ class CriticInput:
     """"policy" (what the policy reads) or a key of `FEATURES`, either with the ending or without"""
 
     def __post_init__(self) -> None:
-        if self._base != POLICY and self._base not in FEATURES:
-            known = ", ".join((POLICY, *FEATURES))
-            raise ValueError(
-                f"critic_features '{self.name}' are not known; there are: {known}, each also with {AND_INSTRUCTION}"
-            )
+        _checked(self.name)
 
     @property
     def is_the_policys(self) -> bool:
         """Whether the policy's own features can be taken from it."""
         return self.name == POLICY
 
-    @property
-    def width(self) -> int:
-        """F."""
-        state = self.policy.card.model.state_dim if self._base == POLICY else STATE_DIM
-        return state + (len(self.policy.instructions) if self._told else 0)
-
     def features(self, state_NS: Array, sentence_N: NDArray[np.int64]) -> Array:
         """Return [N, F]; `sentence_N` is the number of each episode's instruction."""
-        features: Array = FEATURES.get(self._base, self.policy.features)(state_NS)
-        if not self._told:
+        features: Array = FEATURES.get(_checked(self.name), self.policy.features)(state_NS)
+        if not _told(self.name):
             return features
         told = np.eye(len(self.policy.instructions), dtype=np.float32)[sentence_N]
         return np.concatenate([features, told], axis=1)
 
-    @property
-    def _base(self) -> str:
-        return self.name.removesuffix(AND_INSTRUCTION)
 
-    @property
-    def _told(self) -> bool:
-        return self.name.endswith(AND_INSTRUCTION)
+def _told(name: str) -> bool:
+    return name.endswith(AND_INSTRUCTION)
+
+
+def _checked(name: str) -> str:
+    """Return the name without its ending."""
+    base = name.removesuffix(AND_INSTRUCTION)
+    if base != POLICY and base not in FEATURES:
+        known = ", ".join((POLICY, *FEATURES))
+        raise ValueError(f"critic_features '{name}' are not known; there are: {known}, each also with {AND_INSTRUCTION}")
+    return base

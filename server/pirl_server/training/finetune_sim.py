@@ -20,7 +20,7 @@ from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.batch import DecisionBatch
 from pirl_server.training.collector import MakeEnv, own_prefix
 from pirl_server.training.config import PpoConfig
-from pirl_server.training.critic_input import CriticInput
+from pirl_server.training.critic_input import critic_width
 from pirl_server.training.ppo_update import Learner, update
 from pirl_server.training.progress import Progress
 from pirl_server.training.rollout_pool import RolloutPool
@@ -39,7 +39,7 @@ def make_learner(checkpoint: Path, config: PpoConfig, seed: int) -> Learner:
     policy.card = replace(policy.card, noise_level=config.noise_level)
     for parameter in policy.model.vlm_parameters():
         parameter.requires_grad_(False)
-    critic = StateCritic(CriticInput(policy, config.critic_features).width)
+    critic = StateCritic(critic_width(policy.card, config.critic_features))
     _, _, critic_weights = load_checkpoint(checkpoint)
     if critic_weights is not None:
         try:
