@@ -55,18 +55,21 @@ def overlay() -> dict[str, str]:
 def commanded(outcomes: Sequence[Any]) -> Array:
     """Return the commands [N, J] that these outcomes of one arm tell of, from READY on.
 
-    While an arm stands after a stop nothing is reported: that it stood is put in where a motion begins that cannot be
-    the stop's going on. A stop that was none, or a jump, is still one with that.
+    While an arm stands nothing is reported: that it stood is put in where the way goes on as it could not without. A
+    stop that was none, or a jump, breaks a limit with that too.
     """
     path = [np.array(READY)] * 3
-    for before, outcome in zip([None, *outcomes], outcomes):
-        row = np.array(outcome.executed[:7], np.float64)
-        bend, kink = np.diff([*path[-3:], row], 2, axis=0)[-1], np.diff([*path[-3:], row], 3, axis=0)[-1]
-        harsh = max(np.abs(bend).max() / ACCELERATION / PERIOD_S**2, np.abs(kink).max() / JERK / PERIOD_S**3) > 1.001
-        if harsh and before is not None and before.source == before.SOURCE_HOLD != outcome.source:
-            path += [path[-1]] * 3
-        path.append(row)
+    for outcome in outcomes:
+        path.append(np.array(outcome.executed[:7], np.float64))
+        # The first step after it may look like part of the stop: only the second one tells.
+        stood = [[*path[:-back], *[path[-back - 1]] * 3, *path[-back:]] for back in (1, 2)]
+        path = next((way for way in (path, *stood) if _smooth(way[-8:])), path)
     return np.array(path)
+
+
+def _smooth(path: list[Array]) -> bool:
+    bends, kinks = np.diff(path, 2, axis=0), np.diff(path, 3, axis=0)
+    return bool(max(np.abs(bends).max() / ACCELERATION, np.abs(kinks).max() / JERK / PERIOD_S) <= 1.001 * PERIOD_S**2)
 
 
 def broken_limits(profile: Path, commands: Array) -> dict[str, float]:

@@ -17,7 +17,7 @@ from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
 from pirl_ros.profile import load_profile
 
-HORIZON, EXECUTE, SPEED, REACH = 20, 8, 0.4, 0.3
+HORIZON, EXECUTE, SPEED, REACH = 20, 8, 1.0, 0.3
 
 
 class SweepingServer(ScriptedServer):
