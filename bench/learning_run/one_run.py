@@ -44,7 +44,12 @@ class Plan:
     def key(self) -> str:
         """Name of its folder: another setting is another run."""
         text = json.dumps(asdict(self), sort_keys=True)
-        return f"{self.task}-{self.seed}-{sha256(text.encode()).hexdigest()[:10]}"
+        return f"{self.folder}-{self.seed}-{sha256(text.encode()).hexdigest()[:10]}"
+
+    @property
+    def folder(self) -> str:
+        """The task as part of a file name."""
+        return self.task.replace("/", "-")
 
 
 class Curve(Printed):
@@ -93,7 +98,7 @@ def start(plan: Plan, out: Path) -> Path:
     """The supervised checkpoint: one per task, seed and setting, shared by the runs that begin there."""
     config = override(SftConfig(), plan.sft)
     name = sha256(json.dumps([plan.task, plan.seed, plan.sft], sort_keys=True).encode()).hexdigest()[:10]
-    folder = out / f"base-{plan.task}-{plan.seed}-{name}"
+    folder = out / f"base-{plan.folder}-{plan.seed}-{name}"
     if not (folder / "card.json").is_file():
         card = new_card(config.preset, plan.task, simulation.contract(plan.task), simulation.instructions(plan.task))
         make = partial(simulation.fast_env, plan.task)

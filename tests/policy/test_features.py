@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from pirl_server.policy.features import CLAMP, FEATURES, STATE_DIM, proprioception, tabletop_relative
+from pirl_server.policy.features import (
+    CLAMP,
+    FEATURES,
+    STATE_DIM,
+    metaworld_relative,
+    proprioception,
+    tabletop_relative,
+)
 
 TOOL, FINGER, HELD, OFFSET, GOAL, THING, ANGLE, VELOCITY, POSTURE, REST = (
     slice(0, 3), slice(3, 4), slice(4, 5), slice(5, 8), slice(8, 11), slice(11, 14), slice(14, 17), slice(17, 24),
@@ -117,3 +124,30 @@ def test_every_set_has_the_model_s_width_and_stays_in_range(name: str) -> None:
     assert np.abs(found).max() == CLAMP
     one, many = state(), np.concatenate([state(), state(yaw=1.0), state(finger=0.0)])
     np.testing.assert_array_equal(FEATURES[name](many)[:1], FEATURES[name](one))
+
+
+def sawyer(second=(0.0, 0.0, 0.0), shift=(0.0, 0.0, 0.0)) -> np.ndarray:
+    """One state [1, 27] of MetaWorld's Sawyer."""
+    places = [np.add((0.1, 0.5, 0.2), shift), np.add((0.2, 0.6, 0.02), shift), np.add((0.0, 0.8, 0.1), shift)]
+    parts = [
+        places[0], [0.05], places[1], [0.1, 0.2, 0.3, 0.4], second, [1.0, 0.0, 0.0, 0.0], places[2],
+        [0.25, 0.0, 0.0], [0.0, 0.5, 0.0],
+    ]  # fmt: skip
+    return np.concatenate(parts).astype(np.float32)[None]
+
+
+def test_metaworlds_values_worked_out_by_hand() -> None:
+    found = metaworld_relative(sawyer())[0]
+    expected = [
+        [1, -1, 0.5], [0], [1, 1, -1.8], [-2, 2, 0.8], [-1, 3, -1], [2, 0, -1.3], [0, 0, 0], [0],
+        [0.1, 0.2, 0.3, 0.4], [0.5, 0, 0], [0, 1, 0], [0, 0],
+    ]  # fmt: skip
+    np.testing.assert_allclose(found, np.concatenate(expected), atol=1e-5)
+    np.testing.assert_allclose(metaworld_relative(sawyer(second=(0.2, 0.7, 0.02)))[0, 16:20], [0, 1, 0, 1], atol=1e-5)
+
+
+def test_metaworlds_relative_entries_do_not_depend_on_where_it_all_is() -> None:
+    here, there = metaworld_relative(sawyer())[0], metaworld_relative(sawyer(shift=(0.1, -0.05, 0.2)))[0]
+    absolute = [0, 1, 2, 13, 14, 15]
+    np.testing.assert_allclose(np.delete(here, absolute), np.delete(there, absolute), atol=1e-4)
+    assert np.abs(here - there)[absolute].min() > 0.1

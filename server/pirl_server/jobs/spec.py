@@ -9,12 +9,15 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, Valid
 from pirl_server.disk import NAME_PATTERN
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+_NAME = NAME_PATTERN.strip("^$")
+TaskId = Annotated[str, Field(pattern=f"^{_NAME}(/{_NAME})?$")]
+"""a slash parts the simulator from its task"""
 
 
 class _Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    task: Name = Field(examples=["PushCube-v1"])
+    task: TaskId = Field(examples=["PushCube-v1", "metaworld/mt10"])
     seed: int = Field(default=0, ge=0, lt=2**31)
     config: dict[str, JsonValue] = Field(
         default_factory=dict, description="overrides of the recipe, by its field names"
