@@ -157,7 +157,23 @@ def test_a_lone_robot_is_not_waited_for() -> None:
     assert window.remaining_s(2, 16, since=10.0, now=10.001) == 0.0, "all who are active wait already"
     assert window.remaining_s(1, 16, since=10.0, now=10.001) == pytest.approx(0.002), "b may come"
     assert window.remaining_s(1, 1, since=10.0, now=10.001) == 0.0, "the batch is full"
-    assert window.remaining_s(1, 16, since=10.0, now=10.1) == 0.0, "the time was spent on the batch before"
+    assert window.remaining_s(1, 16, since=10.0, now=10.1) == 0.0, "the time is over"
+
+
+def test_who_was_just_answered_is_waited_for() -> None:
+    """Else robots that ask as soon as they are answered take turns, two batches per answer."""
+    window = Window(0.003)
+    for robot in ("a", "b"):
+        window.saw(robot, 10.0)
+    assert window.remaining_s(1, 16, since=10.0, now=10.1) == 0.0, "negative control: no batch ended"
+    window.ended(0.05, 10.1)
+    assert window.remaining_s(1, 16, since=10.0, now=10.1) == pytest.approx(0.005), "a tenth of the batch"
+    assert window.remaining_s(2, 16, since=10.0, now=10.1) == 0.0, "all are there"
+    window.ended(60.0, 10.2)
+    assert window.remaining_s(1, 16, since=10.0, now=10.2) == pytest.approx(0.01), "never longer"
+    alone = Window(0.0)
+    alone.saw("a", 10.0), alone.saw("b", 10.0), alone.ended(0.05, 10.0)
+    assert alone.remaining_s(1, 16, since=10.0, now=10.0) == 0.0, "no window was asked for"
 
 
 def test_who_is_silent_is_not_waited_for() -> None:

@@ -243,7 +243,7 @@ class Engine:
             return
         batch = draw(policy, running, idle)
         with self._changed:
-            self._line.tally.add(batch)
+            self._line.answered(batch, time.monotonic())
         settle(batch)
         for callback in self._observers:
             try:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from pirl_server.serving.engine_stats import Tally
 from pirl_server.serving.refusals import BusyError, ExpiredError, SupersededError
-from pirl_server.serving.request import Request
+from pirl_server.serving.request import Batch, Request
 from pirl_server.serving.waiting import Waiting
 from pirl_server.serving.window import Window
 
@@ -45,6 +45,12 @@ class Line:
         if not self.waiting:
             return None
         return self._window.remaining_s(len(self.waiting), self._rows, self.waiting.since, now)
+
+    def answered(self, batch: Batch, now: float) -> None:
+        """Count a batch that is done."""
+        self.tally.add(batch)
+        if not batch.idle:
+            self._window.ended(batch.infer_ms / 1000, now)
 
     def take(self, current: str, now: float) -> tuple[list[Request], Refused]:
         """Return the rows of the next batch, all of one version, and who is refused instead."""
