@@ -94,7 +94,8 @@ class Attendance:
         now = self._now()
         known = self._present.get(robot_id) or self._welcome(robot_id, address, now)
         version = policy_version or known.policy_version
-        self._present[robot_id] = replace(known, address=address, last_seen=now, policy_version=version)
+        # not `replace`: this is done for each request
+        self._present[robot_id] = Presence(robot_id, address, known.since, now, version, known.sessions)
 
     def _welcome(self, robot_id: str, address: str, now: float) -> Presence:
         gone = [presence for presence in self._present.values() if not presence.sessions]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 import time
-import uuid
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -140,12 +140,7 @@ class Inferring:
         done_ns = time.monotonic_ns()
         timings = {"encode": (done_ns - began_ns) / 1e6, "total": (done_ns - pending.received_ns) / 1e6}
         if pending.episode:
-            pending.episode.add_call(
-                pending.observation,
-                inference.sample,
-                replace(chunk, timings_ms={**chunk.timings_ms, **timings}),
-                timings["total"],
-            )
+            pending.episode.add_call(pending.observation, inference.sample, chunk, timings["total"])
         self._attendance.seen(pending.request.robot_id, address, chunk.policy_version)
         reply.timings_ms.update(timings)
         reply.sent_time_ns, reply.received_time_ns = pending.request.sent_time_ns, pending.received_ns
@@ -172,7 +167,7 @@ def _chunk(pending: PendingChunk, inference: Inference) -> ActionChunk:
     return ActionChunk(
         actions=sample.actions,
         dt_s=1.0 / policy.contract.rate_hz,
-        chunk_id=uuid.uuid4().hex,
+        chunk_id=secrets.token_hex(16),
         policy_version=policy.version,
         seed=sample.seed,
         execute_horizon=policy.execute_horizon,
