@@ -104,7 +104,7 @@ class PolicyNode(ManagedNode):
         self._session.unfit(reason)
         if bundle is None or reason or not self.active:
             return
-        if self._session.wants(bundle.stamp_ns, time.monotonic_ns()):
+        if self._session.wants(bundle.stamp_ns, time.monotonic_ns(), bundle.received_ns):
             self._ask(bundle)
 
     def _arm_missing(self) -> str:

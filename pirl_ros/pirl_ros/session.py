@@ -107,10 +107,10 @@ class PolicySession:
         with self._lock:
             return self._pacing.phase in ("observing", "playing")
 
-    def wants(self, stamp_ns: int, now_ns: int) -> bool:
-        """Whether an observation with this stamp would be asked about now."""
+    def wants(self, stamp_ns: int, now_ns: int, received_ns: int | None = None) -> bool:
+        """Whether an observation with this stamp, the first message of which came at `received_ns`, is asked about."""
         with self._lock:
-            return self._agreed and self._pacing.wants(stamp_ns, now_ns)
+            return self._agreed and self._pacing.wants(stamp_ns, now_ns, received_ns)
 
     def ask(self, observation: Observation, stamp_ns: int) -> None:
         """Ask for a chunk in the background, unless the episode ended since `wants` said so."""
@@ -139,7 +139,7 @@ class PolicySession:
             self._standing = replace(self._standing, steps=self._standing.steps + 1)
             self._continuing.report(outcome)
             dropped = bool(outcome.alterations & Alteration.STALE)
-            self._pacing.played(outcome.chunk_id, outcome.index, outcome.time_ns, dropped)
+            self._pacing.played(outcome.chunk_id, outcome.index, outcome.time_ns, dropped, time.monotonic_ns())
 
     def pause(self) -> None:
         """Ask for nothing more in this episode; outcomes are still taken in."""
