@@ -1,4 +1,4 @@
-"""Labels given after publication: the newest counts for every reader, and a crash costs at most the one being written."""
+"""Labels given after publication: the newest counts for all readers; a crash costs at most the one being written."""
 
 from __future__ import annotations
 
