@@ -65,6 +65,8 @@ def test_two_robots_and_one_real_server(ros: Any, tmp_path: Path, profile: Profi
     from pirl_ros.interfaces import ExecuteInstruction, MarkSuccess, SafetyState
 
     probes = {side: ros.Probe(f"/{side}") for side in SIDES}
+    for probe in probes.values():
+        probe.patience_s = 120.0  # a server that loads a policy, two robots and their simulators start side by side
     results = {}
     try:
         server = Server(probes["left"], tmp_path)
