@@ -17,6 +17,10 @@ def arguments() -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument("robot", default_value="panda_sim", description="name of a shipped robot profile"),
         DeclareLaunchArgument("params_file", default_value=profile, description="robot profile; overrides robot"),
         DeclareLaunchArgument("server", default_value="127.0.0.1:50051", description="policy server, host:port"),
+        DeclareLaunchArgument("token_file", default_value="", description="file with this robot's token"),
+        DeclareLaunchArgument("tls_ca", default_value="", description="authority of the server's certificate (PEM)"),
+        DeclareLaunchArgument("tls_cert", default_value="", description="this robot's certificate (PEM), for mTLS"),
+        DeclareLaunchArgument("tls_key", default_value="", description="its key (PEM)"),
         DeclareLaunchArgument("robot_id", default_value="robot", description="name on the server, one per arm"),
         DeclareLaunchArgument("mode", default_value="", description="explore, deterministic; empty: server's choice"),
         DeclareLaunchArgument("alias", default_value="", description="which served policy; empty: production"),
@@ -41,6 +45,7 @@ def generate_launch_description() -> LaunchDescription:
         "robot_id": LaunchConfiguration("robot_id"),
         "mode": LaunchConfiguration("mode"),
         "alias": LaunchConfiguration("alias"),
+        **{name: LaunchConfiguration(name) for name in ("token_file", "tls_ca", "tls_cert", "tls_key")},
     }
     arm = {"dry_run": LaunchConfiguration("dry_run")}
     common = {

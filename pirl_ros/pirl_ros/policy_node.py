@@ -20,6 +20,7 @@ from pirl_ros.observing import make_observation
 from pirl_ros.parameters import declare, declare_profile, read_profile
 from pirl_ros.polling import Polled
 from pirl_ros.running import run
+from pirl_ros.server_access import declare_access, read_access
 from pirl_ros.server_events import ServerEvents
 from pirl_ros.session import PolicySession
 from pirl_ros.subscriptions import SensorStreams
@@ -35,6 +36,7 @@ class PolicyNode(ManagedNode):
         super().__init__("policy_node")
         declare_profile(self)
         declare(self, "server_address", "127.0.0.1:50051", "policy server, host:port")
+        declare_access(self)
         declare(self, "robot_id", "robot", "name of this robot on the server; one per arm")
         declare(self, "mode", "", "explore: noisy, to learn from; deterministic: best guess; empty: as the server says")
         declare(self, "alias", "", "which served policy; empty: production")
@@ -45,7 +47,7 @@ class PolicyNode(ManagedNode):
         """Create everything; the server need not be there yet."""
         self._profile = read_profile(self)
         self._robot_id, self._address = self._value("robot_id"), self._value("server_address")
-        self._events = ServerEvents(self)
+        self._access, self._events = read_access(self), ServerEvents(self)
         self._session = PolicySession(
             self._connect,
             self._profile.contract,
@@ -68,7 +70,8 @@ class PolicyNode(ManagedNode):
 
     def _connect(self, alias: str) -> PolicyClient:
         timeout_s, mode = self._value("timeout_s"), cast(Mode, self._value("mode"))
-        return PolicyClient(self._address, self._robot_id, timeout_s, mode, alias, on_event=self._events.put)
+        access = self._access
+        return PolicyClient(self._address, self._robot_id, timeout_s, mode, alias, on_event=self._events.put, **access)
 
     def cleanup(self) -> None:
         """Close the connection."""
