@@ -45,7 +45,10 @@ def generate_launch_description() -> LaunchDescription:
         "robot_id": LaunchConfiguration("robot_id"),
         "mode": LaunchConfiguration("mode"),
         "alias": LaunchConfiguration("alias"),
-        **{name: LaunchConfiguration(name) for name in ("token_file", "tls_ca", "tls_cert", "tls_key")},
+        "token_file": LaunchConfiguration("token_file"),
+        "tls_ca": LaunchConfiguration("tls_ca"),
+        "tls_cert": LaunchConfiguration("tls_cert"),
+        "tls_key": LaunchConfiguration("tls_key"),
     }
     arm = {"dry_run": LaunchConfiguration("dry_run")}
     common = {
