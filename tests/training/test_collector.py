@@ -69,14 +69,14 @@ def _last_latents():  # type: ignore[no-untyped-def]
     """Chains of the same collector's two decisions, taken where they are drawn."""
     chains = []
     rollouts = collector([ToyEnv(length=3)])
-    draw = rollouts._policy.draw
+    draw = rollouts._explorer.draw
 
     def kept(*arguments):  # type: ignore[no-untyped-def]
         drawn = draw(*arguments)
-        chains.append(drawn.chain[0, -1].clone())
+        chains.append(drawn.action[0].clone())
         return drawn
 
-    rollouts._policy.draw = kept  # type: ignore[method-assign]
+    rollouts._explorer.draw = kept  # type: ignore[method-assign]
     rollouts.collect(2)
     import torch
 
@@ -90,13 +90,13 @@ def test_what_is_stored_is_the_stochastic_step_and_the_elapsed_share() -> None:
     sentences = [INSTRUCTIONS.index(text) for text in ("do the one right thing", "do it")]
     assert batch.sentence_TN[:, 0].tolist() == [sentences[0]] * 3 + [sentences[1]] * 3
     assert (batch.index_TN >= 0).all()
-    assert np.abs(batch.x_next_TNHD - batch.x_TNHD).max() > 0
+    assert np.abs(batch.chain_TNKHD[:, :, 1] - batch.chain_TNKHD[:, :, 0]).max() > 0
 
 
 def test_the_density_is_that_of_the_executed_entries() -> None:
     whole = collector([ToyEnv(length=5)]).collect(1)
     part = collector([ToyEnv(length=5)], execute_horizon=1).collect(1)
-    np.testing.assert_array_equal(whole.x_next_TNHD, part.x_next_TNHD)
+    np.testing.assert_array_equal(whole.chain_TNKHD, part.chain_TNKHD)
     assert abs(float(whole.log_prob_TN[0, 0] - part.log_prob_TN[0, 0])) > 1e-3
 
 
@@ -154,7 +154,7 @@ def test_merged_pictures_lie_side_by_side() -> None:
 def test_merged_batches_lie_side_by_side() -> None:
     parts = [collector([ToyEnv(length=length)] * envs).collect(3) for length, envs in ((5, 1), (2, 1))]
     merged = DecisionBatch.merge(parts)
-    for name in ("features_TNF", "x_TNHD", "reward_TN", "done_TN", "sentence_TN"):
+    for name in ("features_TNF", "chain_TNKHD", "reward_TN", "done_TN", "sentence_TN"):
         for lane, part in enumerate(parts):
             np.testing.assert_array_equal(getattr(merged, name)[:, lane], getattr(part, name)[:, 0], err_msg=name)
     assert merged.last_features_NF.shape == (2, 33)

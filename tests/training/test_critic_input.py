@@ -14,8 +14,9 @@ from pirl_server.policy.features import FEATURES, STATE_DIM
 from pirl_server.training.collector import Collector
 from pirl_server.training.config import PpoConfig
 from pirl_server.training.critic_input import CriticInput, critic_width
-from pirl_server.training.finetune_sim import make_learner
-from pirl_server.training.ppo_update import log_prob, prepare
+from pirl_server.training.decisions import prepare
+from pirl_server.training.learner import make_learner
+from pirl_server.training.ppo_update import log_prob
 
 STATE = np.random.default_rng(0).normal(size=(3, 35)).astype(np.float32)
 SENTENCE = np.array([1, 0, 1])
@@ -44,12 +45,12 @@ def test_a_told_critic_changes_nothing_for_the_policy(tmp_path: Path) -> None:
     save_toy(tmp_path / "base")
     told = Collector(make_toy(length=3), policy, 4, count(1), 3, config.critic_features).collect(6)
     plain = Collector(make_toy(length=3), policy, 4, count(1), 3).collect(6)
-    np.testing.assert_array_equal(told.x_next_TNHD, plain.x_next_TNHD)
+    np.testing.assert_array_equal(told.chain_TNKHD, plain.chain_TNKHD)
     np.testing.assert_array_equal(told.features_TNF[..., STATE_DIM:-1].argmax(-1), told.sentence_TN)
     assert 0 < told.sentence_TN.mean() < 1, "both sentences occur"
     learner = make_learner(tmp_path / "base", config, 0)
     decisions = prepare(learner, told, config)
-    difference = log_prob(learner, decisions) - decisions.old_log_prob
+    difference = log_prob(learner, decisions)[0] - decisions.old_log_prob
     assert float(difference.detach().abs().max()) < 1e-5
     swapped = decisions.critic.clone()
     swapped[:, STATE_DIM : STATE_DIM + 2] = swapped[:, STATE_DIM : STATE_DIM + 2].flip(-1)

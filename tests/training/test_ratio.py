@@ -24,9 +24,11 @@ from pirl_server.policy.sample import Sample
 from pirl_server.training.batch import DecisionBatch
 from pirl_server.training.collector import Collector
 from pirl_server.training.config import PpoConfig
-from pirl_server.training.finetune_sim import make_learner
+from pirl_server.training.decisions import prepare
+from pirl_server.training.explorer import Explorer
 from pirl_server.training.kept_prefix import KEEP_BYTES
-from pirl_server.training.ppo_update import Learner, log_prob, prepare, update
+from pirl_server.training.learner import Learner, make_learner
+from pirl_server.training.ppo_update import log_prob, update
 from pirl_server.training.rollout_pool import RolloutPool
 from pirl_server.training.sft import new_card
 
@@ -92,7 +94,7 @@ def test_the_first_minibatch_of_a_collector_s_batch(checkpoint: Path, batch: Dec
     assert batch.done_TN.any()
     learner = make_learner(checkpoint, CONFIG, 0)
     decisions = prepare(learner, batch, CONFIG)
-    difference = log_prob(learner, decisions) - decisions.old_log_prob
+    difference = log_prob(learner, decisions)[0] - decisions.old_log_prob
     assert float(difference.detach().abs().max()) < CLOSE
     assert first_log_ratio(learner, batch) < CLOSE
 
@@ -115,14 +117,11 @@ def test_another_noise_level_is_seen(checkpoint: Path, batch: DecisionBatch) -> 
 
 def test_the_first_minibatch_of_workers_with_the_learner_s_weights(checkpoint: Path) -> None:
     """Over pipes, with weights and a noise level that are not the checkpoint's."""
-    noise_level = 0.3
-    config = replace(CONFIG, noise_level=noise_level)
+    config = replace(CONFIG, noise_level=0.3, workers=1)
     learner = make_learner(checkpoint, config, 0)
     spoil(learner.policy)
-    weights = {name: p.data for name, p in learner.policy.model.named_parameters() if p.requires_grad}
-    pool = RolloutPool(make_toy(length=3), checkpoint, 3, workers=1, envs=4, seed=1, noise_level=noise_level)
-    with pool:
-        assert first_log_ratio(learner, pool.collect(weights, 6), config) < CLOSE
+    with RolloutPool(make_toy(length=3), checkpoint, 3, config=replace(CONFIG, workers=1), seed=1) as pool:
+        assert first_log_ratio(learner, pool.collect(learner.weights(), 6, noise_level=0.3), config) < CLOSE
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +165,7 @@ def test_other_pictures_are_seen(seeing: Path) -> None:
         assert batch.images is not None
         turned = {**batch.images, camera: np.roll(batch.images[camera], 1, axis=0)}
         decisions = prepare(learner, replace(batch, images=turned), CONFIG)
-        difference = log_prob(learner, decisions) - decisions.old_log_prob
+        difference = log_prob(learner, decisions)[0] - decisions.old_log_prob
         assert float(difference.detach().abs().max()) > 10 * CLOSE, camera
 
 
@@ -174,15 +173,17 @@ def test_other_pictures_are_seen(seeing: Path) -> None:
 def test_the_first_minibatch_with_the_state_in_the_prompt(sees: bool) -> None:
     """pi0.5: the learner writes each decision's prompt again from the state that was kept."""
     policy, critic = spoken_policy(sees=sees), StateCritic(STATE_DIM)
-    actor, value = (torch.optim.Adam(module.parameters()) for module in (policy.model, critic))
-    learner = Learner(policy, None, critic, actor, value)
+    actor, value = (
+        torch.optim.Adam([{"params": list(module.parameters()), "rate": 1e-4}]) for module in (policy.model, critic)
+    )
+    learner = Learner(policy, None, critic, actor, value, Explorer(policy, CONFIG))
     batch = Collector(make_toy(length=3, sees=sees), policy, 4, count(1), 3, keep_bytes=0).collect(6)
     decisions = prepare(learner, batch, replace(CONFIG, prefix_batch=5))
-    difference = log_prob(learner, decisions) - decisions.old_log_prob
+    difference = log_prob(learner, decisions)[0] - decisions.old_log_prob
     assert float(difference.detach().abs().max()) < CLOSE
     assert batch.state_TNS is not None
     other = prepare(learner, replace(batch, state_TNS=batch.state_TNS[::-1].copy()), CONFIG)
-    difference = log_prob(learner, other) - other.old_log_prob
+    difference = log_prob(learner, other)[0] - other.old_log_prob
     assert float(difference.detach().abs().max()) > 10 * CLOSE, "negative control: another state, another prompt"
 
 
@@ -192,7 +193,7 @@ def test_a_critic_that_is_told_more_changes_nothing_for_the_policy(checkpoint: P
     policy = FlowPolicy.load(checkpoint)
     wide = Collector(make_toy(length=3, extra_state=14), policy, 4, count(1), 3, "tabletop_relative").collect(6)
     plain = Collector(make_toy(length=3, extra_state=14), policy, 4, count(1), 3).collect(6)
-    np.testing.assert_array_equal(wide.x_next_TNHD, plain.x_next_TNHD)
+    np.testing.assert_array_equal(wide.chain_TNKHD, plain.chain_TNKHD)
     assert np.abs(wide.features_TNF - plain.features_TNF).max() > 0.1
     assert first_log_ratio(make_learner(checkpoint, config, 0), wide, config) < CLOSE
 

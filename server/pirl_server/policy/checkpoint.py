@@ -2,6 +2,7 @@
 
 DIR/policy.safetensors   state dict of the model, one file whatever its size
 DIR/critic.safetensors   optional: state dict of the value function that RL trained with it
+DIR/noise_net.safetensors optional: state dict of Flow-Noise's net, which training explores with and no robot is served
 DIR/card.json            `ModelCard`
 DIR/tokenizer.model      or tokenizer.json, when the card's tokenizer is a file; part of the version
 DIR/source.safetensors   what an imported checkpoint held and the policy never reads, for export; no part of it
@@ -25,6 +26,7 @@ from pirl_server.policy.card import ModelCard
 
 StateDict = dict[str, torch.Tensor]
 WEIGHTS, CRITIC, CARD, SOURCE = "policy.safetensors", "critic.safetensors", "card.json", "source.safetensors"
+NOISE_NET = "noise_net.safetensors"
 TOKENIZERS = ("tokenizer.model", "tokenizer.json")
 CHUNK_BYTES = 1 << 24
 CHUNK_ELEMENTS = 1 << 22
@@ -32,7 +34,12 @@ CHUNK_ELEMENTS = 1 << 22
 
 
 def save_checkpoint(
-    folder: Path, card: ModelCard, weights: StateDict, critic: StateDict | None = None, parent: Path | None = None
+    folder: Path,
+    card: ModelCard,
+    weights: StateDict,
+    critic: StateDict | None = None,
+    parent: Path | None = None,
+    noise_net: StateDict | None = None,
 ) -> str:
     """Write a checkpoint into a new or existing folder, over one that was there, and return its version.
 
@@ -43,9 +50,10 @@ def save_checkpoint(
     if parent is None or parent.resolve() != folder.resolve():
         _copy_companions(parent, folder)
     _write(folder / WEIGHTS, weights)
-    (folder / CRITIC).unlink(missing_ok=True)
-    if critic is not None:
-        _write(folder / CRITIC, critic)
+    for name, part in ((CRITIC, critic), (NOISE_NET, noise_net)):
+        (folder / name).unlink(missing_ok=True)
+        if part is not None:
+            _write(folder / name, part)
     (folder / CARD).write_text(card.to_json())
     check_tokenizer(folder, card)
     return checkpoint_version(folder)
@@ -56,6 +64,11 @@ def load_checkpoint(folder: Path) -> tuple[ModelCard, StateDict, StateDict | Non
     card = load_card(folder)
     critic = _read(folder / CRITIC) if (folder / CRITIC).is_file() else None
     return card, _read(folder / WEIGHTS), critic
+
+
+def load_noise_net(folder: Path) -> StateDict | None:
+    """Weights of Flow-Noise's net, None when the checkpoint was not trained with one."""
+    return _read(folder / NOISE_NET) if (folder / NOISE_NET).is_file() else None
 
 
 def load_card(folder: Path) -> ModelCard:
@@ -71,9 +84,9 @@ def load_card(folder: Path) -> ModelCard:
 
 
 def checkpoint_version(folder: Path) -> str:
-    """Return the first 12 hexadecimal digits of the SHA-256 over card, weights, critic and tokenizer."""
+    """Return the first 12 hexadecimal digits of the SHA-256 over card, weights, critic, noise net and tokenizer."""
     digest = hashlib.sha256()
-    for name in (CARD, WEIGHTS, CRITIC, *TOKENIZERS):
+    for name in (CARD, WEIGHTS, CRITIC, NOISE_NET, *TOKENIZERS):
         if (folder / name).is_file():
             digest.update(name.encode())
             for chunk in file_chunks(folder / name):

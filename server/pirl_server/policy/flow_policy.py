@@ -201,18 +201,18 @@ class FlowPolicy:
         """Row per observation, or one row for all."""
         return self.prefixes(observations) if self._own_prefix else joined([self.prefix(each) for each in observations])
 
-    def prefixes(self, observations: Sequence[Observation]) -> Prefix:
-        """One prefix row per observation."""
+    def prefixes(self, observations: Sequence[Observation], *, pooled: bool = False) -> Prefix:
+        """One prefix row per observation; `pooled` with the mean output that V_vlm reads."""
         state_NS = np.stack([each.state for each in observations])
         prompts = self.processor.prompts([each.instruction for each in observations], state_NS)
         images = (None, None) if self.card.model.vision is None else self.images(observations)
-        return self._encode(images, prompts)
+        return self._encode(images, prompts, pooled)
 
     @torch.no_grad()
-    def prefix_table(self, instructions: tuple[str, ...]) -> Prefix:
+    def prefix_table(self, instructions: tuple[str, ...], *, pooled: bool = False) -> Prefix:
         """One prefix row per instruction, to select from by index, where nothing else is in the prefix."""
         assert not self.processor.state_in_prompt
-        return self._encode((None, None), self.prompt_tokens(instructions))
+        return self._encode((None, None), self.prompt_tokens(instructions), pooled)
 
     def prompt_tokens(self, instructions: tuple[str, ...]) -> tuple[Tensor, Tensor]:
         """Token ids and mask of instructions, each [number of instructions, L], without a state in the prompt."""
@@ -229,10 +229,12 @@ class FlowPolicy:
         """uint8 [N, h, w, 3] by camera -> what `images` returns."""
         return self.processor.images(images)
 
-    def _encode(self, images: tuple[Tensor | None, Tensor | None], prompts: tuple[Tensor, Tensor]) -> Prefix:
+    def _encode(
+        self, images: tuple[Tensor | None, Tensor | None], prompts: tuple[Tensor, Tensor], pooled: bool = False
+    ) -> Prefix:
         pixels, exist = (None if part is None else part.to(self.device) for part in images)
         ids, mask = (part.to(self.device) for part in prompts)
-        return self.model.encode_prefix(pixels, exist, ids, mask)
+        return self.model.encode_prefix(pixels, exist, ids, mask, pooled=pooled)
 
     def _compare(self, observation: Observation) -> None:
         """Log whether the statistics fit. What has no capture time comes from no robot: a warm-up, a simulator."""

@@ -1,6 +1,6 @@
 """What a rollout worker hands to the learner: arrays over decisions, as safetensors bytes (nothing is unpickled).
 
-T decisions of each of N environments, in time order; F features, H horizon, D action dim, S state.
+T decisions of each of N environments, in time order; F features, K stored latents, H horizon, D action dim, S state.
 """
 
 from __future__ import annotations
@@ -25,26 +25,29 @@ class DecisionBatch:
     """Decisions in the order they were made; environments go on where the last batch left them."""
 
     features_TNF: Float
-    """F = what the critic reads + elapsed share of the episode; the policy reads the same, unless there is a state"""
+    """F = what the critic reads + elapsed share of the episode; the policy reads the same, unless there is a state.
+    [T, N, K, F] for what a value head reads."""
     sentence_TN: NDArray[np.int64]
     """which of the task's instructions the episode had"""
-    x_TNHD: Float
-    """latent before the stochastic step"""
-    x_next_TNHD: Float
-    """latent after it"""
+    chain_TNKHD: Float
+    """latents before and after the one stochastic step, or of the whole chain where each is"""
     index_TN: NDArray[np.int64]
-    """which of the K denoise steps was stochastic"""
+    """which of the K denoise steps was stochastic; -1: each"""
     log_prob_TN: Float
-    """density of x_next given x, summed over the executed entries"""
+    """density of those steps, summed over the executed entries; [T, N, K] where each step has a ratio of its own"""
     reward_TN: Float
     """summed over the steps of the chunk"""
     done_TN: NDArray[np.bool_]
     """the episode ended in this decision (success, or the time limit, which elapsed time makes a true end)"""
+    valid_TN: NDArray[np.bool_]
+    """False after the end of an episode that nothing followed"""
     last_features_NF: Float
     """features after the last decision, for the bootstrap"""
     episode_success: NDArray[np.bool_]
-    """of the episodes that ended in this batch"""
+    """of the episodes that ended in this batch; of groups, in the order of the environments"""
     episode_steps: NDArray[np.int64]
+    episode_return: Float
+    """reward of those episodes"""
     env_steps: NDArray[np.int64]
     """[1] control steps taken"""
     state_TNS: Float | None = None

@@ -60,36 +60,131 @@ class SftConfig(FlowMatchingConfig):
 
 @dataclass(frozen=True)
 class PpoConfig:
-    """Hybrid Flow-SDE with PPO on fresh rollouts; docs/results/demo.md says what the defaults reach."""
+    """Online RL on fresh rollouts: hybrid Flow-SDE with PPO by default; docs/results/demo.md says what that reaches.
+
+    A number whose default is 0 is off at 0. Raises ValueError for choices that do not go together.
+    """
 
     env_steps: int = 120_000
     """budget of control steps, warm-up included"""
     envs: int = 32
     workers: int = 2
     decisions: int = 16
-    """per environment and update"""
+    """per environment and update; groups of episodes take whole episodes instead"""
     warmup_updates: int = 2
     """updates that train the critic only"""
     epochs: int = 4
     minibatch: int = 256
     actor_learning_rate: float = 6e-5
     critic_learning_rate: float = 1e-3
+    noise_learning_rate: float = 0.0
+    """of the noise net; 0: the actor's"""
+    vlm_learning_rate: float = 0.0
+    """of vision and language where they learn; 0: the actor's"""
     clip: float = 0.2
+    clip_high: float = 0.0
+    """upper side of the clip; 0: as the lower one"""
+    dual_clip: float = 0.0
+    """bounds what a bad decision whose ratio exploded can weigh (arXiv 1912.09729); 3 is common"""
     gamma: float = 0.97
     """discount per decision, not per control step"""
     gae_lambda: float = 0.95
-    noise_level: float = 0.5
-    """a of sigma = a sqrt(t / (1 - t))"""
     max_kl: float = 0.075
     """an update ends at the first minibatch whose approximate KL is above"""
     max_grad_norm: float = 1.0
+    value_clip: float = 0.0
+    """how far a value may move in one update; pi_RL: 0.2"""
+    huber_delta: float = 0.0
+    """where the value's error turns from squared to absolute; pi_RL: 10"""
+    entropy_weight: float = 0.0
+    """of Flow-Noise's entropy bonus; pi_RL: 0.005"""
+    imitation_weight: float = 0.0
+    """of flow matching on demonstrations beside the policy's loss"""
+    imitation_demonstrations: int = 3
+    """episodes of the scripted expert for it"""
+
+    noise: Literal["flow-sde", "flow-noise", "cps"] = "flow-sde"
+    """how a denoise step is made stochastic: by the marginals' SDE, by a net that learns how much, by coefficient-
+    preserving sampling (arXiv 2509.05952)"""
+    steps: Literal["hybrid", "all"] = "hybrid"
+    """which denoise steps are: one per decision, or each (the two-layer MDP)"""
+    index: Literal["sample", "stratified", "shared"] = "sample"
+    """how the hybrid's step is drawn: per decision, evenly over the environments, one for all of them"""
+    schedule: Literal["paper", "regular"] = "paper"
+    """sigma of Flow-SDE: a sqrt(t / (1 - t)), or a sqrt(t)"""
+    reduction: Literal["sum", "mean_steps", "per_step"] = "sum"
+    """of the densities of all steps: one ratio from their sum or their mean, or a ratio per step"""
+    noise_level: float = 0.5
+    """a of Flow-SDE and of coefficient-preserving sampling"""
+    anneal_to: float = 0.0
+    """the noise level goes there in a line"""
+    anneal_over: int = 50
+    """in so many updates"""
+    std_low: float = 0.08
+    std_high: float = 0.16
+    """bounds of the standard deviation that Flow-Noise may learn"""
+    denoise_steps: int = 0
+    """K; 0: the checkpoint's"""
+    execute_horizon: int = 0
+    """actions played of a chunk; 0: the checkpoint's"""
+
+    advantage: Literal["gae", "grpo"] = "gae"
+    """against a critic, or against other episodes from the same initial state (GRPO, arXiv 2402.03300)"""
+    advantage_scale: Literal["minibatch", "task"] = "minibatch"
+    """what advantages are normalised over: the minibatch, or the batch's decisions of the same instruction"""
+    group: int = 8
+    """episodes of one initial state"""
+    rounds: int = 1
+    """episodes of each environment in an update of GRPO"""
+    group_return: Literal["success", "reward"] = "success"
+    """what is compared within a group"""
+    group_low: float = 0.1
+    group_high: float = 0.9
+    """groups whose success rate is outside teach nothing"""
+    critic: Literal["state", "expert", "vlm"] = "state"
+    """what the value is a function of: `critic_features`, the action expert's outputs (V_expert), the prefix (V_vlm);
+    each is told the elapsed share of the episode, so that a time limit is a true end"""
     critic_features: str = "policy"
-    """what the critic reads: what the policy does, or a key of `policy.features.FEATURES`. In simulation a critic may
-    be told what a policy with a camera has to see."""
+    """what a state critic reads: what the policy does, or a key of `policy.features.FEATURES`. In simulation a critic
+    may be told what a policy with a camera has to see."""
+
+    vlm: Part = "frozen"
+    """vision, projector and language"""
+    expert: Literal["train", "lora"] = "train"
+    """action expert and its projections"""
+    lora_rank: int = 16
+    lora_alpha: float = 16.0
     prefix_batch: int = 32
     """decisions whose pictures are encoded at a time"""
     torch_threads: int = 1
     """of the learner; more only where nothing else runs: threads that wait for a busy core cost more than they bring"""
+
+    def __post_init__(self) -> None:
+        if self.noise == "flow-noise" and self.steps == "hybrid":
+            raise ValueError("noise 'flow-noise' is in every denoise step: set steps to 'all'")
+        if self.steps == "hybrid" and self.reduction != "sum":
+            raise ValueError(f"reduction '{self.reduction}' needs a density of each step: set steps to 'all'")
+        if self.noise != "flow-noise" and self.entropy_weight:
+            raise ValueError(f"entropy_weight: the noise of '{self.noise}' is given and has no entropy to learn; set 0")
+        if self.noise == "cps" and not self.noise_level <= 1.0:
+            raise ValueError(f"noise_level {self.noise_level} must be at most 1 for noise 'cps'")
+        if self.noise == "cps" and self.denoise_steps == 1:
+            raise ValueError("noise 'cps' is silent in its last denoise step: set denoise_steps to 2 or more")
+        if not self.std_low < self.std_high:
+            raise ValueError(f"std_low {self.std_low} must be below std_high {self.std_high}")
+        if self.dual_clip and not self.dual_clip > 1.0:
+            raise ValueError(f"dual_clip {self.dual_clip} must be above 1, or 0 for none")
+        if self.advantage == "grpo":
+            self._check_groups()
+
+    def _check_groups(self) -> None:
+        if self.group < 2:
+            raise ValueError(f"group {self.group}: at least 2 episodes of one initial state are compared")
+        if self.envs % (self.workers * self.group):
+            raise ValueError(
+                f"{self.envs} environments of {self.workers} workers can't be shared by groups of {self.group}: "
+                f"set envs to a multiple of {self.workers * self.group}"
+            )
 
 
 @dataclass(frozen=True)

@@ -1,101 +1,131 @@
-"""pi_RL in simulation: rollouts by worker processes, PPO by the learner, a checkpoint at the end.
+"""pi_RL in simulation: rollouts by worker processes, PPO or GRPO by the learner, a checkpoint at the end.
 
 Reads a checkpoint folder, writes another one: same vision and language, a better action expert, and its critic.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from pirl_server.model.critic import StateCritic
-from pirl_server.policy.checkpoint import load_checkpoint, save_checkpoint
+from pirl_server.algorithm.flow_sde import annealed
+from pirl_server.model.lora import merged_state_dict
+from pirl_server.policy.card import ModelCard
+from pirl_server.policy.checkpoint import load_card, save_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
+from pirl_server.registry.wilson import wilson_interval
 from pirl_server.training.batch import DecisionBatch
-from pirl_server.training.collector import MakeEnv, own_prefix
+from pirl_server.training.clock import Clock
+from pirl_server.training.collector import MakeEnv
 from pirl_server.training.config import PpoConfig
-from pirl_server.training.critic_input import critic_width
-from pirl_server.training.ppo_update import Learner, update
+from pirl_server.training.grpo import NothingToCompareError
+from pirl_server.training.imitation import Imitation
+from pirl_server.training.learner import Learner, make_learner
+from pirl_server.training.ppo_update import update
 from pirl_server.training.progress import Progress
 from pirl_server.training.rollout_pool import RolloutPool
 from pirl_server.training.seeds import training_seeds
+from pirl_server.training.windows import Windows
 
 RECENT_EPISODES = 256
 
 
-def make_learner(checkpoint: Path, config: PpoConfig, seed: int) -> Learner:
-    """Load the actor, freeze vision and language, and make or load the critic.
-
-    Raises ValueError for critic features that are not known and for a critic of another kind.
-    """
-    torch.manual_seed(seed)
-    policy = FlowPolicy.load(checkpoint)
-    policy.card = replace(policy.card, noise_level=config.noise_level)
-    for parameter in policy.model.vlm_parameters():
-        parameter.requires_grad_(False)
-    critic = StateCritic(critic_width(policy.card, config.critic_features))
-    _, _, critic_weights = load_checkpoint(checkpoint)
-    if critic_weights is not None:
-        try:
-            critic.load_state_dict(critic_weights)
-        except RuntimeError as error:
-            raise ValueError(f"'{checkpoint}': its critic is not one that RL in simulation trains") from error
-    return Learner(
-        policy,
-        None if own_prefix(policy) else policy.prefix_table(policy.instructions),
-        critic,
-        torch.optim.Adam(policy.model.expert_parameters(), lr=config.actor_learning_rate, eps=1e-5),
-        torch.optim.Adam(critic.parameters(), lr=config.critic_learning_rate, eps=1e-5),
-    )
-
-
 def finetune(
-    checkpoint: Path, out: Path, make_env: MakeEnv, max_steps: int, config: PpoConfig, seed: int, progress: Progress
+    checkpoint: Path,
+    out: Path,
+    make_env: MakeEnv,
+    max_steps: int,
+    config: PpoConfig,
+    seed: int,
+    progress: Progress,
+    demonstrate: Callable[[FlowPolicy], Windows] | None = None,
 ) -> str:
     """Improve the checkpoint in the environments that `make_env` gives; return the new version.
 
-    A cancelled run saves what it has. Raises RuntimeError when a worker died or a gradient was not finite.
+    `demonstrate` makes what is imitated beside, where the config says so. A cancelled run saves what it has. Raises
+    RuntimeError when a worker died or a number was not finite.
     """
     torch.set_num_threads(config.torch_threads)
     learner = make_learner(checkpoint, config, seed)
+    imitation = _imitation(learner, config, seed, demonstrate)
     generator = torch.Generator().manual_seed(seed)
-    names = [name for name, parameter in learner.policy.model.named_parameters() if parameter.requires_grad]
-    with RolloutPool(
-        make_env,
-        checkpoint,
-        max_steps,
-        workers=config.workers,
-        envs=config.envs,
-        seed=training_seeds(seed).start,
-        noise_level=config.noise_level,
-        critic_features=config.critic_features,
-    ) as pool:
+    first_seed = training_seeds(seed).start
+    with RolloutPool(make_env, checkpoint, max_steps, config=config, seed=first_seed) as pool:
         env_steps, updates, clock, recent = 0, 0, Clock(), np.zeros(0, np.bool_)
         while env_steps < config.env_steps and not progress.cancelled:
+            _set_noise(learner, config, updates)
             with clock.timed("rollout"):
-                state = learner.policy.model.state_dict()
-                batch = pool.collect({name: state[name] for name in names}, config.decisions)
+                amount = config.decisions if config.advantage == "gae" else config.rounds
+                batch = pool.collect(learner.weights(), amount, learner.policy.card.noise_level)
             with clock.timed("learner"):
-                numbers = update(learner, batch, config, generator, train_actor=updates >= config.warmup_updates)
+                numbers, words = _learn(learner, batch, config, generator, updates, imitation)
             env_steps, updates = env_steps + int(batch.env_steps[0]), updates + 1
             recent = np.concatenate([recent, batch.episode_success])[-RECENT_EPISODES:]
-            report(progress, config, batch, recent, env_steps, {"updates": updates, **numbers, **clock.shares()})
-    card = replace(
-        learner.policy.card,
-        lineage={
-            "parent": learner.policy.version,
-            "method": "flow-sde ppo",
-            "seed": str(seed),
-            "config": str(asdict(config)),
-        },
+            numbers |= clock.shares() | clock.rates(int(batch.env_steps[0]), batch.valid_TN.sum())
+            report(progress, config, batch, recent, env_steps, {"updates": updates, **numbers}, words)
+    return _save(learner, checkpoint, out, config, seed)
+
+
+def _learn(
+    learner: Learner,
+    batch: DecisionBatch,
+    config: PpoConfig,
+    generator: torch.Generator,
+    updates: int,
+    imitation: Imitation | None,
+) -> tuple[dict[str, float], str]:
+    """The update's numbers, and why there was none."""
+    train_actor = learner.critic is None or updates >= config.warmup_updates
+    try:
+        return update(learner, batch, config, generator, train_actor, imitation), ""
+    except NothingToCompareError as nothing:
+        return {"decisions": 0.0}, f"; nothing was learnt: {nothing}"
+
+
+def _set_noise(learner: Learner, config: PpoConfig, updates: int) -> None:
+    if config.anneal_to:
+        level = annealed(config.noise_level, config.anneal_to, config.anneal_over, updates)
+        learner.policy.card = replace(learner.policy.card, noise_level=level)
+
+
+def _imitation(
+    learner: Learner, config: PpoConfig, seed: int, demonstrate: Callable[[FlowPolicy], Windows] | None
+) -> Imitation | None:
+    if not config.imitation_weight:
+        return None
+    if demonstrate is None:
+        raise ValueError("imitation_weight is above 0, and there are no demonstrations to imitate: set it to 0")
+    return Imitation(learner.policy, demonstrate(learner.policy), config, seed)
+
+
+def _save(learner: Learner, checkpoint: Path, out: Path, config: PpoConfig, seed: int) -> str:
+    net, critic = learner.explorer.net, learner.critic
+    return save_checkpoint(
+        out,
+        _card(learner, load_card(checkpoint), config, seed),
+        merged_state_dict(learner.policy.model),
+        None if critic is None else critic.state_dict(),
+        parent=checkpoint,
+        noise_net=None if net is None else net.state_dict(),
     )
-    return save_checkpoint(out, card, learner.policy.model.state_dict(), learner.critic.state_dict(), parent=checkpoint)
+
+
+def _card(learner: Learner, before: ModelCard, config: PpoConfig, seed: int) -> ModelCard:
+    """What robots are served explores by hybrid Flow-SDE: the noise level of another noise means nothing to it."""
+    card = learner.policy.card
+    learner_name = "ppo" if config.advantage == "gae" else "grpo"
+    lineage = {
+        "parent": learner.policy.version,
+        "method": f"{config.noise} {learner_name}",
+        "seed": str(seed),
+        "config": str(asdict(config)),
+    }
+    level = card.noise_level if config.noise == "flow-sde" else before.noise_level
+    return replace(card, noise_level=level, lineage=lineage)
 
 
 def report(
@@ -105,31 +135,21 @@ def report(
     recent: np.ndarray,
     env_steps: int,
     numbers: dict[str, float],
+    words: str = "",
 ) -> None:
     """Pass on one update's numbers. Success here is of stochastic rollouts, for the curve; promotion evaluates anew."""
-    success = float(recent.mean()) if len(recent) else float("nan")
-    length = float(batch.episode_steps.mean()) if len(batch.episode_steps) else float("nan")
-    reward = float(batch.reward_TN.mean())
-    progress.metrics(env_steps=env_steps, rollout_success=success, episode_length=length, reward=reward, **numbers)
-    progress.progress(env_steps, config.env_steps, f"env steps, rollout success {success:.2f}")
-
-
-class Clock:
-    """Wall time by what it went into."""
-
-    def __init__(self) -> None:
-        self._seconds = {"rollout": 0.0, "learner": 0.0}
-
-    @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        """Account what happens inside."""
-        start = time.perf_counter()
-        yield
-        self._seconds[name] += time.perf_counter() - start
-
-    def shares(self) -> dict[str, float]:
-        """Seconds by part and the learner's share of the wall time."""
-        total = sum(self._seconds.values())
-        return {f"{name}_s": value for name, value in self._seconds.items()} | {
-            "learner_share": self._seconds["learner"] / total
-        }
+    nan = float("nan")
+    low, high = wilson_interval(int(recent.sum()), len(recent)) if len(recent) else (nan, nan)
+    success = float(recent.mean()) if len(recent) else nan
+    ended = len(batch.episode_steps) > 0
+    progress.metrics(
+        env_steps=env_steps,
+        rollout_success=success,
+        rollout_success_low=low,
+        rollout_success_high=high,
+        episode_length=float(batch.episode_steps.mean()) if ended else nan,
+        episode_return=float(batch.episode_return.mean()) if ended else nan,
+        reward=float(batch.reward_TN[batch.valid_TN].mean()),
+        **numbers,
+    )
+    progress.progress(env_steps, config.env_steps, f"env steps, rollout success {success:.2f}{words}")

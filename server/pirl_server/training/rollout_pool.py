@@ -10,6 +10,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import struct
 from collections.abc import Mapping
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -18,50 +19,44 @@ from pathlib import Path
 import torch
 from safetensors.torch import load, save
 
-from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.batch import DecisionBatch
 from pirl_server.training.collector import Collector, MakeEnv
+from pirl_server.training.config import PpoConfig
+from pirl_server.training.explorer import Explorer
+from pirl_server.training.group_collector import GroupCollector
+from pirl_server.training.learner import load_weights, set_up
 from pirl_server.training.seeds import SEEDS_PER_WORKER
 
 CLOSE = b""
+ORDER = struct.Struct("<Id")
+"""how much to collect, at which noise level"""
 
 
 class RolloutPool:
-    """N workers that share `envs` environments; a context manager that leaves no process behind.
+    """The config's workers, who share its environments; a context manager that leaves no process behind."""
 
-    `noise_level` is the exploration's, in place of the checkpoint's: the learner must use the same.
-    """
-
-    def __init__(
-        self,
-        make_env: MakeEnv,
-        checkpoint: Path,
-        max_steps: int,
-        *,
-        workers: int,
-        envs: int,
-        seed: int,
-        noise_level: float,
-        critic_features: str = "policy",
-    ) -> None:
-        if envs % workers:
-            raise ValueError(f"{envs} environments can't be shared evenly by {workers} workers")
+    def __init__(self, make_env: MakeEnv, checkpoint: Path, max_steps: int, *, config: PpoConfig, seed: int) -> None:
+        if config.envs % config.workers:
+            raise ValueError(f"{config.envs} environments can't be shared evenly by {config.workers} workers")
         context = multiprocessing.get_context("spawn")
         self._pipes: list[Connection] = []
         self._processes = []
-        for rank in range(workers):
+        for rank in range(config.workers):
             mine, theirs = context.Pipe()
             seeds = seed + rank * SEEDS_PER_WORKER
-            arguments = (theirs, make_env, checkpoint, noise_level, max_steps, envs // workers, seeds, critic_features)
+            arguments = (theirs, make_env, checkpoint, max_steps, config, seeds)
             process = context.Process(target=work, args=arguments, name=f"rollout-{rank}", daemon=True)
             process.start()
             theirs.close()
             self._pipes.append(mine)
             self._processes.append(process)
 
-    def collect(self, weights: Mapping[str, torch.Tensor], decisions: int) -> DecisionBatch:
-        """Send the actor's weights (a part of the state dict will do), wait for `decisions` of each environment."""
-        message = decisions.to_bytes(4, "little") + save({key: value.contiguous() for key, value in weights.items()})
+    def collect(self, weights: Mapping[str, torch.Tensor], amount: int, noise_level: float) -> DecisionBatch:
+        """Send what has learnt (a part of the state dict will do) and wait for the decisions.
+
+        `amount` is decisions of each environment or, in groups, episodes.
+        """
+        message = ORDER.pack(amount, noise_level) + save({key: value.contiguous() for key, value in weights.items()})
         try:
             for pipe in self._pipes:
                 pipe.send_bytes(message)
@@ -90,29 +85,23 @@ class RolloutPool:
                 process.join()
 
 
-def work(
-    pipe: Connection,
-    make_env: MakeEnv,
-    checkpoint: Path,
-    noise_level: float,
-    max_steps: int,
-    envs: int,
-    seed: int,
-    critic_features: str,
-) -> None:
+def work(pipe: Connection, make_env: MakeEnv, checkpoint: Path, max_steps: int, config: PpoConfig, seed: int) -> None:
     """A worker's life: answer each set of weights with a batch until the pipe closes."""
     for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the learner decides when to stop
         signal.signal(number, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
-    policy = FlowPolicy.load(checkpoint)
-    policy.card = replace(policy.card, noise_level=noise_level)
-    collector = Collector(make_env, policy, envs, itertools.count(seed), max_steps, critic_features)
+    policy, net = set_up(checkpoint, config)
+    explorer = Explorer(policy, config, net)
+    kind = GroupCollector if config.advantage == "grpo" else Collector
+    envs, seeds = config.envs // config.workers, itertools.count(seed)
+    collector = kind(make_env, policy, envs, seeds, max_steps, explorer=explorer)
     try:
         while (message := pipe.recv_bytes()) != CLOSE:
-            policy.model.load_state_dict(load(message[4:]), strict=False)
-            batch = collector.collect(int.from_bytes(message[:4], "little"))
-            pipe.send_bytes(batch.to_bytes())
+            amount, level = ORDER.unpack_from(message)
+            policy.card = replace(policy.card, noise_level=level)
+            load_weights(explorer, load(message[ORDER.size :]))
+            pipe.send_bytes(collector.collect(amount).to_bytes())
     except (EOFError, BrokenPipeError):
         pass  # the learner is gone: so are we
     finally:
