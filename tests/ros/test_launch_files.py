@@ -78,7 +78,7 @@ def test_every_parameter_given_is_declared_by_the_nodes(path: Path) -> None:
 
 
 def _parameter_files() -> tuple[str, ...]:
-    return ("parameters", "policy_node", "arm_node", "episode_node", "sim_arm_node", "running")
+    return ("parameters", "policy_node", "arm_node", "episode_node", "sim_arm_node", "running", "server_access")
 
 
 def test_the_default_profile_exists_and_loads() -> None:
