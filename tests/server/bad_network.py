@@ -40,11 +40,10 @@ class BadNetwork(policy_pb2_grpc.PolicyServiceServicer):
                 yield request
 
     def _incoming(self, upstream: Any) -> None:
-        try:
+        with suppress(grpc.RpcError):  # the client or the server hung up
             for reply in upstream:
                 (self.held if reply.HasField("infer") else self._out).put(reply)
-        except grpc.RpcError:
-            self._out.put(None)
+        self._out.put(None)
 
     def pass_on(self, reply: pb.SessionReply) -> None:
         """Let a chunk through; a second time it is a duplicate."""
