@@ -25,7 +25,7 @@ def group_advantages(batch: DecisionBatch, config: PpoConfig) -> tuple[Tensor, T
     equal rewards. Raises NothingToCompareError when none is left.
     """
     outcome_N = batch.episode_success if config.group_return == "success" else batch.episode_return
-    outcome_GE = torch.from_numpy(outcome_N.astype(np.float32)).reshape(-1, config.group)
+    outcome_GE = torch.from_numpy(outcome_N.astype(np.float32)).reshape(len(outcome_N) // config.group, config.group)
     try:
         if config.group_return == "success":
             keep_G = mixed_groups(outcome_GE, low=config.group_low, high=config.group_high)
