@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toy_arm import CONTRACT, Heard, save_toy, toy_policy
+from toy_arm import CONTRACT, SCALE, Heard, save_toy, toy_policy
 from toy_log import BAD, GOOD, episode
 
 from pirl_contract import Contract
@@ -80,6 +80,17 @@ def test_windows_are_what_was_executed_with_discounted_outcomes() -> None:
     np.testing.assert_allclose(data.windows.actions[0], np.tile(GOOD, (3, 1)), rtol=1e-6)
     end = data.windows.actions[2]
     np.testing.assert_allclose(end, [GOOD, GOOD, [0.0, GOOD[1]]], rtol=1e-6)
+
+
+def test_a_window_begins_where_its_observation_was_made() -> None:
+    """An arm that plays by time enters a chunk at the action that is due, not at its first one."""
+    policy, lockstep = toy_policy(horizon=3), episode(0, True, GOOD)
+    executed = lockstep.steps.executed + np.arange(len(lockstep.steps.executed), dtype=np.float32)[:, None]
+    late = np.where(np.arange(len(executed)) == lockstep.calls.step[1], 1, lockstep.steps.index)
+    for index, first in ((lockstep.steps.index, lockstep.calls.step[1]), (late, lockstep.calls.step[1] - 1)):
+        steps = replace(lockstep.steps, executed=executed, index=index.astype(np.int32))
+        data = episode_windows(policy, [replace(lockstep, steps=steps)], gamma=0.5)
+        np.testing.assert_allclose(data.windows.actions[1][0] * SCALE, executed[first], rtol=1e-5)
 
 
 def values(returns: torch.Tensor, log_: Sequence[Episode]) -> torch.Tensor:

@@ -42,7 +42,9 @@ def episode_windows(policy: FlowPolicy, episodes: Iterable[Episode], gamma: floa
     for index, episode in enumerate(labelled):
         _check(policy, episode)
         played = np.flatnonzero(episode.calls.step >= 0)
-        starts = episode.calls.step[played]
+        # Played by time, a chunk is entered further on: its first actions were executed while the policy thought.
+        entered = episode.calls.step[played]
+        starts = np.maximum(0, entered - episode.steps.index[entered])
         chunks += [_window(episode.steps.executed, start, policy.horizon) for start in starts]
         states.append(episode.calls.state[played])
         sentences += [episode.info.instruction] * len(played)
