@@ -98,6 +98,37 @@ def _successes(root: Path, contract_hash: str) -> Iterator[Episode]:
     return (store.open(each.id) for each in good)
 
 
+def finetune(arguments: Sequence[str]) -> int:
+    """Improve a checkpoint folder by online RL in simulation, or make an experiment again and compare."""
+    from dataclasses import replace
+
+    from pirl_server.job_main import rl_defaults, run_experiment
+    from pirl_server.training import experiment
+    from pirl_server.training.config import override
+
+    parser = argparse.ArgumentParser(prog="pirl finetune", description=finetune.__doc__)
+    _common(parser)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("base", nargs="?", type=Path, help="checkpoint folder to start from")
+    what.add_argument("--again", type=Path, metavar="EXPERIMENT", help="folder of an experiment: run it once more")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the experiment to write")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="fields of PpoConfig")
+    options = parser.parse_args(arguments)
+    if options.again is not None:
+        before = experiment.read(options.again)
+        before.check_base()
+        plan = replace(before, result="", cancelled=False)
+    else:
+        config = override(rl_defaults(options.base), dict(_setting(word) for word in options.set))
+        plan = experiment.planned(options.task, options.base, config, options.seed)
+    version = run_experiment(plan, options.out, experiment.Recorded(options.out))
+    print(f"{options.out / experiment.CHECKPOINT}: version {version}")
+    if options.again is not None:
+        print("the same version again" if version == before.result else f"before it was version {before.result}")
+        return int(version != before.result)
+    return 0
+
+
 def evaluate(arguments: Sequence[str]) -> int:
     """Success of a checkpoint folder on fixed initial states, through the simulator's own step."""
     from functools import partial

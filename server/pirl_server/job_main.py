@@ -16,13 +16,18 @@ from pirl_server.jobs.spec import Evaluate, FinetuneEpisodes, FinetuneSim, JobSp
 from pirl_server.layout import EPISODES, MODELS
 from pirl_server.policy.checkpoint import load_card
 from pirl_server.policy.features import features_of
+from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.registry import Evaluation, ModelVersion, Registry, list_hash
+from pirl_server.training import experiment
 from pirl_server.training.config import EpisodesConfig, PpoConfig, SftConfig, override
+from pirl_server.training.demonstrations import demonstrate, windows_of
 from pirl_server.training.evaluate import evaluate
 from pirl_server.training.finetune_episodes import finetune_episodes
 from pirl_server.training.finetune_sim import finetune
+from pirl_server.training.progress import Progress
 from pirl_server.training.seeds import demonstration_seeds, evaluation_seeds, training_seeds
 from pirl_server.training.sft import new_card, sft, sft_episodes
+from pirl_server.training.windows import Windows
 
 CANDIDATE = "candidate"
 
@@ -74,7 +79,7 @@ def _train(
         version = _sft(spec, base, root, out, report)
     elif isinstance(spec, FinetuneSim):
         assert base is not None
-        version = _finetune_sim(spec, base.path, out, report)
+        version = _finetune_sim(spec, base.path, job_dir, report)
     else:
         assert base is not None
         episodes = _episodes(root, spec.task, base.contract)
@@ -98,14 +103,41 @@ def _sft(spec: Sft, base: ModelVersion | None, root: Path, out: Path, report: Re
     return sft(out, card, make, expert, steps, config, spec.seed, report, start)
 
 
-def _finetune_sim(spec: FinetuneSim, base: Path, out: Path, report: Reporter) -> str:
+def _finetune_sim(spec: FinetuneSim, base: Path, job_dir: Path, report: Reporter) -> str:
+    config = override(rl_defaults(base), spec.config)
+    return run_experiment(experiment.planned(spec.task, base, config, spec.seed), job_dir, report)
+
+
+def rl_defaults(base: Path) -> PpoConfig:
     """With a camera in the loop, the critic alone is told where things are."""
     card = load_card(base)
     sees = card.model.vision is not None
-    make = partial(simulation.fast_camera_env if sees else simulation.fast_env, spec.task)
-    defaults = PpoConfig(critic_features=features_of(card.contract.robot, sees=False) if sees else "policy")
-    config = override(defaults, spec.config)
-    return finetune(base, out, make, simulation.max_steps(spec.task), config, spec.seed, report)
+    return PpoConfig(critic_features=features_of(card.contract.robot, sees=False) if sees else "policy")
+
+
+def run_experiment(plan: experiment.Experiment, folder: Path, progress: Progress) -> str:
+    """Online RL in the task's simulator; the folder says what it was, and that it makes the new version again."""
+    base, config = Path(plan.base), plan.ppo()
+    sees = load_card(base).model.vision is not None
+    make = partial(simulation.fast_camera_env if sees else simulation.fast_env, plan.task)
+    steps = simulation.max_steps(plan.task)
+    imitated = partial(_demonstrations, plan.task, config, plan.seed) if config.imitation_weight else None
+    experiment.write(folder, plan)
+    out = folder / experiment.CHECKPOINT
+    version = finetune(base, out, make, steps, config, plan.seed, progress, imitated)
+    experiment.finish(folder, plan, version, progress.cancelled)
+    return version
+
+
+def _demonstrations(task: str, config: PpoConfig, seed: int, policy: FlowPolicy) -> Windows:
+    """What the imitation term keeps the policy near: the scripted expert, undisturbed."""
+    sees = policy.card.model.vision is not None
+    env = (simulation.camera_env if sees else simulation.fast_env)(task)
+    seeds = demonstration_seeds(seed)[: config.imitation_demonstrations]
+    expert, steps = simulation.expert(task), simulation.max_steps(task)
+    shown = [demonstrate(env, expert, reset_seed, 0.0, steps) for reset_seed in seeds]
+    env.close()
+    return windows_of(policy, shown)
 
 
 def _episodes(root: Path, task: str, contract: Contract, good: bool = False) -> list[Episode]:

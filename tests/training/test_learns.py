@@ -1,4 +1,4 @@
-"""Each way to explore and to compare makes a task better that can be made better, and only from what tells something."""
+"""Each way to explore and to compare makes a task better that can be, and only from what tells something."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def test_only_groups_with_both_outcomes_are_learnt_from(checkpoint: Path) -> Non
 def test_an_empty_group_is_refused_and_so_is_a_batch_without_one(checkpoint: Path) -> None:
     with pytest.raises(ValueError, match="group 1: at least 2 episodes of one initial state are compared"):
         override(PpoConfig(), {"advantage": "grpo", "group": 1})
-    with pytest.raises(ValueError, match="12 environments of 2 workers .* groups of 8: set envs to a multiple of 16"):
+    with pytest.raises(ValueError, match=r"12 environments of 2 workers .* groups of 8: set envs to a multiple of 16"):
         override(PpoConfig(), {"advantage": "grpo", "envs": 12})
     config = PpoConfig(**GRPO)
     learner = make_learner(checkpoint, config, 0)

@@ -1,0 +1,104 @@
+"""An experiment's folder: all that a run of online RL depends on beside what came of it, so that it can be made again.
+
+FOLDER/experiment.json   `Experiment`; written before the run, and with its result after it
+FOLDER/metrics.jsonl     numbers of each update, where the run was started by hand; a job keeps its own
+FOLDER/checkpoint        what was learnt
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pirl_server.disk import append_line, write_json
+from pirl_server.policy.checkpoint import checkpoint_version
+from pirl_server.training.config import PpoConfig, override
+from pirl_server.training.progress import Printed
+
+EXPERIMENT, METRICS, CHECKPOINT = "experiment.json", "metrics.jsonl", "checkpoint"
+PACKAGES = ("pirl", "torch", "numpy", "mani-skill", "metaworld")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What the same machine needs to get the same weights again."""
+
+    task: str
+    base: str
+    """folder of the checkpoint that it starts from"""
+    base_version: str
+    """hash of what lay there"""
+    seed: int
+    config: Mapping[str, Any]
+    """every field of PpoConfig"""
+    versions: Mapping[str, str]
+    """of Python and of the packages that numbers depend on"""
+    result: str = ""
+    """version of what was learnt; empty while it runs, and when it failed"""
+    cancelled: bool = False
+
+    def ppo(self) -> PpoConfig:
+        """The config. Raises ValueError for a key that this version of the program does not know."""
+        return override(PpoConfig(), self.config)
+
+    def check_base(self) -> None:
+        """Raise ValueError when another checkpoint lies where the base was."""
+        found = checkpoint_version(Path(self.base))
+        if found != self.base_version:
+            raise ValueError(f"'{self.base}' holds version {found} now, the experiment began with {self.base_version}")
+
+
+def planned(task: str, base: Path, config: PpoConfig, seed: int) -> Experiment:
+    """An experiment that is about to run here."""
+    found = {"python": platform.python_version()} | {name: _installed(name) for name in PACKAGES}
+    versions = {name: each for name, each in found.items() if each}
+    return Experiment(task, str(base.resolve()), checkpoint_version(base), seed, asdict(config), versions)
+
+
+def write(folder: Path, experiment: Experiment) -> None:
+    """Keep it in its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / EXPERIMENT, asdict(experiment))
+
+
+def finish(folder: Path, experiment: Experiment, result: str, cancelled: bool) -> None:
+    """Keep what came of it."""
+    write(folder, replace(experiment, result=result, cancelled=cancelled))
+
+
+def read(folder: Path) -> Experiment:
+    """Find it again. Raises ValueError when the folder holds none or one that can't be read."""
+    path = folder / EXPERIMENT
+    if not path.is_file():
+        raise ValueError(f"'{folder}' is no experiment: no {EXPERIMENT} in it")
+    try:
+        values = json.loads(path.read_text())
+        return Experiment(**{field.name: values[field.name] for field in fields(Experiment)})
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"'{path}' is not an experiment: {error}") from error
+
+
+class Recorded(Printed):
+    """Progress on the terminal, numbers in a file."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / METRICS
+        self._path.unlink(missing_ok=True)
+
+    def metrics(self, **values: float) -> None:
+        """Append one update; JSON knows no NaN."""
+        append_line(self._path, {name: float(each) if math.isfinite(each) else None for name, each in values.items()})
+
+
+def _installed(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
