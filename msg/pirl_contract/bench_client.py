@@ -149,9 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--timeout", type=float, default=2.0, metavar="S", help="of each request")
     parser.add_argument("--transport", choices=("session", "unary"), default="session")
     parser.add_argument("--encoding", choices=ENCODINGS, default="auto")
-    parser.add_argument(
-        "--tls", action="store_true", help="encrypt, by the system's certificates unless --ca is given"
-    )
+    parser.add_argument("--tls", action="store_true", help="encrypt, by the system's certificates unless --ca is given")
     parser.add_argument("--ca", type=Path, help="PEM file the server's certificate descends from")
     parser.add_argument("--cert", type=Path, help="PEM file of the client's certificate")
     parser.add_argument("--key", type=Path, help="PEM file of its key")

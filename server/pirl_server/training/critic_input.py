@@ -62,5 +62,7 @@ def _checked(name: str) -> str:
     base = name.removesuffix(AND_INSTRUCTION)
     if base != POLICY and base not in FEATURES:
         known = ", ".join((POLICY, *FEATURES))
-        raise ValueError(f"critic_features '{name}' are not known; there are: {known}, each also with {AND_INSTRUCTION}")
+        raise ValueError(
+            f"critic_features '{name}' are not known; there are: {known}, each also with {AND_INSTRUCTION}"
+        )
     return base
