@@ -135,6 +135,8 @@ def test_interrupted_it_leaves_no_process_and_no_torn_episode(tmp_path: Path, af
         text=True,
         start_new_session=True,
         env={**os.environ, name: value},
+        # Who runs the tests in the background of a shell makes their children deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     time.sleep(after_s)
     assert demo.poll() is None, demo.communicate()[0]
