@@ -2,9 +2,11 @@
 
     python bench/learning.py [--quick] [--json] [--tasks PushCube-v1 PickCube-v1] [--seeds 0 1 2]
                              [--ppo KEY=VALUE ...] [--out runs/learning/manipulation] [--write docs/results/NAME.md]
+                             [--ablation NAME]
 
 Every success rate is of 200 fixed initial states through ManiSkill's own step, by the deterministic sampler (ODE). A
 run that is finished is kept below --out and not made again, so a command that was stopped goes on where it was.
+`--ablation` compares settings, everything else equal, with a smaller budget; runs of other tables are found again.
 `--quick` shows that it runs, not what it learns.
 """
 
@@ -21,6 +23,8 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent / "learning_run"))
 
+from ablations import ABLATIONS, BUDGET
+from ablations import TASK as ABLATION_TASK
 from one_run import Plan, carry_out
 from starts import STARTS, TASKS
 from table import figures, write_page
@@ -30,17 +34,24 @@ QUICK_PPO = {"env_steps": 600, "envs": 4, "decisions": 4, "warmup_updates": 1}
 
 
 def plans(options: argparse.Namespace) -> list[Plan]:
-    """One run per task and seed."""
-    ppo = dict(setting(word) for word in options.ppo)
+    """One run per task, case and seed."""
+    asked = dict(setting(word) for word in options.ppo)
+    cases = ABLATIONS[options.ablation] if options.ablation else {"": {}}
     made = []
     for task in options.tasks:
         start = dict(STARTS[task])
-        for seed in options.seeds:
-            if options.quick:
-                made.append(Plan(task, seed, start | QUICK_SFT, QUICK_PPO | ppo, evaluation=4))
-            else:
-                made.append(Plan(task, seed, start, TASKS[task] | ppo, evaluation=200))
+        for label, choices in cases.items():
+            for seed in options.seeds:
+                budget = TASKS[task] | (BUDGET if options.ablation else {})
+                if options.quick:
+                    start, budget = start | QUICK_SFT, quick(choices)
+                made.append(Plan(task, seed, start, budget | choices | asked, 4 if options.quick else 200, label))
     return made
+
+
+def quick(choices: dict[str, Any]) -> dict[str, Any]:
+    """Hardly any training; a group must fit into the environments."""
+    return QUICK_PPO | ({"workers": 1, "group": 2} if choices.get("advantage") == "grpo" else {})
 
 
 def setting(word: str) -> tuple[str, Any]:
@@ -57,12 +68,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one task, one seed, hardly any training")
     parser.add_argument("--json", action="store_true", help="one object, figure -> number")
-    parser.add_argument("--tasks", nargs="+", default=sorted(TASKS), choices=sorted(TASKS))
+    parser.add_argument("--tasks", nargs="+", choices=sorted(TASKS), help="default: all; for an ablation PushCube-v1")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--ppo", nargs="*", default=[], metavar="KEY=VALUE", help="fields of PpoConfig")
+    parser.add_argument("--ablation", choices=sorted(ABLATIONS), help="compare settings instead")
     parser.add_argument("--out", type=Path, default=Path("runs/learning/manipulation"))
     parser.add_argument("--write", type=Path, metavar="PAGE", help="write the table and the curves")
     options = parser.parse_args()
+    options.tasks = options.tasks or ([ABLATION_TASK] if options.ablation else sorted(TASKS))
     if options.quick:
         options.tasks, options.seeds = options.tasks[:1], options.seeds[:1]
     with tempfile.TemporaryDirectory() as folder:

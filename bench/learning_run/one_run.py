@@ -42,8 +42,8 @@ class Plan:
 
     @property
     def key(self) -> str:
-        """Name of its folder: another setting is another run."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        """Name of its folder: another setting is another run, and the same under another label is the same."""
+        text = json.dumps(asdict(self) | {"label": ""}, sort_keys=True)
         return f"{self.folder}-{self.seed}-{sha256(text.encode()).hexdigest()[:10]}"
 
     @property
@@ -68,7 +68,7 @@ def carry_out(plan: Plan, out: Path) -> dict[str, Any]:
     folder = out / plan.key
     done = folder / "result.json"
     if done.is_file():
-        return dict(json.loads(done.read_text()))
+        return dict(json.loads(done.read_text())) | {"plan": asdict(plan)}
     folder.mkdir(parents=True, exist_ok=True)
     print(f"\n{plan.task} seed {plan.seed} {plan.label}".rstrip(), file=sys.stderr)
     base = start(plan, out)

@@ -11,6 +11,11 @@ import numpy as np
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+HEALTH = (
+    "approx_kl", "clip_fraction", "first_log_ratio", "explained_variance", "actor_grad_norm", "ess", "sigma_k0_d0",
+    "episode_return", "samples_per_second",
+)  # fmt: skip
+
 
 def figures(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Flat numbers by name."""
@@ -28,6 +33,8 @@ def write_page(path: Path, rows: list[dict[str, Any]], command: str) -> None:
     """Write the table to `path` and the curves beside it."""
     picture = path.with_suffix(".png")
     draw(rows, picture)
+    health = path.with_name(f"{path.stem}-health.png")
+    draw_health(rows, health)
     lines = [
         f"Made by `python {command}`.",
         "",
@@ -36,6 +43,8 @@ def write_page(path: Path, rows: list[dict[str, Any]], command: str) -> None:
         *(line(row) for row in rows),
         "",
         f"![curves]({picture.name})",
+        "",
+        f"![what each update said of itself]({health.name})",
     ]
     path.write_text("\n".join(lines) + "\n")
 
@@ -57,20 +66,44 @@ def interval(found: dict[str, float]) -> str:
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Success of the stochastic rollouts over env steps, one panel per task."""
+    """Success of the stochastic rollouts over env steps, one panel per task; a colour per case, a line per seed."""
     tasks = sorted({row["plan"]["task"] for row in rows})
     figure, axes = plt.subplots(1, len(tasks), figsize=(4.5 * len(tasks), 3.2), squeeze=False, sharey=True)
     for axis, task in zip(axes[0], tasks):
-        for row in (each for each in rows if each["plan"]["task"] == task):
-            steps = [point["env_steps"] for point in row["curve"]]
-            success = [
-                point["rollout_success"] if point["rollout_success"] is not None else np.nan for point in row["curve"]
-            ]
-            axis.plot(steps, success, label=f"{row['plan']['label']} seed {row['plan']['seed']}".strip())
+        _lines(axis, [row for row in rows if row["plan"]["task"] == task], "rollout_success")
         axis.set(title=task, xlabel="env steps", ylim=(0, 1))
-        axis.grid(alpha=0.3)
         axis.legend(fontsize=7)
     axes[0][0].set_ylabel("rollout success (last 256 episodes)")
+    _save(figure, path)
+
+
+def draw_health(rows: list[dict[str, Any]], path: Path) -> None:
+    """What each update said of itself: divergence, clip, ratio, critic, gradient, noise, speed."""
+    figure, axes = plt.subplots(3, 3, figsize=(12, 8), sharex=True)
+    for axis, name in zip(axes.flat, HEALTH):
+        _lines(axis, rows, name)
+        axis.set(title=name)
+    axes[0][0].legend(fontsize=6)
+    for axis in axes[-1]:
+        axis.set(xlabel="env steps")
+    _save(figure, path)
+
+
+def _lines(axis: Any, rows: list[dict[str, Any]], name: str) -> None:
+    labels = list(dict.fromkeys(row["plan"]["label"] for row in rows))
+    for row in rows:
+        label, seed = row["plan"]["label"], row["plan"]["seed"]
+        steps = [point["env_steps"] for point in row["curve"]]
+        values = [np.nan if point.get(name) is None else point[name] for point in row["curve"]]
+        if len(labels) == 1:
+            axis.plot(steps, values, label=f"{label} seed {seed}".strip())
+        else:
+            first = seed == min(each["plan"]["seed"] for each in rows)
+            axis.plot(steps, values, color=f"C{labels.index(label)}", alpha=0.7, label=label if first else None)
+    axis.grid(alpha=0.3)
+
+
+def _save(figure: Any, path: Path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=100)
     plt.close(figure)

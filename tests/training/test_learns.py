@@ -15,6 +15,7 @@ from toy_arm import make_toy, save_toy
 from pirl_server.training.batch import DecisionBatch
 from pirl_server.training.collector import Collector
 from pirl_server.training.config import PpoConfig
+from pirl_server.training.decisions import per_task
 from pirl_server.training.group_collector import GroupCollector
 from pirl_server.training.imitation import Imitation
 from pirl_server.training.learner import make_learner
@@ -73,6 +74,18 @@ def test_shuffled_rewards_teach_nothing(checkpoint: Path, name: str) -> None:
     learnt, control = run(checkpoint, CHOICES[name]), run(checkpoint, CHOICES[name], mix=True)
     assert learnt[0] == control[0]
     assert np.mean(control[-3:]) - control[0] < 0.4 * (np.mean(learnt[-3:]) - learnt[0]), control
+
+
+def test_each_task_has_advantages_on_its_own_scale() -> None:
+    """A task with rewards a hundred times larger does not drown the other; one decision alone is 0."""
+    random = torch.Generator().manual_seed(0)
+    advantage, task = torch.randn(6, 4, generator=random), torch.tensor([0, 1, 0, 1]).expand(6, 4).clone()
+    task[0, 0] = 2
+    scaled = per_task(torch.where(task == 1, 100 * advantage + 7, advantage), task)
+    for each in (0, 1):
+        assert float(scaled[task == each].mean()) == pytest.approx(0.0, abs=1e-5)
+        assert float(scaled[task == each].std(unbiased=False)) == pytest.approx(1.0, abs=1e-3)
+    assert float(scaled[0, 0]) == 0.0
 
 
 def test_imitation_beside_it_pulls_towards_the_demonstrations(checkpoint: Path) -> None:

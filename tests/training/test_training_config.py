@@ -63,6 +63,7 @@ def test_a_choice_must_be_one_of_its_words() -> None:
 def test_what_is_off_by_default_can_be_told_so() -> None:
     off = {"warmup_steps": 0, "weight_decay": 0, "ema_decay": 0.0, "augment": 0}
     assert override(SftConfig(), off) == SftConfig()
+    assert override(PpoConfig(), {"warmup_updates": 0, "dual_clip": 0}).warmup_updates == 0
     with pytest.raises(ValueError, match="'lora_rank' must be positive"):
         override(SftConfig(), {"lora_rank": 0})
     with pytest.raises(ValueError, match="'ema_decay' must be positive"):

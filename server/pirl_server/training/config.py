@@ -9,6 +9,9 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 ConfigT = TypeVar("ConfigT", bound="SftConfig | PpoConfig | EpisodesConfig")
 
+MAY_BE_NONE = ("warmup_updates",)
+"""counts that 0 is a choice of, though not the default"""
+
 Part = Literal["train", "lora", "frozen"]
 """what happens to one half of the model: all of it learns, low-rank adapters do, nothing does"""
 
@@ -209,7 +212,7 @@ def override(config: ConfigT, values: Mapping[str, Any]) -> ConfigT:
     for key, value in values.items():
         if key not in known:
             raise ValueError(f"config key '{key}' is not known; there are: {', '.join(sorted(known))}")
-        _check(key, value, known[key], off=getattr(config, key) == 0)
+        _check(key, value, known[key], off=getattr(config, key) == 0 or key in MAY_BE_NONE)
     return replace(config, **values)
 
 
