@@ -55,7 +55,7 @@ def conversion_ms() -> dict[str, float]:
 
 
 def latencies_ms(rig: Rig) -> tuple[np.ndarray, np.ndarray]:
-    """From observation to chunk and to first command, per chunk. An action's outcome comes with the command after it."""
+    """From observation to chunk and to first command, per chunk. An outcome comes with the command after its action."""
     times = np.array([when for when, _ in rig.commands])
     chunks, commands, seen = [], [], set[str]()
     for when, chunk_id, _ in rig.outcomes:
