@@ -8,8 +8,8 @@ STARTS: dict[str, dict[str, Any]] = {
     "PushCube-v1": {"demonstrations": 3, "steps": 150},
     "PullCube-v1": {"demonstrations": 5, "steps": 200},
     "PickCube-v1": {"demonstrations": 13, "steps": 450},
-    "StackCube-v1": {"demonstrations": 30, "steps": 800},
-    "metaworld/mt10": {"demonstrations": 10, "steps": 200, "vlm": "frozen"},
+    "StackCube-v1": {"demonstrations": 30, "steps": 500},
+    "metaworld/mt10": {"demonstrations": 40, "steps": 200, "vlm": "frozen"},
 }
 """fields of SftConfig: few demonstrations and steps make a policy that has something to learn"""
 
