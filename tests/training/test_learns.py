@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -48,9 +49,10 @@ def shuffled(batch: DecisionBatch, random: np.random.Generator) -> DecisionBatch
     return replace(batch, reward_TN=mixed, episode_return=returns)
 
 
-def run(checkpoint: Path, choices: dict[str, Any], *, mix: bool = False) -> list[float]:
+@functools.cache
+def run(checkpoint: Path, name: str, *, mix: bool = False) -> list[float]:
     """Mean reward of each update's rollouts in a world of one step and one right action."""
-    config = PpoConfig(**(SETTINGS | choices))
+    config = PpoConfig(**(SETTINGS | CHOICES[name]))
     learner = make_learner(checkpoint, config, seed=0)
     kind = GroupCollector if config.advantage == "grpo" else Collector
     rollouts = kind(make_toy(), learner.policy, ENVS, count(1), 1, explorer=learner.explorer)
@@ -64,14 +66,14 @@ def run(checkpoint: Path, choices: dict[str, Any], *, mix: bool = False) -> list
 
 @pytest.mark.parametrize("name", CHOICES)
 def test_rewards_rise(checkpoint: Path, name: str) -> None:
-    means = run(checkpoint, CHOICES[name])
+    means = run(checkpoint, name)
     assert np.mean(means[-3:]) - means[0] > 0.4 * -means[0], means
 
 
 @pytest.mark.parametrize("name", ["flow-noise", "grpo"])
 def test_shuffled_rewards_teach_nothing(checkpoint: Path, name: str) -> None:
     """Negative control: same loop, seeds and step sizes, without the signal."""
-    learnt, control = run(checkpoint, CHOICES[name]), run(checkpoint, CHOICES[name], mix=True)
+    learnt, control = run(checkpoint, name), run(checkpoint, name, mix=True)
     assert learnt[0] == control[0]
     assert np.mean(control[-3:]) - control[0] < 0.4 * (np.mean(learnt[-3:]) - learnt[0]), control
 

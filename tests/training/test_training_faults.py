@@ -94,14 +94,14 @@ def test_groups_that_all_end_alike_teach_nothing_and_the_run_goes_on(
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_the_same_groups_teach_where_rewards_are_compared(checkpoint: Path, tmp_path: Path) -> None:
+def test_the_same_groups_teach_where_rewards_are_compared(checkpoint: Path) -> None:
     """Negative control."""
-    config = PpoConfig(**GRPO, group_return="reward", env_steps=20, epochs=1)
-    heard = Heard()
-    finetune(checkpoint, tmp_path / "out", make_toy(), 1, config, 0, heard)
-    assert all(numbers["decisions"] == 8 for numbers in heard.numbers)
-    before, after = load_checkpoint(checkpoint)[1], load_checkpoint(tmp_path / "out")[1]
-    assert any(not torch.equal(before[name], after[name]) for name in before)
+    config = PpoConfig(**GRPO, group_return="reward", epochs=1)
+    learner = make_learner(checkpoint, config, 0)
+    rollouts = GroupCollector(make_toy(), learner.policy, 8, count(1), 1, explorer=learner.explorer)
+    before = weights(learner)
+    assert step(learner, rollouts.collect(1), config)["decisions"] == 8
+    assert not unchanged(learner, before)
 
 
 def test_only_groups_with_both_outcomes_are_learnt_from(checkpoint: Path) -> None:
@@ -131,14 +131,17 @@ def test_an_empty_group_is_refused_and_so_is_a_batch_without_one(checkpoint: Pat
 
 
 @pytest.mark.parametrize("tolerance", [0.0, 1e9], ids=["all failures", "all successes"])
-def test_ppo_goes_on_when_all_episodes_end_alike(checkpoint: Path, tmp_path: Path, tolerance: float) -> None:
-    config = PpoConfig(envs=4, workers=1, env_steps=60, epochs=1, decisions=8, warmup_updates=1)
-    heard = Heard()
-    finetune(checkpoint, tmp_path / "out", make_toy(tolerance=tolerance), 1, config, 0, heard)
-    for numbers in heard.numbers:
-        assert all(np.isfinite(value) for value in numbers.values()), numbers
-        assert numbers["rollout_success"] == (tolerance > 0)
-        assert numbers["rollout_success_low"] < numbers["rollout_success_high"]
+@pytest.mark.parametrize("constant", [False, True], ids=["rewards differ", "rewards are equal"])
+def test_ppo_goes_on_when_all_episodes_end_alike(checkpoint: Path, tolerance: float, constant: bool) -> None:
+    config = PpoConfig(epochs=2)
+    learner = make_learner(checkpoint, config, 0)
+    batch = Collector(make_toy(tolerance=tolerance), learner.policy, 4, count(1), 1).collect(8)
+    assert set(batch.episode_success) == {tolerance > 0}
+    if constant:
+        batch = replace(batch, reward_TN=np.full_like(batch.reward_TN, float(tolerance > 0)))
+    numbers = step(learner, batch, config)
+    assert all(np.isfinite(value) for value in numbers.values()), numbers
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in weights(learner).values())
 
 
 def test_a_worker_that_is_killed_in_a_rollout_ends_the_run_in_words(checkpoint: Path, tmp_path: Path) -> None:
