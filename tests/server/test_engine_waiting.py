@@ -15,7 +15,7 @@ from pirl_contract import Observation
 from pirl_server.policy.sample import Ask
 from pirl_server.serving.request import Request
 from pirl_server.serving.waiting import Waiting
-from pirl_server.serving.window import ACTIVE_S, Window
+from pirl_server.serving.window import ACTIVE_S, PROMPT_S, Window
 
 ASK = Ask(Observation({}, np.zeros(1, np.float32), ""), False, 0)
 
@@ -160,20 +160,32 @@ def test_a_lone_robot_is_not_waited_for() -> None:
     assert window.remaining_s(1, 16, since=10.0, now=10.1) == 0.0, "the time is over"
 
 
-def test_who_was_just_answered_is_waited_for() -> None:
-    """Else robots that ask as soon as they are answered take turns, two batches per answer."""
-    window = Window(0.003)
+def asked_and_answered(think_s: float, wait_s: float = 0.003) -> Window:
+    """Two robots, both answered at 10.1; b asked `think_s` after the answer before that."""
+    window = Window(wait_s)
     for robot in ("a", "b"):
-        window.saw(robot, 10.0)
-    assert window.remaining_s(1, 16, since=10.0, now=10.1) == 0.0, "negative control: no batch ended"
-    window.ended(0.05, 10.1)
-    assert window.remaining_s(1, 16, since=10.0, now=10.1) == pytest.approx(0.005), "a tenth of the batch"
+        window.saw(robot, 9.9)
+    window.ended(["a", "b"], 10.0)
+    window.saw("a", 10.05)
+    window.saw("b", 10.0 + think_s)
+    window.ended(["a", "b"], 10.1)
+    window.saw("a", 10.1)
+    return window
+
+
+def test_who_asks_as_soon_as_it_is_answered_is_waited_for() -> None:
+    """Else such robots take turns, two batches per answer."""
+    window = asked_and_answered(think_s=0.001)
+    assert window.remaining_s(1, 16, since=10.0, now=10.1) == pytest.approx(PROMPT_S)
     assert window.remaining_s(2, 16, since=10.0, now=10.1) == 0.0, "all are there"
-    window.ended(60.0, 10.2)
-    assert window.remaining_s(1, 16, since=10.0, now=10.2) == pytest.approx(0.01), "never longer"
-    alone = Window(0.0)
-    alone.saw("a", 10.0), alone.saw("b", 10.0), alone.ended(0.05, 10.0)
-    assert alone.remaining_s(1, 16, since=10.0, now=10.0) == 0.0, "no window was asked for"
+    window.saw("c", 10.101)
+    window.saw("b", 10.102)
+    assert window.remaining_s(2, 16, since=10.0, now=10.102) == 0.0, "whom it waited for is there"
+
+
+def test_who_asks_by_its_own_clock_makes_nobody_wait() -> None:
+    assert asked_and_answered(think_s=0.05).remaining_s(1, 16, since=10.0, now=10.1) == 0.0
+    assert asked_and_answered(think_s=0.001, wait_s=0.0).remaining_s(1, 16, since=10.0, now=10.1) == 0.0, "no window"
 
 
 def test_who_is_silent_is_not_waited_for() -> None:

@@ -50,7 +50,7 @@ class Line:
         """Count a batch that is done."""
         self.tally.add(batch)
         if not batch.idle:
-            self._window.ended(batch.infer_ms / 1000, now)
+            self._window.ended((request.robot_id for request in batch.requests), now)
 
     def take(self, current: str, now: float) -> tuple[list[Request], Refused]:
         """Return the rows of the next batch, all of one version, and who is refused instead."""
