@@ -15,6 +15,9 @@ from pirl_contract.framing import Picture
 from pirl_contract.session_carrier import BACKOFF_S, HELLO, HELLO_TIMEOUT_S
 from pirl_contract.v1 import policy_pb2 as pb
 
+SILENCE_S = 1.0
+"""how long a server is given to refuse a stream on which nothing is written"""
+
 
 class AsyncCarrier(Protocol):
     """Carries one call at a time."""
@@ -72,6 +75,7 @@ class AsyncSessionCarrier:
         self._ids = itertools.count(HELLO + 1)
         self._waiting: dict[int, asyncio.Future[pb.SessionReply]] = {}
         self._attempt = 0
+        self._heard = False
         self._one_writer = asyncio.Lock()
 
     async def call(
@@ -123,6 +127,7 @@ class AsyncSessionCarrier:
 
     async def _read(self) -> None:
         while True:
+            self._heard = False
             hello = session_bytes(HELLO, "get_info", self._hello(), HELLO_TIMEOUT_S, NO_PICTURES)
             greeting = asyncio.ensure_future(self._write(hello))
             lost = await self._replies()
@@ -139,15 +144,22 @@ class AsyncSessionCarrier:
         try:
             while (reply := await self._call.read()) is not grpc.aio.EOF:
                 self._take(reply)
-            code = await self._call.code()
-            return RefusedError(
-                code if code is not grpc.StatusCode.OK else grpc.StatusCode.UNAVAILABLE, "session ended"
-            )
+            return _ended(await self._call.code())
         except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.INTERNAL and not self._heard:
+                return _ended(await self._silent_code())
             return of_error(error)
 
+    async def _silent_code(self) -> grpc.StatusCode:
+        """Ask how a stream ends on which nothing is written.
+
+        A server that knows no session ends the stream while the client writes. When the write fails before that end is
+        read, grpcio puts INTERNAL in the place of the server's code.
+        """
+        return await self._method(metadata=self._metadata, timeout=SILENCE_S).code()
+
     def _take(self, reply: pb.SessionReply) -> None:
-        self._attempt = 0
+        self._attempt, self._heard = 0, True
         answer = self._waiting.get(reply.id)
         if answer is not None and not answer.done():
             answer.set_result(reply)
@@ -160,3 +172,8 @@ class AsyncSessionCarrier:
         for answer in self._waiting.values():
             if not answer.done():
                 answer.set_exception(lost)
+
+
+def _ended(code: grpc.StatusCode) -> RefusedError:
+    silent = code in (grpc.StatusCode.OK, grpc.StatusCode.DEADLINE_EXCEEDED)
+    return RefusedError(grpc.StatusCode.UNAVAILABLE if silent else code, "session ended")

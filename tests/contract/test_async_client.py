@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 from contract_fakes import CONTRACT, FakeEnv, ScriptedService, serving
 
+from pirl_contract.async_carrier import AsyncSessionCarrier
 from pirl_contract.async_client import AsyncPolicyClient
+from pirl_contract.failures import RefusedError
+from pirl_contract.v1 import policy_pb2 as pb
 
 OBSERVATION = FakeEnv().reset(0)
 Talk = Callable[[AsyncPolicyClient], Awaitable[Any]]
@@ -80,3 +83,57 @@ def test_a_server_that_is_not_there_is_a_connection_error_and_a_closed_client_sa
 
     for transport in ("session", "unary"):
         asyncio.run(run(transport))
+
+
+class HastyChannel:
+    """A channel whose first streams end as grpcio ends them when a write fails before the server's code is read."""
+
+    def __init__(self, code: grpc.StatusCode) -> None:
+        self.code, self.streams = code, 0
+
+    def stream_stream(self, *_: Any, **__: Any) -> Any:
+        return self.open
+
+    def open(self, **options: Any) -> Any:
+        self.streams += 1
+        return HastyStream(self.code if "timeout" in options else None)
+
+
+class HastyStream:
+    def __init__(self, code: grpc.StatusCode | None) -> None:
+        self._code = code
+
+    async def write(self, data: bytes) -> None:
+        raise asyncio.InvalidStateError
+
+    async def read(self) -> Any:
+        raise grpc.aio.AioRpcError(
+            grpc.StatusCode.INTERNAL, grpc.aio.Metadata(), grpc.aio.Metadata(), "Internal error from Core"
+        )
+
+    async def code(self) -> grpc.StatusCode:
+        assert self._code is not None, "a stream that was written to does not know the server's code"
+        return self._code
+
+    def cancel(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNIMPLEMENTED),
+        (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNAUTHENTICATED),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE),
+    ],
+)
+def test_a_write_that_fails_first_does_not_hide_the_servers_code(code: grpc.StatusCode, told: grpc.StatusCode) -> None:
+    async def run() -> grpc.StatusCode:
+        hello = pb.GetInfoRequest(robot_id="arm")
+        carrier = AsyncSessionCarrier(HastyChannel(code), (), lambda: hello, lambda _: None, None)
+        with pytest.raises(RefusedError) as refused:
+            await carrier.call("get_info", hello, 5.0)
+        await carrier.close()
+        return refused.value.code
+
+    assert asyncio.run(run()) is told
