@@ -1,10 +1,11 @@
 """The robot side over real processes: delivered commands, latency, CPU; and what it does when its server is killed.
 
-    python bench/ros.py [--quick] [--json] [--apart] [--kills 200]
+    python bench/ros.py [--quick] [--json] [--apart] [--cut] [--kills 200]
 
 Load: one 640x480 camera at 30 Hz, joint states at 100 Hz, joint commands at 50 Hz, against the real policy service on
-the same host, whose policy costs nothing. Latency: from the stamp of the oldest message in an observation to the chunk,
-and to the first command made of it, which waits for the next control period (up to 20 ms).
+the same host, whose policy costs nothing. Latency: from the stamp of the picture in an observation, taken before it is
+published, to when this process's middleware has the chunk, and the first command made of it, which waits for the next
+control period (up to 20 ms).
 Faults: the server is killed with SIGKILL in mid-motion; the recorded commands are checked by code of its own.
 """
 
@@ -34,6 +35,9 @@ from pirl_ros.convert import image_to_rgb  # noqa: E402
 
 ACTIONS = 25
 """per chunk: half a second"""
+STILL = 1e-6
+"""rad"""
+MOVING = ("playing", "draining", "decelerating")
 PERIOD_S = 1.0 / RATE_HZ
 
 
@@ -57,13 +61,14 @@ def conversion_ms() -> dict[str, float]:
 def latencies_ms(rig: Rig) -> tuple[np.ndarray, np.ndarray]:
     """From observation to chunk and to first command, per chunk. An outcome comes with the command after its action."""
     times = np.array([when for when, _ in rig.commands])
-    chunks, commands, seen = [], [], set[str]()
+    pictures, chunks, commands, seen = np.array(rig.pictures), [], [], set[str]()
     for when, chunk_id, _ in rig.outcomes:
         if chunk_id in rig.chunks and chunk_id not in seen:
             seen.add(chunk_id)
             first = np.searchsorted(times, when - 0.5 * PERIOD_S) - 1
             if first >= 0:
-                stamp, arrived = rig.chunks[chunk_id]
+                oldest, arrived = rig.chunks[chunk_id]
+                stamp = pictures[np.searchsorted(pictures, oldest - 1e-6)]  # the joint states with it are older
                 chunks.append(1e3 * (arrived - stamp))
                 commands.append(1e3 * (times[first] - stamp))
     return np.array(chunks), np.array(commands)
@@ -101,37 +106,46 @@ def flow(rig: Rig, seconds: float) -> dict[str, float]:
     }
 
 
-def kill_once(rig: Rig) -> tuple[float, dict[str, int]]:
-    """Kill the server in mid-motion; returns when the arm stood still after that, s, and the limits broken."""
+def kill_once(rig: Rig) -> tuple[float, float, dict[str, int]]:
+    """Kill the server in mid-motion; return s from there and from the last action to rest, and the limits broken."""
     rig.start_server(ACTIONS)
     rig.commands.clear()
-    while len(rig.commands) <= 40:
+    wait_s = float(np.random.default_rng(len(rig.states)).uniform(0, 0.5))
+    while True:
         # A goal sent before the connection is back is refused: sent again.
         over = rig.start_goal(60).get_result_async()
-        rig.until(lambda over=over: len(rig.commands) > 40 or over.done(), "motion")
-    rig.spin(float(np.random.default_rng(len(rig.states)).uniform(0, 0.5)))
+        rig.until(lambda over=over: len(moving(rig)) > 40 or over.done(), "motion")
+        rig.spin(wait_s)
+        if rig.moves and rig.states[-1][1].mode == "playing":
+            break
     killed = rig.kill_server()
-    rig.until(lambda: rig.states[-1][1].mode not in ("playing", "draining", "decelerating"), "the arm's rest")
-    moving = [
-        when
-        for (when, now), (_, before) in zip(rig.commands[1:], rig.commands)
-        if when > killed and np.abs(np.subtract(now, before)).max() > 1e-6
-    ]
+    rig.until(lambda: rig.states[-1][1].mode not in MOVING, "the arm's rest")
+    rig.spin(0.1)
     broken = violations(np.array([joints for _, joints in rig.commands]), str(rig.profile))
-    return (max(moving) - killed if moving else 0.0), broken
+    rest, played = moving(rig)[-1], max(when for when, chunk_id, _ in rig.outcomes if chunk_id)
+    return max(0.0, rest - killed), max(0.0, rest - played), broken
+
+
+def moving(rig: Rig) -> list[float]:
+    """When the commands came that were not the same as the one before."""
+    pairs = zip(rig.commands[1:], rig.commands)
+    return [when for (when, now), (_, before) in pairs if np.abs(np.subtract(now, before)).max() > STILL]
 
 
 def faults(rig: Rig, times: int) -> dict[str, float]:
     """Kill the server again and again; seconds to rest and broken limits over all."""
-    rests, broken = [], dict.fromkeys(("not finite", "position", "velocity", "acceleration"), 0)
+    rests, brakes, broken = [], [], dict.fromkeys(("not finite", "position", "velocity", "acceleration"), 0)
     for _ in range(times):
-        rest_s, found = kill_once(rig)
+        rest_s, brake_s, found = kill_once(rig)
         rests.append(rest_s)
+        brakes.append(brake_s)
         broken = {name: broken[name] + count for name, count in found.items()}
     return {
         "server killed": times,
         "kill to rest p50 s": round(float(np.percentile(rests, 50)), 3),
         "kill to rest max s": round(max(rests), 3),
+        "last action to rest p50 s": round(float(np.percentile(brakes, 50)), 3),
+        "last action to rest max s": round(max(brakes), 3),
         **{f"commands over the {name} limit": count for name, count in broken.items()},
     }
 
@@ -143,9 +157,10 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one object, figure -> number")
     parser.add_argument("--kills", type=int, default=200, help="how often the server is killed in mid-motion")
     parser.add_argument("--apart", action="store_true", help="three processes instead of one")
+    parser.add_argument("--cut", action="store_true", help="pictures cut up, as Fast DDS does by itself")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        rig = Rig(Path(folder), images=True)
+        rig = Rig(Path(folder), images=True, whole=not options.cut)
         try:
             rig.start_server(ACTIONS)
             rig.start_robot(composed=not options.apart)

@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-extras=${1:-server,sim,ros,test}
+extras=${1:-server,sim,metaworld,ros,test}
 venv=${VENV:-.venv}
 python=${PYTHON:-}
 for candidate in python3.11 python3.12; do

@@ -26,6 +26,8 @@ from pirl_ros.interfaces import ActionChunk, ExecuteInstruction, SafetyState, St
 
 ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / ".ros/install/pirl_ros/lib/pirl_ros"
+IMAGES_PROFILE = ROOT / "launch/params/fastdds_images.xml"
+"""pictures in one piece, as docs/how-to/qos-and-cameras.md advises"""
 READY = [0.0, 0.3927, 0.0, -1.9635, 0.0, 2.3562, 0.7854]
 RATE_HZ, JOINTS_HZ, IMAGES_HZ = 50.0, 100.0, 30.0
 ACCELERATION, JERK = 10.0, 500.0
@@ -52,18 +54,28 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
+def arrival_s(info: dict[str, Any]) -> float:
+    """When the middleware had a message, monotonic: what it then waits for this process is not the robot's."""
+    return time.monotonic() - (time.time_ns() - info["received_timestamp"]) / 1e9
+
+
 class Rig:
     """Everything of one benchmark run; commands, chunks and outcomes are kept with their monotonic time of arrival."""
 
-    def __init__(self, folder: Path, images: bool) -> None:
+    def __init__(self, folder: Path, images: bool, whole: bool = True) -> None:
         os.environ["ROS_DOMAIN_ID"] = str(os.getpid() % 100 + 1)
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        if whole:
+            os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(
+                IMAGES_PROFILE
+            )
         rclpy.init()
         self.profile, self.port = write_profile(folder / "robot.yaml"), free_port()
         self.node, self.executor = Node("rig"), SingleThreadedExecutor()
         self.executor.add_node(self.node)
         self.commands: list[tuple[float, list[float]]] = []
         self.chunks: dict[str, tuple[float, float]] = {}
+        self.pictures: list[float] = []
         self.outcomes: list[tuple[float, str, int]] = []
         self.states: list[tuple[float, Any]] = []
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -85,16 +97,16 @@ class Rig:
         node.create_timer(1 / (IMAGES_HZ if images else 10.0), self._publish_image)
         self.goals = ActionClient(node, ExecuteInstruction, "execute_instruction")
 
-    def _on_command(self, message: Any) -> None:
+    def _on_command(self, message: Any, info: dict[str, Any]) -> None:
         self._position = list(message.data)
-        self.commands.append((time.monotonic(), self._position))
+        self.commands.append((arrival_s(info), self._position))
 
-    def _on_chunk(self, message: Any) -> None:
+    def _on_chunk(self, message: Any, info: dict[str, Any]) -> None:
         stamp = message.header.stamp
-        self.chunks[message.chunk_id] = (stamp.sec + stamp.nanosec / 1e9, time.monotonic())
+        self.chunks[message.chunk_id] = (stamp.sec + stamp.nanosec / 1e9, arrival_s(info))
 
-    def _on_outcome(self, message: Any) -> None:
-        self.outcomes.append((time.monotonic(), message.chunk_id, message.index))
+    def _on_outcome(self, message: Any, info: dict[str, Any]) -> None:
+        self.outcomes.append((arrival_s(info), message.chunk_id, message.index))
 
     def _on_state(self, message: Any) -> None:
         self.states.append((time.monotonic(), message))
@@ -106,11 +118,19 @@ class Rig:
         self._joints.publish(message)
 
     def _publish_image(self) -> None:
-        self._stamp(self._frame)
+        self.pictures.append(self._stamp(self._frame))
         self._images.publish(self._frame)
 
-    def _stamp(self, message: Any) -> None:
-        message.header.stamp.sec, message.header.stamp.nanosec = divmod(time.monotonic_ns(), 1_000_000_000)
+    def _stamp(self, message: Any) -> float:
+        stamp_ns = time.monotonic_ns()
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
+        return stamp_ns / 1e9
+
+    @property
+    def moves(self) -> bool:
+        """Whether the newest command differs from the one before."""
+        last = [joints for _, joints in self.commands[-2:]]
+        return len(last) == 2 and float(np.abs(np.subtract(*last)).max()) > 1e-6
 
     def start_server(self, actions: int) -> None:
         """Start the policy server and wait until it answers."""

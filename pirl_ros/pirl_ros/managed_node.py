@@ -33,7 +33,6 @@ class ManagedNode(LifecycleNode):
 
     def configure(self) -> None:
         """Create publishers, subscriptions and the like. ValueError: the parameters are wrong."""
-        raise NotImplementedError
 
     def activate(self) -> None:
         """Start work; called once `active` holds."""

@@ -18,7 +18,7 @@ from pirl_ros.managed_node import ManagedNode
 from pirl_ros.messages import fill_chunk, fill_policy_status, read_outcome
 from pirl_ros.observing import make_observation
 from pirl_ros.parameters import declare, declare_profile, read_profile
-from pirl_ros.polling import Polled
+from pirl_ros.polling import Polled, Wanted
 from pirl_ros.running import run
 from pirl_ros.server_access import declare_access, read_access
 from pirl_ros.server_events import ServerEvents
@@ -60,7 +60,9 @@ class PolicyNode(ManagedNode):
         self._chunks = self.create_publisher(ActionChunk, "action_chunks", qos.CHUNK)
         self._status = self.create_publisher(PolicyStatus, "~/status", qos.LATCHED)
         # Without an episode nobody needs them: looked at twice a second, to say what is missing.
-        self._sensors = Polled()
+        # An arm that plays by time publishes at all times: while a chunk plays, nobody needs that either.
+        by_time = self._profile.tick == "timer"
+        self._sensors: Polled = Wanted(lambda: self._session.wanting) if by_time else Polled()
         self._streams = SensorStreams(self, self._profile, True, self._observe, self._sensors)
         self.create_subscription(StepOutcome, "step_outcomes", self._on_outcome, qos.OUTCOME)
         self.create_subscription(SafetyState, "safety_state", self._on_arm, qos.LATCHED)
@@ -94,7 +96,7 @@ class PolicyNode(ManagedNode):
 
     def _look(self) -> None:
         self._session.check(time.monotonic_ns())
-        if not self._sensors.open:
+        if not self._sensors.heard:
             self._sensors.take()
         self._observe(anyway=True)
         self.report()
@@ -103,6 +105,8 @@ class PolicyNode(ManagedNode):
         if not (anyway or self._session.observing):
             return
         bundle, reason = self._streams.newest()
+        if bundle is None and (not anyway or self._sensors.young):
+            return
         reason = reason or self._arm_missing()
         self._session.unfit(reason)
         if bundle is None or reason or not self.active:

@@ -6,9 +6,13 @@ loop at a fixed rate needs the newest joint states once per period, however many
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
+
+_YOUNG_S = 0.25
 
 
 class Polled(CallbackGroup):
@@ -17,6 +21,16 @@ class Polled(CallbackGroup):
     def __init__(self, is_open: bool = False) -> None:
         super().__init__()
         self.open = is_open
+
+    @property
+    def heard(self) -> bool:
+        """Whether its messages are handed on as they come."""
+        return self.open
+
+    @property
+    def young(self) -> bool:
+        """Whether it was opened so lately that silence means nothing yet."""
+        return False
 
     def can_execute(self, entity: Any) -> bool:
         """Whether the executor may wait for the entity."""
@@ -36,6 +50,33 @@ class Polled(CallbackGroup):
     def _subscriptions(self) -> list[Any]:
         present = [entity() for entity in self.entities]
         return [entity for entity in present if entity is not None and hasattr(entity, "msg_type")]
+
+
+class Wanted(Polled):
+    """One that is open for as long as `wanted()` says, too; what came while it said no is thrown away."""
+
+    def __init__(self, wanted: Callable[[], bool]) -> None:
+        super().__init__()
+        self._wanted, self._since_s = wanted, 0.0
+
+    def can_execute(self, entity: Any) -> bool:
+        """Whether the executor may wait for the entity."""
+        if not (self.open and self._wanted()):
+            self._since_s = 0.0
+        elif not self._since_s:
+            self._since_s = time.monotonic()
+            self.take(discard=True)
+        return self._since_s > 0
+
+    @property
+    def heard(self) -> bool:
+        """Whether its messages are handed on as they come."""
+        return self._since_s > 0
+
+    @property
+    def young(self) -> bool:
+        """Whether it was opened so lately that silence means nothing yet."""
+        return self.heard and time.monotonic() < self._since_s + _YOUNG_S
 
 
 def _take_all(subscription: Any, discard: bool) -> int:

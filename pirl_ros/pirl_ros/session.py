@@ -107,6 +107,12 @@ class PolicySession:
         with self._lock:
             return self._pacing.phase in ("observing", "playing")
 
+    @property
+    def wanting(self) -> bool:
+        """Whether an observation is wanted now. A chunk that plays may be lost without a word: `wants` sees to that."""
+        with self._lock:
+            return self._pacing.phase == "observing"
+
     def wants(self, stamp_ns: int, now_ns: int, received_ns: int | None = None) -> bool:
         """Whether an observation with this stamp, the first message of which came at `received_ns`, is asked about."""
         with self._lock:
