@@ -111,13 +111,13 @@ def kill_once(rig: Rig) -> tuple[float, float, dict[str, int]]:
     rig.start_server(ACTIONS)
     rig.commands.clear()
     wait_s = float(np.random.default_rng(len(rig.states)).uniform(0, 0.5))
-    while True:
-        # A goal sent before the connection is back is refused: sent again.
-        over = rig.start_goal(60).get_result_async()
+    over = rig.start_goal(60).get_result_async()
+    while len(moving(rig)) <= 40:
         rig.until(lambda over=over: len(moving(rig)) > 40 or over.done(), "motion")
-        rig.spin(wait_s)
-        if rig.moves and rig.states[-1][1].mode == "playing":
-            break
+        if over.done():  # it was sent before the connection was back
+            over = rig.start_goal(60).get_result_async()
+    rig.spin(wait_s)
+    rig.until(lambda: rig.moves and rig.states[-1][1].mode == "playing", "motion")
     killed = rig.kill_server()
     rig.until(lambda: rig.states[-1][1].mode not in MOVING, "the arm's rest")
     rig.spin(0.1)
