@@ -25,7 +25,7 @@ def node(ros: Any) -> Iterator[Any]:
 
 
 class Line:
-    """A publisher, and what comes through a subscription in the group given."""
+    """A publisher, what comes through a subscription in the group given, and a second one that hears everything."""
 
     def __init__(self, node: Any, group: Any) -> None:
         from std_msgs.msg import String
@@ -38,15 +38,17 @@ class Line:
         node.create_subscription(
             String, "words", lambda message: self.heard.append(message.data), 10, callback_group=group
         )
+        self._arrived: list[str] = []
+        node.create_subscription(String, "words", lambda message: self._arrived.append(message.data), 10)
         node.create_timer(0.01, lambda: None)
         self._executor: Any = RobotExecutor()
         self._executor.add_node(node)
-        self.until(lambda: self._out.get_subscription_count() == 1)
+        self.until(lambda: self._out.get_subscription_count() == 2)
 
     def say(self, word: str) -> None:
         """Publish, and wait until the middleware has it."""
         self._out.publish(self._kind(data=word))
-        time.sleep(0.2)
+        self.until(lambda: self._arrived[-1:] == [word])
 
     def until(self, condition: Callable[[], bool]) -> None:
         end = time.monotonic() + 30.0
