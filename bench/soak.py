@@ -94,7 +94,9 @@ def bystanders(server: Process, robots: Process, trouble: Process, turns: int, s
 def main() -> None:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=20.0, help="length of the first part (default 20)")
+    parser.add_argument(
+        "--minutes", type=float, default=20.0, help="length of the first part (default 20; 0: the second only)"
+    )
     parser.add_argument("--quick", action="store_true", help="under a minute in all")
     parser.add_argument("--json", action="store_true", help="one object, figure -> number")
     options = parser.parse_args()
@@ -105,7 +107,7 @@ def main() -> None:
         robots = [start(stack, script, robot_core) for script in ("soak_robots.py", "soak_robots.py", "our_robots.py")]
         for process in (*servers, *robots):
             process.wait()
-        figures = soak(servers[0], robots[0], seconds)
+        figures = soak(servers[0], robots[0], seconds) if seconds else {}
         figures |= bystanders(servers[1], robots[2], robots[1], turns, turn_s)
     figures["load average at the end"] = round(os.getloadavg()[0], 2)
     print(json.dumps(figures) if options.json else "\n".join(f"{key:64}{value:>10}" for key, value in figures.items()))
