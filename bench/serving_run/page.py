@@ -37,8 +37,8 @@ SECTIONS = {
     "eight": (
         "Eight robots at 10 Hz, a model of 100 ms per batch",
         "A question that falls due while its robot still waits falls away: old observations are of no use.\n"
-        "One that just misses a batch waits for two model times in full: with what the wire takes it is over the line, by\n"
-        "a few milliseconds at p99.",
+        "One that just misses a batch waits for two model times in full: with what the wire takes it is over the\n"
+        "line, by a few milliseconds at p99.",
     ),
     "full": ("Sixteen robots, no model time", "The server is as busy as it can be, and asked for its health at 10 Hz."),
 }

@@ -137,7 +137,7 @@ def test_framed_bytes_are_the_message(images: dict[str, np.ndarray], sequence: i
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12), st.integers(1, 12))
 @settings(max_examples=50)
 def test_letterbox_fits_and_keeps_the_aspect(h: int, w: int, height: int, width: int) -> None:
-    """A white image becomes one white rectangle between black bars, no more than a pixel off its aspect."""
+    """A white image becomes one white rectangle between black bars, no more than a pixel off: openpi rounds down, too."""
     out = letterbox(np.full((h, w, 3), 255, np.uint8), height, width)
     assert out.shape == (height, width, 3)
     lit = np.argwhere(out[:, :, 0] > 127)
@@ -146,7 +146,7 @@ def test_letterbox_fits_and_keeps_the_aspect(h: int, w: int, height: int, width:
     scale = min(height / h, width / w)
     assert abs(inner[0] - max(1, h * scale)) <= 1
     assert abs(inner[1] - max(1, w * scale)) <= 1
-    assert inner[0] == height or inner[1] == width
+    assert inner[0] >= height - 1 or inner[1] >= width - 1
 
 
 def test_images_travel_at_the_contract_s_size_when_asked() -> None:
