@@ -137,7 +137,7 @@ def test_framed_bytes_are_the_message(images: dict[str, np.ndarray], sequence: i
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 12), st.integers(1, 12))
 @settings(max_examples=50)
 def test_letterbox_fits_and_keeps_the_aspect(h: int, w: int, height: int, width: int) -> None:
-    """A white image becomes one white rectangle between black bars, no more than a pixel off: openpi rounds down, too."""
+    """A white image becomes one white rectangle between black bars, a pixel off at most, as openpi rounds."""
     out = letterbox(np.full((h, w, 3), 255, np.uint8), height, width)
     assert out.shape == (height, width, 3)
     lit = np.argwhere(out[:, :, 0] > 127)
