@@ -11,7 +11,7 @@ from dataclasses import dataclass
 PREFIX = "metaworld/"
 
 MAX_STEPS = 38
-"""control steps, 1.9 s; the experts need 8 to 30 on most tasks"""
+"""control steps, 1.9 s; the experts need 10 to 37 on most tasks"""
 LONG = 50
 _LONG_TASKS = ("bin-picking-v3", "disassemble-v3", "peg-unplug-side-v3", "stick-pull-v3")
 

@@ -5,7 +5,7 @@ the mocap weld drives, some 5 cm above the finger tips. Quaternions stand as eac
 wxyz, some xyzw) and are zero where it gives none; so is a second object that a task does not have.
 
 A control step is four of MetaWorld's own with the same action. At its 80 Hz an episode is 150 actions of a centimetre
-at most, and noise on them averages out before it has moved anything: a policy finds nothing to learn from.
+at most, whose noise averages out: exploration hardly moved the hand.
 """
 
 from __future__ import annotations
