@@ -107,12 +107,21 @@ def start(plan: Plan, out: Path) -> Path:
     return folder
 
 
-def rate(plan: Plan, checkpoint: Path) -> dict[str, float]:
-    """Success on the fixed list of initial states, with its Wilson interval."""
+def rate(plan: Plan, checkpoint: Path) -> dict[str, Any]:
+    """Success on the fixed list of initial states, with its Wilson interval, and that of each task of a suite."""
     make = partial(simulation.reference_env, plan.task)
     seeds = evaluation_seeds(0)[: plan.evaluation]
     results = evaluate(checkpoint, make, simulation.max_steps(plan.task), seeds, Printed())
     successes = sum(result.success for result in results.values())
-    low, high = wilson_interval(successes, len(results))
     steps = sum(result.steps for result in results.values()) / len(results)
-    return {"successes": successes, "episodes": len(results), "low": low, "high": high, "mean_steps": steps}
+    parts: dict[str, list[bool]] = {}
+    for seed in seeds:
+        parts.setdefault(simulation.part(plan.task, seed), []).append(results[seed].success)
+    each = {name: counted(sum(found), len(found)) for name, found in parts.items()}
+    return counted(successes, len(results)) | {"mean_steps": steps, "parts": each}
+
+
+def counted(successes: int, episodes: int) -> dict[str, float]:
+    """A rate as its counts and its Wilson interval."""
+    low, high = wilson_interval(successes, episodes)
+    return {"successes": successes, "episodes": episodes, "low": low, "high": high}

@@ -42,6 +42,7 @@ def write_page(path: Path, rows: list[dict[str, Any]], command: str) -> None:
         "|---|---|---|---|---|---|---|---|---|",
         *(line(row) for row in rows),
         "",
+        *(text for row in rows if len(row["before"].get("parts", ())) > 1 for text in parts(row)),
         f"![curves]({picture.name})",
         "",
         f"![what each update said of itself]({health.name})",
@@ -59,7 +60,18 @@ def line(row: dict[str, Any]) -> str:
     )
 
 
-def interval(found: dict[str, float]) -> str:
+def parts(row: dict[str, Any]) -> list[str]:
+    """The tasks of a suite, one by one."""
+    plan, before, after = row["plan"], row["before"]["parts"], row["after"]["parts"]
+    return [
+        f"| {plan['task']} seed {plan['seed']} {plan['label']} | before (95 %) | after (95 %) |",
+        "|---|---|---|",
+        *(f"| {name} | {interval(before[name])} | {interval(after[name])} |" for name in before),
+        "",
+    ]
+
+
+def interval(found: dict[str, Any]) -> str:
     """Rate with its interval."""
     rate = found["successes"] / found["episodes"]
     return f"{rate:.3f} ({found['low']:.3f}-{found['high']:.3f})"

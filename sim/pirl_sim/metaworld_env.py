@@ -6,10 +6,10 @@ from pirl_contract.schema import Observation, Vector
 from pirl_contract.seams import StepResult
 from pirl_sim.action import normalised
 from pirl_sim.env import SHAPING, SUCCESS_REWARD
-from pirl_sim.metaworld_scene import Pool, Scene, process_pool, require_metaworld
+from pirl_sim.metaworld_scene import Pool, Progress, Scene, process_pool, require_metaworld
 from pirl_sim.metaworld_tasks import SENTENCES, Suite, suite
 from pirl_sim.opengl import require_opengl
-from pirl_sim.sawyer import ACTION_SCALE, CAMERA, ROBOT, sawyer_contract
+from pirl_sim.sawyer import ACTION_SCALE, CAMERA, HELD, ROBOT, sawyer_contract
 
 
 class MetaWorldEnv:
@@ -42,10 +42,10 @@ class MetaWorldEnv:
         return self.observe()
 
     def step(self, action: Vector) -> StepResult:
-        """Play one action [4] (m, m, m, 1) for 12.5 ms."""
+        """Play one action [4] (m, m, m, 1) for 50 ms, less where it succeeds before."""
         if self._scene is None or not self._running:
             raise RuntimeError("step without a running episode: call reset first")
-        phi, success = self._scene.step(normalised(action, ACTION_SCALE))
+        phi, success = held(self._scene, normalised(action, ACTION_SCALE))
         self._steps += 1
         reward = SUCCESS_REWARD * success + SHAPING * (phi - self._phi)
         self._phi = phi
@@ -69,6 +69,15 @@ class MetaWorldEnv:
         if self._scene is not None:
             self._pool.give(self._scene)
         self._scene = None
+
+
+def held(scene: Scene, action: Vector) -> Progress:
+    """Play an action [4] in [-1, 1] for a control step, or until it succeeds; return where that led."""
+    for _ in range(HELD):
+        phi, success = scene.step(action)
+        if success:
+            break
+    return phi, success
 
 
 def make_metaworld_env(suite_id: str, *, cameras: bool = False, image_size: int = 64) -> MetaWorldEnv:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 PREFIX = "metaworld/"
 
-MAX_STEPS = 150
-"""control steps; MetaWorld's scripted policies need 30 to 125 on most tasks"""
-LONG = 200
+MAX_STEPS = 38
+"""control steps, 1.9 s; the experts need 10 to 37 on most tasks"""
+LONG = 50
 _LONG_TASKS = ("bin-picking-v3", "disassemble-v3", "peg-unplug-side-v3", "stick-pull-v3")
 
 SENTENCES = {

@@ -3,6 +3,9 @@
 Frame: MuJoCo's world frame, m; the robot looks along y, z up, the table top is z = 0. `hand` is the wrist body that
 the mocap weld drives, some 5 cm above the finger tips. Quaternions stand as each task of MetaWorld gives them (some
 wxyz, some xyzw) and are zero where it gives none; so is a second object that a task does not have.
+
+A control step is four of MetaWorld's own with the same action. At its 80 Hz an episode is 150 actions of a centimetre
+at most, whose noise averages out: exploration hardly moved the hand.
 """
 
 from __future__ import annotations
@@ -14,10 +17,13 @@ from pirl_contract.contract import Camera, Contract, Field
 from pirl_contract.schema import Vector
 
 ROBOT = "sawyer_metaworld"
-RATE_HZ = 80.0
-"""5 physics steps of 2.5 ms"""
+FRAME_HZ = 80.0
+"""of MetaWorld's own step: 5 physics steps of 2.5 ms"""
+HELD = 4
+"""of MetaWorld's steps that an action is held for"""
+RATE_HZ = FRAME_HZ / HELD
 CAMERA = "corner"
-TCP_STEP_LIMIT = 0.01
+TCP_STEP_LIMIT = 0.01 * HELD
 """m per control step and axis: how far an action moves the mocap body that the hand follows"""
 FINGER_SPAN = 0.1
 """m between the fingers at MetaWorld's opening of 1"""
@@ -38,7 +44,7 @@ _FRAME = 18
 
 
 def sawyer_contract(cameras: bool = False, image_size: int = 64) -> Contract:
-    """Return the contract: S = 27, D = 4, 80 Hz, one square RGB camera with `cameras`."""
+    """Return the contract: S = 27, D = 4, 20 Hz, one square RGB camera with `cameras`."""
     return Contract(
         robot=ROBOT,
         cameras=(Camera(CAMERA, image_size, image_size),) if cameras else (),
@@ -61,14 +67,17 @@ def sawyer_contract(cameras: bool = False, image_size: int = 64) -> Contract:
 
 
 def to_state(observation: NDArray[np.float64]) -> Vector:
-    """Return the state [27] of MetaWorld's observation [39] (this frame, the one before, goal)."""
+    """Return the state [27] of MetaWorld's observation [39] (this frame, the one before, goal).
+
+    Velocities are over the last frame, 12.5 ms, and not over the control step.
+    """
     state = np.empty(STATE_DIM, np.float32)
     now, before = observation[:_FRAME], observation[_FRAME : 2 * _FRAME]
     state[:_FRAME] = now
     state[OPENING] *= FINGER_SPAN
     state[GOAL] = observation[2 * _FRAME :]
-    state[HAND_VELOCITY] = (now[HAND] - before[HAND]) * RATE_HZ
-    state[OBJECT_VELOCITY] = (now[4:7] - before[4:7]) * RATE_HZ
+    state[HAND_VELOCITY] = (now[HAND] - before[HAND]) * FRAME_HZ
+    state[OBJECT_VELOCITY] = (now[4:7] - before[4:7]) * FRAME_HZ
     return state
 
 

@@ -14,11 +14,22 @@ import pytest
 
 from pirl_contract.conformance import EnvConformance
 from pirl_sim import metaworld_scene
-from pirl_sim.metaworld_env import MetaWorldEnv, make_metaworld_env
+from pirl_sim.metaworld_env import MetaWorldEnv, held, make_metaworld_env
 from pirl_sim.metaworld_experts import metaworld_expert
 from pirl_sim.metaworld_scene import IDLE_PER_TASK, Pool, Scene
 from pirl_sim.metaworld_tasks import MT10, SENTENCES, Suite, suite
-from pirl_sim.sawyer import ACTION_SCALE, GOAL, HAND, HAND_VELOCITY, OBJECT, RATE_HZ, TCP_STEP_LIMIT, to_state
+from pirl_sim.sawyer import (
+    ACTION_SCALE,
+    FRAME_HZ,
+    GOAL,
+    HAND,
+    HAND_VELOCITY,
+    HELD,
+    OBJECT,
+    RATE_HZ,
+    TCP_STEP_LIMIT,
+    to_state,
+)
 
 pytest.importorskip("metaworld", reason="MetaWorld is not installed (extra 'metaworld')")
 pytestmark = pytest.mark.sim
@@ -71,6 +82,35 @@ def test_reset_and_steps_are_metaworlds_own_to_the_bit(name: str) -> None:
     env.close()
 
 
+def test_a_control_step_holds_its_action_for_four_of_metaworlds() -> None:
+    env, scene = make_metaworld_env("metaworld/push-v3"), Scene("push-v3")
+    env.reset(3)
+    phi, _ = scene.reset(3)
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        action = random.uniform(-1, 1, 4).astype(np.float32)
+        result = env.step(action * ACTION_SCALE)
+        after = [scene.step(action)[0] for _ in range(HELD)][-1]
+        np.testing.assert_array_equal(env.observe().state, scene.state)
+        assert result.reward == pytest.approx(0.5 * (after - phi))
+        phi = after
+    scene.close()
+
+
+def test_a_success_ends_the_control_step_it_happens_in() -> None:
+    class Counting:
+        steps = 0
+
+        def step(self, action: np.ndarray) -> tuple[float, bool]:
+            self.steps += 1
+            return self.steps / 10, self.steps == 6
+
+    scene: Any = Counting()
+    assert held(scene, np.zeros(4, np.float32)) == (0.4, False)
+    assert held(scene, np.zeros(4, np.float32)) == (0.6, True)
+    assert scene.steps == 6
+
+
 def test_a_skipped_first_reset_would_be_another_scene() -> None:
     """Negative control of the parity: MetaWorld's second reset does depend on its first."""
     scene = Scene("window-open-v3")
@@ -95,7 +135,7 @@ def test_an_episode_does_not_depend_on_what_came_before() -> None:
         np.testing.assert_array_equal(one.reset(seed).state, fresh.reset(seed).state)
         two.reset(seed + 10)
         for _ in range(4):
-            action = np.float32([0.01, 0.005, -0.01, 1.0])
+            action = np.float32([0.04, 0.02, -0.04, 1.0])
             assert one.step(action) == fresh.step(action)
             two.step(-action)
         np.testing.assert_array_equal(one.observe().state, fresh.observe().state)
@@ -163,12 +203,15 @@ def test_units_are_the_contracts() -> None:
     """A commanded step moves the hand by that many metres, and the velocities are per second."""
     env = make_metaworld_env("metaworld/reach-v3")
     before = env.reset(0).state
-    for _ in range(10):
-        last = env.observe().state
+    for _ in range(4):
         env.step(np.float32([TCP_STEP_LIMIT, 0, 0, -1]))
     state = env.observe().state
-    assert 0.05 < state[HAND][0] - before[HAND][0] < 0.11, "10 steps of 1 cm, less the weld's lag"
-    np.testing.assert_allclose(state[HAND_VELOCITY], (state[HAND] - last[HAND]) * RATE_HZ, atol=1e-4)
+    assert 0.05 < state[HAND][0] - before[HAND][0] < 0.17, "4 steps of 4 cm, less the weld's lag"
+    assert env._scene is not None
+    env._scene.step(np.float32([1, 0, 0, -1]))
+    after = env.observe().state
+    np.testing.assert_allclose(after[HAND_VELOCITY], (after[HAND] - state[HAND]) * FRAME_HZ, atol=1e-4)
+    assert env.contract.rate_hz == RATE_HZ == 20.0
     names = [field.name for field in env.contract.state]
     assert names[GOAL.start] == "goal.x"
     assert names[OBJECT.start] == "object.x"

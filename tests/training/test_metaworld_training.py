@@ -46,7 +46,7 @@ def test_the_card_is_the_suites(base: Path) -> None:
     assert card.features == "metaworld_relative"
     assert card.instructions == simulation.instructions(TASK)
     assert len(card.instructions) == 10
-    assert card.action_scale == pytest.approx((0.01, 0.01, 0.01, 1.0))
+    assert card.action_scale == pytest.approx((0.04, 0.04, 0.04, 1.0))
 
 
 def test_rl_and_evaluation_run_on_all_its_tasks(base: Path, tmp_path: Path) -> None:
