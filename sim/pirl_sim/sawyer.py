@@ -4,8 +4,8 @@ Frame: MuJoCo's world frame, m; the robot looks along y, z up, the table top is 
 the mocap weld drives, some 5 cm above the finger tips. Quaternions stand as each task of MetaWorld gives them (some
 wxyz, some xyzw) and are zero where it gives none; so is a second object that a task does not have.
 
-A control step is four of MetaWorld's own with the same action. At its 80 Hz an episode is 150 actions of a centimetre
-at most, whose noise averages out: exploration hardly moved the hand.
+A control step is four of MetaWorld's own with the same action: at its 80 Hz an episode is 150 actions of a centimetre
+at most, and independent noise on each of them largely cancels.
 """
 
 from __future__ import annotations
