@@ -3,8 +3,8 @@
     python bench/chunk_costs.py [--quick] [--json]
 
 Ratios over a chunk that begins anew, for one robot; and over eight robots one after the other, for eight in a batch.
-Medians over rounds in which every kind takes its turn; one CPU thread, 10 denoise steps, chunks of 10 actions, random
-weights. `kept prefix`: the pictures and words are those of the round before, so that only the denoising is left.
+Medians over rounds in which every kind takes its turn, with new pictures each time; one CPU thread, 10 denoise steps,
+chunks of 10 actions of which 3 are played meanwhile, random weights.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ def look(policy: FlowPolicy, seed: int) -> Observation:
     return Observation(images, state, policy.instructions[0], "a")
 
 
-def kinds(policy: FlowPolicy, fresh: bool) -> dict[str, Callable[[int], None]]:
+def kinds(policy: FlowPolicy) -> dict[str, Callable[[int], None]]:
     """What is compared, by name; called with the round."""
     known = np.random.default_rng(0).normal(size=(HORIZON - DELAY, 4)).astype(np.float32) * 0.1
 
     def ask(turn: int, robot: int, method: str = "") -> Ask:
         going_on = Continuation(known, DELAY, method, "c") if method else None  # type: ignore[arg-type]
-        return Ask(look(policy, robot + (ROBOTS * turn if fresh else 0)), False, turn, going_on)
+        return Ask(look(policy, robot + ROBOTS * turn), False, turn, going_on)
 
     def one(method: str) -> Callable[[int], None]:
         return lambda turn: require(policy, [ask(turn, 0, method)])
@@ -89,23 +89,19 @@ def require(policy: FlowPolicy, asks: list[Ask]) -> None:
 
 def compare(size: str, rounds: int) -> dict[str, float]:
     """Ratios for one size."""
-    policy, figures = fresh_policy(size), dict[str, float]()
-    for name, fresh in (("new picture", True), ("kept prefix", False)):
-        if fresh and not policy.contract.cameras:
-            continue
-        spans: dict[str, list[float]] = {}
-        for turn in range(rounds + 1):
-            for kind, draw in kinds(policy, fresh).items():
-                began = time.perf_counter()
-                draw(turn)
-                spans.setdefault(kind, []).append(time.perf_counter() - began)
-        took = {kind: median(each[1:]) for kind, each in spans.items()}
-        case = f"{size}, {name}"
-        figures[f"{case}: chunk ms"] = round(1e3 * took["anew"], 2)
-        figures[f"{case}: guided / anew"] = round(took["guided"] / took["anew"], 2)
-        figures[f"{case}: prefix / anew"] = round(took["prefix"] / took["anew"], 2)
-        figures[f"{case}: {ROBOTS} apart / together"] = round(took["apart"] / took["together"], 2)
-    return figures
+    policy, spans = fresh_policy(size), dict[str, list[float]]()
+    for turn in range(rounds + 1):
+        for kind, draw in kinds(policy).items():
+            began = time.perf_counter()
+            draw(turn)
+            spans.setdefault(kind, []).append(time.perf_counter() - began)
+    took = {kind: median(each[1:]) for kind, each in spans.items()}
+    return {
+        f"{size}: chunk ms": round(1e3 * took["anew"], 2),
+        f"{size}: guided / anew": round(took["guided"] / took["anew"], 2),
+        f"{size}: prefix / anew": round(took["prefix"] / took["anew"], 2),
+        f"{size}: {ROBOTS} apart / together": round(took["apart"] / took["together"], 2),
+    }
 
 
 def main() -> None:
