@@ -111,6 +111,9 @@ class RealArm:
         self.probe.until(lambda: self.probe.seen["safety_state"] and self.state.ready, "arm_node is not ready")
         self.probe.until(lambda: self._chunks.get_subscription_count() > 0, "nobody takes chunks")
         self.probe.more("joint_states", 5)
+        # One end of a topic knows the other before that knows it: that the arm has a reader is not yet that it is read.
+        self.probe.more("safety_state", 2)
+        self.probe.until(lambda: "no fresh state" not in self.state.reason, "the robot side hears no arm")
 
     @property
     def state(self) -> Any:
@@ -155,5 +158,5 @@ class RealArm:
 
     def wait(self, event: str, action: str, count: int = 1) -> list[dict[str, Any]]:
         """Wait until this happened `count` times in all."""
-        self.probe.until(lambda: len(self.happened(event, action)) >= count, f"{action}: no {event}; {self.state}")
+        self.probe.until(lambda: len(self.happened(event, action)) >= count, f"{action}: no {event}")
         return self.happened(event, action)

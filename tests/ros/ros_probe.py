@@ -101,9 +101,10 @@ class Probe:
             self.executor.spin_once(timeout_sec=0.02)
 
     def complaints(self) -> list[str]:
-        """What the last diagnostics say, where they are listened to."""
+        """What the last diagnostics and the arm say, where they are listened to."""
         arrays = self.seen.get("/diagnostics", [])[-5:]
-        return [f"{status.name}: {status.message}" for array in arrays for status in array.status]
+        told = [f"{status.name}: {status.message}" for array in arrays for status in array.status]
+        return told + [str(state) for state in self.seen.get("safety_state", [])[-1:]]
 
     def more(self, topic: str, count: int) -> list[Any]:
         """Wait for `count` more messages of a topic that is listened to and return them."""
