@@ -15,6 +15,7 @@ from payloads import ACTION_DIM, ALL, HORIZON, INSTRUCTION, STATE_DIM
 from worker import work
 
 from pirl_contract import Camera, Contract, Field, Observation
+from pirl_server import allocator
 from pirl_server.episodes import EpisodeStore
 from pirl_server.openpi_wire import EngineDoor, start_openpi
 from pirl_server.policy.sample import Ask, Sample
@@ -89,6 +90,7 @@ class Servers:
 
 
 if __name__ == "__main__":
+    allocator.tune()
     logging.basicConfig(level=logging.WARNING)
     servers = Servers()
     work({"open": servers.open, "swap": servers.swap})

@@ -14,7 +14,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from pirl_server import job_main
+from pirl_server import allocator, job_main
 from pirl_server.api.application import create_api
 from pirl_server.episodes import EpisodeStore
 from pirl_server.jobs import Supervisor
@@ -69,6 +69,7 @@ class ServeConfig:
 
 def serve(config: ServeConfig) -> None:
     """Run until SIGINT or SIGTERM. Raises ValueError for a bad checkpoint, address or taken port."""
+    allocator.tune()
     configure_logs(config.log_format)
     files = _tls(config)
     _check_address(config)
