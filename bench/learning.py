@@ -2,11 +2,12 @@
 
     python bench/learning.py [--quick] [--json] [--tasks PushCube-v1 PickCube-v1] [--seeds 0 1 2]
                              [--ppo KEY=VALUE ...] [--out runs/learning/manipulation] [--write docs/results/NAME.md]
-                             [--ablation NAME]
+                             [--ablation NAME] [--camera]
 
 Every success rate is of 200 fixed initial states through ManiSkill's own step, by the deterministic sampler (ODE). A
 run that is finished is kept below --out and not made again, so a command that was stopped goes on where it was.
 `--ablation` compares settings, everything else equal, with a smaller budget; runs of other tables are found again.
+`--camera`: the policy sees the object in a picture of 64 pixels and reads its own arm; the critic alone is told more.
 `--quick` shows that it runs, not what it learns.
 """
 
@@ -26,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent / "learning_run"))
 from ablations import ABLATIONS, BUDGET
 from ablations import TASK as ABLATION_TASK
 from one_run import Plan, carry_out
-from starts import STARTS, TASKS
+from starts import CAMERA_PPO, CAMERA_STARTS, STARTS, TASKS
 from table import figures, write_page
 
 QUICK_SFT = {"demonstrations": 2, "steps": 30}
@@ -39,10 +40,10 @@ def plans(options: argparse.Namespace) -> list[Plan]:
     cases = ABLATIONS[options.ablation] if options.ablation else {"": {}}
     made = []
     for task in options.tasks:
-        start = dict(STARTS[task])
+        start = dict(CAMERA_STARTS[task] if options.camera else STARTS[task])
         for label, choices in cases.items():
             for seed in options.seeds:
-                budget = TASKS[task] | (BUDGET if options.ablation else {})
+                budget = TASKS[task] | (BUDGET if options.ablation else {}) | (CAMERA_PPO if options.camera else {})
                 if options.quick:
                     start, budget = start | QUICK_SFT, quick(choices)
                 made.append(Plan(task, seed, start, budget | choices | asked, 4 if options.quick else 200, label))
@@ -72,10 +73,12 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--ppo", nargs="*", default=[], metavar="KEY=VALUE", help="fields of PpoConfig")
     parser.add_argument("--ablation", choices=sorted(ABLATIONS), help="compare settings instead")
+    parser.add_argument("--camera", action="store_true", help="policies that see; default task: PushCube-v1")
     parser.add_argument("--out", type=Path, default=Path("runs/learning/manipulation"))
     parser.add_argument("--write", type=Path, metavar="PAGE", help="write the table and the curves")
     options = parser.parse_args()
-    options.tasks = options.tasks or ([ABLATION_TASK] if options.ablation else sorted(TASKS))
+    default = sorted(CAMERA_STARTS) if options.camera else sorted(TASKS)
+    options.tasks = options.tasks or ([ABLATION_TASK] if options.ablation else default)
     if options.quick:
         options.tasks, options.seeds = options.tasks[:1], options.seeds[:1]
     with tempfile.TemporaryDirectory() as folder:

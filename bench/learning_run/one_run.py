@@ -41,6 +41,11 @@ class Plan:
     """what this run is a case of, for tables that compare settings"""
 
     @property
+    def sees(self) -> bool:
+        """Whether the policy has a camera."""
+        return self.sft.get("preset", "tiny-state") != "tiny-state"
+
+    @property
     def key(self) -> str:
         """Name of its folder: another setting is another run, and the same under another label is the same."""
         text = json.dumps(asdict(self) | {"label": ""}, sort_keys=True)
@@ -76,7 +81,8 @@ def carry_out(plan: Plan, out: Path) -> dict[str, Any]:
     curve, began = Curve(), time.monotonic()
     config = override(PpoConfig(), plan.ppo)
     steps = simulation.max_steps(plan.task)
-    finetune(base, folder / "rl", partial(simulation.fast_env, plan.task), steps, config, plan.seed, curve)
+    make = simulation.fast_camera_env if plan.sees else simulation.fast_env
+    finetune(base, folder / "rl", partial(make, plan.task), steps, config, plan.seed, curve)
     wall_s = time.monotonic() - began
     result = {
         "plan": asdict(plan),
@@ -101,7 +107,7 @@ def start(plan: Plan, out: Path) -> Path:
     folder = out / f"base-{plan.folder}-{plan.seed}-{name}"
     if not (folder / "card.json").is_file():
         card = new_card(config.preset, plan.task, simulation.contract(plan.task), simulation.instructions(plan.task))
-        make = partial(simulation.fast_env, plan.task)
+        make = partial(simulation.camera_env if plan.sees else simulation.fast_env, plan.task)
         expert, steps = simulation.expert(plan.task), simulation.max_steps(plan.task)
         sft(folder, card, make, expert, steps, config, plan.seed, Printed())
     return folder
@@ -109,7 +115,7 @@ def start(plan: Plan, out: Path) -> Path:
 
 def rate(plan: Plan, checkpoint: Path) -> dict[str, Any]:
     """Success on the fixed list of initial states, with its Wilson interval, and that of each task of a suite."""
-    make = partial(simulation.reference_env, plan.task)
+    make = partial(simulation.camera_env if plan.sees else simulation.reference_env, plan.task)
     seeds = evaluation_seeds(0)[: plan.evaluation]
     results = evaluate(checkpoint, make, simulation.max_steps(plan.task), seeds, Printed())
     successes = sum(result.success for result in results.values())

@@ -26,3 +26,9 @@ TASKS: dict[str, dict[str, Any]] = {
     },
 }
 """fields of PpoConfig where they are not its defaults"""
+
+CAMERA_STARTS: dict[str, dict[str, Any]] = {
+    "PushCube-v1": {"preset": "tiny", "demonstrations": 60, "steps": 1500, "batch_size": 48},
+}
+CAMERA_PPO: dict[str, Any] = {"critic_features": "tabletop_relative"}
+"""the critic is told what the policy must see; vision and language stay as they are (`vlm` is "frozen" by default)"""

@@ -11,12 +11,15 @@ import numpy as np
 
 from pirl_contract.schema import Vector
 from pirl_sim.panda import ACTION_DIM, GOAL, GRIPPER, OBJECT, QPOS, TCP, TCP_DELTA, TCP_STEP_LIMIT
-from pirl_sim.tasks import PICK_CUBE, PULL_CUBE, PUSH_CUBE, STACK_CUBE, task
+from pirl_sim.rewards import PEG_HALF_LENGTH
+from pirl_sim.tasks import LIFT_PEG_UPRIGHT, PICK_CUBE, PULL_CUBE, PUSH_CUBE, STACK_CUBE, task
 
 OPEN, CLOSED = 1.0, -1.0
 _FINGERS = slice(7, 9)
 _GAIN = 1.5
 """the arm makes good only part of a commanded step, so ask for more than the distance left"""
+_FIRM, _LOOSE = -0.05, 0.15
+"""openings between which the peg slips: it turns in the fingers under its own weight, and is carried nevertheless"""
 
 
 def push_cube(state: Vector) -> Vector:
@@ -73,6 +76,34 @@ def stack_cube(state: Vector) -> Vector:
     return _towards(tcp, (tcp[0] + across[0], tcp[1] + across[1], tcp[2] + above - cube[2]), CLOSED)
 
 
+def lift_peg_upright(state: Vector) -> Vector:
+    """Take the peg near one end and lift: the tool keeps its rotation, the peg swings down in a light grip."""
+    tcp, peg, axis = state[TCP][:3], state[OBJECT][:3], _first_axis(state[OBJECT][3:])
+    # The end nearer to the robot; once one is lifted, that one.
+    end = np.sign(axis[2]) if abs(axis[2]) > 0.08 else -np.sign(axis[0])
+    grip = peg + end * (PEG_HALF_LENGTH - 0.04) * axis
+    near = np.linalg.norm(grip - tcp) < 0.02
+    if near and state[QPOS][_FINGERS].sum() < 0.0525:
+        upright = abs(axis[2])
+        if upright > 0.97:
+            foot = peg - end * PEG_HALF_LENGTH * axis
+            above = (foot[0], foot[1], tcp[2] + PEG_HALF_LENGTH - peg[2])
+            return _towards(tcp, above, _FIRM if upright > 0.998 else _LOOSE)
+        up = (tcp[0], tcp[1], min(tcp[2] + 0.06, 0.25))
+        return _towards(tcp, up, _FIRM if tcp[2] < 0.2 else _LOOSE)
+    if near:
+        return _towards(tcp, (tcp + grip) / 2, _FIRM)
+    if np.hypot(tcp[0] - grip[0], tcp[1] - grip[1]) < 0.012:
+        return _towards(tcp, grip, OPEN)
+    return _towards(tcp, (grip[0], grip[1], grip[2] + 0.06), OPEN)
+
+
+def _first_axis(quaternion: Vector) -> Vector:
+    """Return the first axis [3] of a body turned by `quaternion` [4], w first."""
+    w, x, y, z = quaternion
+    return np.array([1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)], np.float32)
+
+
 def _towards(tcp: Vector, target: Sequence[float] | Vector, gripper: float) -> Vector:
     action = np.empty(ACTION_DIM, np.float32)
     action[TCP_DELTA] = np.clip(_GAIN * (np.asarray(target, np.float32) - tcp), -TCP_STEP_LIMIT, TCP_STEP_LIMIT)
@@ -85,6 +116,7 @@ EXPERTS: dict[str, Callable[[Vector], Vector]] = {
     PULL_CUBE.id: pull_cube,
     PICK_CUBE.id: pick_cube,
     STACK_CUBE.id: stack_cube,
+    LIFT_PEG_UPRIGHT.id: lift_peg_upright,
 }
 
 

@@ -13,13 +13,11 @@ MIN_FORCE = 0.5
 """N, on each finger"""
 MIN_COSINE = float(np.cos(np.deg2rad(85)))
 """of the angle between the contact force and the direction in which the finger opens"""
-REACH = 0.12
-"""m: with the tool centre farther away than this from the cube no finger can touch it"""
 
 
 def holds(world: World) -> bool:
     """Return whether both fingers press on the object. Reads the contacts only when the hand is near it."""
-    if np.linalg.norm(world.tcp.pose.p - world.object.pose.p) > REACH:
+    if np.linalg.norm(world.tcp.pose.p - world.object.pose.p) > world.task.reach:
         return False
     contacts = world.physics.get_contacts()
     left, right = world.fingers

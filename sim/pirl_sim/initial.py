@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pirl_sim.tasks import PICK_CUBE, PULL_CUBE, PUSH_CUBE, STACK_CUBE
+from pirl_sim.tasks import LIFT_PEG_UPRIGHT, PICK_CUBE, PULL_CUBE, PUSH_CUBE, STACK_CUBE
 from pirl_sim.world import World
 
 _REST = np.array([0.0, np.pi / 8, 0, -np.pi * 5 / 8, 0, np.pi * 3 / 4, np.pi / 4, 0.04, 0.04])
@@ -14,6 +14,7 @@ _REST = np.array([0.0, np.pi / 8, 0, -np.pi * 5 / 8, 0, np.pi * 3 / 4, np.pi / 4
 _JOINT_NOISE = 0.02
 _SPAWN_HALF_SIZE = 0.1
 _CUBE_HALF_SIZE = 0.02
+_PEG_HALF_WIDTH = 0.025
 _GOAL_OFFSET = {PUSH_CUBE.id: 0.2, PULL_CUBE.id: -0.2}
 """m, along x, from the cube to the disc"""
 _DISC_ROTATION = (np.sqrt(0.5), 0.0, np.sqrt(0.5), 0.0)
@@ -33,9 +34,8 @@ def place(world: World, seed: int) -> None:
 
 def _poses(task_id: str, seed: int) -> tuple[Any, Any]:
     """Of the object and of what the goal is, or stands on."""
-    if task_id == PICK_CUBE.id:
-        return _picking(seed)
-    return _stacking(seed) if task_id == STACK_CUBE.id else _sliding(task_id, seed)
+    others = {PICK_CUBE.id: _picking, STACK_CUBE.id: _stacking, LIFT_PEG_UPRIGHT.id: _lying}
+    return others[task_id](seed) if task_id in others else _sliding(task_id, seed)
 
 
 def _place_robot(world: World, seed: int) -> None:
@@ -90,3 +90,17 @@ def _stacking(seed: int) -> tuple[Any, Any]:
         turns = [random_quaternions(1, lock_x=True, lock_y=True)[0].numpy() for _ in range(2)]
     red, green = (sapien.Pose([*place, _CUBE_HALF_SIZE], turn) for place, turn in zip(places, turns))
     return red, green
+
+
+def _lying(seed: int) -> tuple[Any, Any]:
+    import sapien
+    import torch
+    from transforms3d.euler import euler2quat
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        peg = torch.zeros(3)
+        peg[:2] = torch.rand((1, 2))[0] * 0.2 - 0.1
+    peg[2] = _PEG_HALF_WIDTH
+    pose = sapien.Pose(peg.numpy(), euler2quat(np.pi / 2, 0, 0))
+    return pose, pose

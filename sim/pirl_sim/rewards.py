@@ -7,12 +7,12 @@ phi is in [0, 1] and 1 exactly at success. Formulas and thresholds are those of 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import dist, hypot, tanh
+from math import atan2, dist, hypot, pi, tanh
 from typing import Protocol
 
 from pirl_contract.schema import Vector
 from pirl_sim.panda import FINGER_LIMITS, GOAL, OBJECT, QPOS, QVEL, TCP
-from pirl_sim.tasks import PICK_CUBE, PULL_CUBE, PUSH_CUBE, STACK_CUBE
+from pirl_sim.tasks import LIFT_PEG_UPRIGHT, PICK_CUBE, PULL_CUBE, PUSH_CUBE, STACK_CUBE
 
 Progress = tuple[float, bool]
 """(phi, success)"""
@@ -38,6 +38,10 @@ RESTING_SPEEDS = (0.01, 0.5)
 ON_TOP_XY = hypot(CUBE_HALF_SIZE, CUBE_HALF_SIZE) + 0.005
 ON_TOP_Z = 0.005
 REACHED = 0.01
+PEG_HALF_LENGTH = 0.12
+UPRIGHT_ANGLE = 0.08
+"""rad"""
+ON_TABLE_Z = 0.005
 
 
 def _positions(state: Vector) -> tuple[list[float], list[float], list[float]]:
@@ -107,10 +111,25 @@ def stack_cube(state: Vector, touch: Touch) -> Progress:
     return reward / 8, False
 
 
+def lift_peg_upright(state: Vector, touch: Touch) -> Progress:
+    """LiftPegUpright: reach the peg, turn it upright, its lower end on the table."""
+    tcp, peg, _ = _positions(state)
+    w, x, y, z = state[OBJECT].tolist()[3:]
+    double = 2 / (w * w + x * x + y * y + z * z)
+    # ManiSkill's third Euler angle, of which the peg's own axis is a quarter turn when it stands.
+    turn = atan2(double * (w * z - x * y), 1 - double * (y * y + z * z))
+    height = abs(peg[2] - PEG_HALF_LENGTH)
+    if abs(abs(turn) - pi / 2) < UPRIGHT_ANGLE and height < ON_TABLE_Z:
+        return 1.0, True
+    reached = 1.0 if touch.grasped() else 1 - tanh(5 * dist(peg, tcp))
+    return (abs(double * (x * z - w * y)) + 1 - tanh(5 * height) + reached / 5) / 3, False
+
+
 PROGRESS: dict[str, Callable[[Vector, Touch], Progress]] = {
     PUSH_CUBE.id: push_cube,
     PULL_CUBE.id: pull_cube,
     PICK_CUBE.id: pick_cube,
     STACK_CUBE.id: stack_cube,
+    LIFT_PEG_UPRIGHT.id: lift_peg_upright,
 }
 """task id -> its progress function"""

@@ -24,6 +24,8 @@ class Task:
     """whether cameras see the goal; if not, a policy without `goal.*` in its state cannot solve the task"""
     goal_offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """m, from the position of that to the goal"""
+    reach: float = 0.12
+    """m: with the tool centre farther from the object's middle than this no finger can touch it"""
     max_steps: int = MAX_STEPS
 
     def instruction(self, seed: int) -> str:
@@ -82,7 +84,21 @@ STACK_CUBE = Task(
     goal_offset=(0.0, 0.0, 0.04),
 )
 
-TASKS = {known.id: known for known in (PUSH_CUBE, PULL_CUBE, PICK_CUBE, STACK_CUBE)}
+LIFT_PEG_UPRIGHT = Task(
+    id="LiftPegUpright-v1",
+    instructions=(
+        "stand the peg up",
+        "lift the peg by one end until it stands upright on the table",
+        "put the red and blue bar on its end",
+    ),
+    object_name="peg",
+    # It may stand anywhere: the goal is where the peg is.
+    goal_name="peg",
+    goal_visible=True,
+    reach=0.22,
+)
+
+TASKS = {known.id: known for known in (PUSH_CUBE, PULL_CUBE, PICK_CUBE, STACK_CUBE, LIFT_PEG_UPRIGHT)}
 
 
 def task(task_id: str) -> Task:
