@@ -14,7 +14,7 @@ STARTS: dict[str, dict[str, Any]] = {
 """fields of SftConfig: few demonstrations and steps make a policy that has something to learn"""
 
 TASKS: dict[str, dict[str, Any]] = {
-    "PushCube-v1": {"env_steps": 120_000},
+    "PushCube-v1": {"env_steps": 240_000},
     "PullCube-v1": {"env_steps": 120_000},
     "PickCube-v1": {"env_steps": 200_000},
     "StackCube-v1": {"env_steps": 300_000},
