@@ -7,6 +7,7 @@ why pictures are rendered at every step and not when somebody looks.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
@@ -120,6 +121,8 @@ def _stored(folder: str, index: int) -> tuple[Path, Any]:
 
 
 def _control_env(**settings: Any) -> Any:
+    # robosuite chooses this too, but after MuJoCo, imported first, has settled for a window.
+    os.environ.setdefault("MUJOCO_GL", "egl")
     try:
         from libero.libero.envs.env_wrapper import ControlEnv
     except (AttributeError, ImportError, RuntimeError) as error:  # each OpenGL binding fails with another type
