@@ -9,15 +9,22 @@ from typing import Protocol
 from pirl_contract.contract import Contract
 from pirl_contract.schema import Observation, Vector
 from pirl_contract.seams import Env
-from pirl_sim import tasks
+from pirl_sim import libero_tasks, simpler_tasks, tasks
 from pirl_sim.env import make_env
 from pirl_sim.experts import EXPERTS
+from pirl_sim.libero_env import make_libero_env
+from pirl_sim.libero_package import require_libero
+from pirl_sim.libero_panda import libero_contract
 from pirl_sim.metaworld_env import make_metaworld_env
 from pirl_sim.metaworld_experts import metaworld_expert
 from pirl_sim.metaworld_scene import require_metaworld
 from pirl_sim.metaworld_tasks import PREFIX, Suite, suite
 from pirl_sim.panda import panda_contract
 from pirl_sim.sawyer import sawyer_contract
+from pirl_sim.simpler_env import make_simpler_env
+from pirl_sim.simpler_package import require_simpler
+from pirl_sim.simpler_widowx import widowx_contract
+from pirl_sim.sparse_suite import SparseSuite
 
 Expert = Callable[[Observation], Vector]
 
@@ -78,6 +85,22 @@ def _metaworld_expert(task_id: str) -> Expert:
     return metaworld_expert
 
 
+def _libero_goal(task_id: str) -> SparseSuite:
+    chosen = libero_tasks.suite(task_id)
+    require_libero()
+    return chosen
+
+
+def _simpler_goal(task_id: str) -> SparseSuite:
+    chosen = simpler_tasks.suite(task_id)
+    require_simpler()
+    return chosen
+
+
+def _no_expert(task_id: str) -> Expert:
+    raise ValueError(f"task '{task_id}' has no scripted expert: start from a checkpoint, or from recorded episodes")
+
+
 SIMULATORS = {
     "maniskill": Simulator(
         tasks.task, _maniskill_env, panda_contract(), _maniskill_expert, lambda task_id, seed: task_id
@@ -89,6 +112,21 @@ SIMULATORS = {
         sawyer_contract(cameras=True),
         _metaworld_expert,
         lambda task_id, seed: PREFIX + suite(task_id).task_of(seed),
+    ),
+    # These two have one stepper each as well.
+    "libero": Simulator(
+        _libero_goal,
+        lambda task_id, reference, cameras: make_libero_env(task_id, cameras=cameras),
+        libero_contract(),
+        _no_expert,
+        lambda task_id, seed: libero_tasks.PREFIX + libero_tasks.suite(task_id).task_of(seed).name,
+    ),
+    "simpler": Simulator(
+        _simpler_goal,
+        lambda task_id, reference, cameras: make_simpler_env(task_id, cameras=cameras),
+        widowx_contract(),
+        _no_expert,
+        lambda task_id, seed: simpler_tasks.PREFIX + simpler_tasks.suite(task_id).task_of(seed).name,
     ),
 }
 """by the part of a task id before its slash"""
