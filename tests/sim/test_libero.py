@@ -12,7 +12,7 @@ import pytest
 from pirl_contract.conformance import EnvConformance
 from pirl_server import simulation
 from pirl_sim import libero_env, libero_tasks
-from pirl_sim.libero_env import SETTLE_STEPS, make_libero_env
+from pirl_sim.libero_env import make_libero_env
 from pirl_sim.libero_panda import axis_angle, libero_contract, to_images, to_state
 from pirl_sim.sparse_env import SparseEnv
 
@@ -129,7 +129,7 @@ def test_an_episode_is_openpis(stand_in: type[ControlEnv]) -> None:
     (theirs,) = stand_in.made
     assert theirs.settings["bddl_file_name"] == "/somewhere/7.bddl"
     assert state[2] == np.float32(7.003), "task 7, initial state 3"
-    assert [action.tolist() for action in theirs.actions] == [[0.0] * 6 + [-1.0]] * SETTLE_STEPS
+    assert [action.tolist() for action in theirs.actions] == [[0.0] * 6 + [-1.0]] * 10
     env.step(np.float32([0.5, -2.0, 0, 0.25, 0, 0, 1]))
     assert theirs.actions[-1].tolist() == [0.5, -1.0, 0, 0.25, 0, 0, 1], "clipped, not scaled"
 
