@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from importlib import reload
 
 HINT = "install libegl1 and set MUJOCO_GL=egl, or libosmesa6 and MUJOCO_GL=osmesa, before Python starts"
 
@@ -14,9 +15,10 @@ def require_opengl() -> None:
     # MuJoCo's own choice is a window: no good in a worker process.
     os.environ.setdefault("MUJOCO_GL", "egl")
     try:
-        import mujoco
+        from mujoco import gl_context
 
-        context = mujoco.GLContext(8, 8)
+        # It chose when it was imported, perhaps by an environment without cameras, before the variable stood.
+        context = reload(gl_context).GLContext(8, 8)
         context.make_current()
         context.free()
     except Exception as error:  # each binding fails with another type
