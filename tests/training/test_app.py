@@ -143,7 +143,7 @@ def test_a_job_that_cannot_run_is_refused_before_it_is_queued(raw: dict[str, obj
 
 def test_supervised_training_needs_an_expert(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(EXPERTS, "PullCube-v1")
-    with pytest.raises(ValueError, match="'PullCube-v1' has no scripted expert; there are: PickCube-v1"):
+    with pytest.raises(ValueError, match="'PullCube-v1' has no scripted expert; there are: LiftPegUpright-v1"):
         job_main.check(parse_spec({"kind": "sft", "task": "PullCube-v1"}))
 
 
