@@ -69,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one task, one seed, hardly any training")
     parser.add_argument("--json", action="store_true", help="one object, figure -> number")
-    parser.add_argument("--tasks", nargs="+", choices=sorted(TASKS), help="default: all; for an ablation PushCube-v1")
+    parser.add_argument("--tasks", nargs="+", choices=sorted(TASKS), help="default: all; for an ablation PullCube-v1")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--ppo", nargs="*", default=[], metavar="KEY=VALUE", help="fields of PpoConfig")
     parser.add_argument("--ablation", choices=sorted(ABLATIONS), help="compare settings instead")

@@ -77,7 +77,7 @@ def carry_out(plan: Plan, out: Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     print(f"\n{plan.task} seed {plan.seed} {plan.label}".rstrip(), file=sys.stderr)
     base = start(plan, out)
-    before = rate(plan, base)
+    before = rate_of_start(plan, base)
     curve, began = Curve(), time.monotonic()
     config = override(PpoConfig(), plan.ppo)
     steps = simulation.max_steps(plan.task)
@@ -111,6 +111,14 @@ def start(plan: Plan, out: Path) -> Path:
         expert, steps = simulation.expert(plan.task), simulation.max_steps(plan.task)
         sft(folder, card, make, expert, steps, config, plan.seed, Printed())
     return folder
+
+
+def rate_of_start(plan: Plan, base: Path) -> dict[str, Any]:
+    """Its rate, measured once for all runs that begin there: the same weights and states give the same episodes."""
+    kept = base / f"rate-{plan.evaluation}.json"
+    if not kept.is_file():
+        write_json(kept, rate(plan, base))
+    return dict(json.loads(kept.read_text()))
 
 
 def rate(plan: Plan, checkpoint: Path) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 
+from pirl_server.registry.wilson import wilson_interval
+
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
@@ -38,6 +40,7 @@ def write_page(path: Path, rows: list[dict[str, Any]], command: str) -> None:
     lines = [
         f"Made by `python {command}`.",
         "",
+        *pooled(rows),
         "| task | seed | case | before (95 %) | after (95 %) | disjoint | env steps | RL wall, s | mean steps |",
         "|---|---|---|---|---|---|---|---|---|",
         *(line(row) for row in rows),
@@ -48,6 +51,32 @@ def write_page(path: Path, rows: list[dict[str, Any]], command: str) -> None:
         f"![what each update said of itself]({health.name})",
     ]
     path.write_text("\n".join(lines) + "\n")
+
+
+def pooled(rows: list[dict[str, Any]]) -> list[str]:
+    """Cases beside each other, over their seeds; the interval is that of all their episodes, not of the seeds."""
+    labels = list(dict.fromkeys(row["plan"]["label"] for row in rows))
+    if len(labels) == 1:
+        return []
+    lines = [
+        "| case, over its seeds | before (95 %) | after (95 %) | by seed | RL wall, s | of it learning | updates |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for label in labels:
+        runs = [row for row in rows if row["plan"]["label"] == label]
+        each = ", ".join(f"{run['after']['successes'] / run['after']['episodes']:.3f}" for run in runs)
+        wall, updates = sum(run["rl_s"] for run in runs), sum(len(run["curve"]) for run in runs)
+        learning = sum(run["curve"][-1]["learner_s"] for run in runs) / wall
+        before, after = together(runs, "before"), together(runs, "after")
+        lines.append(f"| {label} | {before} | {after} | {each} | {wall:.0f} | {learning:.0%} | {updates} |")
+    return [*lines, ""]
+
+
+def together(runs: list[dict[str, Any]], when: str) -> str:
+    """The rate of all episodes of some runs, with its interval."""
+    successes, episodes = (sum(run[when][what] for run in runs) for what in ("successes", "episodes"))
+    low, high = wilson_interval(successes, episodes)
+    return interval({"successes": successes, "episodes": episodes, "low": low, "high": high})
 
 
 def line(row: dict[str, Any]) -> str:
