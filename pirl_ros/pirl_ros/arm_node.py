@@ -15,6 +15,7 @@ from pirl_ros.controllers import Controllers, make_controllers
 from pirl_ros.diagnostics import Diagnostics, safety_values
 from pirl_ros.interfaces import ActionChunk, EpisodeEvent, SafetyState, StepOutcome
 from pirl_ros.managed_node import ManagedNode
+from pirl_ros.matching import reader_names, writers
 from pirl_ros.messages import fill_outcome, fill_safety_state, read_chunk
 from pirl_ros.parameters import declare, declare_profile, read_profile
 from pirl_ros.polling import Polled
@@ -64,7 +65,7 @@ class ArmNode(ManagedNode):
         # A timer reads what is there; an arm that answers each state is woken by it.
         self._sensors = Polled(is_open=self._by_state)
         self._streams = SensorStreams(self, self._profile, False, self._answer, self._sensors)
-        self.create_subscription(ActionChunk, "action_chunks", self._on_chunk, qos.CHUNK)
+        self._chunks = self.create_subscription(ActionChunk, "action_chunks", self._on_chunk, qos.CHUNK)
         self.create_subscription(EpisodeEvent, "episode_events", self._on_episode, qos.OUTCOME)
         self._people = ArmServices(self, self._cycle, self._changed)
         self._teleop = TeleopTopics(self, self._profile, self._cycle)
@@ -169,8 +170,9 @@ class ArmNode(ManagedNode):
             self._publish_state()
 
     def _publish_state(self) -> None:
-        heard = self._outcomes.get_subscription_count() > 0
-        state = fill_safety_state(SafetyState(), self._cycle.report, self.active, heard, self._dry_run)
+        state = SafetyState(hears_chunks=writers(self, self._chunks) > 0)
+        state.outcome_readers = reader_names(self, self._outcomes)
+        fill_safety_state(state, self._cycle.report, self.active, self._dry_run)
         state.stamp = self.get_clock().now().to_msg()
         self._safety.publish(state)
 

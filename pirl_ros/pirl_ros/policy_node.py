@@ -15,6 +15,7 @@ from pirl_ros.diagnostics import Diagnostics
 from pirl_ros.episode_services import EpisodeServices
 from pirl_ros.interfaces import ActionChunk, PolicyStatus, SafetyState, StepOutcome
 from pirl_ros.managed_node import ManagedNode
+from pirl_ros.matching import writers
 from pirl_ros.messages import fill_chunk, fill_policy_status, read_outcome
 from pirl_ros.observing import make_observation
 from pirl_ros.parameters import declare, declare_profile, read_profile
@@ -64,7 +65,7 @@ class PolicyNode(ManagedNode):
         by_time = self._profile.tick == "timer"
         self._sensors: Polled = Wanted(lambda: self._session.wanting) if by_time else Polled()
         self._streams = SensorStreams(self, self._profile, True, self._observe, self._sensors)
-        self.create_subscription(StepOutcome, "step_outcomes", self._on_outcome, qos.OUTCOME)
+        self._outcomes = self.create_subscription(StepOutcome, "step_outcomes", self._on_outcome, qos.OUTCOME)
         self.create_subscription(SafetyState, "safety_state", self._on_arm, qos.LATCHED)
         self.create_subscription(String, "~/instruction", self._on_instruction, qos.LATCHED)
         self._episodes = EpisodeServices(self, self._session, self._profile.rate_hz, self._listen)
@@ -116,8 +117,9 @@ class PolicyNode(ManagedNode):
 
     def _arm_missing(self) -> str:
         # Its own word, not the list of publishers: an arm that does not know us yet would report to nobody.
-        told = self._arm.ready and time.monotonic() - self._arm_s < _ARM_SILENT_S
-        both = told and self._chunks.get_subscription_count()
+        arm, ours = self._arm, self._chunks.get_subscription_count() and writers(self, self._outcomes)
+        fresh = arm.ready and time.monotonic() - self._arm_s < _ARM_SILENT_S
+        both = ours and fresh and arm.hears_chunks and self.get_fully_qualified_name() in arm.outcome_readers
         return "" if both else "no arm_node plays action_chunks and reports step_outcomes"
 
     def _on_arm(self, state: Any) -> None:

@@ -18,7 +18,8 @@ from std_msgs.msg import Bool
 from pirl_ros import qos
 from pirl_ros.convert import image_to_rgb
 from pirl_ros.episode_log import EpisodeRecord, write_summary
-from pirl_ros.interfaces import ResetEnvironment, StartEpisode, StepOutcome, StopEpisode
+from pirl_ros.interfaces import ResetEnvironment, SafetyState, StartEpisode, StepOutcome, StopEpisode
+from pirl_ros.matching import writers
 from pirl_ros.parameters import declare
 from pirl_ros.running import ros_until_signal
 
@@ -41,7 +42,7 @@ class EpisodeRunner(Node):
         self._spinner: Any = SingleThreadedExecutor()
         self._spinner.add_node(self)
         self._success, self._steps, self._frames = False, 0, list[Any]()
-        self._recording = False
+        self._recording = self._reported_to = False
         self._remote = {
             name: self.create_client(kind, name)
             for name, kind in (
@@ -51,7 +52,8 @@ class EpisodeRunner(Node):
             )
         }
         self.create_subscription(Bool, "success", self._on_success, qos.STATE)
-        self.create_subscription(StepOutcome, "step_outcomes", self._on_outcome, qos.OUTCOME)
+        self._outcomes = self.create_subscription(StepOutcome, "step_outcomes", self._on_outcome, qos.OUTCOME)
+        self.create_subscription(SafetyState, "safety_state", self._on_arm, qos.LATCHED)
         if self._record_dir:
             self.create_subscription(
                 Image, declare(self, "camera", "camera/base/image", "recorded topic"), self._on_image, qos.IMAGE
@@ -64,15 +66,22 @@ class EpisodeRunner(Node):
         # Steps of a stop belong to no chunk: max_steps counts what the policy did.
         self._steps += bool(outcome.chunk_id)
 
+    def _on_arm(self, state: Any) -> None:
+        known = self.get_fully_qualified_name() in state.outcome_readers
+        self._reported_to = known and writers(self, self._outcomes) > 0
+
     def _on_image(self, message: Any) -> None:
         if self._recording:
             self._frames.append(image_to_rgb(message))
 
     def wait_for_nodes(self) -> None:
-        """Wait until the other nodes' services are there. TimeoutError names the one that is not."""
+        """Wait until the other nodes' services are there and the arm knows us. TimeoutError names what is missing."""
         for name, client in self._remote.items():
             if not self._wait(client.service_is_ready, self._patience_s):
                 raise TimeoutError(f"service '{name}' did not appear within {self._patience_s:g} s")
+        # We may know the arm before it knows us: what it reports until then would be missing from the count of steps.
+        if not self._wait(lambda: self._reported_to, self._patience_s):
+            raise TimeoutError(f"no arm_node reports its steps to us within {self._patience_s:g} s")
 
     def run_episode(self, seed: int) -> EpisodeRecord:
         """Run one episode. TimeoutError: a node or the server cannot be had."""
