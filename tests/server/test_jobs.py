@@ -255,23 +255,29 @@ def test_defaults_are_filled_in_and_survive_the_disk(tmp_path: Path) -> None:
 ORPHAN = """
 import sys, time
 from pathlib import Path
+print("up", file=sys.stderr, flush=True)
+time.sleep(float(sys.argv[2]))
 from pirl_server.jobs import Reporter
 with Reporter(Path(sys.argv[1])):
-    print("up", flush=True)
     time.sleep(60)
 """
 SERVER = """
-import subprocess, sys, time
-job = subprocess.Popen([sys.executable, "-c", *sys.argv[1:]], start_new_session=True, stdout=subprocess.PIPE)
-job.stdout.readline()
+import sys, time
+from pathlib import Path
+from pirl_server.jobs.process import JobProcess
+log = Path(sys.argv[2], "log.txt")
+job = JobProcess([sys.executable, "-c", *sys.argv[1:]], log)
+while "up" not in log.read_text():
+    time.sleep(0.01)
 print(job.pid, flush=True)
 time.sleep(60)
 """
 
 
-def test_a_job_ends_with_the_server_that_started_it(tmp_path: Path) -> None:
-    """Even when the server is killed with SIGKILL, so that it can't tell anyone."""
-    command = [sys.executable, "-c", SERVER, ORPHAN, str(tmp_path)]
+@pytest.mark.parametrize("importing_s", [0.0, 1.0])
+def test_a_job_ends_with_the_server_that_started_it(tmp_path: Path, importing_s: float) -> None:
+    """Also when the server is killed, so that it can't tell anyone, and while the job was still importing."""
+    command = [sys.executable, "-c", SERVER, ORPHAN, str(tmp_path), str(importing_s)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         pid = int(server.stdout.readline())

@@ -1,4 +1,4 @@
-"""Child processes of the demo: each with its own log, all of them gone within seconds of the end."""
+"""Processes of the demo: each child with its own log, all of them and theirs gone within seconds of the end."""
 
 from __future__ import annotations
 
@@ -8,20 +8,28 @@ import signal
 import socket
 import subprocess
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 GRACE_S = 4.5
+POLL_S = 0.02
+MARK = "PIRL_DEMO_RUN"
+"""environment variable that every process of a run inherits, so that it is known whoever its parent is by now"""
 
 
 class Processes:
-    """Starts commands in process groups of their own; leaving the context ends them: SIGTERM, then SIGKILL."""
+    """Starts commands in process groups of their own; leaving the context ends them: SIGTERM, then SIGKILL.
+
+    What they started themselves ends with them, also when one had no time to see to that (a job of a killed server).
+    """
 
     def __init__(self, logs: Path, environment: Mapping[str, str]) -> None:
         logs.mkdir(parents=True, exist_ok=True)
         self._logs = logs
-        self._environment = {**os.environ, **environment}
+        self._mark = f"{MARK}={uuid.uuid4().hex}"
+        self._environment = {**os.environ, **environment, MARK: self._mark.partition("=")[2]}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -70,6 +78,11 @@ class Processes:
                 process.wait(timeout=max(0.0, deadline - time.monotonic()))
             _signal(process, signal.SIGKILL)
             process.wait()
+        while left := _carrying(self._mark):
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(POLL_S)
 
 
 def free_port() -> int:
@@ -84,3 +97,13 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
         os.killpg(process.pid, number)
     except ProcessLookupError:
         return  # the whole group has ended already
+
+
+def _carrying(mark: str) -> list[int]:
+    """Ids of the live processes that were given this variable; a zombie has no environment any more."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):  # it has ended meanwhile, or is another user's
+            if entry.name.isdigit() and mark.encode() in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 POLL_S = 0.05
+SERVER = "PIRL_JOB_SERVER"
+"""environment variable of a job: the id of the process that started it"""
 
 
 class JobProcess:
@@ -19,7 +21,12 @@ class JobProcess:
     def __init__(self, command: Sequence[str], log: Path) -> None:
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, SERVER: str(os.getpid())},
             )
         self.pid = self._process.pid
         self.started = process_start(self.pid)

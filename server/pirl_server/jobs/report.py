@@ -20,6 +20,7 @@ from typing import Any
 
 from pirl_server.disk import write_json
 from pirl_server.jobs.events import EventLog
+from pirl_server.jobs.process import SERVER
 
 RESULT, ERROR = "result.json", "error.txt"
 WATCH_S = 0.2
@@ -38,7 +39,9 @@ class Reporter:
         self._events = EventLog(job_dir)
         self._cancelled = False
         signal.signal(signal.SIGTERM, self._on_terminate)
-        threading.Thread(target=_end_with, args=(os.getppid(),), name="server-watch", daemon=True).start()
+        # not getppid alone: the server may have ended while this process was still importing
+        parent = int(os.environ.get(SERVER, os.getppid()))
+        threading.Thread(target=_end_with, args=(parent,), name="server-watch", daemon=True).start()
 
     @property
     def cancelled(self) -> bool:

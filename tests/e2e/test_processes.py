@@ -1,0 +1,43 @@
+"""The demo's processes and what they started are gone when its context is left, however they behave."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pirl_server.demo import processes
+from pirl_server.demo.processes import Processes
+from pirl_server.jobs.process import process_start
+
+DEAF = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if len(sys.argv) > 1:
+    subprocess.Popen([sys.executable, "-c", sys.argv[1]], start_new_session=True)
+print(os.getpid(), flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_child_of_a_killed_child_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a session of its own and deaf to SIGTERM, like a job whose server was too slow to end it."""
+    monkeypatch.setattr(processes, "GRACE_S", 0.2)
+    with Processes(tmp_path, {}) as others:
+        stranger = others.start("stranger", [sys.executable, "-c", "import time; time.sleep(600)"])
+        with Processes(tmp_path, {}) as inner:
+            inner.start("deaf", [sys.executable, "-c", DEAF, DEAF])
+            while len(lines := inner.log("deaf").read_text().splitlines()) < 2:
+                time.sleep(0.01)
+            assert all(process_start(int(pid)) is not None for pid in lines)
+        assert all(process_start(int(pid)) is None for pid in lines)
+        assert stranger.poll() is None, "another run's processes are nobody's business"
+
+
+def test_a_process_that_ended_early_is_named_with_its_last_line(tmp_path: Path) -> None:
+    with Processes(tmp_path, {}) as running:
+        running.start("quitter", [sys.executable, "-c", "print('no port'); raise SystemExit(3)"]).wait()
+        with pytest.raises(RuntimeError, match="quitter ended with status 3: no port"):
+            running.check()
