@@ -170,9 +170,10 @@ class ArmNode(ManagedNode):
             self._publish_state()
 
     def _publish_state(self) -> None:
-        state = SafetyState(hears_chunks=writers(self, self._chunks) > 0)
+        state = fill_safety_state(SafetyState(), self._cycle.report, self.active, self._dry_run)
         state.outcome_readers = reader_names(self, self._outcomes)
-        fill_safety_state(state, self._cycle.report, self.active, self._dry_run)
+        state.ready = self.active and bool(state.outcome_readers)
+        state.hears_chunks = writers(self, self._chunks) > 0
         state.stamp = self.get_clock().now().to_msg()
         self._safety.publish(state)
 

@@ -117,10 +117,11 @@ class PolicyNode(ManagedNode):
 
     def _arm_missing(self) -> str:
         # Its own word, not the list of publishers: an arm that does not know us yet would report to nobody.
-        arm, ours = self._arm, self._chunks.get_subscription_count() and writers(self, self._outcomes)
-        fresh = arm.ready and time.monotonic() - self._arm_s < _ARM_SILENT_S
-        both = ours and fresh and arm.hears_chunks and self.get_fully_qualified_name() in arm.outcome_readers
-        return "" if both else "no arm_node plays action_chunks and reports step_outcomes"
+        arm = self._arm
+        here = arm.ready and time.monotonic() - self._arm_s < _ARM_SILENT_S
+        plays = arm.hears_chunks and self._chunks.get_subscription_count()
+        reports = self.get_fully_qualified_name() in arm.outcome_readers and writers(self, self._outcomes)
+        return "" if here and plays and reports else "no arm_node plays action_chunks and reports step_outcomes"
 
     def _on_arm(self, state: Any) -> None:
         self._arm, self._arm_s = state, time.monotonic()

@@ -153,6 +153,24 @@ def test_a_late_chunk_and_one_of_another_arm_are_dropped(robot: Robot, probe: An
     assert len(robot.commands) == 1
 
 
+def test_the_arm_says_who_hears_it_and_whether_it_is_heard(probe: Any) -> None:
+    from pirl_ros import qos
+    from pirl_ros.interfaces import ActionChunk, SafetyState, StepOutcome
+
+    probe.listen(SafetyState, "safety_state", quality=qos.LATCHED)
+    probe.start("arm_node")
+    states = probe.seen["safety_state"]
+    probe.until(lambda: len(states) > 3, "no safety_state")
+    assert (states[-1].ready, states[-1].outcome_readers, states[-1].hears_chunks) == (False, [], False)
+
+    probe.listen(StepOutcome, "step_outcomes")
+    name = probe.node.get_fully_qualified_name()
+    probe.until(lambda: states[-1].ready and list(states[-1].outcome_readers) == [name], "the arm does not know us")
+    assert not states[-1].hears_chunks
+    probe.publisher(ActionChunk, "action_chunks")
+    probe.until(lambda: states[-1].hears_chunks, "the arm does not hear us")
+
+
 def test_a_silent_sensor_is_named_in_diagnostics(impatient_robot: Robot, probe: Any, ros: Any) -> None:
     probe.until(lambda: "nothing received yet: joint states" in ros.warnings_of(probe, "arm_node"), "not said")
     impatient_robot.state()
