@@ -85,20 +85,31 @@ def _metaworld_expert(task_id: str) -> Expert:
     return metaworld_expert
 
 
-def _libero_goal(task_id: str) -> SparseSuite:
-    chosen = libero_tasks.suite(task_id)
-    require_libero()
-    return chosen
-
-
-def _simpler_goal(task_id: str) -> SparseSuite:
-    chosen = simpler_tasks.suite(task_id)
-    require_simpler()
-    return chosen
-
-
 def _no_expert(task_id: str) -> Expert:
     raise ValueError(f"task '{task_id}' has no scripted expert: start from a checkpoint, or from recorded episodes")
+
+
+def _benchmark(
+    prefix: str,
+    suite: Callable[[str], SparseSuite],
+    require: Callable[[], None],
+    make: Callable[..., Env],
+    contract: Contract,
+) -> Simulator:
+    """Another project's benchmark: one stepper, its own, and nothing scripted."""
+
+    def goal(task_id: str) -> SparseSuite:
+        chosen = suite(task_id)
+        require()
+        return chosen
+
+    return Simulator(
+        goal,
+        lambda task_id, reference, cameras: make(task_id, cameras=cameras),
+        contract,
+        _no_expert,
+        lambda task_id, seed: prefix + suite(task_id).task_of(seed).name,
+    )
 
 
 SIMULATORS = {
@@ -113,20 +124,9 @@ SIMULATORS = {
         _metaworld_expert,
         lambda task_id, seed: PREFIX + suite(task_id).task_of(seed),
     ),
-    # These two have one stepper each as well.
-    "libero": Simulator(
-        _libero_goal,
-        lambda task_id, reference, cameras: make_libero_env(task_id, cameras=cameras),
-        libero_contract(),
-        _no_expert,
-        lambda task_id, seed: libero_tasks.PREFIX + libero_tasks.suite(task_id).task_of(seed).name,
-    ),
-    "simpler": Simulator(
-        _simpler_goal,
-        lambda task_id, reference, cameras: make_simpler_env(task_id, cameras=cameras),
-        widowx_contract(),
-        _no_expert,
-        lambda task_id, seed: simpler_tasks.PREFIX + simpler_tasks.suite(task_id).task_of(seed).name,
+    "libero": _benchmark(libero_tasks.PREFIX, libero_tasks.suite, require_libero, make_libero_env, libero_contract()),
+    "simpler": _benchmark(
+        simpler_tasks.PREFIX, simpler_tasks.suite, require_simpler, make_simpler_env, widowx_contract()
     ),
 }
 """by the part of a task id before its slash"""
