@@ -12,6 +12,12 @@ from pirl_contract.contract import Camera, Contract, Field
 
 RATE_HZ = 20.0
 CAMERA = "base"
+CAMERA_EYE = (0.45, 0.0, 0.5)
+"""m, world frame: in front of the robot, above the far edge of where the tasks put their objects"""
+CAMERA_TARGET = (-0.02, 0.0, 0.03)
+"""m, world frame: what the camera is aimed at"""
+CAMERA_FOV = 0.8
+"""rad, vertical field of view; the picture is square"""
 BASE_POSITION = (-0.615, 0.0, 0.0)
 """m, world frame, of `panda_link0`; its rotation is the identity"""
 TCP_IN_HAND = (0.0, 0.0, 0.1034)

@@ -8,7 +8,7 @@ import numpy as np
 
 from pirl_contract.schema import Image, Vector
 from pirl_sim.light_arm import use_light_arm
-from pirl_sim.panda import CAMERA, JOINTS, STATE_DIM
+from pirl_sim.panda import CAMERA, CAMERA_EYE, CAMERA_FOV, CAMERA_TARGET, JOINTS, STATE_DIM
 from pirl_sim.tasks import Task
 from pirl_sim.vulkan import require_vulkan
 
@@ -33,7 +33,7 @@ class World:
             control_mode=control_mode,
             # A renderer is built whenever the backend is not "none", and fails where Vulkan is missing.
             render_backend="cpu" if cameras else "none",
-            sensor_configs={"width": image_size, "height": image_size, "shader_pack": "minimal"} if cameras else {},
+            sensor_configs=_sensors(image_size) if cameras else {},
         )
         self._bind(self.gym.unwrapped)
 
@@ -76,3 +76,11 @@ class World:
     def close(self) -> None:
         """Free the scene."""
         self.gym.close()
+
+
+def _sensors(image_size: int) -> dict[str, Any]:
+    """One view for all tasks; ManiSkill's own differ from task to task and spend two of 64 pixels on a cube."""
+    from mani_skill.utils.sapien_utils import look_at
+
+    view = {"pose": look_at(CAMERA_EYE, CAMERA_TARGET), "fov": CAMERA_FOV}
+    return {"width": image_size, "height": image_size, "shader_pack": "minimal", "base_camera": view}
