@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ from toy_arm import INSTRUCTIONS, Heard, spoken_policy, toy_card, toy_policy
 
 from pirl_server.model.lora import merged_state_dict
 from pirl_server.model.pi0 import VLM_PARTS, Pi0
+from pirl_server.model.prefix import Prefix
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.processor import Array, Images
 from pirl_server.policy.tabletop import TabletopProcessor
+from pirl_server.training import flow_matching
 from pirl_server.training.config import FlowMatchingConfig
 from pirl_server.training.flow_matching import fit, learning_rate_share, loss, prefixes
 from pirl_server.training.windows import Windows, make_windows
@@ -152,6 +155,31 @@ def test_augmentation_changes_what_is_learnt_and_only_with_pictures() -> None:
         plain, _, _ = train(toy_policy(sees=sees), steps=2)
         shaken, _, _ = train(toy_policy(sees=sees), steps=2, augment=1.0)
         assert all(torch.equal(plain[name], shaken[name]) for name in plain) == (not sees)
+
+
+@pytest.mark.parametrize("vlm", ["train", "frozen"])
+def test_several_draws_share_one_encoded_picture(vlm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each window of a batch comes with so many noises and times, and its own prefix."""
+    policy = toy_policy(sees=True)
+    windows, encoded, asked = windows_for(policy), [], []
+    encode, plain_loss = policy.model.encode_prefix, flow_matching.loss
+
+    def watched_encode(*inputs: Tensor | None, **options: bool) -> Prefix:
+        encoded.append(encode(*inputs, **options))
+        return encoded[-1]
+
+    def watched_loss(policy: FlowPolicy, windows: Windows, rows: Tensor, prefix: Prefix, *more: Any) -> Tensor:
+        asked.append((rows, prefix.keys))
+        return plain_loss(policy, windows, rows, prefix, *more)
+
+    monkeypatch.setattr(policy.model, "encode_prefix", watched_encode)
+    monkeypatch.setattr(flow_matching, "loss", watched_loss)
+    fit(policy, windows, replace(CONFIG, steps=1, draws=3, vlm=vlm), 0, Heard())  # type: ignore[arg-type]
+    ((rows, keys),) = asked
+    (prefix,) = encoded
+    assert (len(prefix.mask), len(rows)) == (8, 24)
+    assert torch.equal(rows.view(3, 8), rows[:8].expand(3, 8))
+    assert torch.equal(keys, torch.cat([prefix.keys] * 3, dim=1))
 
 
 class Padded(TabletopProcessor):

@@ -5,11 +5,31 @@ Shape letters: N images, P patches, W width.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from pirl_server.model.config import VisionConfig
 from pirl_server.model.gelu import gelu_tanh
+
+POSITION_AMPLITUDE = 0.5
+"""about as large as what a patch's pixels become at first"""
+LONGEST = 100.0
+"""patches per radian of the slowest wave"""
+
+
+def grid_positions(patches: int, width: int) -> Tensor:
+    """Where each patch of a square picture is, as waves of its row and column: [P, W], to start learning from.
+
+    The fixed embedding of "Better plain ViT baselines for ImageNet-1k" (arXiv 2205.01580), as first value of a learned
+    one.
+    """
+    side, waves = round(patches**0.5), width // 4
+    rate = LONGEST ** -(torch.arange(waves) / max(1, waves - 1))
+    grid = torch.meshgrid(*[torch.arange(side)] * 2, indexing="ij")
+    row, column = (place.flatten()[:, None] * rate for place in grid)
+    found = torch.cat([row.sin(), row.cos(), column.sin(), column.cos()], dim=1)
+    return POSITION_AMPLITUDE * nn.functional.pad(found, (0, width - found.shape[1]))
 
 
 class Attention(nn.Module):
@@ -51,7 +71,7 @@ class Siglip(nn.Module):
         super().__init__()
         self.patch_embedding = nn.Conv2d(3, config.width, config.patch_px, stride=config.patch_px)
         self.position_embedding = nn.Embedding(config.patches, config.width)
-        nn.init.normal_(self.position_embedding.weight, std=0.02)
+        self.position_embedding.weight.data = grid_positions(config.patches, config.width)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.depth))
         self.post_layernorm = nn.LayerNorm(config.width, eps=1e-6)
 

@@ -61,6 +61,12 @@ def proprioception(state_NS: Array) -> Array:
     return _padded(np.concatenate(parts, axis=1))
 
 
+def object_and_goal(state_NS: Array) -> Array:
+    """Where a picture of the table shows object and goal. [N, 35] -> [N, 32], state as in `tabletop_relative`."""
+    thing, goal = state_NS[:, 25:28], state_NS[:, 32:35]
+    return _padded(np.concatenate([thing / _SCALE_M, goal / _SCALE_M], axis=1))
+
+
 def metaworld_relative(state_NS: Array) -> Array:
     """Hand, gripper, objects and goal relative to each other, object pose, speeds. [N, 27] -> [N, 32].
 
@@ -98,6 +104,7 @@ def metaworld_proprioception(state_NS: Array) -> Array:
 FEATURES: dict[str, Callable[[Array], Array]] = {
     "tabletop_relative": tabletop_relative,
     "proprioception": proprioception,
+    "object_and_goal": object_and_goal,
     "metaworld_relative": metaworld_relative,
     "metaworld_proprioception": metaworld_proprioception,
 }

@@ -22,6 +22,8 @@ class FlowMatchingConfig:
 
     steps: int = 400
     batch_size: int = 256
+    draws: int = 1
+    """noises and times of each window of a batch; its picture is encoded once for all of them"""
     learning_rate: float = 1e-3
     """the highest; a cosine brings it down to a twentieth"""
     warmup_steps: int = 0
@@ -57,6 +59,9 @@ class SftConfig(FlowMatchingConfig):
     """model size without a base: 'tiny-state' (no camera) or 'tiny' (one 64 px camera)"""
     demonstrations: int = 3
     """episodes of the scripted expert; few of them make a mediocre policy"""
+    grounding: str = ""
+    """what pictures are asked besides the action: a key of `policy.features.FEATURES`, e.g. object_and_goal; for
+    demonstrations in simulation"""
     execution_noise: float = 0.15
     """std of the noise on the executed, not on the recorded action, in units of the action range"""
 

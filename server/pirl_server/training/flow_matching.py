@@ -26,6 +26,7 @@ from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.augment import augment
 from pirl_server.training.config import FlowMatchingConfig
 from pirl_server.training.ema import Ema
+from pirl_server.training.grounding import Grounding
 from pirl_server.training.prefix_rows import View, cache_rows, encode_rows
 from pirl_server.training.progress import Progress
 from pirl_server.training.trainable import choose
@@ -73,6 +74,9 @@ def fit(policy: FlowPolicy, windows: Windows, config: FlowMatchingConfig, seed: 
     generator = torch.Generator().manual_seed(seed)
     parameters = choose(policy.model, config)
     _to(policy, config.device)
+    grounding = None if windows.told is None else Grounding(policy.card.model, windows.told).to(config.device)
+    if grounding is not None:
+        parameters = [*parameters, *grounding.parameters()]
     prefix_of = prefixes(policy, windows, config, generator)
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(learning_rate_share, config))
@@ -81,9 +85,14 @@ def fit(policy: FlowPolicy, windows: Windows, config: FlowMatchingConfig, seed: 
     for step in range(1, config.steps + 1):
         rows = torch.randint(len(windows), (config.batch_size,), generator=generator)
         with _precision(config):
-            value = loss(policy, windows, rows, prefix_of(rows), generator, config.prefix_delay)
+            prefix = prefix_of(rows)
+            told = 0.0 if grounding is None else grounding.loss(prefix, rows)
+            if config.draws > 1:
+                draws = torch.arange(len(rows)).repeat(config.draws)
+                rows, prefix = rows[draws], prefix.select(draws.to(config.device))
+            value = loss(policy, windows, rows, prefix, generator, config.prefix_delay)
         optimizer.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
+        (value + told).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()

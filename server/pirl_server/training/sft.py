@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from pirl_contract import Contract
@@ -15,11 +16,11 @@ from pirl_server.model.lora import merged_state_dict
 from pirl_server.model.pi0 import Pi0
 from pirl_server.policy.card import ModelCard
 from pirl_server.policy.checkpoint import save_checkpoint
-from pirl_server.policy.features import STATE_DIM, features_of
+from pirl_server.policy.features import FEATURES, STATE_DIM, features_of
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.collector import MakeEnv
 from pirl_server.training.config import SftConfig
-from pirl_server.training.demonstrations import Expert, demonstrate, windows_of
+from pirl_server.training.demonstrations import Demonstration, Expert, demonstrate, windows_of
 from pirl_server.training.episode_windows import episode_windows
 from pirl_server.training.flow_matching import fit
 from pirl_server.training.progress import Progress
@@ -82,7 +83,8 @@ def sft(
     ]
     env.close()
     said = {observation.instruction for observations, _ in demonstrations for observation in observations}
-    return _train(out, base, policy, windows_of(policy, demonstrations), said, config, seed, progress)
+    windows = replace(windows_of(policy, demonstrations), told=_told(config, policy, demonstrations))
+    return _train(out, base, policy, windows, said, config, seed, progress)
 
 
 def sft_episodes(
@@ -99,6 +101,8 @@ def sft_episodes(
     Whoever drove: the policy, or a human who took over. Raises ValueError when no episode succeeded, and for one that
     was logged under another contract.
     """
+    if config.grounding:
+        raise ValueError("grounding asks for what only a simulator knows: set source to 'expert', or leave it out")
     policy = _start(card, base, seed)
     good = [episode for episode in episodes if episode.info.success]
     windows = episode_windows(policy, good, gamma=1.0).windows
@@ -108,6 +112,18 @@ def sft_episodes(
 def _start(card: ModelCard, base: Path | None, seed: int) -> FlowPolicy:
     torch.manual_seed(seed)
     return FlowPolicy(card, Pi0(card.model), "new") if base is None else FlowPolicy.load(base)
+
+
+def _told(config: SftConfig, policy: FlowPolicy, demonstrations: Sequence[Demonstration]) -> torch.Tensor | None:
+    """What the prefix of each window has to tell [M, F]. Raises ValueError where that can't be learnt."""
+    if not config.grounding:
+        return None
+    if config.grounding not in FEATURES:
+        raise ValueError(f"grounding '{config.grounding}' is not known; there are: {', '.join(FEATURES)}")
+    if policy.card.model.vision is None or config.vlm != "train":
+        raise ValueError("grounding teaches vision: it needs a preset with a camera, and vlm 'train'")
+    states = np.stack([observation.state for observations, _ in demonstrations for observation in observations])
+    return torch.from_numpy(FEATURES[config.grounding](states))
 
 
 def _train(

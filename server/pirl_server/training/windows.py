@@ -35,6 +35,8 @@ class Windows:
     """[M] of the loss; all ones for plain imitation"""
     images: Images | None = None
     """uint8 [M, height, width, 3] by camera, for policies that see"""
+    told: Tensor | None = None
+    """[M, F] what the prefix has to tell besides, which a simulator knows (`training.grounding`)"""
 
     def __len__(self) -> int:
         return len(self.weight)
