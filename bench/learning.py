@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent / "learning_run"))
 from ablations import ABLATIONS, BUDGET
 from ablations import TASK as ABLATION_TASK
 from one_run import Plan, carry_out
-from starts import CAMERA_PPO, CAMERA_STARTS, STARTS, TASKS
+from starts import CAMERA_PPO, CAMERA_STARTS, TASKS, start_of
 from table import figures, write_page
 
 QUICK_SFT = {"demonstrations": 2, "steps": 30}
@@ -40,9 +40,9 @@ def plans(options: argparse.Namespace) -> list[Plan]:
     cases = ABLATIONS[options.ablation] if options.ablation else {"": {}}
     made = []
     for task in options.tasks:
-        start = dict(CAMERA_STARTS[task] if options.camera else STARTS[task])
         for label, choices in cases.items():
             for seed in options.seeds:
+                start = start_of(task, seed, options.camera)
                 budget = TASKS[task] | (BUDGET if options.ablation else {}) | (CAMERA_PPO if options.camera else {})
                 if options.quick:
                     start, budget = start | QUICK_SFT, quick(choices)

@@ -19,6 +19,7 @@ from pirl_server import simulation
 from pirl_server.disk import write_json
 from pirl_server.policy.checkpoint import checkpoint_version
 from pirl_server.registry.wilson import wilson_interval
+from pirl_server.training.collector import MakeEnv
 from pirl_server.training.config import PpoConfig, SftConfig, override
 from pirl_server.training.evaluate import evaluate
 from pirl_server.training.finetune_sim import finetune
@@ -44,6 +45,11 @@ class Plan:
     def sees(self) -> bool:
         """Whether the policy has a camera."""
         return self.sft.get("preset", "tiny-state") != "tiny-state"
+
+    @property
+    def fast_env(self) -> MakeEnv:
+        """What demonstrations and rollouts are made in: the same states as the simulator's own step, sooner."""
+        return partial(simulation.fast_camera_env if self.sees else simulation.fast_env, self.task)
 
     @property
     def key(self) -> str:
@@ -80,9 +86,7 @@ def carry_out(plan: Plan, out: Path) -> dict[str, Any]:
     before = rate_of_start(plan, base)
     curve, began = Curve(), time.monotonic()
     config = override(PpoConfig(), plan.ppo)
-    steps = simulation.max_steps(plan.task)
-    make = simulation.fast_camera_env if plan.sees else simulation.fast_env
-    finetune(base, folder / "rl", partial(make, plan.task), steps, config, plan.seed, curve)
+    finetune(base, folder / "rl", plan.fast_env, simulation.max_steps(plan.task), config, plan.seed, curve)
     wall_s = time.monotonic() - began
     result = {
         "plan": asdict(plan),
@@ -107,9 +111,8 @@ def start(plan: Plan, out: Path) -> Path:
     folder = out / f"base-{plan.folder}-{plan.seed}-{name}"
     if not (folder / "card.json").is_file():
         card = new_card(config.preset, plan.task, simulation.contract(plan.task), simulation.instructions(plan.task))
-        make = partial(simulation.camera_env if plan.sees else simulation.fast_env, plan.task)
         expert, steps = simulation.expert(plan.task), simulation.max_steps(plan.task)
-        sft(folder, card, make, expert, steps, config, plan.seed, Printed())
+        sft(folder, card, plan.fast_env, expert, steps, config, plan.seed, Printed())
     return folder
 
 

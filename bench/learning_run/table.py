@@ -13,6 +13,10 @@ from pirl_server.registry.wilson import wilson_interval
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+SAID = (
+    "rollout_success", "explained_variance", "approx_kl", "clip_fraction", "actor_grad_norm", "actor_steps"
+)  # fmt: skip
+"""what cases are compared by beside their success"""
 HEALTH = (
     "approx_kl", "clip_fraction", "first_log_ratio", "explained_variance", "actor_grad_norm", "ess", "sigma_k0_d0",
     "episode_return", "samples_per_second",
@@ -38,7 +42,9 @@ def write_page(path: Path, rows: list[dict[str, Any]], command: str) -> None:
     health = path.with_name(f"{path.stem}-health.png")
     draw_health(rows, health)
     lines = [
-        f"Made by `python {command}`.",
+        f"Made by `python {command}`. What is not named is the default of `SftConfig` and `PpoConfig`:",
+        "",
+        *settings(rows),
         "",
         *pooled(rows),
         "| task | seed | case | before (95 %) | after (95 %) | disjoint | env steps | RL wall, s | mean steps |",
@@ -51,6 +57,20 @@ def write_page(path: Path, rows: list[dict[str, Any]], command: str) -> None:
         f"![what each update said of itself]({health.name})",
     ]
     path.write_text("\n".join(lines) + "\n")
+
+
+def settings(rows: list[dict[str, Any]]) -> list[str]:
+    """How the runs began and went on, once for all that agree."""
+    seeds: dict[tuple[str, str], list[str]] = {}
+    for plan in (row["plan"] for row in rows):
+        words = f"supervised start `{spelled(plan['sft'])}`, then RL `{spelled(plan['ppo'])}`"
+        seeds.setdefault((f"{plan['task']} {plan['label']}".rstrip(), words), []).append(str(plan["seed"]))
+    return [f"- {name}, seed {', '.join(found)}: {words}" for (name, words), found in seeds.items()]
+
+
+def spelled(chosen: dict[str, Any]) -> str:
+    """Settings as they are typed."""
+    return " ".join(f"{name}={value}" for name, value in chosen.items())
 
 
 def pooled(rows: list[dict[str, Any]]) -> list[str]:
@@ -69,6 +89,19 @@ def pooled(rows: list[dict[str, Any]]) -> list[str]:
         learning = sum(run["curve"][-1]["learner_s"] for run in runs) / wall
         before, after = together(runs, "before"), together(runs, "after")
         lines.append(f"| {label} | {before} | {after} | {each} | {wall:.0f} | {learning:.0%} | {updates} |")
+    return [*lines, "", *said(rows, labels)]
+
+
+def said(rows: list[dict[str, Any]], labels: list[str]) -> list[str]:
+    """What the updates of each case said of themselves, the mean over them and over its seeds; warm-up is included."""
+    lines = ["| mean over all updates | " + " | ".join(SAID) + " |", "|---|" + "---|" * len(SAID)]
+    for label in labels:
+        points = [point for row in rows if row["plan"]["label"] == label for point in row["curve"]]
+        means = []
+        for name in SAID:
+            found = [point[name] for point in points if point.get(name) is not None]
+            means.append(f"{np.mean(found):.3g}" if found else "")
+        lines.append(f"| {label} | " + " | ".join(means) + " |")
     return [*lines, ""]
 
 
