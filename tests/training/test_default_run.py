@@ -24,9 +24,9 @@ RECORDED = {
         "value_loss": 48.891003,
     },
     True: {
-        "episode_return": -21.01293, "actor_steps": 3, "approx_kl": 0.156067, "kl_k1": 0.282532, "clip_fraction": 0.5625,
-        "ess": 0.814982, "actor_grad_norm": 6.145356, "critic_grad_norm": 86.816556, "policy_loss": -0.02111594,
-        "value_loss": 97.951775,
+        "episode_return": -21.01293, "actor_steps": 3, "approx_kl": 0.156067, "kl_k1": 0.282532,
+        "clip_fraction": 0.5625, "ess": 0.814982, "actor_grad_norm": 6.145356, "critic_grad_norm": 86.816556,
+        "policy_loss": -0.02111594, "value_loss": 97.951775,
     },
 }  # fmt: skip
 """without and with a camera: what the second update says, which has seen the first"""
