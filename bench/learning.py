@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent / "learning_run"))
 from ablations import ABLATIONS, BUDGET
 from ablations import TASK as ABLATION_TASK
 from one_run import Plan, carry_out
-from starts import CAMERA_PPO, CAMERA_STARTS, TASKS, start_of
+from starts import CAMERA_PPO, CAMERA_PRETRAINING, CAMERA_STARTS, TASKS, start_of
 from table import figures, write_page
 
 QUICK_SFT = {"demonstrations": 2, "steps": 30}
@@ -42,11 +42,13 @@ def plans(options: argparse.Namespace) -> list[Plan]:
     for task in options.tasks:
         for label, choices in cases.items():
             for seed in options.seeds:
-                start = start_of(task, seed, options.camera)
+                start, before = start_of(task, seed, options.camera), CAMERA_PRETRAINING if options.camera else {}
                 budget = TASKS[task] | (BUDGET if options.ablation else {}) | (CAMERA_PPO if options.camera else {})
                 if options.quick:
                     start, budget = start | QUICK_SFT, quick(choices)
-                made.append(Plan(task, seed, start, budget | choices | asked, 4 if options.quick else 200, label))
+                    before = before and before | {"sft": before["sft"] | QUICK_SFT}
+                episodes = 4 if options.quick else 200
+                made.append(Plan(task, seed, start, budget | choices | asked, episodes, label, before))
     return made
 
 

@@ -46,7 +46,7 @@ def load(checkpoint: Path | None, task: str) -> FlowPolicy:
 
 def scenes(task: str, count: int) -> list[Observation]:
     """Initial states after a few random actions, so that the arm is not always in one place."""
-    env, rng = simulation.fast_camera_env(task), np.random.default_rng(0)
+    env, rng = simulation.fast_env(task, sees=True), np.random.default_rng(0)
     found = []
     for seed in range(FIRST_SEED, FIRST_SEED + count):
         env.reset(seed)

@@ -7,7 +7,7 @@ import math
 import platform
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -40,6 +40,8 @@ class Plan:
     """episodes"""
     label: str = ""
     """what this run is a case of, for tables that compare settings"""
+    pretraining: dict[str, Any] = field(default_factory=dict)
+    """`task` and `sft` of the policy that the supervised one begins with, if any; its seed is always 0"""
 
     @property
     def sees(self) -> bool:
@@ -49,7 +51,7 @@ class Plan:
     @property
     def fast_env(self) -> MakeEnv:
         """What demonstrations and rollouts are made in: the same states as the simulator's own step, sooner."""
-        return partial(simulation.fast_camera_env if self.sees else simulation.fast_env, self.task)
+        return partial(simulation.fast_env, self.task, self.sees)
 
     @property
     def key(self) -> str:
@@ -107,12 +109,14 @@ def carry_out(plan: Plan, out: Path) -> dict[str, Any]:
 def start(plan: Plan, out: Path) -> Path:
     """The supervised checkpoint: one per task, seed and setting, shared by the runs that begin there."""
     config = override(SftConfig(), plan.sft)
-    name = sha256(json.dumps([plan.task, plan.seed, plan.sft], sort_keys=True).encode()).hexdigest()[:10]
+    depends = [plan.task, plan.seed, plan.sft, plan.pretraining]
+    name = sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:10]
     folder = out / f"base-{plan.folder}-{plan.seed}-{name}"
     if not (folder / "card.json").is_file():
         card = new_card(config.preset, plan.task, simulation.contract(plan.task), simulation.instructions(plan.task))
         expert, steps = simulation.expert(plan.task), simulation.max_steps(plan.task)
-        sft(folder, card, plan.fast_env, expert, steps, config, plan.seed, Printed())
+        base = start(replace(plan, seed=0, pretraining={}, **plan.pretraining), out) if plan.pretraining else None
+        sft(folder, card, plan.fast_env, expert, steps, config, plan.seed, Printed(), base)
     return folder
 
 
@@ -126,7 +130,7 @@ def rate_of_start(plan: Plan, base: Path) -> dict[str, Any]:
 
 def rate(plan: Plan, checkpoint: Path) -> dict[str, Any]:
     """Success on the fixed list of initial states, with its Wilson interval, and that of each task of a suite."""
-    make = partial(simulation.camera_env if plan.sees else simulation.reference_env, plan.task)
+    make = partial(simulation.reference_env, plan.task, plan.sees)
     seeds = evaluation_seeds(0)[: plan.evaluation]
     results = evaluate(checkpoint, make, simulation.max_steps(plan.task), seeds, Printed())
     successes = sum(result.success for result in results.values())

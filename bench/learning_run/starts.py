@@ -32,18 +32,31 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 """fields of PpoConfig where they are not its defaults"""
 
-CAMERA_STARTS: dict[str, dict[str, Any]] = {
-    "PushCube-v1": {
+CAMERA_PRETRAINING: dict[str, Any] = {
+    "task": "PullCube-v1",
+    "sft": {
         "preset": "tiny",
-        "demonstrations": 60,
-        "steps": 150,
+        "demonstrations": 1000,
+        "steps": 1000,
         "batch_size": 48,
         "draws": 4,
         "grounding": "object_and_goal",
         "warmup_steps": 50,
     },
 }
-CAMERA_PPO: dict[str, Any] = {"env_steps": 120_000, "critic_features": "tabletop_relative"}
+"""where vision and language come from, once for all seeds: another task, under the same camera"""
+CAMERA_STARTS: dict[str, dict[str, Any]] = {
+    "PushCube-v1": {
+        "preset": "tiny",
+        "demonstrations": 2,
+        "steps": 60,
+        "batch_size": 48,
+        "draws": 4,
+        "vlm": "frozen",
+        "warmup_steps": 10,
+    },
+}
+CAMERA_PPO: dict[str, Any] = {"env_steps": 240_000, "critic_features": "tabletop_relative"}
 """the critic is told what the policy must see; vision and language stay as they are (`vlm` is "frozen" by default)"""
 
 

@@ -64,6 +64,8 @@ def settings(rows: list[dict[str, Any]]) -> list[str]:
     seeds: dict[tuple[str, str], list[str]] = {}
     for plan in (row["plan"] for row in rows):
         words = f"supervised start `{spelled(plan['sft'])}`, then RL `{spelled(plan['ppo'])}`"
+        if first := plan["pretraining"]:
+            words = f"{first['task']} `{spelled(first['sft'])}`, one seed for all, then its own {words}"
         seeds.setdefault((f"{plan['task']} {plan['label']}".rstrip(), words), []).append(str(plan["seed"]))
     return [f"- {name}, seed {', '.join(found)}: {words}" for (name, words), found in seeds.items()]
 

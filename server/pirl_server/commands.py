@@ -44,6 +44,9 @@ def serve(arguments: Sequence[str]) -> int:
 
 def sft(arguments: Sequence[str]) -> int:
     """Train a policy on scripted demonstrations, or on successful logged episodes, and write a checkpoint folder."""
+    from dataclasses import replace
+    from functools import partial
+
     from pirl_server import simulation
     from pirl_server.policy.checkpoint import load_card
     from pirl_server.training.config import SftConfig, override
@@ -71,10 +74,18 @@ def sft(arguments: Sequence[str]) -> int:
         episodes = _successes(options.episodes, card.contract.hash)
         version = sft_episodes(options.out, card, episodes, config, options.seed, Printed(), options.base)
     else:
-        make = simulation.camera_env if card.model.vision else simulation.fast_env
+        sees = card.model.vision is not None
         steps, expert = simulation.max_steps(options.task), simulation.expert(options.task)
         version = train(
-            options.out, card, lambda: make(options.task), expert, steps, config, options.seed, Printed(), options.base
+            options.out,
+            replace(card, task=options.task, instructions=simulation.instructions(options.task)),
+            partial(simulation.fast_env, options.task, sees),
+            expert,
+            steps,
+            config,
+            options.seed,
+            Printed(),
+            options.base,
         )
     print(f"{options.out}: version {version}")
     return 0
@@ -146,7 +157,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     parser.add_argument("--episodes", type=int, default=128)
     options = parser.parse_args(arguments)
     card = load_card(options.checkpoint)
-    make = partial(simulation.camera_env if card.model.vision else simulation.reference_env, options.task)
+    make = partial(simulation.reference_env, options.task, card.model.vision is not None)
     seeds = evaluation_seeds(options.seed)[: options.episodes]
     results = run(options.checkpoint, make, simulation.max_steps(options.task), seeds, Printed())
     parts: dict[str, list[bool]] = {}

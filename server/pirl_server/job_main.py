@@ -73,8 +73,6 @@ def _train(
     """Return the new version and its parent."""
     base = None if spec.base is None else registry.resolve(spec.base)
     out = job_dir / "checkpoint"
-    if base is not None and not isinstance(spec, Sft):  # supervised training teaches new sentences
-        _check_instructions(base.path, spec.task, simulation.instructions(spec.task))
     if isinstance(spec, Sft):
         version = _sft(spec, base, root, out, report)
     elif isinstance(spec, FinetuneSim):
@@ -82,6 +80,7 @@ def _train(
         version = _finetune_sim(spec, base.path, job_dir, report)
     else:
         assert base is not None
+        _check_instructions(base.path, spec.task, simulation.instructions(spec.task))
         episodes = _episodes(root, spec.task, base.contract)
         settings = override(EpisodesConfig(), spec.config)
         version = finetune_episodes(base.path, out, episodes, settings, spec.seed, report)
@@ -98,7 +97,7 @@ def _sft(spec: Sft, base: ModelVersion | None, root: Path, out: Path, report: Re
             out, card, _episodes(root, spec.task, contract, good=True), config, spec.seed, report, start
         )
     sees = (card if start is None else load_card(start)).model.vision is not None
-    make = partial(simulation.camera_env if sees else simulation.fast_env, spec.task)
+    make = partial(simulation.fast_env, spec.task, sees)
     steps, expert = simulation.max_steps(spec.task), simulation.expert(spec.task)
     return sft(out, card, make, expert, steps, config, spec.seed, report, start)
 
@@ -116,10 +115,14 @@ def rl_defaults(base: Path) -> PpoConfig:
 
 
 def run_experiment(plan: experiment.Experiment, folder: Path, progress: Progress) -> str:
-    """Online RL in the task's simulator; the folder says what it was, and that it makes the new version again."""
+    """Online RL in the task's simulator; the folder says what it was, and that it makes the new version again.
+
+    Raises ValueError for a base that was trained for another task.
+    """
     base, config = Path(plan.base), plan.ppo()
+    _check_instructions(base, plan.task, simulation.instructions(plan.task))
     sees = load_card(base).model.vision is not None
-    make = partial(simulation.fast_camera_env if sees else simulation.fast_env, plan.task)
+    make = partial(simulation.fast_env, plan.task, sees)
     steps = simulation.max_steps(plan.task)
     imitated = partial(_demonstrations, plan.task, config, plan.seed) if config.imitation_weight else None
     experiment.write(folder, plan)
@@ -132,7 +135,7 @@ def run_experiment(plan: experiment.Experiment, folder: Path, progress: Progress
 def _demonstrations(task: str, config: PpoConfig, seed: int, policy: FlowPolicy) -> Windows:
     """What the imitation term keeps the policy near: the scripted expert, undisturbed."""
     sees = policy.card.model.vision is not None
-    env = (simulation.camera_env if sees else simulation.fast_env)(task)
+    env = simulation.fast_env(task, sees)
     seeds = demonstration_seeds(seed)[: config.imitation_demonstrations]
     expert, steps = simulation.expert(task), simulation.max_steps(task)
     shown = [demonstrate(env, expert, reset_seed, 0.0, steps) for reset_seed in seeds]
@@ -158,7 +161,7 @@ def _evaluate(spec: Evaluate, registry: Registry, job_dir: Path, report: Reporte
     model = registry.resolve(spec.version)
     card = load_card(model.path)
     seeds = evaluation_seeds(spec.seed)[: spec.episodes]
-    make = partial(simulation.camera_env if card.model.vision else simulation.reference_env, spec.task)
+    make = partial(simulation.reference_env, spec.task, card.model.vision is not None)
     results = evaluate(model.path, make, simulation.max_steps(spec.task), seeds, report)
     if len(results) < len(seeds):
         return {"version": model.version, "cancelled": True, "episodes": len(results)}

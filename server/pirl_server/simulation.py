@@ -20,24 +20,14 @@ def check_task(task_id: str) -> None:
     _simulator(task_id).goal(task_id)
 
 
-def fast_env(task_id: str) -> Env:
-    """The lean stepper where there is one, for rollouts in training."""
-    return _simulator(task_id).make_env(task_id, False, False)
+def fast_env(task_id: str, sees: bool = False) -> Env:
+    """The lean stepper where there is one, for demonstrations and rollouts: the same states, sooner."""
+    return _simulator(task_id).make_env(task_id, False, sees)
 
 
-def reference_env(task_id: str) -> Env:
-    """The simulator's own step, for every success rate that is reported."""
-    return _simulator(task_id).make_env(task_id, True, False)
-
-
-def camera_env(task_id: str) -> Env:
-    """The simulator's own step with the rendered camera, for policies that see."""
-    return _simulator(task_id).make_env(task_id, True, True)
-
-
-def fast_camera_env(task_id: str) -> Env:
-    """The lean stepper, where there is one, with the rendered camera, for training policies that see."""
-    return _simulator(task_id).make_env(task_id, False, True)
+def reference_env(task_id: str, sees: bool = False) -> Env:
+    """The simulator's own step, for every success rate that is reported; `sees`: with the rendered camera."""
+    return _simulator(task_id).make_env(task_id, True, sees)
 
 
 def contract(task_id: str = "PushCube-v1") -> Contract:

@@ -78,3 +78,9 @@ def test_the_command_makes_an_experiment_again(tmp_path: Path, capsys: pytest.Ca
     assert (tmp_path / "one" / "metrics.jsonl").stat().st_size > 0
     assert command(["--again", str(tmp_path / "one"), "--out", str(tmp_path / "two")]) == 0
     assert "the same version again" in capsys.readouterr().out
+
+
+def test_the_command_refuses_a_base_of_another_task(tmp_path: Path) -> None:
+    """Its network would be told sentences that it has never read."""
+    with pytest.raises(ValueError, match="trained for toy, not for PullCube-v1: it does not know '"):
+        command([str(save_toy(tmp_path / "base")), "--task", "PullCube-v1", "--out", str(tmp_path / "out")])

@@ -206,7 +206,7 @@ def test_the_first_minibatch_with_rendered_pictures(tmp_path: Path) -> None:
     task, config = "PushCube-v1", replace(CONFIG, critic_features="tabletop_relative")
     card = new_card("tiny", task, simulation.contract(), simulation.instructions(task))
     save_checkpoint(tmp_path, card, Pi0(card.model).state_dict())
-    make = partial(simulation.fast_camera_env, task)
+    make = partial(simulation.fast_env, task, True)
     collector = Collector(make, FlowPolicy.load(tmp_path), 1, count(1), 48, config.critic_features, keep_bytes=0)
     batch = collector.collect(3)
     collector.close()

@@ -78,6 +78,16 @@ def test_the_same_seed_gives_the_same_checkpoint_and_a_base_is_gone_on_from(tmp_
     assert FlowPolicy.load(tmp_path / "d").card.lineage["parent"] == checkpoint_version(tmp_path / "base")
 
 
+def test_a_base_learns_another_task_beside_its_own(tmp_path: Path) -> None:
+    """RL needs every sentence of the task, though two demonstrations say two of them."""
+    base, config = save_toy(tmp_path / "base"), SftConfig(demonstrations=1, steps=1, batch_size=8)
+    card = toy_card(task="other", instructions=("never said", toy_card().instructions[0]), horizon=8)
+    sft(tmp_path / "out", card, make_toy(length=3), expert, 3, config, 0, Heard(), base)
+    found = FlowPolicy.load(tmp_path / "out").card
+    assert found.instructions == (*toy_card().instructions, "never said")
+    assert (found.task, found.model.horizon) == ("other", toy_card().model.horizon)
+
+
 def test_a_cancelled_run_saves_what_it_has(tmp_path: Path) -> None:
     heard, config = Heard(cancel_after=1), SftConfig(demonstrations=1, steps=1000, batch_size=8)
     sft(tmp_path / "out", toy_card(), make_toy(length=3), expert, 3, config, 0, heard)

@@ -70,7 +70,8 @@ def sft(
 ) -> str:
     """Train a policy on `config.demonstrations` scripted episodes and save it; return the new version.
 
-    Starts from `base`, whose card is kept, or from random weights.
+    Starts from `base` or from random weights. Of a base's card all is kept but the task, which is `card`'s: its
+    sentences are added to those that the base knows.
     """
     policy = _start(card, base, seed)
     env = make_env()
@@ -84,7 +85,8 @@ def sft(
     env.close()
     said = {observation.instruction for observations, _ in demonstrations for observation in observations}
     windows = replace(windows_of(policy, demonstrations), told=_told(config, policy, demonstrations))
-    return _train(out, base, policy, windows, said, config, seed, progress)
+    said |= set(card.instructions)
+    return _train(out, base, policy, windows, card.task, said, config, seed, progress)
 
 
 def sft_episodes(
@@ -106,7 +108,8 @@ def sft_episodes(
     policy = _start(card, base, seed)
     good = [episode for episode in episodes if episode.info.success]
     windows = episode_windows(policy, good, gamma=1.0).windows
-    return _train(out, base, policy, windows, {episode.info.instruction for episode in good}, config, seed, progress)
+    said = {episode.info.instruction for episode in good}
+    return _train(out, base, policy, windows, policy.card.task, said, config, seed, progress)
 
 
 def _start(card: ModelCard, base: Path | None, seed: int) -> FlowPolicy:
@@ -131,6 +134,7 @@ def _train(
     base: Path | None,
     policy: FlowPolicy,
     windows: Windows,
+    task: str,
     said: set[str],
     config: SftConfig,
     seed: int,
@@ -141,6 +145,7 @@ def _train(
     new = tuple(sorted(said - set(policy.instructions)))
     card = replace(
         policy.card,
+        task=task,
         lineage=lineage,
         instructions=policy.instructions + new,
         prefix_delay=config.prefix_delay,
