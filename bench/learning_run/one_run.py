@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from elsewhere import Elsewhere
 
 from pirl_server import simulation
 from pirl_server.disk import write_json
@@ -81,11 +82,11 @@ def carry_out(plan: Plan, out: Path) -> dict[str, Any]:
     folder = out / plan.key
     done = folder / "result.json"
     if done.is_file():
-        return dict(json.loads(done.read_text())) | {"plan": asdict(plan)}
+        return dict(json.loads(done.read_text())) | {"plan": asdict(plan)} | controls(plan, folder / "rl")
     folder.mkdir(parents=True, exist_ok=True)
     print(f"\n{plan.task} seed {plan.seed} {plan.label}".rstrip(), file=sys.stderr)
     base = start(plan, out)
-    before = rate_of_start(plan, base)
+    before = kept_rate(plan, base)
     curve, began = Curve(), time.monotonic()
     config = override(PpoConfig(), plan.ppo)
     finetune(base, folder / "rl", plan.fast_env, simulation.max_steps(plan.task), config, plan.seed, curve)
@@ -103,7 +104,7 @@ def carry_out(plan: Plan, out: Path) -> dict[str, Any]:
         "curve": curve.rows,
     }
     write_json(done, result)
-    return result
+    return result | controls(plan, folder / "rl")
 
 
 def start(plan: Plan, out: Path) -> Path:
@@ -120,17 +121,22 @@ def start(plan: Plan, out: Path) -> Path:
     return folder
 
 
-def rate_of_start(plan: Plan, base: Path) -> dict[str, Any]:
-    """Its rate, measured once for all runs that begin there: the same weights and states give the same episodes."""
-    kept = base / f"rate-{plan.evaluation}.json"
+def controls(plan: Plan, checkpoint: Path) -> dict[str, Any]:
+    """What a policy that sees does when its pictures are of another scene."""
+    return {"elsewhere": kept_rate(plan, checkpoint, partial(Elsewhere, plan.task))} if plan.sees else {}
+
+
+def kept_rate(plan: Plan, checkpoint: Path, control: MakeEnv | None = None) -> dict[str, Any]:
+    """Its rate, measured once for all that ask: the same weights and states give the same episodes."""
+    kept = checkpoint / f"{'rate' if control is None else 'elsewhere'}-{plan.evaluation}.json"
     if not kept.is_file():
-        write_json(kept, rate(plan, base))
+        write_json(kept, rate(plan, checkpoint, control))
     return dict(json.loads(kept.read_text()))
 
 
-def rate(plan: Plan, checkpoint: Path) -> dict[str, Any]:
+def rate(plan: Plan, checkpoint: Path, control: MakeEnv | None = None) -> dict[str, Any]:
     """Success on the fixed list of initial states, with its Wilson interval, and that of each task of a suite."""
-    make = partial(simulation.reference_env, plan.task, plan.sees)
+    make = control or partial(simulation.reference_env, plan.task, plan.sees)
     seeds = evaluation_seeds(0)[: plan.evaluation]
     results = evaluate(checkpoint, make, simulation.max_steps(plan.task), seeds, Printed())
     successes = sum(result.success for result in results.values())

@@ -30,6 +30,8 @@ def figures(rows: list[dict[str, Any]]) -> dict[str, float]:
         name = f"{row['plan']['task']} seed {row['plan']['seed']} {row['plan']['label']}".rstrip()
         for when in ("before", "after"):
             shown[f"{name}, {when}"] = row[when]["successes"] / row[when]["episodes"]
+        if "elsewhere" in row:
+            shown[f"{name}, pictures of another scene"] = row["elsewhere"]["successes"] / row["elsewhere"]["episodes"]
         shown[f"{name}, env steps"] = row["env_steps"]
         shown[f"{name}, RL s"] = row["rl_s"]
     return shown
@@ -52,6 +54,8 @@ def write_page(path: Path, rows: list[dict[str, Any]], command: str) -> None:
         *(line(row) for row in rows),
         "",
         *(text for row in rows if len(row["before"].get("parts", ())) > 1 for text in parts(row)),
+        *(control(row) for row in rows if "elsewhere" in row),
+        "",
         f"![curves]({picture.name})",
         "",
         f"![what each update said of itself]({health.name})",
@@ -122,6 +126,11 @@ def line(row: dict[str, Any]) -> str:
         f"| {plan['task']} | {plan['seed']} | {plan['label']} | {interval(before)} | {interval(after)} | {disjoint} "
         f"| {row['env_steps']:,.0f} | {row['rl_s']:.0f} | {before['mean_steps']:.1f} -> {after['mean_steps']:.1f} |"
     )
+
+
+def control(row: dict[str, Any]) -> str:
+    """What the pictures were needed for."""
+    return f"- seed {row['plan']['seed']} after RL, shown pictures of another scene: {interval(row['elsewhere'])}"
 
 
 def parts(row: dict[str, Any]) -> list[str]:
