@@ -119,7 +119,7 @@ def test_explored_samples_carry_their_density(prompt: Any) -> None:
 
 
 def test_a_batch_is_its_rows(tmp_path: Path) -> None:
-    """Prompts of different length, states of their own, one camera absent."""
+    """Prompts of different length, states of their own, one camera absent; float32 adds up in another order."""
     policy = small_policy("pi05")
     observations = [small_observation(seed, instruction="push" * (1 + seed)) for seed in range(3)]
     state = np.stack([each.state for each in observations])
@@ -132,7 +132,9 @@ def test_a_batch_is_its_rows(tmp_path: Path) -> None:
             alone = policy.draw(
                 policy.features(state[one]), policy.prefix(each), noise[one], other[one], torch.tensor([row])
             )
-            np.testing.assert_allclose(together.chain[one], alone.chain, atol=CLOSE)
+            np.testing.assert_allclose(together.chain[one], alone.chain, atol=5 * CLOSE)
+            others = together.chain[torch.arange(3) != row]
+            assert (others - alone.chain).abs().amax(dim=(1, 2, 3)).min() > 1000 * CLOSE
 
 
 @PROMPTS
