@@ -54,8 +54,7 @@ def write_page(path: Path, rows: list[dict[str, Any]], command: str) -> None:
         *(line(row) for row in rows),
         "",
         *(text for row in rows if len(row["before"].get("parts", ())) > 1 for text in parts(row)),
-        *(control(row) for row in rows if "elsewhere" in row),
-        "",
+        *controls(rows),
         f"![curves]({picture.name})",
         "",
         f"![what each update said of itself]({health.name})",
@@ -128,9 +127,14 @@ def line(row: dict[str, Any]) -> str:
     )
 
 
-def control(row: dict[str, Any]) -> str:
-    """What the pictures were needed for."""
-    return f"- seed {row['plan']['seed']} after RL, shown pictures of another scene: {interval(row['elsewhere'])}"
+def controls(rows: list[dict[str, Any]]) -> list[str]:
+    """What the pictures were needed for, of policies that see."""
+    told = [
+        f"- seed {row['plan']['seed']} after RL, shown pictures of another scene: {interval(row['elsewhere'])}"
+        for row in rows
+        if "elsewhere" in row
+    ]
+    return [*told, ""] if told else []
 
 
 def parts(row: dict[str, Any]) -> list[str]:
