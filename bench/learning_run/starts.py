@@ -22,7 +22,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "PushCube-v1": {"env_steps": 240_000},
     "PullCube-v1": {"env_steps": 120_000},
     "PickCube-v1": {"env_steps": 300_000, "actor_learning_rate": 4e-5},
-    "StackCube-v1": {"env_steps": 300_000},
+    "StackCube-v1": {"env_steps": 600_000, "actor_learning_rate": 3e-5, "decisions": 32},
     "metaworld/mt10": {
         "env_steps": 220_000,
         "decisions": 32,
