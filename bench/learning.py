@@ -30,7 +30,7 @@ from one_run import Plan, carry_out
 from starts import CAMERA_PPO, CAMERA_PRETRAINING, CAMERA_STARTS, TASKS, start_of
 from table import figures, write_page
 
-QUICK_SFT = {"demonstrations": 2, "steps": 30}
+QUICK_SFT = {"demonstrations": 2, "steps": 10}
 QUICK_PPO = {"env_steps": 600, "envs": 4, "decisions": 4, "warmup_updates": 1}
 
 
@@ -85,7 +85,7 @@ def main() -> None:
         options.tasks, options.seeds = options.tasks[:1], options.seeds[:1]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) if options.quick else options.out
-        rows = [carry_out(plan, out) for plan in plans(options)]
+        rows = [carry_out(plan, out, control=not options.quick) for plan in plans(options)]
     if options.write:
         write_page(options.write, rows, " ".join(sys.argv))
     shown = figures(rows)

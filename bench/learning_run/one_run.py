@@ -77,12 +77,21 @@ class Curve(Printed):
         self.rows.append({name: float(value) if math.isfinite(value) else None for name, value in values.items()})
 
 
-def carry_out(plan: Plan, out: Path) -> dict[str, Any]:
-    """Return the run's numbers, made now or found below `out`."""
+def carry_out(plan: Plan, out: Path, control: bool = True) -> dict[str, Any]:
+    """Return the run's numbers, made now or found below `out`; with the control of a policy that sees."""
+    run = trained(plan, out)
+    if control and plan.sees:
+        rl = out / plan.key / "rl"
+        run["elsewhere"] = kept_rate(plan, rl, partial(Elsewhere, plan.task))
+    return run
+
+
+def trained(plan: Plan, out: Path) -> dict[str, Any]:
+    """One run's numbers without a control."""
     folder = out / plan.key
     done = folder / "result.json"
     if done.is_file():
-        return dict(json.loads(done.read_text())) | {"plan": asdict(plan)} | controls(plan, folder / "rl")
+        return dict(json.loads(done.read_text())) | {"plan": asdict(plan)}
     folder.mkdir(parents=True, exist_ok=True)
     print(f"\n{plan.task} seed {plan.seed} {plan.label}".rstrip(), file=sys.stderr)
     base = start(plan, out)
@@ -104,7 +113,7 @@ def carry_out(plan: Plan, out: Path) -> dict[str, Any]:
         "curve": curve.rows,
     }
     write_json(done, result)
-    return result | controls(plan, folder / "rl")
+    return result
 
 
 def start(plan: Plan, out: Path) -> Path:
@@ -119,11 +128,6 @@ def start(plan: Plan, out: Path) -> Path:
         base = start(replace(plan, seed=0, pretraining={}, **plan.pretraining), out) if plan.pretraining else None
         sft(folder, card, plan.fast_env, expert, steps, config, plan.seed, Printed(), base)
     return folder
-
-
-def controls(plan: Plan, checkpoint: Path) -> dict[str, Any]:
-    """What a policy that sees does when its pictures are of another scene."""
-    return {"elsewhere": kept_rate(plan, checkpoint, partial(Elsewhere, plan.task))} if plan.sees else {}
 
 
 def kept_rate(plan: Plan, checkpoint: Path, control: MakeEnv | None = None) -> dict[str, Any]:
