@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pirl_contract.schema import ControlSource, StepOutcome
+from pirl_contract.schema import Alteration, ControlSource, StepOutcome
 from pirl_ros.chunk_buffer import PlayableChunk
 from pirl_ros.driving import Driver
 from pirl_ros.look_ahead import Ahead
 from pirl_ros.motion import ArmCommand
-from pirl_ros.observing import joint_positions, state_vector
+from pirl_ros.observing import finger_position, joint_positions, state_vector
 from pirl_ros.profile import Profile
 from pirl_ros.safety_report import SafetyReport
 from pirl_ros.state_history import Measured
@@ -96,6 +96,10 @@ class ArmCycle:
         """Use only this part of the velocity limits from now on; ValueError unless in (0, 1]."""
         self._driver.set_speed(share)
 
+    def add_alterations(self, alterations: Alteration) -> None:
+        """Report these with the newest command too: what its controller had to change."""
+        self._driver.add_alterations(alterations)
+
     def ahead(self) -> Ahead | None:
         """Return the commands to come: the rest of the chunk being played, then the stop. None: nothing was sent."""
         return self._driver.ahead()
@@ -112,7 +116,7 @@ class ArmCycle:
         gap_s = 0.0
         if bundle is not None:
             joints = joint_positions(self._profile, bundle).astype(float)
-            state = Measured(bundle.stamp_ns, bundle.received_ns, joints)
+            state = Measured(bundle.stamp_ns, bundle.received_ns, joints, finger_position(self._profile, bundle))
             if not self._timed and self._stamp_ns is not None:
                 gap_s = (bundle.stamp_ns - self._stamp_ns) / 1e9
             outcome = self._outcome(bundle)

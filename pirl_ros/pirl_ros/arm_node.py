@@ -81,6 +81,9 @@ class ArmNode(ManagedNode):
         while not self._by_state and self._cycle.report.mode in _MOVING and time.monotonic() < deadline:
             self._tick()
             time.sleep(1.0 / self._profile.rate_hz)
+        self._controllers.send(None, self._cycle.ahead)
+        # A goal that is cancelled ends where the arm is at that moment, at whatever speed.
+        time.sleep(min(self._controllers.remaining_s, _REST_S))
         self._controllers.stop()
 
     def cleanup(self) -> None:
@@ -147,7 +150,7 @@ class ArmNode(ManagedNode):
     def _send(self, tick: Tick) -> None:
         report = self._cycle.report
         self._controllers.heed(report.control_source, report.episode_id)
-        self._controllers.send(tick.command, self._cycle.ahead)
+        self._cycle.add_alterations(self._controllers.send(tick.command, self._cycle.ahead))
         if tick.command is not None:
             self._tell(tick.command.alterations)
         if tick.outcome is not None:

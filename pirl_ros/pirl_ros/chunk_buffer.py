@@ -141,8 +141,16 @@ class ChunkBuffer:
         return 0 if self._due_ns is None else max(0, now_ns - self._due_ns)
 
     def remaining(self) -> Vector | None:
-        """Return the actions [n, D] that are still to be played, the rest after execute_horizon included."""
-        return None if self._chunk is None else self._chunk.actions[self._next :]
+        """Return the actions [n, D] that are played if no newer chunk comes: after execute_horizon for `link_loss_ns`.
+
+        No more than that may be planned ahead: a controller whose commander has died plays all it was given.
+        """
+        if self._chunk is None:
+            return None
+        end = self._chunk.execute_horizon
+        if self._link_loss_ns is not None:
+            end += self._link_loss_ns // self._period_ns + 1
+        return self._chunk.actions[self._next : max(end, self._next)]
 
     def next(self, now_ns: int = 0, captured_ns: int | None = None) -> PlannedStep | None:
         """Return the next action and move on; None when there is nothing to play.

@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 from geometry_msgs.msg import TwistStamped
 from std_msgs.msg import Float64MultiArray
 
+from pirl_contract.schema import Alteration
 from pirl_ros import outputs, qos
 from pirl_ros.gripper_controllers import GripperGoals, GripperPositions
 from pirl_ros.kinematics import Array, Chain
 from pirl_ros.look_ahead import Ahead
 from pirl_ros.motion import ArmCommand
 from pirl_ros.profile import Profile
+from pirl_ros.safety import Limits
 from pirl_ros.trajectory_controller import TrajectoryController
+
+_REFUSED_AT = 1.5
+"""times the speed that joints at their limits give: a governed step stays below it, finite steps included"""
 
 
 class Controller(Protocol):
@@ -23,11 +29,18 @@ class Controller(Protocol):
     problem: str
     """why it does not do what it was told last; empty when all is well"""
 
-    def send(self, command: ArmCommand, ahead: Callable[[], Ahead | None]) -> None:
-        """Send one period's command; `ahead` gives the rest of the chunk when it is asked for."""
+    @property
+    def remaining_s(self) -> float:
+        """Until it is through with what it was sent; 0 for one that plans nothing."""
+
+    def send(self, command: ArmCommand, ahead: Callable[[], Ahead | None]) -> Alteration:
+        """Send one period's command; `ahead` gives the rest of the chunk on request. Returns what had to be changed."""
+
+    def rest(self, ahead: Callable[[], Ahead | None]) -> None:
+        """Nothing is commanded any more: end what is under way. `ahead` gives the way to rest."""
 
     def renew(self) -> None:
-        """What was planned no longer holds: a new chunk came, or nothing is commanded any more."""
+        """What was planned no longer holds: a new chunk came."""
 
     def release(self) -> None:
         """Somebody else may have had it meanwhile: another episode begins, or the hands have changed."""
@@ -50,7 +63,7 @@ def make_controllers(node: Any, profile: Profile, dry_run: bool, gave_up: Callab
     if profile.command.kind == "forward_position":
         arm = PositionController(node, profile)
     elif profile.command.kind == "servo_twist":
-        arm = TwistController(node, profile)
+        arm = TwistController(node, profile, gave_up)
     else:
         arm = TrajectoryController(node, profile, gave_up)
     if profile.gripper.kind == "joint_trajectory":
@@ -77,13 +90,20 @@ class Controllers:
             for controller in self._all:
                 controller.release()
 
-    def send(self, command: ArmCommand | None, ahead: Callable[[], Ahead | None]) -> None:
-        """Send one period's command to all; None: nothing is commanded."""
+    @property
+    def remaining_s(self) -> float:
+        """Until all are through with what they were sent."""
+        return max((controller.remaining_s for controller in self._all), default=0.0)
+
+    def send(self, command: ArmCommand | None, ahead: Callable[[], Ahead | None]) -> Alteration:
+        """Send one period's command to all; None: nothing is commanded. Returns what had to be changed."""
+        altered = Alteration.NONE
         for controller in self._all:
             if command is None:
-                controller.renew()
+                controller.rest(ahead)
             else:
-                controller.send(command, ahead)
+                altered |= controller.send(command, ahead)
+        return altered
 
     def renew(self) -> None:
         """A new chunk came."""
@@ -105,6 +125,7 @@ class PositionController:
     """Joint positions, one message per period, to a forward_command_controller: it has no timeout of its own."""
 
     problem = ""
+    remaining_s = 0.0
 
     def __init__(self, node: Any, profile: Profile) -> None:
         self._names = [joint.name for joint in profile.arm.joints]
@@ -112,12 +133,16 @@ class PositionController:
         quality = qos.command(profile.rate_hz)
         self._publisher = node.create_publisher(Float64MultiArray, profile.command.topic, quality)
 
-    def send(self, command: ArmCommand, ahead: Callable[[], Ahead | None]) -> None:
+    def send(self, command: ArmCommand, ahead: Callable[[], Ahead | None]) -> Alteration:
         """Send this period's positions."""
         if command.joints is not None:
             self._publisher.publish(
                 outputs.fill_positions(Float64MultiArray(), self._names, command.joints, self._order)
             )
+        return Alteration.NONE
+
+    def rest(self, ahead: Callable[[], Ahead | None]) -> None:
+        """The controller holds the last position."""
 
     def renew(self) -> None:
         """Nothing is planned here."""
@@ -133,34 +158,61 @@ class PositionController:
 
 
 class TwistController:
-    """The tool centre's twist, one message per period, to MoveIt Servo."""
+    """The tool centre's twist, one message per period, to MoveIt Servo.
+
+    A twist leads from the command before to this one, both the governor's, so it holds nothing of where the arm was
+    moved by somebody else. It is slowed down to the profile's speeds. One that no motion of the joints within their
+    limits can give is a fault: zero is sent instead and the arm is latched.
+    """
 
     problem = ""
+    remaining_s = 0.0
 
-    def __init__(self, node: Any, profile: Profile) -> None:
-        self._node, self._dt_s, self._frame = node, 1.0 / profile.rate_hz, profile.command.frame
-        self._chain = Chain.from_table(profile.kinematics)
-        self._before: Array | None = None
+    def __init__(self, node: Any, profile: Profile, gave_up: Callable[[str], None]) -> None:
+        self._node, self._dt_s, self._frame, self._gave_up = node, 1.0 / profile.rate_hz, profile.command.frame, gave_up
+        self._chain, self._limits = Chain.from_table(profile.kinematics), Limits.from_profile(profile)
+        self._speeds = profile.command.max_linear_speed, profile.command.max_angular_speed
+        self._moving = False
         self._publisher = node.create_publisher(TwistStamped, profile.command.topic, qos.command(profile.rate_hz))
 
-    def send(self, command: ArmCommand, ahead: Callable[[], Ahead | None]) -> None:
-        """Send the twist that leads from the last command to this one."""
+    def send(self, command: ArmCommand, ahead: Callable[[], Ahead | None]) -> Alteration:
+        """Send the twist that leads from the command before to this one."""
         if command.joints is None:
-            return
-        before = command.joints if self._before is None else self._before
+            self.rest(ahead)
+            return Alteration.NONE
+        before = command.joints if command.before is None else command.before
         twist = outputs.tool_twist(self._chain, before, command.joints, self._dt_s)
-        stamp_ns = self._node.get_clock().now().nanoseconds
-        self._publisher.publish(outputs.fill_twist(TwistStamped(), self._frame, stamp_ns, twist))
-        self._before = command.joints
+        if (excess := outputs.twist_excess(self._chain, command.joints, twist, self._limits.velocity)) > _REFUSED_AT:
+            self._publish(np.zeros(6))
+            self.problem = (
+                f"a twist of {np.linalg.norm(twist[:3]):.2f} m/s and {np.linalg.norm(twist[3:]):.2f} rad/s is"
+                f" {excess:.1f} times what the joints' velocity limits allow: not sent"
+            )
+            self._gave_up(self.problem)
+            return Alteration.LIMIT
+        slowed = outputs.bounded_twist(twist, *self._speeds)
+        self._publish(slowed)
+        return Alteration.NONE if slowed is twist else Alteration.LIMIT
+
+    def rest(self, ahead: Callable[[], Ahead | None]) -> None:
+        """Send zero once: a servo node goes on with the last twist until its own time-out."""
+        if self._moving:
+            self._publish(np.zeros(6))
 
     def renew(self) -> None:
         """Nothing is planned here."""
 
     def release(self) -> None:
-        """Nothing is remembered here."""
+        """Another driver, another course: what was wrong is over."""
+        self.problem = ""
 
     def stop(self) -> None:
         """Nothing is under way here."""
 
     def close(self) -> None:
         """The publisher is the node's."""
+
+    def _publish(self, twist: Array) -> None:
+        stamp_ns = self._node.get_clock().now().nanoseconds
+        self._publisher.publish(outputs.fill_twist(TwistStamped(), self._frame, stamp_ns, twist))
+        self._moving = bool(twist.any())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from pirl_contract.schema import Alteration, ControlSource
 from pirl_ros.chunk_buffer import ChunkBuffer, PlannedStep, PlayableChunk
@@ -24,6 +25,10 @@ class Played:
     command: ArmCommand
 
 
+FingerFrom = Literal["", "measured", "grasp"]
+"""Where the next gripper target starts: from the last one; from the measured finger; from there unless it grasps."""
+
+
 class Driver:
     """Plays chunks while nothing speaks against it; whatever does leads to a stop within the limits.
 
@@ -40,6 +45,7 @@ class Driver:
         self._tally, self._fresh_from_ns, self._nameless = Tally(), -1, 0
         self._captured: Measured | None = None
         self._speed, self._mode, self._reason, self._act = 1.0, Mode.IDLE, "", ""
+        self._finger_from: FingerFrom = "measured"
         self.latch = Latch()
         self.played: Played | None = None
         """not yet reported"""
@@ -154,6 +160,12 @@ class Driver:
             return f"teleop gives {command.joints.size} joints, the arm has {self._joints}"
         return self._takeover.say(command, now_ns)
 
+    def add_alterations(self, alterations: Alteration) -> None:
+        """Report these with the newest command too."""
+        if self.played is not None and alterations:
+            command = replace(self.played.command, alterations=self.played.command.alterations | alterations)
+            self.played = replace(self.played, command=command)
+
     def set_speed(self, share: float) -> None:
         """Use only this part of the velocity limits; ValueError unless in (0, 1]."""
         self._motion.set_speed(share)
@@ -179,6 +191,9 @@ class Driver:
         if state is None:
             self._buffer.drop()
             return self._rest(Alteration.STALE, state, "no fresh state of the arm")
+        if self._finger_from:
+            self._motion.gripper_at(state.finger, keep_grasp=self._finger_from == "grasp")
+            self._finger_from = ""
         age_s = max((now_ns - state.received_ns) / 1e9, gap_s if self._buffer.under_way else 0.0)
         if self._takeover.source == ControlSource.POLICY:
             return self._policy(state, now_ns, age_s)
@@ -257,10 +272,11 @@ class Driver:
         """Drop what is queued; only a chunk that answers a newer state than those known is played from now on."""
         self._buffer.wait()
         self._fresh_from_ns = self._history.newest_ns
+        self._finger_from = self._finger_from or "grasp"
 
     def _anew(self) -> None:
         """Another episode: nothing of the old one is reported."""
-        self.played, self._captured = None, None
+        self.played, self._captured, self._finger_from = None, None, "measured"
         self._start_over()
 
     def _start_over(self) -> None:

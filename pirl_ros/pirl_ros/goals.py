@@ -36,21 +36,24 @@ class NewestGoal:
         return bool(self._client.server_is_ready())
 
     def send(self, goal: Any) -> None:
-        """Send a goal in place of the present one."""
-        self._number, self._handle = self._number + 1, None
+        """Send a goal in place of the present one, which goes on until this one is accepted."""
+        self._number += 1
         self._client.send_goal_async(goal).add_done_callback(partial(self._on_answer, self._number))
 
     def cancel(self) -> None:
         """Cancel what is under way, also a goal that was not answered yet."""
         self._void = self._number
-        if self._handle is not None:
-            self._handle.cancel_goal_async()
-            self._handle = None
+        self._cancel_accepted()
 
     def close(self) -> None:
         """Free the client."""
         self._void = self._number
         self._client.destroy()
+
+    def _cancel_accepted(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel_goal_async()
+            self._handle = None
 
     def _on_answer(self, number: int, answer: Any) -> None:
         handle = answer.result()
@@ -59,6 +62,8 @@ class NewestGoal:
         if number != self._number or number <= self._void:
             return
         if not handle.accepted:
+            # The one before it would otherwise be carried out to its end, against what is wanted now.
+            self._cancel_accepted()
             self._ended("refused", None)
             return
         self._handle = handle

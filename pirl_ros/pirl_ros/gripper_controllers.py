@@ -11,7 +11,7 @@ from typing import Any
 
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from pirl_contract.schema import ControlSource
+from pirl_contract.schema import Alteration, ControlSource
 from pirl_ros import qos
 from pirl_ros.control_actions import control_action
 from pirl_ros.goals import Fate, NewestGoal
@@ -33,18 +33,22 @@ class GripperPositions:
     """The finger target, one message per period, to a joint_trajectory_controller of one joint."""
 
     problem = ""
+    remaining_s = 0.0
 
     def __init__(self, node: Any, profile: Profile) -> None:
         self._joint, self._period_ns = profile.gripper.command_joint, int(1e9 / profile.rate_hz)
         self._publisher = node.create_publisher(JointTrajectory, profile.gripper.topic, qos.COMMAND)
 
-    def send(self, command: ArmCommand, ahead: Callable[[], Ahead | None]) -> None:
+    def send(self, command: ArmCommand, ahead: Callable[[], Ahead | None]) -> Alteration:
         """Send this period's target, if the gripper is to be touched."""
-        if not _means_the_gripper(command):
-            return
-        point = JointTrajectoryPoint(positions=[command.gripper_m])
-        point.time_from_start.nanosec = self._period_ns
-        self._publisher.publish(JointTrajectory(joint_names=[self._joint], points=[point]))
+        if _means_the_gripper(command):
+            point = JointTrajectoryPoint(positions=[command.gripper_m])
+            point.time_from_start.sec, point.time_from_start.nanosec = divmod(self._period_ns, 1_000_000_000)
+            self._publisher.publish(JointTrajectory(joint_names=[self._joint], points=[point]))
+        return Alteration.NONE
+
+    def rest(self, ahead: Callable[[], Ahead | None]) -> None:
+        """A target is one period ahead: the fingers stay there."""
 
     def renew(self) -> None:
         """Nothing is planned here."""
@@ -60,31 +64,37 @@ class GripperPositions:
 
 
 class GripperGoals:
-    """Goals to a gripper's action.
+    """Goals to a gripper's action; how fast it moves is the driver's business, which a goal can tell its limit.
 
     A gripper that stalls has grasped something, whether its action calls that success or an abort. A goal that nobody
     took is sent again; one that was tried and given up is not: `problem` tells of it.
     """
 
+    remaining_s = 0.0
+
     def __init__(self, node: Any, profile: Profile) -> None:
         self._gripper, self._switch = profile.gripper, GripperSwitch(profile.gripper)
         self._goal = control_action(_KINDS[profile.gripper.kind])
         self._goals = NewestGoal(node, self._goal, profile.gripper.topic, self._on_end)
-        self._again_s = 0.0
+        self._again_s, self._velocity = 0.0, profile.gripper.velocity_limit * profile.safety.speed_scale
         self.problem = ""
 
-    def send(self, command: ArmCommand, ahead: Callable[[], Ahead | None]) -> None:
+    def send(self, command: ArmCommand, ahead: Callable[[], Ahead | None]) -> Alteration:
         """Send a goal when the wish has changed and lasted."""
         now_s = time.monotonic()
         if not _means_the_gripper(command) or now_s < self._again_s:
-            return
+            return Alteration.NONE
         position = self._switch.update(float(command.executed[-1]), now_s)
         if position is None:
-            return
+            return Alteration.NONE
         if self._goals.ready:
-            self._goals.send(fill_gripper_goal(self._goal.Goal(), self._gripper, position))
+            self._goals.send(fill_gripper_goal(self._goal.Goal(), self._gripper, position, self._velocity))
         else:
             self._not_taken("nobody takes goals")
+        return Alteration.NONE
+
+    def rest(self, ahead: Callable[[], Ahead | None]) -> None:
+        """A grasp outlives the episode."""
 
     def renew(self) -> None:
         """A wish outlives the chunk."""

@@ -9,8 +9,9 @@ import numpy as np
 
 from pirl_contract.schema import Alteration, ControlSource, Vector
 from pirl_ros.governor import Governor
+from pirl_ros.gripper import GripperRate, gripper_metres
 from pirl_ros.kinematics import Array, Chain, turned
-from pirl_ros.profile import GripperGroup, Profile
+from pirl_ros.profile import Profile
 from pirl_ros.safety import Limits
 from pirl_ros.takeover import JointTarget, TcpTwist, Teleop
 
@@ -31,6 +32,8 @@ class ArmCommand:
     """[D] in the units of the contract's action"""
     alterations: Alteration
     source: ControlSource
+    before: Array | None = None
+    """[J] rad, the governed command that precedes this one; None: the arm stands"""
 
 
 class ArmMotion:
@@ -50,6 +53,10 @@ class ArmMotion:
         self._low = np.array([field.low for field in fields], np.float32)
         self._high = np.array([field.high for field in fields], np.float32)
         self._opening = 1.0
+        # A goal's speed is the gripper driver's business.
+        follows = profile.gripper.kind == "joint_trajectory"
+        scale = profile.safety.speed_scale
+        self._gripper_rate = GripperRate(profile.gripper, self._limits.period_s, scale) if follows else None
         self._aim: Array | None = None
         """[J] where a person's twist has got to"""
 
@@ -80,11 +87,22 @@ class ArmMotion:
     def set_speed(self, share: float) -> None:
         """Use only this part of the velocity limits; ValueError unless in (0, 1]."""
         self._governor.set_speed(share)
+        if self._gripper_rate is not None:
+            self._gripper_rate.set_speed(share)
+
+    def gripper_at(self, finger: float | None, keep_grasp: bool) -> None:
+        """Start the gripper from where it is measured, in its own unit; None: it is not measured.
+
+        `keep_grasp`: within an episode a target that presses an object stays.
+        """
+        if self._gripper_rate is not None:
+            self._gripper_rate.start_at(finger, keep_grasp)
 
     def copy(self) -> ArmMotion:
         """Return one that goes on from here on its own: to look ahead."""
         other = copy(self)
         other._governor = self._governor.copy()
+        other._gripper_rate = None if self._gripper_rate is None else self._gripper_rate.copy()
         return other
 
     def step(
@@ -110,9 +128,10 @@ class ArmMotion:
         altered |= bits | more
         if joints is None or altered & _REFUSED:
             return self._report(joints, measured if before is None else before, origin, altered, ControlSource.HOLD)
-        self._opening = float(clipped[-1])
+        altered |= self._move_gripper(float(clipped[-1]))
         if not altered & _ALTERS_THE_PATH:
-            return ArmCommand(joints, self.gripper_m, clipped, altered, ControlSource.POLICY)
+            before = self._governor.previous
+            return ArmCommand(joints, self.gripper_m, clipped, altered, ControlSource.POLICY, before)
         return self._report(joints, measured, origin, altered, ControlSource.POLICY)
 
     def follow(self, hand: Teleop, measured: Array, observation_age_s: float) -> ArmCommand:
@@ -126,7 +145,7 @@ class ArmMotion:
             self._aim = target
         joints, more = self._governor.command(target, measured, 0.0, observation_age_s)
         if hand.gripper is not None:
-            self._opening = float(hand.gripper)
+            more |= self._move_gripper(float(hand.gripper))
         refused = joints is None or bool(more & _REFUSED)
         source = ControlSource.HOLD if refused else ControlSource.HUMAN
         return self._report(joints, measured, measured, bits | more, source)
@@ -142,6 +161,11 @@ class ArmMotion:
         joints = self._governor.brake()
         start = np.zeros_like(self._limits.low) if before is None else before
         return self._report(joints, start, start, altered, ControlSource.HOLD)
+
+    def _move_gripper(self, wanted: float) -> Alteration:
+        """Move the opening to `wanted` as fast as its limit allows."""
+        self._opening = wanted if self._gripper_rate is None else self._gripper_rate.step(wanted)
+        return Alteration.NONE if self._opening == wanted else Alteration.LIMIT
 
     def _target(self, action: Vector, measured: Array, origin: Array) -> tuple[Array, Alteration]:
         """[J] and what had to be changed for it; not within the limits yet."""
@@ -181,15 +205,4 @@ class ArmMotion:
         else:
             arm = end if self._kind == "joint_position" else end - origin
         executed: Vector = np.append(arm, self._opening).astype(np.float32)
-        return ArmCommand(joints, self.gripper_m, executed, altered, source)
-
-
-def gripper_metres(gripper: GripperGroup, action: float) -> float:
-    """Return the finger target in metres for a gripper action in [-1 closed, 1 open]."""
-    return gripper.closed + (float(action) + 1.0) / 2.0 * (gripper.open - gripper.closed)
-
-
-def gripper_action(gripper: GripperGroup, metres: float) -> float:
-    """Return the gripper action in [-1, 1] for a finger target in metres: the inverse of `gripper_metres`."""
-    action = (metres - gripper.closed) / (gripper.open - gripper.closed) * 2.0 - 1.0
-    return float(np.clip(action, -1.0, 1.0))
+        return ArmCommand(joints, self.gripper_m, executed, altered, source, self._governor.previous)

@@ -59,6 +59,15 @@ def joint_positions(profile: Profile, bundle: Bundle) -> Vector:
     return joints_by_name(bundle.values[JOINTS], [joint.name for joint in profile.arm.joints], velocities=False)[0]
 
 
+def finger_position(profile: Profile, bundle: Bundle) -> float | None:
+    """Return where the commanded gripper joint is, in the gripper's unit; None when the profile does not measure it."""
+    gripper = profile.gripper
+    if gripper.command_joint not in [joint.name for joint in gripper.joints]:
+        return None
+    message = bundle.values[GRIPPER if gripper.joint_states else JOINTS]
+    return float(joints_by_name(message, [gripper.command_joint], velocities=False)[0][0])
+
+
 def state_vector(profile: Profile, bundle: Bundle) -> Vector:
     """Return the state [S] in the contract's order: positions, velocities, poses, wrenches. ValueError: unfit."""
     arm, fingers = ([joint.name for joint in part.joints] for part in (profile.arm, profile.gripper))

@@ -16,6 +16,10 @@ from pirl_ros.kinematics import Chain, rotation_vector
 
 Array = NDArray[np.float64]
 
+_ROUNDING_S = 1e-9
+_PARTS = slice(0, 3), slice(3, 6)
+"""of a twist: linear, angular"""
+
 
 def point_velocities(positions_NJ: Array, before_J: Array, dt_s: float) -> Array:
     """Return velocities [N, J] at points dt_s apart, so that cubics through them neither overshoot nor break at joins.
@@ -41,22 +45,30 @@ def fill_trajectory(
     positions_NJ: Array,
     before_J: Array,
     dt_s: float,
+    lead_s: float | None = None,
 ) -> Any:
-    """Write a trajectory_msgs/JointTrajectory; the first point is due dt_s after the controller gets it.
+    """Write a trajectory_msgs/JointTrajectory; row i is due (i + 1) dt_s after the controller receives it.
 
-    The stamp stays 0, which means "from now on" and needs no synchronised clocks. One point alone carries no velocity:
-    the controller then moves there in a straight line, rather than stopping at each.
+    The stamp stays 0, which means "from now on" and needs no synchronised clocks. `lead_s` is for a plan, which ends at
+    rest: rows due earlier are left out, since a controller that reaches its first point within a cycle or two jumps
+    there instead of blending into the path. None is for one command alone: it carries no velocity, so the controller
+    moves there in a straight line rather than stopping at each.
     """
     message.joint_names = list(names)
-    velocities = point_velocities(positions_NJ, before_J, dt_s) if len(positions_NJ) > 1 else None
-    points = []
+    velocities = None if lead_s is None else point_velocities(positions_NJ, before_J, dt_s)
+    last, points = len(positions_NJ) - 1, []
     for index, positions in enumerate(positions_NJ):
+        due_s = (index + 1) * dt_s
+        if lead_s is not None and due_s < lead_s - _ROUNDING_S:
+            if index < last:
+                continue
+            due_s = lead_s
         point = make_point()
         point.positions = positions.tolist()
         if velocities is not None:
             point.velocities = velocities[index].tolist()
         due = point.time_from_start
-        due.sec, due.nanosec = divmod(round((index + 1) * dt_s * 1e9), 1_000_000_000)
+        due.sec, due.nanosec = divmod(round(due_s * 1e9), 1_000_000_000)
         points.append(point)
     message.points = points
     return message
@@ -69,9 +81,10 @@ def fill_goal(
     positions_NJ: Array,
     before_J: Array,
     dt_s: float,
+    lead_s: float | None = None,
 ) -> Any:
     """Write a FollowJointTrajectory.Goal; tolerances stay 0, which means the controller's own."""
-    fill_trajectory(goal.trajectory, make_point, names, positions_NJ, before_J, dt_s)
+    fill_trajectory(goal.trajectory, make_point, names, positions_NJ, before_J, dt_s, lead_s)
     return goal
 
 
@@ -92,6 +105,25 @@ def tool_twist(chain: Chain, before_J: Array, positions_J: Array, dt_s: float) -
     """
     (start, turned), (end, turned_further) = chain.forward(before_J), chain.forward(positions_J)
     return np.concatenate([end - start, rotation_vector(turned_further @ turned.T)]) / dt_s
+
+
+def twist_excess(chain: Chain, positions_J: Array, twist: Array, velocity_J: Array) -> float:
+    """Return how many times larger a twist [6] is than joints at `velocity_J` rad/s can make it at `positions_J`."""
+    jacobian = np.abs(chain.jacobian(positions_J)[0])
+    reachable = jacobian @ velocity_J
+    linear, angular = (_length(twist[part]) / max(_length(reachable[part]), 1e-9) for part in _PARTS)
+    return max(linear, angular)
+
+
+def bounded_twist(twist: Array, linear_m_s: float, angular_rad_s: float) -> Array:
+    """Return the twist [6] itself, or slowed down as a whole until it keeps both speeds; its direction stays."""
+    linear, angular = (max(_length(twist[part]), 1e-12) for part in _PARTS)
+    share = min(linear_m_s / linear, angular_rad_s / angular)
+    return twist if share >= 1.0 else share * twist
+
+
+def _length(vector: Array) -> float:
+    return float(np.linalg.norm(vector))
 
 
 def fill_twist(message: Any, frame: str, stamp_ns: int, twist: Array) -> Any:

@@ -68,9 +68,18 @@ class Command:
     """servo_twist: frame in which the twist is given, the base frame of the kinematics"""
     joints: tuple[str, ...] = ()
     """forward_position: the controller's joints in its own order; empty: the arm's order"""
+    controller_rate_hz: float = 100.0
+    """update rate of the controller (controller_manager's update_rate): a trajectory starts two of its cycles ahead"""
+    max_linear_speed: float = 0.5
+    """m/s of the tool centre, servo_twist only"""
+    max_angular_speed: float = 1.5
+    """rad/s of the tool centre, servo_twist only"""
 
     def __post_init__(self) -> None:
         _named(self.topic)
+        for name in ("controller_rate_hz", "max_linear_speed", "max_angular_speed"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name):g}")
         if (self.kind == "servo_twist") != bool(self.frame):
             raise ValueError("frame is needed for kind servo_twist and means nothing for the others")
         if self.joints and self.kind != "forward_position":
@@ -100,9 +109,22 @@ class GripperGroup:
     open_above: float = 0.2
     close_below: float = -0.2
     settle: float = 0.1
+    velocity: float = 0.0
+    """unit/s of command_joint; 0: that of its entry in `joints`"""
+
+    @property
+    def velocity_limit(self) -> float:
+        """Largest speed of command_joint in unit/s, before safety.speed_scale; 0: not known, its driver's business."""
+        own = (joint.velocity for joint in self.joints if joint.name == self.command_joint)
+        return self.velocity or next(own, 0.0)
 
     def __post_init__(self) -> None:
         _named(self.topic)
+        if self.velocity < 0 or (self.kind == "joint_trajectory" and self.velocity_limit == 0):
+            raise ValueError(
+                f"velocity {self.velocity:g}: needs the speed limit of {self.command_joint} in {self.unit}/s,"
+                " or an entry of that joint in gripper.joints"
+            )
         # A finger's target may lie beyond what is measured: that is how a thin object is pressed.
         if self.joints and self.command_joint not in [joint.name for joint in self.joints]:
             raise ValueError(f"command_joint '{self.command_joint}' is not in gripper.joints")

@@ -16,11 +16,11 @@ from pirl_contract.schema import Vector
 from pirl_ros import qos
 from pirl_ros.convert import fill_image, fill_pose
 from pirl_ros.diagnostics import Diagnostics
+from pirl_ros.gripper import gripper_action
 from pirl_ros.interfaces import ResetEnvironment
 from pirl_ros.joint_command import first_positions
 from pirl_ros.managed_node import ManagedNode
 from pirl_ros.messages import ns_to_stamp
-from pirl_ros.motion import gripper_action
 from pirl_ros.parameters import declare, declare_profile, read_profile
 from pirl_ros.running import run
 from pirl_ros.simulator import SimulatedArm, load_simulator

@@ -27,6 +27,8 @@ class Measured:
     received_ns: int
     joints: Array
     """[J] rad"""
+    finger: float | None = None
+    """position of the commanded gripper joint in the gripper's unit; None: it is not measured"""
 
 
 class StateHistory:

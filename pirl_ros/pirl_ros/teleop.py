@@ -11,7 +11,7 @@ from sensor_msgs.msg import JointState, Joy
 
 from pirl_ros import qos
 from pirl_ros.arm_cycle import ArmCycle
-from pirl_ros.motion import gripper_action
+from pirl_ros.gripper import gripper_action
 from pirl_ros.parameters import declare
 from pirl_ros.profile import Profile
 from pirl_ros.takeover import JointTarget, Joystick, TcpTwist

@@ -17,8 +17,11 @@ from pirl_ros.profile_sections import GripperKind
 PERIOD = 0.05
 
 
-def make(settle: float = 0.1, kind: GripperKind = "gripper_command", effort: float = 0.0) -> GripperGroup:
-    return GripperGroup("grip", "knuckle", closed=0.8, open=0.0, joints=(), kind=kind, settle=settle, max_effort=effort)
+def make(
+    settle: float = 0.1, kind: GripperKind = "gripper_command", effort: float = 0.0, velocity: float = 0.0
+) -> GripperGroup:
+    own = {"settle": settle, "max_effort": effort, "velocity": velocity}
+    return GripperGroup("grip", "knuckle", closed=0.8, open=0.0, joints=(), kind=kind, **own)
 
 
 def play(actions: list[float], settle: float = 0.1) -> list[tuple[int, float]]:
@@ -71,12 +74,14 @@ def test_goals_alternate_and_each_was_wished_for_the_whole_time(actions: list[fl
 
 
 def test_goals_of_both_actions() -> None:
-    goal = fill_gripper_goal(SimpleNamespace(command=SimpleNamespace()), make(effort=20.0), 0.8)
+    goal = fill_gripper_goal(SimpleNamespace(command=SimpleNamespace()), make(effort=20.0), 0.8, 0.25)
     assert vars(goal.command) == {"position": 0.8, "max_effort": 20.0}
     parallel = make(kind="parallel_gripper_command", effort=20.0)
-    goal = fill_gripper_goal(SimpleNamespace(command=SimpleNamespace()), parallel, 0.8)
-    assert vars(goal.command) == {"name": ["knuckle"], "position": [0.8], "effort": [20.0]}
+    goal = fill_gripper_goal(SimpleNamespace(command=SimpleNamespace()), parallel, 0.8, 0.25)
+    expected = {"name": ["knuckle"], "position": [0.8], "velocity": [0.25], "effort": [20.0]}
+    assert vars(goal.command) == expected
     without = make(kind="parallel_gripper_command")
-    assert "effort" not in vars(fill_gripper_goal(SimpleNamespace(command=SimpleNamespace()), without, 0.8).command)
+    goal = fill_gripper_goal(SimpleNamespace(command=SimpleNamespace()), without, 0.8, 0.0)
+    assert vars(goal.command) == {"name": ["knuckle"], "position": [0.8]}
     with pytest.raises(AssertionError, match="takes no goals"):
-        fill_gripper_goal(SimpleNamespace(), make(kind="joint_trajectory"), 0.8)
+        fill_gripper_goal(SimpleNamespace(), make(kind="joint_trajectory", velocity=1.0), 0.8, 0.25)

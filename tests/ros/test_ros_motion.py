@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pirl_contract import Alteration, ControlSource
+from pirl_ros.gripper import gripper_action, gripper_metres
 from pirl_ros.kinematics import Chain
-from pirl_ros.motion import ArmMotion, gripper_action, gripper_metres
+from pirl_ros.motion import ArmMotion
 from pirl_ros.profile import Box, Profile
 
 READY = np.array([0.0, np.pi / 8, 0.0, -np.pi * 5 / 8, 0.0, np.pi * 3 / 4, np.pi / 4])

@@ -79,7 +79,7 @@ def test_steady_motion_keeps_its_velocity_across_messages_and_ends_at_rest() -> 
 
 def test_trajectory_has_true_times_and_starts_above_zero() -> None:
     path = np.arange(60).reshape(30, 2) / 100
-    message = fill_trajectory(SimpleNamespace(), make_point, ["a", "b"], path, np.zeros(2), DT)
+    message = fill_trajectory(SimpleNamespace(), make_point, ["a", "b"], path, np.zeros(2), DT, lead_s=0.0)
     due = [point.time_from_start.sec + point.time_from_start.nanosec / 1e9 for point in message.points]
     np.testing.assert_allclose(due, np.arange(1, 31) * DT, rtol=1e-12)
     assert all(isinstance(value, int) for point in message.points for value in vars(point.time_from_start).values())
