@@ -11,6 +11,7 @@ from pirl_contract.schema import Alteration
 from pirl_ros import qos
 from pirl_ros.arm_cycle import ArmCycle, Tick
 from pirl_ros.arm_services import ArmServices
+from pirl_ros.controller_settings import ControllerSettings
 from pirl_ros.controllers import Controllers, make_controllers
 from pirl_ros.diagnostics import Diagnostics, safety_values
 from pirl_ros.interfaces import ActionChunk, EpisodeEvent, SafetyState, StepOutcome
@@ -54,6 +55,7 @@ class ArmNode(ManagedNode):
         self._state_key: tuple[object, ...] = ()
         self._dry_run = self.get_parameter("dry_run").value
         self._controllers = Controllers(make_controllers(self, self._profile, self._dry_run, self._on_disobeyed))
+        self._settings = ControllerSettings(self, self._profile)
         self._diagnostics = Diagnostics(self, self._profile.robot)
         self._outcomes = self.create_publisher(StepOutcome, "step_outcomes", qos.OUTCOME)
         self._safety = self.create_publisher(SafetyState, "safety_state", qos.LATCHED)
@@ -188,7 +190,8 @@ class ArmNode(ManagedNode):
         # Asked again: a stream that fell silent calls nothing by itself.
         _, reason = self._streams.newest()
         report = self._cycle.report
-        told = [reason or self._reason or report.reason, self._controllers.problem]
+        self._settings.look()
+        told = [reason or self._reason or report.reason, self._controllers.problem, self._settings.problem]
         self._diagnostics.publish("; ".join(dict.fromkeys(filter(None, told))), safety_values(report))
 
 

@@ -11,12 +11,10 @@ import contextlib
 import json
 import sys
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import rclpy
-from cubic import Cubic
 from rclpy.action.server import ActionServer, CancelResponse, GoalResponse
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
@@ -25,6 +23,7 @@ from real_arm import FINGERS, NAMES, READY
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
+from trajectory_player import TrajectoryPlayer
 
 from pirl_ros import qos
 
@@ -34,23 +33,27 @@ class Arm(Node):
 
     def __init__(self, namespace: str) -> None:
         super().__init__("arm", namespace=namespace)
-        here = SimpleNamespace(points=[])
-        self._plan, self._began_s = Cubic(here, np.array(READY), np.zeros(len(READY))), time.monotonic()
+        self._player, self._began_s = TrajectoryPlayer(NAMES, np.array(READY)), time.monotonic()
         self._listeners = 0
         self._states = self.create_publisher(JointState, "joint_states", qos.STATE)
         self._told = self.create_publisher(String, "happened", qos.OUTCOME)
         self.create_subscription(JointTrajectory, "arm_controller/joint_trajectory", self.play, qos.COMMAND)
         self.create_timer(0.04, self._publish)
 
+    @property
+    def player(self) -> TrajectoryPlayer:
+        """Controller and drive as they are now."""
+        self._player.run_until(time.monotonic() - self._began_s)
+        return self._player
+
     def play(self, message: Any) -> None:
-        """Go on from here along a trajectory."""
-        position, velocity = self._plan.at(time.monotonic() - self._began_s)
-        self._plan, self._began_s = Cubic(message, position, velocity), time.monotonic()
+        """Go on from here along a trajectory, unless it is one that a controller refuses."""
+        if reason := self.player.accept(message):
+            self.tell("dropped", reason=reason)
 
     def hold(self) -> None:
         """Stop where the arm is."""
-        position, velocity = self._plan.at(time.monotonic() - self._began_s)
-        self._plan = Cubic(SimpleNamespace(points=[]), position, np.zeros_like(velocity))
+        self.player.hold()
 
     def tell(self, event: str, **details: Any) -> None:
         """Publish what happened."""
@@ -60,8 +63,9 @@ class Arm(Node):
         if (listeners := self._states.get_subscription_count()) != self._listeners:
             self._listeners = listeners
             self.tell("listeners", count=listeners)
-        position, velocity = self._plan.at(time.monotonic() - self._began_s)
-        message = JointState(name=[*NAMES, *FINGERS], position=[*position, 0.04, 0.04], velocity=[*velocity, 0.0, 0.0])
+        player = self.player
+        message = JointState(name=[*NAMES, *FINGERS], position=[*player.position, 0.04, 0.04])
+        message.velocity = [*player.velocity, 0.0, 0.0]
         message.header.stamp = self.get_clock().now().to_msg()
         self._states.publish(message)
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cubic import Cubic
-from real_arm import ACCELERATION, PERIOD_S, READY, RealArm, write_profile
+from real_arm import ACCELERATION, NAMES, PERIOD_S, READY, RealArm, write_profile
+from trajectory_player import TrajectoryPlayer
 
 pytestmark = pytest.mark.ros
 
@@ -28,11 +28,12 @@ def played(messages: list[Any], commands: np.ndarray) -> list[np.ndarray]:
         assert distances.min() < 1e-5, "a trajectory begins with what is commanded"
         starts.append(int(distances.argmin()))
     assert starts == sorted(starts)
-    position, velocity, velocities = np.array(READY), np.zeros(7), []
+    arm, velocities = TrajectoryPlayer(NAMES, np.array(READY), cycle_s=SAMPLE_S), []
     for message, (start, end) in zip(messages, itertools.pairwise([*starts, len(commands)])):
-        plan, length = Cubic(message, position, velocity), round((end - start) * PERIOD_S / SAMPLE_S)
-        velocities += [plan.at(sample * SAMPLE_S)[1] for sample in range(length)]
-        position, velocity = plan.at(length * SAMPLE_S)
+        assert arm.accept(message) == ""
+        for _ in range(round((end - start) * PERIOD_S / SAMPLE_S)):
+            arm.run_until(arm.now_s + SAMPLE_S)
+            velocities.append(arm.desired_velocity)
     return velocities
 
 
@@ -41,7 +42,7 @@ def bare(message: Any) -> Any:
     points = [
         SimpleNamespace(positions=p.positions, velocities=[], time_from_start=p.time_from_start) for p in message.points
     ]
-    return SimpleNamespace(points=points)
+    return SimpleNamespace(joint_names=message.joint_names, points=points)
 
 
 def test_velocity_goes_on_across_chunks(probe: Any, tmp_path: Path) -> None:
