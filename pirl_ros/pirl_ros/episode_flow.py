@@ -23,6 +23,8 @@ from pirl_ros.waiting import a_while, answer
 _FEEDBACK_S = 0.1
 _REST_S = 2.0
 """longest wait for the arm to come to rest after an episode"""
+_LAST_CALL_S = 2.0
+"""longest wait for another node when this one goes"""
 _MOVING = ("playing", "decelerating")
 
 
@@ -65,6 +67,12 @@ class EpisodeFlow:
         if self._run is not None:
             self._run.end(ending)
             self._look()
+
+    def abandon(self, ending: Ending) -> None:
+        """End what is under way for a node that goes: other nodes, which may be gone too, are waited for briefly."""
+        if self._run is not None:
+            self._run.hurry(_LAST_CALL_S)
+        self.end(ending)
 
     def on_policy(self, status: Any) -> None:
         """Policy node's status."""
