@@ -160,7 +160,7 @@ class EpisodeFlow:
         request = LabelEpisode.Request(
             episode_id=run.episode_id, outcome=run.outcome, label_source="operator", note=note
         )
-        answered = await answer(self._node, self._label, request, limits.patience_s)
+        answered = await answer(self._node, self._label, request, lambda: limits.patience_s)
         if answered is None or not answered.ok:
             raise ValueError("no answer of label_episode" if answered is None else answered.message)
         self._tell(EpisodeEvent.LABEL, episode_id=run.episode_id, outcome=run.outcome, reason=note)
@@ -213,9 +213,10 @@ class EpisodeFlow:
             await a_while(self._node, _FEEDBACK_S)
 
     async def _ask(self, client: Any, request: Any) -> Any:
-        patience_s = self._run.limits.patience_s if self._run is not None else 1.0
-        reply = await answer(self._node, client, request, patience_s)
-        silent = f"no answer of {client.srv_name} within {patience_s:g} s"
+        run = self._run
+        assert run is not None
+        reply = await answer(self._node, client, request, lambda: run.limits.patience_s)
+        silent = f"no answer of {client.srv_name} within {run.limits.patience_s:g} s"
         return client.srv_type.Response(ok=False, message=silent) if reply is None else reply
 
     def _look(self) -> None:

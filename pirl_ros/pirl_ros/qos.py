@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rclpy.duration import Duration
+from rclpy.duration import Duration, Infinite
 from rclpy.qos import (
     DurabilityPolicy,
     HistoryPolicy,
@@ -80,7 +80,22 @@ def silent_events() -> SubscriptionEventCallbacks:
 
 def compatible(publisher: QoSProfile, subscription: QoSProfile) -> bool:
     """Whether messages pass, as far as both profiles say; what a middleware does not tell is taken to fit."""
-    return qos_check_compatible(publisher, subscription)[0] != QoSCompatibility.ERROR
+    return qos_check_compatible(_stated(publisher), _stated(subscription))[0] != QoSCompatibility.ERROR
+
+
+def _stated(quality: QoSProfile) -> QoSProfile:
+    """Write infinity where a time is unspecified, as the graph does: rclpy finds 0 and infinity incompatible."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=1,
+        reliability=quality.reliability,
+        durability=quality.durability,
+        liveliness=quality.liveliness,
+        deadline=quality.deadline if quality.deadline.nanoseconds else Infinite,
+        liveliness_lease_duration=(
+            quality.liveliness_lease_duration if quality.liveliness_lease_duration.nanoseconds else Infinite
+        ),
+    )
 
 
 def _on_incompatible(
