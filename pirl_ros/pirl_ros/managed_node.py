@@ -5,13 +5,17 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from pirl_ros.misfits import Misfits
+
+RCLError = rclpy_implementation.RCLError
 
 
 class ManagedNode(LifecycleNode):
@@ -28,6 +32,9 @@ class ManagedNode(LifecycleNode):
         # The base class creates publishers, too.
         self.misfits = Misfits(self)
         super().__init__(name)
+        # rclpy's own lets a request that does not fit the state end the whole process.
+        service: Any = self._service_change_state
+        service.callback = partial(self._change_state, service.callback)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.active = False
         # For callbacks that await: one in the node's own group would keep all others out meanwhile.
@@ -129,6 +136,14 @@ class ManagedNode(LifecycleNode):
             self.rest()
             self._undo()
         return super().on_error(state)
+
+    def _change_state(self, change: Callable[[Any, Any], Any], request: Any, response: Any) -> Any:
+        try:
+            return change(request, response)
+        except RCLError as error:
+            self.get_logger().error(f"transition {request.transition.id} '{request.transition.label}': {error}")
+            response.success = False
+            return response
 
     @contextmanager
     def _logged(self) -> Iterator[None]:

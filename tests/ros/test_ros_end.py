@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,26 @@ from server_process import free_port, kill, serve
 
 pytestmark = pytest.mark.ros
 
+BROKEN = """
+from std_msgs.msg import String
+from pirl_ros.arm_node import ArmNode
+from pirl_ros.managed_node import ManagedNode
+from pirl_ros.running import run
+
+def fail(*_):
+    raise RuntimeError("broken on purpose")
+
+class Broken(ManagedNode):
+    deactivate = cleanup = fail
+    def __init__(self):
+        super().__init__("broken")
+    def configure(self):
+        self.create_subscription(String, "fail", fail, 1)
+    def destroy_node(self):
+        fail()
+
+run(Broken, ArmNode)
+"""
 FAST = 1.0
 """rad/s at which the joints are commanded"""
 
@@ -135,3 +156,36 @@ def test_a_goal_that_waits_for_a_node_that_is_gone_is_answered(probe: Any) -> No
     probe.until(result.done, "its client never gets a result")
     assert result.result().result.code == ExecuteInstruction.Result.NODE_LOST
     assert process.wait(timeout=30) == 0
+
+
+def test_a_request_that_fits_no_state_is_answered_and_ends_nothing(robot: Robot) -> None:
+    from lifecycle_msgs.msg import State, Transition
+    from lifecycle_msgs.srv import ChangeState
+
+    for transition in (Transition(id=Transition.TRANSITION_ACTIVATE), Transition(id=200), Transition(label="fly")):
+        for node in ("policy_node", "arm_node"):
+            assert not robot.probe.call(ChangeState, f"{node}/change_state", transition=transition).success
+    assert robot.process.poll() is None
+    ended = robot.probe.change("policy_node", Transition.TRANSITION_DEACTIVATE)
+    assert ended == State.PRIMARY_STATE_INACTIVE, "one that fits is still carried out"
+
+
+def test_a_node_that_fails_in_everything_does_not_keep_the_arm_from_coming_to_rest(probe: Any, tmp_path: Path) -> None:
+    from std_msgs.msg import String
+
+    profile = write_profile(tmp_path / "arm.yaml")
+    arm = RealArm(probe)
+    names = ["--ros-args", "-r", f"__ns:={probe.namespace}", "-p", f"profile:={profile}"]
+    process = probe.run([sys.executable, "-c", BROKEN, *names])
+    arm.ready(listeners=2)
+    arm.chunk(FAST, length=60)
+    probe.until(lambda: len(probe.seen["step_outcomes"]) > 8 and arm.state.mode == "playing", "nothing is played")
+    probe.processes.remove(process)
+    probe.publisher(String, "fail").publish(String(data="now"))
+    while process.poll() is None:
+        probe.executor.spin_once(timeout_sec=0.02)
+    printed = process.communicate()[0]
+    assert process.returncode == 1
+    assert printed.count("broken on purpose") >= 3, "each failure is logged"
+    assert np.ptp([m.position for m in probe.more("joint_states", 15)], axis=0).max() < 1e-6
+    assert arm.state.mode not in ("playing", "draining", "decelerating")
