@@ -19,6 +19,9 @@ Image = NDArray[np.uint8]
 Vector = NDArray[np.float32]
 ContinuationMethod = Literal["guided", "prefix"]
 
+DRY_RUN_KEY = "dry_run"
+"""metadata key, with the value `true`: the arm was in a dry run when the episode began"""
+
 
 @dataclass(frozen=True)
 class Observation:
@@ -95,7 +98,11 @@ class Continuation:
 
 
 class Alteration(IntFlag):
-    """Why an executed action is not the sampled one; any bit masks the step out of PPO (not out of imitation)."""
+    """Why an executed action is not the sampled one; any bit masks the step out of PPO.
+
+    Imitation keeps such a step, because it learns from what was executed. Only DRY_RUN keeps it, and its whole episode,
+    out of every learner: nothing was executed.
+    """
 
     NONE = 0
     LIMIT = 1
@@ -120,6 +127,8 @@ class Alteration(IntFlag):
     """no newer chunk came: played beyond execute_horizon, or braking after it"""
     CONTINUED = 1024
     """sampled so as to continue the chunk before it: its density is not the policy's"""
+    DRY_RUN = 2048
+    """computed only: no controller was sent anything, and `state` does not follow from `executed`"""
 
 
 class ControlSource(IntEnum):

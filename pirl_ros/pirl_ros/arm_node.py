@@ -36,6 +36,8 @@ _REPORT_EVERY = 5
 class ArmNode(ManagedNode):
     """Without chunks, with unfit ones or while inactive it sends nothing, and the controller holds the last target."""
 
+    moves_an_arm = True
+
     def __init__(self) -> None:
         super().__init__("arm_node")
         declare_profile(self)
@@ -156,7 +158,7 @@ class ArmNode(ManagedNode):
         if tick.command is not None:
             self._tell(tick.command.alterations)
         if tick.outcome is not None:
-            self._outcomes.publish(fill_outcome(StepOutcome(), tick.outcome))
+            self._outcomes.publish(fill_outcome(StepOutcome(), tick.outcome, self._dry_run))
         self._changed()
 
     def _tell(self, alterations: Alteration) -> None:

@@ -10,8 +10,8 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from pirl_contract.schema import ControlSource
-from pirl_ros import qos
 from pirl_ros.arm_cycle import ArmCycle
+from pirl_ros.inputs import receive_each
 from pirl_ros.interfaces import ClearEmergencyStop, EmergencyStop, SetControlSource
 
 _SOURCES = {"policy": ControlSource.POLICY, "human": ControlSource.HUMAN, "hold": ControlSource.HOLD}
@@ -25,7 +25,7 @@ class ArmServices:
 
     def __init__(self, node: Any, cycle: ArmCycle, changed: Callable[[], None]) -> None:
         self._node, self._cycle, self._changed = node, cycle, changed
-        node.create_subscription(Bool, "emergency_stop", self._on_stop, qos.OUTCOME)
+        receive_each(node, Bool, "emergency_stop", self._on_stop)
         node.create_service(EmergencyStop, "emergency_stop", self._stop)
         node.create_service(ClearEmergencyStop, "clear_emergency_stop", self._clear)
         node.create_service(SetControlSource, "set_control_source", self._set_source)
@@ -40,8 +40,8 @@ class ArmServices:
             node.create_service(Trigger, f"~/{name}", partial(self._button, name, action))
 
     def _on_stop(self, message: Any) -> None:
-        # False clears nothing: a topic is no deliberate act.
-        if message.data:
+        # False clears nothing: a topic is no deliberate act. A reliable publisher's message comes twice.
+        if message.data and not self._cycle.report.emergency_stop:
             self._latch("asked for on the topic emergency_stop", "topic")
             self._changed()
 

@@ -20,7 +20,8 @@ class Diagnostics:
         self._logged = ""
 
     def publish(self, reason: str, values: Mapping[str, object], running: str = "running") -> None:
-        """Publish OK with `running`, or WARN with the reason."""
+        """Publish OK with `running`, or WARN with the reason and with every QoS that does not fit."""
+        reason = "; ".join(filter(None, [reason, *self._node.misfits.reasons]))
         level = DiagnosticStatus.WARN if reason else DiagnosticStatus.OK
         status = DiagnosticStatus(
             level=level,

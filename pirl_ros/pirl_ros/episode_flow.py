@@ -23,6 +23,8 @@ from pirl_ros.waiting import a_while, answer
 _FEEDBACK_S = 0.1
 _REST_S = 2.0
 """longest wait for the arm to come to rest after an episode"""
+_LAST_CALL_S = 2.0
+"""longest wait for another node when this one goes"""
 _MOVING = ("playing", "decelerating")
 
 
@@ -65,6 +67,12 @@ class EpisodeFlow:
         if self._run is not None:
             self._run.end(ending)
             self._look()
+
+    def abandon(self, ending: Ending) -> None:
+        """End what is under way for a node that goes: other nodes, which may be gone too, are waited for briefly."""
+        if self._run is not None:
+            self._run.hurry(_LAST_CALL_S)
+        self.end(ending)
 
     def on_policy(self, status: Any) -> None:
         """Policy node's status."""
@@ -152,7 +160,7 @@ class EpisodeFlow:
         request = LabelEpisode.Request(
             episode_id=run.episode_id, outcome=run.outcome, label_source="operator", note=note
         )
-        answered = await answer(self._node, self._label, request, limits.patience_s)
+        answered = await answer(self._node, self._label, request, lambda: limits.patience_s)
         if answered is None or not answered.ok:
             raise ValueError("no answer of label_episode" if answered is None else answered.message)
         self._tell(EpisodeEvent.LABEL, episode_id=run.episode_id, outcome=run.outcome, reason=note)
@@ -205,9 +213,10 @@ class EpisodeFlow:
             await a_while(self._node, _FEEDBACK_S)
 
     async def _ask(self, client: Any, request: Any) -> Any:
-        patience_s = self._run.limits.patience_s if self._run is not None else 1.0
-        reply = await answer(self._node, client, request, patience_s)
-        silent = f"no answer of {client.srv_name} within {patience_s:g} s"
+        run = self._run
+        assert run is not None
+        reply = await answer(self._node, client, request, lambda: run.limits.patience_s)
+        silent = f"no answer of {client.srv_name} within {run.limits.patience_s:g} s"
         return client.srv_type.Response(ok=False, message=silent) if reply is None else reply
 
     def _look(self) -> None:

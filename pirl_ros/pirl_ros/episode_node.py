@@ -13,6 +13,7 @@ from pirl_ros import qos
 from pirl_ros.diagnostics import Diagnostics
 from pirl_ros.episode_flow import EpisodeFlow
 from pirl_ros.episode_run import Ending, EpisodeRun, RunLimits
+from pirl_ros.inputs import receive_each
 from pirl_ros.interfaces import (
     EpisodeEvent,
     ExecuteInstruction,
@@ -56,7 +57,7 @@ class EpisodeNode(ManagedNode):
         self._refused = ""
         self.create_subscription(PolicyStatus, "policy_node/status", self._flow.on_policy, qos.LATCHED)
         self.create_subscription(SafetyState, "safety_state", self._flow.on_arm, qos.LATCHED)
-        self.create_subscription(Bool, "success", self._flow.on_success, qos.STATE)
+        receive_each(self, Bool, "success", self._flow.on_success)
         self.create_service(MarkSuccess, "mark_success", self._mark, callback_group=self.awaiting)
         for label in _BUTTONS:
             self.create_service(Trigger, f"~/{label}", partial(self._button, label), callback_group=self.awaiting)
@@ -72,13 +73,18 @@ class EpisodeNode(ManagedNode):
             callback_group=self.awaiting,
         )
 
+    @property
+    def finished(self) -> bool:
+        """Whether no goal and no label is on its way."""
+        return not self.configured or not self._flow.busy
+
     def cleanup(self) -> None:
         """Destroy the action: it is no entity that a node lists."""
         self._server.destroy()
 
     def deactivate(self) -> None:
         """A goal under way ends as if cancelled, and aborts."""
-        self._flow.end(Ending("NODE_LOST", "node_lost", "episode_node was deactivated"))
+        self._flow.abandon(Ending("NODE_LOST", "node_lost", "episode_node was deactivated"))
 
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value

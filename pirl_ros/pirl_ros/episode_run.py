@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Outcome = Literal["unlabeled", "success", "failure", "discard"]
@@ -99,8 +99,16 @@ class EpisodeRun:
         self._ending = self._ending or ending
 
     def supersede(self, ending: Ending) -> None:
-        """Replace the ending: closing the episode failed, and that is what its caller must hear."""
-        self._ending = ending
+        """Closing the episode failed. A fault that ended it is the cause, so it stays and the words are added."""
+        if self._ending is not None and self._ending.fault:
+            words = "; ".join(filter(None, [self._ending.message, ending.message]))
+            self._ending = replace(self._ending, message=words)
+        else:
+            self._ending = ending
+
+    def hurry(self, patience_s: float) -> None:
+        """Wait no longer than this for another node from now on."""
+        self.limits = replace(self.limits, patience_s=min(patience_s, self.limits.patience_s))
 
     def heard_policy(self, reason: str, now_s: float) -> None:
         """The policy node says why no chunk comes; '' when all is well."""

@@ -8,6 +8,7 @@ from typing import Any, cast
 from std_srvs.srv import SetBool
 
 from pirl_contract.client import Label
+from pirl_contract.schema import DRY_RUN_KEY
 from pirl_ros import qos
 from pirl_ros.interfaces import EpisodeEvent, LabelEpisode, StartEpisode, StopEpisode
 from pirl_ros.session import PolicySession
@@ -35,6 +36,9 @@ class EpisodeServices:
     async def _start(self, request: Any, response: Any) -> Any:
         instruction = request.instruction or self.instruction
         metadata = dict(zip(request.metadata_keys, request.metadata_values))
+        if self._node.dry_run:
+            self._node.get_logger().warning("arm_node is in a dry run: the episode is marked, no learner reads it")
+            metadata[DRY_RUN_KEY] = "true"
         try:
             self._check(request, instruction)
             self._listen(True)

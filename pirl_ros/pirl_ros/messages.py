@@ -73,12 +73,13 @@ def fill_safety_state(message: Any, report: SafetyReport, active: bool, dry_run:
     return message
 
 
-def fill_outcome(message: Any, outcome: StepOutcome) -> Any:
-    """Write a step outcome into a pirl_msgs/StepOutcome and return it."""
+def fill_outcome(message: Any, outcome: StepOutcome, dry_run: bool = False) -> Any:
+    """Write a step outcome into a pirl_msgs/StepOutcome and return it; of a dry run it says that nothing was sent."""
+    altered = outcome.alterations | Alteration.DRY_RUN if dry_run else outcome.alterations
     message.chunk_id, message.index = outcome.chunk_id, outcome.index
     message.executed, message.state = outcome.executed.tolist(), outcome.state.tolist()
     message.reward, message.stamp = float(outcome.reward), outcome.time_ns
-    message.alterations, message.source = int(outcome.alterations), int(outcome.source)
+    message.alterations, message.source = int(altered), int(outcome.source)
     return message
 
 

@@ -13,6 +13,7 @@ from pirl_contract.schema import ActionChunk as Chunk
 from pirl_ros import qos
 from pirl_ros.diagnostics import Diagnostics
 from pirl_ros.episode_services import EpisodeServices
+from pirl_ros.inputs import receive_each
 from pirl_ros.interfaces import ActionChunk, PolicyStatus, SafetyState, StepOutcome
 from pirl_ros.managed_node import ManagedNode
 from pirl_ros.matching import writers
@@ -67,7 +68,7 @@ class PolicyNode(ManagedNode):
         self._streams = SensorStreams(self, self._profile, True, self._observe, self._sensors)
         self._outcomes = self.create_subscription(StepOutcome, "step_outcomes", self._on_outcome, qos.OUTCOME)
         self.create_subscription(SafetyState, "safety_state", self._on_arm, qos.LATCHED)
-        self.create_subscription(String, "~/instruction", self._on_instruction, qos.LATCHED)
+        receive_each(self, String, "~/instruction", self._on_instruction, latched=True)
         self._episodes = EpisodeServices(self, self._session, self._profile.rate_hz, self._listen)
         self.create_timer(0.5, self._look)
 
@@ -126,6 +127,11 @@ class PolicyNode(ManagedNode):
     def _on_arm(self, state: Any) -> None:
         self._arm, self._arm_s = state, time.monotonic()
 
+    @property
+    def dry_run(self) -> bool:
+        """Whether the arm computes its commands without sending them."""
+        return bool(self._arm.dry_run)
+
     def refusal(self) -> str:
         """Why no episode may start now; '' when one may."""
         if not self.active:
@@ -165,6 +171,7 @@ class PolicyNode(ManagedNode):
             "chunks": standing.chunks,
             "steps": standing.steps,
             "questions without an answer": standing.failures,
+            "dry run": self.dry_run,
             "round trip ms": f"{standing.round_trip_ms:.1f}",
         }
         self._diagnostics.publish(standing.reason, values, standing.phase)

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from rclpy.duration import Duration
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
+from rclpy.duration import Duration, Infinite
+from rclpy.qos import (
+    DurabilityPolicy,
+    HistoryPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+    qos_policy_name_from_kind,
+)
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 except ImportError:  # Humble
     from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
 
-_FIXES = {
-    "RELIABILITY": "one end is best effort, the other reliable: set reliable_sensors: false in the robot profile",
-    "DURABILITY": "the publisher is volatile, transient local is asked for",
+_PUBLISHER_FIXES = {
+    "RELIABILITY": "it is best effort and is not received here: publish reliable",
+    "DURABILITY": "it is volatile and is not received here: publish transient local",
+}
+_SUBSCRIPTION_FIXES = {
+    "RELIABILITY": "it is reliable and receives nothing: subscribe best effort",
+    "DURABILITY": "it is transient local and receives nothing: subscribe volatile",
 }
 
 
@@ -43,20 +55,55 @@ def command(rate_hz: float) -> QoSProfile:
     return quality
 
 
-def subscription_events(topic: str, tell: Callable[[str], None]) -> SubscriptionEventCallbacks:
-    """Event callbacks of a subscription: `tell` gets in words that a publisher of `topic` does not fit."""
-    return SubscriptionEventCallbacks(incompatible_qos=_on_incompatible("a publisher", topic, tell))
+def subscription_events(
+    topic: str, report: Callable[[str], None], reliability_fix: str = ""
+) -> SubscriptionEventCallbacks:
+    """Event callbacks of a subscription: `report` gets in words that a publisher of `topic` does not fit.
+
+    `reliability_fix`: what to do about a best-effort publisher, where there is something better than another publisher.
+    """
+    fixes = _PUBLISHER_FIXES | ({"RELIABILITY": reliability_fix} if reliability_fix else {})
+    return SubscriptionEventCallbacks(incompatible_qos=_on_incompatible("a publisher", topic, report, fixes))
 
 
-def publisher_events(topic: str, tell: Callable[[str], None]) -> PublisherEventCallbacks:
-    """Event callbacks of a publisher: `tell` gets in words that a subscription to `topic` does not fit."""
-    return PublisherEventCallbacks(incompatible_qos=_on_incompatible("a subscription", topic, tell))
+def publisher_events(topic: str, report: Callable[[str], None]) -> PublisherEventCallbacks:
+    """Event callbacks of a publisher: `report` gets in words that a subscription to `topic` does not fit."""
+    return PublisherEventCallbacks(
+        incompatible_qos=_on_incompatible("a subscription", topic, report, _SUBSCRIPTION_FIXES)
+    )
 
 
-def _on_incompatible(other: str, topic: str, tell: Callable[[str], None]) -> Callable[[Any], None]:
+def silent_events() -> SubscriptionEventCallbacks:
+    """Event callbacks of a subscription that need not fit, because another one of the same topic does."""
+    return SubscriptionEventCallbacks(use_default_callbacks=False)
+
+
+def compatible(publisher: QoSProfile, subscription: QoSProfile) -> bool:
+    """Whether messages pass, as far as both profiles say; what a middleware does not tell is taken to fit."""
+    return qos_check_compatible(_stated(publisher), _stated(subscription))[0] != QoSCompatibility.ERROR
+
+
+def _stated(quality: QoSProfile) -> QoSProfile:
+    """Write infinity where a time is unspecified, as the graph does: rclpy finds 0 and infinity incompatible."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=1,
+        reliability=quality.reliability,
+        durability=quality.durability,
+        liveliness=quality.liveliness,
+        deadline=quality.deadline if quality.deadline.nanoseconds else Infinite,
+        liveliness_lease_duration=(
+            quality.liveliness_lease_duration if quality.liveliness_lease_duration.nanoseconds else Infinite
+        ),
+    )
+
+
+def _on_incompatible(
+    other: str, topic: str, report: Callable[[str], None], fixes: Mapping[str, str]
+) -> Callable[[Any], None]:
     def on_event(event: Any) -> None:
         kind = qos_policy_name_from_kind(event.last_policy_kind).removeprefix("RMW_QOS_POLICY_")
-        tell(f"{other} of {topic} has incompatible QoS ({kind.lower()}): {_FIXES.get(kind, 'make both ends equal')}")
+        report(f"{other} of {topic} has incompatible QoS ({kind.lower()}): {fixes.get(kind, 'make both ends equal')}")
 
     return on_event
 
@@ -69,8 +116,14 @@ COMMAND = _profile(1)
 """Joint commands as read: an old one must not be queued behind a new one."""
 CLOCK = _profile(1)
 """Simulated time as published; rclpy and rclcpp read it best effort."""
+STREAM = _profile(1, reliable=False)
+"""A hand's commands as read, from any publisher: only the newest is worth anything."""
+ANY = _profile(10, reliable=False)
+"""What a person or a foreign node publishes once, from any publisher."""
+EACH = _profile(10)
+"""The same, retransmitted where the publisher is reliable (`inputs`)."""
 CHUNK = _profile(1)
 OUTCOME = _profile(100)
 """Step outcomes and episode events: each one counts."""
 LATCHED = _profile(1, latched=True)
-"""Instruction, status: a late joiner gets the newest."""
+"""Status, and an instruction that was published before: a late joiner gets the newest."""

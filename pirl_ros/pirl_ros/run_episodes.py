@@ -18,6 +18,7 @@ from std_msgs.msg import Bool
 from pirl_ros import qos
 from pirl_ros.convert import image_to_rgb
 from pirl_ros.episode_log import EpisodeRecord, write_summary
+from pirl_ros.inputs import receive_each
 from pirl_ros.interfaces import ResetEnvironment, SafetyState, StartEpisode, StepOutcome, StopEpisode
 from pirl_ros.matching import writers
 from pirl_ros.parameters import declare
@@ -51,7 +52,7 @@ class EpisodeRunner(Node):
                 ("stop_episode", StopEpisode),
             )
         }
-        self.create_subscription(Bool, "success", self._on_success, qos.STATE)
+        receive_each(self, Bool, "success", self._on_success)
         self._outcomes = self.create_subscription(StepOutcome, "step_outcomes", self._on_outcome, qos.OUTCOME)
         self.create_subscription(SafetyState, "safety_state", self._on_arm, qos.LATCHED)
         if self._record_dir:

@@ -16,6 +16,8 @@ from pirl_ros.observing import GRIPPER, JOINTS, camera_stream, make_synchronizer
 from pirl_ros.profile import Profile
 from pirl_ros.sync import Bundle
 
+_READ_BEST_EFFORT = "it is best effort, read reliable: set reliable_sensors: false in the robot profile"
+
 
 class SensorStreams:
     """All streams of one robot; `on_message` is called after each message that came in.
@@ -32,7 +34,7 @@ class SensorStreams:
         self._unfit: dict[str, str] = {}
         quality = qos.sensor(profile.reliable_sensors)
         for kind, topic, stream in _topics(profile, cameras):
-            events = qos.subscription_events(topic, partial(self._unfit.__setitem__, stream))
+            events = qos.subscription_events(topic, partial(self._unfit.__setitem__, stream), _READ_BEST_EFFORT)
             node.create_subscription(
                 kind, topic, partial(self._take, stream), quality, callback_group=group, event_callbacks=events
             )

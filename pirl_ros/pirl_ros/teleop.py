@@ -9,9 +9,9 @@ import numpy as np
 from geometry_msgs.msg import TwistStamped
 from sensor_msgs.msg import JointState, Joy
 
-from pirl_ros import qos
 from pirl_ros.arm_cycle import ArmCycle
 from pirl_ros.gripper import gripper_action
+from pirl_ros.inputs import receive_stream
 from pirl_ros.parameters import declare
 from pirl_ros.profile import Profile
 from pirl_ros.takeover import JointTarget, Joystick, TcpTwist
@@ -38,9 +38,9 @@ class TeleopTopics:
             speed=node.get_parameter("joy_speed").value,
         )
         self._node, self._profile, self._cycle = node, profile, cycle
-        node.create_subscription(JointState, "teleop/joint_targets", self._on_joints, qos.COMMAND)
-        node.create_subscription(TwistStamped, "teleop/twist", self._on_twist, qos.COMMAND)
-        node.create_subscription(Joy, "joy", self._on_joy, qos.COMMAND)
+        receive_stream(node, JointState, "teleop/joint_targets", self._on_joints)
+        receive_stream(node, TwistStamped, "teleop/twist", self._on_twist)
+        receive_stream(node, Joy, "joy", self._on_joy)
 
     def _on_joints(self, message: Any) -> None:
         positions = dict(zip(message.name, message.position))

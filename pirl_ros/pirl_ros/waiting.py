@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future as ThreadFuture
 from typing import Any, TypeVar
 
@@ -43,22 +43,22 @@ def a_while(node: Any, seconds: float) -> Awaitable[None]:
     return future
 
 
-async def answer(node: Any, client: Any, request: Any, patience_s: float) -> Any:
-    """Call a service and return its answer, or None when there is none within `patience_s`."""
-    deadline = time.monotonic() + patience_s
+async def answer(node: Any, client: Any, request: Any, patience_s: Callable[[], float]) -> Any:
+    """Call a service and return its answer, or None when there is none within `patience_s()`, which may change."""
+    began_s = time.monotonic()
     # A request to a service that is not known yet is lost without a word.
     while not client.service_is_ready():
-        if time.monotonic() > deadline:
+        if time.monotonic() > began_s + patience_s():
             return None
         await a_while(node, _READY_S)
     future = client.call_async(request)
 
     def give_up() -> None:
-        if not future.done():
+        if not future.done() and time.monotonic() > began_s + patience_s():
             client.remove_pending_request(future)
             future.set_result(None)
 
-    timer = node.create_timer(max(_READY_S, deadline - time.monotonic()), give_up)
+    timer = node.create_timer(_READY_S, give_up)
     try:
         return await future
     finally:

@@ -46,7 +46,7 @@ OUTCOMES = st.builds(
     executed=hnp.arrays(np.float32, st.integers(0, 4), elements=FINITE),
     state=hnp.arrays(np.float32, st.integers(0, 4), elements=FINITE),
     reward=FINITE,
-    alterations=st.integers(0, 1023).map(Alteration),
+    alterations=st.integers(0, 4095).map(Alteration),
     source=st.sampled_from(ControlSource),
     time_ns=INT64,
 )

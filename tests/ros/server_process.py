@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import socket
+import subprocess
 import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -38,6 +42,30 @@ class SweepingServer(ScriptedServer):
         return codec.chunk_to_proto(
             ActionChunk(actions, PERIOD_S, f"c{request.sequence}", "v1", 0, EXECUTE), request.sequence
         )
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+def serve(probe: Any, profile: Path, port: int) -> subprocess.Popen[str]:
+    """Start this file as a process of the probe and wait until it serves."""
+    server: subprocess.Popen[str] = probe.run([sys.executable, __file__, str(profile), str(port)])
+    assert server.stdout is not None
+    assert server.stdout.readline() == "ready\n"
+    return server
+
+
+def kill(probe: Any, server: subprocess.Popen[str]) -> None:
+    """Kill it; the probe misses it no more."""
+    server.send_signal(signal.SIGKILL)
+    server.wait()
+    probe.processes.remove(server)
+    assert server.stdout is not None
+    server.stdout.close()
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ SLOW, QUICK = 0.001, 0.03
 class Station:
     """One robot with its operator. The processes are shared by all tests of this file."""
 
-    def __init__(self, probe: Any, service: ScriptedServer, address: str) -> None:
+    def __init__(self, probe: Any, service: ScriptedServer, address: str, **robot: object) -> None:
         from diagnostic_msgs.msg import DiagnosticArray
         from rclpy.action import ActionClient
         from sensor_msgs.msg import JointState
@@ -30,7 +30,7 @@ class Station:
         probe.listen(EpisodeEvent, "episode_events")
         probe.listen(StepOutcome, "step_outcomes")
         probe.start("sim_arm_node", simulator="fake_simulator:make_robot", task="fake")
-        probe.start("robot_node", server_address=address, undo_window_s=0.3)
+        probe.start("robot_node", server_address=address, undo_window_s=0.3, **robot)
         self.goals = ActionClient(probe.node, ExecuteInstruction, "execute_instruction")
         self.feedback: list[Any] = []
         probe.until(self.goals.server_is_ready, "no action server")

@@ -44,7 +44,7 @@ def test_a_goal_is_carried_out_and_reported(station: Station) -> None:
     assert result.steps > 0
     assert result.path
     start = station.service.starts[-1]
-    assert (start.instruction, start.alias, start.metadata["seed"]) == ("push", "candidate", "7")
+    assert (start.instruction, start.alias, dict(start.metadata)) == ("push", "candidate", {"seed": "7"})
     end = station.service.ends[-1]
     assert (end.outcome, end.label_source, end.end_reason) == (pb.OUTCOME_SUCCESS, "sim", "success")
     last = station.feedback[-1]

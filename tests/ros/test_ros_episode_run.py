@@ -120,6 +120,23 @@ def test_a_server_that_stays_away_is_a_lost_link(run: EpisodeRun) -> None:
     assert ending(run, 110.0) == ("LINK_LOST", "link_lost")
 
 
+REFUSED = Ending("STOP_REFUSED", "refused", "policy server is not reachable")
+
+
+def test_a_fault_is_not_hidden_by_an_end_that_failed_for_it(run: EpisodeRun) -> None:
+    run.heard_arm(False, True, "no chunk for 0.3 s", 101.0)
+    run.supersede(REFUSED)
+    words = "no chunk for 0.3 s; policy server is not reachable"
+    assert run.ending(101.0) == Ending("LINK_LOST", "link_lost", words)
+
+
+@pytest.mark.parametrize("code", ["NONE", "TIME_LIMIT", "CANCELED"])
+def test_a_regular_ending_that_could_not_be_stored_is_a_fault(run: EpisodeRun, code: str) -> None:
+    run.end(Ending(code, "label"))
+    run.supersede(REFUSED)
+    assert run.ending(101.0) == REFUSED
+
+
 @pytest.mark.parametrize("silent", ["arm_node", "policy_node"])
 def test_a_silent_node_is_named(run: EpisodeRun, silent: str) -> None:
     if silent == "arm_node":

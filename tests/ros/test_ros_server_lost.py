@@ -3,44 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from real_arm import PERIOD_S, RealArm, broken_limits, commanded, write_profile
+from server_process import free_port, kill, serve
 
 from pirl_contract.schema import Alteration
 
 pytestmark = pytest.mark.ros
 
 KILLS, LINK_LOSS_S, MOST_TO_BRAKE = 3, 1.0, 12
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
-def serve(probe: Any, profile: Path, port: int) -> subprocess.Popen[str]:
-    script = Path(__file__).with_name("server_process.py")
-    server: subprocess.Popen[str] = probe.run([sys.executable, str(script), str(profile), str(port)])
-    assert server.stdout is not None
-    assert server.stdout.readline() == "ready\n"
-    return server
-
-
-def kill(probe: Any, server: subprocess.Popen[str]) -> None:
-    server.send_signal(signal.SIGKILL)
-    server.wait()
-    probe.processes.remove(server)
-    assert server.stdout is not None
-    server.stdout.close()
 
 
 def stop(outcomes: list[Any]) -> list[Any]:

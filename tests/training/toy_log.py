@@ -21,6 +21,7 @@ def episode(
     instruction: str = INSTRUCTIONS[0],
     played: bool = True,
     sees: bool = False,
+    dry_run: bool = False,
 ) -> Episode:
     """One logged episode of decisions with two executed steps each; its chunks say something else than was executed."""
     contract = contract or (SEEING if sees else CONTRACT)
@@ -28,7 +29,7 @@ def episode(
     info = EpisodeInfo(
         id=f"{number:032x}", robot_id="arm", contract=contract, instruction=instruction, success=success,
         label_source="operator" if success is not None else "", end_reason="operator", policy_name="toy",
-        policy_versions=("v1",), execute_horizon=2, metadata={}, created="2026-01-01T00:00:00Z",
+        policy_versions=("v1",), execute_horizon=2, metadata={}, created="2026-01-01T00:00:00Z", dry_run=dry_run,
     )  # fmt: skip
     images = {c.name: random.integers(256, size=(decisions, 16, 16, 3), dtype=np.uint8) for c in contract.cameras}
     zeros = np.zeros((decisions, 2, 2), np.float32)

@@ -58,6 +58,7 @@ class EpisodeView(BaseModel):
     calls: int
     steps: int
     path: str
+    dry_run: bool
 
     @classmethod
     def of(cls, summary: EpisodeSummary) -> EpisodeView:

@@ -100,6 +100,8 @@ class EpisodeInfo:
     metadata: Mapping[str, str]
     created: str
     """ISO 8601, UTC: when it was published"""
+    dry_run: bool = False
+    """nothing reached an arm, in all of it or in some steps: no experience, so no learner reads it"""
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,8 @@ class EpisodeSummary:
     steps: int
     path: str
     """of the Zarr group, relative to the store"""
+    dry_run: bool = False
+    """nothing reached an arm; no learner reads it"""
 
 
 class EpisodeStore:
@@ -158,4 +160,5 @@ def _summarise(episode: Episode, path: str) -> EpisodeSummary:
         calls=len(episode.calls.step),
         steps=len(episode.steps.reward),
         path=path,
+        dry_run=info.dry_run,
     )

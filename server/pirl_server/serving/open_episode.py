@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pirl_contract import ActionChunk, Alteration, Contract, Observation, StepOutcome
+from pirl_contract.schema import DRY_RUN_KEY
 from pirl_server.disk import utc_now
 from pirl_server.episodes import Calls, Episode, EpisodeInfo, Steps
 from pirl_server.policy.sample import Sample
@@ -122,8 +123,15 @@ class OpenEpisode:
                 execute_horizon=self.start.execute_horizon,
                 metadata={**self.start.metadata, **({"label_note": note} if note else {})},
                 created=utc_now(),
+                dry_run=self._dry_run,
             )
             return Episode(info, self._call_table(versions, steps), steps, ending.final)
+
+    @property
+    def _dry_run(self) -> bool:
+        """Whether the robot said so at the start, or of any step: what moved in the others is not told apart."""
+        told = self.start.metadata.get(DRY_RUN_KEY) == "true"
+        return told or any(step.alterations & Alteration.DRY_RUN for step in self._steps)
 
     def _check(self, outcome: StepOutcome) -> None:
         contract, where = self.start.contract, f"outcome {outcome.index} of chunk '{outcome.chunk_id}'"

@@ -1,7 +1,7 @@
 """Logged episodes as training windows with advantages: what the robot really did, weighed by how it turned out.
 
 Works for any log: no density is needed, so deterministic serving, takeovers and altered steps all count. What counts
-as the action is what was executed, not what was sampled.
+as the action is what was executed, not what was sampled. In a dry run nothing was: no learner reads one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from torch import Tensor
 
 from pirl_server.episodes import Episode
 from pirl_server.policy.flow_policy import FlowPolicy
+from pirl_server.training.progress import Progress
 from pirl_server.training.windows import Windows, make_windows, stack_images
+
+NOT_EXECUTED = "in a dry run no action reaches an arm; launch the robot with dry_run:=false"
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,34 @@ class EpisodeWindows:
     """[M] number of the episode"""
 
 
+def experience(episodes: Iterable[Episode], progress: Progress) -> list[Episode]:
+    """Return the episodes in which actions reached an arm, and report how many did not.
+
+    Raises ValueError when there are dry runs only.
+    """
+    kept, dry_runs = list[Episode](), 0
+    for episode in episodes:
+        if episode.info.dry_run:
+            dry_runs += 1
+        else:
+            kept.append(episode)
+    if dry_runs and not kept:
+        raise ValueError(f"nothing to learn from: each of {dry_runs} episodes is a dry run: {NOT_EXECUTED}")
+    if dry_runs:
+        progress.metrics(dry_runs_left_out=float(dry_runs))
+        progress.progress(
+            len(kept), len(kept), f"{dry_runs} of {dry_runs + len(kept)} episodes left out: {NOT_EXECUTED}"
+        )
+    return kept
+
+
 def episode_windows(policy: FlowPolicy, episodes: Iterable[Episode], gamma: float) -> EpisodeWindows:
-    """Cut labelled episodes at their decisions; unlabelled ones, and ones without a decision, are left out.
+    """Cut labelled episodes at their decisions; unlabelled ones, dry runs and ones without a decision are left out.
 
     Raises ValueError when an episode's contract is not the policy's.
     """
     states, sentences, chunks, returns, elapsed, number, images = [], [], [], [], [], [], []
-    labelled = [each for each in episodes if each.info.success is not None and (each.calls.step >= 0).any()]
+    labelled = [each for each in episodes if _teaches(each)]
     for index, episode in enumerate(labelled):
         _check(policy, episode)
         played = np.flatnonzero(episode.calls.step >= 0)
@@ -63,6 +87,11 @@ def episode_windows(policy: FlowPolicy, episodes: Iterable[Episode], gamma: floa
         torch.from_numpy(steps / max(1.0, steps.max())),
         torch.tensor(number),
     )
+
+
+def _teaches(episode: Episode) -> bool:
+    info = episode.info
+    return info.success is not None and not info.dry_run and bool((episode.calls.step >= 0).any())
 
 
 def _window(executed_TD: np.ndarray, start: int, horizon: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from pirl_server.model.lora import merged_state_dict
 from pirl_server.policy.checkpoint import save_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.config import EpisodesConfig
-from pirl_server.training.episode_windows import EpisodeWindows, episode_windows
+from pirl_server.training.episode_windows import EpisodeWindows, episode_windows, experience
 from pirl_server.training.flow_matching import fit
 from pirl_server.training.progress import Progress
 
@@ -32,13 +32,16 @@ def finetune_episodes(
 ) -> str:
     """Improve the checkpoint from episodes; return the new version.
 
-    Raises ValueError for too few labelled episodes, for all-success or all-failure logs and for another contract.
+    Dry runs are left out. Raises ValueError for too few labelled episodes, for all-success or all-failure logs and for
+    another contract.
     """
     torch.manual_seed(seed)
     policy = FlowPolicy.load(checkpoint)
-    data = episode_windows(policy, episodes, config.gamma)
-    _check_instructions(policy, episodes)
-    _check(data, config)
+    labelled = [episode for episode in episodes if episode.info.success is not None]
+    real = experience(labelled, progress)
+    data = episode_windows(policy, real, config.gamma)
+    _check_instructions(policy, real)
+    _check(data, config, dry_runs=len(labelled) - len(real))
     advantage = data.returns - held_out_values(data, config.value_steps, seed)
     weight = advantage_weight(advantage, config.temperature, config.max_weight)
     progress.metrics(mean_weight=float(weight.mean()), max_weight=float(weight.max()), decisions=float(len(weight)))
@@ -80,16 +83,17 @@ def _fit_value(data: EpisodeWindows, train: Tensor, steps: int, generator: torch
 
 def _check_instructions(policy: FlowPolicy, episodes: Sequence[Episode]) -> None:
     """Raise ValueError for a sentence that the policy has not been taught: logs make it better, not wider."""
-    for said in (episode.info.instruction for episode in episodes if episode.info.success is not None):
+    for said in (episode.info.instruction for episode in episodes):
         if said not in policy.instructions:
             known = "; ".join(policy.instructions)
             raise ValueError(f"instruction '{said}' is not one the policy was trained on: {known}")
 
 
-def _check(data: EpisodeWindows, config: EpisodesConfig) -> None:
+def _check(data: EpisodeWindows, config: EpisodesConfig, dry_runs: int) -> None:
     count = int(data.episode.max()) + 1
     if count < config.min_episodes:
-        raise ValueError(f"{count} labelled episodes, at least {config.min_episodes} are needed")
+        besides = f"; {dry_runs} dry runs do not count" if dry_runs else ""
+        raise ValueError(f"{count} labelled episodes, at least {config.min_episodes} are needed{besides}")
     successes = len(torch.unique(data.episode[data.returns > 0]))
     if successes in (0, count):
         raise ValueError(

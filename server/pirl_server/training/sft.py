@@ -21,7 +21,7 @@ from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.collector import MakeEnv
 from pirl_server.training.config import SftConfig
 from pirl_server.training.demonstrations import Demonstration, Expert, demonstrate, windows_of
-from pirl_server.training.episode_windows import episode_windows
+from pirl_server.training.episode_windows import episode_windows, experience
 from pirl_server.training.flow_matching import fit
 from pirl_server.training.progress import Progress
 from pirl_server.training.seeds import demonstration_seeds
@@ -100,13 +100,13 @@ def sft_episodes(
 ) -> str:
     """Filtered behaviour cloning: imitate what was executed in the episodes labelled a success; return the version.
 
-    Whoever drove: the policy, or a human who took over. Raises ValueError when no episode succeeded, and for one that
-    was logged under another contract.
+    Whoever drove: the policy, or a human who took over; dry runs are left out. Raises ValueError when no episode
+    succeeded, and for one that was logged under another contract.
     """
     if config.grounding:
         raise ValueError("grounding asks for what only a simulator knows: set source to 'expert', or leave it out")
     policy = _start(card, base, seed)
-    good = [episode for episode in episodes if episode.info.success]
+    good = experience((episode for episode in episodes if episode.info.success), progress)
     windows = episode_windows(policy, good, gamma=1.0).windows
     said = {episode.info.instruction for episode in good}
     return _train(out, base, policy, windows, policy.card.task, said, config, seed, progress)
