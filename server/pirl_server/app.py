@@ -181,8 +181,8 @@ def _tokens(config: ServeConfig) -> TokenFile | None:
 
 def _gate(config: ServeConfig, registry: Registry, recorder: Recorder, store: EpisodeStore) -> Gate:
     def robot_of(episode_id: str) -> str | None:
-        with suppress(KeyError):
-            return recorder.find(episode_id).start.robot_id
+        if (robot_id := recorder.robot_of(episode_id)) is not None:
+            return robot_id
         with suppress(KeyError):
             return store.summary(episode_id).robot_id
         return None

@@ -140,7 +140,7 @@ class Inferring:
         done_ns = time.monotonic_ns()
         timings = {"encode": (done_ns - began_ns) / 1e6, "total": (done_ns - pending.received_ns) / 1e6}
         if pending.episode:
-            pending.episode.add_call(pending.observation, inference.sample, chunk, timings["total"])
+            self._episodes.answered(pending.episode, pending.observation, inference.sample, chunk, timings["total"])
         self._attendance.seen(pending.request.robot_id, address, chunk.policy_version)
         reply.timings_ms.update(timings)
         reply.sent_time_ns, reply.received_time_ns = pending.request.sent_time_ns, pending.received_ns
