@@ -123,6 +123,8 @@ class Attendance:
             heard = self._listeners.setdefault(robot_id, [])
             heard.append(hear)
             known, stop = self._present[robot_id], self._stops.get(robot_id)
+            if stop is not None and _host(known.address) == _host(address):
+                del self._stops[robot_id]  # it is notified below
             since = self._now() if len(heard) == 1 else known.since
             self._present[robot_id] = replace(known, sessions=len(heard), since=since)
         if stop is not None:
