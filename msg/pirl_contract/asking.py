@@ -13,6 +13,7 @@ from pirl_contract.connection import WIRE
 from pirl_contract.contract import Contract
 from pirl_contract.framing import Picture
 from pirl_contract.image_sender import Encoding, ImageSender
+from pirl_contract.names import check_robot_id
 from pirl_contract.schema import ActionChunk, Continuation, Observation, StepOutcome
 from pirl_contract.v1 import policy_pb2 as pb
 
@@ -68,10 +69,12 @@ class Asking:
     ) -> None:
         if mode not in _MODES:
             raise ValueError(f"mode '{mode}' is not known: use 'deterministic', 'explore' or ''")
+        check_robot_id(robot_id)
         self._robot_id, self._mode, self._alias, self._traceparent = robot_id, _MODES[mode], alias, traceparent
         self._sender = ImageSender(encoding, resize_images)
         self.clock = ClockSync()
         self._sequence, self._episode_id, self._contract_hash = 0, "", ""
+        self._stop = ""
 
     def get_info(self) -> pb.GetInfoRequest:
         """Ask what is served."""
@@ -82,7 +85,8 @@ class Asking:
         self._sender.agree(reply)
 
     def info(self, reply: pb.GetInfoReply) -> PolicyInfo:
-        """Read what is served; later observations are checked against its contract."""
+        """Read what is served; later observations are checked against its contract, and a stop is lifted."""
+        self._stop = ""
         contract = Contract.from_json(reply.contract_json)
         self._agree(contract)
         self._sender.agree(reply)
@@ -120,7 +124,8 @@ class Asking:
     def infer(
         self, observation: Observation, outcomes: Iterable[StepOutcome], continuation: Continuation | None
     ) -> tuple[pb.InferRequest, dict[str, Picture]]:
-        """Ask for a chunk; the images are apart, so that they are copied once."""
+        """Ask for a chunk; the images are apart, so that they are copied once. Raises ValueError after a stop."""
+        self._check_stop()
         pictures = self._sender.pictures(observation.images)
         self._sequence += 1
         request = pb.InferRequest(
@@ -139,7 +144,8 @@ class Asking:
         return request, pictures
 
     def chunk(self, reply: pb.InferReply) -> ActionChunk:
-        """Read a chunk. Raises ValueError when it answers another request or is malformed."""
+        """Read a chunk. Raises ValueError when it answers another request, is malformed or comes after a stop."""
+        self._check_stop()
         returned_ns = time.monotonic_ns()
         if reply.sequence != self._sequence:
             raise ValueError(f"the server answered request {reply.sequence}, asked was {self._sequence}")
@@ -180,6 +186,12 @@ class Asking:
         """Read what the label was before."""
         return {number: label for label, number in _LABELS.items()}[reply.previous]
 
+    def obey(self, event: pb.ServerEvent) -> None:
+        """Take an event for a robot that has no handler of its own: no chunk after an emergency stop. Any thread."""
+        if event.HasField("emergency_stop"):
+            stop = event.emergency_stop
+            self._stop = f"emergency stop by {stop.by or 'somebody'} at the policy server: {stop.reason}"
+
     def reset(self) -> None:
         """Forget the episode."""
         self._episode_id = ""
@@ -187,6 +199,10 @@ class Asking:
     def close(self) -> None:
         """Give the shared memory back."""
         self._sender.close()
+
+    def _check_stop(self) -> None:
+        if self._stop:
+            raise ValueError(f"{self._stop}; once the arm may move again, call info()")
 
     def _agree(self, contract: Contract) -> None:
         self._contract_hash = contract.hash

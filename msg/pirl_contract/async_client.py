@@ -44,7 +44,7 @@ class AsyncPolicyClient:
         on_event: Callable[[pb.ServerEvent], None] | None = None,
         traceparent: Callable[[], str] | None = None,
     ) -> None:
-        """`on_event` is called by the loop and must not wait."""
+        """`on_event` is called by the loop and must not wait; without one, as in `PolicyClient`."""
         if transport not in ("session", "unary"):
             raise ValueError(f"transport '{transport}' is not known: use 'session' or 'unary'")
         self._asking = Asking(robot_id, mode, alias, encoding, resize_images, traceparent)
@@ -60,7 +60,7 @@ class AsyncPolicyClient:
         if transport == "session":
             asking = self._asking
             self._carrier = AsyncSessionCarrier(
-                self._channel, self._metadata, asking.get_info, asking.connected, on_event
+                self._channel, self._metadata, asking.get_info, asking.connected, on_event or asking.obey
             )
 
     @property

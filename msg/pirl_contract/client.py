@@ -52,7 +52,11 @@ class PolicyClient:
         on_event: Callable[[pb.ServerEvent], None] | None = None,
         traceparent: Callable[[], str] | None = None,
     ) -> None:
-        """`resize_images`: to the contract's sizes, before they travel. `on_event` is called from another thread."""
+        """`resize_images`: to the contract's sizes, before they travel. `on_event` is called from another thread.
+        Without one `infer` raises ValueError after an emergency stop, until `info` is called.
+
+        Raises ValueError for a robot id that no stop could reach: `pirl_contract.names` has the rule.
+        """
         if transport not in ("session", "unary"):
             raise ValueError(f"transport '{transport}' is not known: use 'session' or 'unary'")
         self._asking = Asking(robot_id, mode, alias, encoding, resize_images, traceparent)
@@ -70,7 +74,9 @@ class PolicyClient:
         self._carrier: Carrier = UnaryCarrier(self._channel, self._metadata)
         if transport == "session":
             asking = self._asking
-            self._carrier = SessionCarrier(self._channel, self._metadata, asking.get_info, asking.connected, on_event)
+            self._carrier = SessionCarrier(
+                self._channel, self._metadata, asking.get_info, asking.connected, on_event or asking.obey
+            )
 
     @property
     def clock(self) -> ClockSync:

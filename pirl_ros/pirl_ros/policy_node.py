@@ -9,6 +9,7 @@ from rcl_interfaces.msg import SetParametersResult
 from std_msgs.msg import String
 
 from pirl_contract.client import Mode, PolicyClient
+from pirl_contract.names import check_robot_id
 from pirl_contract.schema import ActionChunk as Chunk
 from pirl_ros import qos
 from pirl_ros.diagnostics import Diagnostics
@@ -48,7 +49,7 @@ class PolicyNode(ManagedNode):
     def configure(self) -> None:
         """Create everything; the server need not be there yet."""
         self._profile = read_profile(self)
-        self._robot_id, self._address = self._value("robot_id"), self._value("server_address")
+        self._robot_id, self._address = check_robot_id(self._value("robot_id")), self._value("server_address")
         self._access, self._events = read_access(self), ServerEvents(self)
         self._session = PolicySession(
             self._connect,

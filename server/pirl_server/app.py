@@ -27,6 +27,7 @@ from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.registry import PRODUCTION, Registry
 from pirl_server.security import CallInterceptor, Gate, GateWatcher, Limiter, TlsFiles, TokenFile, check_bind
 from pirl_server.serving import Deployment, Engine, PolicyService, Recorder, Router, Shadow, start_grpc
+from pirl_server.serving.room import Limits
 from pirl_server.serving.server import RobotServer
 from pirl_server.telemetry import CallLog, CallWatcher, Latencies, Metrics, configure_logs, spans_from_environment
 from pirl_server.telemetry.logs import Format
@@ -62,6 +63,8 @@ class ServeConfig:
     """where clients of openpi are answered on their own wire; None: nowhere"""
     openpi_key: Sequence[str] = ()
     """NAME=KEY words: which key of their observations is which camera, the state or the prompt"""
+    episode_memory_mib: int = 1024
+    """of all open episodes; a robot may take a quarter, what is beyond half of that waits in files below `root`"""
     log_format: Format = "text"
     device: str = "cpu"
     """where policies run, in torch's words: cpu, cuda, cuda:1"""
@@ -95,7 +98,7 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
     registry = Registry(config.root / MODELS)
     production = adopt(registry, config.checkpoint)
     engine, store = Engine(), EpisodeStore(config.root / EPISODES)
-    recorder = Recorder(store)
+    recorder = Recorder(store, Limits.of_memory(config.episode_memory_mib * 2**20))
 
     router = Router(recorder.is_open)
     shadow = Shadow(engine, lambda report: _LOG.info("shadow %s", report))
@@ -117,7 +120,9 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
         calls = CallWatcher([CallLog(), metrics, latencies, *([spans] if spans else [])])
         server, port = _start(service, config, CallInterceptor([calls, GateWatcher(gate, registry.audit_log)]))
         if config.openpi_port is not None:
-            closing.callback(_start_openpi(config, EngineDoor(engine, router, gate.check_rate), gate).close)
+            closing.callback(
+                _start_openpi(config, EngineDoor(engine, router, gate.check_rate, service.attendance), gate).close
+            )
         command = [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve())]
         jobs = Supervisor(config.root / JOBS, command)
         api = create_api(
@@ -181,8 +186,8 @@ def _tokens(config: ServeConfig) -> TokenFile | None:
 
 def _gate(config: ServeConfig, registry: Registry, recorder: Recorder, store: EpisodeStore) -> Gate:
     def robot_of(episode_id: str) -> str | None:
-        with suppress(KeyError):
-            return recorder.find(episode_id).start.robot_id
+        if (robot_id := recorder.robot_of(episode_id)) is not None:
+            return robot_id
         with suppress(KeyError):
             return store.summary(episode_id).robot_id
         return None

@@ -29,6 +29,7 @@ def serve(arguments: Sequence[str]) -> int:
     parser.add_argument("--tls-key", type=Path, metavar="PEM", help="its private key")
     parser.add_argument("--tls-client-ca", type=Path, metavar="PEM", help="let in only certificates of this authority")
     parser.add_argument("--robot-rate-hz", type=float, default=0.0, help="chunks per second and robot; 0: any number")
+    parser.add_argument("--episode-memory-mib", type=int, default=1024, help="of open episodes; the rest: on disk")
     parser.add_argument("--openpi-port", type=int, help="also answer clients of openpi, on their own wire")
     parser.add_argument("--openpi-key", action="append", default=[], metavar="NAME=KEY", help="camera, state or prompt")
     parser.add_argument("--log-format", choices=("text", "json"), default="text")

@@ -1,26 +1,18 @@
-"""Names that are safe as file names, and writes that a crash leaves whole: the old content or the new one."""
+"""Writes that a crash leaves whole: the old content or the new one; and the rule for names, re-exported."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
-"""of robots, tasks, versions and aliases: no separator, and never `.` or `..`"""
-
-
-def check_name(kind: str, name: str) -> str:
-    """Return the name when it is safe as a file name, else raise ValueError."""
-    if not re.fullmatch(NAME_PATTERN, name) or name.endswith("\n"):
-        raise ValueError(f"{kind} {name!r} must be 1 to 64 letters, digits, '_', '-' or '.', letter or digit first")
-    return name
+from pirl_contract.names import NAME_PATTERN as NAME_PATTERN
+from pirl_contract.names import check_name as check_name
 
 
 def utc_now() -> str:

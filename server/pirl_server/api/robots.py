@@ -26,7 +26,7 @@ RobotId = Annotated[str, Path(pattern=NAME_PATTERN, examples=["arm-1"])]
 
 @router.get("/robots", operation_id="listRobots")
 async def list_robots(world: World) -> RobotList:
-    """List the robots seen since the server started; only those with a session can be spoken to."""
+    """List the robots seen since the server started; a stop has an effect on those that are reachable."""
     return RobotList(data=[_view(world, presence) for presence in world.attendance.list()])
 
 
@@ -37,7 +37,9 @@ async def list_robots(world: World) -> RobotList:
     responses=responses(404, 422),
 )
 async def stop_robot(robot_id: RobotId, world: World, request: Request, wish: Wish = None) -> Stopped:
-    """Tell one robot to latch its software stop. Not safety-rated: the message may not arrive.
+    """Notify one robot to latch its software stop. Not safety-rated: the message may not arrive.
+
+    A robot that asks without a session gets no chunk from now on, until its program begins anew.
 
     202 says that it was told, not that it stands. The stop is cleared at the robot, never from here.
     """
@@ -47,7 +49,7 @@ async def stop_robot(robot_id: RobotId, world: World, request: Request, wish: Wi
 @router.post("/emergency-stop", status_code=202, operation_id="stopAllRobots", responses=responses(404, 422))
 async def stop_all(world: World, request: Request, wish: Wish = None) -> Stopped:
     """Tell every connected robot to latch its software stop. Not safety-rated: a message may not arrive."""
-    return _stop(world, request, wish, [each.robot_id for each in world.attendance.list() if each.sessions])
+    return _stop(world, request, wish, [each.robot_id for each in world.attendance.list() if each.reachable])
 
 
 def _stop(world: Services, request: Request, wish: StopRequest | None, robots: list[str]) -> Stopped:
@@ -69,6 +71,7 @@ def _view(world: Services, presence: Presence) -> RobotView:
     return RobotView(
         id=presence.robot_id,
         connected=presence.sessions > 0,
+        reachable=presence.reachable,
         address=presence.address,
         policy_version=presence.policy_version or None,
         since=_iso(presence.since),

@@ -159,7 +159,8 @@ class RobotView(BaseModel):
     """One robot as the server knows it. Times are the server's wall clock."""
 
     id: str = Field(examples=["arm-1"])
-    connected: bool = Field(description="it has a session, so that it can be told to stop from here")
+    connected: bool = Field(description="it has a session, so that it is notified of a stop")
+    reachable: bool = Field(description="a stop from here has an effect: it has a session, or gets no more chunks")
     address: str = Field(examples=["ipv4:10.0.0.7:51324"])
     policy_version: str | None = Field(description="that last answered it")
     since: str = Field(examples=["2026-01-31T08:00:00.000+00:00"])

@@ -1,7 +1,9 @@
 """An `Episode` as a Zarr v3 group and back. Plain `zarr.open_group(path, mode="r")` reads it.
 
-Arrays are written once and whole, each in one uncompressed file: lossless codecs win about a tenth on camera noise and
-cost most of the time. Images keep one chunk per call inside that file, so that a single picture can be read.
+Arrays are written once, each in one uncompressed file up to 32 MiB and in several of equal length beyond: lossless
+codecs win about a tenth on camera noise and cost most of the time. Images keep one chunk per call inside a file, so
+that a single picture can be read. No more than one such file is held in memory: the columns of a long episode may be
+`FileRows`.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from numpy.typing import NDArray
 from pirl_contract import Contract, Observation
 from pirl_server.episodes.episode import SCHEMA_VERSION, Calls, Episode, EpisodeInfo, Images, Steps
 
+BLOCK_BYTES = 32 * 2**20
+"""most of an array that is written to one file, and held in memory for it"""
 Table = TypeVar("Table", Calls, Steps)
 
 
@@ -92,17 +96,44 @@ def _write_table(group: zarr.Group, prefix: str, table: Calls | Steps) -> None:
 
 
 def _write_array(group: zarr.Group, name: str, values: NDArray[Any], dims: tuple[str, ...]) -> None:
-    whole = tuple(max(1, size) for size in values.shape)
-    group.create_array(name, data=values, chunks=whole, compressors=None, dimension_names=dims)
+    rows = _rows_of_a_file(values)
+    array = group.create_array(
+        name,
+        shape=values.shape,
+        dtype=values.dtype,
+        chunks=(rows, *(max(1, size) for size in values.shape[1:])),
+        compressors=None,
+        dimension_names=dims,
+    )
+    _fill(array, values, rows)
 
 
 def _write_images(group: zarr.Group, prefix: str, images: Images) -> None:
-    dims = ("call", "height", "width", "channel")
     for name, pixels in images.items():
-        one = (1, *pixels.shape[1:])
-        group.create_array(
-            f"{prefix}/{name}", data=pixels, chunks=one, shards=pixels.shape, compressors=None, dimension_names=dims
+        rows = _rows_of_a_file(pixels)
+        array = group.create_array(
+            f"{prefix}/{name}",
+            shape=pixels.shape,
+            dtype=pixels.dtype,
+            chunks=(1, *pixels.shape[1:]),
+            shards=(rows, *pixels.shape[1:]),
+            compressors=None,
+            dimension_names=("call", "height", "width", "channel"),
         )
+        _fill(array, pixels, rows)
+
+
+def _rows_of_a_file(values: NDArray[Any]) -> int:
+    """As many as fit, and as many in each: a chunk at the edge is stored in full length."""
+    count = max(1, int(values.shape[0]))
+    size = int(np.prod(values.shape, dtype=np.int64)) * values.dtype.itemsize
+    files = min(count, max(1, -(-size // BLOCK_BYTES)))
+    return -(-count // files)
+
+
+def _fill(array: zarr.Array[Any], values: NDArray[Any], rows: int) -> None:
+    for start in range(0, values.shape[0], rows):
+        array[start : start + rows] = values[start : start + rows]
 
 
 def _read(group: zarr.Group, name: str) -> NDArray[Any]:

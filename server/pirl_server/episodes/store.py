@@ -1,6 +1,7 @@
 """The directory of episodes: staged, sealed with a manifest, then renamed into place; so whole or not there at all.
 
 root/staging/<id>/                       what a killed writer leaves; swept when a recorder starts
+root/staging/<id>.open/                  calls of an episode that still runs, when they are too many for memory
 root/episodes/<robot>/<id>/MANIFEST.json
                           /episode.zarr  the group; the manifest lies beside it, where Zarr does not list it
 root/labels.jsonl                        labels given after publication: the newest counts, the episode stays sealed
@@ -65,13 +66,31 @@ class EpisodeStore:
             shutil.rmtree(directory)
         return len(left)
 
+    def scratch(self, episode_id: str) -> Path:
+        """Where the writer may keep what it has of an unpublished episode; not made here, and swept like the rest."""
+        return self._staging / f"{episode_id}.open"
+
+    def free_bytes(self) -> int:
+        """How much room its disk has."""
+        return shutil.disk_usage(self.root).free
+
     def write(self, episode: Episode) -> EpisodeSummary:
-        """Publish an episode. When this returns it is on the disk; when it raises nothing is visible."""
+        """Publish an episode. When this returns it is on the disk; when it raises it may be written again.
+
+        Nothing is visible then, unless the disk failed after the renaming: the next attempt finds it in its place.
+        """
         check_name("robot id", episode.info.robot_id)
         if not _ID.fullmatch(episode.info.id):
             raise ValueError(f"episode id {episode.info.id!r} must be 32 hexadecimal digits")
         home = self._published / episode.info.robot_id / episode.info.id
         summary = _summarise(episode, (home / GROUP).relative_to(self.root).as_posix())
+        if (found := self._summary(home)) is None:
+            self._place(episode, summary, home)
+        sync(home.parent)
+        sync(self._published)
+        return found or summary
+
+    def _place(self, episode: Episode, summary: EpisodeSummary, home: Path) -> None:
         staged = self._staging / episode.info.id
         try:
             write_group(staged / GROUP, episode)
@@ -81,9 +100,6 @@ class EpisodeStore:
         except BaseException:
             shutil.rmtree(staged, ignore_errors=True)
             raise
-        sync(home.parent)
-        sync(self._published)
-        return summary
 
     def list(self, robot_id: str | None = None) -> list[EpisodeSummary]:
         """Return the published episodes, newest first. Torn and foreign directories are never among them."""

@@ -16,9 +16,9 @@ from pirl_server.openpi_wire.door import Door
 from pirl_server.openpi_wire.keys import Keys
 from pirl_server.openpi_wire.packing import pack, unpack
 from pirl_server.policy.sample import ServedPolicy
-from pirl_server.serving import BusyError, ExpiredError, Inference, NoPolicyError, SupersededError
+from pirl_server.serving import BusyError, ExpiredError, Inference, NoPolicyError, StoppedError, SupersededError
 
-REFUSALS = (ValueError, PermissionError, BusyError, ExpiredError, NoPolicyError, SupersededError)
+REFUSALS = (ValueError, PermissionError, BusyError, ExpiredError, NoPolicyError, StoppedError, SupersededError)
 """their words are for the client; whatever else is raised stays in the log"""
 LARGE_BYTES = 1024 * 1024
 """a message that takes milliseconds to decode and shrink does it beside the event loop"""
@@ -42,17 +42,23 @@ def metadata(policy: ServedPolicy, keys: Keys) -> bytes:
 
 
 class Answerer:
-    """Answers the requests of one connection, one after the other; the event loop is never held for long."""
+    """Answers the requests of one connection, one after the other; the event loop is never held for long.
 
-    def __init__(self, door: Door, keys: Keys, robot_id: str) -> None:
-        self._door, self._keys, self._robot_id = door, keys, robot_id
+    `over` is done, with a reason, when no chunk may leave any more: the client is gone, or its robot was stopped.
+    """
+
+    def __init__(self, door: Door, keys: Keys, robot_id: str, over: asyncio.Future[Exception]) -> None:
+        self._door, self._keys, self._robot_id, self._over = door, keys, robot_id, over
         self._previous_ms: float | None = None
+        self.version = ""
+        """that gave the last chunk"""
 
-    async def reply(self, data: str | bytes, gone: asyncio.Future[None]) -> bytes | str:
-        """Return the reply, a text for a refusal. `gone` done before it: the request leaves the queue."""
+    async def reply(self, data: str | bytes) -> bytes | str:
+        """Return the reply, a text for a refusal. `over` done before it: the request leaves the queue."""
         started = time.monotonic()
         try:
-            inference = await self._inference(data, gone)
+            inference = await self._inference(data)
+            self.version = inference.policy.version
             reply = self._packed(inference, 1000 * (time.monotonic() - started))
         except REFUSALS as error:
             return str(error.args[0]) if error.args else type(error).__name__
@@ -62,7 +68,9 @@ class Answerer:
         self._previous_ms = 1000 * (time.monotonic() - started)
         return reply
 
-    async def _inference(self, data: str | bytes, gone: asyncio.Future[None]) -> Inference:
+    async def _inference(self, data: str | bytes) -> Inference:
+        if self._over.done():
+            raise self._over.result()
         if isinstance(data, str):
             raise ValueError("an observation is a binary frame of msgpack, here is a text frame")
         policy = self._door.policy(self._robot_id)
@@ -70,7 +78,7 @@ class Answerer:
             observation = await asyncio.to_thread(self._read, data, policy)
         else:
             observation = self._read(data, policy)
-        return await _first(self._door.submit(observation), gone)
+        return await _first(self._door.submit(observation), self._over)
 
     def _read(self, data: bytes, policy: ServedPolicy) -> Observation:
         return self._keys.observation(unpack(data), policy.contract, policy.instructions, self._robot_id)
@@ -94,12 +102,12 @@ class Answerer:
         )
 
 
-async def _first(future: Future[Inference], gone: asyncio.Future[None]) -> Inference:
-    """Wait for the engine or for the end of the connection, whichever comes first."""
+async def _first(future: Future[Inference], over: asyncio.Future[Exception]) -> Inference:
+    """Wait for the engine or for the end, whichever comes first."""
     answer = asyncio.wrap_future(future)
-    waited: set[asyncio.Future[Any]] = {answer, gone}
+    waited: set[asyncio.Future[Any]] = {answer, over}
     await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-    if not answer.done():
+    if over.done():
         answer.cancel()
-        raise ExpiredError("the client is gone")
+        raise over.result()
     return answer.result()

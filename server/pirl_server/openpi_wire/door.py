@@ -1,4 +1,4 @@
-"""The one thing this wire asks of the service: who answers this robot, and a chunk for this observation."""
+"""What this wire asks of the service: who answers this robot, a chunk for this observation, and to hear of stops."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from pirl_contract import Observation
+from pirl_contract.names import check_robot_id
 from pirl_server.policy.sample import ServedPolicy
 from pirl_server.serving import Engine, Inference, NoPolicyError
+from pirl_server.serving.attendance import Attendance
 from pirl_server.serving.router import Router
 
 MAX_WAIT_S = 30.0
@@ -19,7 +21,7 @@ MAX_WAIT_S = 30.0
 
 
 class Door(Protocol):
-    """Both methods are called from the event loop and must not wait."""
+    """Every method is called from the event loop and must not wait."""
 
     def policy(self, robot_id: str) -> ServedPolicy:
         """Return who would answer this robot now. Raises NoPolicyError."""
@@ -30,6 +32,18 @@ class Door(Protocol):
         Raises BusyError, NoPolicyError and PermissionError (asked too often) at once.
         """
 
+    def join(self, robot_id: str, address: str, notify: Callable[[Any], None]) -> None:
+        """Note a connection; `notify(event)` is called from any thread with each `pb.ServerEvent`.
+
+        Raises ValueError for an id that no stop could reach, BusyError when there are too many robots.
+        """
+
+    def leave(self, robot_id: str, notify: Callable[[Any], None]) -> None:
+        """Note that the connection has ended."""
+
+    def seen(self, robot_id: str, address: str, version: str) -> None:
+        """Note that the robot got a chunk of this version."""
+
 
 class EngineDoor:
     """The engine's door; each request goes to the version that the router says, as a request without an episode does.
@@ -39,9 +53,14 @@ class EngineDoor:
     """
 
     def __init__(
-        self, engine: Engine, router: Router | None = None, check_rate: Callable[[str], None] | None = None
+        self,
+        engine: Engine,
+        router: Router | None = None,
+        check_rate: Callable[[str], None] | None = None,
+        attendance: Attendance | None = None,
     ) -> None:
         self._engine, self._router, self._check_rate = engine, router or Router(), check_rate
+        self._attendance = attendance or Attendance()
         self._sequence = itertools.count(1)  # the wire has none; one that rises for all rises for each robot
 
     def policy(self, robot_id: str) -> ServedPolicy:
@@ -64,3 +83,16 @@ class EngineDoor:
             deadline=time.monotonic() + MAX_WAIT_S,
         )
         return self._router.ask(lambda version: submit(version=version), observation.robot_id)
+
+    def join(self, robot_id: str, address: str, notify: Callable[[Any], None]) -> None:
+        """List the robot among the connected ones. Connecting is how a client of this wire begins anew after a stop."""
+        self._attendance.lift_stop(robot_id, address)
+        self._attendance.join(check_robot_id(robot_id), address, notify)
+
+    def leave(self, robot_id: str, notify: Callable[[Any], None]) -> None:
+        """List it as gone."""
+        self._attendance.leave(robot_id, notify)
+
+    def seen(self, robot_id: str, address: str, version: str) -> None:
+        """List what last answered it."""
+        self._attendance.seen(robot_id, address, version)

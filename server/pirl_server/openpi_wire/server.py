@@ -13,17 +13,20 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from http import HTTPStatus
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 
 from pirl_contract.client import MAX_MESSAGE_BYTES
+from pirl_contract.names import check_robot_id
 from pirl_server.openpi_wire.answer import Answerer, metadata
 from pirl_server.openpi_wire.door import Door
 from pirl_server.openpi_wire.keys import Keys
-from pirl_server.serving import NoPolicyError
+from pirl_server.serving import BusyError, ExpiredError, NoPolicyError, StoppedError
 
 MAX_CLIENTS = 256
 Check = Callable[[str | None], str]
@@ -83,8 +86,10 @@ class OpenpiServer:
         robot_id = f"openpi-{next(self._numbers)}"
         try:
             if self._check is not None:
-                robot_id = self._check(request.headers.get("Authorization"))
+                robot_id = check_robot_id(self._check(request.headers.get("Authorization")))
             self._door.policy(robot_id)
+        except ValueError as error:
+            return connection.respond(HTTPStatus.FORBIDDEN, f"{error}\n")
         except PermissionError as error:
             return connection.respond(HTTPStatus.UNAUTHORIZED, f"{error}\n")
         except NoPolicyError as error:
@@ -93,17 +98,56 @@ class OpenpiServer:
         return None
 
     async def _converse(self, connection: ServerConnection) -> None:
-        robot_id = self._robots[connection]
-        answerer = Answerer(self._door, self._keys, robot_id)
+        robot_id, address = self._robots[connection], _address(connection)
+        over: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        answerer = Answerer(self._door, self._keys, robot_id, over)
         gone = asyncio.ensure_future(connection.wait_closed())
+        gone.add_done_callback(lambda _: _settle(over, ExpiredError("the client is gone")))
+        notify = _notifier(over)
+        try:
+            self._door.join(robot_id, address, notify)
+        except BusyError as error:
+            gone.cancel()
+            await connection.close(CloseCode.TRY_AGAIN_LATER, str(error))
+            return
         try:
             await connection.send(metadata(self._door.policy(robot_id), self._keys))
             async for message in connection:
-                await connection.send(await answerer.reply(message, gone))
+                reply = await answerer.reply(message)
+                self._door.seen(robot_id, address, answerer.version)
+                await connection.send(reply)
         except ConnectionClosed:
-            pass  # in the middle of a reply: there is nobody to tell
+            pass  # in the middle of a reply: there is nobody to answer
         finally:
+            self._door.leave(robot_id, notify)
             gone.cancel()
+
+
+def _notifier(over: asyncio.Future[Exception]) -> Callable[[Any], None]:
+    """Return what ends a conversation when its robot is stopped: every request is refused until it connects anew."""
+    loop = over.get_loop()
+
+    def notify(event: Any) -> None:
+        if not event.HasField("emergency_stop"):
+            return
+        stop = event.emergency_stop
+        words = f"emergency stop by {stop.by or 'somebody'} at the policy server: {stop.reason}"
+        refusal = StoppedError(f"{words}; once the arm may move again, connect anew")
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_settle, over, refusal)
+
+    return notify
+
+
+def _settle(over: asyncio.Future[Exception], why: Exception) -> None:
+    if not over.done():
+        over.set_result(why)
+
+
+def _address(connection: ServerConnection) -> str:
+    """In gRPC's words."""
+    host, port = connection.remote_address[:2]
+    return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
 
 
 def start_openpi(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from pirl_contract.names import is_name
 from pirl_server.registry.audit import AuditLog
 from pirl_server.security.limiter import Limiter
 from pirl_server.security.permissions import PUBLIC, RPCS, SCOPES
@@ -96,8 +97,11 @@ class Gate:
         return next(iter(caller.robots)) if len(caller.robots) == 1 else caller.token
 
     def check_rate(self, name: str) -> None:
-        """Count one call of this robot. Raises DeniedError when it asks too often."""
-        if self._limiter is not None and (wait_ns := self._limiter.take(name)):
+        """Count one call of this robot. Raises DeniedError when it asks too often.
+
+        An id that breaks the rule is not remembered: the service refuses it, in words that say why.
+        """
+        if self._limiter is not None and is_name(name) and (wait_ns := self._limiter.take(name)):
             raise DeniedError("too-many-requests", "asked too often", wait_ns / 1e9)
 
     def _caller(self, call: str, authorization: str, peer: str) -> Caller:

@@ -3,7 +3,7 @@
 from pirl_server.serving.deployment import Deployment
 from pirl_server.serving.engine import Engine, Inference
 from pirl_server.serving.recorder import Recorder
-from pirl_server.serving.refusals import BusyError, ExpiredError, NoPolicyError, SupersededError
+from pirl_server.serving.refusals import BusyError, ExpiredError, NoPolicyError, StoppedError, SupersededError
 from pirl_server.serving.router import Router
 from pirl_server.serving.server import start_grpc
 from pirl_server.serving.service import PolicyService
@@ -21,6 +21,7 @@ __all__ = [
     "Router",
     "Shadow",
     "ShadowReport",
+    "StoppedError",
     "SupersededError",
     "start_grpc",
 ]

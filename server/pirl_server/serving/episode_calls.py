@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pirl_contract import Contract, Observation, StepOutcome, codec
+from pirl_contract import ActionChunk, Contract, Observation, StepOutcome, codec
+from pirl_contract.names import check_robot_id
 from pirl_contract.v1 import policy_pb2 as pb
-from pirl_server.policy.sample import ServedPolicy
+from pirl_server.policy.sample import Sample, ServedPolicy
 from pirl_server.serving.open_episode import Ending, OpenEpisode, Start
 from pirl_server.serving.recorder import Recorder
 from pirl_server.serving.status import ContractMismatchError, NotFoundError
@@ -15,6 +16,7 @@ from pirl_server.serving.status import ContractMismatchError, NotFoundError
 END_REASONS = ("success", "time_limit", "operator", "takeover", "fault")
 LABEL_SOURCES = ("operator", "sim", "classifier")
 MAX_NOTE = 1000
+MAX_METADATA_BYTES = 65536
 SUCCESS = {pb.OUTCOME_UNLABELED: None, pb.OUTCOME_SUCCESS: True, pb.OUTCOME_FAILURE: False}
 _OUTCOME = {success: outcome for outcome, success in SUCCESS.items()}
 
@@ -27,9 +29,11 @@ class EpisodeCalls:
 
     def start(self, request: Any, policy: ServedPolicy, explore: bool) -> Any:
         """Open an episode after comparing the contracts; `explore` for a robot that asks for no sampling mode."""
+        check_robot_id(request.robot_id)
         contract = Contract.from_json(request.contract_json)
         if differences := policy.contract.difference(contract):
             raise ContractMismatchError("the policy's contract is another one; " + "; ".join(differences))
+        _check_start(request)
         start = Start(
             robot_id=request.robot_id,
             contract=contract,
@@ -54,10 +58,9 @@ class EpisodeCalls:
         if request.discard:
             receipt = self._find(self._recorder.discard, request.episode_id)
         else:
-            episode = self._find(self._recorder.find, request.episode_id)
-            _check_final(ending.final, episode.start.contract)
-            episode.add_outcomes(outcomes)
-            receipt = self._find(lambda episode_id: self._recorder.end(episode_id, ending), request.episode_id)
+            receipt = self._find(
+                lambda episode_id: self._recorder.end(episode_id, ending, outcomes), request.episode_id
+            )
         return pb.EndEpisodeReply(path=receipt.path, steps=receipt.steps)
 
     def label(self, request: Any) -> Any:
@@ -72,7 +75,10 @@ class EpisodeCalls:
         return pb.LabelEpisodeReply(previous=_OUTCOME[previous])
 
     def of_request(self, episode_id: str, seen: Observation, outcomes: Sequence[StepOutcome]) -> OpenEpisode | None:
-        """Return the open episode of an Infer request, with its outcomes taken in; None when it names none."""
+        """Return the open episode of an Infer request, with its outcomes taken in; None when it names none.
+
+        Raises BusyError when the episode can take no more: the outcomes are kept, and the episode can be ended.
+        """
         if not episode_id:
             if outcomes:
                 raise ValueError("outcomes without an episode id: nothing could be logged; call StartEpisode first")
@@ -83,7 +89,14 @@ class EpisodeCalls:
         if seen.instruction != episode.start.instruction:
             raise ValueError("the instruction changed within an episode: end it and start another")
         episode.add_outcomes(outcomes)
+        self._recorder.check_room(episode)
         return episode
+
+    def answered(
+        self, episode: OpenEpisode, observation: Observation, sample: Sample, chunk: ActionChunk, latency_ms: float
+    ) -> None:
+        """Log the answer to an Infer request. Never waits for the disk."""
+        self._recorder.add_call(episode, observation, sample, chunk, latency_ms)
 
     def explores(self, mode: int, default: bool) -> bool:
         """Whether to sample stochastically, as a request says."""
@@ -121,10 +134,8 @@ def _ending(request: Any) -> Ending:
     return Ending(success, source, request.end_reason, final)
 
 
-def _check_final(final: Observation | None, contract: Contract) -> None:
-    if final is None:
-        return
-    try:
-        contract.check(final)
-    except ValueError as error:
-        raise ValueError(f"final_observation: {error}") from None
+def _check_start(request: Any) -> None:
+    if (size := len(request.instruction.encode())) > codec.MAX_INSTRUCTION_BYTES:
+        raise ValueError(f"instruction: {size} bytes, at most {codec.MAX_INSTRUCTION_BYTES} are accepted")
+    if (size := sum(len(key) + len(value) for key, value in request.metadata.items())) > MAX_METADATA_BYTES:
+        raise ValueError(f"metadata: {size} characters, at most {MAX_METADATA_BYTES} are kept")

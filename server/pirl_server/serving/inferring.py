@@ -14,6 +14,7 @@ import numpy as np
 
 from pirl_contract import ActionChunk, Observation, codec
 from pirl_contract.connection import MAX_MESSAGE_BYTES, WIRE
+from pirl_contract.names import check_robot_id
 from pirl_contract.shared_images import host_id
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_server.policy.sample import ServedPolicy
@@ -49,6 +50,7 @@ class PendingChunk:
     received_ns: int
     """server's monotonic clock"""
     decode_ms: float
+    caller: Caller
     answer: Future[Inference]
 
 
@@ -64,6 +66,8 @@ class Inferring:
 
     def get_info(self, request: Any) -> Any:
         """Say what is served; never waits for inference."""
+        if request.robot_id:
+            check_robot_id(request.robot_id)
         policy = self.policy(request.alias, request.robot_id)
         shared = (pb.IMAGE_ENCODING_SHARED_MEMORY,) if self._host_id else ()
         return pb.GetInfoReply(
@@ -102,6 +106,9 @@ class Inferring:
         `deadline` is a `time.monotonic()` value. Raises what makes a refusal.
         """
         received_ns = time.monotonic_ns()
+        check_robot_id(request.robot_id)
+        if polling := not caller.session:
+            self._attendance.check_stop(request.robot_id)
         outcomes = codec.outcomes_from_proto(request.outcomes)
         policy = self.policy(request.alias, request.robot_id, request.episode_id)
         self._check_contract(request, policy)
@@ -110,14 +117,14 @@ class Inferring:
         continued = request.HasField("continuation")
         continuation = codec.continuation_from_proto(request.continuation) if continued else None
         episode = self._episodes.of_request(request.episode_id, observation, outcomes)
-        self._attendance.seen(request.robot_id, caller.address)
+        self._attendance.seen(request.robot_id, caller.address, polling=polling)
         explore = self._episodes.explores(request.mode, episode.start.explore if episode else self.explore)
         decode_ms = (time.monotonic_ns() - received_ns) / 1e6
         submit = partial(
             self._engine.submit,
             observation,
             explore=explore,
-            robot_id=request.robot_id or caller.address,  # who gives no name is told apart by the connection
+            robot_id=request.robot_id,
             sequence=request.sequence,
             session=caller.session,
             deadline=deadline,
@@ -126,22 +133,25 @@ class Inferring:
         answer = self._router.ask(
             lambda version: submit(version=version), request.robot_id, request.alias, request.episode_id
         )
-        return PendingChunk(request, observation, episode, received_ns, decode_ms, answer)
+        return PendingChunk(request, observation, episode, received_ns, decode_ms, caller, answer)
 
-    def finish(self, pending: PendingChunk, address: str) -> Any:
+    def finish(self, pending: PendingChunk) -> Any:
         """Return the reply when the engine has answered, waiting for it. Raises what makes a refusal."""
         try:
             inference = pending.answer.result()
         except CancelledError:
             raise ExpiredError("given up by the client before the device was touched") from None
+        robot_id, caller = pending.request.robot_id, pending.caller
+        if not caller.session:
+            self._attendance.check_stop(robot_id)  # it may have come while the device was busy
         began_ns = time.monotonic_ns()
         chunk = _chunk(pending, inference)
         reply = codec.chunk_to_proto(chunk, pending.request.sequence)
         done_ns = time.monotonic_ns()
         timings = {"encode": (done_ns - began_ns) / 1e6, "total": (done_ns - pending.received_ns) / 1e6}
         if pending.episode:
-            pending.episode.add_call(pending.observation, inference.sample, chunk, timings["total"])
-        self._attendance.seen(pending.request.robot_id, address, chunk.policy_version)
+            self._episodes.answered(pending.episode, pending.observation, inference.sample, chunk, timings["total"])
+        self._attendance.seen(robot_id, caller.address, chunk.policy_version, polling=not caller.session)
         reply.timings_ms.update(timings)
         reply.sent_time_ns, reply.received_time_ns = pending.request.sent_time_ns, pending.received_ns
         reply.replied_time_ns = time.monotonic_ns()

@@ -5,15 +5,23 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pirl_contract import ActionChunk, Alteration, Contract, Observation, StepOutcome
 from pirl_contract.schema import DRY_RUN_KEY
 from pirl_server.disk import utc_now
-from pirl_server.episodes import Calls, Episode, EpisodeInfo, Steps
+from pirl_server.episodes import Episode, EpisodeInfo, Steps
 from pirl_server.policy.sample import Sample
+from pirl_server.serving.logged_calls import LoggedCalls
+from pirl_server.serving.logged_steps import LoggedSteps
+
+MAX_STEPS = 100_000
+"""of one episode: 33 minutes at 50 Hz"""
+MAX_INDEX = 2**31
 
 
 @dataclass(frozen=True)
@@ -39,153 +47,169 @@ class Ending:
     final: Observation | None = None
 
 
+VANISHED = Ending(success=None, label_source="", end_reason="fault")
+"""of an episode whose robot has said nothing of its end; a label that it was given counts all the same"""
+
+
 @dataclass(frozen=True)
-class _Call:
-    observation: Observation
-    sample: Sample
-    chunk: ActionChunk
-    latency_ms: float
+class _Label:
+    success: bool | None
+    source: str
+    note: str
 
 
 class OpenEpisode:
-    """Collects one episode. Its lock makes each method whole; `finish` is called once, when nothing else will be."""
+    """Collects one episode. Any thread; none of its methods but `finish` and `close` waits for the disk."""
 
-    def __init__(self, episode_id: str, start: Start) -> None:
+    def __init__(self, episode_id: str, start: Start, scratch: Path, max_steps: int = MAX_STEPS) -> None:
         self.id, self.start = episode_id, start
         self.touched = time.monotonic()
-        self.bytes = 0
+        self.ending: Ending | None = None
+        """what the robot has said of its end; it counts even when that call failed and was never repeated"""
+        self.calls = LoggedCalls(scratch, [camera.name for camera in start.contract.cameras])
         self._lock = threading.Lock()
-        self._calls: list[_Call] = []
-        self._call_of_chunk: dict[str, int] = {}
-        self._steps: list[StepOutcome] = []
-        self._seen: set[tuple[str, int, int]] = set()
-        self._label: tuple[bool | None, str, str] = (None, "", "")
+        self._horizon_of_chunk: dict[str, tuple[int, int]] = {}
+        self._steps = LoggedSteps(start.contract, max_steps)
+        self._start_bytes = sum(len(key) + len(value) for key, value in start.metadata.items())
+        self._label = _Label(None, "", "")
+        self._late: _Label | None = None
+        self._finished = False
 
     @property
     def complete(self) -> bool:
         """True when there is something to publish: a policy call and an executed step."""
-        return bool(self._calls and self._steps)
+        return bool(len(self.calls) and len(self._steps))
 
     @property
     def steps(self) -> int:
         """Executed steps so far."""
         return len(self._steps)
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that the episode takes, about. Never waits."""
+        return self._start_bytes + self.calls.nbytes + self._steps.nbytes
+
     def add_call(self, observation: Observation, sample: Sample, chunk: ActionChunk, latency_ms: float) -> None:
-        """Remember one answered request."""
+        """Remember one answered request, unless the episode has ended meanwhile. Never touches the disk."""
         with self._lock:
-            self._call_of_chunk[chunk.chunk_id] = len(self._calls)
-            self._calls.append(_Call(observation, sample, chunk, latency_ms))
-            self.bytes += sum(image.nbytes for image in observation.images.values()) + 3 * sample.chain.nbytes
+            if self._finished:
+                return
+            self.calls.add(observation, sample, chunk, latency_ms)
+            self._horizon_of_chunk[chunk.chunk_id] = (len(self.calls) - 1, len(chunk.actions))
             self.touched = time.monotonic()
 
-    def add_outcomes(self, outcomes: Sequence[StepOutcome]) -> None:
+    def add_outcomes(self, outcomes: Sequence[StepOutcome], cut: bool = False) -> None:
         """Remember executed steps; one that was reported before, by a repeated request, counts once.
 
-        Raises ValueError, and takes none of them, when one does not fit this episode.
+        Takes none of them when one does not fit this episode (ValueError), or when they are more than it has room for
+        (BusyError); with `cut` the last ones are left out instead.
         """
         with self._lock:
-            for outcome in outcomes:
-                self._check(outcome)
             self.touched = time.monotonic()
-            for outcome in outcomes:
-                key = (outcome.chunk_id, outcome.index, outcome.time_ns)
-                # a step driven without a chunk or a clock has no identity: it cannot be told from a repetition
-                anonymous = not outcome.chunk_id and not outcome.time_ns
-                if anonymous or key not in self._seen:
-                    self._seen.add(key)
-                    self._steps.append(outcome)
+            self._steps.add([(self._call(outcome), outcome) for outcome in outcomes], cut)
+
+    def announce(self, ending: Ending) -> None:
+        """Keep what the robot says of the end, before anything of it can fail."""
+        with self._lock:
+            self.ending = replace(ending, final=None)
+            self.touched = time.monotonic()
 
     def set_label(self, success: bool | None, source: str, note: str) -> bool | None:
-        """Label it while it runs and return what the label was; an ending that says an outcome is newer and wins."""
+        """Label it and return what the label was; the newer of this and an announced ending wins.
+
+        After `finish` it is kept for `take_late_label`.
+        """
         with self._lock:
-            previous, self._label = self._label[0], (success, source, note)
+            previous, self._label = self._label.success, _Label(success, source, note)
+            if self.ending is not None:
+                self.ending = replace(self.ending, success=success, label_source=source)
+            if self._finished:
+                self._late = self._label
             return previous
 
-    def finish(self, ending: Ending) -> Episode:
-        """Return the whole episode."""
-        assert self.complete
+    def take_late_label(self) -> tuple[bool | None, str, str] | None:
+        """Return, once, the label that came after `finish`; None when there was none."""
         with self._lock:
-            said, source, note = self._label
-            labelled = (said, source) if ending.success is None else (ending.success, ending.label_source)
-            versions = tuple(dict.fromkeys(call.chunk.policy_version for call in self._calls))
-            steps = self._step_table(terminated=ending.end_reason == "success")
-            info = EpisodeInfo(
-                id=self.id,
-                robot_id=self.start.robot_id,
-                contract=self.start.contract,
-                instruction=self.start.instruction,
-                success=labelled[0],
-                label_source=labelled[1],
-                end_reason=ending.end_reason,
-                policy_name=self.start.policy_name,
-                policy_versions=versions,
-                execute_horizon=self.start.execute_horizon,
-                metadata={**self.start.metadata, **({"label_note": note} if note else {})},
-                created=utc_now(),
-                dry_run=self._dry_run,
-            )
-            return Episode(info, self._call_table(versions, steps), steps, ending.final)
+            late, self._late = self._late, None
+            return (late.success, late.source, late.note) if late is not None else None
 
-    @property
-    def _dry_run(self) -> bool:
+    def finish(self, final: Observation | None = None) -> Episode:
+        """Return the whole episode, ended as announced; nothing is added from here on.
+
+        Raises ValueError for a final observation that does not fit, and OSError; `reopen` after either.
+        """
+        assert self.complete
+        self._check_final(final)
+        with self._lock:
+            self._finished = True
+            ending, note = self.ending or VANISHED, self._label.note
+            if ending.success is not None:
+                self._label = _Label(ending.success, ending.label_source, note)
+            label = self._label
+            steps = self._steps.table(self.calls.altered(), terminated=ending.end_reason == "success")
+        info = EpisodeInfo(
+            id=self.id,
+            robot_id=self.start.robot_id,
+            contract=self.start.contract,
+            instruction=self.start.instruction,
+            success=label.success,
+            label_source=label.source,
+            end_reason=ending.end_reason,
+            policy_name=self.start.policy_name,
+            policy_versions=self.calls.versions,
+            execute_horizon=self.start.execute_horizon,
+            metadata={**self.start.metadata, **({"label_note": note} if note else {})},
+            created=utc_now(),
+            dry_run=self._is_dry_run(steps),
+        )
+        return Episode(info, self.calls.table(self._first_steps(steps.call)), steps, final)
+
+    def _is_dry_run(self, steps: Steps) -> bool:
         """Whether the robot said so at the start, or of any step: what moved in the others is not told apart."""
-        told = self.start.metadata.get(DRY_RUN_KEY) == "true"
-        return told or any(step.alterations & Alteration.DRY_RUN for step in self._steps)
+        announced = self.start.metadata.get(DRY_RUN_KEY) == "true"
+        return announced or bool((steps.alterations & int(Alteration.DRY_RUN)).any())
 
-    def _check(self, outcome: StepOutcome) -> None:
-        contract, where = self.start.contract, f"outcome {outcome.index} of chunk '{outcome.chunk_id}'"
-        if outcome.chunk_id and outcome.chunk_id not in self._call_of_chunk:
-            raise ValueError(f"{where}: this episode has no such chunk")
-        if outcome.chunk_id and outcome.index >= len(self._chunk(outcome.chunk_id).actions):
-            raise ValueError(f"{where}: the chunk has {len(self._chunk(outcome.chunk_id).actions)} actions")
+    def reopen(self) -> None:
+        """Go on: it could not be published."""
+        with self._lock:
+            self._finished, self._late = False, None
+            self.touched = time.monotonic()
+
+    def close(self) -> None:
+        """Let go of everything, also on the disk: it was published or dropped."""
+        self.calls.close()
+
+    def _call(self, outcome: StepOutcome) -> int:
+        """Which call the step belongs to, -1: none. Raises ValueError when it does not fit this episode."""
+        contract, where = self.start.contract, f"outcome {outcome.index} of chunk '{outcome.chunk_id[:64]}'"
         if outcome.executed.shape != (contract.action_dim,) or outcome.state.shape != (contract.state_dim,):
             raise ValueError(
                 f"{where}: executed has {outcome.executed.size} and state {outcome.state.size} entries,"
                 f" the contract says {contract.action_dim} and {contract.state_dim}"
             )
+        if not outcome.chunk_id:
+            if outcome.index >= MAX_INDEX:
+                raise ValueError(f"{where}: an index is below {MAX_INDEX}")
+            return -1
+        if outcome.chunk_id not in self._horizon_of_chunk:
+            raise ValueError(f"{where}: this episode has no such chunk")
+        call, horizon = self._horizon_of_chunk[outcome.chunk_id]
+        if outcome.index >= horizon:
+            raise ValueError(f"{where}: the chunk has {horizon} actions")
+        return call
 
-    def _chunk(self, chunk_id: str) -> ActionChunk:
-        return self._calls[self._call_of_chunk[chunk_id]].chunk
+    def _check_final(self, final: Observation | None) -> None:
+        if final is None:
+            return
+        try:
+            self.start.contract.check(final)
+        except ValueError as error:
+            raise ValueError(f"final_observation: {error}") from None
 
-    def _step_table(self, terminated: bool) -> Steps:
-        steps, last = self._steps, np.arange(len(self._steps)) == len(self._steps) - 1
-        return Steps(
-            executed=np.stack([step.executed for step in steps]),
-            state=np.stack([step.state for step in steps]),
-            reward=np.array([step.reward for step in steps], np.float32),
-            alterations=np.array([self._alterations(step) for step in steps], np.uint32),
-            source=np.array([int(step.source) for step in steps], np.uint8),
-            call=np.array([self._call_of_chunk.get(step.chunk_id, -1) for step in steps], np.int32),
-            index=np.array([step.index for step in steps], np.int32),
-            time_ns=np.array([step.time_ns for step in steps], np.int64),
-            terminated=last & terminated,
-            truncated=last & (not terminated),
-        )
-
-    def _alterations(self, step: StepOutcome) -> int:
-        """What the robot says, and what it cannot know: that the action was not drawn by the policy alone."""
-        call = self._call_of_chunk.get(step.chunk_id)
-        continued = call is not None and step.index < self._calls[call].sample.altered
-        return int(step.alterations | Alteration.CONTINUED) if continued else int(step.alterations)
-
-    def _call_table(self, versions: tuple[str, ...], steps: Steps) -> Calls:
-        calls, samples = self._calls, [call.sample for call in self._calls]
-        cameras = [camera.name for camera in self.start.contract.cameras]
-        first = [int(np.argmax(played)) if (played := steps.call == c).any() else -1 for c in range(len(calls))]
-        return Calls(
-            images={name: np.stack([call.observation.images[name] for call in calls]) for name in cameras},
-            state=np.stack([call.observation.state for call in calls]),
-            capture_time_ns=np.array([call.observation.capture_time_ns for call in calls], np.int64),
-            chunk=np.stack([call.chunk.actions for call in calls]),
-            chain=np.stack([sample.chain for sample in samples]),
-            sde_index=np.array([sample.sde_index for sample in samples], np.int32),
-            log_prob=np.stack([sample.log_prob for sample in samples]),
-            std=np.array([sample.std for sample in samples], np.float32),
-            noise_level=np.array([sample.noise_level for sample in samples], np.float32),
-            value=np.array([sample.value for sample in samples], np.float32),
-            seed=np.array([sample.seed for sample in samples], np.uint64),
-            policy_version=np.array([versions.index(call.chunk.policy_version) for call in calls], np.int32),
-            step=np.array(first, np.int32),
-            latency_ms=np.array([call.latency_ms for call in calls], np.float32),
-        )
+    def _first_steps(self, call_T: NDArray[np.int32]) -> NDArray[np.int32]:
+        """[C] the first step that played each call's chunk, -1 where none did."""
+        first_C = np.full(len(self.calls), -1, np.int32)
+        played, at = np.unique(call_T, return_index=True)
+        first_C[played[played >= 0]] = at[played >= 0]
+        return first_C

@@ -1,4 +1,4 @@
-"""Keeps the open episodes of all robots in memory and publishes each when it ends, or when its robot has vanished."""
+"""Keeps the open episodes of all robots and publishes each when it ends, or when its robot has vanished."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ import logging
 import threading
 import time
 import uuid
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 
-from pirl_server.disk import check_name
+from pirl_contract import ActionChunk, Observation, StepOutcome
+from pirl_contract.names import check_robot_id
 from pirl_server.episodes import EpisodeStore
-from pirl_server.serving.open_episode import Ending, OpenEpisode, Start
-from pirl_server.serving.refusals import BusyError
+from pirl_server.policy.sample import Sample
+from pirl_server.serving.open_episode import VANISHED, Ending, OpenEpisode, Start
+from pirl_server.serving.room import Limits, Room
 
 _LOG = logging.getLogger(__name__)
-VANISHED = Ending(success=None, label_source="", end_reason="fault")
+MAX_RECEIPTS = 4096
+"""ends that are remembered: one that is asked for again is answered as the first time"""
 
 
 @dataclass(frozen=True)
@@ -25,86 +31,169 @@ class Receipt:
     steps: int
 
 
+@dataclass(frozen=True)
+class _Closing:
+    """An episode whose end is being written."""
+
+    episode: OpenEpisode
+    done: Future[Receipt] = field(default_factory=Future)
+
+
 class Recorder:
     """The one writer of a store. Every method may be called from any thread.
 
-    An episode without a policy call or without an executed step is dropped: it holds nothing to learn from.
+    An episode without a policy call or without an executed step is dropped: it holds nothing to learn from. Ending and
+    dropping always work, whatever the memory holds; only starting and adding calls is limited.
     """
 
-    def __init__(
-        self, store: EpisodeStore, max_open: int = 64, max_bytes: int = 4 * 2**30, idle_limit_s: float = 60.0
-    ) -> None:
-        self._store = store
-        self._max_open, self._max_bytes, self._idle_limit_s = max_open, max_bytes, idle_limit_s
+    def __init__(self, store: EpisodeStore, limits: Limits = Limits(), idle_limit_s: float = 60.0) -> None:  # noqa: B008
+        self._store, self._limits, self._idle_limit_s = store, limits, idle_limit_s
         self._open: dict[str, OpenEpisode] = {}
-        self._lock = threading.Lock()
+        self._ending: dict[str, _Closing] = {}
+        self._receipts: OrderedDict[str, tuple[str, Receipt]] = OrderedDict()
+        self._lock = threading.RLock()
         self._closing = threading.Event()
         store.sweep()
+        self._room = Room(limits, self._episodes, store.free_bytes)
         self._janitor = threading.Thread(target=self._watch, name="episodes", daemon=True)
         self._janitor.start()
 
     @property
     def open_episodes(self) -> int:
         """How many are being recorded. Never waits for the disk."""
-        return len(self._open)
+        return len(self._open) + len(self._ending)
+
+    def nbytes(self) -> tuple[int, int]:
+        """How much of them is in memory, and how much in files of the staging area. Never waits for the disk."""
+        episodes = self._episodes()
+        return sum(each.nbytes for each in episodes), sum(each.calls.nbytes_on_disk for each in episodes)
 
     def is_open(self, episode_id: str) -> bool:
         """Whether an episode is being recorded. Never waits for the disk."""
-        return episode_id in self._open
+        return episode_id in self._open or episode_id in self._ending
+
+    def robot_of(self, episode_id: str) -> str | None:
+        """Whose episode this is, None for an unknown one; those that ended a while ago are the store's to know."""
+        with self._lock:
+            if episode_id in self._receipts:
+                return self._receipts[episode_id][0]
+            closing = self._ending.get(episode_id)
+            episode = closing.episode if closing else self._open.get(episode_id)
+            return episode.start.robot_id if episode else None
 
     def start(self, start: Start) -> OpenEpisode:
-        """Begin an episode. Raises ValueError for a robot id that may not name a folder, BusyError at the limit."""
-        check_name("robot id", start.robot_id)
-        episode = OpenEpisode(uuid.uuid4().hex, start)
+        """Begin an episode. Raises ValueError for a robot id that may not name a folder, BusyError at a limit."""
+        check_robot_id(start.robot_id)
+        id_ = uuid.uuid4().hex
+        episode = OpenEpisode(id_, start, self._store.scratch(id_), self._limits.steps)
         with self._lock:
-            if len(self._open) >= self._max_open:
-                raise BusyError(f"{self._max_open} episodes are open already: end one of them")
-            self._open[episode.id] = episode
+            self._room.check_start(start.robot_id)
+            self._open[id_] = episode
         return episode
 
     def find(self, episode_id: str) -> OpenEpisode:
-        """Return an open episode. Raises KeyError when none has this id, BusyError when memory is used up."""
+        """Return an open episode. Raises KeyError when none has this id."""
         with self._lock:
-            episode = self._open[episode_id]
-            if sum(each.bytes for each in self._open.values()) > self._max_bytes:
-                raise BusyError(f"open episodes hold more than {self._max_bytes >> 20} MiB: end this one")
-        return episode
+            return self._open[episode_id]
 
-    def end(self, episode_id: str, ending: Ending) -> Receipt:
-        """Publish the episode: on the disk when this returns. Raises KeyError for an unknown id.
+    def check_room(self, episode: OpenEpisode) -> None:
+        """Raise BusyError when the robot's open episodes hold too much to add a policy call. Never waits."""
+        self._room.check_call(episode.start.robot_id)
 
-        When the disk refuses (OSError) nothing is visible and the episode stays open: ending it again is allowed.
+    def add_call(
+        self, episode: OpenEpisode, observation: Observation, sample: Sample, chunk: ActionChunk, latency_ms: float
+    ) -> None:
+        """Remember one answered request. Never waits for the disk."""
+        episode.add_call(observation, sample, chunk, latency_ms)
+        self._room.grew(episode)
+
+    def end(self, episode_id: str, ending: Ending | None, outcomes: Sequence[StepOutcome] = ()) -> Receipt:
+        """Publish the episode: on the disk when this returns. Asked again, the answer is that of the first time.
+
+        `ending` None: as its robot has announced, or vanished. Outcomes beyond the episode's bound are left out.
+        Raises KeyError for an unknown id. Whatever else it raises (ValueError for outcomes or a final observation that
+        do not fit, OSError when the disk refuses): nothing is visible, the episode stays open and keeps its ending, and
+        ending it again is allowed.
         """
         with self._lock:
-            episode = self._open.pop(episode_id)
-        if not episode.complete:
-            return Receipt("", episode.steps)
-        try:
-            summary = self._store.write(episode.finish(ending))
-        except OSError:
-            with self._lock:
-                self._open[episode_id] = episode
-            raise
-        return Receipt(summary.path, summary.steps)
+            if episode_id in self._receipts:
+                return self._receipts[episode_id][1]
+            if (other := self._ending.get(episode_id)) is None:
+                closing = self._ending[episode_id] = _Closing(self._open.pop(episode_id))
+        if other is not None:
+            return other.done.result()
+        return self._close(closing, ending, outcomes)
 
     def label(self, episode_id: str, success: bool | None, source: str, note: str) -> bool | None:
         """Label an episode, open or published; return what it was labelled before. KeyError for an unknown id."""
         with self._lock:
-            episode = self._open.get(episode_id)
-        if episode is None:
-            return self._store.label(episode_id, success, source, note)
-        return episode.set_label(success, source, note)
+            closing = self._ending.get(episode_id)
+            episode = closing.episode if closing else self._open.get(episode_id)
+            if episode is not None:
+                return episode.set_label(success, source, note)
+        return self._store.label(episode_id, success, source, note)
 
     def discard(self, episode_id: str) -> Receipt:
-        """Drop the episode. Raises KeyError for an unknown id."""
+        """Drop the episode; one that was ended before stays. Raises KeyError for an unknown id."""
         with self._lock:
-            return Receipt("", self._open.pop(episode_id).steps)
+            if episode_id in self._receipts:
+                return self._receipts[episode_id][1]
+            if (other := self._ending.get(episode_id)) is None:
+                episode = self._open.pop(episode_id)
+                receipt = self._remember(episode, Receipt("", episode.steps))
+        if other is not None:
+            return other.done.result()
+        episode.close()
+        return receipt
 
     def close(self) -> None:
         """Publish what is open as truncated and stop watching. Nothing may be reported after this."""
         self._closing.set()
         self._janitor.join()
         self._close_idle(0.0)
+        self._room.close()
+
+    def _close(self, closing: _Closing, ending: Ending | None, outcomes: Sequence[StepOutcome]) -> Receipt:
+        episode, final = closing.episode, ending.final if ending else None
+        try:
+            if ending is not None:
+                episode.announce(ending)
+            episode.add_outcomes(outcomes, cut=True)
+            summary = self._store.write(episode.finish(final)) if episode.complete else None
+        except Exception as error:
+            with self._lock:
+                episode.reopen()
+                del self._ending[episode.id]
+                self._open[episode.id] = episode
+            closing.done.set_exception(error)
+            raise
+        receipt = Receipt(summary.path, summary.steps) if summary else Receipt("", episode.steps)
+        while (late := self._late_label(episode, receipt)) is not None:
+            try:
+                self._store.label(episode.id, *late)
+            except Exception:  # the episode is published: its end has not failed
+                _LOG.exception("episode %s is published, but its label of meanwhile could not be written", episode.id)
+        episode.close()
+        closing.done.set_result(receipt)
+        return receipt
+
+    def _late_label(self, episode: OpenEpisode, receipt: Receipt) -> tuple[bool | None, str, str] | None:
+        """Return a label that came while the episode was written; without one it has ended."""
+        with self._lock:
+            if (late := episode.take_late_label()) is None:
+                del self._ending[episode.id]
+                self._remember(episode, receipt)
+            return late
+
+    def _remember(self, episode: OpenEpisode, receipt: Receipt) -> Receipt:
+        self._receipts[episode.id] = (episode.start.robot_id, receipt)
+        while len(self._receipts) > MAX_RECEIPTS:
+            self._receipts.popitem(last=False)
+        return receipt
+
+    def _episodes(self) -> list[OpenEpisode]:
+        with self._lock:
+            return [*self._open.values(), *(closing.episode for closing in self._ending.values())]
 
     def _watch(self) -> None:
         while not self._closing.wait(self._idle_limit_s / 4):
@@ -112,13 +201,18 @@ class Recorder:
 
     def _close_idle(self, limit_s: float) -> None:
         with self._lock:
-            idle = [each.id for each in self._open.values() if time.monotonic() - each.touched >= limit_s]
-        for episode_id in idle:
+            idle = [each for each in self._open.values() if time.monotonic() - each.touched >= limit_s]
+        for episode in idle:
             try:
-                receipt = self.end(episode_id, VANISHED)
-                _LOG.warning("episode %s was left open: closed as truncated, %d steps", episode_id, receipt.steps)
+                receipt = self.end(episode.id, None)
             except KeyError:
                 continue  # its robot ended it meanwhile
             except OSError:
-                _LOG.exception("episode %s was left open and could not be written: it is lost", episode_id)
-                self.discard(episode_id)
+                lost = "it is lost" if self._closing.is_set() else "tried again later"
+                _LOG.exception("episode %s was left open and could not be written: %s", episode.id, lost)
+            except Exception:
+                _LOG.exception("episode %s was left open and can't be written: it is lost", episode.id)
+                self.discard(episode.id)
+            else:
+                reason = (episode.ending or VANISHED).end_reason
+                _LOG.warning("episode %s was left open: closed as %s, %d steps", episode.id, reason, receipt.steps)

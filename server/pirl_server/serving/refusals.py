@@ -19,5 +19,9 @@ class SupersededError(RuntimeError):
     """A newer request of the same robot took the place of this one while it waited."""
 
 
+class StoppedError(RuntimeError):
+    """A person has stopped the robot from here: no chunk until it begins anew, from where it stands."""
+
+
 class NoPolicyError(RuntimeError):
     """Nothing can answer: no policy of that version is loaded, or the engine is closed."""

@@ -65,8 +65,10 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
 
     @answers_with_status
     def GetInfo(self, request: Any, context: Any) -> Any:
-        """Say what is served; never waits for inference."""
-        return self._inferring.get_info(request)
+        """Say what is served; never waits for inference. A robot without a session begins anew with it."""
+        reply = self._inferring.get_info(request)
+        self.attendance.lift_stop(request.robot_id, context.peer())
+        return reply
 
     @answers_with_status
     def StartEpisode(self, request: Any, context: Any) -> Any:
@@ -80,7 +82,7 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         wait_s = MAX_WAIT_S if remaining is None else min(remaining, MAX_WAIT_S)
         pending = self._inferring.begin(request, Caller(context.peer()), time.monotonic() + wait_s)
         context.add_callback(pending.answer.cancel)  # the call ended, by its client or its deadline: leave the queue
-        return self._inferring.finish(pending, context.peer())
+        return self._inferring.finish(pending)
 
     @answers_with_status
     def EndEpisode(self, request: Any, context: Any) -> Any:

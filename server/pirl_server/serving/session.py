@@ -15,6 +15,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
+from pirl_contract.names import check_robot_id
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_server.serving.attendance import Attendance
 from pirl_server.serving.inferring import Caller, PendingChunk
@@ -36,7 +37,7 @@ class Calls:
     """those that wait for the disk"""
     begin: Callable[[Any, Caller, float], PendingChunk]
     """for infer: request, caller, deadline"""
-    finish: Callable[[PendingChunk, str], Any]
+    finish: Callable[[PendingChunk], Any]
     """the reply to infer, once it is there"""
 
 
@@ -95,8 +96,7 @@ class Session:
 
     def _take(self, request: Any) -> None:
         if isinstance(request, pb.SessionReply):  # an interceptor has answered in our place
-            self._out.put(lambda: request)
-            self._room.release()
+            self._out.put(lambda: self._passed_on(request))
             return
         with self._lock:
             known = request.id in self._pending
@@ -109,6 +109,10 @@ class Session:
         except Exception as error:
             failure = error
             self._answer(request.id, lambda: _raise(failure), forget=not known)
+
+    def _passed_on(self, reply: Any) -> Any:
+        self._room.release()
+        return reply
 
     def _start(self, request: Any) -> None:
         kind = request.WhichOneof("call")
@@ -133,21 +137,23 @@ class Session:
         if self._ended:
             pending.answer.cancel()
         finish = self._calls.finish
-        pending.answer.add_done_callback(
-            lambda _: self._answer(request.id, lambda: {"infer": finish(pending, self._caller.address)})
-        )
+        pending.answer.add_done_callback(lambda _: self._answer(request.id, lambda: {"infer": finish(pending)}))
 
     def _meet(self, robot_id: str) -> None:
-        """Learn whose session this is from the first call that says so."""
+        """Learn whose session this is from the first call that says so.
+
+        Raises ValueError for an id that no stop could reach, BusyError when there are too many robots.
+        """
         if not robot_id or robot_id == self._robot_id:
             return
         if self._robot_id:
-            raise ValueError(f"this session belongs to robot '{self._robot_id}': open another one for '{robot_id}'")
+            raise ValueError(f"this session belongs to robot '{self._robot_id}': open another one for another robot")
+        check_robot_id(robot_id)
         with self._lock:
             if self._ended:
                 return
-            self._robot_id = robot_id
             self._attendance.join(robot_id, self._caller.address, self.hear)
+            self._robot_id = robot_id
 
     def _answer(self, id: int, make: Callable[[], Any], forget: bool = True) -> None:
         """Queue a reply; `make` is called by the thread that sends it, so that no other one waits for that work."""

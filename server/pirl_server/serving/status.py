@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import grpc
 
 from pirl_contract.v1 import policy_pb2 as pb
-from pirl_server.serving.refusals import BusyError, ExpiredError, NoPolicyError, SupersededError
+from pirl_server.serving.refusals import BusyError, ExpiredError, NoPolicyError, StoppedError, SupersededError
 
 _LOG = logging.getLogger(__name__)
 Handler = TypeVar("Handler", bound=Callable[..., Any])
@@ -30,6 +30,7 @@ RETRY_AFTER = "retry-after-ms"
 _BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 _STATUS: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (ContractMismatchError, grpc.StatusCode.FAILED_PRECONDITION),
+    (StoppedError, grpc.StatusCode.FAILED_PRECONDITION),
     (ValueError, grpc.StatusCode.INVALID_ARGUMENT),
     (NotFoundError, grpc.StatusCode.NOT_FOUND),
     (BusyError, grpc.StatusCode.RESOURCE_EXHAUSTED),

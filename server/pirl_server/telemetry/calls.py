@@ -11,8 +11,11 @@ from typing import Any, Protocol
 
 import grpc
 
+from pirl_contract.names import is_name
 from pirl_contract.v1 import policy_pb2 as pb
 
+INVALID = "(invalid)"
+"""no robot can be called that"""
 _PROCESS, _NUMBERS = uuid.uuid4().hex[:12], itertools.count(1)
 _CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
@@ -33,8 +36,9 @@ class Call:
 
     @property
     def robot_id(self) -> str:
-        """Empty for calls that name none."""
-        return str(getattr(self.request, "robot_id", ""))
+        """Empty for calls that name none, INVALID for a name that breaks the rule and may be of any length."""
+        robot_id = str(getattr(self.request, "robot_id", ""))
+        return robot_id if not robot_id or is_name(robot_id) else INVALID
 
     @property
     def seconds(self) -> float:

@@ -45,16 +45,27 @@ class JsonLines(logging.Formatter):
 
 
 class TextLines(logging.Formatter):
-    """The same for people."""
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    """The same for people; only a record of ours begins a line: what came from outside can't forge one."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        words = " ".join(f"{key}={value}" for key, value in _about(record).items())
-        first, newline, rest = super().format(record).partition("\n")
-        return first + (f" [{words}]" if words else "") + newline + rest
+        words = " ".join(f"{key}={_one_line(value)}" for key, value in _about(record).items())
+        head = f"{self.formatTime(record)} {record.levelname} {record.name}: {_one_line(record.getMessage())}"
+        lines = [head + (f" [{words}]" if words else "")]
+        for text in (record.exc_info and self.formatException(record.exc_info), record.stack_info):
+            lines += [f"  {line}" for line in (text or "").splitlines()]
+        return "\n".join(map(_printable, lines))
+
+
+def _one_line(value: Any) -> str:
+    return "\\n".join(str(value).splitlines())
+
+
+def _printable(line: str) -> str:
+    """Escape what could move a terminal's cursor or write over a line; tabs stay."""
+    if line.isprintable():
+        return line
+    return "".join(each if each.isprintable() or each == "\t" else repr(each)[1:-1] for each in line)
 
 
 def _about(record: logging.LogRecord) -> dict[str, Any]:
