@@ -42,6 +42,7 @@ class Attendance:
         self._now, self._lock = now, threading.Lock()
         self._present: dict[str, Presence] = {}
         self._listeners: dict[str, list[Callable[[Any], None]]] = {}
+        self._announced: Any = None
 
     def list(self) -> list[Presence]:
         """Return the robots seen since the server started, by id; a `sessions` of 0 may be gone for good."""
@@ -59,6 +60,12 @@ class Attendance:
         for hear in hearing:
             hear(event)
         return len(hearing)
+
+    def announce(self, event: Any) -> None:
+        """Send a `pb.ServerEvent` to all robots, and to each that joins from now on."""
+        with self._lock:
+            self._announced = event
+        self.push(None, event)
 
     def emergency_stop(self, robot_id: str | None, reason: str, by: str) -> int:
         """Tell one robot, None for all, to latch its software stop; return how many sessions were told."""
@@ -79,6 +86,9 @@ class Attendance:
             known = self._present[robot_id]
             since = self._now() if len(heard) == 1 else known.since
             self._present[robot_id] = replace(known, sessions=len(heard), since=since)
+            announced = self._announced
+        if announced is not None:
+            hear(announced)
 
     def leave(self, robot_id: str, hear: Callable[[Any], None]) -> None:
         """Note that a session has ended."""
