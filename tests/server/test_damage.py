@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -161,7 +162,7 @@ def tmpfs(path: Path, megabytes: int) -> Disk:
     def fill() -> None:
         with ballast.open("wb", buffering=0) as file:
             for size in (2**20, 4096, 1):
-                with pytest.raises(OSError, match="No space left"):
+                with contextlib.suppress(OSError):
                     while file.write(b"x" * size):
                         pass
 
