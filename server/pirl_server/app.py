@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,10 +26,12 @@ from pirl_server.openpi_wire.server import OpenpiServer, start_openpi
 from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.registry import PRODUCTION, Registry
+from pirl_server.root_lock import root_lock
 from pirl_server.security import CallInterceptor, Gate, GateWatcher, Limiter, TlsFiles, TokenFile, check_bind
 from pirl_server.serving import Deployment, Engine, PolicyService, Recorder, Router, Shadow, start_grpc
 from pirl_server.serving.room import Limits
 from pirl_server.serving.server import RobotServer
+from pirl_server.shutdown import Signals, Stopping
 from pirl_server.telemetry import CallLog, CallWatcher, Latencies, Metrics, configure_logs, spans_from_environment
 from pirl_server.telemetry.logs import Format
 
@@ -68,15 +71,24 @@ class ServeConfig:
     log_format: Format = "text"
     device: str = "cpu"
     """where policies run, in torch's words: cpu, cuda, cuda:1"""
+    drain_seconds: float = 5.0
+    """from SIGTERM or SIGINT on, how long connected robots are still answered"""
 
 
-def serve(config: ServeConfig) -> None:
-    """Run until SIGINT or SIGTERM. Raises ValueError for a bad checkpoint, address or taken port."""
+def serve(config: ServeConfig) -> int:
+    """Run until SIGINT or SIGTERM and return the exit status; see `shutdown`.
+
+    Raises ValueError for a bad checkpoint, address or taken port, and for a root that another server uses.
+    """
     allocator.tune()
     configure_logs(config.log_format)
     files = _tls(config)
     _check_address(config)
-    with build(config) as (api, _):
+    with ExitStack() as stack:
+        signals = stack.enter_context(Signals())
+        stack.enter_context(root_lock(config.root))
+        _check_rest_port(config)
+        api, _ = stack.enter_context(build(config))
         settings = uvicorn.Config(
             api,
             host=config.host,
@@ -89,7 +101,7 @@ def serve(config: ServeConfig) -> None:
         ports = f"gRPC {config.grpc_port}, REST {config.rest_port}"
         ports += "" if config.openpi_port is None else f", openpi's clients {config.openpi_port}"
         print(f"pirl serves {config.host}: {ports}", flush=True)
-        uvicorn.Server(settings).run()
+        return signals.serve(uvicorn.Server(settings), api.state.services.stopping, config.drain_seconds)
 
 
 @contextmanager
@@ -119,10 +131,11 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
         spans = spans_from_environment(metadata.version("pirl"))
         calls = CallWatcher([CallLog(), metrics, latencies, *([spans] if spans else [])])
         server, port = _start(service, config, CallInterceptor([calls, GateWatcher(gate, registry.audit_log)]))
+        openpi = None
         if config.openpi_port is not None:
-            closing.callback(
-                _start_openpi(config, EngineDoor(engine, router, gate.check_rate, service.attendance), gate).close
-            )
+            door = EngineDoor(engine, router, gate.check_rate, service.attendance)
+            openpi = _start_openpi(config, door, gate)
+            closing.callback(openpi.close)
         command = [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve())]
         jobs = Supervisor(config.root / JOBS, command)
         api = create_api(
@@ -138,6 +151,7 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             metrics=metrics,
             latencies=latencies,
             limiter=None if gate.open else Limiter.per_second(REST_RATE_HZ),
+            stopping=Stopping(server.drain, lambda: _busy(engine, recorder, service, openpi)),
         )
         try:
             yield api, server
@@ -146,6 +160,13 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             stopped = server.stop(0.5)
             jobs.close()
             stopped.wait()
+
+
+def _busy(engine: Engine, recorder: Recorder, service: PolicyService, openpi: OpenpiServer | None) -> bool:
+    """Whether a robot is connected, is being answered or has an episode open."""
+    sessions = any(robot.sessions for robot in service.attendance.list())
+    clients = openpi is not None and openpi.clients > 0
+    return sessions or clients or recorder.open_episodes > 0 or engine.stats().waiting > 0
 
 
 def _start(service: PolicyService, config: ServeConfig, interceptor: CallInterceptor) -> tuple[RobotServer, int]:
@@ -197,25 +218,55 @@ def _gate(config: ServeConfig, registry: Registry, recorder: Recorder, store: Ep
 
 
 def adopt(registry: Registry, checkpoint: Path | None) -> str:
-    """Return the version to serve: what is in production, unless the checkpoint given was never seen before."""
-    production = registry.aliases().get(PRODUCTION)
-    if checkpoint is None:
-        if production is None:
-            raise ValueError("nothing is in production yet: give a checkpoint, pirl serve CHECKPOINT")
-        return production
-    card, _, _ = load_checkpoint(checkpoint)  # whole: a torn file must not go into production
-    version = checkpoint_version(checkpoint)
-    if production is not None and version in {model.version for model in registry.versions()}:
-        return production
-    registry.add(version, checkpoint, card.contract)
-    registry.point(PRODUCTION, version, actor="serve", reason=f"started with {checkpoint}", event="started")
-    return version
+    """Return the version to serve: what is in production, unless the checkpoint given was never seen before.
+
+    Raises ValueError when it is not known for certain what is in production, and when that version can't be read.
+    """
+    production = _production(registry, checkpoint)
+    if checkpoint is not None:
+        card, _, _ = load_checkpoint(checkpoint)  # whole: a torn file must not go into production
+        version = checkpoint_version(checkpoint)
+        known = registry.holds(version)
+        registry.add(version, checkpoint, card.contract)
+        if production is None or not known:
+            registry.point(PRODUCTION, version, actor="serve", reason=f"started with {checkpoint}", event="started")
+            production = version
+    if production is None:
+        raise ValueError("nothing is in production yet: give a checkpoint, pirl serve CHECKPOINT")
+    try:
+        registry.get(production)
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"version {production}, which is in production, can't be read ({error}): put it right, or start with its"
+            " checkpoint, pirl serve CHECKPOINT"
+        ) from None
+    registry.versions()  # to know what is damaged
+    for name, reason in registry.damaged.items():
+        _LOG.error("%s among the versions can't be read: %s", name, reason)
+    return production
+
+
+def _production(registry: Registry, checkpoint: Path | None) -> str | None:
+    """Return what is in production. Aliases that nothing is left of are put aside only for a checkpoint."""
+    try:
+        registry.repair_aliases()
+    except ValueError as error:
+        if checkpoint is None:
+            raise
+        _LOG.error("%s: nothing says what was in production, so %s is", error, checkpoint)
+        registry.forget_aliases(str(error))
+    return registry.aliases().get(PRODUCTION)
 
 
 def _check_address(config: ServeConfig) -> None:
-    """Refuse a taken REST port, and an address beyond this machine that nothing protects."""
+    """Refuse an address beyond this machine that nothing protects, and a negative drain time."""
     tls, tokens = config.tls_cert is not None, _tokens(config) is not None
     check_bind(config.host, tls=tls, tokens=tokens, allow_insecure=config.allow_insecure)
+    if not 0 <= config.drain_seconds < math.inf:
+        raise ValueError(f"--drain-seconds {config.drain_seconds:g} must be 0 or more")
+
+
+def _check_rest_port(config: ServeConfig) -> None:
     family, *_, (address, *_) = socket.getaddrinfo(config.host, None, type=socket.SOCK_STREAM)[0]
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -32,6 +32,9 @@ def serve(arguments: Sequence[str]) -> int:
     parser.add_argument("--episode-memory-mib", type=int, default=1024, help="of open episodes; the rest: on disk")
     parser.add_argument("--openpi-port", type=int, help="also answer clients of openpi, on their own wire")
     parser.add_argument("--openpi-key", action="append", default=[], metavar="NAME=KEY", help="camera, state or prompt")
+    parser.add_argument(
+        "--drain-seconds", type=float, default=5.0, help="how long connected robots are answered after SIGTERM"
+    )
     parser.add_argument("--log-format", choices=("text", "json"), default="text")
     parser.add_argument(
         "--allow-insecure", action="store_true", help="development: a public address without certificate or tokens"
@@ -39,8 +42,7 @@ def serve(arguments: Sequence[str]) -> int:
     from pirl_server.app import ServeConfig
     from pirl_server.app import serve as run
 
-    run(ServeConfig(**vars(parser.parse_args(arguments))))
-    return 0
+    return run(ServeConfig(**vars(parser.parse_args(arguments))))
 
 
 def sft(arguments: Sequence[str]) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -30,17 +32,62 @@ def sync(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace the file in one step; one writer at a time per file."""
+    """Replace the file in one step; one writer at a time per file. When it raises, the old content stays."""
+    with replacing(path, value):
+        pass
+
+
+@contextmanager
+def replacing(path: Path, value: Any) -> Iterator[None]:
+    """Replace the file in one step when the body has ended well; when it raises, the old content stays.
+
+    The new content is on the disk before the body runs, and a rename takes no room: what a full disk refuses, it
+    refuses before anything has changed.
+    """
     staged = path.with_name(f".{path.name}.{os.getpid()}")
-    staged.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False))
-    sync(staged)
-    os.replace(staged, path)
+    try:
+        staged.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False))
+        sync(staged)
+        yield
+        os.replace(staged, path)
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
+
+
+def read_json(path: Path) -> Any:
+    """Read what can be sent on as JSON again. Raises ValueError that names the file, FileNotFoundError without one."""
+    try:
+        value = json.loads(path.read_text())
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # no NaN, no half of a surrogate pair
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"'{path}' can't be read: {error}") from None
+    return value
 
 
 def append_line(path: Path, value: Any) -> None:
-    """Append one JSON line in a single write."""
-    with path.open("ab", buffering=0) as file:
-        file.write(json.dumps(value, sort_keys=True).encode() + b"\n")
+    """Append one JSON line in a single write, on a line of its own also where the last one was cut short."""
+    line = json.dumps(value, sort_keys=True).encode() + b"\n"
+    with path.open("a+b", buffering=0) as file:
+        if (end := file.seek(0, os.SEEK_END)) and os.pread(file.fileno(), 1, end - 1) != b"\n":
+            line = b"\n" + line
+        if file.write(line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def quarantine(path: Path, folder: Path, reason: str) -> Path:
+    """Move a damaged file or folder away, leave the reason beside it (NAME.reason.txt) and return where it is now.
+
+    Raises OSError when the disk refuses the move.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    home = folder / path.name
+    if home.exists():
+        home = folder / f"{path.name}-{time.time_ns():x}"
+    os.rename(path, home)
+    with suppress(OSError):  # a full disk: the log has the reason too
+        (folder / f"{home.name}.reason.txt").write_text(f"{utc_now()} moved here from '{path}': {reason}\n")
+    return home
 
 
 @contextmanager

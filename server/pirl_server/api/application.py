@@ -20,6 +20,7 @@ from pirl_server.security import Gate, Limiter
 from pirl_server.serving import Engine
 from pirl_server.serving.attendance import Attendance
 from pirl_server.serving.deployment import Deployment
+from pirl_server.shutdown import Stopping
 from pirl_server.telemetry import Latencies, Metrics
 
 TAGS = [
@@ -47,6 +48,7 @@ def create_api(
     latencies: Latencies,
     limiter: Limiter | None = None,
     heartbeat_s: float = 15.0,
+    stopping: Stopping | None = None,
 ) -> FastAPI:
     """Build the REST application.
 
@@ -76,6 +78,7 @@ def create_api(
         deployment=deployment,
         metrics=metrics,
         latencies=latencies,
+        stopping=stopping or Stopping(),
     )
     problems.install(app)
     for routes in (job_routes, episode_routes, models, routing, robots, health, metric_routes):

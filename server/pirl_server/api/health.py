@@ -9,7 +9,7 @@ from fastapi import APIRouter
 
 from pirl_server.api.problems import ProblemError, responses
 from pirl_server.api.services import World
-from pirl_server.api.views import Health, Info
+from pirl_server.api.views import Health, Info, Readiness
 
 router = APIRouter(tags=["health"])
 MIN_FREE_BYTES = 256 * 2**20
@@ -23,15 +23,21 @@ async def healthz() -> Health:
 
 
 @router.get("/readyz", operation_id="getReadiness", responses=responses(503))
-async def readyz(world: World) -> Health:
-    """Answer 200 while a policy is loaded and warm, its queue has room and the disk can take an episode."""
+async def readyz(world: World) -> Readiness:
+    """Answer 200 while a policy is loaded and warm, its queue has room and the disk can take an episode.
+
+    `degraded` names what does not work beside serving: damaged jobs and versions, a job queue that stands still.
+    """
+    if world.stopping.draining:
+        raise ProblemError(503, "stopping", "the server is stopping: it still answers, but not for long")
     if world.engine.current is None:
         raise ProblemError(503, "not-ready", "no policy is loaded yet")
     if (waiting := world.engine.stats().waiting) >= world.engine.queue_size:
         raise ProblemError(503, "not-ready", f"{waiting} requests are waiting: the queue is full")
     if (free := shutil.disk_usage(world.registry.audit_log.path.parent).free) < MIN_FREE_BYTES:
         raise ProblemError(503, "not-ready", f"{free // 2**20} MiB are left on the disk: episodes may not be kept")
-    return Health(status="ok")
+    degraded = [*world.jobs.degraded, *world.registry.degraded]
+    return Readiness(status="degraded" if degraded else "ok", degraded=degraded)
 
 
 @router.get("/v1/info", operation_id="getInfo")

@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from pirl_server.api.problems import ProblemError, conflict, invalid, not_found, responses
+from pirl_server.api.problems import ProblemError, conflict, invalid, no_storage, not_found, responses
 from pirl_server.api.services import JobId, Services, World, actor
 from pirl_server.api.sse import stream
-from pirl_server.api.views import JobPage, JobView
-from pirl_server.jobs import Job, JobSpec, Status
+from pirl_server.api.views import Damaged, JobPage, JobView
+from pirl_server.jobs import DamagedJobError, Job, JobSpec, Status
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 EVENT_STREAM = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events"}}
@@ -34,6 +34,8 @@ def create_job(spec: Annotated[JobSpec, Body()], world: World, request: Request,
         job = world.jobs.submit(spec)
     except RuntimeError as error:
         raise ProblemError(503, "stopping", str(error)) from None
+    except OSError as error:
+        raise no_storage("the job", error) from None
     world.registry.audit_log.write("job submitted", actor(request), job=job.id, kind=spec.kind, task=spec.task)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobView.of(job)
@@ -50,7 +52,8 @@ def list_jobs(
     found = [JobView.of(job) for job in world.jobs.list(after, limit + 1, status)]
     page = found[:limit]
     first, last = (page[0].id, page[-1].id) if page else (None, None)
-    return JobPage(data=page, first_id=first, last_id=last, has_more=len(found) > limit)
+    damaged = [Damaged(name=name, reason=reason) for name, reason in sorted(world.jobs.damaged.items())]
+    return JobPage(data=page, first_id=first, last_id=last, has_more=len(found) > limit, damaged=damaged)
 
 
 @router.get("/{job_id}", operation_id="getJob", responses=responses(404, 422))
@@ -59,7 +62,7 @@ def get_job(job_id: JobId, world: World) -> JobView:
     return JobView.of(_find(world, job_id))
 
 
-@router.post("/{job_id}/cancel", operation_id="cancelJob", responses=responses(404, 409, 422))
+@router.post("/{job_id}/cancel", operation_id="cancelJob", responses=responses(404, 409, 422, 503))
 def cancel_job(job_id: JobId, world: World, request: Request) -> JobView:
     """Ask a job to stop; a running one is `cancelled` when its process has ended."""
     _find(world, job_id)
@@ -67,6 +70,8 @@ def cancel_job(job_id: JobId, world: World, request: Request) -> JobView:
         cancelled = world.jobs.cancel(job_id)
     except ValueError as error:
         raise conflict(str(error)) from None
+    except OSError as error:
+        raise no_storage("the job's end", error) from None
     world.registry.audit_log.write("job cancelled", actor(request), job=job_id)
     return JobView.of(cancelled)
 
@@ -88,12 +93,21 @@ def stream_events(
     tail = world.jobs.events(job_id, last_event_id)
     if ended and not world.jobs.events(job_id, last_event_id).read():
         return Response(status_code=204)
-    body = stream(tail, lambda: world.jobs.get(job_id).status.ended, world.heartbeat_s)
+    body = stream(tail, lambda: world.stopping.closing or _has_ended(world, job_id), world.heartbeat_s)
     return StreamingResponse(body, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
 def _find(world: Services, job_id: str) -> Job:
     try:
         return world.jobs.get(job_id)
-    except KeyError:
+    except (KeyError, DamagedJobError):
+        if job_id in (damaged := world.jobs.damaged):
+            raise ProblemError(404, "not-found", f"job '{job_id}' is damaged: {damaged[job_id]}") from None
         raise not_found("job", job_id) from None
+
+
+def _has_ended(world: Services, job_id: str) -> bool:
+    try:
+        return world.jobs.get(job_id).status.ended
+    except (KeyError, DamagedJobError):
+        return True  # nothing more will be said of it

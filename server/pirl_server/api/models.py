@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from pirl_server.api.problems import FieldError, conflict, not_found, responses
+from pirl_server.api.problems import FieldError, conflict, no_storage, not_found, responses
 from pirl_server.api.services import World, actor
 from pirl_server.api.views import (
+    Damaged,
     EvaluationView,
     ModelList,
     ModelView,
@@ -14,7 +15,7 @@ from pirl_server.api.views import (
     PromoteRequest,
     RollbackRequest,
 )
-from pirl_server.registry import ModelVersion, PromotionRefusedError, Registry
+from pirl_server.registry import Evaluation, ModelVersion, PromotionRefusedError
 from pirl_server.security.permissions import ADMIN
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -24,11 +25,19 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 def list_models(world: World) -> ModelList:
     """List all versions, newest first, with their aliases and evaluations."""
     registry = world.registry
-    aliases = registry.aliases()
-    return ModelList(data=[_view(registry, aliases, model) for model in registry.versions()], aliases=aliases)
+    aliases, models, damaged = registry.aliases(), [], []
+    for model in registry.versions():
+        try:
+            evaluations = registry.evaluations.of(model.version)
+        except ValueError as error:
+            evaluations = []
+            damaged.append(Damaged(name=model.version, reason=str(error)))
+        models.append(_view(evaluations, aliases, model))
+    damaged += [Damaged(name=name, reason=reason) for name, reason in sorted(registry.damaged.items())]
+    return ModelList(data=models, aliases=aliases, damaged=damaged)
 
 
-@router.post("/promote", operation_id="promoteModel", responses=responses(404, 409, 422))
+@router.post("/promote", operation_id="promoteModel", responses=responses(404, 409, 422, 503))
 def promote(wish: PromoteRequest, world: World, request: Request) -> Promoted:
     """Serve a version: it must pass the gate, then it is swapped into the running server without a dropped request.
 
@@ -45,19 +54,25 @@ def promote(wish: PromoteRequest, world: World, request: Request) -> Promoted:
         raise conflict(f"the gate refused {wish.version}: {refusal}", tuple(errors)) from None
     except ValueError as error:
         raise conflict(str(error)) from None
+    except OSError as error:
+        raise no_storage("the promotion", error) from None
     return Promoted.of(wish.version, result)
 
 
-@router.post("/rollback", operation_id="rollbackModel", responses=responses(409, 422))
+@router.post("/rollback", operation_id="rollbackModel", responses=responses(409, 422, 503))
 def rollback(wish: RollbackRequest, world: World, request: Request) -> Promoted:
     """Serve the version that was in production before this one."""
     try:
         return Promoted(version=world.promoter.rollback(actor(request), wish.reason))
+    except KeyError as error:
+        raise conflict(f"version {error.args[0]}, which was in production before, is gone") from None
     except ValueError as error:
         raise conflict(str(error)) from None
+    except OSError as error:
+        raise no_storage("the rollback", error) from None
 
 
-def _view(registry: Registry, aliases: dict[str, str], model: ModelVersion) -> ModelView:
+def _view(evaluations: list[Evaluation], aliases: dict[str, str], model: ModelVersion) -> ModelView:
     return ModelView(
         version=model.version,
         created=model.created,
@@ -65,5 +80,5 @@ def _view(registry: Registry, aliases: dict[str, str], model: ModelVersion) -> M
         job=model.job,
         contract_hash=model.contract.hash,
         aliases=sorted(alias for alias, version in aliases.items() if version == model.version),
-        evaluations=[EvaluationView.of(found) for found in registry.evaluations.of(model.version)],
+        evaluations=[EvaluationView.of(found) for found in evaluations],
     )

@@ -60,6 +60,11 @@ def invalid(field: str, message: str) -> ProblemError:
     return ProblemError(422, "invalid-request", f"{field}: {message}", (FieldError(field=field, message=message),))
 
 
+def no_storage(what: str, error: OSError) -> ProblemError:
+    """Make the answer for what the disk refuses to keep."""
+    return ProblemError(503, "no-storage", f"{what} can't be stored: {error}: make room, then ask again")
+
+
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return what OpenAPI says about these error statuses."""
     schema = {"$ref": "#/components/schemas/Problem"}

@@ -15,6 +15,7 @@ from pirl_server.security import Caller
 from pirl_server.serving import Engine
 from pirl_server.serving.attendance import Attendance
 from pirl_server.serving.deployment import Deployment
+from pirl_server.shutdown import Stopping
 from pirl_server.telemetry import Latencies, Metrics
 
 
@@ -34,6 +35,7 @@ class Services:
     deployment: Deployment
     metrics: Metrics
     latencies: Latencies
+    stopping: Stopping
 
 
 def _services(request: Request) -> Services:

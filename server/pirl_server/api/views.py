@@ -31,6 +31,13 @@ class JobView(BaseModel):
         return cls.model_validate(job, from_attributes=True)
 
 
+class Damaged(BaseModel):
+    """A job or version that is kept, but whose files can't be read."""
+
+    name: str
+    reason: str = Field(description="which file, what is wrong with it, and where it was moved")
+
+
 class JobPage(BaseModel):
     """Jobs, newest first; ask for the next page with `after=last_id`."""
 
@@ -38,6 +45,7 @@ class JobPage(BaseModel):
     first_id: str | None
     last_id: str | None
     has_more: bool
+    damaged: list[Damaged] = Field(default=[], description="jobs met since the start that can't be shown")
 
 
 class EpisodeView(BaseModel):
@@ -109,6 +117,7 @@ class ModelList(BaseModel):
 
     data: list[ModelView]
     aliases: dict[str, str]
+    damaged: list[Damaged] = Field(default=[], description="folders among the versions that can't be read")
 
 
 class PromoteRequest(BaseModel):
@@ -196,6 +205,13 @@ class Health(BaseModel):
     """`ok`, or why not."""
 
     status: str
+
+
+class Readiness(BaseModel):
+    """Robots are served; `degraded` when something else is not well."""
+
+    status: str = Field(description="ok or degraded")
+    degraded: list[str] = Field(description="what does not work and why, one line each")
 
 
 class Info(BaseModel):

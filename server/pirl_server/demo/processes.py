@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
 import subprocess
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from pirl_server.reaper import END, reaped
+
 GRACE_S = 4.5
-POLL_S = 0.02
-MARK = "PIRL_DEMO_RUN"
-"""environment variable that every process of a run inherits, so that it is known whoever its parent is by now"""
 
 
 class Processes:
-    """Starts commands in process groups of their own; leaving the context ends them: SIGTERM, then SIGKILL.
+    """Starts commands, each below a reaper; leaving the context ends them: SIGTERM, then SIGKILL.
 
-    What they started themselves ends with them, also when one had no time to see to that (a job of a killed server).
+    What they started themselves ends with them (a job of a killed server), and all of it ends when this process is
+    killed. Use it from a thread that outlives the context.
     """
 
     def __init__(self, logs: Path, environment: Mapping[str, str]) -> None:
         logs.mkdir(parents=True, exist_ok=True)
         self._logs = logs
-        self._mark = f"{MARK}={uuid.uuid4().hex}"
-        self._environment = {**os.environ, **environment, MARK: self._mark.partition("=")[2]}
+        self._environment = {**os.environ, **environment}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
         """Start a command whose output goes to `logs/NAME.log`."""
         with self.log(name).open("ab") as output:
             process = subprocess.Popen(
-                command,
+                reaped(command),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -71,18 +68,14 @@ class Processes:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for process in self._running.values():
-            _signal(process, signal.SIGTERM)
+            process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + GRACE_S
         for process in self._running.values():
-            with contextlib.suppress(subprocess.TimeoutExpired):  # whoever is left is killed next
+            try:
                 process.wait(timeout=max(0.0, deadline - time.monotonic()))
-            _signal(process, signal.SIGKILL)
-            process.wait()
-        while left := _carrying(self._mark):
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(POLL_S)
+            except subprocess.TimeoutExpired:
+                process.send_signal(END)
+                process.wait()
 
 
 def free_port() -> int:
@@ -90,20 +83,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    try:
-        os.killpg(process.pid, number)
-    except ProcessLookupError:
-        return  # the whole group has ended already
-
-
-def _carrying(mark: str) -> list[int]:
-    """Ids of the live processes that were given this variable; a zombie has no environment any more."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):  # it has ended meanwhile, or is another user's
-            if entry.name.isdigit() and mark.encode() in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-    return found

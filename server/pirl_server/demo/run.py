@@ -76,6 +76,7 @@ def run(config: DemoConfig) -> int:
         robot.start()
         serve = [sys.executable, "-m", "pirl_contract.cli", "serve", str(BASE), "--root", str(config.out / "server")]
         serve += ["--rest-port", str(rest_port), "--grpc-port", str(grpc_port), "--explore"]
+        serve += ["--drain-seconds", "0"]
         processes.start("server", serve)
         rest = Rest(rest_port)
         rest.wait_until_ready(processes.check)

@@ -1,11 +1,12 @@
 """A job's events: numbered JSON lines, appended by one process at a time, followed by any number of readers.
 
 While the job's process lives it alone appends; before and after, the supervisor does. A line cut short by a kill has no
-line end: readers never see it and the next writer removes it.
+line end: readers never see it and the next writer removes it. A line that is no event is passed over by both.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -37,14 +38,16 @@ class EventLog:
         self._path.touch()
         whole = self._path.read_bytes().rpartition(b"\n")[0]
         os.truncate(self._path, len(whole) + 1 if whole else 0)
-        self._last = json.loads(whole.rpartition(b"\n")[2])["id"] if whole else 0
+        self._last = next((event.id for line in reversed(whole.splitlines()) if (event := _event(line))), 0)
 
     def append(self, kind: str, data: Mapping[str, Any]) -> None:
         """Append one event; it is visible to readers when this returns."""
         self._last += 1
-        line = {"id": self._last, "type": kind, "time": time.time(), "data": dict(data)}
+        line = json.dumps({"id": self._last, "type": kind, "time": time.time(), "data": dict(data)}).encode() + b"\n"
         with self._path.open("ab", buffering=0) as file:
-            file.write(json.dumps(line).encode() + b"\n")
+            if (written := file.write(line)) < len(line):
+                os.ftruncate(file.fileno(), file.tell() - written)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
 
 class EventTail:
@@ -61,5 +64,15 @@ class EventTail:
             file.seek(self._offset)
             whole, end, _ = file.read().rpartition(b"\n")
         self._offset += len(whole) + len(end)
-        events = [Event(**json.loads(line)) for line in whole.splitlines()]
+        events = [event for line in whole.splitlines() if (event := _event(line))]
         return [event for event in events if event.id > self._after]
+
+
+def _event(line: bytes) -> Event | None:
+    try:
+        event = Event(**json.loads(line))
+        json.dumps(event.data, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, TypeError, RecursionError):
+        return None
+    known = type(event.id) is int and isinstance(event.type, str) and isinstance(event.time, int | float)
+    return event if known and isinstance(event.data, dict) and "\n" not in event.type else None

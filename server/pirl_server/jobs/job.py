@@ -10,19 +10,23 @@ root/<id>/spec.json     what was asked, defaults filled in
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import secrets
+import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from pirl_server.disk import utc_now, write_json
+from pydantic import TypeAdapter, ValidationError
+
+from pirl_server.disk import read_json, utc_now, write_json
 from pirl_server.jobs.spec import JobSpec, parse_spec
 
 _ID = re.compile(r"job_[0-9a-f]{24}")
+STATE, SPEC = "state.json", "spec.json"
 
 
 class Status(str, Enum):
@@ -58,47 +62,85 @@ class Job:
     result: dict[str, Any] | None = None
 
 
+_JOB = TypeAdapter(Job)
+
+
+class DamagedJobError(ValueError):
+    """The files of a job can't be read; the text names the file."""
+
+
 class JobStore:
-    """The directory of jobs. Ids rise with time, so their order is the order of creation."""
+    """The directory of jobs. Ids rise with time, so their order is the order of creation.
+
+    Jobs that can't be read are left out of lists and named in `damaged`.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        root.mkdir(parents=True, exist_ok=True)
+        self.damaged: dict[str, str] = {}
+        """id -> what is wrong, of those that were met since the start"""
+
+    def path(self, job_id: str) -> Path:
+        """Return where a job of this id lies, or would lie."""
+        return self._root / job_id
 
     def directory(self, job_id: str) -> Path:
         """Return the directory of a job. Raises KeyError for an id that is malformed or unknown."""
-        if not _ID.fullmatch(job_id) or not (self._root / job_id / "state.json").is_file():
+        if not _ID.fullmatch(job_id) or not (self._root / job_id / STATE).is_file():
             raise KeyError(job_id)
         return self._root / job_id
 
     def create(self, spec: JobSpec) -> Job:
-        """Store a new job as queued."""
+        """Store a new job as queued. When the disk refuses (OSError) nothing is left of it."""
         job = Job(f"job_{time.time_ns():016x}{secrets.token_hex(4)}", spec, Status.QUEUED, utc_now())
-        (self._root / job.id).mkdir()
-        write_json(self._root / job.id / "spec.json", spec.model_dump())
-        self.save(job)
+        self.path(job.id).mkdir(parents=True)
+        try:
+            write_json(self.path(job.id) / SPEC, spec.model_dump())
+            self.save(job)
+        except OSError:
+            shutil.rmtree(self.path(job.id), ignore_errors=True)
+            raise
         return job
 
     def save(self, job: Job) -> None:
         """Store the present state in one step."""
         state = {key.name: getattr(job, key.name) for key in dataclasses.fields(Job) if key.name not in ("id", "spec")}
-        write_json(self._root / job.id / "state.json", state | {"status": job.status.value})
+        write_json(self.path(job.id) / STATE, state | {"status": job.status.value})
 
     def get(self, job_id: str) -> Job:
-        """Read a job. Raises KeyError for an unknown id."""
+        """Read a job. Raises KeyError for an unknown id, DamagedJobError for one whose files can't be read."""
         directory = self.directory(job_id)
-        state = json.loads((directory / "state.json").read_text())
-        spec = parse_spec(json.loads((directory / "spec.json").read_text()))
-        return Job(id=job_id, spec=spec, **(state | {"status": Status(state["status"])}))
+        try:
+            job = _read(directory)
+        except (OSError, ValueError) as error:
+            self.damaged[job_id] = str(error)
+            raise DamagedJobError(str(error)) from None
+        self.damaged.pop(job_id, None)
+        return job
 
     def list(self, after: str | None = None, limit: int = 20, status: Status | None = None) -> list[Job]:
-        """Return up to `limit` jobs, newest first, that are older than the job `after`."""
-        names = sorted((path.name for path in self._root.iterdir() if _ID.fullmatch(path.name)), reverse=True)
+        """Return up to `limit` jobs that can be read, newest first, that are older than the job `after`."""
+        entries = self._root.iterdir() if self._root.is_dir() else ()
         found: list[Job] = []
-        for name in names:
-            if (after is None or name < after) and (self._root / name / "state.json").is_file():
-                job = self.get(name)
-                found += [job] if status in (None, job.status) else []
+        for name in sorted((path.name for path in entries if _ID.fullmatch(path.name)), reverse=True):
             if len(found) == limit:
                 break
+            if after is None or name < after:
+                with suppress(KeyError, DamagedJobError):  # never finished being created; named in `damaged`
+                    job = self.get(name)
+                    found += [job] if status in (None, job.status) else []
         return found
+
+
+def _read(directory: Path) -> Job:
+    state, spec = read_json(directory / STATE), read_json(directory / SPEC)
+    try:
+        parsed = parse_spec(spec)
+    except ValueError as error:
+        raise ValueError(f"'{directory / SPEC}' can't be read: {error}") from None
+    try:
+        return _JOB.validate_python({**state, "id": directory.name, "spec": parsed})
+    except (ValidationError, TypeError) as error:
+        faults = error.errors() if isinstance(error, ValidationError) else ()
+        words = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults) or str(error)
+        raise ValueError(f"'{directory / STATE}' can't be read: {words}") from None

@@ -1,4 +1,4 @@
-"""One job's process group: started apart from the server's, ended whole, recognised again after a restart."""
+"""One job's processes: started below a reaper, ended whole, recognised again after a restart."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pirl_server.reaper import END, reaped
+
 POLL_S = 0.05
-SERVER = "PIRL_JOB_SERVER"
-"""environment variable of a job: the id of the process that started it"""
 
 
 class JobProcess:
-    """A command in its own session; nobody but this object waits for it."""
+    """A command below a reaper, in a session of their own; nobody but this object waits for it.
+
+    `pid` is the reaper's: it and all that the command started are gone when this process or the command is, however
+    that ended. The thread that makes this object must live until `wait` has returned.
+    """
 
     def __init__(self, command: Sequence[str], log: Path) -> None:
         with log.open("ab") as output:
             self._process = subprocess.Popen(
-                command,
+                reaped(command),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, SERVER: str(os.getpid())},
             )
         self.pid = self._process.pid
         self.started = process_start(self.pid)
@@ -34,28 +37,23 @@ class JobProcess:
         """true once it was told to end"""
 
     def wait(self, grace_s: Callable[[], float | None]) -> int:
-        """Return the exit status once the process has ended and its whole group with it.
+        """Return the exit status once the command has ended and all that it started.
 
-        When `grace_s` is no longer None: SIGTERM to the group, then SIGKILL so many seconds later, or earlier when the
-        grace has become shorter meanwhile. A negative status is the signal's number.
+        When `grace_s` is no longer None: SIGTERM to its group, then SIGKILL to all so many seconds later, or earlier
+        when the grace has become shorter meanwhile. A negative status is the signal's number.
         """
         kill_at = math.inf
-        while not self._has_ended():
+        while (status := self._process.poll()) is None:
             grace = grace_s()
             if grace is not None:
                 kill_at = min(kill_at, time.monotonic() + grace)
                 if not self.stopped:
                     self.stopped = True
-                    os.killpg(self.pid, signal.SIGTERM)
+                    self._process.send_signal(signal.SIGTERM)
             if time.monotonic() > kill_at:
-                os.killpg(self.pid, signal.SIGKILL)
+                self._process.send_signal(END)
             time.sleep(POLL_S)
-        # while the leader is unreaped its id cannot be reused: what is left of the group is really ours
-        os.killpg(self.pid, signal.SIGKILL)
-        return self._process.wait()
-
-    def _has_ended(self) -> bool:
-        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        return status
 
 
 def process_start(pid: int) -> int | None:

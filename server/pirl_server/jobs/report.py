@@ -9,10 +9,7 @@ with Reporter(job_dir) as report:
 from __future__ import annotations
 
 import math
-import os
 import signal
-import threading
-import time
 import traceback
 from pathlib import Path
 from types import TracebackType
@@ -20,17 +17,14 @@ from typing import Any
 
 from pirl_server.disk import write_json
 from pirl_server.jobs.events import EventLog
-from pirl_server.jobs.process import SERVER
 
 RESULT, ERROR = "result.json", "error.txt"
-WATCH_S = 0.2
 
 
 class Reporter:
     """Writes what the server shows of this job. Made in the main thread: it takes over SIGTERM.
 
-    It ends the process at once when the server that started it is gone, however that ended: nobody could stop the job
-    any more. As a context manager it turns an exception into one line for the user (`error.txt`), leaves the traceback
+    As a context manager it turns an exception into one line for the user (`error.txt`), leaves the traceback
     in the log and ends the process with status 1.
     """
 
@@ -39,9 +33,6 @@ class Reporter:
         self._events = EventLog(job_dir)
         self._cancelled = False
         signal.signal(signal.SIGTERM, self._on_terminate)
-        # not getppid alone: the server may have ended while this process was still importing
-        parent = int(os.environ.get(SERVER, os.getppid()))
-        threading.Thread(target=_end_with, args=(parent,), name="server-watch", daemon=True).start()
 
     @property
     def cancelled(self) -> bool:
@@ -78,15 +69,6 @@ class Reporter:
 
     def _on_terminate(self, *_: object) -> None:
         self._cancelled = True
-
-
-def _end_with(parent: int) -> None:
-    """Kill this process's group once its parent is another one, which is how the death of the old one shows."""
-    while os.getppid() == parent:
-        time.sleep(WATCH_S)
-    if os.getpgid(0) == os.getpid():
-        os.killpg(0, signal.SIGKILL)
-    os._exit(1)
 
 
 def _number(value: float) -> float | None:

@@ -1,22 +1,31 @@
-"""Runs queued jobs one at a time (one device), each as its own process group; alone it writes their state."""
+"""Runs queued jobs one at a time (one device), each below its own reaper; alone it writes their state.
+
+No error ends the thread that does it. What the disk refuses is tried again until it has room; a job whose files can't
+be read is moved into quarantine, or left out where it is when even that fails.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
+import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
-from pirl_server.disk import utc_now
+from pirl_server.disk import quarantine, read_json, utc_now
 from pirl_server.jobs.events import EventLog, EventTail
-from pirl_server.jobs.job import Job, JobStore, Status
+from pirl_server.jobs.job import DamagedJobError, Job, JobStore, Status
 from pirl_server.jobs.process import JobProcess, end_orphan
 from pirl_server.jobs.report import ERROR, RESULT
 from pirl_server.jobs.spec import JobSpec
 
 _LOG = logging.getLogger(__name__)
+ALL = 2**31
+FIRST_RETRY_S, RETRY_S = 0.2, 5.0
+LOG_TAIL_BYTES = 64 * 1024
+Done = TypeVar("Done")
 
 
 class Supervisor:
@@ -24,24 +33,50 @@ class Supervisor:
 
     `command` is started with the job's directory appended. Queued jobs survive a restart of the server; a job that was
     running then has failed. A cancelled job has `cancel_grace_s` to save what it has, one whose server stops
-    `close_grace_s`.
+    `close_grace_s`. Damaged jobs are moved below `quarantine`; default: a folder of that name beside `root`.
     """
 
     def __init__(
-        self, root: Path, command: Sequence[str], cancel_grace_s: float = 30.0, close_grace_s: float = 2.0
+        self,
+        root: Path,
+        command: Sequence[str],
+        cancel_grace_s: float = 30.0,
+        close_grace_s: float = 2.0,
+        quarantine: Path | None = None,
     ) -> None:
         self._store = JobStore(root)
         self._command = tuple(command)
         self._cancel_grace_s, self._close_grace_s = cancel_grace_s, close_grace_s
+        self._quarantine = quarantine or root.with_name("quarantine") / root.name
         self._changed = threading.Condition()
         self._cancelled: set[str] = set()
-        self._closing = False
-        self._recover()
+        self._immovable: set[str] = set()
+        self._running: Job | None = None
+        self._recovered = self._closing = False
+        self._trouble = ""
+        try:
+            self._recover()
+        except Exception as error:  # robots are served without jobs; the thread tries again
+            self._report("the jobs of the last run can't be closed", error)
         self._worker = threading.Thread(target=self._work, name="jobs", daemon=True)
         self._worker.start()
 
+    @property
+    def degraded(self) -> list[str]:
+        """What keeps jobs from being run or shown, one line each; empty: nothing. Never waits."""
+        lines = [f"jobs: {self._trouble}"] if self._trouble else []
+        lines += (
+            [] if self._worker.is_alive() or self._closing else ["jobs: their thread has ended: restart the server"]
+        )
+        return lines + [f"jobs: {job_id} is damaged: {why}" for job_id, why in sorted(self.damaged.items())]
+
+    @property
+    def damaged(self) -> dict[str, str]:
+        """Ids of the jobs that could not be read since the start, and why."""
+        return dict(self._store.damaged)
+
     def submit(self, spec: JobSpec) -> Job:
-        """Queue a job."""
+        """Queue a job. Raises OSError when the disk refuses it."""
         with self._changed:
             if self._closing:
                 raise RuntimeError("the server is stopping: it takes no more jobs")
@@ -51,11 +86,17 @@ class Supervisor:
         return job
 
     def get(self, job_id: str) -> Job:
-        """Return a job. Raises KeyError for an unknown id."""
-        return self._store.get(job_id)
+        """Return a job. Raises KeyError for an unknown id, DamagedJobError when its files can't be read."""
+        running = self._running
+        try:
+            return self._store.get(job_id)
+        except (DamagedJobError, KeyError):
+            if running is not None and running.id == job_id:
+                return running
+            raise
 
     def list(self, after: str | None = None, limit: int = 20, status: Status | None = None) -> list[Job]:
-        """Return jobs, newest first; `after` is the last id of the page before."""
+        """Return jobs, newest first, without damaged ones; `after` is the last id of the page before."""
         return self._store.list(after, limit, status)
 
     def events(self, job_id: str, after: int = 0) -> EventTail:
@@ -65,10 +106,10 @@ class Supervisor:
     def cancel(self, job_id: str) -> Job:
         """Ask a job to stop: a queued one is cancelled at once, a running one when its process has ended.
 
-        Raises KeyError for an unknown id, ValueError when it has ended already.
+        Raises KeyError for an unknown id, ValueError when it has ended already or can't be read.
         """
         with self._changed:
-            job = self._store.get(job_id)
+            job = self.get(job_id)
             if job.status.ended:
                 raise ValueError(f"{job_id} has {job.status.value} already")
             if job.status is Status.QUEUED:
@@ -84,35 +125,97 @@ class Supervisor:
         self._worker.join()
 
     def _recover(self) -> None:
-        for job in self._store.list(limit=2**31, status=Status.RUNNING):
+        """Close what a killed server left as running, and put away what can't be read."""
+        left = self._store.list(limit=ALL, status=Status.RUNNING)
+        self._put_away()
+        for job in left:
             if job.pid is not None and end_orphan(job.pid, job.process_started):
                 _LOG.warning("%s had outlived the server that started it and was ended", job.id)
             self._finish(job, Status.FAILED, "server restarted while it ran")
+        self._recovered = True
+
+    def _put_away(self) -> None:
+        for job_id, why in self.damaged.items():
+            path = self._store.path(job_id)
+            if not path.exists() or job_id in self._immovable:
+                continue
+            try:
+                home = quarantine(path, self._quarantine, why)
+            except OSError as error:
+                self._immovable.add(job_id)
+                _LOG.error("%s is damaged and stays where it is (%s): %s", job_id, error, why)
+            else:
+                self._store.damaged[job_id] = f"{why}; it was moved to '{home}'"
+                _LOG.error("%s is damaged: %s; it was moved to '%s'", job_id, why, home)
 
     def _work(self) -> None:
-        while (job := self._next()) is not None:
+        while (job := self._until_done("the next job can't be started", self._next)) is not None:
+            self._running = job
             try:
-                self._run(job)
-            except OSError as error:
+                ending = self._run(job)
+            except Exception as error:
                 _LOG.exception("%s could not be run", job.id)
-                self._finish(self._store.get(job.id), Status.FAILED, f"could not be run: {error}")
+                ending = (job, Status.FAILED, f"could not be run: {error}")
+            self._until_done(f"the end of {job.id} can't be stored", lambda: self._settle(*ending))  # noqa: B023
+            self._running = None
+
+    def _until_done(self, what: str, action: Callable[[], Done]) -> Done | None:
+        """Call it, again and again, until it raises nothing more; None when the server stops first."""
+        pause_s = FIRST_RETRY_S
+        while True:
+            try:
+                done = action()
+            except Exception as error:
+                self._report(what, error)
+            else:
+                self._trouble = ""
+                return done
+            with self._changed:
+                if self._changed.wait_for(lambda: self._closing, pause_s):
+                    return None
+            pause_s = min(2 * pause_s, RETRY_S)
+
+    def _report(self, what: str, error: Exception) -> None:
+        trouble = f"{what}, tried again every {RETRY_S:g} s: {error}"
+        if trouble != self._trouble:
+            _LOG.error("%s", trouble, exc_info=error)
+        self._trouble = trouble
 
     def _next(self) -> Job | None:
         with self._changed:
             while not self._closing:
-                if queued := self._store.list(limit=2**31, status=Status.QUEUED):
+                if not self._recovered:
+                    self._recover()
+                queued = self._store.list(limit=ALL, status=Status.QUEUED)
+                self._put_away()
+                if queued:
                     return self._save(replace(queued[-1], status=Status.RUNNING, started=utc_now()))
+                self._trouble = ""
                 self._changed.wait()
         return None
 
-    def _run(self, job: Job) -> None:
-        directory = self._store.directory(job.id)
-        process = JobProcess([*self._command, str(directory)], directory / "log.txt")
+    def _run(self, job: Job) -> tuple[Job, Status, str | None]:
+        """Run its process; return the job as it was then, and how it ended."""
+        directory = self._store.path(job.id)
+        try:
+            process = JobProcess([*self._command, str(directory)], directory / "log.txt")
+        except OSError as error:
+            return job, Status.FAILED, f"could not be run: {error}"
         # the process owns the event log from here on: only its state is written now
-        self._store.save(running := replace(job, pid=process.pid, process_started=process.started))
+        self._running = running = replace(job, pid=process.pid, process_started=process.started)
+        try:
+            self._store.save(running)
+        except OSError:
+            _LOG.exception("the process of %s can't be noted: it runs all the same", job.id)
         code = process.wait(lambda: self._grace(job.id))
+        return running, *self._verdict(running, directory, code, process.stopped)
+
+    def _settle(self, job: Job, status: Status, error: str | None) -> None:
         with self._changed:
-            self._finish(running, *self._verdict(running, directory, code, process.stopped))
+            if self._store.path(job.id).is_dir():
+                self._finish(job, status, error)
+            else:
+                _LOG.error("%s: %s, and its folder was removed while it ran", job.id, status.value)
             self._cancelled.discard(job.id)
 
     def _grace(self, job_id: str) -> float | None:
@@ -128,8 +231,12 @@ class Supervisor:
         return (Status.SUCCEEDED, None) if code == 0 else (Status.FAILED, _why(directory, code))
 
     def _finish(self, job: Job, status: Status, error: str | None) -> Job:
-        path = self._store.directory(job.id) / RESULT
-        result = json.loads(path.read_text()) if path.exists() else None
+        try:
+            result = _result(self._store.path(job.id) / RESULT)
+        except ValueError as damage:
+            result = None
+            if status is Status.SUCCEEDED:
+                status, error = Status.FAILED, str(damage)
         return self._save(replace(job, status=status, error=error, result=result, finished=utc_now()))
 
     def _save(self, job: Job) -> Job:
@@ -138,14 +245,30 @@ class Supervisor:
         return job
 
     def _announce(self, job: Job) -> None:
-        EventLog(self._store.directory(job.id)).append("status", {"status": job.status.value, "error": job.error})
+        """Append the status to the events. The state counts: what can't be announced is only logged."""
+        try:
+            EventLog(self._store.path(job.id)).append("status", {"status": job.status.value, "error": job.error})
+        except OSError as error:
+            _LOG.error("%s is %s, and that is missing in its events: %s", job.id, job.status.value, error)
+
+
+def _result(path: Path) -> dict[str, Any] | None:
+    """Return what the process left; None where it left nothing. Raises ValueError when that can't be read."""
+    if not path.exists():
+        return None
+    result = read_json(path)
+    if not isinstance(result, dict):
+        raise ValueError(f"'{path}' can't be read: it holds no object")
+    return result
 
 
 def _why(directory: Path, code: int) -> str:
     """Return one line: what the process said about its failure, else how it ended."""
     if (directory / ERROR).exists():
-        return (directory / ERROR).read_text()
+        return (directory / ERROR).read_text(errors="replace")
     if code < 0:
         return f"its process was killed by signal {-code}"
-    lines = [line for line in (directory / "log.txt").read_text(errors="replace").splitlines() if line.strip()]
+    with (directory / "log.txt").open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
+        lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
     return lines[-1].strip() if lines else f"its process ended with status {code} and said nothing"

@@ -29,6 +29,8 @@ from pirl_server.openpi_wire.keys import Keys
 from pirl_server.serving import BusyError, ExpiredError, NoPolicyError, StoppedError
 
 MAX_CLIENTS = 256
+CLOSE_S = 1.0
+"""a client that does not answer the end of its connection holds nobody up for longer"""
 Check = Callable[[str | None], str]
 """Authorization header -> name of the robot. Raises PermissionError, whose text the client reads."""
 
@@ -54,6 +56,11 @@ class OpenpiServer:
         self._thread.start()
         listening.result()
 
+    @property
+    def clients(self) -> int:
+        """How many are connected now."""
+        return len(self._server.connections) if self._server is not None else 0
+
     def close(self) -> None:
         """Close every connection and end the thread. Calling it twice changes nothing."""
         if self._loop is not None and self._server is not None and not self._loop.is_closed():
@@ -66,7 +73,7 @@ class OpenpiServer:
             # One waiting message per connection: the client of this wire sends the next after the reply.
             self._server = await serve(
                 self._converse, host, port, ssl=tls, process_request=self._admit, compression=None,
-                max_size=MAX_MESSAGE_BYTES, max_queue=1, reuse_port=False,
+                max_size=MAX_MESSAGE_BYTES, max_queue=1, reuse_port=False, close_timeout=CLOSE_S,
                 logger=logging.getLogger("pirl.openpi_wire"),
             )  # fmt: skip
         except OSError as error:

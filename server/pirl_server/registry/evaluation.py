@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from pirl_server.disk import check_name, write_json
+from pydantic import TypeAdapter, ValidationError
+
+from pirl_server.disk import check_name, read_json, write_json
 from pirl_server.registry.wilson import wilson_interval
 
 
@@ -56,8 +58,24 @@ class Evaluations:
         write_json(self._root / name, asdict(evaluation))
 
     def of(self, version: str) -> list[Evaluation]:
-        """Return the results of one version, by task and list."""
-        paths = self._root.glob(f"{check_name('version', version)}-*.json")
-        found = [Evaluation(**json.loads(path.read_text())) for path in paths]
+        """Return the results of one version, by task and list. Raises ValueError that names a file it can't read."""
+        found = [_read(path) for path in self._root.glob(f"{check_name('version', version)}-*.json")]
         exact = [evaluation for evaluation in found if evaluation.version == version]
         return sorted(exact, key=lambda evaluation: (evaluation.task, evaluation.list_hash))
+
+
+_EVALUATION = TypeAdapter(Evaluation)
+
+
+def _read(path: Path) -> Evaluation:
+    raw = read_json(path)
+    try:
+        evaluation = _EVALUATION.validate_python(raw)
+        wilson_interval(evaluation.successes, evaluation.episodes)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"])) or "it"
+        raise ValueError(f"'{path}' can't be read: {where}: {fault['msg']}") from None
+    except ValueError as error:
+        raise ValueError(f"'{path}' can't be read: {error}") from None
+    return evaluation

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from pirl_server.registry.gate import GateResult, check_gate
 from pirl_server.registry.versions import Registry
@@ -22,7 +23,8 @@ class PromotionRefusedError(ValueError):
 class Promoter:
     """Moves the production alias together with what the server runs.
 
-    `activate(version)` loads the version and swaps it in; when it raises, the alias stays and the old one serves on.
+    `activate(version)` loads the version and swaps it in. When that or moving the alias raises, the alias stays and
+    the old version serves on.
     """
 
     def __init__(self, registry: Registry, activate: Callable[[str], None]) -> None:
@@ -44,9 +46,10 @@ class Promoter:
             if not result.allowed and not force:
                 self._registry.audit("refused", version, actor, "; ".join(result.refusals))
                 raise PromotionRefusedError(result)
-            self._activate(version)
             event = "promoted" if result.allowed else "forced"
-            self._registry.point(PRODUCTION, version, actor, reason, event)
+            with self._serving_again(incumbent):
+                self._activate(version)
+                self._registry.point(PRODUCTION, version, actor, reason, event)
         return result
 
     def rollback(self, actor: str, reason: str = "") -> str:
@@ -55,5 +58,16 @@ class Promoter:
             previous = self._registry.previous(PRODUCTION)
             if previous is None:
                 raise ValueError("there is no earlier production version to go back to")
-            self._activate(previous)
-            return self._registry.step_back(PRODUCTION, actor, reason)
+            with self._serving_again(self._registry.aliases()[PRODUCTION]):
+                self._activate(previous)
+                return self._registry.step_back(PRODUCTION, actor, reason)
+
+    @contextmanager
+    def _serving_again(self, incumbent: str | None) -> Iterator[None]:
+        """When the body raises, what the alias means is what serves."""
+        try:
+            yield
+        except BaseException:
+            if incumbent is not None:
+                self._activate(incumbent)
+            raise

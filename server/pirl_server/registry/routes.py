@@ -9,8 +9,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from pirl_server.disk import check_name, write_json
+from pirl_server.disk import check_name
 
 CANDIDATE = "candidate"
 SHADOW = "shadow"
@@ -48,6 +49,6 @@ def read_routes(path: Path) -> Routes:
         raise ValueError(f"'{path}' can't be read ({error}): put it right, or remove it to serve production") from None
 
 
-def write_routes(path: Path, routes: Routes) -> None:
-    """Replace the file; one writer at a time."""
-    write_json(path, asdict(routes))
+def routes_json(routes: Routes) -> dict[str, Any]:
+    """Return what `read_routes` reads."""
+    return asdict(routes)

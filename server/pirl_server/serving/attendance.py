@@ -58,6 +58,7 @@ class Attendance:
         self._asked: OrderedDict[str, float] = OrderedDict()  # monotonic seconds, the longest silent first
         self._listeners: dict[str, list[Callable[[Any], None]]] = {}
         self._stops: dict[str, pb.EmergencyStopEvent] = {}
+        self._announced: Any = None
 
     def list(self) -> list[Presence]:
         """Return the robots seen since the server started, by id; one that is not `reachable` may be gone for good."""
@@ -75,6 +76,12 @@ class Attendance:
         for hear in hearing:
             hear(event)
         return len(hearing)
+
+    def announce(self, event: Any) -> None:
+        """Send a `pb.ServerEvent` to all robots, and to each that joins from now on."""
+        with self._lock:
+            self._announced = event
+        self.push(None, event)
 
     def emergency_stop(self, robot_id: str | None, reason: str, by: str) -> int:
         """Notify the sessions of one robot, None for all, and withhold chunks from it where it has asked without one.
@@ -127,8 +134,11 @@ class Attendance:
                 del self._stops[robot_id]  # it is notified below
             since = self._now() if len(heard) == 1 else known.since
             self._present[robot_id] = replace(known, sessions=len(heard), since=since)
+            announced = self._announced
         if stop is not None:
             hear(pb.ServerEvent(emergency_stop=stop))
+        if announced is not None:
+            hear(announced)
 
     def leave(self, robot_id: str, hear: Callable[[Any], None]) -> None:
         """Note that a session has ended."""

@@ -25,15 +25,22 @@ HEALTH_PERIOD_S = 0.5
 
 
 class RobotServer:
-    """A running server. `stop` ends it; nothing else needs to be done."""
+    """A running server. `stop` ends it; nothing else needs to be done, but `drain` gives robots time before it."""
 
     def __init__(self, server: Any, service: PolicyService, health_service: _Health) -> None:
         self._server, self._service, self._health = server, service, health_service
+        self._draining = False
+
+    def drain(self, seconds: float) -> None:
+        """Say NOT_SERVING and notify the robots, those that come later too; calls are answered as before."""
+        self._draining = True
+        self._health.drain()
+        self._service.attendance.announce(pb.ServerEvent(draining=pb.DrainingEvent(grace_s=seconds)))
 
     def stop(self, grace_s: float | None) -> threading.Event:
-        """Say NOT_SERVING, tell the robots, take no new calls, give running ones this long; the event: all is over."""
-        self._health.drain()
-        self._service.attendance.push(None, pb.ServerEvent(draining=pb.DrainingEvent(grace_s=grace_s or 0.0)))
+        """Drain where that was not done, take no new calls, give running ones this long; the event: all is over."""
+        if not self._draining:
+            self.drain(grace_s or 0.0)
         stopped: threading.Event = self._server.stop(grace_s)
         return stopped
 

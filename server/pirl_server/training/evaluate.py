@@ -20,6 +20,7 @@ from safetensors.numpy import load, save
 from pirl_contract import RolloutResult, rollout
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.local import LocalPolicy
+from pirl_server.reaper import end_with
 from pirl_server.training.collector import MakeEnv
 from pirl_server.training.progress import Progress
 
@@ -72,6 +73,10 @@ def _gather(pipes: list[Connection], total: int, progress: Progress) -> dict[int
 
 def work(pipe: Connection, checkpoint: Path, make_env: MakeEnv, max_steps: int, seeds: list[int]) -> None:
     """A worker's life: one message per episode, then wait to be ended, or for the end of whoever asked."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    assert parent.pid is not None
+    end_with(parent.pid)
     for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; who gathers decides when to stop
         signal.signal(number, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -82,8 +87,6 @@ def work(pipe: Connection, checkpoint: Path, make_env: MakeEnv, max_steps: int, 
             result = rollout(env, LocalPolicy(policy, seed * 1000), seed, max_steps)
             values = np.array([seed, result.success, result.steps], np.int64)
             pipe.send_bytes(save({"result": values, "reward": np.array([result.total_reward])}))
-        parent = multiprocessing.parent_process()
-        assert parent is not None
         parent.join()
     except BrokenPipeError:
         pass  # nobody listens any more

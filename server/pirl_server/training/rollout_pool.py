@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load, save
 
+from pirl_server.reaper import end_with
 from pirl_server.training.batch import DecisionBatch
 from pirl_server.training.collector import Collector, MakeEnv
 from pirl_server.training.config import PpoConfig
@@ -87,6 +88,10 @@ class RolloutPool:
 
 def work(pipe: Connection, make_env: MakeEnv, checkpoint: Path, max_steps: int, config: PpoConfig, seed: int) -> None:
     """A worker's life: answer each set of weights with a batch until the pipe closes."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    assert parent.pid is not None
+    end_with(parent.pid)
     for number in (signal.SIGINT, signal.SIGTERM):  # they reach the whole group; the learner decides when to stop
         signal.signal(number, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = "1"

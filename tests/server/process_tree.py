@@ -1,0 +1,48 @@
+"""Who descends from a process, and whether those very processes still live: /proc, without the code under test."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+LIMIT_S = 5.0
+WAIT_S = 120.0
+
+
+def _stat(pid: int) -> tuple[int, int] | None:
+    """Parent and start time; None for one that is gone or a zombie."""
+    try:
+        rest = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if rest[0] in "ZX" else (int(rest[1]), int(rest[19]))
+
+
+def tree(root: int) -> set[tuple[int, int]]:
+    """The live descendants of a process: (pid, start time), which names one process for good."""
+    found = {int(name): stat for name in os.listdir("/proc") if name.isdigit() and (stat := _stat(int(name)))}
+    wanted = {root}
+    while more := {pid for pid, (parent, _) in found.items() if parent in wanted} - wanted:
+        wanted |= more
+    return {(pid, found[pid][1]) for pid in wanted - {root}}
+
+
+def alive(processes: set[tuple[int, int]]) -> set[tuple[int, int]]:
+    return {(pid, start) for pid, start in processes if (stat := _stat(pid)) and stat[1] == start}
+
+
+def left_after(processes: set[tuple[int, int]]) -> set[tuple[int, int]]:
+    """Those that live on, after 5 s on an idle machine and accordingly longer on a busy one."""
+    deadline = time.monotonic() + LIMIT_S * max(1.0, os.getloadavg()[0])
+    while (left := alive(processes)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return left
+
+
+def until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
