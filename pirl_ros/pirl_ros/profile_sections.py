@@ -120,14 +120,14 @@ class GripperGroup:
 
     def __post_init__(self) -> None:
         _named(self.topic)
+        # A finger's target may lie beyond what is measured: that is how a thin object is pressed.
+        if self.joints and self.command_joint not in [joint.name for joint in self.joints]:
+            raise ValueError(f"command_joint '{self.command_joint}' is not in gripper.joints")
         if self.velocity < 0 or (self.kind == "joint_trajectory" and self.velocity_limit == 0):
             raise ValueError(
                 f"velocity {self.velocity:g}: needs the speed limit of {self.command_joint} in {self.unit}/s,"
                 " or an entry of that joint in gripper.joints"
             )
-        # A finger's target may lie beyond what is measured: that is how a thin object is pressed.
-        if self.joints and self.command_joint not in [joint.name for joint in self.joints]:
-            raise ValueError(f"command_joint '{self.command_joint}' is not in gripper.joints")
         if self.closed == self.open:
             raise ValueError("closed and open must differ")
         if not -1 <= self.close_below < self.open_above <= 1:
