@@ -71,7 +71,7 @@ class Probe:
         client = self.clients.get(service) or self.clients.setdefault(service, self.node.create_client(kind, service))
         self.until(client.service_is_ready, f"no service {service}")
         futures = [client.call_async(kind.Request(**fields))]
-        # A server that has not discovered the client's reader yet sends its reply to nobody; a getter may be called again.
+        # A server that has not discovered the client yet sends its reply to nobody: a getter is called again.
         again_s = time.monotonic() + self.patience_s / 6
 
         def answered() -> bool:
