@@ -20,7 +20,7 @@ from serve_process import CHECKPOINT, CONTRACT, INSTRUCTION, ServeProcess, free_
 
 from pirl_contract import StepOutcome
 from pirl_contract.client import PolicyClient
-from pirl_server.app import ServeConfig, build
+from pirl_server.app import ServeConfig, build, serve
 from pirl_server.episodes import EpisodeStore
 from pirl_server.shutdown import Stopping
 
@@ -185,10 +185,18 @@ def test_nobody_connected_is_no_drain_and_a_busy_robot_gets_no_more_than_its_tim
     assert told == [3000.0, 0.1]
 
 
-def test_a_negative_drain_is_refused(tmp_path: Path) -> None:
-    with ServeProcess(tmp_path / "root", "--drain-seconds", "-1") as server:
-        assert server.process.wait(WAIT_S) == 2
-        assert "--drain-seconds -1 must be 0 or more" in server.log.read_text()
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
+def test_a_drain_of_no_length_is_refused(tmp_path: Path, seconds: float) -> None:
+    with pytest.raises(ValueError, match=f"--drain-seconds {seconds:g} must be 0 or more"):
+        serve(ServeConfig(CHECKPOINT, tmp_path, drain_seconds=seconds))
+
+
+def test_a_signal_while_it_starts_is_a_clean_end(tmp_path: Path) -> None:
+    with ServeProcess(tmp_path / "root") as server:
+        until((tmp_path / "root" / ".server.lock").exists)
+        server.process.terminate()
+        assert server.process.wait(WAIT_S) == 0
+        assert "Traceback" not in server.log.read_text()
 
 
 def test_jobs_and_commands_need_no_lock(tmp_path: Path) -> None:
