@@ -131,11 +131,14 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
         spans = spans_from_environment(metadata.version("pirl"))
         calls = CallWatcher([CallLog(), metrics, latencies, *([spans] if spans else [])])
         server, port = _start(service, config, CallInterceptor([calls, GateWatcher(gate, registry.audit_log)]))
-        openpi = None
         if config.openpi_port is not None:
+<<<<<<< HEAD
             door = EngineDoor(engine, router, gate.check_rate, service.attendance)
             openpi = _start_openpi(config, door, gate)
             closing.callback(openpi.close)
+=======
+            closing.callback(_start_openpi(config, EngineDoor(engine, router, gate.check_rate), gate).close)
+>>>>>>> life
         command = [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve())]
         jobs = Supervisor(config.root / JOBS, command)
         api = create_api(
@@ -151,7 +154,7 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             metrics=metrics,
             latencies=latencies,
             limiter=None if gate.open else Limiter.per_second(REST_RATE_HZ),
-            stopping=Stopping(server.drain, lambda: _busy(engine, recorder, service, openpi)),
+            stopping=Stopping(server.drain, lambda: _busy(engine, service)),
         )
         try:
             yield api, server
@@ -162,11 +165,9 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             stopped.wait()
 
 
-def _busy(engine: Engine, recorder: Recorder, service: PolicyService, openpi: OpenpiServer | None) -> bool:
-    """Whether a robot is connected, is being answered or has an episode open."""
-    sessions = any(robot.sessions for robot in service.attendance.list())
-    clients = openpi is not None and openpi.clients > 0
-    return sessions or clients or recorder.open_episodes > 0 or engine.stats().waiting > 0
+def _busy(engine: Engine, service: PolicyService) -> bool:
+    """Whether a request waits or a robot has a session; others can't be notified, so nobody waits for them."""
+    return engine.stats().waiting > 0 or any(robot.sessions for robot in service.attendance.list())
 
 
 def _start(service: PolicyService, config: ServeConfig, interceptor: CallInterceptor) -> tuple[RobotServer, int]:

@@ -122,9 +122,14 @@ def test_behaviour_log_probs_are_recomputed_from_the_stored_chain(
     assert worst_wrong > 1e-2
 
 
-@pytest.mark.parametrize("after_s", [4.0, 25.0])
-def test_interrupted_it_leaves_no_process_and_no_torn_episode(tmp_path: Path, after_s: float) -> None:
-    """Ctrl-C while starting, and while the robot runs or a job does: every process of the run is gone at its exit."""
+@pytest.mark.parametrize(
+    ("number", "after_s"), [(signal.SIGINT, 4.0), (signal.SIGINT, 25.0), (signal.SIGKILL, 15.0)], ids=str
+)
+def test_interrupted_it_leaves_no_process_and_no_torn_episode(tmp_path: Path, number: int, after_s: float) -> None:
+    """Ctrl-C while starting, and while the robot runs or a job does: every process of the run is gone at its exit.
+
+    Killed it can end nothing itself and is followed within seconds; an episode that is being written stays staged.
+    """
     out = tmp_path / "run"
     mark = f"PIRL_TEST_MARK={uuid.uuid4().hex}"
     name, _, value = mark.partition("=")
@@ -141,8 +146,14 @@ def test_interrupted_it_leaves_no_process_and_no_torn_episode(tmp_path: Path, af
     time.sleep(after_s)
     assert demo.poll() is None, demo.communicate()[0]
     assert len(processes_with(mark)) > 1, "nothing was started yet: the test would prove nothing"
-    demo.send_signal(signal.SIGINT)
+    demo.send_signal(number)
     output, _ = demo.communicate(timeout=60)
+    if number == signal.SIGKILL:
+        deadline = time.monotonic() + 5.0 * max(1.0, os.getloadavg()[0])
+        while (left := processes_with(mark)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert left == []
+        return
     assert demo.returncode == 130, output
     assert not processes_with(mark)
     staging = out / "server/episodes/staging"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -34,6 +36,31 @@ def test_the_child_of_a_killed_child_goes_with_it(tmp_path: Path, monkeypatch: p
             assert all(process_start(int(pid)) is not None for pid in lines)
         assert all(process_start(int(pid)) is None for pid in lines)
         assert stranger.poll() is None, "another run's processes are nobody's business"
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from pirl_server.demo.processes import Processes
+with Processes(Path(sys.argv[1]), {}) as running:
+    running.start("deaf", [sys.executable, "-c", sys.argv[2], sys.argv[2]])
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_demo_started_goes_with_it(tmp_path: Path) -> None:
+    """Its context is never left: the kernel has to say it."""
+    log = tmp_path / "deaf.log"
+    with subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path), DEAF]) as demo:
+        while not log.exists() or len(log.read_text().splitlines()) < 2:
+            time.sleep(0.01)
+        pids = [int(line) for line in log.read_text().splitlines()]
+        assert all(process_start(pid) is not None for pid in pids)
+        demo.kill()
+    deadline = time.monotonic() + 5.0 * max(1.0, os.getloadavg()[0])
+    while any(process_start(pid) is not None for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert [process_start(pid) for pid in pids] == [None, None]
 
 
 def test_a_process_that_ended_early_is_named_with_its_last_line(tmp_path: Path) -> None:

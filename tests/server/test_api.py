@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
 import uvicorn
 
 from pirl_contract import Contract, StepOutcome
+from pirl_server import disk
 from pirl_server.api import create_api
 from pirl_server.jobs import JobSpec, Supervisor
 from pirl_server.registry import Evaluation, Registry, list_hash
@@ -247,6 +250,20 @@ def test_promotion_reaches_the_robots_and_rolls_back(
     assert robot.infer(observe(0)).policy_version == "v1"
     problem(web.post("/v1/models/rollback", json={}), 409)
     problem(web.post("/v1/models/promote", json={"version": "v9"}), 404)
+
+
+def test_a_promotion_that_the_disk_refuses_and_a_rollback_to_nothing_change_nothing(
+    web: httpx.Client, service: Any, registry: Registry, observe: Any
+) -> None:
+    robot, body = service.connect(), {"version": "v2", "force": True, "reason": "arm is parked"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(disk, "sync", Mock(side_effect=OSError(28, "No space left on device")))
+        assert "No space left" in problem(web.post("/v1/models/promote", json=body), 503)["detail"]
+    assert (robot.infer(observe(0)).policy_version, registry.aliases()["production"]) == ("v1", "v1")
+    assert web.post("/v1/models/promote", json=body).status_code == 200, "negative control"
+    shutil.rmtree(registry.get("v1").path)
+    assert "v1" in problem(web.post("/v1/models/rollback", json={}), 409)["detail"]
+    assert (robot.infer(observe(0)).policy_version, registry.aliases()["production"]) == ("v2", "v2")
 
 
 def test_force_needs_a_reason(web: httpx.Client) -> None:

@@ -19,7 +19,7 @@ from serve_process import CHECKPOINT, CONTRACT, INSTRUCTION, ServeProcess, obser
 
 from pirl_contract.client import PolicyClient
 from pirl_server import disk
-from pirl_server.jobs import JobStore, Sft, Status, Supervisor, supervisor
+from pirl_server.jobs import JobStore, Sft, Status, Supervisor, job, supervisor
 from pirl_server.jobs.events import EventLog, EventTail
 from pirl_server.registry import Registry
 
@@ -32,19 +32,19 @@ def change(path: Path, **values: Any) -> None:
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
-    "state cut": lambda job: (job / "state.json").write_text("{"),
-    "state empty": lambda job: (job / "state.json").write_text(""),
-    "state no object": lambda job: (job / "state.json").write_text("[1]"),
-    "state no text": lambda job: (job / "state.json").write_bytes(b"\xff\xfe{}"),
-    "state deep": lambda job: (job / "state.json").write_text("[" * 200_000),
-    "unknown status": lambda job: change(job / "state.json", status="paused"),
-    "status gone": lambda job: (job / "state.json").write_text("{}"),
-    "wrong type": lambda job: change(job / "state.json", created=5),
-    "NaN": lambda job: (job / "state.json").write_text('{"status": "failed", "created": "", "result": {"x": NaN}}'),
-    "half a character": lambda job: change(job / "state.json", error="\ud800"),
-    "spec of another kind": lambda job: change(job / "spec.json", kind="dance"),
-    "spec gone": lambda job: (job / "spec.json").unlink(),
-    "spec a folder": lambda job: ((job / "spec.json").unlink(), (job / "spec.json").mkdir()),
+    "state cut": lambda home: (home / "state.json").write_text("{"),
+    "state empty": lambda home: (home / "state.json").write_text(""),
+    "state no object": lambda home: (home / "state.json").write_text("[1]"),
+    "state no text": lambda home: (home / "state.json").write_bytes(b"\xff\xfe{}"),
+    "state deep": lambda home: (home / "state.json").write_text("[" * 200_000),
+    "unknown status": lambda home: change(home / "state.json", status="paused"),
+    "status gone": lambda home: (home / "state.json").write_text("{}"),
+    "wrong type": lambda home: change(home / "state.json", created=5),
+    "NaN": lambda home: (home / "state.json").write_text('{"status": "failed", "created": "", "result": {"x": NaN}}'),
+    "half a character": lambda home: change(home / "state.json", error="\ud800"),
+    "spec of another kind": lambda home: change(home / "spec.json", kind="dance"),
+    "spec gone": lambda home: (home / "spec.json").unlink(),
+    "spec a folder": lambda home: ((home / "spec.json").unlink(), (home / "spec.json").mkdir()),
 }
 
 
@@ -88,7 +88,7 @@ def test_damaged_jobs_are_put_away_and_the_others_run(tmp_path: Path, running: l
     assert ended(jobs, jobs.submit(spec()).id) is Status.SUCCEEDED
     assert set(jobs.damaged) == set(broken)
     assert len(jobs.degraded) == len(broken)
-    listed = {job.id for job in jobs.list(limit=100)}
+    listed = {each.id for each in jobs.list(limit=100)}
     assert good.id in listed
     assert not listed & set(broken)
     for job_id in broken:
@@ -113,6 +113,30 @@ def test_a_damaged_job_that_cannot_be_moved_stays_and_holds_nobody_up(
     assert ended(running[0], queued.id) is Status.SUCCEEDED
     assert set(running[0].damaged) == {broken.id}
     assert (tmp_path / "jobs" / broken.id).is_dir()
+
+
+def test_a_job_that_the_disk_does_not_give_now_is_not_put_away(
+    tmp_path: Path, running: list[Supervisor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too many open files is no damage."""
+    store = JobStore(tmp_path / "jobs")
+    queued = store.create(spec())
+    refusing = [True]
+    read = disk.read_json
+
+    def read_json(path: Path) -> Any:
+        if refusing:
+            raise OSError(errno.EMFILE, "Too many open files", str(path))
+        return read(path)
+
+    monkeypatch.setattr(job, "read_json", read_json)
+    monkeypatch.setattr(supervisor, "RETRY_S", 0.05)
+    running.append(Supervisor(tmp_path / "jobs", TRUE))
+    until(lambda: running[0].damaged)
+    assert "Too many open files" in running[0].degraded[0]
+    refusing.clear()
+    assert ended(running[0], queued.id) is Status.SUCCEEDED
+    assert running[0].degraded == []
 
 
 @pytest.mark.parametrize("line", ["{}", "garbage", '{"id": 2, "type": "status", "time": 0}', "[]", '{"id": "x"}', ""])
@@ -258,7 +282,7 @@ def serve_on_a_full_disk(small: Disk, root: Path) -> None:
         assert [model["version"] for model in models["data"]] == [version]
         assert {each["name"] for each in models["damaged"]} == {"cut", "stray"}
         assert [each["name"] for each in jobs["damaged"]] == [broken.id]
-        assert {job["id"]: job["status"] for job in jobs["data"]} == {left.id: "running", queued.id: "queued"}
+        assert {each["id"]: each["status"] for each in jobs["data"]} == {left.id: "running", queued.id: "queued"}
         assert server.web.get(f"/v1/jobs/{broken.id}").status_code == 404
         assert server.web.post("/v1/jobs", json={"kind": "sft", "task": "PushCube-v1"}).status_code == 503
         small.empty()

@@ -20,7 +20,7 @@ from serve_process import CHECKPOINT, CONTRACT, INSTRUCTION, ServeProcess, free_
 
 from pirl_contract import StepOutcome
 from pirl_contract.client import PolicyClient
-from pirl_server.app import ServeConfig, build
+from pirl_server.app import ServeConfig, build, serve
 from pirl_server.episodes import EpisodeStore
 from pirl_server.shutdown import Stopping
 
@@ -83,7 +83,7 @@ def grpc_health(address: str) -> int:
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)], ids=["TERM", "INT"])
 def test_a_signal_drains_stops_the_job_and_publishes(tmp_path: Path, number: int, status: int) -> None:
     openpi_port = free_port()
-    options = ("--drain-seconds", "4", "--openpi-port", str(openpi_port))
+    options = ("--drain-seconds", "3000", "--openpi-port", str(openpi_port))
     with ServeProcess(tmp_path / "root", *options) as server:
         robot = Driven(server.wait_until_serving().address)
         job = server.start_job(kind="sft", task="PushCube-v1", config={"preset": "tiny-state"})
@@ -96,15 +96,18 @@ def test_a_signal_drains_stops_the_job_and_publishes(tmp_path: Path, number: int
         assert grpc_health(server.address) == health_pb2.HealthCheckResponse.SERVING
 
         server.process.send_signal(number)
-        assert robot.draining() == 4.0
+        assert robot.draining() == 3000.0
         ready = server.web.get("/readyz")
         assert (ready.status_code, ready.json()["type"]) == (503, "/problems/stopping")
         assert grpc_health(server.address) == health_pb2.HealthCheckResponse.NOT_SERVING
         assert robot.client.infer(observe("arm-1")).policy_version, "still answered"
         late = PolicyClient(server.address, "arm-2", 30.0, on_event=robot.events.put)
         assert late.info().policy_version
-        assert robot.draining() == 4.0, "one that comes during the drain is notified too"
+        assert robot.draining() == 3000.0, "one that comes during the drain is notified too"
 
+        assert stream.is_alive()
+        for closing in (robot.client, late):
+            closing.close()  # nobody is left to drain for; the episode is still open
         assert server.process.wait(WAIT_S) == status, server.log.read_text()
         stream.join(WAIT_S)
         assert (stream.is_alive(), stream.broken) == (False, "")
@@ -113,8 +116,8 @@ def test_a_signal_drains_stops_the_job_and_publishes(tmp_path: Path, number: int
         (published,) = EpisodeStore(server.root / "episodes").list()
         assert (published.robot_id, published.steps, published.calls, published.end_reason) == ("arm-1", 1, 2, "fault")
         assert EpisodeStore(server.root / "episodes").open(published.id)
-        for closing in (robot.client, late, *peers):
-            closing.close()
+        for peer in peers:
+            peer.close()
 
 
 def test_a_second_signal_ends_it_at_once_and_its_job_too(tmp_path: Path) -> None:
@@ -168,7 +171,6 @@ def test_the_drain_ends_with_the_last_robot(tmp_path: Path) -> None:
         draining = threading.Thread(target=api.state.services.stopping.drain, args=(3000.0,), daemon=True)
         draining.start()
         assert robot.draining() == 3000.0
-        robot.client.end_episode("success", "operator", "done")
         draining.join(0.5)
         assert draining.is_alive(), "it is still connected"
         robot.client.close()
@@ -183,10 +185,18 @@ def test_nobody_connected_is_no_drain_and_a_busy_robot_gets_no_more_than_its_tim
     assert told == [3000.0, 0.1]
 
 
-def test_a_negative_drain_is_refused(tmp_path: Path) -> None:
-    with ServeProcess(tmp_path / "root", "--drain-seconds", "-1") as server:
-        assert server.process.wait(WAIT_S) == 2
-        assert "--drain-seconds -1 must be 0 or more" in server.log.read_text()
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
+def test_a_drain_of_no_length_is_refused(tmp_path: Path, seconds: float) -> None:
+    with pytest.raises(ValueError, match=f"--drain-seconds {seconds:g} must be 0 or more"):
+        serve(ServeConfig(CHECKPOINT, tmp_path, drain_seconds=seconds))
+
+
+def test_a_signal_while_it_starts_is_a_clean_end(tmp_path: Path) -> None:
+    with ServeProcess(tmp_path / "root") as server:
+        until((tmp_path / "root" / ".server.lock").exists)
+        server.process.terminate()
+        assert server.process.wait(WAIT_S) == 0
+        assert "Traceback" not in server.log.read_text()
 
 
 def test_jobs_and_commands_need_no_lock(tmp_path: Path) -> None:

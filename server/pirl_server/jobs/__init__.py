@@ -1,4 +1,4 @@
-"""Jobs: training and evaluation asked for over REST, each in its own process group, with events and a clear end."""
+"""Jobs: training and evaluation asked for over REST, each below its own reaper, with events and a clear end."""
 
 from pirl_server.jobs.job import DamagedJobError, Job, JobStore, Status
 from pirl_server.jobs.report import Reporter

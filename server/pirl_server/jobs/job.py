@@ -79,6 +79,8 @@ class JobStore:
         self._root = root
         self.damaged: dict[str, str] = {}
         """id -> what is wrong, of those that were met since the start"""
+        self.refused: set[str] = set()
+        """those of them that the disk did not give: they may be whole"""
 
     def path(self, job_id: str) -> Path:
         """Return where a job of this id lies, or would lie."""
@@ -113,9 +115,11 @@ class JobStore:
         try:
             job = _read(directory)
         except (OSError, ValueError) as error:
+            (self.refused.add if isinstance(error, OSError) else self.refused.discard)(job_id)
             self.damaged[job_id] = str(error)
             raise DamagedJobError(str(error)) from None
         self.damaged.pop(job_id, None)
+        self.refused.discard(job_id)
         return job
 
     def list(self, after: str | None = None, limit: int = 20, status: Status | None = None) -> list[Job]:
@@ -133,7 +137,10 @@ class JobStore:
 
 
 def _read(directory: Path) -> Job:
-    state, spec = read_json(directory / STATE), read_json(directory / SPEC)
+    try:
+        state, spec = read_json(directory / STATE), read_json(directory / SPEC)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise ValueError(f"'{error.filename}' can't be read: {error.strerror}") from None
     try:
         parsed = parse_spec(spec)
     except ValueError as error:

@@ -137,7 +137,7 @@ class Supervisor:
     def _put_away(self) -> None:
         for job_id, why in self.damaged.items():
             path = self._store.path(job_id)
-            if not path.exists() or job_id in self._immovable:
+            if not path.exists() or job_id in self._immovable | self._store.refused:
                 continue
             try:
                 home = quarantine(path, self._quarantine, why)
@@ -191,7 +191,7 @@ class Supervisor:
                 if queued:
                     return self._save(replace(queued[-1], status=Status.RUNNING, started=utc_now()))
                 self._trouble = ""
-                self._changed.wait()
+                self._changed.wait(RETRY_S if self._store.refused else None)
         return None
 
     def _run(self, job: Job) -> tuple[Job, Status, str | None]:

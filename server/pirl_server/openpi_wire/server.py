@@ -56,11 +56,6 @@ class OpenpiServer:
         self._thread.start()
         listening.result()
 
-    @property
-    def clients(self) -> int:
-        """How many are connected now."""
-        return len(self._server.connections) if self._server is not None else 0
-
     def close(self) -> None:
         """Close every connection and end the thread. Calling it twice changes nothing."""
         if self._loop is not None and self._server is not None and not self._loop.is_closed():

@@ -80,7 +80,7 @@ class Aliases:
             _LOG.error("the aliases below '%s' stay as they are: %s", self.path.parent, error)
 
     def forget(self, folder: Path, reason: str) -> None:
-        """Move all that can't be read into `folder`: there are no aliases after this."""
+        """Move all that can't be read into `folder`: there are no aliases after this. Raises OSError."""
         self.damage = reason
         self._put_away(folder)
 
@@ -90,7 +90,7 @@ class Aliases:
                 _read(path)
             except FileNotFoundError:
                 continue
-            except (OSError, ValueError) as error:
+            except ValueError as error:
                 _LOG.error("%s; it was moved to '%s'", error, quarantine(path, folder, str(error)))
 
     def _recover(self, error: Exception) -> dict[str, Entry]:
