@@ -132,13 +132,8 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
         calls = CallWatcher([CallLog(), metrics, latencies, *([spans] if spans else [])])
         server, port = _start(service, config, CallInterceptor([calls, GateWatcher(gate, registry.audit_log)]))
         if config.openpi_port is not None:
-<<<<<<< HEAD
             door = EngineDoor(engine, router, gate.check_rate, service.attendance)
-            openpi = _start_openpi(config, door, gate)
-            closing.callback(openpi.close)
-=======
-            closing.callback(_start_openpi(config, EngineDoor(engine, router, gate.check_rate), gate).close)
->>>>>>> life
+            closing.callback(_start_openpi(config, door, gate).close)
         command = [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve())]
         jobs = Supervisor(config.root / JOBS, command)
         api = create_api(
