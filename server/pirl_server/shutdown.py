@@ -66,7 +66,8 @@ class Listener(Protocol):
 class Signals:
     """Takes SIGTERM and SIGINT over while its context is open; for the main thread.
 
-    Until `serve` is called the first signal raises SystemExit: nothing is served yet that would have to be drained.
+    Until `serve` is called a signal ends the process as it stands: nothing is kept yet that would have to be published,
+    and an exception out of the handler could come up anywhere in the loading of a policy.
     """
 
     def __init__(self) -> None:
@@ -110,7 +111,7 @@ class Signals:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._first is not None:
             os._exit(128 + number)
-        self._first = number
         if not self._serving:
-            raise SystemExit(SIGNALS[signal.Signals(number)])
+            os._exit(SIGNALS[signal.Signals(number)])
+        self._first = number
         self._received.put(number)
