@@ -273,4 +273,4 @@ def test_the_documented_way_to_read_an_episode_works(tmp_path: Path) -> None:
     (snippet,) = [body for language, body in blocks if language == "python"]
     command = [sys.executable, "-W", "ignore", "-c", snippet]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
-    assert done.stdout == "push True ['v1']\n(2, 3, 4, 1) 2 of 3 steps as sampled\n", done.stderr
+    assert done.stdout == "push True ['v1']\non an arm\n(2, 3, 4, 1) 2 of 3 steps as sampled\n", done.stderr
