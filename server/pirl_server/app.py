@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-import uvicorn
 from fastapi import FastAPI
 
 from pirl_server import allocator, job_main
 from pirl_server.api.application import create_api
+from pirl_server.api.listener import make_listener
+from pirl_server.api.stop_door import stop_door
 from pirl_server.episodes import EpisodeStore
 from pirl_server.jobs import Supervisor
 from pirl_server.layout import EPISODES, JOBS, MODELS, TOKENS
@@ -25,7 +26,20 @@ from pirl_server.openpi_wire.server import OpenpiServer, start_openpi
 from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.registry import PRODUCTION, Registry
-from pirl_server.security import CallInterceptor, Gate, GateWatcher, Limiter, TlsFiles, TokenFile, check_bind
+from pirl_server.security import (
+    CallInterceptor,
+    Gate,
+    GateWatcher,
+    Limiter,
+    Seats,
+    TlsFiles,
+    TokenFile,
+    check_bind,
+    current_limit,
+    listen,
+    raise_limit,
+    shares,
+)
 from pirl_server.serving import Deployment, Engine, PolicyService, Recorder, Router, Shadow, start_grpc
 from pirl_server.serving.server import RobotServer
 from pirl_server.telemetry import CallLog, CallWatcher, Latencies, Metrics, configure_logs, spans_from_environment
@@ -47,6 +61,8 @@ class ServeConfig:
     host: str = "127.0.0.1"
     grpc_port: int = 50051
     rest_port: int = 8000
+    stop_port: int | None = None
+    """takes emergency stops only, from its own thread; None: two above the REST port, 0: nowhere"""
     explore: bool = False
     """default sampling mode of robots that ask for none"""
     tls_cert: Path | None = None
@@ -71,22 +87,18 @@ def serve(config: ServeConfig) -> None:
     """Run until SIGINT or SIGTERM. Raises ValueError for a bad checkpoint, address or taken port."""
     allocator.tune()
     configure_logs(config.log_format)
+    limit = raise_limit()
     files = _tls(config)
     _check_address(config)
-    with build(config) as (api, _):
-        settings = uvicorn.Config(
-            api,
-            host=config.host,
-            port=config.rest_port,
-            log_config=None,  # they go where `configure_logs` sends all
-            log_level="warning",
-            timeout_graceful_shutdown=1,
-            **(files.for_uvicorn() if files else {}),
-        )
+    stop_port = config.rest_port + 2 if config.stop_port is None else config.stop_port
+    with stop_door(config.host, stop_port, files) as open_stop_door, build(config) as (api, _):
+        open_stop_door(api)
+        rest = make_listener(api, listen(config.host, config.rest_port, Seats("REST", shares(limit).rest)), files)
         ports = f"gRPC {config.grpc_port}, REST {config.rest_port}"
+        ports += f", emergency stops {stop_port}" if stop_port else ""
         ports += "" if config.openpi_port is None else f", openpi's clients {config.openpi_port}"
         print(f"pirl serves {config.host}: {ports}", flush=True)
-        uvicorn.Server(settings).run()
+        rest.run()
 
 
 @contextmanager
@@ -147,7 +159,9 @@ def _start(service: PolicyService, config: ServeConfig, interceptor: CallInterce
     files = _tls(config)
     credentials = files.for_grpc() if files else None
     try:
-        return start_grpc(service, f"{config.host}:{config.grpc_port}", credentials, [interceptor])
+        host = f"[{config.host}]" if ":" in config.host else config.host  # of IPv6
+        connections = shares(current_limit()).grpc
+        return start_grpc(service, f"{host}:{config.grpc_port}", credentials, [interceptor], connections)
     except ValueError as error:
         raise ValueError(f"{error}; give another one with --grpc-port") from None
 
