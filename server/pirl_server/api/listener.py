@@ -1,6 +1,6 @@
 """The port of the REST API: uvicorn, with bounds on connections, headers and time that uvicorn itself lacks.
 
-uvicorn 0.54 offers `limit_concurrency`, which counts requests that have been read whole and answers 503 to those beyond;
+uvicorn 0.54 offers `limit_concurrency`, which is looked at when a header is complete and then answers 503;
 `timeout_keep_alive`, which ends at the first byte of the next request; and `h11_max_incomplete_event_size`. A client
 that connects and sends half a header, or nothing, is kept for ever, any number of them, and TLS for a minute. Here
 
@@ -26,7 +26,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from pirl_server.api.bodies import BODY_S
 from pirl_server.api.problems import MEDIA_TYPE, Problem
 from pirl_server.security import Seat, Seats, TlsFiles
-from pirl_server.security.seats import REQUEST_S, SeatedSocket
+from pirl_server.security.seats import BACKLOG, REQUEST_S, SeatedSocket
 
 _LOG = logging.getLogger("pirl.rest")
 MAX_HEADER_BYTES = 16 * 1024
@@ -68,6 +68,7 @@ def make_listener(app: FastAPI, sockets: list[SeatedSocket], tls: TlsFiles | Non
         app,
         http=cast("Any", protocol),
         loop="asyncio",  # uvloop accepts in C, past the seats
+        backlog=BACKLOG,
         ws="none",  # an upgrade would leave the bounds
         proxy_headers=False,
         access_log=False,

@@ -28,7 +28,8 @@ def stop_door(host: str, port: int, tls: TlsFiles | None = None) -> Iterator[Cal
     if not port:
         yield lambda api: None
         return
-    seats = Seats("emergency stops", shares(current_limit()).stop, spare=SPARE_DESCRIPTORS)
+    total = shares(current_limit()).stop
+    seats = Seats("emergency stops", total, per_peer=total, spare=SPARE_DESCRIPTORS)
     running: list[tuple[Listener, threading.Thread]] = []
     try:
         claimed = listen(host, port, seats)

@@ -25,7 +25,7 @@ from pirl_server.openpi_wire.answer import Answerer, metadata
 from pirl_server.openpi_wire.door import Door
 from pirl_server.openpi_wire.keys import Keys
 from pirl_server.security import Seats, current_limit, listen, shares
-from pirl_server.security.seats import REQUEST_S
+from pirl_server.security.seats import BACKLOG, REQUEST_S
 from pirl_server.serving import NoPolicyError
 
 Check = Callable[[str | None], str]
@@ -68,7 +68,7 @@ class OpenpiServer:
         # One waiting message per connection: the client of this wire sends the next after the reply.
         self._server = await serve(
             self._converse, sock=listening, ssl=tls, process_request=self._admit, compression=None,
-            max_size=MAX_MESSAGE_BYTES, max_queue=1, open_timeout=REQUEST_S,
+            max_size=MAX_MESSAGE_BYTES, max_queue=1, open_timeout=REQUEST_S, backlog=BACKLOG,
             logger=logging.getLogger("pirl.openpi_wire"),
         )  # fmt: skip
         self._loop = asyncio.get_running_loop()

@@ -53,7 +53,7 @@ def shares(limit: int) -> Shares:
     """Divide a limit of open files: eleven sixteenths at most go to the doors."""
     return Shares(
         rest=max(8, min(512, limit // 4)),
-        stop=max(8, min(64, limit // 16)),
+        stop=max(8, min(256, limit // 8)),
         openpi=max(8, min(512, limit // 8)),
-        grpc=max(8, min(2048, limit // 4)),
+        grpc=max(8, min(2048, limit * 3 // 16)),
     )

@@ -3,7 +3,8 @@
 A server of asyncio calls `accept` of the listening socket that it is given. The one made here counts what it accepts,
 until its descriptor is closed, so the same bound serves every protocol. When all seats are taken, the connection
 goes that has waited longest for its own request to be complete, of the address that holds most: whoever sends a
-request at once is served, however many others do not.
+request at once is served, however many others do not. New ones are then accepted at a pace that leaves each a tenth of
+a second for its request.
 
 asyncio itself accepts without a bound, and when descriptors run out it logs a traceback per iteration, `backlog` times
 per attempt, and schedules as many further attempts (CPython 3.11).
@@ -18,7 +19,7 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 _LOG = logging.getLogger(__name__)
@@ -26,6 +27,10 @@ REQUEST_S = 10.0
 """for TLS and the header of the first request"""
 BATCH = 16
 """accepted at once, before those accepted earlier are read from"""
+CHANCE_S = 0.1
+"""how long a connection may at least wait for its request while all seats are taken"""
+BACKLOG = 256
+"""connections that the kernel keeps until they are accepted"""
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 PAUSE_S = 0.9
 """less than the second after which asyncio tries again"""
@@ -48,8 +53,11 @@ class Seat(socket.socket):
         self.deadline = time.monotonic() + seconds
 
     def work(self) -> None:
-        """Note that it is our turn: nothing but its own end, or ours, ends the connection."""
+        """Note that it is our turn: from now on nobody else gets the seat. One caller's share of them is bounded."""
         self.deadline = None
+        if self._seats.at_work(self.peer) > self._seats.per_peer:
+            self._seats.refused(self)
+            self.evict()
 
     def evict(self) -> None:
         """End it."""
@@ -71,8 +79,8 @@ class Seat(socket.socket):
 class Seats:
     """The connections of one port. Used by the thread of its event loop only.
 
-    `total` at once, `per_peer` of them from one address (an IPv6 network counts as one). `spare` descriptors are held
-    open, to be given up for a connection when the process has no other left.
+    `total` at once; of those at work `per_peer` for one address (an IPv6 network counts as one), half by default.
+    `spare` descriptors are held open, to be given up for a connection when the process has no other left.
     """
 
     def __init__(self, name: str, total: int, per_peer: int | None = None, spare: int = 0) -> None:
@@ -93,25 +101,28 @@ class Seats:
         """Whether so many evicted ones are still to be closed that no more should be accepted now."""
         return len(self._taken) >= self.total + 3 * BATCH
 
+    @property
+    def full(self) -> bool:
+        """Whether one must go before another can come."""
+        return len(self._staying()) >= self.total
+
+    def at_work(self, peer: str) -> int:
+        """Return how many of this address nobody else can have."""
+        return sum(seat.peer == peer and seat.deadline is None for seat in self._staying())
+
     def take(self, connection: socket.socket, address: Any) -> Seat | None:
         """Give the connection a seat; None, and it is closed, when every seat is at work."""
-        staying, peer = [seat for seat in self._taken.values() if not seat.evicted], peer_of(address)
-        same = [seat for seat in staying if seat.peer == peer]
-        if len(same) >= self.per_peer:
-            room = _evict(same)
-        elif len(staying) >= self.total:
-            held = Counter(seat.peer for seat in staying if seat.deadline is not None)
-            greediest = held.most_common(1)[0][0] if held else ""
-            room = _evict(seat for seat in staying if seat.peer == greediest)
-        else:
-            room = True
-        if not room:
-            _LOG.warning("%s: a connection was refused, all %d seats are at work", self._name, len(staying))
+        if self.full and not self._make_room():
+            self.refused(connection)
             connection.close()
             return None
         seat = Seat(connection, address, self)
         self._taken[seat.fileno()] = seat
         return seat
+
+    def refused(self, connection: socket.socket) -> None:
+        """Log that the connection is not served."""
+        _LOG.warning("%s: no seat for another connection: all, or half by one address, are at work", self._name)
 
     def leave(self, seat: Seat) -> None:
         """Free the seat."""
@@ -140,6 +151,18 @@ class Seats:
         while self.give_up_spare():
             pass
 
+    def _staying(self) -> list[Seat]:
+        return [seat for seat in self._taken.values() if not seat.evicted]
+
+    def _make_room(self) -> bool:
+        """End the one that has waited longest, of the address that has most waiting; False when all are at work."""
+        waiting = [seat for seat in self._staying() if seat.deadline is not None]
+        if not waiting:
+            return False
+        greediest = Counter(seat.peer for seat in waiting).most_common(1)[0][0]
+        min((seat for seat in waiting if seat.peer == greediest), key=lambda seat: seat.deadline or 0.0).evict()
+        return True
+
     def _keep_spares(self) -> None:
         while len(self._spares) < self._spare:
             try:
@@ -154,21 +177,29 @@ class SeatedSocket(socket.socket):
     def __init__(self, family: int, seats: Seats) -> None:
         super().__init__(family, socket.SOCK_STREAM)
         self.seats = seats
-        self._batch, self._paused_until = 0, 0.0
+        self._batch, self._paused_until, self._last = 0, 0.0, 0.0
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Accept the next connection that gets a seat. Raises BlockingIOError where asyncio is to do other things."""
-        while self._batch < BATCH and not self.seats.crowded and time.monotonic() >= self._paused_until:
+        while self._may_accept():
             try:
                 connection, address = self._next()
             except OSError:
                 self._batch = 0
                 raise
-            self._batch += 1
+            self._batch, self._last = self._batch + 1, time.monotonic()
             if (seat := self.seats.take(connection, address)) is not None:
                 return seat, address
         self._batch = 0
         raise BlockingIOError(errno.EAGAIN, "later")
+
+    def _may_accept(self) -> bool:
+        now, full = time.monotonic(), self.seats.full
+        if self._batch >= (1 if full else BATCH) or self.seats.crowded or now < self._paused_until:
+            return False
+        if full and (early := self._last + CHANCE_S / self.seats.total - now) > 0:
+            time.sleep(early)  # a millisecond: asyncio would come back at once, and spin
+        return True
 
     def _next(self) -> tuple[socket.socket, Any]:
         while True:
@@ -212,12 +243,3 @@ def peer_of(address: Any) -> str:
         mapped = ip.ipv4_mapped
         return str(mapped or ipaddress.ip_network((ip, 64), strict=False))
     return str(ip)
-
-
-def _evict(seats: Iterable[Seat]) -> bool:
-    """End the one that has waited longest; False when all are at work."""
-    waiting = [seat for seat in seats if seat.deadline is not None]
-    if not waiting:
-        return False
-    min(waiting, key=lambda seat: seat.deadline or 0.0).evict()
-    return True
