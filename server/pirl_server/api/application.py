@@ -64,7 +64,6 @@ def create_api(
         openapi_tags=TAGS,
     )
     routers = [each.router for each in (job_routes, episode_routes, models, routing, robots, health, metric_routes)]
-    routers.append(robots.stops)
     app.add_middleware(Bodies)
     app.add_middleware(Guard, gate=gate, routes=_routes(app.router, *routers), limiter=limiter)
     promoter = Promoter(registry, deployment.activate)
@@ -94,15 +93,16 @@ def create_stop_api(api: FastAPI) -> FastAPI:
 
     Handlers, scopes and audit log are those of `api`; what differs is that nothing else can be in the way.
     """
-    health_only = APIRouter()
-    health_only.add_api_route("/healthz", health.healthz)
+    router = APIRouter()
+    router.add_api_route("/v1/robots/{robot_id}/emergency-stop", robots.stop_robot, methods=["POST"], status_code=202)
+    router.add_api_route("/v1/emergency-stop", robots.stop_all, methods=["POST"], status_code=202)
+    router.add_api_route("/healthz", health.healthz)
     app = FastAPI(openapi_url=None, dependencies=[Depends(check_row)])
     app.add_middleware(Bodies, limit=MAX_STOP_BODY)
-    app.add_middleware(Guard, gate=api.state.gate, routes=_routes(robots.stops, health_only))
+    app.add_middleware(Guard, gate=api.state.gate, routes=_routes(router))
     app.state.services = api.state.services
     problems.install(app)
-    app.include_router(robots.stops)
-    app.include_router(health_only)
+    app.include_router(router)
     return app
 
 

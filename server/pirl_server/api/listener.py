@@ -14,7 +14,6 @@ that connects and sends half a header, or nothing, is kept for ever, any number 
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from typing import Any, cast
 
@@ -28,7 +27,6 @@ from pirl_server.api.problems import MEDIA_TYPE, Problem
 from pirl_server.security import Seat, Seats, TlsFiles
 from pirl_server.security.seats import BACKLOG, REQUEST_S, SeatedSocket
 
-_LOG = logging.getLogger("pirl.rest")
 MAX_HEADER_BYTES = 16 * 1024
 LINGER_S, WRITE_S = 2.0, 30.0
 KEEP_ALIVE_S = 5
@@ -117,10 +115,11 @@ class BoundedProtocol(H11Protocol):
         super().__init__(**settings)
         self.conn = _Sized(h11.SERVER, MAX_HEADER_BYTES)
         self.leaving = False
-        self._seats, self._owes, self._lost = seats, h11.IDLE, False
+        self._seats, self._lost = seats, False
         self._seat: Seat | None = None
+        self._owes: object = h11.IDLE
 
-    def connection_made(self, transport: Any) -> None:  # type: ignore[override]
+    def connection_made(self, transport: Any) -> None:
         """Find the seat that the connection got when it was accepted."""
         self._seat = self._seats.at(transport.get_extra_info("socket").fileno())
         if self._seat is not None:

@@ -20,7 +20,7 @@ from pirl_server.disk import NAME_PATTERN
 from pirl_server.serving.attendance import Presence
 
 _LOG = logging.getLogger(__name__)
-router, stops = (APIRouter(prefix="/v1", tags=["robots"]) for _ in range(2))
+router = APIRouter(prefix="/v1", tags=["robots"])
 Wish = Annotated[StopRequest | None, Body()]
 AUDIT_WAIT_S = 0.2
 """for the audit log, before the answer goes out without it"""
@@ -33,7 +33,7 @@ async def list_robots(world: World) -> RobotList:
     return RobotList(data=[_view(world, presence) for presence in world.attendance.list()])
 
 
-@stops.post(
+@router.post(
     "/robots/{robot_id}/emergency-stop",
     status_code=202,
     operation_id="stopRobot",
@@ -47,7 +47,7 @@ async def stop_robot(robot_id: RobotId, world: World, request: Request, wish: Wi
     return await _stop(world, request, wish, [robot_id])
 
 
-@stops.post("/emergency-stop", status_code=202, operation_id="stopAllRobots", responses=responses(404, 422))
+@router.post("/emergency-stop", status_code=202, operation_id="stopAllRobots", responses=responses(404, 422))
 async def stop_all(world: World, request: Request, wish: Wish = None) -> Stopped:
     """Tell every connected robot to latch its software stop. Not safety-rated: a message may not arrive."""
     return await _stop(world, request, wish, [each.robot_id for each in world.attendance.list() if each.sessions])
