@@ -134,6 +134,11 @@ class Robot:
         self._thread.join()
         self.client.close()
 
+    def clear(self) -> None:
+        """Count from here."""
+        self.answered, self.stops = 0, 0
+        self.failures, self.seconds = [], []
+
     def _drive(self) -> None:
         while not self._over.is_set():
             began = time.monotonic()
