@@ -96,7 +96,7 @@ def beside(server: Whole, robot: Robot, stops: int) -> dict[str, float]:
 
 def trouble() -> dict[str, Callable[[Whole], Any]]:
     """Name what goes on beside."""
-    wrong = json.dumps({"kind": "sft", "task": "T-1"} | {f"k{number}": 0 for number in range(20_000)}).encode()
+    wrong = json.dumps({"kind": "sft", "task": "T-1"} | {f"k{number}": 0 for number in range(5_000)}).encode()
     large = b"[" + b" " * (100 * 2**20 - 1)
     found: dict[str, Callable[[Whole], Any]] = {"nobody": nobody}
     for door in ("rest", "stop", "openpi", "grpc"):

@@ -3,8 +3,8 @@
 A server of asyncio calls `accept` of the listening socket that it is given. The one made here counts what it accepts,
 until its descriptor is closed, so the same bound serves every protocol. When all seats are taken, the connection
 goes that has waited longest for its own request to be complete, of the address that holds most: whoever sends a
-request at once is served, however many others do not. New ones are then accepted at a pace that leaves each a tenth of
-a second for its request.
+request at once is served, however many others do not. New ones are then accepted at a pace that leaves each 50 ms for
+its request.
 
 asyncio itself accepts without a bound, and when descriptors run out it logs a traceback per iteration, `backlog` times
 per attempt, and schedules as many further attempts (CPython 3.11).
@@ -27,9 +27,9 @@ REQUEST_S = 10.0
 """for TLS and the header of the first request"""
 BATCH = 16
 """accepted at once, before those accepted earlier are read from"""
-CHANCE_S = 0.1
+CHANCE_S = 0.05
 """how long a connection may at least wait for its request while all seats are taken"""
-BACKLOG = 256
+BACKLOG = 1024
 """connections that the kernel keeps until they are accepted"""
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 PAUSE_S = 0.9
