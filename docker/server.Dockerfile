@@ -21,6 +21,6 @@ RUN bash docker/install_python.sh server,sim
 RUN useradd --create-home pirl && install -d -o pirl /var/lib/pirl
 USER pirl
 VOLUME /var/lib/pirl
-EXPOSE 50051 8000
+EXPOSE 50051 8000 8002
 ENTRYPOINT [".venv/bin/pirl"]
 CMD ["serve", "server/pirl_server/checkpoints/pushcube-base", "--root", "/var/lib/pirl"]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 GIB = 1 << 30
-PORTS = {"gRPC": 50051, "REST": 8000}
+PORTS = {"gRPC": 50051, "REST": 8000, "emergency stops": 8002}
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def check_ports() -> Finding:
     taken = [f"{name} {port}" for name, port in PORTS.items() if not _free(port)]
     if not taken:
         return Finding("ports", ", ".join(f"{name} {port} free" for name, port in PORTS.items()))
-    fix = "stop what listens there or give others: pirl serve --grpc-port N --rest-port N"
+    fix = "stop what listens there or give others: pirl serve --grpc-port N --rest-port N --stop-port N"
     return Finding("ports", f"taken: {', '.join(taken)}", fix, optional=True)
 
 

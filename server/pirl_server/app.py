@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-import uvicorn
 from fastapi import FastAPI
 
 from pirl_server import allocator, job_main
 from pirl_server.api.application import create_api
+from pirl_server.api.listener import make_listener
+from pirl_server.api.stop_door import stop_door
 from pirl_server.episodes import EpisodeStore
 from pirl_server.jobs import Supervisor
 from pirl_server.layout import EPISODES, JOBS, MODELS, TOKENS
@@ -27,7 +28,20 @@ from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.registry import PRODUCTION, Registry
 from pirl_server.root_lock import root_lock
-from pirl_server.security import CallInterceptor, Gate, GateWatcher, Limiter, TlsFiles, TokenFile, check_bind
+from pirl_server.security import (
+    CallInterceptor,
+    Gate,
+    GateWatcher,
+    Limiter,
+    Seats,
+    TlsFiles,
+    TokenFile,
+    check_bind,
+    current_limit,
+    listen,
+    raise_limit,
+    shares,
+)
 from pirl_server.serving import Deployment, Engine, PolicyService, Recorder, Router, Shadow, start_grpc
 from pirl_server.serving.room import Limits
 from pirl_server.serving.server import RobotServer
@@ -51,6 +65,8 @@ class ServeConfig:
     host: str = "127.0.0.1"
     grpc_port: int = 50051
     rest_port: int = 8000
+    stop_port: int | None = None
+    """takes emergency stops only, from its own thread; None: two above the REST port, 0: nowhere"""
     explore: bool = False
     """default sampling mode of robots that ask for none"""
     tls_cert: Path | None = None
@@ -82,26 +98,23 @@ def serve(config: ServeConfig) -> int:
     """
     allocator.tune()
     configure_logs(config.log_format)
+    limit = raise_limit()
     files = _tls(config)
     _check_address(config)
+    stop_port = config.rest_port + 2 if config.stop_port is None else config.stop_port
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
         stack.enter_context(root_lock(config.root))
         _check_rest_port(config)
+        open_stop_door = stack.enter_context(stop_door(config.host, stop_port, files))
         api, _ = stack.enter_context(build(config))
-        settings = uvicorn.Config(
-            api,
-            host=config.host,
-            port=config.rest_port,
-            log_config=None,  # they go where `configure_logs` sends all
-            log_level="warning",
-            timeout_graceful_shutdown=1,
-            **(files.for_uvicorn() if files else {}),
-        )
+        open_stop_door(api)
+        rest = make_listener(api, listen(config.host, config.rest_port, Seats("REST", shares(limit).rest)), files)
         ports = f"gRPC {config.grpc_port}, REST {config.rest_port}"
+        ports += f", emergency stops {stop_port}" if stop_port else ""
         ports += "" if config.openpi_port is None else f", openpi's clients {config.openpi_port}"
         print(f"pirl serves {config.host}: {ports}", flush=True)
-        return signals.serve(uvicorn.Server(settings), api.state.services.stopping, config.drain_seconds)
+        return signals.serve(rest, api.state.services.stopping, config.drain_seconds)
 
 
 @contextmanager
@@ -169,7 +182,9 @@ def _start(service: PolicyService, config: ServeConfig, interceptor: CallInterce
     files = _tls(config)
     credentials = files.for_grpc() if files else None
     try:
-        return start_grpc(service, f"{config.host}:{config.grpc_port}", credentials, [interceptor])
+        host = f"[{config.host}]" if ":" in config.host else config.host  # of IPv6
+        connections = shares(current_limit()).grpc
+        return start_grpc(service, f"{host}:{config.grpc_port}", credentials, [interceptor], connections)
     except ValueError as error:
         raise ValueError(f"{error}; give another one with --grpc-port") from None
 

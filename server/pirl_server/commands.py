@@ -23,6 +23,7 @@ def serve(arguments: Sequence[str]) -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--grpc-port", type=int, default=50051)
     parser.add_argument("--rest-port", type=int, default=8000)
+    parser.add_argument("--stop-port", type=int, help="emergency stops only; default: two above REST; 0: none")
     parser.add_argument("--device", default="cpu", help="where policies run: cpu, cuda, cuda:1")
     parser.add_argument("--explore", action="store_true", help="sample stochastically unless a robot asks otherwise")
     parser.add_argument("--tls-cert", type=Path, metavar="PEM", help="certificate of this machine, for gRPC and REST")

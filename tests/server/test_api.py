@@ -290,3 +290,24 @@ def test_openapi_names_every_operation_and_every_reference_resolves(web: httpx.C
         assert name in document["components"]["schemas"]
     assert "HTTPValidationError" not in document["components"]["schemas"]
     assert {"Problem", "FieldError"} <= set(document["components"]["schemas"])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"kind": "x" * 60_000},
+        {"kind": "sft", "task": "T-1"} | {f"{'k' * 100}{number}": 1 for number in range(500)},
+        {"kind": "sft", "task": "x" * 60_000},
+        {"kind": "sft", "task": "T-1", "config": {"k" * 60_000: 1}},
+        {"kind": "\ud800\n"},
+    ],
+    ids=["tag", "keys", "value", "config", "no unicode"],
+)
+def test_an_error_does_not_send_the_request_back(web: httpx.Client, body: dict[str, Any]) -> None:
+    reply = web.post("/v1/jobs", content=json.dumps(body), headers={"Content-Type": "application/json"})
+    found = problem(reply, 422)
+    assert len(reply.content) < 12_000
+    assert "x" * 81 not in reply.text
+    assert "k" * 101 not in reply.text
+    assert all(error["message"].isprintable() for error in found["errors"])
+    assert found["detail"]

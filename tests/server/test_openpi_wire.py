@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect as page
+from websockets.typing import Origin
 
 from pirl_contract import Contract, Observation
 from pirl_contract.client import MAX_MESSAGE_BYTES
@@ -285,3 +288,24 @@ def test_another_path_is_no_health(open_port: Any) -> None:
     """Anything but /healthz must be a websocket handshake."""
     with pytest.raises(HTTPError, match="426"):
         urlopen(f"http://127.0.0.1:{open_port().server.port}/metrics", timeout=10)
+
+
+def test_a_page_of_a_browser_is_refused(open_port: Any) -> None:
+    """Browsers send Origin with every handshake, whatever name the page gave itself."""
+    number = open_port().server.port
+    for origin in ("http://evil.example", f"http://127.0.0.1:{number}", "null"):
+        with pytest.raises(InvalidStatus, match="403"):
+            page(f"ws://127.0.0.1:{number}", origin=Origin(origin))
+    page(f"ws://127.0.0.1:{number}").close()
+
+
+def test_silent_connections_keep_no_client_out(open_port: Any, connect: Connect) -> None:
+    server = open_port().server
+    server._seats.total = 40
+    silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(200)]
+    try:
+        connect(server.port).infer(GOOD)
+        until(lambda: len(server._seats) <= 40, "evicted connections keep their descriptors")
+    finally:
+        for each in silent:
+            each.close()

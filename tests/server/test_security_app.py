@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
+import httpx
 import pytest
 from certificates import Authority
 
 import pirl_server
 from pirl_contract.client import PolicyClient, Tls
+from pirl_contract.v1 import policy_pb2 as pb
+from pirl_server.api.stop_door import stop_door
 from pirl_server.app import ServeConfig, build, serve
 from pirl_server.layout import TOKENS
 from pirl_server.registry import AuditLog
@@ -34,6 +40,47 @@ def test_half_a_certificate_and_a_broken_token_file_stop_the_start(tmp_path: Pat
     (tmp_path / TOKENS).write_text("{}")
     with pytest.raises(ValueError, match="chmod 600"):
         serve(ServeConfig(CHECKPOINT, tmp_path, rest_port=0))
+
+
+def test_a_taken_port_for_stops_is_refused_at_the_start(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ValueError, match=rf"{port} for emergency stops is taken.*--stop-port"):
+            serve(ServeConfig(CHECKPOINT, tmp_path, rest_port=0, stop_port=port))
+
+
+def test_stops_over_tls_and_ipv6(tmp_path: Path) -> None:
+    """The robot's session, the stop port with the certificate, both at ::1."""
+    if not has_ipv6():
+        pytest.skip("no IPv6 here")
+    ours = Authority(tmp_path / "ca", "ours")
+    issued = ours.issue("server")
+    file = TokenFile(tmp_path / TOKENS)
+    robot, anna = file.create("arm1", ["robot"]), file.create("anna", ["operator"])
+    config = ServeConfig(CHECKPOINT, tmp_path, host="::1", grpc_port=0, tls_cert=issued.cert, tls_key=issued.key)
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as free:
+        port = free.getsockname()[1]
+    told: Queue[pb.ServerEvent] = Queue()
+    files = TlsFiles(issued.cert, issued.key)
+    with stop_door("::1", port, files) as open_door, build(config) as (api, _):
+        open_door(api)
+        address = f"[::1]:{api.state.services.grpc_port}"
+        client = PolicyClient(address, "arm-1", 20.0, token=robot, tls=Tls(ours.cert), on_event=told.put)
+        client.info()
+        trust = ssl.create_default_context(cafile=str(ours.cert))
+        with httpx.Client(base_url=f"https://[::1]:{port}", verify=trust, timeout=60) as web:
+            headers = {"Authorization": f"Bearer {anna}"}
+            assert web.post("/v1/emergency-stop", headers=headers).json()["told"] == ["arm-1"]
+        assert told.get(timeout=60).HasField("emergency_stop")
+        client.close()
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_the_robots_client_over_mutual_tls_with_its_token(tmp_path: Path) -> None:

@@ -12,16 +12,16 @@ from typing import Any
 
 import grpc
 import httpx
-import uvicorn
 
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
 from pirl_server.api import create_api
+from pirl_server.api.listener import make_listener
 from pirl_server.episodes import EpisodeStore
 from pirl_server.jobs import Supervisor
 from pirl_server.layout import TOKENS
 from pirl_server.registry import Registry
-from pirl_server.security import CallInterceptor, Gate, GateWatcher, Limiter, TlsFiles, TokenFile
+from pirl_server.security import CallInterceptor, Gate, GateWatcher, Limiter, Seats, TlsFiles, TokenFile, listen
 from pirl_server.serving import Engine, PolicyService, Recorder, start_grpc
 from pirl_server.serving.deployment import Deployment
 from pirl_server.serving.router import Router
@@ -76,14 +76,13 @@ class Server:
             latencies=latencies,
             limiter=rest_limiter,
         )
-        config = uvicorn.Config(self.api, port=0, log_level="critical", **(files.for_uvicorn() if files else {}))
-        self.rest = uvicorn.Server(config)
+        self.rest = make_listener(self.api, listen("127.0.0.1", 0, Seats("REST", 64)), files)
         self.thread = threading.Thread(target=self.rest.run)
         self.thread.start()
         while not self.rest.started:
             time.sleep(0.005)
         scheme = "https" if files else "http"
-        self.url = f"{scheme}://127.0.0.1:{self.rest.servers[0].sockets[0].getsockname()[1]}"
+        self.url = f"{scheme}://127.0.0.1:{self.rest.port}"
         self.channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
         self.stub: Any = policy_pb2_grpc.PolicyServiceStub(self.channel)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.metadata import version
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
+from starlette.routing import Route, Router
 
 from pirl_server.api import episodes as episode_routes
 from pirl_server.api import health, models, problems, robots, routing
 from pirl_server.api import jobs as job_routes
 from pirl_server.api import metrics as metric_routes
-from pirl_server.api.guard import Guard, check_scope
+from pirl_server.api.bodies import MAX_STOP_BODY, Bodies
+from pirl_server.api.guard import Guard, check_row
 from pirl_server.api.services import Services
 from pirl_server.episodes import EpisodeStore
 from pirl_server.jobs import JobSpec, Supervisor
@@ -59,11 +61,13 @@ def create_api(
         title="pirl",
         version=version("pirl"),
         summary="Jobs, episodes, models and robots of a policy server",
-        responses=problems.responses(401, 403, 429, 500),
-        dependencies=[Depends(check_scope)],
+        responses=problems.responses(401, 403, 408, 413, 429, 500),
+        dependencies=[Depends(check_row)],
         openapi_tags=TAGS,
     )
-    app.add_middleware(Guard, gate=gate, limiter=limiter)
+    routers = [each.router for each in (job_routes, episode_routes, models, routing, robots, health, metric_routes)]
+    app.add_middleware(Bodies)
+    app.add_middleware(Guard, gate=gate, routes=_routes(app.router, *routers), limiter=limiter)
     promoter = Promoter(registry, deployment.activate)
     app.state.services = Services(
         jobs=jobs,
@@ -80,7 +84,30 @@ def create_api(
         latencies=latencies,
         stopping=stopping or Stopping(),
     )
+    app.state.gate = gate
     problems.install(app)
-    for routes in (job_routes, episode_routes, models, routing, robots, health, metric_routes):
-        app.include_router(routes.router)
+    for router in routers:
+        app.include_router(router)
     return app
+
+
+def create_stop_api(api: FastAPI) -> FastAPI:
+    """Build the application that takes nothing but emergency stops, and says that it lives.
+
+    Handlers, scopes and audit log are those of `api`; what differs is that nothing else can be in the way.
+    """
+    router = APIRouter()
+    router.add_api_route("/v1/robots/{robot_id}/emergency-stop", robots.stop_robot, methods=["POST"], status_code=202)
+    router.add_api_route("/v1/emergency-stop", robots.stop_all, methods=["POST"], status_code=202)
+    router.add_api_route("/healthz", health.healthz)
+    app = FastAPI(openapi_url=None, dependencies=[Depends(check_row)])
+    app.add_middleware(Bodies, limit=MAX_STOP_BODY)
+    app.add_middleware(Guard, gate=api.state.gate, routes=_routes(router))
+    app.state.services = api.state.services
+    problems.install(app)
+    app.include_router(router)
+    return app
+
+
+def _routes(*routers: Router) -> list[Route]:
+    return [route for router in routers for route in router.routes if isinstance(route, Route)]

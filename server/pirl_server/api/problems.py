@@ -1,4 +1,7 @@
-"""Errors as RFC 9457 problem details (application/problem+json); `type` is stable, `detail` is for people."""
+"""Errors as RFC 9457 problem details (application/problem+json); `type` is stable, `detail` is for people.
+
+Their size is bounded, whatever the request was: texts are cut and escaped, and never repeat more than an excerpt of it.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,8 @@ from pirl_server.security import DeniedError
 _LOG = logging.getLogger(__name__)
 _DENIED = {"unauthenticated": 401, "forbidden": 403, "too-many-requests": 429}
 MEDIA_TYPE = "application/problem+json"
+MAX_EXCERPT, MAX_MESSAGE, MAX_DETAIL, MAX_ERRORS = 80, 500, 2000, 20
+"""characters of a value of the request, of one field's message, of all; fields that are listed"""
 
 
 class FieldError(BaseModel):
@@ -42,12 +47,24 @@ class ProblemError(Exception):
     def __init__(self, status: int, kind: str, detail: str, errors: tuple[FieldError, ...] = ()) -> None:
         super().__init__(detail)
         title = kind.replace("-", " ").capitalize()
-        self.problem = Problem(type=f"/problems/{kind}", title=title, status=status, detail=detail, errors=list(errors))
+        listed = [
+            FieldError(field=excerpt(error.field, 2 * MAX_EXCERPT), message=excerpt(error.message, MAX_MESSAGE))
+            for error in errors[:MAX_ERRORS]
+        ]
+        self.problem = Problem(
+            type=f"/problems/{kind}", title=title, status=status, detail=excerpt(detail, MAX_DETAIL), errors=listed
+        )
+
+
+def excerpt(text: str, limit: int = MAX_EXCERPT) -> str:
+    """Return the beginning of a text from outside, with what is not printable, or no Unicode, escaped."""
+    cut = text if len(text) <= limit else text[: limit - 1] + "…"
+    return cut if cut.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)
 
 
 def not_found(what: str, name: str) -> ProblemError:
     """Make the answer for a name that means nothing here."""
-    return ProblemError(404, "not-found", f"no {what} '{name}'")
+    return ProblemError(404, "not-found", f"no {what} '{excerpt(name)}'")
 
 
 def conflict(detail: str, errors: tuple[FieldError, ...] = ()) -> ProblemError:
@@ -88,23 +105,24 @@ def _with_problem(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _answer(problem: Problem) -> JSONResponse:
+def answer(problem: Problem) -> JSONResponse:
+    """Make the response of a problem."""
     return JSONResponse(problem.model_dump(), problem.status, media_type=MEDIA_TYPE)
 
 
 async def _on_problem(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ProblemError)
-    return _answer(error.problem)
+    return answer(error.problem)
 
 
 def denied(error: DeniedError) -> JSONResponse:
     """Make the answer to a call that may not go on: 401 with WWW-Authenticate, 403, or 429 with Retry-After."""
-    answer = _answer(ProblemError(_DENIED[error.kind], error.kind, str(error)).problem)
+    response = answer(ProblemError(_DENIED[error.kind], error.kind, str(error)).problem)
     if error.kind == "unauthenticated":
-        answer.headers["WWW-Authenticate"] = "Bearer"
+        response.headers["WWW-Authenticate"] = "Bearer"
     if error.retry_after_s:
-        answer.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
-    return answer
+        response.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    return response
 
 
 async def _on_denied(_: Request, error: Exception) -> JSONResponse:
@@ -114,17 +132,30 @@ async def _on_denied(_: Request, error: Exception) -> JSONResponse:
 
 async def _on_validation(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    errors = [FieldError(field=".".join(map(str, fault["loc"])), message=fault["msg"]) for fault in error.errors()]
+    faults = error.errors()
+    errors = [_field_error(fault) for fault in faults[:MAX_ERRORS]]
+    if more := len(faults) - len(errors):
+        errors[-1] = FieldError(field="", message=f"and {more + 1} more")
     detail = "; ".join(f"{fault.field}: {fault.message}" for fault in errors)
-    return _answer(ProblemError(422, "invalid-request", detail, tuple(errors)).problem)
+    return answer(ProblemError(422, "invalid-request", detail, tuple(errors)).problem)
+
+
+def _field_error(fault: dict[str, Any]) -> FieldError:
+    """Name the field and what it must be. A key that is not known, or a union's tag, comes from the request."""
+    field = ".".join(excerpt(str(part)) for part in fault["loc"])
+    if fault["type"] == "union_tag_invalid":
+        given, known = excerpt(str(fault["ctx"]["tag"])), fault["ctx"]["expected_tags"]
+        return FieldError(field=field, message=f"{fault['ctx']['discriminator']} must be one of {known}, got '{given}'")
+    return FieldError(field=field, message=excerpt(fault["msg"], MAX_MESSAGE))
 
 
 async def _on_http(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    kind = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "http-error")
-    return _answer(ProblemError(error.status_code, kind, str(error.detail)).problem)
+    kinds = {404: "not-found", 405: "method-not-allowed"}
+    kind = kinds.get(error.status_code, "http-error")
+    return answer(ProblemError(error.status_code, kind, str(error.detail)).problem)
 
 
 async def _on_bug(_: Request, error: Exception) -> JSONResponse:
     _LOG.error("unexpected error", exc_info=error)
-    return _answer(ProblemError(500, "internal-error", "internal error: the server's log has it").problem)
+    return answer(ProblemError(500, "internal-error", "internal error: the server's log has it").problem)

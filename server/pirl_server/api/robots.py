@@ -6,6 +6,7 @@ network could let an arm move beside a person whom its sender cannot see.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from datetime import datetime, timezone
 from typing import Annotated
@@ -21,6 +22,8 @@ from pirl_server.serving.attendance import Presence
 _LOG = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1", tags=["robots"])
 Wish = Annotated[StopRequest | None, Body()]
+AUDIT_WAIT_S = 0.2
+"""for the audit log, before the answer goes out without it"""
 RobotId = Annotated[str, Path(pattern=NAME_PATTERN, examples=["arm-1"])]
 
 
@@ -43,28 +46,34 @@ async def stop_robot(robot_id: RobotId, world: World, request: Request, wish: Wi
 
     202 says that it was told, not that it stands. The stop is cleared at the robot, never from here.
     """
-    return _stop(world, request, wish, [robot_id])
+    return await _stop(world, request, wish, [robot_id])
 
 
 @router.post("/emergency-stop", status_code=202, operation_id="stopAllRobots", responses=responses(404, 422))
 async def stop_all(world: World, request: Request, wish: Wish = None) -> Stopped:
     """Tell every connected robot to latch its software stop. Not safety-rated: a message may not arrive."""
-    return _stop(world, request, wish, [each.robot_id for each in world.attendance.list() if each.reachable])
+    return await _stop(world, request, wish, [each.robot_id for each in world.attendance.list() if each.reachable])
 
 
-def _stop(world: Services, request: Request, wish: StopRequest | None, robots: list[str]) -> Stopped:
+async def _stop(world: Services, request: Request, wish: StopRequest | None, robots: list[str]) -> Stopped:
     who, reason = actor(request), wish.reason if wish else ""
     told = [robot for robot in robots if world.attendance.emergency_stop(robot, reason, who)]
     names = ",".join(told or robots)
-    try:
-        world.registry.audit_log.write(
-            "emergency stop", who, "told" if told else "nobody told", robots=names, reason=reason
-        )
-    except OSError:  # a full disk must not make a stop look as if it had failed
-        _LOG.exception("%s stopped %s, but the audit log cannot be written", who, names)
+    # a disk that hangs must not hold up the answer, nor the next stop
+    writing = asyncio.get_running_loop().run_in_executor(
+        None, _audit, world, who, "told" if told else "nobody told", names, reason
+    )
+    await asyncio.wait([writing], timeout=AUDIT_WAIT_S)
     if not told:
         raise ProblemError(404, "not-connected", f"nobody was told: {names or 'no robot'} has no session here")
     return Stopped(told=told)
+
+
+def _audit(world: Services, who: str, result: str, names: str, reason: str) -> None:
+    try:
+        world.registry.audit_log.write("emergency stop", who, result, robots=names, reason=reason)
+    except OSError:  # a full disk must not make a stop look as if it had failed
+        _LOG.exception("%s stopped %s, but the audit log cannot be written", who, names)
 
 
 def _view(world: Services, presence: Presence) -> RobotView:

@@ -63,7 +63,7 @@ def run(config: DemoConfig) -> int:
     """Start everything, do the main job once, write the report, print the table."""
     began = time.monotonic()
     print(NOTE)
-    rest_port, grpc_port = free_port(), free_port()
+    rest_port, grpc_port, stop_port = free_port(), free_port(), free_port()
     environment = {
         "ROS_DOMAIN_ID": str(random.SystemRandom().randint(1, 100)),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
@@ -75,8 +75,8 @@ def run(config: DemoConfig) -> int:
         heading("starting the policy server and the simulated robot")
         robot.start()
         serve = [sys.executable, "-m", "pirl_contract.cli", "serve", str(BASE), "--root", str(config.out / "server")]
-        serve += ["--rest-port", str(rest_port), "--grpc-port", str(grpc_port), "--explore"]
-        serve += ["--drain-seconds", "0"]
+        serve += ["--rest-port", str(rest_port), "--grpc-port", str(grpc_port), "--stop-port", str(stop_port)]
+        serve += ["--explore", "--drain-seconds", "0"]
         processes.start("server", serve)
         rest = Rest(rest_port)
         rest.wait_until_ready(processes.check)

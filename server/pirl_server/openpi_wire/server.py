@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import socket
 import ssl
 import threading
 from collections.abc import Callable
@@ -26,11 +27,13 @@ from pirl_contract.names import check_robot_id
 from pirl_server.openpi_wire.answer import Answerer, metadata
 from pirl_server.openpi_wire.door import Door
 from pirl_server.openpi_wire.keys import Keys
+from pirl_server.security import Seats, current_limit, listen, shares
+from pirl_server.security.seats import BACKLOG, REQUEST_S
 from pirl_server.serving import BusyError, ExpiredError, NoPolicyError, StoppedError
 
-MAX_CLIENTS = 256
 CLOSE_S = 1.0
 """a client that does not answer the end of its connection holds nobody up for longer"""
+
 Check = Callable[[str | None], str]
 """Authorization header -> name of the robot. Raises PermissionError, whose text the client reads."""
 
@@ -42,19 +45,23 @@ class OpenpiServer:
         self.port = 0
         self._door, self._keys, self._check = door, keys, check
         self._robots: WeakKeyDictionary[ServerConnection, str] = WeakKeyDictionary()
-        self._numbers = itertools.count(1)
+        self._numbers, self._seats = itertools.count(1), Seats("openpi's clients", shares(current_limit()).openpi)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
 
     def start(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
-        """Listen, or raise what listening raised."""
-        listening: Future[None] = Future()
+        """Listen. Raises OSError when the address cannot be bound."""
+        first, *others = listen(host, port, self._seats)
+        for each in others:  # websockets takes one socket
+            each.close()
+        self.port = first.getsockname()[1]
+        started: Future[None] = Future()
         self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._run(host, port, tls, listening)), name="openpi", daemon=True
+            target=lambda: asyncio.run(self._run(first, tls, started)), name="openpi", daemon=True
         )
         self._thread.start()
-        listening.result()
+        started.result()
 
     def close(self) -> None:
         """Close every connection and end the thread. Calling it twice changes nothing."""
@@ -63,28 +70,24 @@ class OpenpiServer:
         if self._thread is not None:
             self._thread.join()
 
-    async def _run(self, host: str, port: int, tls: ssl.SSLContext | None, listening: Future[None]) -> None:
-        try:
-            # One waiting message per connection: the client of this wire sends the next after the reply.
-            self._server = await serve(
-                self._converse, host, port, ssl=tls, process_request=self._admit, compression=None,
-                max_size=MAX_MESSAGE_BYTES, max_queue=1, reuse_port=False, close_timeout=CLOSE_S,
-                logger=logging.getLogger("pirl.openpi_wire"),
-            )  # fmt: skip
-        except OSError as error:
-            listening.set_exception(error)
-            return
-        self._loop, self.port = asyncio.get_running_loop(), self._server.sockets[0].getsockname()[1]
-        listening.set_result(None)
+    async def _run(self, listening: socket.socket, tls: ssl.SSLContext | None, started: Future[None]) -> None:
+        # One waiting message per connection: the client of this wire sends the next after the reply.
+        self._server = await serve(
+            self._converse, sock=listening, ssl=tls, process_request=self._admit, compression=None,
+            max_size=MAX_MESSAGE_BYTES, max_queue=1, open_timeout=REQUEST_S,
+            close_timeout=CLOSE_S, backlog=BACKLOG,
+            logger=logging.getLogger("pirl.openpi_wire"),
+        )  # fmt: skip
+        self._loop = asyncio.get_running_loop()
+        started.set_result(None)
         await self._server.wait_closed()
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         """Answer /healthz, refuse who may not in; None lets the handshake go on."""
         if request.path == "/healthz":
             return connection.respond(HTTPStatus.OK, "OK\n")
-        assert self._server is not None
-        if len(self._server.connections) >= MAX_CLIENTS:
-            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, f"{MAX_CLIENTS} clients are connected already\n")
+        if request.headers.get("Origin") is not None:  # browsers always send it, and no page is served here
+            return connection.respond(HTTPStatus.FORBIDDEN, "pages may not connect\n")
         robot_id = f"openpi-{next(self._numbers)}"
         try:
             if self._check is not None:
@@ -97,6 +100,8 @@ class OpenpiServer:
         except NoPolicyError as error:
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}\n")
         self._robots[connection] = robot_id
+        if (seat := self._seats.at(connection.transport.get_extra_info("socket").fileno())) is not None:
+            seat.work()  # from now on nobody else gets it
         return None
 
     async def _converse(self, connection: ServerConnection) -> None:

@@ -20,6 +20,8 @@ from pirl_server.serving.service import PolicyService
 SPARE_THREADS = 8
 """beyond sessions and those that can wait for the device: health, GetInfo and episode calls never queue behind them"""
 SERVICE = pb.DESCRIPTOR.services_by_name["PolicyService"].full_name
+HANDSHAKE_MS = 10_000
+"""for TLS and the first frame of HTTP/2; gRPC's own two minutes let silent connections hold every seat"""
 HEALTH_PERIOD_S = 0.5
 """how soon a watcher of the health service hears of a change; who asks is told the truth of that moment"""
 
@@ -46,15 +48,19 @@ class RobotServer:
 
 
 def start_grpc(
-    service: PolicyService, address: str, credentials: Any = None, interceptors: Sequence[Any] = ()
+    service: PolicyService,
+    address: str,
+    credentials: Any = None,
+    interceptors: Sequence[Any] = (),
+    max_connections: int = 256,
 ) -> tuple[RobotServer, int]:
     """Start serving at `host:port` (port 0: a free one) and return the server and its port.
 
-    `credentials` of grpc.ssl_server_credentials, None: nothing is encrypted. Stop it with
-    `server.stop(grace_s).wait()`. Raises ValueError when the address cannot be bound.
+    `credentials` of grpc.ssl_server_credentials, None: nothing is encrypted. Beyond `max_connections` new ones are
+    closed at once. Stop it with `server.stop(grace_s).wait()`. Raises ValueError when the address cannot be bound.
     """
     threads = ThreadPoolExecutor(service.max_sessions + service.max_waiting + SPARE_THREADS, thread_name_prefix="grpc")
-    server = grpc.server(threads, options=_options(service), interceptors=tuple(interceptors))
+    server = grpc.server(threads, options=_options(service, max_connections), interceptors=tuple(interceptors))
     server.add_generic_rpc_handlers((_session_handler(service),))  # found before that of the stubs
     policy_pb2_grpc.add_PolicyServiceServicer_to_server(service, server)
     health_service = _Health(service)
@@ -91,9 +97,11 @@ def _parsed(data: bytes) -> pb.SessionRequest:
         return pb.SessionRequest()
 
 
-def _options(service: PolicyService) -> Options:
+def _options(service: PolicyService, max_connections: int) -> Options:
     return [
         *wire_options(),
+        ("grpc.max_allowed_incoming_connections", max_connections),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
         ("grpc.so_reuseport", 0),  # a second server on the same port is an error, not a silent half of the traffic
         # of one connection, which the channels of a process share: beyond it calls would wait without a word
         ("grpc.max_concurrent_streams", service.max_sessions + service.max_waiting + SPARE_THREADS),

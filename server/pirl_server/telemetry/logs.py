@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from typing import Any, Literal
 
 from pirl_server.telemetry.calls import Call
+from pirl_server.telemetry.repeats import Repeats
 
 _LOG = logging.getLogger("pirl.calls")
 _MANY = ("Infer", "ReportOutcomes")
@@ -18,8 +19,9 @@ _ABOUT: ContextVar[dict[str, str]] = ContextVar("about", default={})  # noqa: B0
 
 
 def configure_logs(format: Format, level: int = logging.INFO) -> None:
-    """Send every log line of the process to stderr in this form, those of libraries too."""
+    """Send every log line of the process to stderr in this form, those of libraries too; repeated ones are counted."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(Repeats())
     handler.setFormatter(JsonLines() if format == "json" else TextLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
 

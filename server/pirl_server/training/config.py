@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from reprlib import repr as short
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 ConfigT = TypeVar("ConfigT", bound="SftConfig | PpoConfig | EpisodesConfig")
@@ -216,7 +217,7 @@ def override(config: ConfigT, values: Mapping[str, Any]) -> ConfigT:
     known = get_type_hints(type(config))
     for key, value in values.items():
         if key not in known:
-            raise ValueError(f"config key '{key}' is not known; there are: {', '.join(sorted(known))}")
+            raise ValueError(f"config key {short(key)} is not known; there are: {', '.join(sorted(known))}")
         _check(key, value, known[key], off=getattr(config, key) == 0 or key in MAY_BE_NONE)
     return replace(config, **values)
 
@@ -225,10 +226,10 @@ def _check(key: str, value: Any, kind: Any, off: bool) -> None:
     """Raise ValueError for a value that a field of this type can't have; `off`: 0 is one that it can."""
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
-            raise ValueError(f"config key '{key}' must be one of {', '.join(get_args(kind))}, got {value!r}")
+            raise ValueError(f"config key '{key}' must be one of {', '.join(get_args(kind))}, got {short(value)}")
         return
     accepted = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or isinstance(value, bool):
-        raise ValueError(f"config key '{key}' must be {kind.__name__}, got {value!r}")
+        raise ValueError(f"config key '{key}' must be {kind.__name__}, got {short(value)}")
     if not isinstance(value, str) and not (0 < value < math.inf or (off and value == 0)):
-        raise ValueError(f"config key '{key}' must be positive, got {value!r}")
+        raise ValueError(f"config key '{key}' must be positive, got {short(value)}")

@@ -1,0 +1,20 @@
+"""Is it a browser that calls, for a page of another site? Where no token is asked for, that page could drive robots."""
+
+from __future__ import annotations
+
+import ipaddress
+
+
+def is_from_a_page(host: str, origin: str | None) -> bool:
+    """Say whether a browser sends this for a page of another site, or of a site that renamed itself to this address.
+
+    `host` and `origin` are the headers; None: there is none.
+    """
+    if origin is not None and origin.partition("://")[2] != host:
+        return True
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return name != "localhost"
+    return False
