@@ -19,6 +19,7 @@ from serve_process import CHECKPOINT, CONTRACT, INSTRUCTION, ServeProcess, obser
 
 from pirl_contract.client import PolicyClient
 from pirl_server import disk
+from pirl_server.app import adopt
 from pirl_server.jobs import JobStore, Sft, Status, Supervisor, job, supervisor
 from pirl_server.jobs.events import EventLog, EventTail
 from pirl_server.registry import Registry
@@ -259,11 +260,10 @@ def test_the_server_starts_on_a_full_disk_with_damaged_files(tmp_path: Path) -> 
 
 
 def serve_on_a_full_disk(small: Disk, root: Path) -> None:
-    with ServeProcess(root, log=small.path.parent / "first.log") as server:
-        version = server.wait_until_serving().web.get("/v1/info").json()["policy_version"]
-        server.process.terminate()
-        assert server.process.wait(60) == 0
     registry, store = Registry(root / "models"), JobStore(root / "jobs")
+    version = adopt(registry, CHECKPOINT)
+    for folder in ("episodes/staging", "episodes/episodes"):
+        (root / folder).mkdir(parents=True)
     registry.add("cut", CHECKPOINT, CONTRACT)
     (root / "models/versions/cut/lineage.json").write_text('{"parent"')
     (root / "models/versions/stray").mkdir()
@@ -272,7 +272,7 @@ def serve_on_a_full_disk(small: Disk, root: Path) -> None:
     store.save(replace(left, status=Status.RUNNING))
     (root / "jobs" / broken.id / "state.json").write_text("{")
     small.fill()
-    with ServeProcess(root, checkpoint=False, log=small.path.parent / "second.log") as server:
+    with ServeProcess(root, checkpoint=False, log=small.path.parent / "serve.log") as server:
         assert server.wait_until_serving().web.get("/v1/info").json()["policy_version"] == version
         robot = PolicyClient(server.address, "arm-1", 30.0)
         assert robot.info().instructions[0] == INSTRUCTION

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pirl_server.disk import write_json
 from pirl_server.registry import Routes
 from pirl_server.registry.routes import read_routes, routes_json
 from pirl_server.serving.refusals import NoPolicyError
@@ -107,7 +107,7 @@ def test_a_lot_is_the_same_in_every_process() -> None:
 def test_routes_survive_a_restart_and_a_damaged_file_is_said(tmp_path: Path) -> None:
     path, routes = tmp_path / "routes.json", Routes({"arm-1": "v1"}, ("arm-2",), 0.25, 0.5)
     assert read_routes(path) == Routes()
-    path.write_text(json.dumps(routes_json(routes)))
+    write_json(path, routes_json(routes))
     assert read_routes(path) == routes
     path.write_text('{"pins": {}')
     with pytest.raises(ValueError, match=r"routes\.json' can't be read"):
