@@ -74,7 +74,7 @@ class NamedPolicy:
         return one_by_one(self, asks)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_policy() -> type[NamedPolicy]:
     return NamedPolicy
 

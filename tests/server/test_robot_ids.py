@@ -80,10 +80,8 @@ class Doors:
 
 
 @pytest.fixture(scope="module")
-def doors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
-    from conftest import NamedPolicy
-
-    made = Doors(tmp_path_factory.mktemp("doors"), NamedPolicy())
+def doors(tmp_path_factory: pytest.TempPathFactory, make_policy: Any) -> Iterator[Doors]:
+    made = Doors(tmp_path_factory.mktemp("doors"), make_policy())
     yield made
     made.close()
 

@@ -220,6 +220,24 @@ def test_no_more_sessions_than_seats(service: Any, talk: Any) -> None:
         server.stop(None).wait()
 
 
+def test_silence_gives_the_seat_back_and_a_robot_has_a_share(
+    service: Any, monkeypatch: pytest.MonkeyPatch, talk: Any
+) -> None:
+    monkeypatch.setattr("pirl_server.serving.session.HELLO_S", 0.2)
+    monkeypatch.setattr("pirl_server.serving.attendance.MAX_SESSIONS", 2)
+    silent = talk()
+    until(lambda: silent.call.done())
+    assert silent.call.code() is grpc.StatusCode.OK
+    greedy = [talk() for _ in range(3)]
+    replies = [session.ask(1, get_info=pb.GetInfoRequest(robot_id="arm-1")) for session in greedy]
+    assert [reply.WhichOneof("reply") for reply in replies] == ["get_info", "get_info", "error"]
+    assert "robot 'arm-1' has 2 sessions open already" in replies[2].error.message
+    assert talk().ask(1, get_info=pb.GetInfoRequest(robot_id="arm-2")).get_info.wire == 2
+    greedy[0].close()
+    until(lambda: service.attendance.list()[0].sessions == 1)
+    assert greedy[2].ask(2, get_info=pb.GetInfoRequest(robot_id="arm-1")).get_info.wire == 2
+
+
 def _has_seat(port: int) -> bool:
     session = Talk(f"127.0.0.1:{port}")
     try:

@@ -63,10 +63,12 @@ class PolicyServiceServicer(object):
 
     def Infer(self, request, context):
         """One observation in, one action chunk out.
-        FAILED_PRECONDITION: contract differs (the message says where). INVALID_ARGUMENT: malformed observation.
-        RESOURCE_EXHAUSTED: too many waiting, or the robot asks too often; the trailing metadata retry-after-ms says when
-        to try again. DEADLINE_EXCEEDED: expired before the device was touched. CANCELLED: the same robot asked anew.
-        UNAVAILABLE: no policy loaded yet. UNAUTHENTICATED, PERMISSION_DENIED: token missing, or of another scope.
+        FAILED_PRECONDITION: contract differs (the message says where), or a robot that asks without a session was stopped
+        from the server: it begins anew with GetInfo, from the same host. INVALID_ARGUMENT: malformed observation, or an id
+        of the robot that no stop could reach. RESOURCE_EXHAUSTED: too many waiting, its episodes hold too much (end them),
+        or the robot asks too often; the trailing metadata retry-after-ms says when to try again. DEADLINE_EXCEEDED: expired
+        before the device was touched. CANCELLED: the same robot asked anew. UNAVAILABLE: no policy loaded yet.
+        UNAUTHENTICATED, PERMISSION_DENIED: token missing, or of another scope.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -19,6 +19,8 @@ from pirl_server.serving.refusals import BusyError, StoppedError
 
 MAX_ROBOTS = 1024
 """more are not remembered: the one that was silent for longest is forgotten first"""
+MAX_SESSIONS = 8
+"""of one robot, those included whose connection broke and is not missed yet"""
 SILENT_S = 60.0
 """a robot that asked within this time is not forgotten: a stop must find it"""
 STOPPED_S = 3600.0
@@ -123,9 +125,12 @@ class Attendance:
     def join(self, robot_id: str, address: str, hear: Callable[[Any], None]) -> None:
         """Note a session; `hear(event)` is called for each event, from any thread, and must not wait.
 
-        A robot that was stopped before it had a session is notified now. Raises BusyError as `seen` does.
+        A robot that was stopped before it had a session is notified now. Raises BusyError as `seen` does, and for a
+        robot with too many sessions.
         """
         with self._lock:
+            if len(self._listeners.get(robot_id, ())) >= MAX_SESSIONS:
+                raise BusyError(f"robot '{robot_id}' has {MAX_SESSIONS} sessions open already: close one of them")
             self._note(robot_id, address)
             heard = self._listeners.setdefault(robot_id, [])
             heard.append(hear)

@@ -23,6 +23,8 @@ from pirl_server.serving.outbox import Outbox
 from pirl_server.serving.status import refusal
 
 MAX_IN_FLIGHT = 32
+HELLO_S = 10.0
+"""a stream on which nothing is said for so long gives its seat back"""
 MAX_WAIT_S = 30.0
 """for a request that names no limit"""
 
@@ -42,7 +44,7 @@ class Calls:
 
 
 class Session:
-    """Serves one stream. `replies` is what gRPC iterates over."""
+    """Serves one stream. `replies` is what gRPC iterates over; it ends when nothing is said in the first seconds."""
 
     def __init__(self, calls: Calls, attendance: Attendance, beside: Executor, address: str) -> None:
         self._calls, self._attendance, self._beside = calls, attendance, beside
@@ -53,12 +55,15 @@ class Session:
         self._pending: dict[int, PendingChunk | None] = {}
         self._robot_id = ""
         self._ended = False
+        self._begun = threading.Event()
 
     def replies(self, requests: Iterator[Any]) -> Iterator[Any]:
         """Give the replies as they are ready, until the client is done and everything is answered, or it is gone."""
         reader = threading.Thread(target=self._read, args=(requests,), name="session", daemon=True)
         reader.start()
         try:
+            if not self._begun.wait(HELLO_S):
+                return
             for reply in self._out:
                 yield reply()
         finally:
@@ -76,6 +81,7 @@ class Session:
         if robot_id:
             self._attendance.leave(robot_id, self.hear)
         self._room.release()
+        self._begun.set()
         self._out.close()
 
     def hear(self, event: Any) -> None:
@@ -85,6 +91,7 @@ class Session:
     def _read(self, requests: Iterator[Any]) -> None:
         try:
             for request in requests:
+                self._begun.set()
                 self._room.acquire()
                 if self._ended:
                     return
@@ -93,6 +100,8 @@ class Session:
             self._out.close()
         else:
             self._out.finish()
+        finally:
+            self._begun.set()
 
     def _take(self, request: Any) -> None:
         if isinstance(request, pb.SessionReply):  # an interceptor has answered in our place

@@ -108,6 +108,10 @@ class _Live(Collector):
         robots = sum(presence.sessions > 0 for presence in self._attendance.list())
         yield GaugeMetricFamily("pirl_robots_connected", "Robots with an open session", robots)
         yield GaugeMetricFamily("pirl_episodes_open", "Episodes being recorded", self._recorder.open_episodes)
+        held = GaugeMetricFamily("pirl_episode_bytes", "What open episodes hold, by where it lies", labels=["where"])
+        for where, size in zip(("memory", "disk"), self._recorder.nbytes()):
+            held.add_metric([where], size)
+        yield held
 
 
 _ALL_BITS = sum(bit.value for bit in Alteration)
