@@ -24,11 +24,11 @@ import torch
 
 from pirl_contract import Camera, Continuation, Observation
 from pirl_server import simulation
-from pirl_server.model.pi0 import Pi0
-from pirl_server.model.presets import PRESETS
+from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.model.pi0.presets import PRESETS
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.policy.sample import Ask
-from pirl_server.training.sft import new_card
+from pirl_server.policy.served_policy import Ask
+from pirl_server.training.supervised.sft import new_card
 
 HORIZON, STEPS, DELAY, ROBOTS = 10, 10, 3, 8
 TASK = "PushCube-v1"

@@ -21,15 +21,16 @@ from types import SimpleNamespace
 import numpy as np
 
 from pirl_contract.schema import Alteration
-from pirl_ros.arm_cycle import ArmCycle
-from pirl_ros.chunk_buffer import PlayableChunk
-from pirl_ros.governor import Governor
-from pirl_ros.kinematics import Array, Chain
-from pirl_ros.limit_check import violations
-from pirl_ros.observing import JOINTS
-from pirl_ros.profile import ArmGroup, Box, Joint, Profile, load_profile
-from pirl_ros.safety import Limits
-from pirl_ros.sync import Bundle
+from pirl_ros.control.arm_cycle import ArmCycle
+from pirl_ros.control.chunk_buffer import PlayableChunk
+from pirl_ros.control.governor import Governor
+from pirl_ros.control.kinematics import Array, Chain
+from pirl_ros.control.limit_check import violations
+from pirl_ros.control.limits import Limits
+from pirl_ros.profile.profile import Profile, load_profile
+from pirl_ros.profile.sections import ArmGroup, Box, Joint
+from pirl_ros.sensing.observation import JOINTS
+from pirl_ros.sensing.synchronizer import Bundle
 
 READY = np.array([0.0, np.pi / 8, 0.0, -np.pi * 5 / 8, 0.0, np.pi * 3 / 4, np.pi / 4], np.float32).astype(np.float64)
 PERIOD_NS, HOUR_NS, HORIZON, EXECUTE = 20_000_000, 3_600_000_000_000, 40, 10

@@ -33,10 +33,9 @@ from pirl_contract import (
     ControlSource,
     Observation,
     StepOutcome,
-    codec,
-    pictures,
 )
 from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.wire import codec, image_codec
 
 SIDE = 16
 CONTRACT = Contract("fuzzed", (Camera("a", SIDE, SIDE), Camera("b", SIDE, SIDE)), (), (), 10.0)
@@ -99,7 +98,7 @@ def valid_messages() -> list[tuple[bytes, Any]]:
         for picture in infer.observation.images.values():
             picture.encoding = encoding
             if encoding != pb.IMAGE_ENCODING_RGB8:
-                picture.data = pictures.encode(image, "jpeg" if encoding == pb.IMAGE_ENCODING_JPEG else "png")
+                picture.data = image_codec.encode(image, "jpeg" if encoding == pb.IMAGE_ENCODING_JPEG else "png")
         infer.outcomes.extend(codec.outcomes_to_proto([outcome, outcome]))
         infer.continuation.CopyFrom(codec.continuation_to_proto(Continuation(np.ones((4, 2), np.float32), 2)))
         found.append((b"q", message))

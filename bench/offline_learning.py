@@ -29,7 +29,7 @@ from pirl_server.demo.rest import Rest
 from pirl_server.demo.run import BASE
 from pirl_server.demo.terminal import Bar
 from pirl_server.training.seeds import ROBOT
-from pirl_sim.env import make_env
+from pirl_sim.maniskill.env import make_env
 
 TASK = "PushCube-v1"
 MAX_STEPS = 48

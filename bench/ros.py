@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent / "robot"))
 from limits import violations  # noqa: E402
 from rig import RATE_HZ, Rig  # noqa: E402
 
-from pirl_ros.convert import image_to_rgb  # noqa: E402
+from pirl_ros.sensing.sensor_messages import image_to_rgb  # noqa: E402
 
 ACTIONS = 25
 """per chunk: half a second"""

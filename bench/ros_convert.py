@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from pirl_ros.convert import compressed_to_rgb, image_to_rgb, require_decoder
+from pirl_ros.sensing.sensor_messages import compressed_to_rgb, image_to_rgb, require_decoder
 
 WIDTH, HEIGHT = 640, 480
 BYTES_PER_PIXEL = {

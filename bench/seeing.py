@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from pirl_contract import Observation
 from pirl_server import simulation
-from pirl_server.model.pi0 import Pi0
+from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.training.sft import new_card
-from pirl_sim.panda import OBJECT, TCP_STEP_LIMIT
+from pirl_server.training.supervised.sft import new_card
+from pirl_sim.maniskill.panda import OBJECT, TCP_STEP_LIMIT
 
 Array = NDArray[np.float64]
 FIRST_SEED = 500_000

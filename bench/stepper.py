@@ -17,9 +17,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from pirl_sim.env import PandaEnv, make_env
-from pirl_sim.steppers import StepperName
-from pirl_sim.tasks import TASKS
+from pirl_sim.maniskill.env import PandaEnv, make_env
+from pirl_sim.maniskill.steppers import StepperName
+from pirl_sim.maniskill.tasks import TASKS
 
 
 def play(env: PandaEnv, steps: int) -> tuple[float, float]:

@@ -30,14 +30,17 @@ import torch
 
 from pirl_contract import ActionChunk, Contract, Field, Observation
 from pirl_contract.client import PolicyClient
-from pirl_server.episodes import EpisodeStore
-from pirl_server.model.config import tiny_state
-from pirl_server.model.pi0 import Pi0
-from pirl_server.policy.card import ModelCard
+from pirl_server.episodes.store import EpisodeStore
+from pirl_server.model.pi0.config import tiny_state
+from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.policy.features import STATE_DIM
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.policy.sample import Ask, Sample, ServedPolicy
-from pirl_server.serving import Engine, PolicyService, Recorder, start_grpc
+from pirl_server.policy.model_card import ModelCard
+from pirl_server.policy.served_policy import Ask, Sample, ServedPolicy
+from pirl_server.serving.engine import Engine
+from pirl_server.serving.recorder import Recorder
+from pirl_server.serving.server import start_grpc
+from pirl_server.serving.service import PolicyService
 
 ROBOTS, HORIZON, ACTION_DIM = 8, 4, 4
 CLOSE = 1e-4

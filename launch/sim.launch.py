@@ -14,7 +14,9 @@ def generate_launch_description() -> LaunchDescription:
         [
             DeclareLaunchArgument("task", default_value="PushCube-v1", description="simulated task"),
             DeclareLaunchArgument(
-                "simulator", default_value="pirl_sim.robot:make_robot", description="module:function of the arm"
+                "simulator",
+                default_value="pirl_sim.maniskill.sim_robot:make_robot",
+                description="module:function of the arm",
             ),
             DeclareLaunchArgument("use_sim_time", default_value="true", description="stamps by the simulated time"),
             # In its namespace each simulated robot has a clock of its own; without one it is /clock.

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from pirl_server.model.golden import golden_config
-from pirl_server.model.keymap import from_openpi
-from pirl_server.model.pi0 import Pi0
-from pirl_server.model.presets import PRESETS
+from pirl_server.interchange.checkpoints.weight_names import from_openpi
+from pirl_server.interchange.parity.golden import golden_config
+from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.model.pi0.presets import PRESETS
 
 BENCH = Path(__file__).parents[1] / "bench"
 

@@ -20,9 +20,9 @@ import pytest
 
 from pirl_contract import Camera, Contract, Field
 from pirl_server.api import episodes, health, jobs, metrics, models, robots, routing
-from pirl_server.api.views import PromoteRequest, RollbackRequest
-from pirl_server.episodes.episode import Calls, Episode, EpisodeInfo, Steps
-from pirl_server.episodes.layout import write_group
+from pirl_server.api.schemas import PromoteRequest, RollbackRequest
+from pirl_server.episodes.schema import Calls, Episode, EpisodeInfo, Steps
+from pirl_server.episodes.zarr_layout import write_group
 from pirl_server.jobs.spec import parse_spec
 
 ROOT = Path(__file__).parents[1]

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from pirl_contract import Observation
-from pirl_server.episodes import Episode, EpisodeStore
+from pirl_server.episodes.schema import Episode
+from pirl_server.episodes.store import EpisodeStore
 from pirl_server.policy.checkpoint import load_checkpoint, load_noise_net
 from pirl_server.policy.flow_policy import FlowPolicy
 

@@ -14,8 +14,8 @@ import torch
 from peers.case import PADDED_TOKENS
 from safetensors.torch import save_file
 
-from pirl_server.model.config import Family, Pi0Config, TowerConfig, VisionConfig
-from pirl_server.model.presets import PRESETS
+from pirl_server.model.pi0.config import Family, Pi0Config, TowerConfig, VisionConfig
+from pirl_server.model.pi0.presets import PRESETS
 
 CAMERAS, ACTION_DIM, MIN_HORIZON = 3, 32, 10
 WEIGHT_STD = 0.05
@@ -49,7 +49,7 @@ def write_case(path: Path, config: Pi0Config) -> int:
 
 
 def metadata(config: Pi0Config) -> dict[str, str]:
-    """Sizes, as `pirl_server.model.golden` reads them."""
+    """Sizes, as `pirl_server.interchange.parity.golden` reads them."""
     vision = config.vision
     assert vision is not None
     shared = {

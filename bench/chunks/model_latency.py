@@ -17,7 +17,7 @@ import numpy as np
 from model_case import sized, write_case
 from model_peers import FAMILIES, Worker, start
 
-from pirl_server.model.config import Family
+from pirl_server.model.pi0.config import Family
 
 AGREEMENT = 1e-4
 REPEATS = {"tiny": 3, "small": 2, "medium": 1}

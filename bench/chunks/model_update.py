@@ -19,11 +19,11 @@ from torch import Tensor
 
 from pirl_server.algorithm import flow_sde
 from pirl_server.algorithm.density import sum_executed
+from pirl_server.algorithm.hybrid_sampler import transition_log_prob
 from pirl_server.algorithm.ppo import policy_loss
-from pirl_server.algorithm.sample import transition_log_prob
-from pirl_server.model.pi0 import Pi0
+from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.model.pi0.presets import PRESETS
 from pirl_server.model.prefix import Prefix
-from pirl_server.model.presets import PRESETS
 
 CAMERAS, TEXT_TOKENS, STEPS, EPOCHS, MINIBATCH = 2, 20, 4, 4, 16
 TRANSITION = partial(flow_sde.transition, noise_level=0.5)

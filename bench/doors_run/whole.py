@@ -22,8 +22,8 @@ import numpy as np
 import pirl_server
 from pirl_contract import Contract, Observation
 from pirl_contract.client import PolicyClient
-from pirl_server.layout import TOKENS
-from pirl_server.security import TokenFile
+from pirl_server.paths import TOKENS
+from pirl_server.security.tokens import TokenFile
 
 BASE = Path(pirl_server.__path__[0]) / "checkpoints" / "pushcube-base"
 LIMITED = (
@@ -51,7 +51,16 @@ class Whole:
             file.create(scope, [scope]) for scope in ("operator", "trainer", "robot")
         )
         self.log, self.root = root / "log.txt", root
-        command = [sys.executable, "-c", LIMITED, str(descriptors), "-m", "pirl_contract.cli", "serve", str(BASE)]
+        command = [
+            sys.executable,
+            "-c",
+            LIMITED,
+            str(descriptors),
+            "-m",
+            "pirl_contract.commands.cli",
+            "serve",
+            str(BASE),
+        ]
         command += ["--root", str(root), "--grpc-port", str(self.grpc_port), "--rest-port", str(self.rest_port)]
         command += ["--openpi-port", str(self.openpi_port), *options]
         if "--stop-port" not in options:

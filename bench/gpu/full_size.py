@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pirl_server.model.compiled import TOKEN_BUCKETS, CompiledPi0, Inputs
-from pirl_server.model.config import Pi0Config
-from pirl_server.model.pi0 import Pi0
-from pirl_server.model.precision import to_bfloat16
+from pirl_server.model.pi0.compiled import TOKEN_BUCKETS, CompiledPi0, Inputs
+from pirl_server.model.pi0.config import Pi0Config
+from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.model.pi0.precision import to_bfloat16
 
 Chunk = Callable[[], Tensor]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pirl_server.model.golden import Golden, load_golden
-from pirl_server.model.parity import LOSS_GATE, SAMPLE_GATE, compare
+from pirl_server.interchange.parity.golden import Golden, load_golden
+from pirl_server.interchange.parity.parity import LOSS_GATE, SAMPLE_GATE, compare
 
 FOLDER = Path(__file__).resolve().parents[2] / "tests/model/golden"
 

@@ -23,9 +23,9 @@ from full_size import Chunk, draw_inputs, eager, fixed_shapes, random_model
 from goldens import check_goldens
 from roofline import floor_ms, peak_of
 
-from pirl_server.model.compiled import Inputs
-from pirl_server.model.pi0 import Pi0
-from pirl_server.model.presets import PRESETS
+from pirl_server.model.pi0.compiled import Inputs
+from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.model.pi0.presets import PRESETS
 
 CAMERAS, STEPS = 3, 10
 TEXT = {"pi0": 20, "pi05": 200}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pirl_server.model.config import Pi0Config
+from pirl_server.model.pi0.config import Pi0Config
 
 BYTES = 2
 """per weight and per cached number: bfloat16"""

@@ -17,16 +17,16 @@ import torch
 from elsewhere import Elsewhere
 
 from pirl_server import simulation
-from pirl_server.disk import write_json
+from pirl_server.atomic_files import write_json
+from pirl_server.config.training import PpoConfig, SftConfig, override
 from pirl_server.policy.checkpoint import checkpoint_version
 from pirl_server.registry.wilson import wilson_interval
-from pirl_server.training.collector import MakeEnv
-from pirl_server.training.config import PpoConfig, SftConfig, override
 from pirl_server.training.evaluate import evaluate
-from pirl_server.training.finetune_sim import finetune
 from pirl_server.training.progress import Printed
+from pirl_server.training.rollout.collector import MakeEnv
 from pirl_server.training.seeds import evaluation_seeds
-from pirl_server.training.sft import new_card, sft
+from pirl_server.training.sim_rl.finetune import finetune
+from pirl_server.training.supervised.sft import new_card, sft
 
 
 @dataclass(frozen=True)

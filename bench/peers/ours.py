@@ -9,9 +9,9 @@ from case import Case, Scene
 from serve import serve
 from torch import Tensor
 
-from pirl_server.model.golden import golden_config
-from pirl_server.model.keymap import from_openpi
-from pirl_server.model.pi0 import Pi0
+from pirl_server.interchange.checkpoints.weight_names import from_openpi
+from pirl_server.interchange.parity.golden import golden_config
+from pirl_server.model.pi0.pi0 import Pi0
 
 
 class OurPi0:

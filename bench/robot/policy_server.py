@@ -17,10 +17,13 @@ from typing import Any, Literal
 import numpy as np
 
 from pirl_contract import Contract, Observation
-from pirl_ros.profile import load_profile
-from pirl_server.episodes import EpisodeStore
-from pirl_server.policy.sample import Ask, Sample, one_by_one
-from pirl_server.serving import Engine, PolicyService, Recorder, start_grpc
+from pirl_ros.profile.profile import load_profile
+from pirl_server.episodes.store import EpisodeStore
+from pirl_server.policy.served_policy import Ask, Sample, one_by_one
+from pirl_server.serving.engine import Engine
+from pirl_server.serving.recorder import Recorder
+from pirl_server.serving.server import start_grpc
+from pirl_server.serving.service import PolicyService
 
 RADIUS_M, TURN_S = 0.03, 2.0
 

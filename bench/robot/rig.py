@@ -21,8 +21,8 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Float64MultiArray
 
-from pirl_ros import qos
-from pirl_ros.interfaces import ActionChunk, ExecuteInstruction, SafetyState, StepOutcome
+from pirl_ros.adapters import qos
+from pirl_ros.adapters.interfaces import ActionChunk, ExecuteInstruction, SafetyState, StepOutcome
 
 ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / ".ros/install/pirl_ros/lib/pirl_ros"

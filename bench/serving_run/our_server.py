@@ -15,11 +15,15 @@ from payloads import ACTION_DIM, ALL, HORIZON, INSTRUCTION, STATE_DIM
 from worker import work
 
 from pirl_contract import Camera, Contract, Field, Observation
-from pirl_server import allocator
-from pirl_server.episodes import EpisodeStore
-from pirl_server.openpi_wire import EngineDoor, start_openpi
-from pirl_server.policy.sample import Ask, Sample
-from pirl_server.serving import Engine, PolicyService, Recorder, start_grpc
+from pirl_server import malloc
+from pirl_server.episodes.store import EpisodeStore
+from pirl_server.openpi_wire.door import EngineDoor
+from pirl_server.openpi_wire.server import start_openpi
+from pirl_server.policy.served_policy import Ask, Sample
+from pirl_server.serving.engine import Engine
+from pirl_server.serving.recorder import Recorder
+from pirl_server.serving.server import start_grpc
+from pirl_server.serving.service import PolicyService
 
 
 def contract_of(payload: str) -> Contract:
@@ -90,7 +94,7 @@ class Servers:
 
 
 if __name__ == "__main__":
-    allocator.tune()
+    malloc.tune()
     logging.basicConfig(level=logging.WARNING)
     servers = Servers()
     work({"open": servers.open, "swap": servers.swap})

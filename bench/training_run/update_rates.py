@@ -17,17 +17,17 @@ from pictures_env import PicturesEnv
 from torch import Tensor
 
 from pirl_server import simulation
-from pirl_server.model.pi0 import Pi0
+from pirl_server.config.training import PpoConfig
+from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.model.prefix import Prefix
 from pirl_server.policy.checkpoint import save_checkpoint
-from pirl_server.training import ppo_update
-from pirl_server.training.batch import DecisionBatch
-from pirl_server.training.collector import Collector
-from pirl_server.training.config import PpoConfig
-from pirl_server.training.decisions import Decisions, prepare
-from pirl_server.training.learner import Learner, make_learner
-from pirl_server.training.prefix_rows import encode_rows
-from pirl_server.training.sft import new_card
+from pirl_server.training.prefix_cache import encode_rows
+from pirl_server.training.rollout.batch import DecisionBatch
+from pirl_server.training.rollout.collector import Collector
+from pirl_server.training.sim_rl import update
+from pirl_server.training.sim_rl.learner import Learner, make_learner
+from pirl_server.training.sim_rl.update_batch import Decisions, prepare
+from pirl_server.training.supervised.sft import new_card
 
 TASK = "PushCube-v1"
 ENVS, MINIBATCH, EPOCHS, REPEATS = 8, 32, 4, 5
@@ -71,8 +71,8 @@ def both(base: Path, config: PpoConfig, decisions: int, repeats: int) -> tuple[f
         for batch, form, times in ((kept, prepare, ours), (pixels, plain_prepare, plain)):
             learner, generator = make_learner(base, config, 0), torch.Generator().manual_seed(0)
             start = time.perf_counter()
-            with patch.object(ppo_update, "prepare", form):
-                numbers = ppo_update.update(learner, batch, config, generator, train_actor=True)
+            with patch.object(update, "prepare", form):
+                numbers = update.update(learner, batch, config, generator, train_actor=True)
             times.append(time.perf_counter() - start)
             losses.append(numbers["policy_loss"])
     assert max(losses) - min(losses) < 1e-3, f"not the same update: {losses}"
@@ -104,6 +104,6 @@ def plain_prepare(learner: Learner, batch: DecisionBatch, config: PpoConfig) -> 
         return encode_rows(policy, tokens, mask, sentence[number_B], seen)
 
     first = torch.arange(1)
-    with patch("pirl_server.training.decisions.cache_rows", lambda *_: encode(first)):
+    with patch("pirl_server.training.sim_rl.update_batch.cache_rows", lambda *_: encode(first)):
         decisions = prepare(learner, batch, config)
     return replace(decisions, prefix_of=encode)

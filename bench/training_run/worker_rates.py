@@ -11,11 +11,11 @@ from statistics import median
 import torch
 
 from pirl_server import simulation
-from pirl_server.model.pi0 import Pi0
+from pirl_server.config.training import PpoConfig
+from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.policy.checkpoint import save_checkpoint
-from pirl_server.training.config import PpoConfig
-from pirl_server.training.rollout_pool import RolloutPool
-from pirl_server.training.sft import new_card
+from pirl_server.training.rollout.worker_pool import RolloutPool
+from pirl_server.training.supervised.sft import new_card
 
 
 def worker_rates(task: str, *, quick: bool) -> dict[str, float]:

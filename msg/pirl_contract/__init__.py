@@ -5,9 +5,9 @@ Nothing here imports the server, the simulator or ROS.
 """
 
 from pirl_contract.contract import Camera, Contract, Field
+from pirl_contract.protocols import Env, Policy, StepResult
 from pirl_contract.rollout import RolloutResult, rollout
 from pirl_contract.schema import ActionChunk, Alteration, Continuation, ControlSource, Observation, StepOutcome
-from pirl_contract.seams import Env, Policy, StepResult
 
 __all__ = [
     "ActionChunk",

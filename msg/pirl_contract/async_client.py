@@ -11,18 +11,18 @@ from typing import Any
 
 import grpc
 
-from pirl_contract.asking import Asking, EpisodeReceipt, Label, Mode, PolicyInfo
-from pirl_contract.async_carrier import AsyncCarrier, AsyncSessionCarrier, AsyncUnaryCarrier
-from pirl_contract.carrier import NO_PICTURES
 from pirl_contract.client import Transport
-from pirl_contract.clock import ClockSync
-from pirl_contract.connection import Tls, bearer, client_options, credentials
+from pirl_contract.clock_sync import ClockSync
 from pirl_contract.contract import Contract
-from pirl_contract.failures import Failures, RefusedError
-from pirl_contract.framing import Picture
-from pirl_contract.image_sender import Encoding
 from pirl_contract.schema import ActionChunk, Continuation, Observation, StepOutcome
 from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.wire.async_transport import AsyncCarrier, AsyncSessionCarrier, AsyncUnaryCarrier
+from pirl_contract.wire.errors import Failures, RefusedError
+from pirl_contract.wire.grpc_options import Tls, bearer, client_options, credentials
+from pirl_contract.wire.image_encoder import Encoding
+from pirl_contract.wire.request_builder import Asking, EpisodeReceipt, Label, Mode, PolicyInfo
+from pirl_contract.wire.serialization import Picture
+from pirl_contract.wire.transport import NO_PICTURES
 
 
 class AsyncPolicyClient:

@@ -10,8 +10,8 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
+from pirl_contract.protocols import Env, Policy
 from pirl_contract.schema import ActionChunk, Observation
-from pirl_contract.seams import Env, Policy
 
 
 def _raises(kind: type[Exception], call: object) -> bool:

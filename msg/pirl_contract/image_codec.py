@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from pirl_contract import pictures
 from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.wire import image_codec
 
 MAX_IMAGE_PIXELS = 4096 * 4096
 """of one observation, all cameras together"""
@@ -16,7 +16,7 @@ MAX_IMAGE_PIXELS = 4096 * 4096
 ReadShared = Callable[[pb.SharedMemory, int, int], NDArray[np.uint8]]
 """(where, height, width) -> a copy of those pixels; ValueError when there are none"""
 
-_FORMS: dict[int, pictures.PictureFormat] = {pb.IMAGE_ENCODING_JPEG: "jpeg", pb.IMAGE_ENCODING_PNG: "png"}
+_FORMS: dict[int, image_codec.PictureFormat] = {pb.IMAGE_ENCODING_JPEG: "jpeg", pb.IMAGE_ENCODING_PNG: "png"}
 
 
 def pixels_of(image: pb.Image, name: str) -> int:
@@ -36,7 +36,7 @@ def image_from_proto(image: pb.Image, name: str, read_shared: ReadShared | None 
         return np.frombuffer(data, dtype=np.uint8).reshape(image.height, image.width, 3)
     try:
         if form := _FORMS.get(image.encoding):
-            return pictures.decode(data, form, image.height, image.width)
+            return image_codec.decode(data, form, image.height, image.width)
         if image.encoding == pb.IMAGE_ENCODING_SHARED_MEMORY and read_shared is not None:
             return read_shared(image.shared, image.height, image.width)
     except ValueError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pirl_contract.seams import Env, Policy
+from pirl_contract.protocols import Env, Policy
 
 
 @dataclass(frozen=True)

@@ -14,40 +14,44 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from pirl_server import allocator, job_main
+from pirl_server import job_main, malloc
 from pirl_server.api.application import create_api
-from pirl_server.api.listener import make_listener
-from pirl_server.api.stop_door import stop_door
-from pirl_server.episodes import EpisodeStore
-from pirl_server.jobs import Supervisor
-from pirl_server.layout import EPISODES, JOBS, MODELS, TOKENS
+from pirl_server.api.rest_listener import make_listener
+from pirl_server.api.stop_listener import stop_door
+from pirl_server.episodes.store import EpisodeStore
+from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.openpi_wire.door import EngineDoor
-from pirl_server.openpi_wire.keys import Keys
+from pirl_server.openpi_wire.observation_keys import Keys
 from pirl_server.openpi_wire.server import OpenpiServer, start_openpi
+from pirl_server.paths import EPISODES, JOBS, MODELS, TOKENS
 from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.registry import PRODUCTION, Registry
+from pirl_server.registry.promotion import PRODUCTION
+from pirl_server.registry.versions import Registry
 from pirl_server.root_lock import root_lock
-from pirl_server.security import (
-    CallInterceptor,
-    Gate,
-    GateWatcher,
-    Limiter,
-    Seats,
-    TlsFiles,
-    TokenFile,
-    check_bind,
-    current_limit,
-    listen,
-    raise_limit,
-    shares,
-)
-from pirl_server.serving import Deployment, Engine, PolicyService, Recorder, Router, Shadow, start_grpc
-from pirl_server.serving.room import Limits
-from pirl_server.serving.server import RobotServer
+from pirl_server.rpc.call_tracker import CallWatcher
+from pirl_server.security.access_control import Gate
+from pirl_server.security.bind_address import check_bind
+from pirl_server.security.call_authorizer import GateWatcher
+from pirl_server.security.connection_limits import Seats, listen
+from pirl_server.security.file_limits import current_limit, raise_limit, shares
+from pirl_server.security.interceptor import CallInterceptor
+from pirl_server.security.rate_limiter import Limiter
+from pirl_server.security.tls import TlsFiles
+from pirl_server.security.tokens import TokenFile
+from pirl_server.serving.deployment import Deployment
+from pirl_server.serving.engine import Engine
+from pirl_server.serving.episode_memory import Limits
+from pirl_server.serving.recorder import Recorder
+from pirl_server.serving.router import Router
+from pirl_server.serving.server import RobotServer, start_grpc
+from pirl_server.serving.service import PolicyService
+from pirl_server.serving.shadow import Shadow
 from pirl_server.shutdown import Signals, Stopping
-from pirl_server.telemetry import CallLog, CallWatcher, Latencies, Metrics, configure_logs, spans_from_environment
-from pirl_server.telemetry.logs import Format
+from pirl_server.telemetry.latency import Latencies
+from pirl_server.telemetry.logs import CallLog, Format, configure_logs
+from pirl_server.telemetry.metrics import Metrics
+from pirl_server.telemetry.spans import spans_from_environment
 
 _LOG = logging.getLogger("pirl")
 REST_RATE_HZ = 100.0
@@ -96,7 +100,7 @@ def serve(config: ServeConfig) -> int:
 
     Raises ValueError for a bad checkpoint, address or taken port, and for a root that another server uses.
     """
-    allocator.tune()
+    malloc.tune()
     configure_logs(config.log_format)
     limit = raise_limit()
     files = _tls(config)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pirl_server.episodes import Episode
+    from pirl_server.episodes.schema import Episode
 
 
 def serve(arguments: Sequence[str]) -> int:
@@ -52,11 +52,11 @@ def sft(arguments: Sequence[str]) -> int:
     from functools import partial
 
     from pirl_server import simulation
+    from pirl_server.config.training import SftConfig, override
     from pirl_server.policy.checkpoint import load_card
-    from pirl_server.training.config import SftConfig, override
     from pirl_server.training.progress import Printed
-    from pirl_server.training.sft import new_card, sft_episodes
-    from pirl_server.training.sft import sft as train
+    from pirl_server.training.supervised.sft import new_card, sft_episodes
+    from pirl_server.training.supervised.sft import sft as train
 
     parser = argparse.ArgumentParser(prog="pirl sft", description=sft.__doc__)
     _common(parser)
@@ -100,8 +100,8 @@ def _successes(root: Path, contract_hash: str) -> Iterator[Episode]:
 
     Raises ValueError when there is none.
     """
-    from pirl_server.episodes import EpisodeStore
-    from pirl_server.layout import EPISODES
+    from pirl_server.episodes.store import EpisodeStore
+    from pirl_server.paths import EPISODES
 
     if not (root / EPISODES).is_dir():
         raise ValueError(f"'{root}' keeps no episodes: give the --root of a server")
@@ -117,9 +117,9 @@ def finetune(arguments: Sequence[str]) -> int:
     """Improve a checkpoint folder by online RL in simulation, or make an experiment again and compare."""
     from dataclasses import replace
 
+    from pirl_server.config.training import override
     from pirl_server.job_main import rl_defaults, run_experiment
     from pirl_server.training import experiment
-    from pirl_server.training.config import override
 
     parser = argparse.ArgumentParser(prog="pirl finetune", description=finetune.__doc__)
     _common(parser)

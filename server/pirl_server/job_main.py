@@ -9,25 +9,27 @@ from pathlib import Path
 
 from pirl_contract import Contract
 from pirl_server import simulation
-from pirl_server.disk import utc_now
-from pirl_server.episodes import Episode, EpisodeStore
-from pirl_server.jobs.report import Reporter
+from pirl_server.atomic_files import utc_now
+from pirl_server.config.training import EpisodesConfig, PpoConfig, SftConfig, override
+from pirl_server.episodes.schema import Episode
+from pirl_server.episodes.store import EpisodeStore
+from pirl_server.jobs.reporter import Reporter
 from pirl_server.jobs.spec import Evaluate, FinetuneEpisodes, FinetuneSim, JobSpec, Sft, parse_spec
-from pirl_server.layout import EPISODES, MODELS
+from pirl_server.paths import EPISODES, MODELS
 from pirl_server.policy.checkpoint import load_card
 from pirl_server.policy.features import features_of
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.registry import Evaluation, ModelVersion, Registry, list_hash
+from pirl_server.registry.evaluation import Evaluation, list_hash
+from pirl_server.registry.versions import ModelVersion, Registry
 from pirl_server.training import experiment
-from pirl_server.training.config import EpisodesConfig, PpoConfig, SftConfig, override
-from pirl_server.training.demonstrations import demonstrate, windows_of
+from pirl_server.training.chunk_dataset import Windows
+from pirl_server.training.episode_rl.finetune import finetune_episodes
 from pirl_server.training.evaluate import evaluate
-from pirl_server.training.finetune_episodes import finetune_episodes
-from pirl_server.training.finetune_sim import finetune
 from pirl_server.training.progress import Progress
 from pirl_server.training.seeds import demonstration_seeds, evaluation_seeds, training_seeds
-from pirl_server.training.sft import new_card, sft, sft_episodes
-from pirl_server.training.windows import Windows
+from pirl_server.training.sim_rl.finetune import finetune
+from pirl_server.training.supervised.demonstrations import demonstrate, windows_of
+from pirl_server.training.supervised.sft import new_card, sft, sft_episodes
 
 CANDIDATE = "candidate"
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pirl_contract import Contract, Env
-from pirl_server.training.demonstrations import Expert
+from pirl_server.training.supervised.demonstrations import Expert
 
 if TYPE_CHECKING:
-    from pirl_sim.suites import Simulator
+    from pirl_sim.simulators import Simulator
 
 
 def check_task(task_id: str) -> None:
@@ -56,6 +56,6 @@ def expert(task_id: str) -> Expert:
 
 
 def _simulator(task_id: str) -> Simulator:
-    from pirl_sim.suites import simulator
+    from pirl_sim.simulators import simulator
 
     return simulator(task_id)

@@ -13,8 +13,8 @@ from torch import Tensor
 from pirl_server.algorithm import cps, flow_noise, flow_sde
 from pirl_server.algorithm.chain import chain_log_prob, sample_chain
 from pirl_server.algorithm.flow import Transition, Velocity, euler_chain, time_at
+from pirl_server.algorithm.hybrid_sampler import Draw, hybrid_sample
 from pirl_server.algorithm.joint import joint_log_prob
-from pirl_server.algorithm.sample import Draw, hybrid_sample
 
 STEPS = 4
 SDE: Transition = partial(flow_sde.transition, noise_level=0.5)

@@ -10,7 +10,10 @@ from smooth_toy import COVARIANCE, HORIZON, STAY, Smooth
 from torch import Tensor
 from torch.distributions import Normal
 
-from pirl_server.algorithm.continuation import (
+from pirl_server.algorithm.flow import Velocity, euler_chain, time_at
+from pirl_server.algorithm.flow_sde import transition as flow_sde
+from pirl_server.algorithm.hybrid_sampler import hybrid_sample
+from pirl_server.algorithm.rtc import (
     draw_delays,
     given_tokens,
     guidance_scale,
@@ -22,9 +25,6 @@ from pirl_server.algorithm.continuation import (
     start_given,
     token_times,
 )
-from pirl_server.algorithm.flow import Velocity, euler_chain, time_at
-from pirl_server.algorithm.flow_sde import transition as flow_sde
-from pirl_server.algorithm.sample import hybrid_sample
 
 UNBOUNDED = math.inf
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from pirl_server.algorithm.density import log_prob
 from pirl_server.algorithm.flow import Transition, euler_chain, time_at
 from pirl_server.algorithm.flow_sde import transition
-from pirl_server.algorithm.sample import (
+from pirl_server.algorithm.hybrid_sampler import (
     Draw,
     draw_index,
     hybrid_sample,

@@ -19,9 +19,9 @@ from pirl_server.algorithm import flow_noise, flow_sde
 from pirl_server.algorithm.advantage import normalise
 from pirl_server.algorithm.chain import chain_log_prob, sample_chain
 from pirl_server.algorithm.flow import Transition, time_at
+from pirl_server.algorithm.hybrid_sampler import draw_index, hybrid_sample, step_of_chain, transition_log_prob
 from pirl_server.algorithm.joint import Reduction, joint_log_prob
 from pirl_server.algorithm.ppo import policy_loss
-from pirl_server.algorithm.sample import draw_index, hybrid_sample, step_of_chain, transition_log_prob
 
 SEEDS, SAMPLES, STEPS, GOAL = 5, 256, 4, 1.5
 

@@ -11,9 +11,10 @@ from typing import Any
 import grpc
 import numpy as np
 
-from pirl_contract import ActionChunk, Camera, Contract, Field, Observation, StepResult, codec
+from pirl_contract import ActionChunk, Camera, Contract, Field, Observation, StepResult
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
+from pirl_contract.wire import codec
 
 CONTRACT = Contract(
     robot="fake",

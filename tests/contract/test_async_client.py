@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from contract_fakes import CONTRACT, FakeEnv, ScriptedService, serving
 
-from pirl_contract.async_carrier import AsyncSessionCarrier
 from pirl_contract.async_client import AsyncPolicyClient
-from pirl_contract.failures import RefusedError
 from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.wire.async_transport import AsyncSessionCarrier
+from pirl_contract.wire.errors import RefusedError
 
 OBSERVATION = FakeEnv().reset(0)
 Talk = Callable[[AsyncPolicyClient], Awaitable[Any]]

@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-from pirl_contract import cli, doctor
-from pirl_contract.doctor import Finding
+from pirl_contract.commands import cli, doctor
+from pirl_contract.commands.doctor import Finding
 
 
 def test_an_unknown_command_is_one_line_and_status_2() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pirl_contract.cli", "srve", "x"],
+        [sys.executable, "-m", "pirl_contract.commands.cli", "srve", "x"],
         capture_output=True,
         text=True,
         timeout=60,

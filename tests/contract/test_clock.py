@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pirl_contract.clock import DRIFT, ClockSync
+from pirl_contract.clock_sync import DRIFT, ClockSync
 
 MS = 1_000_000
 DELAYS = st.integers(10_000, 200 * MS)

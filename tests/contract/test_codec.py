@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pirl_contract import ActionChunk, Alteration, ControlSource, Observation, StepOutcome, codec
+from pirl_contract import ActionChunk, Alteration, ControlSource, Observation, StepOutcome
 from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.wire import codec
 
 FINITE = st.floats(-1e6, 1e6, width=32)
 INT64 = st.integers(-(2**63), 2**63 - 1)

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from pirl_contract import Camera, Contract, Observation, codec, framing, pictures
-from pirl_contract.image_sender import ImageSender
-from pirl_contract.resizing import letterbox
+from pirl_contract import Camera, Contract, Observation
 from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.wire import codec, image_codec, serialization
+from pirl_contract.wire.image_encoder import ImageSender
+from pirl_contract.wire.resizing import letterbox
 
 IMAGES = hnp.arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6), st.just(3)))
 SIDE = 16
@@ -32,20 +33,20 @@ def smooth() -> np.ndarray:
 @pytest.fixture(params=["cv2", "PIL.Image"])
 def only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of the two libraries is not installed."""
-    real = pictures.library
-    monkeypatch.setattr(pictures, "library", lambda name: real(name) if name == request.param else None)
+    real = image_codec.library
+    monkeypatch.setattr(image_codec, "library", lambda name: real(name) if name == request.param else None)
 
 
 @pytest.mark.usefixtures("only")
 @pytest.mark.parametrize(("form", "most"), [("png", 0), ("jpeg", 10)])
-def test_files_come_back_and_red_stays_red(form: pictures.PictureFormat, most: int) -> None:
+def test_files_come_back_and_red_stays_red(form: image_codec.PictureFormat, most: int) -> None:
     image = smooth()
-    found = pictures.decode(pictures.encode(image, form), form, SIDE, SIDE)
+    found = image_codec.decode(image_codec.encode(image, form), form, SIDE, SIDE)
     assert np.abs(found.astype(int) - image).max() <= most
 
 
 def test_without_either_library_there_are_only_raw_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "library", lambda name: None)
+    monkeypatch.setattr(image_codec, "library", lambda name: None)
     with pytest.raises(ValueError, match="opencv-python or pillow"):
         ImageSender("jpeg", resize=False)
     with pytest.raises(ValueError, match="pillow or opencv-python"):
@@ -97,16 +98,16 @@ def declaring(data: bytes, height: int, width: int) -> bytes:
     ],
 )
 def test_files_that_are_not_plain_or_not_of_the_declared_size_are_refused(
-    form: pictures.PictureFormat, make: Callable[[], bytes]
+    form: image_codec.PictureFormat, make: Callable[[], bytes]
 ) -> None:
     with pytest.raises(ValueError, match=r"(?i)jpeg|png"):
-        pictures.decode(make(), form, SIDE, SIDE)
+        image_codec.decode(make(), form, SIDE, SIDE)
 
 
 def test_a_plain_file_made_by_hand_is_accepted() -> None:
     """Else the refusals above would prove nothing."""
-    assert pictures.decode(png(SIDE, SIDE, rows=SIDE), "png", SIDE, SIDE).shape == (SIDE, SIDE, 3)
-    assert pictures.decode(saved(), "jpeg", SIDE, SIDE).shape == (SIDE, SIDE, 3)
+    assert image_codec.decode(png(SIDE, SIDE, rows=SIDE), "png", SIDE, SIDE).shape == (SIDE, SIDE, 3)
+    assert image_codec.decode(saved(), "jpeg", SIDE, SIDE).shape == (SIDE, SIDE, 3)
 
 
 def test_the_camera_s_orientation_note_turns_nothing() -> None:
@@ -115,7 +116,7 @@ def test_the_camera_s_orientation_note_turns_nothing() -> None:
     exif[0x0112] = 6
     file = io.BytesIO()
     Image.fromarray(smooth()[:8]).save(file, "jpeg", exif=exif)
-    assert pictures.decode(file.getvalue(), "jpeg", 8, SIDE).shape == (8, SIDE, 3)
+    assert image_codec.decode(file.getvalue(), "jpeg", 8, SIDE).shape == (8, SIDE, 3)
 
 
 @given(st.dictionaries(st.text(max_size=8), IMAGES, max_size=3), st.integers(0, 2**40), st.booleans())
@@ -129,8 +130,8 @@ def test_framed_bytes_are_the_message(images: dict[str, np.ndarray], sequence: i
         sequence=sequence, mode=int(explore), observation=codec.state_to_proto(observation), traceparent="t"
     )
     sent = ImageSender("rgb8", resize=False).pictures(images)
-    assert pb.InferRequest.FromString(framing.infer_bytes(bare, sent)) == whole
-    framed = framing.session_bytes(pb.SessionRequest(id=5, infer=bare, timeout_ms=7), sent)
+    assert pb.InferRequest.FromString(serialization.infer_bytes(bare, sent)) == whole
+    framed = serialization.session_bytes(pb.SessionRequest(id=5, infer=bare, timeout_ms=7), sent)
     assert pb.SessionRequest.FromString(framed) == pb.SessionRequest(id=5, infer=whole, timeout_ms=7)
 
 
@@ -163,7 +164,7 @@ def test_images_travel_at_the_contract_s_size_when_asked() -> None:
 def test_images_are_bounded_together() -> None:
     """Sixteen small files may not become sixteen large pictures."""
     side = 2048
-    file = pictures.encode(np.zeros((side, side, 3), np.uint8), "jpeg")
+    file = image_codec.encode(np.zeros((side, side, 3), np.uint8), "jpeg")
     message = pb.Observation()
     for name in "abcde":
         entry = message.images[name]

@@ -26,7 +26,7 @@ EPISODES = 3
 
 def demo_command(out: Path, env_steps: int) -> list[str]:
     sizes = ["--robot-episodes", str(EPISODES), "--evaluation-episodes", "16", "--env-steps", str(env_steps)]
-    return [sys.executable, "-m", "pirl_contract.cli", "demo", "--out", str(out), *sizes]
+    return [sys.executable, "-m", "pirl_contract.commands.cli", "demo", "--out", str(out), *sizes]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_behaviour_log_probs_are_recomputed_from_the_stored_chain(
     """The archived checkpoint gives the logged densities back; another checkpoint does not."""
     import torch
 
-    from pirl_server.algorithm.sample import step_of_chain, transition_log_prob
+    from pirl_server.algorithm.hybrid_sampler import step_of_chain, transition_log_prob
     from pirl_server.policy.flow_policy import FlowPolicy
 
     out, _ = finished

@@ -12,9 +12,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from pirl_server.interchange.request import Request
-from pirl_server.interchange.side import Stack
-from pirl_server.model.config import Family
+from pirl_server.interchange.checkpoints.import_options import Request
+from pirl_server.interchange.checkpoints.source_metadata import Stack
+from pirl_server.model.pi0.config import Family
 
 GOLDEN = Path(__file__).parents[1] / "model" / "golden"
 STATE_DIM, ACTION_DIM, HORIZON, ROBOT_ACTIONS = 7, 8, 5, 6

@@ -11,11 +11,11 @@ from foreign import EMBEDDING, HEAD, lerobot_folder, make, openpi_folder, reques
 from safetensors import safe_open
 from toy_arm import save_toy
 
-from pirl_server.interchange.exporting import export_checkpoint
-from pirl_server.interchange.importing import import_checkpoint
-from pirl_server.interchange.side import Stack
-from pirl_server.interchange.tensor_folder import TensorFolder
-from pirl_server.model.config import Family
+from pirl_server.interchange.checkpoints.exporter import export_checkpoint
+from pirl_server.interchange.checkpoints.importer import import_checkpoint
+from pirl_server.interchange.checkpoints.source_metadata import Stack
+from pirl_server.interchange.checkpoints.tensor_folder import TensorFolder
+from pirl_server.model.pi0.config import Family
 from pirl_server.policy.checkpoint import load_checkpoint, save_checkpoint
 
 STACKS, FAMILIES = ("openpi", "lerobot"), ("pi0", "pi05")

@@ -13,9 +13,9 @@ from damage import FILE_DAMAGE, PATH_DAMAGE, TENSOR_DAMAGE
 from damage_side import side_damage
 from foreign import make, request
 
-from pirl_server.interchange.importing import import_checkpoint
-from pirl_server.interchange.side import Stack
-from pirl_server.model.config import Family
+from pirl_server.interchange.checkpoints.importer import import_checkpoint
+from pirl_server.interchange.checkpoints.source_metadata import Stack
+from pirl_server.model.pi0.config import Family
 
 CASES = 6
 """of each kind of damage"""

@@ -23,13 +23,13 @@ from foreign import (
 from safetensors.torch import load_file, save_file
 
 from pirl_contract import Camera, Contract, Field, Observation
-from pirl_server.interchange.commands import import_command, parse_delta
-from pirl_server.interchange.importing import import_checkpoint
-from pirl_server.interchange.robot import TEMPLATE
-from pirl_server.interchange.tokenizer import sentencepiece_tokens
-from pirl_server.policy.card import ModelCard
+from pirl_server.interchange.checkpoints.commands import import_command, parse_delta
+from pirl_server.interchange.checkpoints.importer import import_checkpoint
+from pirl_server.interchange.checkpoints.robot_contract import TEMPLATE
+from pirl_server.interchange.checkpoints.tokenizer_file import sentencepiece_tokens
 from pirl_server.policy.checkpoint import checkpoint_version, file_sha256, load_card, load_checkpoint, save_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
+from pirl_server.policy.model_card import ModelCard
 
 ARM = Contract(
     "arm",

@@ -13,10 +13,10 @@ from foreign import EMBEDDING, HEAD, golden, make, openpi_folder, request, shard
 from safetensors.torch import load_file, save_file
 
 from pirl_server.algorithm.flow import euler_chain
-from pirl_server.interchange.importing import import_checkpoint
-from pirl_server.interchange.side import Stack
-from pirl_server.model.config import Family
-from pirl_server.model.pi0 import Pi0
+from pirl_server.interchange.checkpoints.importer import import_checkpoint
+from pirl_server.interchange.checkpoints.source_metadata import Stack
+from pirl_server.model.pi0.config import Family
+from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint
 
 SAMPLE_TOLERANCE = 1e-5

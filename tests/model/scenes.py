@@ -9,8 +9,8 @@ import torch
 from reference_pi0 import Row, Sizes, velocity
 from torch import Tensor
 
-from pirl_server.model.config import Family, Pi0Config, TowerConfig, VisionConfig
-from pirl_server.model.pi0 import Pi0
+from pirl_server.model.pi0.config import Family, Pi0Config, TowerConfig, VisionConfig
+from pirl_server.model.pi0.pi0 import Pi0
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from scenes import Batch, draw_batch, draw_config, draw_model
 
 from pirl_server.algorithm.flow import euler_chain
 from pirl_server.algorithm.flow_sde import transition
-from pirl_server.algorithm.sample import draw_index, hybrid_sample, step_of_chain, transition_log_prob
-from pirl_server.model.config import Family
-from pirl_server.model.pi0 import Pi0
+from pirl_server.algorithm.hybrid_sampler import draw_index, hybrid_sample, step_of_chain, transition_log_prob
+from pirl_server.model.pi0.config import Family
+from pirl_server.model.pi0.pi0 import Pi0
 
 families = pytest.mark.parametrize("family", ["pi0", "pi05"])
 

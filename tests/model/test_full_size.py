@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pirl_server.model.pi0 import Pi0
-from pirl_server.model.presets import PRESETS
+from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.model.pi0.presets import PRESETS
 
 GIB = 2**30
 NEEDED = 16 * GIB

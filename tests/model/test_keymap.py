@@ -10,9 +10,7 @@ from safetensors.torch import load_file, save_file
 from scenes import draw_config, draw_model
 from torch import Tensor
 
-from pirl_server.model.config import Family
-from pirl_server.model.keymap import UNUSED, from_openpi, to_openpi
-from pirl_server.model.layouts import (
+from pirl_server.interchange.checkpoints.weight_dialects import (
     EMBEDDING,
     HEAD,
     from_old_nesting,
@@ -21,6 +19,8 @@ from pirl_server.model.layouts import (
     to_openpi_names,
     without_model,
 )
+from pirl_server.interchange.checkpoints.weight_names import UNUSED, from_openpi, to_openpi
+from pirl_server.model.pi0.config import Family
 
 FOLDER = Path(__file__).parent / "golden"
 families = pytest.mark.parametrize("family", ["pi0", "pi05"])

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pirl_server.model.config import tiny
-from pirl_server.model.lora import LoraConfig, LoraLinear, adapt, merged_state_dict
-from pirl_server.model.pi0 import Pi0
+from pirl_server.model.layers.lora import LoraConfig, LoraLinear, adapt, merged_state_dict
+from pirl_server.model.pi0.config import tiny
+from pirl_server.model.pi0.pi0 import Pi0
 
 CONFIG = replace(tiny(8, 3, 4), depth=2)
 LORA = LoraConfig(rank=3, alpha=6.0)

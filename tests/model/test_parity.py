@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from scenes import described, draw_batch, draw_config, draw_model
 from torch import Tensor
 
-from pirl_server.model.config import Family, Pi0Config
-from pirl_server.model.keymap import to_openpi
-from pirl_server.model.parity import main
+from pirl_server.interchange.checkpoints.weight_names import to_openpi
+from pirl_server.interchange.parity.parity import main
+from pirl_server.model.pi0.config import Family, Pi0Config
 
 FOLDER = Path(__file__).parent / "golden"
 

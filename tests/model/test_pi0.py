@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from pirl_server.algorithm.flow_sde import transition
-from pirl_server.algorithm.sample import draw_index, hybrid_sample, step_of_chain, transition_log_prob
-from pirl_server.model.config import Pi0Config, TowerConfig, VisionConfig, tiny, tiny_state
-from pirl_server.model.pi0 import Pi0
+from pirl_server.algorithm.hybrid_sampler import draw_index, hybrid_sample, step_of_chain, transition_log_prob
+from pirl_server.model.pi0.byte_tokens import encode_all
+from pirl_server.model.pi0.config import Pi0Config, TowerConfig, VisionConfig, tiny, tiny_state
+from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.model.pi0.time import time_embedding
 from pirl_server.model.prefix import Prefix
-from pirl_server.model.time import time_embedding
-from pirl_server.model.tokens import encode_all
 
 CONFIG = Pi0Config(
     vision=VisionConfig(image_px=16, patch_px=8, width=24, depth=2, heads=2, mlp_dim=48),

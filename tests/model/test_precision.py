@@ -8,10 +8,10 @@ import pytest
 import torch
 from scenes import draw_batch, draw_config, draw_model
 
-from pirl_server.model.config import Family
-from pirl_server.model.golden import load_golden
-from pirl_server.model.pi0 import Pi0
-from pirl_server.model.precision import to_bfloat16
+from pirl_server.interchange.parity.golden import load_golden
+from pirl_server.model.pi0.config import Family
+from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.model.pi0.precision import to_bfloat16
 
 FOLDER = Path(__file__).parent / "golden"
 families = pytest.mark.parametrize("family", ["pi0", "pi05"])

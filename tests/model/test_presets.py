@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pirl_server.model.config import tiny
-from pirl_server.model.pi0 import Pi0
-from pirl_server.model.presets import PRESETS
+from pirl_server.model.pi0.config import tiny
+from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.model.pi0.presets import PRESETS
 
 MILLIONS = {"tiny": 1.6, "tiny_state": 0.5, "small": 13, "medium": 86, "pi0": 3238, "pi05": 3353}
 """pi0: vision 412.4, projector 2.4, language 1981.9, embedding 526.6, expert 311.5 and its projections; pi0.5 adds

@@ -10,10 +10,10 @@ import torch
 from scenes import Batch, described, draw_batch, draw_config, draw_model
 from torch import Tensor
 
-from pirl_server.model.config import Family
-from pirl_server.model.golden import load_golden
-from pirl_server.model.keymap import to_openpi
-from pirl_server.model.pi0 import Pi0
+from pirl_server.interchange.checkpoints.weight_names import to_openpi
+from pirl_server.interchange.parity.golden import load_golden
+from pirl_server.model.pi0.config import Family
+from pirl_server.model.pi0.pi0 import Pi0
 
 FAMILIES: tuple[Family, ...] = ("pi0", "pi05")
 

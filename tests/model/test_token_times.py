@@ -6,7 +6,7 @@ import pytest
 import torch
 from scenes import draw_batch, draw_config, draw_model
 
-from pirl_server.model.config import Family
+from pirl_server.model.pi0.config import Family
 
 
 @pytest.mark.parametrize("family", ["pi0", "pi05"])

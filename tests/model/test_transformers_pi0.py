@@ -14,12 +14,12 @@ import pytest
 import torch
 from scenes import Batch, draw_batch, draw_config, draw_model
 
-from pirl_server.model.keymap import from_openpi, to_openpi
-from pirl_server.model.layouts import from_transformers
-from pirl_server.model.pi0 import Pi0
+from pirl_server.interchange.checkpoints.weight_dialects import from_transformers
+from pirl_server.interchange.checkpoints.weight_names import from_openpi, to_openpi
+from pirl_server.model.pi0.pi0 import Pi0
 
 if TYPE_CHECKING:
-    from pirl_server.model.config import Pi0Config
+    from pirl_server.model.pi0.config import Pi0Config
 
 VERSION = importlib.metadata.version("transformers") if importlib.util.find_spec("transformers") else "none"
 pytestmark = pytest.mark.skipif(not VERSION.startswith("5."), reason=f"transformers 5.5 is needed, found {VERSION}")

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 from toy_arm import INSTRUCTIONS, SCALE, Heard, toy_policy
 
+from pirl_server.config.training import FlowMatchingConfig
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.processor import Array
-from pirl_server.training.config import FlowMatchingConfig
-from pirl_server.training.flow_matching import fit
-from pirl_server.training.windows import make_windows
+from pirl_server.training.chunk_dataset import make_windows
+from pirl_server.training.supervised.flow_matching import fit
 
 HORIZON, LONGEST = 8, 4
 """of a chunk, and of the delays that training simulates"""

@@ -13,13 +13,13 @@ from small_pretrained import small_observation, small_policy
 from toy_arm import INSTRUCTIONS, spoken_policy, toy_observation, toy_policy
 
 from pirl_contract import Camera, Continuation, Observation
-from pirl_server.algorithm.sample import step_of_chain, transition_log_prob
-from pirl_server.model.config import Family, tiny, tiny_state
-from pirl_server.model.pi0 import Pi0
+from pirl_server.algorithm.hybrid_sampler import step_of_chain, transition_log_prob
+from pirl_server.model.pi0.config import Family, tiny, tiny_state
+from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.policy.batching import BATCH_SIZES, filled_up
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.policy.processing import PromptFormat
-from pirl_server.policy.rows import BATCH_SIZES, filled_up
-from pirl_server.policy.sample import Ask, Sample, one_by_one
+from pirl_server.policy.processing_spec import PromptFormat
+from pirl_server.policy.served_policy import Ask, Sample, one_by_one
 
 CLOSE = 2e-5
 

@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 from toy_arm import save_toy, toy_card, toy_observation, toy_policy
 
 from pirl_server.policy import checkpoint
-from pirl_server.policy.card import ModelCard
 from pirl_server.policy.checkpoint import (
     CARD,
     CRITIC,
@@ -29,6 +28,7 @@ from pirl_server.policy.checkpoint import (
     save_checkpoint,
 )
 from pirl_server.policy.flow_policy import FlowPolicy
+from pirl_server.policy.model_card import ModelCard
 
 
 def test_what_is_loaded_is_what_was_saved(tmp_path: Path) -> None:

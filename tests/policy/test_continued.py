@@ -13,13 +13,13 @@ from small_pretrained import small_observation, small_policy
 from toy_arm import toy_observation, toy_policy
 
 from pirl_contract import Continuation, Observation
-from pirl_server.algorithm.continuation import resting_transition, token_times
 from pirl_server.algorithm.flow_sde import transition
-from pirl_server.algorithm.sample import step_of_chain, transition_log_prob
-from pirl_server.policy.card import ModelCard
+from pirl_server.algorithm.hybrid_sampler import step_of_chain, transition_log_prob
+from pirl_server.algorithm.rtc import resting_transition, token_times
 from pirl_server.policy.flow_policy import FlowPolicy
+from pirl_server.policy.model_card import ModelCard
 from pirl_server.policy.processor import Array
-from pirl_server.policy.sample import Ask, Sample
+from pirl_server.policy.served_policy import Ask, Sample
 
 METHODS = ("guided", "prefix")
 SEAM_BOUND = 0.8

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from small_pretrained import small_observation, small_policy
 
-from pirl_server.policy.first_observations import FirstObservations
-from pirl_server.policy.processing import Normalisation
+from pirl_server.policy.processing_spec import Normalisation
+from pirl_server.policy.statistics_check import FirstObservations
 
 ZSCORE = Normalisation("zscore", "openpi", (1.0, 0.0), (0.1, 2.0))
 QUANTILE = Normalisation("quantile", "openpi", (-1.0, 0.0), (1.0, 0.1))

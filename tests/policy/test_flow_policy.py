@@ -12,10 +12,10 @@ from toy_arm import BEST, SCALE, toy_observation, toy_policy
 
 from pirl_contract import Camera, Observation, Policy
 from pirl_contract.conformance import PolicyConformance
-from pirl_server.model.config import tiny
-from pirl_server.model.pi0 import Pi0
+from pirl_server.model.pi0.config import tiny
+from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.policy.flow_policy import MAX_CACHED_PREFIXES, FlowPolicy
-from pirl_server.policy.local import LocalPolicy
+from pirl_server.policy.local_policy import LocalPolicy
 
 HERE = toy_observation().state[None]
 

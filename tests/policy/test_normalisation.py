@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pirl_server.policy.normalisation import Normaliser, check_statistics
-from pirl_server.policy.processing import Normalisation
+from pirl_server.policy.processing_spec import Normalisation
 
 TINY = 1e-5
 """a std at which the epsilons differ visibly"""

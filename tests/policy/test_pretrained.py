@@ -11,8 +11,8 @@ import torch
 from small_pretrained import DELTA, MEAN, Q01, Q99, STD, small_card, small_observation
 
 from pirl_server.policy.normalisation import SMALLEST_STD
-from pirl_server.policy.pretrained import PretrainedProcessor
-from pirl_server.policy.processing import CameraSlot, Normalisation
+from pirl_server.policy.pretrained_processor import PretrainedProcessor
+from pirl_server.policy.processing_spec import CameraSlot, Normalisation
 from pirl_server.policy.resize import letterbox
 
 NONE = Normalisation("none", "openpi", (), ())

@@ -18,12 +18,12 @@ from small_pretrained import DELTA, MEAN, Q01, Q99, STD, small_card, small_obser
 
 from pirl_contract import ActionChunk, Observation, Policy, StepOutcome
 from pirl_contract.conformance import PolicyConformance
-from pirl_server.episodes import EpisodeStore
-from pirl_server.model.pi0 import Pi0
+from pirl_server.episodes.store import EpisodeStore
+from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.policy.checkpoint import WEIGHTS, load_checkpoint, save_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.policy.local import LocalPolicy
-from pirl_server.serving.open_episode import Ending, Start
+from pirl_server.policy.local_policy import LocalPolicy
+from pirl_server.serving.episode_builder import Ending, Start
 from pirl_server.serving.recorder import Recorder
 
 PROMPTS = pytest.mark.parametrize("prompt", ["pi0", "pi05", "pi05_without_state"])

@@ -12,7 +12,8 @@ import pytest
 from toy_arm import toy_observation, toy_policy
 
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.serving import Engine, Inference
+from pirl_server.serving.batch import Inference
+from pirl_server.serving.engine import Engine
 
 CLOSE = 1e-5
 

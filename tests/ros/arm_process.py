@@ -25,7 +25,7 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 from trajectory_player import TrajectoryPlayer
 
-from pirl_ros import qos
+from pirl_ros.adapters import qos
 
 
 class Arm(Node):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pirl_ros.profile import Profile, load_profile
+from pirl_ros.profile.profile import Profile, load_profile
 
 # For ros_probe and scripted_server, which are no tests and have no package.
 sys.path.insert(0, str(Path(__file__).parent))

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 
 from pirl_contract.schema import StepOutcome
-from pirl_ros.arm_cycle import ArmCycle, Tick
-from pirl_ros.chunk_buffer import PlayableChunk
-from pirl_ros.kinematics import Chain
-from pirl_ros.limit_check import violations
-from pirl_ros.observing import JOINTS
-from pirl_ros.profile import ArmGroup, Box, Joint, Profile
-from pirl_ros.safety import Limits
-from pirl_ros.sync import Bundle
-from pirl_ros.takeover import Takeover
+from pirl_ros.control.arm_cycle import ArmCycle, Tick
+from pirl_ros.control.chunk_buffer import PlayableChunk
+from pirl_ros.control.control_source import Takeover
+from pirl_ros.control.kinematics import Chain
+from pirl_ros.control.limit_check import violations
+from pirl_ros.control.limits import Limits
+from pirl_ros.profile.profile import Profile
+from pirl_ros.profile.sections import ArmGroup, Box, Joint
+from pirl_ros.sensing.observation import JOINTS
+from pirl_ros.sensing.synchronizer import Bundle
 
 # As it is measured: the state is float32.
 READY = np.array([0.0, np.pi / 8, 0.0, -np.pi * 5 / 8, 0.0, np.pi * 3 / 4, np.pi / 4], np.float32).astype(np.float64)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pirl_ros.kinematics import Chain
-from pirl_ros.profile import load_profile
+from pirl_ros.control.kinematics import Chain
+from pirl_ros.profile.profile import load_profile
 
 PROFILE = load_profile(Path(__file__).parents[2] / "launch" / "params" / "panda_sim.yaml")
 READY = np.array([0.0, np.pi / 8, 0.0, -np.pi * 5 / 8, 0.0, np.pi * 3 / 4, np.pi / 4])

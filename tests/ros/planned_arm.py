@@ -12,17 +12,17 @@ import numpy as np
 from trajectory_player import TrajectoryPlayer
 
 from pirl_contract.schema import ControlSource
-from pirl_ros import controllers as controllers_module
-from pirl_ros.arm_cycle import ArmCycle
-from pirl_ros.chunk_buffer import PlayableChunk
-from pirl_ros.kinematics import Array, Chain
-from pirl_ros.observing import GRIPPER, JOINTS
-from pirl_ros.profile import Profile, load_profile
-from pirl_ros.profile_sections import Command
-from pirl_ros.safety import Limits
-from pirl_ros.safety_report import Mode
-from pirl_ros.sync import Bundle
-from pirl_ros.workspace import Workspace
+from pirl_ros.adapters import controllers as controllers_module
+from pirl_ros.control.arm_cycle import ArmCycle
+from pirl_ros.control.chunk_buffer import PlayableChunk
+from pirl_ros.control.kinematics import Array, Chain
+from pirl_ros.control.limits import Limits
+from pirl_ros.control.safety_report import Mode
+from pirl_ros.control.workspace import Workspace
+from pirl_ros.profile.profile import Profile, load_profile
+from pirl_ros.profile.sections import Command
+from pirl_ros.sensing.observation import GRIPPER, JOINTS
+from pirl_ros.sensing.synchronizer import Bundle
 
 PARAMS = Path(__file__).parents[2] / "launch/params"
 OUTPUTS = ("joint_trajectory", "follow_joint_trajectory", "forward_position", "servo_twist")
@@ -97,7 +97,7 @@ class PlannedArm:
         self._now_ns, self._sequence = 10**12, 0
         self.arm = self._make_arm(lag_s, from_desired, cycle_s)
         # Action servers belong to the tests with processes; here a goal reaches the controller at once.
-        from pirl_ros import trajectory_controller
+        from pirl_ros.adapters import trajectory_controller
 
         goal = SimpleNamespace(Goal=lambda: SimpleNamespace(trajectory=SimpleNamespace()))
         monkeypatch.setattr(trajectory_controller, "control_action", lambda _: goal)

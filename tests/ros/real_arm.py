@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from pirl_ros.kinematics import Array, Chain
-from pirl_ros.limit_check import violations
-from pirl_ros.profile import load_profile
-from pirl_ros.safety import Limits
+from pirl_ros.control.kinematics import Array, Chain
+from pirl_ros.control.limit_check import violations
+from pirl_ros.control.limits import Limits
+from pirl_ros.profile.profile import load_profile
 
 ROOT = Path(__file__).parents[2]
 READY = [0.0, 0.3927, 0.0, -1.9635, 0.0, 2.3562, 0.7854]
@@ -86,8 +86,8 @@ class RealArm:
         from sensor_msgs.msg import JointState
         from std_msgs.msg import String
 
-        from pirl_ros import qos
-        from pirl_ros.interfaces import ActionChunk, SafetyState, StepOutcome
+        from pirl_ros.adapters import qos
+        from pirl_ros.adapters.interfaces import ActionChunk, SafetyState, StepOutcome
 
         self.probe, self._sequence, self.episode = probe, 0, 0
         probe.environment = overlay()
@@ -127,7 +127,7 @@ class RealArm:
 
     def chunk(self, speed: float = 0.4, gripper: float = 1.0, length: int = 60) -> None:
         """Send joint targets [length, 8] that go on from here at `speed` rad/s, an answer to the newest state."""
-        from pirl_ros.interfaces import ActionChunk
+        from pirl_ros.adapters.interfaces import ActionChunk
 
         self._sequence += 1
         ways = np.arange(1, length + 1)[:, None] * speed * PERIOD_S * WAYS

@@ -14,7 +14,7 @@ import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
-from pirl_ros import qos
+from pirl_ros.adapters import qos
 
 ROOT = Path(__file__).parents[2]
 PROFILE_PATH = ROOT / "launch" / "params" / "panda_sim.yaml"

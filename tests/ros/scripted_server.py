@@ -10,9 +10,10 @@ from typing import Any
 import grpc
 import numpy as np
 
-from pirl_contract import ActionChunk, Contract, Observation, StepOutcome, codec
+from pirl_contract import ActionChunk, Contract, Observation, StepOutcome
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
+from pirl_contract.wire import codec
 
 EXECUTE = 2
 

@@ -16,10 +16,11 @@ import numpy as np
 from real_arm import PERIOD_S, READY, WAYS
 from scripted_server import ScriptedServer
 
-from pirl_contract import ActionChunk, codec
+from pirl_contract import ActionChunk
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
-from pirl_ros.profile import load_profile
+from pirl_contract.wire import codec
+from pirl_ros.profile.profile import load_profile
 
 HORIZON, EXECUTE, SPEED, REACH = 20, 8, 1.0, 0.3
 

@@ -19,8 +19,8 @@ class Station:
         from sensor_msgs.msg import JointState
         from trajectory_msgs.msg import JointTrajectory
 
-        from pirl_ros import qos
-        from pirl_ros.interfaces import EpisodeEvent, ExecuteInstruction, SafetyState, StepOutcome
+        from pirl_ros.adapters import qos
+        from pirl_ros.adapters.interfaces import EpisodeEvent, ExecuteInstruction, SafetyState, StepOutcome
 
         self.probe, self.service, self.action = probe, service, ExecuteInstruction
         probe.listen(DiagnosticArray, "/diagnostics")

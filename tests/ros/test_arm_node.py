@@ -23,8 +23,8 @@ class Robot:
         from sensor_msgs.msg import JointState
         from trajectory_msgs.msg import JointTrajectory
 
-        from pirl_ros import qos
-        from pirl_ros.interfaces import ActionChunk, SafetyState, StepOutcome
+        from pirl_ros.adapters import qos
+        from pirl_ros.adapters.interfaces import ActionChunk, SafetyState, StepOutcome
 
         self.probe, self.profile, self.tick = probe, profile, 0
         probe.listen(JointTrajectory, profile.command.topic, profile.gripper.topic)
@@ -44,7 +44,7 @@ class Robot:
         from geometry_msgs.msg import PoseStamped
         from sensor_msgs.msg import JointState
 
-        from pirl_ros.messages import ns_to_stamp
+        from pirl_ros.messages.pirl_messages import ns_to_stamp
 
         self.tick += 1
         for publisher in self.poses:
@@ -58,8 +58,8 @@ class Robot:
 
     def chunk(self, sequence: int, *actions: list[float]) -> None:
         """Publish a chunk that answers the newest state, and give it time to arrive before the next one."""
-        from pirl_ros.interfaces import ActionChunk
-        from pirl_ros.messages import ns_to_stamp
+        from pirl_ros.adapters.interfaces import ActionChunk
+        from pirl_ros.messages.pirl_messages import ns_to_stamp
 
         message = ActionChunk(episode_id="e", sequence=sequence, chunk_id=f"c{sequence}", execute_horizon=len(actions))
         message.horizon, message.action_dim, message.dt = len(actions), 4, 0.05
@@ -139,7 +139,7 @@ def test_nan_holds_the_last_command_and_is_reported(robot: Robot, probe: Any) ->
 
 
 def test_a_late_chunk_and_one_of_another_arm_are_dropped(robot: Robot, probe: Any) -> None:
-    from pirl_ros.interfaces import ActionChunk
+    from pirl_ros.adapters.interfaces import ActionChunk
 
     robot.state()
     robot.chunk(5, [0.02, 0, 0, 0])
@@ -154,8 +154,8 @@ def test_a_late_chunk_and_one_of_another_arm_are_dropped(robot: Robot, probe: An
 
 
 def test_the_arm_says_who_hears_it_and_whether_it_is_heard(probe: Any) -> None:
-    from pirl_ros import qos
-    from pirl_ros.interfaces import ActionChunk, SafetyState, StepOutcome
+    from pirl_ros.adapters import qos
+    from pirl_ros.adapters.interfaces import ActionChunk, SafetyState, StepOutcome
 
     probe.listen(SafetyState, "safety_state", quality=qos.LATCHED)
     probe.start("arm_node")

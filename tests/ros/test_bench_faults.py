@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pirl_contract import Alteration
-from pirl_ros.governor import Governor
+from pirl_ros.control.governor import Governor
 
 
 @pytest.fixture

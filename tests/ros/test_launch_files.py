@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pirl_ros.profile import load_profile
+from pirl_ros.profile.profile import load_profile
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"

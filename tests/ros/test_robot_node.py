@@ -102,7 +102,7 @@ def test_the_operator_labels(station: Station, presses: list[str], outcome: str,
 
 
 def test_a_label_is_kept_until_the_end_and_can_be_changed_after_it(station: Station) -> None:
-    from pirl_ros.interfaces import MarkSuccess
+    from pirl_ros.adapters.interfaces import MarkSuccess
 
     def mark(label: str, **fields: Any) -> Any:
         return station.probe.call(MarkSuccess, "mark_success", label=label, **fields)
@@ -129,7 +129,7 @@ def test_a_label_is_kept_until_the_end_and_can_be_changed_after_it(station: Stat
 
 
 def test_what_was_discarded_cannot_be_labelled(station: Station) -> None:
-    from pirl_ros.interfaces import MarkSuccess
+    from pirl_ros.adapters.interfaces import MarkSuccess
 
     station.result(station.send(record=False))
     answer = station.probe.call(MarkSuccess, "mark_success", label="success")
@@ -162,7 +162,7 @@ def test_an_emergency_stop_latches_and_clearing_moves_nothing(station: Station, 
     from action_msgs.msg import GoalStatus
     from std_msgs.msg import Bool
 
-    from pirl_ros.interfaces import ClearEmergencyStop, EmergencyStop
+    from pirl_ros.adapters.interfaces import ClearEmergencyStop, EmergencyStop
 
     handle = station.running()
     if by == "topic":
@@ -190,7 +190,7 @@ def test_an_emergency_stop_latches_and_clearing_moves_nothing(station: Station, 
 def test_a_human_takes_over_and_hands_back(station: Station, profile: Any) -> None:
     from geometry_msgs.msg import TwistStamped
 
-    from pirl_ros.interfaces import SetControlSource
+    from pirl_ros.adapters.interfaces import SetControlSource
 
     handle = station.running()
     answer = station.probe.call(SetControlSource, "set_control_source", source="human")

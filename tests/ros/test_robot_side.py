@@ -12,7 +12,7 @@ import pytest
 from scripted_server import EXECUTE, ScriptedServer, serving
 
 from pirl_contract.v1 import policy_pb2 as pb
-from pirl_ros.profile import Profile
+from pirl_ros.profile.profile import Profile
 
 pytestmark = pytest.mark.ros
 
@@ -83,7 +83,7 @@ def test_the_policy_sees_the_state_after_its_last_action(
 
 
 def test_without_a_server_the_arm_holds_and_the_reason_is_told(probe: Any, ros: Any) -> None:
-    from pirl_ros.interfaces import ActionChunk, PolicyStatus, StartEpisode
+    from pirl_ros.adapters.interfaces import ActionChunk, PolicyStatus, StartEpisode
 
     probe.listen(ActionChunk, "action_chunks")
     probe.listen(PolicyStatus, "policy_node/status")
@@ -99,7 +99,7 @@ def test_without_a_server_the_arm_holds_and_the_reason_is_told(probe: Any, ros: 
 
 
 def test_another_contract_is_refused_at_start(probe: Any, server: tuple[ScriptedServer, str], profile: Profile) -> None:
-    from pirl_ros.interfaces import StartEpisode
+    from pirl_ros.adapters.interfaces import StartEpisode
 
     service, address = server
     service.contract = profile.without_cameras().contract
@@ -113,7 +113,7 @@ def test_another_contract_is_refused_at_start(probe: Any, server: tuple[Scripted
 def test_a_missing_camera_means_no_question(probe: Any, ros: Any, server: tuple[ScriptedServer, str]) -> None:
     from diagnostic_msgs.msg import DiagnosticArray
 
-    from pirl_ros.interfaces import StartEpisode, StopEpisode
+    from pirl_ros.adapters.interfaces import StartEpisode, StopEpisode
 
     service, address = server
     probe.listen(DiagnosticArray, "/diagnostics")
@@ -130,7 +130,7 @@ def test_a_missing_camera_means_no_question(probe: Any, ros: Any, server: tuple[
 def test_without_an_arm_nothing_is_asked(probe: Any, ros: Any, server: tuple[ScriptedServer, str]) -> None:
     from diagnostic_msgs.msg import DiagnosticArray
 
-    from pirl_ros.interfaces import StartEpisode
+    from pirl_ros.adapters.interfaces import StartEpisode
 
     service, address = server
     probe.listen(DiagnosticArray, "/diagnostics")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from pirl_contract import Alteration, ControlSource
-from pirl_ros.arm_cycle import ArmCycle, Tick
-from pirl_ros.chunk_buffer import PlayableChunk
-from pirl_ros.observing import JOINTS
-from pirl_ros.profile import Profile
-from pirl_ros.sync import Bundle
+from pirl_ros.control.arm_cycle import ArmCycle, Tick
+from pirl_ros.control.chunk_buffer import PlayableChunk
+from pirl_ros.profile.profile import Profile
+from pirl_ros.sensing.observation import JOINTS
+from pirl_ros.sensing.synchronizer import Bundle
 
 READY = [0.0, np.pi / 8, 0.0, -np.pi * 5 / 8, 0.0, np.pi * 3 / 4, np.pi / 4, 0.04, 0.04]
 PERIOD_NS = 50_000_000

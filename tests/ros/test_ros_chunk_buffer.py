@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pirl_ros.chunk_buffer import ChunkBuffer, PlayableChunk
+from pirl_ros.control.chunk_buffer import ChunkBuffer, PlayableChunk
 
 PERIOD_NS = 20_000_000
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pirl_contract import ActionChunk, Alteration, StepOutcome
-from pirl_ros.chunk_buffer import FADE_STEPS, ChunkBuffer, PlayableChunk
-from pirl_ros.continuing import AnswerAge, Continuing
-from pirl_ros.profile import Profile
+from pirl_ros.control.chunk_buffer import FADE_STEPS, ChunkBuffer, PlayableChunk
+from pirl_ros.policy_session.rtc import AnswerAge, Continuing
+from pirl_ros.profile.profile import Profile
 
 DT_S, DT_NS = 0.02, 20_000_000
 BOTH = ("guided", "prefix")

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from pirl_contract.schema import Alteration, ControlSource
-from pirl_ros.profile import Profile
-from pirl_ros.profile_sections import Command
+from pirl_ros.profile.profile import Profile
+from pirl_ros.profile.sections import Command
 
 pytestmark = pytest.mark.ros
 
@@ -37,20 +37,20 @@ class Node(SimpleNamespace):
 
 
 def command(joints: np.ndarray | None) -> Any:
-    from pirl_ros.motion import ArmCommand
+    from pirl_ros.control.action_mapping import ArmCommand
 
     executed = np.zeros(4, np.float32)
     return ArmCommand(joints, 0.02, executed, Alteration.NONE, ControlSource.POLICY)
 
 
 def ahead() -> Any:
-    from pirl_ros.look_ahead import Ahead
+    from pirl_ros.control.lookahead import Ahead
 
     return Ahead(ROWS, np.zeros_like(ROWS), np.zeros(5), 0.05, ROWS[0])
 
 
 def make(profile: Profile, **changes: Any) -> tuple[Node, list[Any]]:
-    from pirl_ros.controllers import make_controllers
+    from pirl_ros.adapters.controllers import make_controllers
 
     node = Node()
     return node, make_controllers(node, replace(profile, **changes), dry_run=False, gave_up=print)
@@ -109,7 +109,7 @@ def test_without_a_command_nothing_is_sent(profile: Profile) -> None:
 
 
 def test_a_dry_run_has_no_controller(profile: Profile) -> None:
-    from pirl_ros.controllers import make_controllers
+    from pirl_ros.adapters.controllers import make_controllers
 
     assert make_controllers(Node(), profile, dry_run=True, gave_up=print) == []
 

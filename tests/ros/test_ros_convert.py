@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pirl_ros import convert
-from pirl_ros.convert import (
+from pirl_ros.sensing import sensor_messages
+from pirl_ros.sensing.sensor_messages import (
     compressed_to_rgb,
     fill_image,
     fill_pose,
@@ -137,7 +137,7 @@ def test_without_opencv_the_fix_is_said(monkeypatch: pytest.MonkeyPatch) -> None
     def missing(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr(convert.importlib, "import_module", missing)
+    monkeypatch.setattr(sensor_messages.importlib, "import_module", missing)
     with pytest.raises(ValueError, match="python3-opencv"):
         compressed_to_rgb(SimpleNamespace(format="jpeg", data=b"1"))
 

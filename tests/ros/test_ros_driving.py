@@ -7,8 +7,8 @@ import pytest
 from driven_arm import HOUR_NS, PERIOD_NS, READY, DrivenArm, real_profile
 
 from pirl_contract import Alteration, ControlSource
-from pirl_ros.chunk_buffer import PlayableChunk
-from pirl_ros.profile import Profile
+from pirl_ros.control.chunk_buffer import PlayableChunk
+from pirl_ros.profile.profile import Profile
 
 LINK_LOSS = 15
 """periods of link_loss_s"""

@@ -16,9 +16,9 @@ pytestmark = pytest.mark.ros
 
 BROKEN = """
 from std_msgs.msg import String
-from pirl_ros.arm_node import ArmNode
-from pirl_ros.managed_node import ManagedNode
-from pirl_ros.running import run
+from pirl_ros.nodes.arm_node import ArmNode
+from pirl_ros.adapters.lifecycle_node import ManagedNode
+from pirl_ros.adapters.node_main import run
 
 def fail(*_):
     raise RuntimeError("broken on purpose")
@@ -46,7 +46,7 @@ class Robot:
         from rclpy.action import ActionClient
         from trajectory_msgs.msg import JointTrajectory
 
-        from pirl_ros.interfaces import ExecuteInstruction
+        from pirl_ros.adapters.interfaces import ExecuteInstruction
 
         self.probe, self.action = probe, ExecuteInstruction
         profile, port = write_profile(folder / "arm.yaml", safety), free_port()
@@ -144,7 +144,7 @@ def test_a_goal_that_waits_for_a_node_that_is_gone_is_answered(probe: Any) -> No
     """Its scene is to be reset, by nobody; its result must not wait for the patience that it has."""
     from rclpy.action import ActionClient
 
-    from pirl_ros.interfaces import ExecuteInstruction
+    from pirl_ros.adapters.interfaces import ExecuteInstruction
 
     process = probe.start("episode_node", patience_s=500.0)
     goals = ActionClient(probe.node, ExecuteInstruction, "execute_instruction")

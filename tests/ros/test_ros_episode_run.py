@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pirl_ros.episode_run import Ending, EpisodeRun, RunLimits
+from pirl_ros.episode.instruction_run import Ending, EpisodeRun, RunLimits
 
 
 @pytest.fixture

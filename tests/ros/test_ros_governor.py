@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pirl_contract import Alteration
-from pirl_ros.braking import stop_from
-from pirl_ros.governor import Governor
-from pirl_ros.kinematics import Chain
-from pirl_ros.limit_check import violations
-from pirl_ros.profile import Profile
-from pirl_ros.safety import Limits
-from pirl_ros.workspace import Workspace
+from pirl_ros.control.governor import Governor
+from pirl_ros.control.kinematics import Chain
+from pirl_ros.control.limit_check import violations
+from pirl_ros.control.limits import Limits
+from pirl_ros.control.stop_trajectory import stop_from
+from pirl_ros.control.workspace import Workspace
+from pirl_ros.profile.profile import Profile
 
 FRESH = (0.0, 0.0)
 ANY_FLOAT = st.floats(allow_nan=True, allow_infinity=True, allow_subnormal=True)

@@ -10,11 +10,11 @@ import pytest
 from driven_arm import READY, real_limits
 
 from pirl_contract import Alteration
-from pirl_ros.governor import Governor
-from pirl_ros.kinematics import Chain
-from pirl_ros.limit_check import violations
-from pirl_ros.profile import Profile
-from pirl_ros.safety import Limits
+from pirl_ros.control.governor import Governor
+from pirl_ros.control.kinematics import Chain
+from pirl_ros.control.limit_check import violations
+from pirl_ros.control.limits import Limits
+from pirl_ros.profile.profile import Profile
 
 FRESH = (0.0, 0.0)
 

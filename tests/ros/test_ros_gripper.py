@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pirl_ros.gripper import CLOSED, OPEN, GripperSwitch, fill_gripper_goal
-from pirl_ros.profile import GripperGroup
-from pirl_ros.profile_sections import GripperKind
+from pirl_ros.control.gripper import CLOSED, OPEN, GripperSwitch, fill_gripper_goal
+from pirl_ros.profile.sections import GripperGroup, GripperKind
 
 PERIOD = 0.05
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pirl_contract import ControlSource
-from pirl_ros.profile import Profile
-from pirl_ros.takeover import JointTarget, TcpTwist
+from pirl_ros.control.control_source import JointTarget, TcpTwist
+from pirl_ros.profile.profile import Profile
 
 
 @pytest.fixture

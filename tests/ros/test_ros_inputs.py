@@ -133,8 +133,8 @@ def test_an_instruction_is_received_from_a_plain_publisher_and_from_one_before(
     from rclpy.qos import QoSProfile
     from std_msgs.msg import String
 
-    from pirl_ros import qos
-    from pirl_ros.interfaces import StartEpisode, StopEpisode
+    from pirl_ros.adapters import qos
+    from pirl_ros.adapters.interfaces import StartEpisode, StopEpisode
 
     service = ScriptedServer(profile.contract)
     before = probe.node.create_publisher(String, "policy_node/instruction", qos.LATCHED)
@@ -162,8 +162,8 @@ def newest_reason(station: Station, node: str) -> str:
 
 
 def test_what_cannot_be_received_is_named_until_it_goes(station: Station) -> None:
-    from pirl_ros import qos
-    from pirl_ros.interfaces import ActionChunk, StepOutcome
+    from pirl_ros.adapters import qos
+    from pirl_ros.adapters.interfaces import ActionChunk, StepOutcome
 
     node = station.probe.node
     foreign = node.create_publisher(ActionChunk, "action_chunks", best_effort())

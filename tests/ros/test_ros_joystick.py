@@ -27,7 +27,7 @@ def test_a_joystick_takes_over_and_hands_back_without_a_jerk(probe: Any, tmp_pat
     from std_srvs.srv import Trigger
     from trajectory_msgs.msg import JointTrajectory
 
-    from pirl_ros import qos
+    from pirl_ros.adapters import qos
 
     profile = write_profile(tmp_path / "arm.yaml")
     probe.listen(JointTrajectory, "arm_controller/joint_trajectory", "gripper_controller/joint_trajectory")

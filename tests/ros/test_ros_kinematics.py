@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from pirl_ros.kinematics import Chain, rotation_vector, transform
-from pirl_ros.profile import Origin, Profile
+from pirl_ros.control.kinematics import Chain, rotation_vector, transform
+from pirl_ros.profile.profile import Profile
+from pirl_ros.profile.sections import Origin
 
 READY = np.array([0.0, np.pi / 8, 0.0, -np.pi * 5 / 8, 0.0, np.pi * 3 / 4, np.pi / 4])
 

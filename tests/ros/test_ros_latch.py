@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from pirl_contract import Alteration
-from pirl_ros.latch import Latch
-from pirl_ros.state_history import Measured, StateHistory
+from pirl_ros.control.fault_latch import Latch
+from pirl_ros.sensing.state_history import Measured, StateHistory
 
 MS = 1_000_000
 HOUR_NS = 3_600_000_000_000

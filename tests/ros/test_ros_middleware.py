@@ -24,7 +24,7 @@ def test_a_best_effort_driver_is_named_in_diagnostics(probe: Any, ros: Any) -> N
     from diagnostic_msgs.msg import DiagnosticArray
     from sensor_msgs.msg import JointState
 
-    from pirl_ros import qos
+    from pirl_ros.adapters import qos
 
     probe.listen(DiagnosticArray, "/diagnostics")
     probe.node.create_publisher(JointState, "joint_states", qos.sensor(reliable=False))
@@ -39,8 +39,8 @@ def test_another_dds_implementation_reads_commands_and_feeds_states(probe: Any, 
     from geometry_msgs.msg import PoseStamped
     from sensor_msgs.msg import JointState
 
-    from pirl_ros import qos
-    from pirl_ros.interfaces import ActionChunk
+    from pirl_ros.adapters import qos
+    from pirl_ros.adapters.interfaces import ActionChunk
 
     names = [joint.name for joint in profile.joints]
     # Neither our DDS nor our Python environment reaches into the peer's.

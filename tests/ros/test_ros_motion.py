@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pirl_contract import Alteration, ControlSource
-from pirl_ros.gripper import gripper_action, gripper_metres
-from pirl_ros.kinematics import Chain
-from pirl_ros.motion import ArmMotion
-from pirl_ros.profile import Box, Profile
+from pirl_ros.control.action_mapping import ArmMotion
+from pirl_ros.control.gripper import gripper_action, gripper_metres
+from pirl_ros.control.kinematics import Chain
+from pirl_ros.profile.profile import Profile
+from pirl_ros.profile.sections import Box
 
 READY = np.array([0.0, np.pi / 8, 0.0, -np.pi * 5 / 8, 0.0, np.pi * 3 / 4, np.pi / 4])
 ANY_ACTION = hnp.arrays(np.float32, 4, elements=st.floats(width=32, allow_nan=True, allow_infinity=True))

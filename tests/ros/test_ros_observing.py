@@ -9,9 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pirl_ros.observing import GRIPPER, JOINTS, camera_images, joint_positions, make_synchronizer, state_vector
-from pirl_ros.profile import CameraTopic, Profile, WrenchTopic
-from pirl_ros.sync import Bundle
+from pirl_ros.profile.profile import Profile
+from pirl_ros.profile.sections import CameraTopic, WrenchTopic
+from pirl_ros.sensing.observation import (
+    GRIPPER,
+    JOINTS,
+    camera_images,
+    joint_positions,
+    make_synchronizer,
+    state_vector,
+)
+from pirl_ros.sensing.synchronizer import Bundle
 
 WRENCH = WrenchTopic("wrist", "ft_sensor/wrench", force=100.0, torque=10.0, rule="asof", max_age=0.1)
 

@@ -11,9 +11,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.interpolate import CubicHermiteSpline, PchipInterpolator
 
-from pirl_ros.kinematics import Chain
-from pirl_ros.outputs import fill_goal, fill_positions, fill_trajectory, fill_twist, point_velocities, tool_twist
-from pirl_ros.profile import Profile
+from pirl_ros.control.kinematics import Chain
+from pirl_ros.messages.controller_messages import (
+    fill_goal,
+    fill_positions,
+    fill_trajectory,
+    fill_twist,
+    point_velocities,
+    tool_twist,
+)
+from pirl_ros.profile.profile import Profile
 
 DT = 0.05
 MICRORADIANS = st.integers(-3_000_000, 3_000_000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pirl_contract import ActionChunk
-from pirl_ros.pacing import Pacing
+from pirl_ros.policy_session.inference_scheduler import Pacing
 
 SECOND_NS = 1_000_000_000
 

@@ -30,7 +30,7 @@ class Line:
     def __init__(self, node: Any, group: Any) -> None:
         from std_msgs.msg import String
 
-        from pirl_ros.executor import RobotExecutor
+        from pirl_ros.adapters.executor import RobotExecutor
 
         self._kind, self._node = String, node
         self.heard: list[str] = []
@@ -62,7 +62,7 @@ class Line:
 
 
 def test_a_polled_message_waits_until_it_is_taken(node: Any) -> None:
-    from pirl_ros.polling import Polled
+    from pirl_ros.adapters.gated_subscriptions import Polled
 
     polled = Polled()
     line = Line(node, polled)
@@ -75,7 +75,7 @@ def test_a_polled_message_waits_until_it_is_taken(node: Any) -> None:
 
 
 def test_what_came_while_nothing_was_wanted_is_thrown_away(node: Any) -> None:
-    from pirl_ros.polling import Wanted
+    from pirl_ros.adapters.gated_subscriptions import Wanted
 
     want = [False]
     wanted = Wanted(lambda: want[0])
@@ -100,7 +100,7 @@ def test_what_came_while_nothing_was_wanted_is_thrown_away(node: Any) -> None:
 
 def test_the_same_without_the_condition_hands_on_what_is_old(node: Any) -> None:
     """The control of the test above: nothing but the condition throws away."""
-    from pirl_ros.polling import Polled
+    from pirl_ros.adapters.gated_subscriptions import Polled
 
     polled = Polled()
     line = Line(node, polled)

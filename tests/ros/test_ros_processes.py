@@ -83,7 +83,7 @@ def test_two_robots_share_a_server_and_nothing_else(ros: Any, profile: Any) -> N
     from rclpy.action import ActionClient
     from trajectory_msgs.msg import JointTrajectory
 
-    from pirl_ros.interfaces import ExecuteInstruction
+    from pirl_ros.adapters.interfaces import ExecuteInstruction
 
     service = ScriptedServer(profile.contract)
     probes = {side: ros.Probe(f"/{side}") for side in ("left", "right")}

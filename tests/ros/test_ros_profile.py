@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pirl_ros.profile import Profile, load_profile
+from pirl_ros.profile.profile import Profile, load_profile
 
 
 def write(tmp_path: Path, profile_path: Path, change: dict[str, Any], where: tuple[Any, ...] = ()) -> Path:
@@ -44,7 +44,7 @@ def test_the_shipped_checkpoints_still_fit(profile: Profile) -> None:
 
 
 def test_the_simulator_is_the_same_robot(profile: Profile) -> None:
-    panda = pytest.importorskip("pirl_sim.panda", reason="pirl_sim is not on the path")
+    panda = pytest.importorskip("pirl_sim.maniskill.panda", reason="pirl_sim is not on the path")
     assert profile.contract.difference(panda.panda_contract()) == []
     assert profile.contract.hash == panda.panda_contract().hash
     assert profile.without_cameras().contract.hash == panda.panda_contract(cameras=False).hash

@@ -21,7 +21,7 @@ def other(probe: Any) -> Any:
 
 
 def streams_of(probe: Any, profile: Any, reliable: bool) -> Any:
-    from pirl_ros.subscriptions import SensorStreams
+    from pirl_ros.adapters.sensor_streams import SensorStreams
 
     robot = replace(profile, poses=(), cameras=(), reliable_sensors=reliable)
     return SensorStreams(probe.node, robot, cameras=True, on_message=lambda: None)
@@ -30,7 +30,7 @@ def streams_of(probe: Any, profile: Any, reliable: bool) -> Any:
 def test_a_best_effort_publisher_of_a_reliable_stream_is_the_reason(probe: Any, other: Any, profile: Any) -> None:
     from sensor_msgs.msg import JointState
 
-    from pirl_ros import qos
+    from pirl_ros.adapters import qos
 
     streams = streams_of(probe, profile, reliable=True)
     assert streams.newest() == (None, "nothing received yet: joint states")
@@ -45,7 +45,7 @@ def test_a_best_effort_publisher_of_a_reliable_stream_is_the_reason(probe: Any, 
 def test_the_reason_goes_when_a_fitting_publisher_comes(probe: Any, other: Any, profile: Any) -> None:
     from sensor_msgs.msg import JointState
 
-    from pirl_ros import qos
+    from pirl_ros.adapters import qos
 
     streams = streams_of(probe, profile, reliable=True)
     other.create_publisher(JointState, "joint_states", qos.sensor(reliable=False))
@@ -60,7 +60,7 @@ def test_the_reason_goes_when_a_fitting_publisher_comes(probe: Any, other: Any, 
 def test_a_best_effort_reader_hears_everybody(probe: Any, other: Any, profile: Any, publisher_reliable: bool) -> None:
     from sensor_msgs.msg import JointState
 
-    from pirl_ros import qos
+    from pirl_ros.adapters import qos
 
     streams = streams_of(probe, profile, reliable=False)
     publisher = other.create_publisher(JointState, "joint_states", qos.sensor(publisher_reliable))
@@ -76,7 +76,7 @@ def test_a_best_effort_reader_hears_everybody(probe: Any, other: Any, profile: A
 def test_a_command_that_nobody_can_take_is_told(probe: Any, other: Any) -> None:
     from trajectory_msgs.msg import JointTrajectory
 
-    from pirl_ros import qos
+    from pirl_ros.adapters import qos
 
     told: list[str] = []
     events = qos.publisher_events("arm/joint_trajectory", told.append)
@@ -90,7 +90,7 @@ def test_a_command_lives_for_two_periods() -> None:
     pytest.importorskip("rclpy", reason="rclpy is not importable: pip install 'pirl[ros]' or source an apt ROS 2")
     from rclpy.qos import DurabilityPolicy, HistoryPolicy, ReliabilityPolicy
 
-    from pirl_ros import qos
+    from pirl_ros.adapters import qos
 
     quality = qos.command(50.0)
     assert quality.lifespan.nanoseconds == 40_000_000

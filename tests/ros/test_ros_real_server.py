@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pirl_ros.profile import Profile
+from pirl_ros.profile.profile import Profile
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
@@ -31,7 +31,7 @@ class Server:
 
     def __init__(self, probe: Any, root: Path) -> None:
         self.grpc_port, self.rest_port = free_ports()
-        command = [sys.executable, "-m", "pirl_contract.cli", "serve", str(BASE), "--root", str(root)]
+        command = [sys.executable, "-m", "pirl_contract.commands.cli", "serve", str(BASE), "--root", str(root)]
         command += ["--grpc-port", str(self.grpc_port), "--rest-port", str(self.rest_port)]
         process = probe.run(command)
         line = ""
@@ -61,8 +61,8 @@ def test_two_robots_and_one_real_server(ros: Any, tmp_path: Path, profile: Profi
     from rclpy.action import ActionClient
     from sensor_msgs.msg import JointState
 
-    from pirl_ros import qos
-    from pirl_ros.interfaces import ExecuteInstruction, MarkSuccess, SafetyState
+    from pirl_ros.adapters import qos
+    from pirl_ros.adapters.interfaces import ExecuteInstruction, MarkSuccess, SafetyState
 
     probes = {side: ros.Probe(f"/{side}") for side in SIDES}
     for probe in probes.values():

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from pirl_contract import Contract
-from pirl_ros.kinematics import Chain
-from pirl_ros.profile import Box, Joint, KinematicTable, Origin, PoseTopic, Profile, load_profile
-from pirl_ros.robot_check import main
-from pirl_ros.robot_check_findings import braking, find_all, mid_range
+from pirl_ros.control.kinematics import Chain
+from pirl_ros.profile.profile import Profile, load_profile
+from pirl_ros.profile.sections import Box, Joint, KinematicTable, Origin, PoseTopic
+from pirl_ros.profile_check.check import main
+from pirl_ros.profile_check.findings import braking, find_all, mid_range
 
 PARAMS = Path(__file__).parents[2] / "launch" / "params"
 SHIPPED = sorted(path.stem for path in PARAMS.glob("*.yaml"))
@@ -173,7 +174,7 @@ def test_errors_give_exit_status_one(tmp_path: Path) -> None:
 
 def test_it_needs_neither_ros_nor_opencv_nor_torch() -> None:
     code = (
-        "import sys; from pirl_ros.robot_check import main;"
+        "import sys; from pirl_ros.profile_check.check import main;"
         f"status = main(['check', {str(PARAMS / 'franka.yaml')!r}]);"
         "heavy = {'rclpy', 'cv2', 'torch'} & set(sys.modules); sys.exit(str(heavy) if heavy else status)"
     )
@@ -182,7 +183,7 @@ def test_it_needs_neither_ros_nor_opencv_nor_torch() -> None:
 
 
 def test_without_pyyaml_the_fix_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.delitem(sys.modules, "pirl_ros.profile")
+    monkeypatch.delitem(sys.modules, "pirl_ros.profile.profile")
     monkeypatch.setitem(sys.modules, "yaml", None)
     assert main(["check", str(PARAMS / "franka.yaml")]) == 1
     assert "pip install pyyaml" in capsys.readouterr().err

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pirl_ros.governor import Governor
-from pirl_ros.kinematics import Chain
-from pirl_ros.profile import Profile
-from pirl_ros.safety import Limits
+from pirl_ros.control.governor import Governor
+from pirl_ros.control.kinematics import Chain
+from pirl_ros.control.limits import Limits
+from pirl_ros.profile.profile import Profile
 
 RATES = ("velocity", "acceleration", "jerk")
 

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("rclpy", reason="rclpy is not importable: pip install 'pirl[ros]' or source an apt ROS 2")
 
 from pirl_contract.client import Tls
-from pirl_ros.server_access import declare_access, read_access
+from pirl_ros.adapters.server_access import declare_access, read_access
 
 
 class Node:

@@ -28,7 +28,7 @@ def test_a_killed_server_is_a_lawful_stop_a_latch_and_a_new_beginning(probe: Any
     from diagnostic_msgs.msg import DiagnosticArray
     from trajectory_msgs.msg import JointTrajectory
 
-    from pirl_ros.interfaces import StartEpisode, StopEpisode
+    from pirl_ros.adapters.interfaces import StartEpisode, StopEpisode
 
     profile, port = write_profile(tmp_path / "arm.yaml", {"link_loss_s": LINK_LOSS_S}), free_port()
     probe.listen(DiagnosticArray, "/diagnostics")

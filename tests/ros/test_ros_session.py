@@ -13,8 +13,8 @@ import pytest
 
 from pirl_contract import ActionChunk, Alteration, Continuation, Contract, Observation, StepOutcome
 from pirl_contract.client import EpisodeReceipt, PolicyClient, PolicyInfo
-from pirl_ros.profile import Profile
-from pirl_ros.session import PolicySession
+from pirl_ros.policy_session.session import PolicySession
+from pirl_ros.profile.profile import Profile
 
 SECOND_NS = 1_000_000_000
 

@@ -21,8 +21,8 @@ def listen(probe: Any) -> list[int]:
     from rosgraph_msgs.msg import Clock
     from sensor_msgs.msg import Image
 
-    from pirl_ros import qos
-    from pirl_ros.interfaces import SafetyState
+    from pirl_ros.adapters import qos
+    from pirl_ros.adapters.interfaces import SafetyState
 
     probe.listen(Image, "camera/base/image", quality=qos.IMAGE)
     probe.listen(SafetyState, "safety_state", quality=qos.LATCHED)
@@ -53,7 +53,7 @@ def test_clock_advances_by_a_control_period_per_step_and_nodes_stamp_with_it(pro
 
 
 def test_a_reset_takes_a_period_and_time_never_goes_back(probe: Any) -> None:
-    from pirl_ros.interfaces import ResetEnvironment
+    from pirl_ros.adapters.interfaces import ResetEnvironment
 
     times = listen(probe)
     process = start_simulator(probe)

@@ -68,7 +68,7 @@ def test_a_controller_that_steps_back_with_each_chunk_is_named(
 def test_a_slow_arm_stands_after_each_end_of_its_motion(probe: Any, tmp_path: Path, command: dict[str, Any]) -> None:
     from lifecycle_msgs.msg import Transition
 
-    from pirl_ros.interfaces import EpisodeEvent
+    from pirl_ros.adapters.interfaces import EpisodeEvent
 
     arm = RealArm(probe, "goals")
     arm.start(write_profile(tmp_path / "arm.yaml", command=command))

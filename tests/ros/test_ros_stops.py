@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pirl_contract.schema import Alteration
-from pirl_ros.limit_check import violations
+from pirl_ros.control.limit_check import violations
 
 pytestmark = pytest.mark.ros
 
@@ -172,7 +172,7 @@ def test_a_twist_from_an_older_command_is_refused(monkeypatch: Any) -> None:
 
 def SimpleCommand(joints: Any, before: Any) -> Any:
     from pirl_contract.schema import ControlSource
-    from pirl_ros.motion import ArmCommand
+    from pirl_ros.control.action_mapping import ArmCommand
 
     return ArmCommand(joints, 0.0, np.zeros(4, np.float32), Alteration.NONE, ControlSource.POLICY, before)
 

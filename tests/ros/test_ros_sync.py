@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pirl_ros.profile_sections import Rule
-from pirl_ros.sync import Stream, Synchronizer
+from pirl_ros.profile.sections import Rule
+from pirl_ros.sensing.synchronizer import Stream, Synchronizer
 
 MS = 1_000_000
 HOUR_NS = 3_600_000_000_000

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pirl_contract import ControlSource
-from pirl_ros.takeover import JointTarget, Joystick, Takeover, TcpTwist
+from pirl_ros.control.control_source import JointTarget, Joystick, Takeover, TcpTwist
 
 PAD = Joystick(axes=(0, 1, 2), turns=(3,), deadman=0, close=1, open=2, speed=0.2, turn_speed=0.5, dead_zone=0.1)
 SECOND = 1_000_000_000

@@ -76,7 +76,7 @@ def test_commands_move_it_and_wrong_ones_do_not(probe: Any, profile: Any) -> Non
 def test_reset_puts_it_back_and_gives_the_instruction(probe: Any, profile: Any) -> None:
     from trajectory_msgs.msg import JointTrajectory
 
-    from pirl_ros.interfaces import ResetEnvironment
+    from pirl_ros.adapters.interfaces import ResetEnvironment
 
     listen(probe)
     start(probe)

@@ -11,7 +11,7 @@ import pytest
 from scripted_server import ScriptedServer, serving
 
 from pirl_contract import Alteration, Observation
-from pirl_ros.profile import Profile
+from pirl_ros.profile.profile import Profile
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.render, pytest.mark.slow]
 
@@ -20,13 +20,15 @@ class ExpertServer(ScriptedServer):
     """Plays the expert on the state that the robot sent."""
 
     def action(self, observation: Observation) -> np.ndarray:
-        from pirl_sim.experts import expert_action
+        from pirl_sim.maniskill.experts import expert_action
 
         return expert_action("PushCube-v1", observation.state)
 
 
 def test_an_expert_pushes_the_cube_over_ros(probe: Any, profile: Profile, tmp_path: Path) -> None:
-    vulkan = pytest.importorskip("pirl_sim.vulkan", reason="the simulator is not installed: pip install 'pirl[sim]'")
+    vulkan = pytest.importorskip(
+        "pirl_sim.maniskill.vulkan", reason="the simulator is not installed: pip install 'pirl[sim]'"
+    )
     pytest.importorskip("mani_skill", reason="the simulator is not installed: pip install 'pirl[sim]'")
     try:
         vulkan.require_vulkan(cameras=True)

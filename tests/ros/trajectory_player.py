@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pirl_ros.kinematics import Array
+from pirl_ros.control.kinematics import Array
 
 _AT_REST = 1.2e-7
 """rad/s, largest velocity of a last point"""

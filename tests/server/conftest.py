@@ -13,10 +13,13 @@ import pytest
 
 from pirl_contract import Camera, Contract, Field, Observation
 from pirl_contract.client import PolicyClient
-from pirl_server.episodes import EpisodeStore
-from pirl_server.policy.sample import Ask, Sample, one_by_one
-from pirl_server.serving import Engine, PolicyService, Recorder, start_grpc
-from pirl_server.serving.attendance import Attendance
+from pirl_server.episodes.store import EpisodeStore
+from pirl_server.policy.served_policy import Ask, Sample, one_by_one
+from pirl_server.serving.connections import Attendance
+from pirl_server.serving.engine import Engine
+from pirl_server.serving.recorder import Recorder
+from pirl_server.serving.server import start_grpc
+from pirl_server.serving.service import PolicyService
 
 sys.path.append(str(Path(__file__).parent))  # certificates.py
 

@@ -40,7 +40,13 @@ class ServeProcess:
     def __init__(self, root: Path, *options: str, checkpoint: bool = True, log: Path | None = None) -> None:
         self.root, self.grpc_port, self.rest_port = root, free_port(), free_port()
         self.log = log or root.parent / f"serve-{self.rest_port}.log"
-        words = [sys.executable, "-m", "pirl_contract.cli", "serve", *([str(CHECKPOINT)] if checkpoint else [])]
+        words = [
+            sys.executable,
+            "-m",
+            "pirl_contract.commands.cli",
+            "serve",
+            *([str(CHECKPOINT)] if checkpoint else []),
+        ]
         words += ["--root", str(root), "--grpc-port", str(self.grpc_port), "--rest-port", str(self.rest_port), *options]
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C
 # malloc_info(3) tells of every arena as <heap nr="...">.
 ARENAS = """
 import ctypes, sys, threading
-from pirl_server import allocator
+from pirl_server import malloc as allocator
 if sys.argv[1] == "tuned":
     print(sorted(allocator.tune().items()), file=sys.stderr)
 libc = ctypes.CDLL(None)

@@ -18,21 +18,24 @@ import pytest
 import uvicorn
 
 from pirl_contract import Contract, StepOutcome
-from pirl_server import disk
-from pirl_server.api import create_api
-from pirl_server.jobs import JobSpec, Supervisor
-from pirl_server.registry import Evaluation, Registry, list_hash
-from pirl_server.security import Gate
-from pirl_server.serving.attendance import Attendance
+from pirl_server import atomic_files
+from pirl_server.api.application import create_api
+from pirl_server.jobs.spec import JobSpec
+from pirl_server.jobs.supervisor import Supervisor
+from pirl_server.registry.evaluation import Evaluation, list_hash
+from pirl_server.registry.versions import Registry
+from pirl_server.security.access_control import Gate
+from pirl_server.serving.connections import Attendance
 from pirl_server.serving.deployment import Deployment
 from pirl_server.serving.router import Router
 from pirl_server.serving.shadow import Shadow
-from pirl_server.telemetry import Latencies, Metrics
+from pirl_server.telemetry.latency import Latencies
+from pirl_server.telemetry.metrics import Metrics
 
 JOB = """
 import json, sys, time
 from pathlib import Path
-from pirl_server.jobs import Reporter
+from pirl_server.jobs.reporter import Reporter
 directory = Path(sys.argv[1])
 config = json.loads((directory / "spec.json").read_text())["config"]
 with Reporter(directory) as report:
@@ -257,7 +260,7 @@ def test_a_promotion_that_the_disk_refuses_and_a_rollback_to_nothing_change_noth
 ) -> None:
     robot, body = service.connect(), {"version": "v2", "force": True, "reason": "arm is parked"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(disk, "sync", Mock(side_effect=OSError(28, "No space left on device")))
+        patch.setattr(atomic_files, "sync", Mock(side_effect=OSError(28, "No space left on device")))
         assert "No space left" in problem(web.post("/v1/models/promote", json=body), 503)["detail"]
     assert (robot.infer(observe(0)).policy_version, registry.aliases()["production"]) == ("v1", "v1")
     assert web.post("/v1/models/promote", json=body).status_code == 200, "negative control"

@@ -14,10 +14,13 @@ from certificates import Authority
 from starlette.routing import Route
 from whole_server import Robot, Server
 
-from pirl_contract import Contract, codec
-from pirl_contract.connection import MAX_MESSAGE_BYTES
+from pirl_contract import Contract
 from pirl_contract.v1 import policy_pb2 as pb
-from pirl_server.security import ROUTES, SCOPES, Limiter, TlsFiles
+from pirl_contract.wire import codec
+from pirl_contract.wire.grpc_options import MAX_MESSAGE_BYTES
+from pirl_server.security.permissions import ROUTES, SCOPES
+from pirl_server.security.rate_limiter import Limiter
+from pirl_server.security.tls import TlsFiles
 
 ANY, PEOPLE, OPERATOR, TRAINER = (
     {"robot", "operator", "trainer", "admin"},

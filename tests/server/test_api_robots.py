@@ -13,8 +13,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from whole_server import Robot, Server
 
-from pirl_contract import Contract, codec
+from pirl_contract import Contract
 from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.wire import codec
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pirl_contract.bench_client import main
+from pirl_contract.commands.bench_client import main
 
 
 def figures(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:

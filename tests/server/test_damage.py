@@ -18,11 +18,14 @@ from process_tree import until
 from serve_process import CHECKPOINT, CONTRACT, INSTRUCTION, ServeProcess, observe
 
 from pirl_contract.client import PolicyClient
-from pirl_server import disk
+from pirl_server import atomic_files
 from pirl_server.app import adopt
-from pirl_server.jobs import JobStore, Sft, Status, Supervisor, job, supervisor
+from pirl_server.jobs import job, supervisor
 from pirl_server.jobs.events import EventLog, EventTail
-from pirl_server.registry import Registry
+from pirl_server.jobs.job import JobStore, Status
+from pirl_server.jobs.spec import Sft
+from pirl_server.jobs.supervisor import Supervisor
+from pirl_server.registry.versions import Registry
 
 WAITS = "import pathlib, sys, time\nwhile not pathlib.Path(sys.argv[1], 'go').exists(): time.sleep(0.01)"
 TRUE = [sys.executable, "-S", "-c", ""]
@@ -123,7 +126,7 @@ def test_a_job_that_the_disk_does_not_give_now_is_not_put_away(
     store = JobStore(tmp_path / "jobs")
     queued = store.create(spec())
     refusing = [True]
-    read = disk.read_json
+    read = atomic_files.read_json
 
     def read_json(path: Path) -> Any:
         if refusing:
@@ -202,14 +205,14 @@ def full(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
         subprocess.run(["umount", "-l", str(tmp_path / "disk")], check=False)
         return
     refused: list[bool] = []
-    sync = disk.sync
+    sync = atomic_files.sync
 
     def maybe(path: Path) -> None:
         if refused:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         sync(path)
 
-    monkeypatch.setattr(disk, "sync", maybe)
+    monkeypatch.setattr(atomic_files, "sync", maybe)
     (tmp_path / "disk").mkdir()
     yield Disk(tmp_path / "disk", lambda: refused.append(True), refused.clear)
 

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from pirl_contract import Contract, Observation
-from pirl_server.registry import Promoter, Registry
-from pirl_server.serving import Engine
+from pirl_server.registry.promotion import Promoter
+from pirl_server.registry.versions import Registry
 from pirl_server.serving.deployment import Deployment
+from pirl_server.serving.engine import Engine
 from pirl_server.serving.router import Router
 from pirl_server.serving.shadow import Shadow
 

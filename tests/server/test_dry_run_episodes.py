@@ -12,9 +12,9 @@ import pytest
 import zarr
 
 from pirl_contract import Alteration, Contract, StepOutcome
-from pirl_server.api.views import EpisodeView
-from pirl_server.episodes import EpisodeStore, manifest
-from pirl_server.episodes.store import GROUP
+from pirl_server.api.schemas import EpisodeView
+from pirl_server.episodes import manifest
+from pirl_server.episodes.store import GROUP, EpisodeStore
 
 BITS = (Alteration.NONE, Alteration.DRY_RUN, Alteration.DRY_RUN | Alteration.CLIPPED)
 

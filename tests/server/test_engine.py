@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from pirl_contract import Observation
-from pirl_server.serving import BusyError, Engine, ExpiredError, NoPolicyError
+from pirl_server.serving.engine import Engine
+from pirl_server.serving.errors import BusyError, ExpiredError, NoPolicyError
 
 
 @pytest.fixture

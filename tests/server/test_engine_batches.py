@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from pirl_contract import Observation
-from pirl_server.policy.sample import Ask, Sample
-from pirl_server.serving import BusyError, Engine, SupersededError
-from pirl_server.serving.request import Batch
+from pirl_server.policy.served_policy import Ask, Sample
+from pirl_server.serving.batch import Batch
+from pirl_server.serving.engine import Engine
+from pirl_server.serving.errors import BusyError, SupersededError
 
 Observe = Callable[[int], Observation]
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from pirl_contract import Observation
-from pirl_server.policy.sample import Ask
-from pirl_server.serving import Engine, NoPolicyError
+from pirl_server.policy.served_policy import Ask
+from pirl_server.serving.engine import Engine
+from pirl_server.serving.errors import NoPolicyError
 
 Observe = Callable[[int], Observation]
 

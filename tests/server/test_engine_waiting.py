@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pirl_contract import Observation
-from pirl_server.policy.sample import Ask
-from pirl_server.serving.request import Request
+from pirl_server.policy.served_policy import Ask
+from pirl_server.serving.batch import Request
 from pirl_server.serving.waiting import Waiting
 from pirl_server.serving.window import ACTIVE_S, PROMPT_S, Window
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pirl_contract import Contract, Observation, StepOutcome
-from pirl_server.episodes import EpisodeStore
+from pirl_server.episodes.store import EpisodeStore
 
 Observe = Callable[[int], Observation]
 

@@ -18,9 +18,12 @@ from pirl_contract import Camera, Contract, Observation, StepOutcome
 from pirl_contract.client import PolicyClient
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
-from pirl_server.episodes import EpisodeStore
-from pirl_server.serving import Engine, PolicyService, Recorder, start_grpc
-from pirl_server.serving.room import Limits
+from pirl_server.episodes.store import EpisodeStore
+from pirl_server.serving.engine import Engine
+from pirl_server.serving.episode_memory import Limits
+from pirl_server.serving.recorder import Recorder
+from pirl_server.serving.server import start_grpc
+from pirl_server.serving.service import PolicyService
 
 SIDE, CALLS = 64, 60
 SHARE = 20 * SIDE * SIDE * 3
@@ -191,7 +194,7 @@ def test_a_disk_that_fails_is_named_and_tried_again(make: Make, monkeypatch: pyt
             raise OSError(28, "No space left on device")
         file.write(data)
 
-    monkeypatch.setattr("pirl_server.serving.logged_calls._write", write)
+    monkeypatch.setattr("pirl_server.serving.call_log._write", write)
     client, episode_id = world.start("arm-1")
     assert "No space left on device" in fill(client)
     assert world.start("arm-2")[0].infer(observe(0, "arm-2"))

@@ -18,13 +18,15 @@ import numpy as np
 import pytest
 
 from pirl_contract import Camera, Contract, Field
-from pirl_server.episodes import Calls, Episode, EpisodeInfo, EpisodeStore, Steps, manifest
+from pirl_server.episodes import manifest
+from pirl_server.episodes.schema import Calls, Episode, EpisodeInfo, Steps
+from pirl_server.episodes.store import EpisodeStore
 
 WRITER = """
 import sys, dataclasses, uuid
 from pathlib import Path
 from typing import Any
-from pirl_server.episodes import EpisodeStore
+from pirl_server.episodes.store import EpisodeStore
 store = EpisodeStore(Path(sys.argv[1]))
 episode = store.open(sys.argv[2])
 print("ready", flush=True)

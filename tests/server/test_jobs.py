@@ -15,14 +15,16 @@ from typing import Any
 
 import pytest
 
-from pirl_server.jobs import Evaluate, FinetuneSim, Job, JobStore, Sft, Status, Supervisor, parse_spec
 from pirl_server.jobs.events import EventLog, EventTail
+from pirl_server.jobs.job import Job, JobStore, Status
 from pirl_server.jobs.process import process_start
+from pirl_server.jobs.spec import Evaluate, FinetuneSim, Sft, parse_spec
+from pirl_server.jobs.supervisor import Supervisor
 
 JOB = """
 import json, os, subprocess, sys, time
 from pathlib import Path
-from pirl_server.jobs import Reporter
+from pirl_server.jobs.reporter import Reporter
 directory = Path(sys.argv[1])
 spec = json.loads((directory / "spec.json").read_text())
 with Reporter(directory) as report:
@@ -257,7 +259,7 @@ import sys, time
 from pathlib import Path
 print("up", file=sys.stderr, flush=True)
 time.sleep(float(sys.argv[2]))
-from pirl_server.jobs import Reporter
+from pirl_server.jobs.reporter import Reporter
 with Reporter(Path(sys.argv[1])):
     time.sleep(60)
 """

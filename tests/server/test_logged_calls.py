@@ -14,12 +14,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pirl_contract import ActionChunk, Camera, Contract, Observation, StepOutcome
-from pirl_server.episodes import EpisodeStore, FileRows, layout
-from pirl_server.policy.sample import Sample
-from pirl_server.serving import BusyError, Recorder, logged_calls
-from pirl_server.serving.logged_calls import LoggedCalls
-from pirl_server.serving.open_episode import Ending, Start
-from pirl_server.serving.room import Limits
+from pirl_server.episodes import zarr_layout
+from pirl_server.episodes.file_rows import FileRows
+from pirl_server.episodes.store import EpisodeStore
+from pirl_server.policy.served_policy import Sample
+from pirl_server.serving import call_log
+from pirl_server.serving.call_log import LoggedCalls
+from pirl_server.serving.episode_builder import Ending, Start
+from pirl_server.serving.episode_memory import Limits
+from pirl_server.serving.errors import BusyError
+from pirl_server.serving.recorder import Recorder
 
 SIDE = 128
 IMAGE_BYTES = SIDE * SIDE * 3
@@ -61,7 +65,7 @@ def test_where_calls_lie_changes_nothing(
 ) -> None:
     """None adds a call, a number spills down to it; some writes fail half way, as on a full disk."""
     folder, writes = tmp_path_factory.mktemp("spill") / "calls", 0
-    write = logged_calls._write
+    write = call_log._write
 
     def fails(file: Any, data: memoryview) -> None:
         nonlocal writes
@@ -73,7 +77,7 @@ def test_where_calls_lie_changes_nothing(
 
     calls, given_ = LoggedCalls(folder, [each.name for each in seeing.cameras]), []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(logged_calls, "_write", fails)
+        patch.setattr(call_log, "_write", fails)
         for keep in [None, *plan]:
             if keep is None:
                 given_.append(call(len(given_)))
@@ -117,7 +121,7 @@ def test_ten_thousand_steps_need_no_more_memory_than_their_share(
     tmp_path: Path, seeing: Contract, call: Any, monkeypatch: pytest.MonkeyPatch, bounded: bool
 ) -> None:
     """Recording and publishing; the control, with a share that holds everything, shows that the measure sees it."""
-    monkeypatch.setattr(layout, "BLOCK_BYTES", 2**20)
+    monkeypatch.setattr(zarr_layout, "BLOCK_BYTES", 2**20)
     share, every, steps = (2**21 if bounded else 2**40), 25, 10_000
     store = EpisodeStore(tmp_path)
     recorder = Recorder(store, Limits(memory_per_robot=share, memory=2 * share, free=0))

@@ -18,8 +18,8 @@ import pytest
 import pirl_server
 from pirl_contract import Contract, Observation, StepOutcome
 from pirl_contract.client import PolicyClient
-from pirl_server.episodes import EpisodeStore
-from pirl_server.serving import Recorder
+from pirl_server.episodes.store import EpisodeStore
+from pirl_server.serving.recorder import Recorder
 
 CHECKPOINT = Path(pirl_server.__path__[0]) / "checkpoints" / "pushcube-base"
 CALLS = 40
@@ -34,7 +34,7 @@ class Serve:
             for each in (one, two):
                 each.bind(("127.0.0.1", 0))
             self.grpc, self.rest = one.getsockname()[1], two.getsockname()[1]
-        command = [sys.executable, "-m", "pirl_contract.cli", "serve", str(CHECKPOINT), "--root", str(root)]
+        command = [sys.executable, "-m", "pirl_contract.commands.cli", "serve", str(CHECKPOINT), "--root", str(root)]
         command += ["--grpc-port", str(self.grpc), "--rest-port", str(self.rest), "--episode-memory-mib", "2"]
         self.log = root.with_suffix(".log")
         with self.log.open("wb") as log:

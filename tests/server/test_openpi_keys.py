@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pirl_contract import Camera, Contract, Field, Observation
-from pirl_server.openpi_wire import Keys
+from pirl_server.openpi_wire.observation_keys import Keys
 
 GOOD = {"observation/wrist": np.full((8, 6, 3), 7, np.uint8), "state": np.ones(3, np.float32), "prompt": "push"}
 INSTRUCTION = "push the cube to the goal"

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from pirl_server.openpi_wire.packing import MAX_DEPTH, MAX_ENTRIES, pack, unpack
-from pirl_server.openpi_wire.pixels import letterboxed
+from pirl_server.openpi_wire.image_fitting import letterboxed
+from pirl_server.openpi_wire.msgpack_numpy import MAX_DEPTH, MAX_ENTRIES, pack, unpack
 
 pytest.importorskip("openpi_client", reason="openpi-client is not installed: docker/install_python.sh installs it")
 from openpi_client import image_tools, msgpack_numpy

@@ -19,9 +19,13 @@ from websockets.typing import Origin
 
 from pirl_contract import Contract, Observation
 from pirl_contract.client import MAX_MESSAGE_BYTES
-from pirl_server.openpi_wire import EngineDoor, Keys, OpenpiServer, start_openpi
-from pirl_server.registry import Routes
-from pirl_server.serving import Engine, Inference, Router
+from pirl_server.openpi_wire.door import EngineDoor
+from pirl_server.openpi_wire.observation_keys import Keys
+from pirl_server.openpi_wire.server import OpenpiServer, start_openpi
+from pirl_server.registry.routing_rules import Routes
+from pirl_server.serving.batch import Inference
+from pirl_server.serving.engine import Engine
+from pirl_server.serving.router import Router
 
 pytest.importorskip("openpi_client", reason="openpi-client is not installed: docker/install_python.sh installs it")
 from openpi_client import msgpack_numpy

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from process_tree import alive, left_after, tree, until
 
-from pirl_server.reaper import END, reaped
+from pirl_server.process_reaper import END, reaped
 
 FAMILY = """
 import os, signal, subprocess, sys, time
@@ -30,7 +30,7 @@ time.sleep(600)
 """a process deaf to SIGTERM, a child, one that has left the session, and one whose parent is gone"""
 PARENT = """
 import subprocess, sys, time
-from pirl_server.reaper import reaped
+from pirl_server.process_reaper import reaped
 command = [sys.executable, "-c", sys.argv[1]]
 subprocess.Popen(reaped(command) if sys.argv[2] == "reaped" else command, start_new_session=True)
 time.sleep(600)

@@ -12,9 +12,9 @@ import pytest
 import zarr
 
 from pirl_contract import Alteration, Contract, ControlSource, Observation, StepOutcome
-from pirl_server.episodes import EpisodeStore
-from pirl_server.serving import Recorder
-from pirl_server.serving.open_episode import VANISHED, Start
+from pirl_server.episodes.store import EpisodeStore
+from pirl_server.serving.episode_builder import VANISHED, Start
+from pirl_server.serving.recorder import Recorder
 
 Observe = Callable[[int], Observation]
 INSTRUCTION = "push the cube to the goal"

@@ -15,7 +15,10 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from pirl_contract import Contract
-from pirl_server.registry import Evaluation, Promoter, PromotionRefusedError, Registry, check_gate, list_hash
+from pirl_server.registry.evaluation import Evaluation, list_hash
+from pirl_server.registry.promotion import Promoter, PromotionRefusedError
+from pirl_server.registry.promotion_gate import check_gate
+from pirl_server.registry.versions import Registry
 from pirl_server.registry.wilson import Z_95, wilson_interval
 
 LIST = list_hash("push", range(100))
@@ -95,7 +98,7 @@ RACER = """
 import json, sys
 from pathlib import Path
 from pirl_contract import Contract
-from pirl_server.registry import Registry
+from pirl_server.registry.versions import Registry
 root, checkpoint, contract, start = Path(sys.argv[1]), Path(sys.argv[2]), Contract.from_json(sys.argv[3]), sys.argv[4]
 registry = Registry(root)
 for number in range(20):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from pirl_server.telemetry.repeats import Repeats
+from pirl_server.telemetry.repeat_filter import Repeats
 
 
 def record(level: int, text: str, *values: object, **about: str) -> logging.LogRecord:

@@ -20,14 +20,17 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from whole_server import Robot, Server
 
-from pirl_contract import Contract, codec
+from pirl_contract import Contract
 from pirl_contract.async_client import AsyncPolicyClient
 from pirl_contract.client import PolicyClient
 from pirl_contract.v1 import policy_pb2 as pb
-from pirl_server.openpi_wire import EngineDoor, start_openpi
-from pirl_server.openpi_wire.packing import pack
-from pirl_server.serving import BusyError, attendance
-from pirl_server.serving.attendance import Attendance
+from pirl_contract.wire import codec
+from pirl_server.openpi_wire.door import EngineDoor
+from pirl_server.openpi_wire.msgpack_numpy import pack
+from pirl_server.openpi_wire.server import start_openpi
+from pirl_server.serving import connections
+from pirl_server.serving.connections import Attendance
+from pirl_server.serving.errors import BusyError
 from pirl_server.telemetry.logs import TextLines
 
 GOOD = {"observation/wrist": np.full((8, 6, 3), 7, np.uint8), "state": np.ones(3, np.float32), "prompt": "push"}
@@ -265,7 +268,7 @@ def test_a_stop_is_lifted_from_the_robots_host_only_and_reaches_a_session_opened
 
 
 def test_a_robot_that_asks_is_never_forgotten_for_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attendance, "MAX_ROBOTS", 3)
+    monkeypatch.setattr(connections, "MAX_ROBOTS", 3)
     robots = Attendance()
     for name in ("gone", "arm-1", "arm-2"):
         robots.join(name, "ipv4:1.1.1.1:1", print)
@@ -277,7 +280,7 @@ def test_a_robot_that_asks_is_never_forgotten_for_new_ones(monkeypatch: pytest.M
     with pytest.raises(BusyError, match="3 robots are connected already"):
         robots.seen("arm-4", "ipv4:1.1.1.1:1", polling=True)
     robots.seen("arm-1", "ipv4:1.1.1.1:1", polling=True)
-    monkeypatch.setattr(attendance, "SILENT_S", 0.0)
+    monkeypatch.setattr(connections, "SILENT_S", 0.0)
     robots.emergency_stop("arm-2", "", "ada")
     robots.seen("arm-4", "ipv4:1.1.1.1:1", polling=True)
     assert [each.robot_id for each in robots.list()] == ["arm-1", "arm-2", "arm-4"], "the stopped one stays"

@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pirl_server.disk import write_json
-from pirl_server.registry import Routes
-from pirl_server.registry.routes import read_routes, routes_json
-from pirl_server.serving.refusals import NoPolicyError
+from pirl_server.atomic_files import write_json
+from pirl_server.registry.routing_rules import Routes, read_routes, routes_json
+from pirl_server.serving.errors import NoPolicyError
+from pirl_server.serving.grpc_status import NotFoundError
 from pirl_server.serving.router import Router, lot
-from pirl_server.serving.status import NotFoundError
 
 ROBOTS = [f"arm-{index}" for index in range(1000)]
 

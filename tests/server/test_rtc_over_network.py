@@ -19,12 +19,15 @@ import pytest
 from pirl_contract import ActionChunk, Alteration, Observation, StepOutcome
 from pirl_contract.client import PolicyClient
 from pirl_contract.v1 import policy_pb2 as pb
-from pirl_ros import session as session_module
-from pirl_ros.chunk_buffer import ChunkBuffer, PlannedStep, PlayableChunk
-from pirl_ros.session import PolicySession
-from pirl_server.episodes import EpisodeStore
+from pirl_ros.control.chunk_buffer import ChunkBuffer, PlannedStep, PlayableChunk
+from pirl_ros.policy_session import session as session_module
+from pirl_ros.policy_session.session import PolicySession
+from pirl_server.episodes.store import EpisodeStore
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.serving import Engine, PolicyService, Recorder, start_grpc
+from pirl_server.serving.engine import Engine
+from pirl_server.serving.recorder import Recorder
+from pirl_server.serving.server import start_grpc
+from pirl_server.serving.service import PolicyService
 
 sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "training")]
 

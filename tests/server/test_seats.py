@@ -17,8 +17,9 @@ import pytest
 from certificates import Authority
 from whole_server import Server
 
-from pirl_server.security import Seat, Seats, TlsFiles, listen, raise_limit, shares
-from pirl_server.security.seats import SeatedSocket, peer_of
+from pirl_server.security.connection_limits import Seat, SeatedSocket, Seats, listen, peer_of
+from pirl_server.security.file_limits import raise_limit, shares
+from pirl_server.security.tls import TlsFiles
 
 
 @pytest.fixture

@@ -15,11 +15,13 @@ from certificates import Authority
 import pirl_server
 from pirl_contract.client import PolicyClient, Tls
 from pirl_contract.v1 import policy_pb2 as pb
-from pirl_server.api.stop_door import stop_door
+from pirl_server.api.stop_listener import stop_door
 from pirl_server.app import ServeConfig, build, serve
-from pirl_server.layout import TOKENS
-from pirl_server.registry import AuditLog
-from pirl_server.security import DeniedError, Gate, TlsFiles, TokenFile
+from pirl_server.paths import TOKENS
+from pirl_server.registry.audit import AuditLog
+from pirl_server.security.access_control import DeniedError, Gate
+from pirl_server.security.tls import TlsFiles
+from pirl_server.security.tokens import TokenFile
 
 CHECKPOINT = Path(pirl_server.__path__[0]) / "checkpoints" / "pushcube-base"
 

@@ -11,8 +11,10 @@ from certificates import Authority
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pirl_server.security import Limiter, TlsFiles, check_bind
-from pirl_server.security import limiter as limiter_module
+from pirl_server.security import rate_limiter as limiter_module
+from pirl_server.security.bind_address import check_bind
+from pirl_server.security.rate_limiter import Limiter
+from pirl_server.security.tls import TlsFiles
 
 
 class Bucket:

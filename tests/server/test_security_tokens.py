@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pirl_server.layout import TOKENS
-from pirl_server.security import TokenFile
+from pirl_server.paths import TOKENS
 from pirl_server.security.commands import token as command
+from pirl_server.security.tokens import TokenFile
 
 NOW = datetime.now(timezone.utc)
 

@@ -17,18 +17,14 @@ from certificates import Authority
 
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
-from pirl_server.registry import AuditLog
-from pirl_server.security import (
-    RPCS,
-    SCOPES,
-    CallInterceptor,
-    Gate,
-    GateWatcher,
-    Limiter,
-    TlsFiles,
-    TokenFile,
-)
-from pirl_server.security.interceptor import RETRY_AFTER
+from pirl_server.registry.audit import AuditLog
+from pirl_server.security.access_control import Gate
+from pirl_server.security.call_authorizer import GateWatcher
+from pirl_server.security.interceptor import RETRY_AFTER, CallInterceptor
+from pirl_server.security.permissions import RPCS, SCOPES
+from pirl_server.security.rate_limiter import Limiter
+from pirl_server.security.tls import TlsFiles
+from pirl_server.security.tokens import TokenFile
 
 PIRL = pb.DESCRIPTOR.services_by_name["PolicyService"]
 UNARY = [method.name for method in PIRL.methods if not method.client_streaming]

@@ -14,11 +14,14 @@ import grpc
 import numpy as np
 import pytest
 
-from pirl_contract import Contract, Observation, Policy, StepOutcome, codec
+from pirl_contract import Contract, Observation, Policy, StepOutcome
 from pirl_contract.conformance import PolicyConformance
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
-from pirl_server.serving import Engine, PolicyService, start_grpc
+from pirl_contract.wire import codec
+from pirl_server.serving.engine import Engine
+from pirl_server.serving.server import start_grpc
+from pirl_server.serving.service import PolicyService
 
 Observe = Callable[[int], Observation]
 

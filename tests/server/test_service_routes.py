@@ -10,8 +10,10 @@ import pytest
 
 from pirl_contract import Contract, Observation, StepOutcome
 from pirl_contract.client import PolicyClient
-from pirl_server.registry import Routes
-from pirl_server.serving import PolicyService, Router, start_grpc
+from pirl_server.registry.routing_rules import Routes
+from pirl_server.serving.router import Router
+from pirl_server.serving.server import start_grpc
+from pirl_server.serving.service import PolicyService
 
 
 def test_a_robot_meets_its_version_from_its_next_episode_on(

@@ -11,10 +11,12 @@ import grpc
 import pytest
 from talk import WAIT_S, Hold, Talk
 
-from pirl_contract import Contract, Observation, codec
+from pirl_contract import Contract, Observation
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
-from pirl_server.serving import PolicyService, start_grpc
+from pirl_contract.wire import codec
+from pirl_server.serving.server import start_grpc
+from pirl_server.serving.service import PolicyService
 from pirl_server.serving.session import MAX_IN_FLIGHT
 
 Observe = Callable[[int], Observation]
@@ -224,7 +226,7 @@ def test_silence_gives_the_seat_back_and_a_robot_has_a_share(
     service: Any, monkeypatch: pytest.MonkeyPatch, talk: Any
 ) -> None:
     monkeypatch.setattr("pirl_server.serving.session.HELLO_S", 0.2)
-    monkeypatch.setattr("pirl_server.serving.attendance.MAX_SESSIONS", 2)
+    monkeypatch.setattr("pirl_server.serving.connections.MAX_SESSIONS", 2)
     silent = talk()
     until(lambda: silent.call.done())
     assert silent.call.code() is grpc.StatusCode.OK

@@ -16,11 +16,14 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from pirl_contract import Contract, Observation, Policy, StepOutcome, connection
+from pirl_contract import Contract, Observation, Policy, StepOutcome
 from pirl_contract.async_client import AsyncPolicyClient
 from pirl_contract.client import PolicyClient
 from pirl_contract.conformance import PolicyConformance
-from pirl_server.serving import Engine, PolicyService, start_grpc
+from pirl_contract.wire import grpc_options
+from pirl_server.serving.engine import Engine
+from pirl_server.serving.server import start_grpc
+from pirl_server.serving.service import PolicyService
 
 Observe = Callable[[int], Observation]
 WAIT_S = 20.0
@@ -178,8 +181,8 @@ def test_a_pulled_cable_is_noticed_by_both_ends(
     service: Any, observe: Observe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No packet says that it is over: only keepalive can. In the meantime others are served."""
-    monkeypatch.setattr(connection, "KEEPALIVE_S", 0.5)
-    monkeypatch.setattr(connection, "KEEPALIVE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(grpc_options, "KEEPALIVE_S", 0.5)
+    monkeypatch.setattr(grpc_options, "KEEPALIVE_TIMEOUT_S", 0.5)
     quick = PolicyService(service.engine, service.recorder, explore=False)
     server, port = start_grpc(quick, "127.0.0.1:0")
     proxy = Proxy(port)

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pirl_contract import Observation, StepOutcome, shared_images
+from pirl_contract import Observation, StepOutcome
 from pirl_contract.client import PolicyClient
-from pirl_contract.shared_images import FOLDER, PREFIX, SLOTS, SharedImages, host_id
 from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.wire import shared_memory
+from pirl_contract.wire.shared_memory import FOLDER, PREFIX, SLOTS, SharedImages, host_id
 from pirl_server.serving.shared_memory import read_shared
 
 Observe = Callable[[int], Observation]
@@ -35,13 +36,13 @@ def block() -> Iterator[SharedImages]:
 def blocks(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     """Those made in this test that are still there; other processes have theirs."""
     names: list[str] = []
-    make = shared_images._Block.__init__
+    make = shared_memory._Block.__init__
 
     def noting(self: Any, size: int) -> None:
         make(self, size)
         names.append(self.name)
 
-    monkeypatch.setattr(shared_images._Block, "__init__", noting)
+    monkeypatch.setattr(shared_memory._Block, "__init__", noting)
     return lambda: [name for name in names if (FOLDER / name).exists()]
 
 
@@ -164,7 +165,7 @@ def test_other_camera_sizes_make_a_new_block_and_the_old_one_goes(
 def test_a_crashed_client_leaves_no_block() -> None:
     code = """
 import os, signal, numpy as np
-from pirl_contract.shared_images import SharedImages
+from pirl_contract.wire.shared_memory import SharedImages
 made = SharedImages()
 print(made.place({"a": np.zeros((4, 4, 3), np.uint8)})["a"].header.shared.name, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -211,7 +212,7 @@ def test_the_policy_sees_the_same_pixels_whichever_way(
 def test_another_host_is_sent_the_pixels_themselves(
     service: Any, observe: Observe, blocks: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pirl_contract.image_sender.host_id", lambda: "another")
+    monkeypatch.setattr("pirl_contract.wire.image_encoder.host_id", lambda: "another")
     client = service.connect()
     assert client.infer(observe(0)).chunk_id
     assert blocks() == []
@@ -227,5 +228,5 @@ def test_without_memory_left_the_pixels_travel(service: Any, observe: Observe, m
         raise OSError(28, "No space left on device")
 
     client = service.connect()
-    monkeypatch.setattr(shared_images.os, "pwrite", full)
+    monkeypatch.setattr(shared_memory.os, "pwrite", full)
     assert client.infer(observe(0)).chunk_id

@@ -20,16 +20,22 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from pirl_contract import Alteration, Contract, Observation, codec
+from pirl_contract import Alteration, Contract, Observation
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
-from pirl_server.episodes import EpisodeStore
-from pirl_server.security import CallInterceptor
-from pirl_server.serving import Engine, PolicyService, Recorder, start_grpc
-from pirl_server.telemetry import CallLog, CallWatcher, Latencies, Metrics, spans_from_environment
+from pirl_contract.wire import codec
+from pirl_server.episodes.store import EpisodeStore
+from pirl_server.rpc.call_tracker import CallWatcher
+from pirl_server.security.interceptor import CallInterceptor
+from pirl_server.serving.engine import Engine
+from pirl_server.serving.recorder import Recorder
+from pirl_server.serving.server import start_grpc
+from pirl_server.serving.service import PolicyService
 from pirl_server.telemetry import metrics as metrics_module
-from pirl_server.telemetry.logs import JsonLines, TextLines
-from pirl_server.telemetry.spans import Spans
+from pirl_server.telemetry.latency import Latencies
+from pirl_server.telemetry.logs import CallLog, JsonLines, TextLines
+from pirl_server.telemetry.metrics import Metrics
+from pirl_server.telemetry.spans import Spans, spans_from_environment
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 

@@ -15,18 +15,29 @@ import httpx
 
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
-from pirl_server.api import create_api
-from pirl_server.api.listener import make_listener
-from pirl_server.episodes import EpisodeStore
-from pirl_server.jobs import Supervisor
-from pirl_server.layout import TOKENS
-from pirl_server.registry import Registry
-from pirl_server.security import CallInterceptor, Gate, GateWatcher, Limiter, Seats, TlsFiles, TokenFile, listen
-from pirl_server.serving import Engine, PolicyService, Recorder, start_grpc
+from pirl_server.api.application import create_api
+from pirl_server.api.rest_listener import make_listener
+from pirl_server.episodes.store import EpisodeStore
+from pirl_server.jobs.supervisor import Supervisor
+from pirl_server.paths import TOKENS
+from pirl_server.registry.versions import Registry
+from pirl_server.rpc.call_tracker import CallWatcher
+from pirl_server.security.access_control import Gate
+from pirl_server.security.call_authorizer import GateWatcher
+from pirl_server.security.connection_limits import Seats, listen
+from pirl_server.security.interceptor import CallInterceptor
+from pirl_server.security.rate_limiter import Limiter
+from pirl_server.security.tls import TlsFiles
+from pirl_server.security.tokens import TokenFile
 from pirl_server.serving.deployment import Deployment
+from pirl_server.serving.engine import Engine
+from pirl_server.serving.recorder import Recorder
 from pirl_server.serving.router import Router
+from pirl_server.serving.server import start_grpc
+from pirl_server.serving.service import PolicyService
 from pirl_server.serving.shadow import Shadow
-from pirl_server.telemetry import CallWatcher, Latencies, Metrics
+from pirl_server.telemetry.latency import Latencies
+from pirl_server.telemetry.metrics import Metrics
 
 
 class Server:

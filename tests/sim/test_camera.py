@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pirl_contract.schema import Image, Vector
-from pirl_sim.panda import CAMERA, CAMERA_EYE, CAMERA_FOV, CAMERA_TARGET, OBJECT
-from pirl_sim.tasks import TASKS, task
-from pirl_sim.world import World
+from pirl_sim.maniskill.panda import CAMERA, CAMERA_EYE, CAMERA_FOV, CAMERA_TARGET, OBJECT
+from pirl_sim.maniskill.tasks import TASKS, task
+from pirl_sim.maniskill.world import World
 
 pytestmark = [pytest.mark.sim, pytest.mark.render]
 SIZE = 64

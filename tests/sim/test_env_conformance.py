@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from pirl_contract.conformance import EnvConformance
-from pirl_sim.env import make_env
-from pirl_sim.experts import expert_action
-from pirl_sim.tasks import TASKS, task
+from pirl_sim.maniskill.env import make_env
+from pirl_sim.maniskill.experts import expert_action
+from pirl_sim.maniskill.tasks import TASKS, task
 
 pytestmark = pytest.mark.sim
 

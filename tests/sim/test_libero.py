@@ -11,10 +11,11 @@ import pytest
 
 from pirl_contract.conformance import EnvConformance
 from pirl_server import simulation
-from pirl_sim import libero_env, libero_tasks
-from pirl_sim.libero_env import make_libero_env
-from pirl_sim.libero_panda import axis_angle, libero_contract, to_images, to_state
-from pirl_sim.sparse_env import SparseEnv
+from pirl_sim.benchmark_env import SparseEnv
+from pirl_sim.libero import env as libero_env
+from pirl_sim.libero import tasks
+from pirl_sim.libero.env import make_libero_env
+from pirl_sim.libero.panda import axis_angle, libero_contract, to_images, to_state
 
 STATES = 50
 
@@ -135,11 +136,11 @@ def test_an_episode_is_openpis(stand_in: type[ControlEnv]) -> None:
 
 
 def test_five_hundred_seeds_are_every_initial_state_of_a_suite_once(stand_in: type[ControlEnv]) -> None:
-    suite = libero_tasks.suite("libero/spatial")
+    suite = tasks.suite("libero/spatial")
     start = 123_456
     met = {(suite.task_of(seed).name, suite.episode_of(seed) % STATES) for seed in range(start, start + 500)}
     assert len(met) == 500
-    env = make_libero_env("libero/spatial/" + libero_tasks.TASKS["spatial"][4])
+    env = make_libero_env("libero/spatial/" + tasks.TASKS["spatial"][4])
     assert [env.reset(seed).state[2] for seed in (0, 1, 50)] == [np.float32(4), np.float32(4.001), np.float32(4)]
 
 
@@ -179,7 +180,7 @@ def test_success_ends_the_episode_and_is_the_only_reward(stand_in: type[ControlE
 
 @pytest.mark.parametrize(("part", "steps"), [("spatial", 220), ("object", 280), ("goal", 300), ("10", 520)])
 def test_suites_are_ten_sentences_and_openpis_time_limits(stand_in: type[ControlEnv], part: str, steps: int) -> None:
-    suite = libero_tasks.suite(f"libero/{part}")
+    suite = tasks.suite(f"libero/{part}")
     assert len(set(suite.instructions)) == 10
     assert not any(character.isupper() or character == "_" for character in "".join(suite.instructions))
     env = make_libero_env(f"libero/{part}")
@@ -232,8 +233,8 @@ def test_the_state_is_openpis() -> None:
 def test_unknown_ids_are_refused_in_words() -> None:
     for wrong in ("libero/long", "libero/", "libero/goal/", "libero/goal/juggle", "goal"):
         with pytest.raises(ValueError, match=f"unknown task '{wrong}'; known: libero/spatial"):
-            libero_tasks.suite(wrong)
+            tasks.suite(wrong)
     with pytest.raises(ValueError, match="no scripted expert"):
         simulation.expert("libero/goal")
     assert simulation.part("libero/goal", 17) == "libero/goal/turn_on_the_stove"
-    assert libero_tasks.suite(simulation.part("libero/goal", 17)).instructions == ("turn on the stove",)
+    assert tasks.suite(simulation.part("libero/goal", 17)).instructions == ("turn on the stove",)

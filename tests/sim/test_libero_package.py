@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from pirl_server import simulation
-from pirl_sim import libero_package, libero_tasks
-from pirl_sim.libero_env import SETTLE_STEPS, make_libero_env
-from pirl_sim.libero_package import PARTS, require_libero
-from pirl_sim.libero_panda import to_state
+from pirl_sim.libero import availability
+from pirl_sim.libero import tasks as libero_tasks
+from pirl_sim.libero.availability import PARTS, require_libero
+from pirl_sim.libero.env import SETTLE_STEPS, make_libero_env
+from pirl_sim.libero.panda import to_state
 from pirl_sim.opengl import require_opengl
 
 try:
@@ -23,7 +24,7 @@ try:
     INSTALLED = True
 except PackageNotFoundError:
     INSTALLED = False
-real = pytest.mark.skipif(not INSTALLED, reason=f"LIBERO is not installed: {libero_package.INSTALL}")
+real = pytest.mark.skipif(not INSTALLED, reason=f"LIBERO is not installed: {availability.INSTALL}")
 
 
 @pytest.fixture
@@ -32,9 +33,9 @@ def package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     root = tmp_path / "libero" / "libero"
     root.mkdir(parents=True)
     monkeypatch.setattr(
-        libero_package, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=[root.parent])
+        availability, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=[root.parent])
     )
-    monkeypatch.setattr(libero_package, "distribution", lambda name: None)
+    monkeypatch.setattr(availability, "distribution", lambda name: None)
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question on stdin"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in ("LIBERO_CONFIG_PATH", "XDG_CACHE_HOME"):
@@ -44,8 +45,8 @@ def package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_a_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(libero_package, "find_spec", lambda name: None)
-    monkeypatch.setattr(libero_package, "distribution", lambda name: None)
+    monkeypatch.setattr(availability, "find_spec", lambda name: None)
+    monkeypatch.setattr(availability, "distribution", lambda name: None)
     with pytest.raises(
         ValueError, match=r"need libero and robosuite and bddl and mujoco: pip install hf-libero==0\.1\.4"
     ):
@@ -54,8 +55,8 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyP
     def absent(name: str) -> None:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(libero_package, "distribution", absent)
-    monkeypatch.setattr(libero_package, "find_spec", lambda name: SimpleNamespace())
+    monkeypatch.setattr(availability, "distribution", absent)
+    monkeypatch.setattr(availability, "find_spec", lambda name: SimpleNamespace())
     with pytest.raises(ValueError, match="need hf-libero: pip install"):
         simulation.check_task("libero/spatial")
 
@@ -106,7 +107,7 @@ def or_skip() -> None:
 @real
 def test_names_order_and_sentences_are_liberos(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question on stdin"))
-    libero_package._configure()
+    availability._configure()
     from libero.libero import benchmark, get_libero_path
 
     for part, names in libero_tasks.TASKS.items():

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from pirl_contract.conformance import EnvConformance
-from pirl_sim import light_arm, world
-from pirl_sim.env import PandaEnv, make_env
-from pirl_sim.panda import CAMERA
+from pirl_sim.maniskill import light_arm, world
+from pirl_sim.maniskill.env import PandaEnv, make_env
+from pirl_sim.maniskill.panda import CAMERA
 
 
 @pytest.fixture

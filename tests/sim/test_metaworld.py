@@ -13,12 +13,10 @@ import numpy as np
 import pytest
 
 from pirl_contract.conformance import EnvConformance
-from pirl_sim import metaworld_scene
-from pirl_sim.metaworld_env import MetaWorldEnv, held, make_metaworld_env
-from pirl_sim.metaworld_experts import metaworld_expert
-from pirl_sim.metaworld_scene import IDLE_PER_TASK, Pool, Scene
-from pirl_sim.metaworld_tasks import MT10, SENTENCES, Suite, suite
-from pirl_sim.sawyer import (
+from pirl_sim.metaworld import scene as metaworld_scene
+from pirl_sim.metaworld.env import MetaWorldEnv, held, make_metaworld_env
+from pirl_sim.metaworld.experts import metaworld_expert
+from pirl_sim.metaworld.sawyer import (
     ACTION_SCALE,
     FRAME_HZ,
     GOAL,
@@ -30,6 +28,8 @@ from pirl_sim.sawyer import (
     TCP_STEP_LIMIT,
     to_state,
 )
+from pirl_sim.metaworld.scene import IDLE_PER_TASK, Pool, Scene
+from pirl_sim.metaworld.tasks import MT10, SENTENCES, Suite, suite
 
 pytest.importorskip("metaworld", reason="MetaWorld is not installed (extra 'metaworld')")
 pytestmark = pytest.mark.sim
@@ -243,7 +243,7 @@ def test_unknown_names_are_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> 
 
 CAMERA_SCRIPT = """
 import sys
-from pirl_sim.metaworld_env import make_metaworld_env
+from pirl_sim.metaworld.env import make_metaworld_env
 try:
     if "blind" in sys.argv:
         make_metaworld_env("metaworld/drawer-open-v3").reset(0)

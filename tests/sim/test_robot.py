@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pirl_sim.experts import expert_action
-from pirl_sim.panda import ARM_LIMITS, BASE_POSITION, JOINTS, TCP_IN_HAND
-from pirl_sim.robot import SimRobot, make_robot
-from pirl_sim.tasks import task
-from pirl_sim.world import World
+from pirl_sim.maniskill.experts import expert_action
+from pirl_sim.maniskill.panda import ARM_LIMITS, BASE_POSITION, JOINTS, TCP_IN_HAND
+from pirl_sim.maniskill.sim_robot import SimRobot, make_robot
+from pirl_sim.maniskill.tasks import task
+from pirl_sim.maniskill.world import World
 
 pytestmark = [pytest.mark.sim]
 

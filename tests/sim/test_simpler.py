@@ -12,11 +12,13 @@ import pytest
 
 from pirl_contract.conformance import EnvConformance
 from pirl_server import simulation
-from pirl_sim import simpler_env, simpler_package, simpler_tasks
-from pirl_sim.simpler_env import make_simpler_env, task_class
-from pirl_sim.simpler_package import ASSETS, assets_folder, require_simpler
-from pirl_sim.simpler_tasks import BRIDGE
-from pirl_sim.simpler_widowx import (
+from pirl_sim.benchmark_env import SparseEnv
+from pirl_sim.simpler import availability, tasks
+from pirl_sim.simpler import env as simpler_env
+from pirl_sim.simpler.availability import ASSETS, assets_folder, require_simpler
+from pirl_sim.simpler.env import make_simpler_env, task_class
+from pirl_sim.simpler.tasks import BRIDGE
+from pirl_sim.simpler.widowx import (
     FINGER_LIMITS,
     FINGERS,
     IMAGE_HEIGHT,
@@ -28,7 +30,6 @@ from pirl_sim.simpler_widowx import (
     to_state,
     widowx_contract,
 )
-from pirl_sim.sparse_env import SparseEnv
 
 pytest.importorskip("mani_skill", reason="ManiSkill is not installed (extra 'sim')")
 torch = pytest.importorskip("torch")
@@ -209,7 +210,7 @@ def test_missing_assets_are_named_with_their_commands(monkeypatch: pytest.Monkey
         make_simpler_env("simpler/PutCarrotOnPlateInScene-v1")
     (tmp_path / "data" / ASSETS["widowx250s"]).mkdir(parents=True)
     simulation.check_task("simpler/bridge")
-    monkeypatch.setattr(simpler_package, "find_spec", lambda name: None)
+    monkeypatch.setattr(availability, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"need mani_skill: pip install mani-skill==3\.0\.1"):
         simulation.check_task("simpler/bridge")
 
@@ -223,7 +224,7 @@ def test_the_folder_is_the_one_maniskill_looks_in() -> None:
 def test_unknown_ids_are_refused_in_words() -> None:
     for wrong in ("simpler/juggle", "simpler/", "bridge"):
         with pytest.raises(ValueError, match=f"unknown task '{wrong}'; known: simpler/bridge, simpler/PutSpoon"):
-            simpler_tasks.suite(wrong)
+            tasks.suite(wrong)
     with pytest.raises(ValueError, match="no scripted expert"):
         simulation.expert("simpler/bridge")
 

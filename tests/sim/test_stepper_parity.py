@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pirl_sim.env import PandaEnv, make_env
-from pirl_sim.experts import EXPERTS, expert_action
-from pirl_sim.tasks import TASKS
+from pirl_sim.maniskill.env import PandaEnv, make_env
+from pirl_sim.maniskill.experts import EXPERTS, expert_action
+from pirl_sim.maniskill.tasks import TASKS
 
 pytestmark = pytest.mark.sim
 

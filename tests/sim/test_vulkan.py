@@ -10,7 +10,7 @@ import pytest
 
 NO_DRIVER = {"VK_ICD_FILENAMES": "/nonexistent.json", "VK_DRIVER_FILES": "/nonexistent.json"}
 SCRIPT = """
-from pirl_sim.env import make_env
+from pirl_sim.maniskill.env import make_env
 for cameras in (False, True):
     try:
         make_env("PushCube-v1", cameras=cameras)

@@ -16,10 +16,11 @@ from pirl_contract.client import PolicyClient
 from pirl_server import job_main
 from pirl_server.app import ServeConfig, adopt, build, serve
 from pirl_server.jobs.spec import parse_spec
-from pirl_server.layout import MODELS
+from pirl_server.paths import MODELS
 from pirl_server.policy.checkpoint import checkpoint_version
-from pirl_server.registry import PRODUCTION, Registry
-from pirl_sim.experts import EXPERTS
+from pirl_server.registry.promotion import PRODUCTION
+from pirl_server.registry.versions import Registry
+from pirl_sim.maniskill.experts import EXPERTS
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from pirl_server.training.augment import CROP, augment, colours, view
+from pirl_server.training.supervised.augment import CROP, augment, colours, view
 
 CAMERAS = ["base_0_rgb", "left_wrist_0_rgb"]
 

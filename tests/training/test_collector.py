@@ -11,8 +11,8 @@ import pytest
 from toy_arm import INSTRUCTIONS, ToyEnv, toy_policy
 
 from pirl_contract import Env
-from pirl_server.training.batch import DecisionBatch
-from pirl_server.training.collector import Collector
+from pirl_server.training.rollout.batch import DecisionBatch
+from pirl_server.training.rollout.collector import Collector
 
 
 def collector(envs: list[ToyEnv], execute_horizon: int = 2, keep_bytes: int = 0) -> Collector:

@@ -10,13 +10,13 @@ import pytest
 import torch
 from toy_arm import INSTRUCTIONS, make_toy, save_toy, toy_policy
 
+from pirl_server.config.training import PpoConfig
 from pirl_server.policy.features import FEATURES, STATE_DIM
-from pirl_server.training.collector import Collector
-from pirl_server.training.config import PpoConfig
-from pirl_server.training.critic_input import CriticInput, critic_width
-from pirl_server.training.decisions import prepare
-from pirl_server.training.learner import make_learner
-from pirl_server.training.ppo_update import log_prob
+from pirl_server.training.rollout.collector import Collector
+from pirl_server.training.rollout.critic_input import CriticInput, critic_width
+from pirl_server.training.sim_rl.learner import make_learner
+from pirl_server.training.sim_rl.update import log_prob
+from pirl_server.training.sim_rl.update_batch import prepare
 
 STATE = np.random.default_rng(0).normal(size=(3, 35)).astype(np.float32)
 SENTENCE = np.array([1, 0, 1])

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from toy_arm import Heard, make_toy, save_toy
 
-from pirl_server.training.config import PpoConfig
-from pirl_server.training.finetune_sim import finetune
+from pirl_server.config.training import PpoConfig
+from pirl_server.training.sim_rl.finetune import finetune
 
 CONFIG = PpoConfig(
     env_steps=150, envs=4, workers=2, decisions=12, warmup_updates=1, epochs=2, minibatch=16, actor_learning_rate=1e-3

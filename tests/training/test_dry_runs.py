@@ -10,13 +10,14 @@ from toy_arm import Heard, save_toy, toy_card, toy_policy
 from toy_log import BAD, GOOD, episode
 
 from pirl_server import commands
-from pirl_server.episodes import Episode, EpisodeStore
-from pirl_server.layout import EPISODES
+from pirl_server.config.training import EpisodesConfig, SftConfig
+from pirl_server.episodes.schema import Episode
+from pirl_server.episodes.store import EpisodeStore
+from pirl_server.paths import EPISODES
 from pirl_server.policy.checkpoint import checkpoint_version
-from pirl_server.training.config import EpisodesConfig, SftConfig
-from pirl_server.training.episode_windows import episode_windows
-from pirl_server.training.finetune_episodes import finetune_episodes
-from pirl_server.training.sft import sft_episodes
+from pirl_server.training.episode_dataset import episode_windows
+from pirl_server.training.episode_rl.finetune import finetune_episodes
+from pirl_server.training.supervised.sft import sft_episodes
 
 AWR = EpisodesConfig(steps=3, batch_size=8, value_steps=3)
 SFT = SftConfig(source="episodes", steps=3, batch_size=8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pirl_server.training.ema import Ema
+from pirl_server.training.supervised.ema import Ema
 
 
 def decays(steps: int, decay: float) -> list[float]:

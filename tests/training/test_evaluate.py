@@ -15,7 +15,7 @@ from toy_arm import Heard, make_toy, save_toy
 
 from pirl_contract import RolloutResult, rollout
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.policy.local import LocalPolicy
+from pirl_server.policy.local_policy import LocalPolicy
 from pirl_server.training.evaluate import evaluate
 
 SEEDS = [11, 5, 8]

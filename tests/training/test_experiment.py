@@ -10,9 +10,9 @@ import pytest
 from toy_arm import Heard, make_toy, save_toy
 
 from pirl_server.commands import finetune as command
+from pirl_server.config.training import PpoConfig
 from pirl_server.training import experiment
-from pirl_server.training.config import PpoConfig
-from pirl_server.training.finetune_sim import finetune
+from pirl_server.training.sim_rl.finetune import finetune
 
 CONFIG = PpoConfig(env_steps=60, envs=4, workers=1, decisions=5, noise="flow-noise", steps="all", anneal_to=0.2)
 
@@ -65,9 +65,9 @@ def test_numbers_of_updates_are_kept_without_nan(tmp_path: Path) -> None:
 def test_the_command_makes_an_experiment_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """In ManiSkill, with two workers and demonstrations beside."""
     from pirl_server import simulation
-    from pirl_server.model.pi0 import Pi0
+    from pirl_server.model.pi0.pi0 import Pi0
     from pirl_server.policy.checkpoint import save_checkpoint
-    from pirl_server.training.sft import new_card
+    from pirl_server.training.supervised.sft import new_card
 
     task = "PushCube-v1"
     card = new_card("tiny-state", task, simulation.contract(task), simulation.instructions(task))

@@ -14,13 +14,13 @@ from toy_log import BAD, GOOD, episode
 
 from pirl_contract import Contract
 from pirl_server.algorithm.awr import advantage_weight
-from pirl_server.episodes import Episode
-from pirl_server.model.pi0 import VLM_PARTS
+from pirl_server.config.training import EpisodesConfig
+from pirl_server.episodes.schema import Episode
+from pirl_server.model.pi0.pi0 import VLM_PARTS
 from pirl_server.policy.checkpoint import checkpoint_version
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.training.config import EpisodesConfig
-from pirl_server.training.episode_windows import episode_windows
-from pirl_server.training.finetune_episodes import finetune_episodes, held_out_values
+from pirl_server.training.episode_dataset import episode_windows
+from pirl_server.training.episode_rl.finetune import finetune_episodes, held_out_values
 
 CONFIG = EpisodesConfig(steps=80, batch_size=32, learning_rate=3e-3, value_steps=60)
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from toy_arm import Heard, make_toy, save_toy, toy_policy
 
-from pirl_server.model.pi0 import VLM_PARTS
+from pirl_server.config.training import PpoConfig
+from pirl_server.model.pi0.pi0 import VLM_PARTS
 from pirl_server.policy.checkpoint import load_checkpoint, save_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.training.config import PpoConfig
-from pirl_server.training.finetune_sim import finetune
-from pirl_server.training.learner import make_learner
+from pirl_server.training.sim_rl.finetune import finetune
+from pirl_server.training.sim_rl.learner import make_learner
 
 CONFIG = PpoConfig(
     env_steps=60, envs=4, workers=1, decisions=5, warmup_updates=1, epochs=1, noise_level=0.4, torch_threads=1

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 from toy_arm import INSTRUCTIONS, Heard, spoken_policy, toy_card, toy_policy
 
-from pirl_server.model.lora import merged_state_dict
-from pirl_server.model.pi0 import VLM_PARTS, Pi0
+from pirl_server.config.training import FlowMatchingConfig
+from pirl_server.model.layers.lora import merged_state_dict
+from pirl_server.model.pi0.pi0 import VLM_PARTS, Pi0
 from pirl_server.model.prefix import Prefix
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.processor import Array, Images
-from pirl_server.policy.tabletop import TabletopProcessor
-from pirl_server.training import flow_matching
-from pirl_server.training.config import FlowMatchingConfig
-from pirl_server.training.flow_matching import fit, learning_rate_share, loss, prefixes
-from pirl_server.training.windows import Windows, make_windows
+from pirl_server.policy.tabletop_processor import TabletopProcessor
+from pirl_server.training.chunk_dataset import Windows, make_windows
+from pirl_server.training.supervised import flow_matching
+from pirl_server.training.supervised.flow_matching import fit, learning_rate_share, loss, prefixes
 
 CONFIG = FlowMatchingConfig(steps=3, batch_size=8, learning_rate=3e-3)
 COUNT = 12

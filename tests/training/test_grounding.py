@@ -12,15 +12,15 @@ from torch import Tensor
 from toy_arm import BEST, INSTRUCTIONS, SCALE, Heard, make_toy, toy_card, toy_policy
 
 from pirl_contract import Observation
+from pirl_server.config.training import FlowMatchingConfig, SftConfig
 from pirl_server.model.prefix import Prefix
 from pirl_server.policy.checkpoint import load_checkpoint
 from pirl_server.policy.features import object_and_goal
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.training.config import FlowMatchingConfig, SftConfig
-from pirl_server.training.flow_matching import fit, prefixes
-from pirl_server.training.grounding import WEIGHT, Grounding
-from pirl_server.training.sft import sft, sft_episodes
-from pirl_server.training.windows import Windows, make_windows
+from pirl_server.training.chunk_dataset import Windows, make_windows
+from pirl_server.training.supervised.auxiliary_state_loss import WEIGHT, Grounding
+from pirl_server.training.supervised.flow_matching import fit, prefixes
+from pirl_server.training.supervised.sft import sft, sft_episodes
 
 CONFIG = SftConfig(demonstrations=1, steps=2, batch_size=4, grounding="object_and_goal")
 

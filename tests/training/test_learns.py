@@ -13,15 +13,15 @@ import pytest
 import torch
 from toy_arm import make_toy, save_toy
 
-from pirl_server.training.batch import DecisionBatch
-from pirl_server.training.collector import Collector
-from pirl_server.training.config import PpoConfig
-from pirl_server.training.decisions import per_task
-from pirl_server.training.group_collector import GroupCollector
-from pirl_server.training.imitation import Imitation
-from pirl_server.training.learner import make_learner
-from pirl_server.training.ppo_update import update
-from pirl_server.training.windows import make_windows
+from pirl_server.config.training import PpoConfig
+from pirl_server.training.chunk_dataset import make_windows
+from pirl_server.training.rollout.batch import DecisionBatch
+from pirl_server.training.rollout.collector import Collector
+from pirl_server.training.rollout.group_collector import GroupCollector
+from pirl_server.training.sim_rl.bc_loss import Imitation
+from pirl_server.training.sim_rl.learner import make_learner
+from pirl_server.training.sim_rl.update import update
+from pirl_server.training.sim_rl.update_batch import per_task
 
 UPDATES, ENVS, AMOUNT = 9, 16, 16
 SETTINGS = {"epochs": 2, "minibatch": 128, "actor_learning_rate": 1e-3, "critic_learning_rate": 3e-3, "envs": ENVS}

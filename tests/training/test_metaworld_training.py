@@ -12,14 +12,14 @@ import pytest
 from toy_arm import Heard
 
 from pirl_server import commands, job_main, simulation
+from pirl_server.config.training import PpoConfig
 from pirl_server.jobs.spec import parse_spec
-from pirl_server.model.pi0 import Pi0
+from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.policy.checkpoint import load_card
 from pirl_server.policy.features import features_of
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.training.config import PpoConfig
-from pirl_server.training.finetune_sim import finetune
-from pirl_server.training.sft import new_card
+from pirl_server.training.sim_rl.finetune import finetune
+from pirl_server.training.supervised.sft import new_card
 
 pytest.importorskip("metaworld", reason="MetaWorld is not installed (extra 'metaworld')")
 pytestmark = pytest.mark.sim

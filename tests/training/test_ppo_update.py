@@ -11,12 +11,12 @@ import pytest
 import torch
 from toy_arm import make_toy, save_toy, toy_observation
 
-from pirl_server.training.batch import DecisionBatch
-from pirl_server.training.collector import Collector
-from pirl_server.training.config import PpoConfig
+from pirl_server.config.training import PpoConfig
 from pirl_server.training.kept_prefix import KEEP_BYTES
-from pirl_server.training.learner import Learner, make_learner
-from pirl_server.training.ppo_update import update
+from pirl_server.training.rollout.batch import DecisionBatch
+from pirl_server.training.rollout.collector import Collector
+from pirl_server.training.sim_rl.learner import Learner, make_learner
+from pirl_server.training.sim_rl.update import update
 
 CONFIG = PpoConfig(epochs=2, minibatch=128, actor_learning_rate=1e-3, critic_learning_rate=3e-3, torch_threads=1)
 UPDATES, ENVS, DECISIONS = 9, 16, 16

@@ -12,12 +12,12 @@ from toy_arm import BEST, INSTRUCTIONS, SCALE, Heard, make_toy, toy_card, toy_po
 
 from pirl_contract import Observation
 from pirl_server.algorithm.flow import draw_time, flow_matching_loss, interpolate
+from pirl_server.config.training import FlowMatchingConfig, SftConfig, override
 from pirl_server.policy.checkpoint import load_card
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.training.config import FlowMatchingConfig, SftConfig, override
-from pirl_server.training.flow_matching import fit, loss, prefixes
-from pirl_server.training.sft import sft
-from pirl_server.training.windows import Windows, make_windows
+from pirl_server.training.chunk_dataset import Windows, make_windows
+from pirl_server.training.supervised.flow_matching import fit, loss, prefixes
+from pirl_server.training.supervised.sft import sft
 
 ROWS = torch.arange(16)
 CONFIG = FlowMatchingConfig(steps=2, batch_size=8)

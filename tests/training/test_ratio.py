@@ -14,23 +14,23 @@ from toy_arm import make_toy, save_toy, spoken_policy, toy_observation, toy_poli
 
 from pirl_server import simulation
 from pirl_server.algorithm import flow_sde
-from pirl_server.algorithm.sample import step_of_chain, transition_log_prob
+from pirl_server.algorithm.hybrid_sampler import step_of_chain, transition_log_prob
+from pirl_server.config.training import PpoConfig
 from pirl_server.model.critic import StateCritic
-from pirl_server.model.pi0 import Pi0
+from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.policy.checkpoint import save_checkpoint
 from pirl_server.policy.features import STATE_DIM
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.policy.sample import Sample
-from pirl_server.training.batch import DecisionBatch
-from pirl_server.training.collector import Collector
-from pirl_server.training.config import PpoConfig
-from pirl_server.training.decisions import prepare
-from pirl_server.training.explorer import Explorer
+from pirl_server.policy.served_policy import Sample
 from pirl_server.training.kept_prefix import KEEP_BYTES
-from pirl_server.training.learner import Learner, make_learner
-from pirl_server.training.ppo_update import log_prob, update
-from pirl_server.training.rollout_pool import RolloutPool
-from pirl_server.training.sft import new_card
+from pirl_server.training.rollout.batch import DecisionBatch
+from pirl_server.training.rollout.collector import Collector
+from pirl_server.training.rollout.explorer import Explorer
+from pirl_server.training.rollout.worker_pool import RolloutPool
+from pirl_server.training.sim_rl.learner import Learner, make_learner
+from pirl_server.training.sim_rl.update import log_prob, update
+from pirl_server.training.sim_rl.update_batch import prepare
+from pirl_server.training.supervised.sft import new_card
 
 CLOSE = 1e-5
 CONFIG = PpoConfig(env_steps=1, envs=4, workers=2, decisions=6, epochs=1, minibatch=64, torch_threads=1)

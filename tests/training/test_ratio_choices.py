@@ -12,14 +12,14 @@ import pytest
 import torch
 from toy_arm import make_toy, save_toy
 
-from pirl_server.training.batch import DecisionBatch
-from pirl_server.training.collector import Collector
-from pirl_server.training.config import PpoConfig
-from pirl_server.training.decisions import prepare
-from pirl_server.training.explorer import Explorer
-from pirl_server.training.group_collector import GroupCollector
-from pirl_server.training.learner import Learner, load_weights, make_learner, set_up
-from pirl_server.training.ppo_update import log_prob, update
+from pirl_server.config.training import PpoConfig
+from pirl_server.training.rollout.batch import DecisionBatch
+from pirl_server.training.rollout.collector import Collector
+from pirl_server.training.rollout.explorer import Explorer
+from pirl_server.training.rollout.group_collector import GroupCollector
+from pirl_server.training.sim_rl.learner import Learner, load_weights, make_learner, set_up
+from pirl_server.training.sim_rl.update import log_prob, update
+from pirl_server.training.sim_rl.update_batch import prepare
 
 CLOSE = 2e-5
 ALL_STEPS = [{"steps": "all", "reduction": reduction} for reduction in ("sum", "mean_steps", "per_step")]

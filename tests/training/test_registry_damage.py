@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 from toy_arm import CONTRACT, save_toy
 
-from pirl_server import disk
+from pirl_server import atomic_files
 from pirl_server.app import adopt
-from pirl_server.layout import MODELS
+from pirl_server.paths import MODELS
 from pirl_server.policy.checkpoint import checkpoint_version
-from pirl_server.registry import PRODUCTION, AuditLog, Evaluation, Promoter, Registry, check_gate
+from pirl_server.registry.audit import AuditLog
+from pirl_server.registry.evaluation import Evaluation
+from pirl_server.registry.promotion import PRODUCTION, Promoter
+from pirl_server.registry.promotion_gate import check_gate
+from pirl_server.registry.versions import Registry
 
 DAMAGES = ["", "{", "[]", '{"production": "v1"}', '{"production": {"version": 1, "previous": []}}', "\ufffd\x00",
            '{"production": {"version": "../v1", "previous": []}}', "[" * 100_000]  # fmt: skip
@@ -140,7 +144,7 @@ def no_room(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize(("refusing", "name"), [(disk, "sync"), (AuditLog, "write")], ids=["file", "audit"])
+@pytest.mark.parametrize(("refusing", "name"), [(atomic_files, "sync"), (AuditLog, "write")], ids=["file", "audit"])
 @pytest.mark.parametrize("change", ["promote", "rollback"])
 def test_on_a_full_disk_the_alias_and_what_serves_stay_equal(
     registry: Registry, tmp_path: Path, refusing: object, name: str, change: str

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from toy_arm import make_toy, save_toy
 
-from pirl_server.training.config import PpoConfig
-from pirl_server.training.rollout_pool import RolloutPool
+from pirl_server.config.training import PpoConfig
+from pirl_server.training.rollout.worker_pool import RolloutPool
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,8 @@ import sys, time
 from pathlib import Path
 sys.path.append({tests!r})
 from toy_arm import make_toy
-from pirl_server.training.config import PpoConfig
-from pirl_server.training.rollout_pool import RolloutPool
+from pirl_server.config.training import PpoConfig
+from pirl_server.training.rollout.worker_pool import RolloutPool
 
 if __name__ == "__main__":
     pool = RolloutPool(make_toy(), Path({checkpoint!r}), 1, config=PpoConfig(workers=1, envs=1), seed=1)

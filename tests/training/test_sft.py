@@ -12,14 +12,14 @@ from toy_arm import BEST, CONTRACT, SCALE, Heard, ToyEnv, make_toy, save_toy, to
 
 from pirl_contract import Observation, rollout
 from pirl_server import simulation
+from pirl_server.config.training import SftConfig
 from pirl_server.policy.checkpoint import checkpoint_version
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.policy.local import LocalPolicy
-from pirl_server.training.config import SftConfig
-from pirl_server.training.demonstrations import demonstrate, windows_of
+from pirl_server.policy.local_policy import LocalPolicy
 from pirl_server.training.evaluate import evaluate
 from pirl_server.training.seeds import DEMONSTRATION
-from pirl_server.training.sft import new_card, sft
+from pirl_server.training.supervised.demonstrations import demonstrate, windows_of
+from pirl_server.training.supervised.sft import new_card, sft
 
 
 def expert(observation: Observation) -> np.ndarray:

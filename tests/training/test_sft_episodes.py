@@ -11,12 +11,13 @@ from toy_arm import CONTRACT, INSTRUCTIONS, Heard, save_toy, toy_card, toy_obser
 from toy_log import BAD, GOOD, episode
 
 from pirl_server import commands
-from pirl_server.episodes import Episode, EpisodeStore
-from pirl_server.layout import EPISODES
+from pirl_server.config.training import SftConfig
+from pirl_server.episodes.schema import Episode
+from pirl_server.episodes.store import EpisodeStore
+from pirl_server.paths import EPISODES
 from pirl_server.policy.checkpoint import checkpoint_version
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.training.config import SftConfig
-from pirl_server.training.sft import sft_episodes
+from pirl_server.training.supervised.sft import sft_episodes
 
 CONFIG = SftConfig(source="episodes", steps=100, batch_size=32, learning_rate=3e-3)
 

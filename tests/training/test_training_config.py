@@ -7,7 +7,7 @@ from itertools import combinations
 
 import pytest
 
-from pirl_server.training.config import EpisodesConfig, PpoConfig, SftConfig, override
+from pirl_server.config.training import EpisodesConfig, PpoConfig, SftConfig, override
 from pirl_server.training.seeds import (
     DEMONSTRATION,
     EVALUATION,

@@ -16,14 +16,14 @@ import pytest
 import torch
 from toy_arm import Heard, make_toy, save_toy
 
+from pirl_server.config.training import PpoConfig, override
 from pirl_server.policy.checkpoint import load_checkpoint
-from pirl_server.training.collector import Collector
-from pirl_server.training.config import PpoConfig, override
-from pirl_server.training.finetune_sim import finetune
-from pirl_server.training.group_collector import GroupCollector
-from pirl_server.training.grpo import NothingToCompareError
-from pirl_server.training.learner import Learner, make_learner
-from pirl_server.training.ppo_update import update
+from pirl_server.training.rollout.collector import Collector
+from pirl_server.training.rollout.group_collector import GroupCollector
+from pirl_server.training.sim_rl.finetune import finetune
+from pirl_server.training.sim_rl.group_advantages import NothingToCompareError
+from pirl_server.training.sim_rl.learner import Learner, make_learner
+from pirl_server.training.sim_rl.update import update
 
 GRPO: dict[str, Any] = {"advantage": "grpo", "group": 4, "envs": 8, "workers": 1}
 

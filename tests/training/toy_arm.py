@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 
 from pirl_contract import Camera, Contract, Env, Field, Observation, StepResult
-from pirl_server.model.config import Pi0Config, TowerConfig, VisionConfig
 from pirl_server.model.critic import StateCritic
-from pirl_server.model.pi0 import Pi0
-from pirl_server.model.tokens import VOCABULARY, encode_all
-from pirl_server.policy.card import ModelCard
+from pirl_server.model.pi0.byte_tokens import VOCABULARY, encode_all
+from pirl_server.model.pi0.config import Pi0Config, TowerConfig, VisionConfig
+from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.policy.checkpoint import save_checkpoint
 from pirl_server.policy.features import STATE_DIM
 from pirl_server.policy.flow_policy import FlowPolicy
+from pirl_server.policy.model_card import ModelCard
 from pirl_server.policy.processor import Array
-from pirl_server.policy.tabletop import TabletopProcessor
+from pirl_server.policy.tabletop_processor import TabletopProcessor
 
 CONTRACT = Contract(
     robot="toy",

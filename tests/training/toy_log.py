@@ -6,7 +6,7 @@ import numpy as np
 from toy_arm import CONTRACT, INSTRUCTIONS, SCALE, SEEING
 
 from pirl_contract import Contract
-from pirl_server.episodes import Calls, Episode, EpisodeInfo, Steps
+from pirl_server.episodes.schema import Calls, Episode, EpisodeInfo, Steps
 
 GOOD, BAD = np.array([0.8, 0.8], np.float32), np.array([-0.8, -0.8], np.float32)
 """model space: what was executed in episodes that then succeeded, and failed"""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pirl_server.algorithm.density import log_prob
 from pirl_server.algorithm.flow import Transition, Velocity, euler, per_chunk, time_at
-from pirl_server.algorithm.sample import Draw
+from pirl_server.algorithm.hybrid_sampler import Draw
 
 
 def sample_chain(

@@ -12,18 +12,22 @@ from pirl_server.api import episodes as episode_routes
 from pirl_server.api import health, models, problems, robots, routing
 from pirl_server.api import jobs as job_routes
 from pirl_server.api import metrics as metric_routes
-from pirl_server.api.bodies import MAX_STOP_BODY, Bodies
-from pirl_server.api.guard import Guard, check_row
-from pirl_server.api.services import Services
-from pirl_server.episodes import EpisodeStore
-from pirl_server.jobs import JobSpec, Supervisor
-from pirl_server.registry import Promoter, Registry
-from pirl_server.security import Gate, Limiter
-from pirl_server.serving import Engine
-from pirl_server.serving.attendance import Attendance
+from pirl_server.api.dependencies import Services
+from pirl_server.api.middleware import Guard, check_row
+from pirl_server.api.request_body import MAX_STOP_BODY, Bodies
+from pirl_server.episodes.store import EpisodeStore
+from pirl_server.jobs.spec import JobSpec
+from pirl_server.jobs.supervisor import Supervisor
+from pirl_server.registry.promotion import Promoter
+from pirl_server.registry.versions import Registry
+from pirl_server.security.access_control import Gate
+from pirl_server.security.rate_limiter import Limiter
+from pirl_server.serving.connections import Attendance
 from pirl_server.serving.deployment import Deployment
+from pirl_server.serving.engine import Engine
 from pirl_server.shutdown import Stopping
-from pirl_server.telemetry import Latencies, Metrics
+from pirl_server.telemetry.latency import Latencies
+from pirl_server.telemetry.metrics import Metrics
 
 TAGS = [
     {"name": "jobs", "description": "Training and evaluation: queue, follow, cancel"},

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from pirl_server.api.dependencies import EpisodeId, World
 from pirl_server.api.problems import not_found, responses
-from pirl_server.api.services import EpisodeId, World
-from pirl_server.api.views import EpisodePage, EpisodeView
-from pirl_server.disk import NAME_PATTERN
+from pirl_server.api.schemas import EpisodePage, EpisodeView
+from pirl_server.atomic_files import NAME_PATTERN
 
 router = APIRouter(prefix="/v1/episodes", tags=["episodes"])
 

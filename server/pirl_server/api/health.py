@@ -7,9 +7,9 @@ from importlib.metadata import version
 
 from fastapi import APIRouter
 
+from pirl_server.api.dependencies import World
 from pirl_server.api.problems import ProblemError, responses
-from pirl_server.api.services import World
-from pirl_server.api.views import Health, Info, Readiness
+from pirl_server.api.schemas import Health, Info, Readiness
 
 router = APIRouter(tags=["health"])
 MIN_FREE_BYTES = 256 * 2**20

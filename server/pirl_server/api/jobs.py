@@ -7,11 +7,12 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from pirl_server.api.dependencies import JobId, Services, World, actor
 from pirl_server.api.problems import ProblemError, conflict, invalid, no_storage, not_found, responses
-from pirl_server.api.services import JobId, Services, World, actor
+from pirl_server.api.schemas import Damaged, JobPage, JobView
 from pirl_server.api.sse import stream
-from pirl_server.api.views import Damaged, JobPage, JobView
-from pirl_server.jobs import DamagedJobError, Job, JobSpec, Status
+from pirl_server.jobs.job import DamagedJobError, Job, Status
+from pirl_server.jobs.spec import JobSpec
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 EVENT_STREAM = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events"}}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
+from pirl_server.api.dependencies import World, actor
 from pirl_server.api.problems import FieldError, conflict, no_storage, not_found, responses
-from pirl_server.api.services import World, actor
-from pirl_server.api.views import (
+from pirl_server.api.schemas import (
     Damaged,
     EvaluationView,
     ModelList,
@@ -15,7 +15,9 @@ from pirl_server.api.views import (
     PromoteRequest,
     RollbackRequest,
 )
-from pirl_server.registry import Evaluation, ModelVersion, PromotionRefusedError
+from pirl_server.registry.evaluation import Evaluation
+from pirl_server.registry.promotion import PromotionRefusedError
+from pirl_server.registry.versions import ModelVersion
 from pirl_server.security.permissions import ADMIN
 
 router = APIRouter(prefix="/v1/models", tags=["models"])

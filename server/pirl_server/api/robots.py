@@ -13,11 +13,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Path, Request
 
+from pirl_server.api.dependencies import Services, World, actor
 from pirl_server.api.problems import ProblemError, responses
-from pirl_server.api.services import Services, World, actor
-from pirl_server.api.views import RobotList, RobotView, Stopped, StopRequest
-from pirl_server.disk import NAME_PATTERN
-from pirl_server.serving.attendance import Presence
+from pirl_server.api.schemas import RobotList, RobotView, Stopped, StopRequest
+from pirl_server.atomic_files import NAME_PATTERN
+from pirl_server.serving.connections import Presence
 
 _LOG = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1", tags=["robots"])

@@ -12,8 +12,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 
+from pirl_server.api.dependencies import Services, World, actor
 from pirl_server.api.problems import conflict, not_found, responses
-from pirl_server.api.routing_views import (
+from pirl_server.api.routing_schemas import (
     CanaryRequest,
     CanaryView,
     PinRequest,
@@ -22,9 +23,8 @@ from pirl_server.api.routing_views import (
     ShadowRequest,
     ShadowView,
 )
-from pirl_server.api.services import Services, World, actor
-from pirl_server.disk import NAME_PATTERN
-from pirl_server.registry import CANDIDATE, SHADOW
+from pirl_server.atomic_files import NAME_PATTERN
+from pirl_server.registry.routing_rules import CANDIDATE, SHADOW
 
 router = APIRouter(prefix="/v1/routing", tags=["routing"])
 RobotId = Annotated[str, Path(pattern=NAME_PATTERN, examples=["arm-1"])]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from pirl_server.reaper import END, reaped
+from pirl_server.process_reaper import END, reaped
 
 GRACE_S = 4.5
 

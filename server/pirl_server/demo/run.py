@@ -74,7 +74,15 @@ def run(config: DemoConfig) -> int:
         robot = Robot.find(processes, config.task, f"127.0.0.1:{grpc_port}")
         heading("starting the policy server and the simulated robot")
         robot.start()
-        serve = [sys.executable, "-m", "pirl_contract.cli", "serve", str(BASE), "--root", str(config.out / "server")]
+        serve = [
+            sys.executable,
+            "-m",
+            "pirl_contract.commands.cli",
+            "serve",
+            str(BASE),
+            "--root",
+            str(config.out / "server"),
+        ]
         serve += ["--rest-port", str(rest_port), "--grpc-port", str(grpc_port), "--stop-port", str(stop_port)]
         serve += ["--explore", "--drain-seconds", "0"]
         processes.start("server", serve)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pirl_server.disk import append_line, locked, sync, utc_now
+from pirl_server.atomic_files import append_line, locked, sync, utc_now
 
 
 @dataclass(frozen=True)

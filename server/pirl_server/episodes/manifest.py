@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pirl_server.disk import sync
+from pirl_server.atomic_files import sync
 
 NAME = "MANIFEST.json"
 

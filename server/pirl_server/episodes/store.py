@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pirl_server.disk import check_name, sync
+from pirl_server.atomic_files import check_name, sync
 from pirl_server.episodes import manifest
-from pirl_server.episodes.episode import Episode
 from pirl_server.episodes.labels import Label, Labels
-from pirl_server.episodes.layout import read_group, write_group
+from pirl_server.episodes.schema import Episode
+from pirl_server.episodes.zarr_layout import read_group, write_group
 
 GROUP = "episode.zarr"
 _ID = re.compile(r"[0-9a-f]{32}")

@@ -22,7 +22,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from pirl_server.disk import read_json, utc_now, write_json
+from pirl_server.atomic_files import read_json, utc_now, write_json
 from pirl_server.jobs.spec import JobSpec, parse_spec
 
 _ID = re.compile(r"job_[0-9a-f]{24}")

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pirl_server.reaper import END, reaped
+from pirl_server.process_reaper import END, reaped
 
 POLL_S = 0.05
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
-from pirl_server.disk import NAME_PATTERN
+from pirl_server.atomic_files import NAME_PATTERN
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 _NAME = NAME_PATTERN.strip("^$")

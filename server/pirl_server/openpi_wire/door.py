@@ -11,9 +11,11 @@ from typing import Any, Protocol
 
 from pirl_contract import Observation
 from pirl_contract.names import check_robot_id
-from pirl_server.policy.sample import ServedPolicy
-from pirl_server.serving import Engine, Inference, NoPolicyError
-from pirl_server.serving.attendance import Attendance
+from pirl_server.policy.served_policy import ServedPolicy
+from pirl_server.serving.batch import Inference
+from pirl_server.serving.connections import Attendance
+from pirl_server.serving.engine import Engine
+from pirl_server.serving.errors import NoPolicyError
 from pirl_server.serving.router import Router
 
 MAX_WAIT_S = 30.0

@@ -24,12 +24,12 @@ from websockets.http11 import Request, Response
 
 from pirl_contract.client import MAX_MESSAGE_BYTES
 from pirl_contract.names import check_robot_id
-from pirl_server.openpi_wire.answer import Answerer, metadata
 from pirl_server.openpi_wire.door import Door
-from pirl_server.openpi_wire.keys import Keys
-from pirl_server.security import Seats, current_limit, listen, shares
-from pirl_server.security.seats import BACKLOG, REQUEST_S
-from pirl_server.serving import BusyError, ExpiredError, NoPolicyError, StoppedError
+from pirl_server.openpi_wire.handler import Answerer, metadata
+from pirl_server.openpi_wire.observation_keys import Keys
+from pirl_server.security.connection_limits import BACKLOG, REQUEST_S, Seats, listen
+from pirl_server.security.file_limits import current_limit, shares
+from pirl_server.serving.errors import BusyError, ExpiredError, NoPolicyError, StoppedError
 
 CLOSE_S = 1.0
 """a client that does not answer the end of its connection holds nobody up for longer"""

@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from pirl_server.policy.card import ModelCard
+from pirl_server.policy.model_card import ModelCard
 
 StateDict = dict[str, torch.Tensor]
 WEIGHTS, CRITIC, CARD, SOURCE = "policy.safetensors", "critic.safetensors", "card.json", "source.safetensors"

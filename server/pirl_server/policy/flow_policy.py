@@ -24,19 +24,19 @@ from torch import Tensor
 from pirl_contract import Contract, Observation
 from pirl_server.algorithm import flow_sde
 from pirl_server.algorithm.flow import Transition
-from pirl_server.algorithm.sample import Draw, hybrid_sample
-from pirl_server.model.pi0 import Pi0
+from pirl_server.algorithm.hybrid_sampler import Draw, hybrid_sample
+from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.model.prefix import Prefix
-from pirl_server.policy.card import ModelCard
+from pirl_server.policy.batching import filled_up, joined, noise
 from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint
-from pirl_server.policy.continued import sample_continued
-from pirl_server.policy.first_observations import FirstObservations
-from pirl_server.policy.pretrained import PretrainedProcessor
-from pirl_server.policy.processing import PRETRAINED
+from pirl_server.policy.model_card import ModelCard
+from pirl_server.policy.pretrained_processor import PretrainedProcessor
+from pirl_server.policy.processing_spec import PRETRAINED
 from pirl_server.policy.processor import Array, Images, Processor
-from pirl_server.policy.rows import filled_up, joined, noise
-from pirl_server.policy.sample import Ask, Sample
-from pirl_server.policy.tabletop import TabletopProcessor
+from pirl_server.policy.rtc import sample_continued
+from pirl_server.policy.served_policy import Ask, Sample
+from pirl_server.policy.statistics_check import FirstObservations
+from pirl_server.policy.tabletop_processor import TabletopProcessor
 
 _LOG = logging.getLogger(__name__)
 MAX_CACHED_PREFIXES = 64
@@ -154,7 +154,7 @@ class FlowPolicy:
     def draw(
         self, features_NF: Array, prefix: Prefix, noise_NHA: Tensor, sde_noise_NHA: Tensor, index_N: Tensor
     ) -> Draw:
-        """Denoise a batch; index -1 makes a sample deterministic. See `algorithm.sample.hybrid_sample`.
+        """Denoise a batch; index -1 makes a sample deterministic. See `algorithm.hybrid_sampler.hybrid_sample`.
 
         For inference: no gradient passes. The prefix is where the model is, everything else on the CPU.
         """

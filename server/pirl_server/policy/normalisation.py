@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pirl_server.policy.processing import Normalisation
+from pirl_server.policy.processing_spec import Normalisation
 
 Double = NDArray[np.float64]
 

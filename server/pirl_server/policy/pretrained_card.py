@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pirl_server.model.tokens import VOCABULARY
+from pirl_server.model.pi0.byte_tokens import VOCABULARY
 from pirl_server.policy.normalisation import check_statistics
-from pirl_server.policy.processing import Processing, TokenizerFile
+from pirl_server.policy.processing_spec import Processing, TokenizerFile
 
 if TYPE_CHECKING:
-    from pirl_server.policy.card import ModelCard
+    from pirl_server.policy.model_card import ModelCard
 
 FAMILY_OF = {"pi0": "pi0", "pi05": "pi05", "pi05_without_state": "pi05"}
 """which family reads which prompt"""

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pirl_server.policy.processing import PromptFormat
+from pirl_server.policy.processing_spec import PromptFormat
 from pirl_server.policy.tokenizer import Tokenizer
 
 BINS = np.linspace(-1.0, 1.0, 257)[:-1]

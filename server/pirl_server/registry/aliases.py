@@ -18,7 +18,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic reads that of typing from Python 3.12 on only
 
-from pirl_server.disk import check_name, quarantine, read_json, replacing, write_json
+from pirl_server.atomic_files import check_name, quarantine, read_json, replacing, write_json
 
 _LOG = logging.getLogger(__name__)
 ROLLED_BACK, DROPPED = "rolled back", "dropped"

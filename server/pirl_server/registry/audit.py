@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pirl_server.disk import append_line, utc_now
+from pirl_server.atomic_files import append_line, utc_now
 
 
 class AuditLog:

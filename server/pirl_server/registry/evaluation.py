@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from pirl_server.disk import check_name, read_json, write_json
+from pirl_server.atomic_files import check_name, read_json, write_json
 from pirl_server.registry.wilson import wilson_interval
 
 

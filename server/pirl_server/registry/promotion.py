@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pirl_server.registry.gate import GateResult, check_gate
+from pirl_server.registry.promotion_gate import GateResult, check_gate
 from pirl_server.registry.versions import Registry
 
 PRODUCTION = "production"

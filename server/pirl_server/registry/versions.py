@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pirl_contract import Contract
-from pirl_server.disk import check_name, locked, quarantine, read_json, replacing, sync, utc_now, write_json
+from pirl_server.atomic_files import check_name, locked, quarantine, read_json, replacing, sync, utc_now, write_json
 from pirl_server.registry.aliases import DROPPED, ROLLED_BACK, Aliases, pointed, stepped_back
 from pirl_server.registry.audit import AuditLog
 from pirl_server.registry.evaluation import Evaluations
-from pirl_server.registry.routes import Routes, read_routes, routes_json
+from pirl_server.registry.routing_rules import Routes, read_routes, routes_json
 
 LINEAGE = "lineage.json"
 _LOG = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from pirl_server.layout import TOKENS
+from pirl_server.paths import TOKENS
 from pirl_server.security.permissions import SCOPES
 from pirl_server.security.tokens import TokenFile
 

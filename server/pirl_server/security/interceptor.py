@@ -9,9 +9,9 @@ from typing import Any
 import grpc
 
 from pirl_contract.v1 import policy_pb2 as pb
-from pirl_server.security.gate import DeniedError
+from pirl_server.rpc.interceptor import Watched, Watcher
+from pirl_server.security.access_control import DeniedError
 from pirl_server.security.permissions import PUBLIC, RPCS
-from pirl_server.security.watcher import Watched, Watcher
 
 STATUS = {
     "unauthenticated": grpc.StatusCode.UNAUTHENTICATED,

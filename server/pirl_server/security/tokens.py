@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from pirl_server.disk import check_name, locked, sync, utc_now
+from pirl_server.atomic_files import check_name, locked, sync, utc_now
 from pirl_server.security.permissions import SCOPES
 
 _ID_HEX, _SECRET_BYTES = 12, 32

@@ -12,8 +12,9 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from pirl_server.policy.sample import ServedPolicy
-from pirl_server.registry import CANDIDATE, SHADOW, Registry, Routes
+from pirl_server.policy.served_policy import ServedPolicy
+from pirl_server.registry.routing_rules import CANDIDATE, SHADOW, Routes
+from pirl_server.registry.versions import Registry
 from pirl_server.serving.engine import Engine
 from pirl_server.serving.router import Router
 from pirl_server.serving.shadow import Shadow

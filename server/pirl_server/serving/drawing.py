@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from pirl_server.policy.sample import Sample, ServedPolicy
-from pirl_server.serving.request import Batch, Inference, Request
+from pirl_server.policy.served_policy import Sample, ServedPolicy
+from pirl_server.serving.batch import Batch, Inference, Request
 
 
 def draw(policy: ServedPolicy, requests: Sequence[Request], idle: bool) -> Batch:

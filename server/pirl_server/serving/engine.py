@@ -22,14 +22,14 @@ from concurrent.futures import Future
 from functools import partial
 
 from pirl_contract import Continuation, Observation
-from pirl_server.policy.sample import Ask, ServedPolicy
+from pirl_server.policy.served_policy import Ask, ServedPolicy
+from pirl_server.serving.batch import Batch, Request
+from pirl_server.serving.batch import Inference as Inference
 from pirl_server.serving.drawing import draw, settle
 from pirl_server.serving.engine_stats import EngineStats
-from pirl_server.serving.line import Line, tell
-from pirl_server.serving.refusals import NoPolicyError
-from pirl_server.serving.request import Batch, Request
-from pirl_server.serving.request import Inference as Inference
-from pirl_server.serving.shelf import Shelf
+from pirl_server.serving.errors import NoPolicyError
+from pirl_server.serving.loaded_policies import Shelf
+from pirl_server.serving.request_queue import Line, tell
 from pirl_server.serving.warming import WarmUp
 
 _LOG = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pirl_server.serving.request import Batch, Inference
+from pirl_server.serving.batch import Batch, Inference
 
 
 @dataclass(frozen=True)

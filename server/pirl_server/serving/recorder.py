@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 
 from pirl_contract import ActionChunk, Observation, StepOutcome
 from pirl_contract.names import check_robot_id
-from pirl_server.episodes import EpisodeStore
-from pirl_server.policy.sample import Sample
-from pirl_server.serving.open_episode import VANISHED, Ending, OpenEpisode, Start
-from pirl_server.serving.room import Limits, Room
+from pirl_server.episodes.store import EpisodeStore
+from pirl_server.policy.served_policy import Sample
+from pirl_server.serving.episode_builder import VANISHED, Ending, OpenEpisode, Start
+from pirl_server.serving.episode_memory import Limits, Room
 
 _LOG = logging.getLogger(__name__)
 MAX_RECEIPTS = 4096

@@ -17,9 +17,10 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from pirl_server.registry import CANDIDATE, PRODUCTION, SHADOW, Routes
-from pirl_server.serving.refusals import NoPolicyError
-from pirl_server.serving.status import NotFoundError
+from pirl_server.registry.promotion import PRODUCTION
+from pirl_server.registry.routing_rules import CANDIDATE, SHADOW, Routes
+from pirl_server.serving.errors import NoPolicyError
+from pirl_server.serving.grpc_status import NotFoundError
 
 Answer = TypeVar("Answer")
 

@@ -12,9 +12,9 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 
-from pirl_contract.connection import Options, wire_options
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
+from pirl_contract.wire.grpc_options import Options, wire_options
 from pirl_server.serving.service import PolicyService
 
 SPARE_THREADS = 8

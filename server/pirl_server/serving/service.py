@@ -13,14 +13,14 @@ import grpc
 
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
-from pirl_server.serving.attendance import Attendance
+from pirl_server.serving.connections import Attendance
 from pirl_server.serving.engine import Engine
-from pirl_server.serving.episode_calls import EpisodeCalls
-from pirl_server.serving.inferring import Caller, Inferring
+from pirl_server.serving.episode_handler import EpisodeCalls
+from pirl_server.serving.grpc_status import answers_with_status
+from pirl_server.serving.infer_handler import Caller, Inferring
 from pirl_server.serving.recorder import Recorder
 from pirl_server.serving.router import Router
 from pirl_server.serving.session import MAX_WAIT_S, Calls, Session
-from pirl_server.serving.status import answers_with_status
 
 DISK_THREADS = 4
 """ends and labels of episodes that sessions wait for at the same time"""

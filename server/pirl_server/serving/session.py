@@ -17,10 +17,10 @@ from typing import Any
 
 from pirl_contract.names import check_robot_id
 from pirl_contract.v1 import policy_pb2 as pb
-from pirl_server.serving.attendance import Attendance
-from pirl_server.serving.inferring import Caller, PendingChunk
+from pirl_server.serving.connections import Attendance
+from pirl_server.serving.grpc_status import refusal
+from pirl_server.serving.infer_handler import Caller, PendingChunk
 from pirl_server.serving.outbox import Outbox
-from pirl_server.serving.status import refusal
 
 MAX_IN_FLIGHT = 32
 HELLO_S = 10.0

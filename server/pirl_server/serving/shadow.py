@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pirl_server.serving.batch import Batch, Inference
 from pirl_server.serving.engine import Engine
-from pirl_server.serving.refusals import NoPolicyError
-from pirl_server.serving.request import Batch, Inference
+from pirl_server.serving.errors import NoPolicyError
 from pirl_server.serving.router import lot
 
 REPORT_EVERY = 100

@@ -14,8 +14,8 @@ import stat
 import numpy as np
 from numpy.typing import NDArray
 
-from pirl_contract.shared_images import FOLDER, GENERATION, PREFIX
 from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.wire.shared_memory import FOLDER, GENERATION, PREFIX
 
 _NAME = re.compile(re.escape(PREFIX) + "[0-9a-f]{32}")
 _OVERWRITTEN = "the image was overwritten before it was read: the next request came first"

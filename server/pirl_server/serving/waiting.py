@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pirl_server.serving.request import Request
+from pirl_server.serving.batch import Request
 
 
 @dataclass

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 import numpy as np
 
 from pirl_contract import Contract, Observation
-from pirl_server.policy.sample import Ask, ServedPolicy
+from pirl_server.policy.served_policy import Ask, ServedPolicy
 
 Shape = tuple[int, ...]
 

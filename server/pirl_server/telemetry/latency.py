@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
-from pirl_server.telemetry.calls import Call
+from pirl_server.rpc.call_tracker import Call
 
 MAX_ROBOTS = 1024
 

@@ -9,8 +9,8 @@ from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-from pirl_server.telemetry.calls import Call
-from pirl_server.telemetry.repeats import Repeats
+from pirl_server.rpc.call_tracker import Call
+from pirl_server.telemetry.repeat_filter import Repeats
 
 _LOG = logging.getLogger("pirl.calls")
 _MANY = ("Infer", "ReportOutcomes")

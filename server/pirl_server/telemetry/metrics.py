@@ -11,10 +11,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from pirl_contract import Alteration
-from pirl_server.serving import Engine, Recorder
-from pirl_server.serving.attendance import Attendance
-from pirl_server.serving.request import Batch
-from pirl_server.telemetry.calls import Call
+from pirl_server.rpc.call_tracker import Call
+from pirl_server.serving.batch import Batch
+from pirl_server.serving.connections import Attendance
+from pirl_server.serving.engine import Engine
+from pirl_server.serving.recorder import Recorder
 
 STAGES = ("decode", "queue", "infer", "encode", "total")
 MAX_ROBOTS = 64

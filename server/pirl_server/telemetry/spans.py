@@ -11,7 +11,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from pirl_server.telemetry.calls import Call
+from pirl_server.rpc.call_tracker import Call
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer

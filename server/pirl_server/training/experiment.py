@@ -16,9 +16,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pirl_server.disk import append_line, write_json
+from pirl_server.atomic_files import append_line, write_json
+from pirl_server.config.training import PpoConfig, override
 from pirl_server.policy.checkpoint import checkpoint_version
-from pirl_server.training.config import PpoConfig, override
 from pirl_server.training.progress import Printed
 
 EXPERIMENT, METRICS, CHECKPOINT = "experiment.json", "metrics.jsonl", "checkpoint"

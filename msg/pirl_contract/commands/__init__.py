@@ -1,0 +1,1 @@
+"""The `pirl` command, and the commands that need the contract only."""

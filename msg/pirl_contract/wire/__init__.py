@@ -1,0 +1,1 @@
+"""The gRPC wire: messages, images, transports and their errors."""

@@ -1,0 +1,118 @@
+"""Images for a server on the same host: written once into shared memory, so that only their place travels.
+
+The client owns one POSIX shared memory block with a ring of slots, one slot per request. Before each image stand 8
+bytes, its generation: the server reads them before and after it has copied the pixels, and refuses the image when they
+are not those of the message (a seqlock with one writer). A slot is written again after `SLOTS` requests; by then the
+server has answered, or has dropped the request for a newer one.
+
+Both sides use reads and writes of the file below /dev/shm, not a mapping: touching a mapping kills the process when
+the memory has run out or the other side has shortened the file; a read or write merely fails.
+The block is given back by `close`, by the end of the process, and after a crash by Python's resource tracker, which
+outlives it. Works on Linux.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import uuid
+import weakref
+from collections.abc import Mapping
+from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.wire.serialization import Picture
+
+FOLDER = Path("/dev/shm")
+PREFIX = "pirl-images-"
+"""of every block; the server opens no other name"""
+GENERATION = struct.Struct("<Q")
+SLOTS = 4
+
+_PAGE = 64  # a cache line: pixels of two images never share one
+
+
+def host_id() -> str:
+    """Name what a peer must have in common to share memory with this process; '' where it cannot be shared.
+
+    The running kernel, the very /dev/shm (containers each have their own) and the user, whose blocks nobody else reads.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        folder = FOLDER.stat()
+    except OSError:
+        return ""
+    facts = f"{boot} {folder.st_dev} {folder.st_ino} {os.geteuid()}"
+    return hashlib.sha256(facts.encode()).hexdigest()[:32]
+
+
+class SharedImages:
+    """The client's block. One thread at a time; made anew when the cameras change their sizes."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[str, tuple[int, ...]] = {}
+        self._block: _Block | None = None
+        self._generation = 0
+
+    def place(self, images: Mapping[str, NDArray[np.uint8]]) -> dict[str, Picture]:
+        """Write the images into the next slot and return what tells the server where. OSError: no memory left."""
+        sizes = {name: image.shape for name, image in images.items()}
+        if self._block is None or sizes != self._sizes:
+            self.close()
+            self._block, self._sizes = _Block(SLOTS * sum(_room(image) for image in images.values())), sizes
+        self._generation += 1
+        slot = self._generation % SLOTS
+        at = slot * sum(_room(image) for image in images.values())
+        placed = {}
+        for name, image in images.items():
+            offset = at + _PAGE
+            self._block.write(np.ascontiguousarray(image), offset, self._generation)
+            placed[name] = Picture(self._header(image, offset))
+            at += _room(image)
+        return placed
+
+    def close(self) -> None:
+        """Give the block back. Calling it twice changes nothing."""
+        if self._block is not None:
+            self._block.close()
+            self._block = None
+
+    def _header(self, image: NDArray[np.uint8], offset: int) -> pb.Image:
+        assert self._block is not None
+        shared = pb.SharedMemory(name=self._block.name, offset=offset, generation=self._generation)
+        height, width = image.shape[:2]
+        return pb.Image(encoding=pb.IMAGE_ENCODING_SHARED_MEMORY, height=height, width=width, shared=shared)
+
+
+class _Block:
+    """The memory and a file descriptor to it."""
+
+    def __init__(self, size: int) -> None:
+        memory = SharedMemory(PREFIX + uuid.uuid4().hex, create=True, size=size)
+        self.name = memory.name
+        self._file = os.open(FOLDER / memory.name, os.O_RDWR | os.O_CLOEXEC)
+        self.close = weakref.finalize(self, _release, memory, self._file)
+
+    def write(self, image: NDArray[np.uint8], offset: int, generation: int) -> None:
+        """Put the pixels at `offset`; whoever reads meanwhile finds a generation that no message names."""
+        before = offset - GENERATION.size
+        os.pwrite(self._file, GENERATION.pack(0), before)
+        if os.pwrite(self._file, image.data, offset) != image.nbytes:
+            raise OSError("the shared memory is full")
+        os.pwrite(self._file, GENERATION.pack(generation), before)
+
+
+def _release(memory: SharedMemory, file: int) -> None:
+    os.close(file)
+    memory.close()
+    memory.unlink()
+
+
+def _room(image: NDArray[np.uint8]) -> int:
+    """Bytes for one image and its generation, in whole cache lines."""
+    return _PAGE + -(-image.nbytes // _PAGE) * _PAGE

@@ -1,0 +1,1 @@
+"""What touches rclpy: executors, topics, services, actions, controllers."""

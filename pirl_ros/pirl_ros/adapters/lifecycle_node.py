@@ -1,0 +1,175 @@
+"""The lifecycle that our nodes share: make everything in `configure`, work while `active`, drop it in `cleanup`."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+
+from pirl_ros.adapters.qos_mismatch import Misfits
+
+RCLError = rclpy_implementation.RCLError
+
+
+class ManagedNode(LifecycleNode):
+    """A lifecycle node whose `configure` may refuse with ValueError: logged in one line; it stays unconfigured.
+
+    With `use_sim_time` the stamps of what it says about itself are those of /clock; timers and every decision stay on
+    the machine's monotonic clock: a simulation that stops must not stop a watchdog.
+    """
+
+    moves_an_arm = False
+    """whether it must come to rest before any other node of its process ends"""
+
+    def __init__(self, name: str) -> None:
+        # The base class creates publishers, too.
+        self.misfits = Misfits(self)
+        super().__init__(name)
+        # rclpy's own lets a request that does not fit the state end the whole process.
+        service: Any = self._service_change_state
+        service.callback = partial(self._change_state, service.callback)
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.active = False
+        # For callbacks that await: one in the node's own group would keep all others out meanwhile.
+        self.awaiting = ReentrantCallbackGroup()
+        self.configured = self._finalized = False
+        self._before: tuple[set[Any], ...] = ()
+
+    def create_timer(self, timer_period_sec: float, callback: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        """Create a timer on the monotonic clock unless another is named."""
+        return super().create_timer(timer_period_sec, callback, *given, **({"clock": self._steady} | named))
+
+    def create_subscription(self, msg_type: Any, topic: str, callback: Any, qos_profile: Any, **named: Any) -> Any:
+        """Create a subscription; a publisher that does not fit shows in /diagnostics unless other events are given."""
+        events = {"event_callbacks": self.misfits.of_subscription(topic, qos_profile)}
+        return super().create_subscription(msg_type, topic, callback, qos_profile, **(events | named))
+
+    def create_publisher(self, msg_type: Any, topic: str, qos_profile: Any, **named: Any) -> Any:
+        """Create a publisher; a subscription that does not fit shows in /diagnostics unless other events are given."""
+        events = {"event_callbacks": self.misfits.of_publisher(topic, qos_profile)}
+        return super().create_publisher(msg_type, topic, qos_profile, **(events | named))
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is under way that somebody waits for; after `rest`, while the executor still works."""
+        return True
+
+    def rest(self) -> None:
+        """Come to rest, whatever state rclpy's machine is in; twice changes nothing."""
+        if self.active:
+            self.deactivate()
+            self.active = False
+
+    def end(self) -> None:
+        """Shut down at the end of the process, also a node that a transition has finalized before."""
+        if not self._finalized:
+            self.trigger_shutdown()
+        self._undo()
+
+    def configure(self) -> None:
+        """Create publishers, subscriptions and the like. ValueError: the parameters are wrong."""
+
+    def activate(self) -> None:
+        """Start work; called once `active` holds."""
+
+    def deactivate(self) -> None:
+        """Come to rest; called while `active` still holds, also at shutdown."""
+
+    def cleanup(self) -> None:
+        """Undo `configure`; also called at shutdown, once."""
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Unconfigured to inactive."""
+        self._before = tuple(set(entities) for entities, _ in self._entities())
+        try:
+            self.configure()
+        except ValueError as error:
+            self.get_logger().error(str(error))
+            return TransitionCallbackReturn.FAILURE
+        except Exception:
+            self.get_logger().error(traceback.format_exc())
+            raise
+        self.configured = True
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Inactive to active."""
+        self.active = True
+        with self._logged():
+            self.activate()
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Active to inactive: nothing is commanded and nothing is asked from here on."""
+        with self._logged():
+            self.rest()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Inactive to unconfigured; not while somebody waits for what is under way."""
+        if not self.finished:
+            self.get_logger().error("what is under way has not ended yet: clean up later")
+            return TransitionCallbackReturn.FAILURE
+        with self._logged():
+            self._undo()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """The end; what is under way keeps what it needs until the process ends."""
+        self._finalized = True
+        with self._logged():
+            self.rest()
+            if self.finished:
+                self._undo()
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """A transition raised: rest and undo, as the node is unconfigured from here on."""
+        with self._logged():
+            self.rest()
+            self._undo()
+        return super().on_error(state)
+
+    def _change_state(self, change: Callable[[Any, Any], Any], request: Any, response: Any) -> Any:
+        try:
+            return change(request, response)
+        except RCLError as error:
+            self.get_logger().error(f"transition {request.transition.id} '{request.transition.label}': {error}")
+            response.success = False
+            return response
+
+    @contextmanager
+    def _logged(self) -> Iterator[None]:
+        """Log an exception: rclpy turns it into an error state without a word."""
+        try:
+            yield
+        except Exception:
+            self.get_logger().error(traceback.format_exc())
+            raise
+
+    def _undo(self) -> None:
+        if not self.configured:
+            return
+        self.configured = False
+        self.cleanup()
+        # What `configure` made, as opposed to the services that every node has from the start.
+        for (entities, destroy), before in zip(self._entities(), self._before):
+            for entity in set(entities) - before:
+                destroy(entity)
+
+    def _entities(self) -> tuple[tuple[list[Any], Callable[[Any], bool]], ...]:
+        return (
+            (list(self.timers), self.destroy_timer),
+            (list(self.subscriptions), self.destroy_subscription),
+            (list(self.services), self.destroy_service),
+            (list(self.clients), self.destroy_client),
+            (list(self.publishers), self.destroy_publisher),
+            (list(self.guards), self.destroy_guard_condition),
+        )

@@ -1,0 +1,131 @@
+"""How every node starts, brings itself up and ends: soon after SIGINT or SIGTERM, given once or repeatedly.
+
+The end of a process is the end of an arm's motion: an arm comes to rest before anything else is done, and what fails in
+one node is logged and keeps no other from its end.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import rclpy
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import try_shutdown
+
+from pirl_ros.adapters.executor import RobotExecutor
+from pirl_ros.adapters.lifecycle_node import ManagedNode
+
+_SWITCH_S = 5e-4
+_FINISH_S = 4.0
+"""longest wait for what a node has under way, e.g. the result of a goal"""
+_SENT_S = 0.2
+"""for what a node has finished to be sent"""
+
+
+@contextmanager
+def ros_until_signal(starting: threading.Event | None = None) -> Iterator[threading.Event]:
+    """Initialise ROS; yields the event that a signal sets. Our handlers, because rclpy's end with an exception.
+
+    While `starting` is set a signal ends the process at once: loading a simulator takes many seconds.
+    """
+    stop = threading.Event()
+
+    def on_signal(*_: object) -> None:
+        stop.set()
+        if starting is not None and starting.is_set():
+            raise SystemExit(0)
+
+    rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    _handle_signals(on_signal)
+    try:
+        yield stop
+    finally:
+        # A handler of ours would be replaced by the default while Python finalises; one that ignores stays.
+        _handle_signals(signal.SIG_IGN)
+        try_shutdown()
+
+
+def run(*makers: Callable[[], ManagedNode]) -> None:
+    """Run lifecycle nodes in one executor until a signal. With `autostart` they configure and activate themselves.
+
+    One thread: no callback of ours waits for anything, and an executor of rclpy with several threads costs more CPU
+    than all our callbacks together.
+    """
+    # The thread that talks to the server would wait 5 ms for each turn beside the executor's.
+    sys.setswitchinterval(_SWITCH_S)
+    starting = threading.Event()
+    starting.set()
+    with ros_until_signal(starting) as stop:
+        executor = RobotExecutor()
+        nodes = [make() for make in makers]
+        for node in nodes:
+            executor.add_node(node)
+            if node.declare_parameter("autostart", True).value:
+                _bring_up(node)
+        starting.clear()
+        try:
+            while not stop.is_set():
+                executor.work()
+        finally:
+            clean = _end(executor, nodes)
+    if not clean:
+        sys.exit(1)
+
+
+def _handle_signals(handler: Any) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
+
+
+def _bring_up(node: ManagedNode) -> None:
+    for transition in (node.trigger_configure, node.trigger_activate):
+        if transition() is not TransitionCallbackReturn.SUCCESS:
+            node.get_logger().error("autostart failed; the reason is above. `ros2 lifecycle set` can try again")
+            return
+
+
+def _end(executor: RobotExecutor, nodes: list[ManagedNode]) -> bool:
+    """Bring nodes to rest, arms first, let them finish what is under way, then shut down. False: something failed.
+
+    The executor works on until then: a goal's result takes services of the other nodes.
+    """
+    ordered = sorted(nodes, key=lambda node: not node.moves_an_arm)
+    went_well = [_tried(node, node.rest) for node in ordered]
+    if not all(node.finished for node in nodes):
+        went_well += _work(executor, ordered[0], _FINISH_S, lambda: all(node.finished for node in nodes))
+        went_well += _work(executor, ordered[0], _SENT_S)
+    for node in ordered:
+        went_well.append(_tried(node, node.end))
+    for node in ordered:
+        executor.remove_node(node)
+    executor.shutdown(timeout_sec=0.5)
+    for node in ordered:
+        went_well.append(_tried(node, node.destroy_node))
+    return all(went_well)
+
+
+def _work(
+    executor: RobotExecutor, node: ManagedNode, limit_s: float, done: Callable[[], bool] = lambda: False
+) -> list[bool]:
+    went_well, deadline = [True], time.monotonic() + limit_s
+    while not done() and time.monotonic() < deadline:
+        went_well.append(_tried(node, executor.work))
+    return went_well
+
+
+def _tried(node: ManagedNode, step: Callable[[], object]) -> bool:
+    """Take a step of the end; one that raises is logged and answered with False."""
+    try:
+        step()
+    except Exception:
+        node.get_logger().error(f"while the process ends: {traceback.format_exc()}")
+        return False
+    return True

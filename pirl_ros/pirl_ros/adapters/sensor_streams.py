@@ -1,0 +1,71 @@
+"""The profile's topics, subscribed and put into a synchroniser."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from geometry_msgs.msg import PoseStamped, WrenchStamped
+from sensor_msgs.msg import CompressedImage, Image, JointState
+
+from pirl_ros.adapters import qos
+from pirl_ros.profile.profile import Profile
+from pirl_ros.sensing.observation import GRIPPER, JOINTS, camera_stream, make_synchronizer, pose_stream, wrench_stream
+from pirl_ros.sensing.sensor_messages import require_decoder, stamp_to_ns
+from pirl_ros.sensing.synchronizer import Bundle
+
+_READ_BEST_EFFORT = "it is best effort, read reliable: set reliable_sensors: false in the robot profile"
+
+
+class SensorStreams:
+    """All streams of one robot; `on_message` is called after each message that came in.
+
+    A publisher whose QoS does not fit is the reason that `newest` gives until a message of that stream comes.
+    """
+
+    def __init__(
+        self, node: Any, profile: Profile, cameras: bool, on_message: Callable[[], None], group: Any = None
+    ) -> None:
+        """Subscribe, in the callback group given. ValueError: a compressed camera without OpenCV."""
+        self._sync = make_synchronizer(profile, cameras)
+        self._on_message = on_message
+        self._unfit: dict[str, str] = {}
+        quality = qos.sensor(profile.reliable_sensors)
+        for kind, topic, stream in _topics(profile, cameras):
+            events = qos.subscription_events(topic, partial(self._unfit.__setitem__, stream), _READ_BEST_EFFORT)
+            node.create_subscription(
+                kind, topic, partial(self._take, stream), quality, callback_group=group, event_callbacks=events
+            )
+
+    def newest(self) -> tuple[Bundle | None, str]:
+        """Return the newest complete set, or None and why there is none."""
+        bundle, reason = self._sync.newest(time.monotonic_ns())
+        causes = [] if bundle else [cause for stream, cause in self._unfit.items() if stream in self._sync.silent()]
+        return bundle, "; ".join([reason, *causes])
+
+    def clear(self) -> None:
+        """Forget what came so far: the world was reset."""
+        self._sync.clear()
+
+    def _take(self, stream: str, message: Any) -> None:
+        self._unfit.pop(stream, None)
+        self._sync.push(stream, stamp_to_ns(message.header.stamp), message, time.monotonic_ns())
+        self._on_message()
+
+
+def _topics(profile: Profile, cameras: bool) -> list[tuple[Any, str, str]]:
+    topics: list[tuple[Any, str, str]] = [(JointState, profile.joint_states, JOINTS)]
+    if profile.gripper.joint_states:
+        topics.append((JointState, profile.gripper.joint_states, GRIPPER))
+    topics += [(PoseStamped, pose.topic, pose_stream(pose.name)) for pose in profile.poses]
+    topics += [(WrenchStamped, wrench.topic, wrench_stream(wrench.name)) for wrench in profile.wrenches]
+    if cameras:
+        if any(camera.compressed for camera in profile.cameras):
+            require_decoder()
+        topics += [
+            (CompressedImage if camera.compressed else Image, camera.topic, camera_stream(camera.name))
+            for camera in profile.cameras
+        ]
+    return topics

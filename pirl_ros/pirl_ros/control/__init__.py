@@ -1,0 +1,1 @@
+"""From chunks and teleop commands to limited joint commands. No ROS."""

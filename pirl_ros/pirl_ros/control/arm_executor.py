@@ -1,0 +1,285 @@
+"""Who drives the arm this period and what comes of it: policy, person, or the way to rest. Knows no ROS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pirl_contract.schema import Alteration, ControlSource
+from pirl_ros.control.action_mapping import ArmCommand, ArmMotion
+from pirl_ros.control.chunk_buffer import ChunkBuffer, PlannedStep, PlayableChunk
+from pirl_ros.control.control_source import JointTarget, Takeover, Teleop
+from pirl_ros.control.fault_latch import Latch
+from pirl_ros.control.lookahead import Ahead, look_ahead
+from pirl_ros.control.safety_report import Mode, SafetyReport, Tally
+from pirl_ros.profile.profile import Profile
+from pirl_ros.sensing.state_history import Measured, StateHistory
+
+
+@dataclass(frozen=True)
+class Played:
+    """A command and what it is of; `chunk_id` is empty when a person or a stop drove, `index` then only counts."""
+
+    chunk_id: str
+    index: int
+    command: ArmCommand
+
+
+FingerFrom = Literal["", "measured", "grasp"]
+"""Where the next gripper target starts: from the last one; from the measured finger; from there unless it grasps."""
+
+
+class Driver:
+    """Plays chunks while nothing speaks against it; whatever does leads to a stop within the limits.
+
+    Link lost: the checked rest of the chunk is played for link_loss_s, then the arm brakes and is latched. No state for
+    watchdog_s, or this not called for as long: brakes and is latched. In lock-step nothing is sent to an arm at rest.
+    """
+
+    def __init__(self, profile: Profile, takeover: Takeover) -> None:
+        self._timed, self._period_ns = profile.tick == "timer", round(1e9 / profile.rate_hz)
+        self._watchdog_s, self._link_loss_s = profile.safety.watchdog_s, profile.safety.link_loss_s
+        self._motion, self._takeover, self._history = ArmMotion(profile), takeover, StateHistory()
+        self._buffer = ChunkBuffer(self._period_ns, int(self._link_loss_s * 1e9) if self._timed else None)
+        self._joints = len(profile.arm.joints)
+        self._tally, self._fresh_from_ns, self._nameless = Tally(), -1, 0
+        self._captured: Measured | None = None
+        self._speed, self._mode, self._reason, self._act = 1.0, Mode.IDLE, "", ""
+        self._finger_from: FingerFrom = "measured"
+        self.latch = Latch()
+        self.played: Played | None = None
+        """not yet reported"""
+
+    @property
+    def episode_id(self) -> str:
+        """The running episode; empty when there is none."""
+        return self._buffer.episode_id
+
+    @property
+    def report(self) -> SafetyReport:
+        """A snapshot."""
+        held, tally = self.latch.held, self._tally
+        return SafetyReport(
+            mode=self._mode,
+            reason=held.reason if held else self._reason,
+            emergency_stop=self.latch.emergency_stop,
+            latched=held is not None,
+            last_act=self._act,
+            control_source=self._takeover.source.name.lower(),
+            episode_id=self.episode_id,
+            queue_depth=self._buffer.depth,
+            action_age_s=tally.age_s,
+            speed_scale=self._speed,
+            played=tally.played,
+            altered=tally.altered,
+            dropped=tally.dropped,
+            alteration_counts=tally.by_bit,
+        )
+
+    def begin(self, episode_id: str) -> None:
+        """Open a latch, but no emergency stop, and take chunks of this episode. Twice changes nothing."""
+        if episode_id == self.episode_id:
+            return
+        self._buffer.begin(episode_id)
+        if self.latch.held is not None:
+            self.engage(f"start of episode {episode_id}")
+        self._takeover.switch(ControlSource.POLICY)
+        self._anew()
+
+    def end(self, episode_id: str) -> None:
+        """Play nothing more of it."""
+        self._buffer.end(episode_id)
+        self._takeover.switch(ControlSource.POLICY)
+        self._start_over()
+
+    def accept(self, chunk: PlayableChunk) -> str:
+        """Take a chunk; returns '' or why it was dropped."""
+        before, held = self.episode_id, self.latch.held
+        if held is not None:
+            reason = held.reason
+        elif self._takeover.source != ControlSource.POLICY and chunk.episode_id == before:
+            reason = f"{self._takeover.source.name.lower()} drives"
+        else:
+            reason = self._buffer.offer(chunk)
+        if self.episode_id != before:
+            self._anew()
+        self._tally.dropped += bool(reason)
+        return reason
+
+    def engage(self, source: str) -> str:
+        """Open the latch; what was observed before is not acted on. Returns '' or why not."""
+        refused = self.latch.engage()
+        if not refused:
+            self._act = f"engaged by {source}"
+            self._forget()
+        return refused
+
+    def emergency_stop(self, reason: str, source: str) -> None:
+        """Latch."""
+        self.latch.emergency(reason, source)
+        self._act = f"stopped by {source}"
+        self._forget()
+
+    def clear_emergency_stop(self, source: str) -> str:
+        """End the stop, not the latch. Returns '' or why not."""
+        refused = self.latch.clear(source)
+        if not refused:
+            self._act = f"stop cleared by {source}"
+        return refused
+
+    def stalled(self) -> None:
+        """This was not called for as long as the watchdog allows."""
+        if self._engaged:
+            self.latch.fault(Alteration.WATCHDOG, f"the control loop stood still for more than {self._watchdog_s:g} s")
+            self._forget()
+
+    def disobeyed(self, reason: str) -> None:
+        """The arm's controller gave up and holds by itself: latch, and go on from where the arm is then."""
+        if self._engaged:
+            self.latch.fault(Alteration.WATCHDOG, reason)
+            self._motion.release()
+            self._forget()
+
+    def hand_over(self, source: ControlSource, who: str) -> str:
+        """Change who drives. A person who takes over opens a latch, but no emergency stop. Returns '' or why not."""
+        held = self.latch.held
+        if held is not None and (self.latch.emergency_stop or source == ControlSource.POLICY):
+            return f"{held.reason}: not handed over"
+        if source == ControlSource.HUMAN:
+            self.latch.engage()
+        if self._takeover.switch(source):
+            self._act = f"{source.name.lower()} drives, by {who}"
+            self._forget()
+        return ""
+
+    def hear(self, command: Teleop, now_ns: int) -> str:
+        """Take a command of a person's hand; returns '' or why it was dropped."""
+        if self.latch.held is not None:
+            return self.latch.held.reason
+        if isinstance(command, JointTarget) and command.joints.shape != (self._joints,):
+            return f"teleop gives {command.joints.size} joints, the arm has {self._joints}"
+        return self._takeover.say(command, now_ns)
+
+    def add_alterations(self, alterations: Alteration) -> None:
+        """Report these with the newest command too."""
+        if self.played is not None and alterations:
+            command = replace(self.played.command, alterations=self.played.command.alterations | alterations)
+            self.played = replace(self.played, command=command)
+
+    def set_speed(self, share: float) -> None:
+        """Use only this part of the velocity limits; ValueError unless in (0, 1]."""
+        self._motion.set_speed(share)
+        self._speed = share
+
+    def ahead(self) -> Ahead | None:
+        """Return the commands to come."""
+        playing = self._mode in (Mode.PLAYING, Mode.DRAINING)
+        actions = self._buffer.remaining() if playing else None
+        reference = None if self._captured is None else self._captured.joints
+        return look_ahead(self._motion, () if actions is None else actions, reference, self._period_ns / 1e9)
+
+    def drive(self, state: Measured | None, now_ns: int, gap_s: float) -> ArmCommand | None:
+        """Return the command of this period; None: send nothing. `gap_s`: since the state before, in lock-step."""
+        if state is not None:
+            self._history.push(state)
+        silent_s = (now_ns - self._history.newest_ns) / 1e9
+        if self._timed and self._engaged and self._history.newest_ns >= 0 and silent_s > self._watchdog_s:
+            self.latch.fault(Alteration.WATCHDOG, f"no state of the arm for {silent_s:.2f} s")
+            self._forget()
+        if self.latch.held is not None:
+            return self._rest(self.latch.held.bit, state, "")
+        if state is None:
+            self._buffer.drop()
+            return self._rest(Alteration.STALE, state, "no fresh state of the arm")
+        if self._finger_from:
+            self._motion.gripper_at(state.finger, keep_grasp=self._finger_from == "grasp")
+            self._finger_from = ""
+        age_s = max((now_ns - state.received_ns) / 1e9, gap_s if self._buffer.under_way else 0.0)
+        if self._takeover.source == ControlSource.POLICY:
+            return self._policy(state, now_ns, age_s)
+        hand = self._takeover.hand(now_ns)
+        if hand is None:
+            return self._rest(Alteration.NONE, state, "the hand is silent: held")
+        command = self._motion.follow(hand, state.joints, age_s)
+        self._mode, self._reason = Mode.HUMAN, ""
+        return self._drove(command)
+
+    @property
+    def _engaged(self) -> bool:
+        return bool(self.episode_id) or self._takeover.source != ControlSource.POLICY
+
+    def _policy(self, state: Measured, now_ns: int, age_s: float) -> ArmCommand | None:
+        waiting = self._buffer.waiting
+        if waiting is not None:
+            self._captured = self._history.at(waiting.stamp_ns, now_ns)
+            if self._captured is not None and self._captured.received_ns <= self._fresh_from_ns:
+                self._buffer.drop()
+                return self._rest(Alteration.STALE, state, "the chunk answers what was seen before the arm was engaged")
+        planned = self._buffer.next(now_ns, None if self._captured is None else self._captured.received_ns)
+        if planned is None:
+            return self._wait(state, now_ns)
+        return self._play(planned, state, now_ns, age_s)
+
+    def _wait(self, state: Measured, now_ns: int) -> ArmCommand | None:
+        missing_s = self._buffer.missing_ns(now_ns) / 1e9
+        if not self._timed or missing_s == 0:
+            return self._rest(Alteration.WATCHDOG, state, "")
+        if missing_s > self._link_loss_s:
+            self.latch.fault(Alteration.LINK_LOSS, f"no chunk for {missing_s:.2f} s after the last one was played")
+            self._forget()
+        return self._rest(Alteration.LINK_LOSS, state, "no newer chunk came")
+
+    def _play(self, planned: PlannedStep, state: Measured, now_ns: int, age_s: float) -> ArmCommand:
+        captured = self._captured
+        chunk_age_s = float("inf") if captured is None else (now_ns - captured.received_ns) / 1e9
+        reference = None if captured is None else captured.joints
+        checked_s = chunk_age_s if planned.entered else 0.0
+        command = self._motion.step(planned.action, state.joints, checked_s, age_s, reference)
+        self._tally.age_s, self._mode, self._reason = chunk_age_s, Mode.PLAYING, ""
+        if planned.blended:
+            command = replace(command, alterations=command.alterations | Alteration.BLENDED)
+        if planned.drained:
+            command = replace(command, alterations=command.alterations | Alteration.LINK_LOSS)
+            self._mode, self._reason = Mode.DRAINING, "no newer chunk came"
+        if command.alterations & Alteration.STALE:
+            self._buffer.drop()
+        self._tally.count(command.alterations)
+        self.played = Played(planned.chunk.chunk_id, planned.index, command)
+        return command
+
+    def _rest(self, bit: Alteration, state: Measured | None, reason: str) -> ArmCommand | None:
+        """Brake; at rest hold, as long as somebody may still want the arm there."""
+        moving, held = not self._motion.at_rest, self.latch.held is not None
+        self._reason = reason
+        if moving:
+            self._mode = Mode.DECELERATING
+            return self._drove(self._motion.brake(bit))
+        self._mode = Mode.STOPPED if held else (Mode.HOLDING if self._engaged else Mode.IDLE)
+        if not self._timed:
+            return None
+        command = self._motion.brake(bit, None if state is None else state.joints)
+        return None if self._mode == Mode.IDLE or command.joints is None else command
+
+    def _drove(self, command: ArmCommand) -> ArmCommand:
+        """Report a step that no chunk asked for, so that an episode has no hole where the arm moved."""
+        if self.episode_id:
+            self._nameless += 1
+            self._tally.count(command.alterations)
+            self.played = Played("", self._nameless, command)
+        return command
+
+    def _forget(self) -> None:
+        """Drop what is queued; only a chunk that answers a newer state than those known is played from now on."""
+        self._buffer.wait()
+        self._fresh_from_ns = self._history.newest_ns
+        self._finger_from = self._finger_from or "grasp"
+
+    def _anew(self) -> None:
+        """Another episode: nothing of the old one is reported."""
+        self.played, self._captured, self._finger_from = None, None, "measured"
+        self._start_over()
+
+    def _start_over(self) -> None:
+        """Start from where the arm is. A real arm is braked first and may lag: the governor finds out by itself."""
+        if not self._timed:
+            self._motion.release()

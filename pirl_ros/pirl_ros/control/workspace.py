@@ -1,0 +1,101 @@
+"""The box that the tool centre may not leave. Metres, base frame of the kinematics. J = joints, N = points."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pirl_ros.control.kinematics import Chain
+
+Array = NDArray[np.float64]
+
+_NUDGE = 1e-6
+_NEAR_M = 0.02
+"""distance from a wall within which a way that leads out is bent"""
+
+
+class Workspace:
+    """Knows where the tool centre is for given joints, and whether that is inside the box."""
+
+    def __init__(self, low: Array, high: Array, chain: Chain) -> None:
+        """Take two opposite corners [3]. ValueError unless they are finite and low is under high."""
+        if low.shape != (3,) or high.shape != (3,) or not np.isfinite([low, high]).all() or not (low < high).all():
+            raise ValueError("the governor needs a workspace: finite low and high corners with low < high on each axis")
+        self.low, self.high = low, high
+        self._origins, self._tool = chain.origins, chain.tool[:3, 3]
+        # Plain numbers: for one point they are ten times as fast as arrays of three.
+        self._rows = [tuple(map(float, origin[:3].ravel())) for origin in chain.origins][::-1]
+        lengths = [float(np.linalg.norm(origin[:3, 3])) for origin in chain.origins[1:]]
+        lengths.append(float(np.linalg.norm(self._tool)))
+        self._reach = np.cumsum(lengths[::-1])[::-1]
+        self._known = (np.zeros(len(lengths)), -np.inf)
+
+    def tool(self, joints: Array) -> tuple[float, float, float]:
+        """Return the tool centre [3]."""
+        x, y, z = map(float, self._tool)
+        for angle, row in zip(reversed(joints.tolist()), self._rows):
+            c, s = math.cos(angle), math.sin(angle)
+            x, y = c * x - s * y, s * x + c * y
+            x, y, z = (
+                row[0] * x + row[1] * y + row[2] * z + row[3],
+                row[4] * x + row[5] * y + row[6] * z + row[7],
+                row[8] * x + row[9] * y + row[10] * z + row[11],
+            )
+        return x, y, z
+
+    def depth(self, joints: Array) -> float:
+        """Return the distance of the tool centre from the nearest wall: below 0 outside."""
+        return min(
+            min(at - low, high - at) for at, low, high in zip(self.tool(joints), self.low.tolist(), self.high.tolist())
+        )
+
+    def holds(self, path: Array) -> bool:
+        """Return whether the tool centre is inside at every point of a path [N, J]."""
+        depth = self.depth(path[0])
+        # No joint moves the tool further than its angle times the length of what hangs on it.
+        if depth >= float(np.abs(path[1:] - path[0]).max(axis=0, initial=0.0) @ self._reach):
+            self._known = (path[0], depth)
+            return True
+        points = self._tools(path)
+        return bool(((points >= self.low) & (points <= self.high)).all())
+
+    def before(self, start: Array, goal: Array) -> Array:
+        """Return `goal`, or, when the tool would be outside there, a point on the way from `start` that is inside."""
+        known, depth = self._known
+        if depth >= float((np.abs(known - goal)) @ self._reach) or self.depth(goal) >= 0:
+            return goal
+        inside, outside = 0.0, 1.0
+        for _ in range(8):
+            middle = (inside + outside) / 2
+            if self.depth(start + middle * (goal - start)) >= 0:
+                inside = middle
+            else:
+                outside = middle
+        return start + inside * (goal - start)
+
+    def along(self, start: Array, goal: Array) -> Array:
+        """Return where to go when the way to `goal` leaves the box: along the near walls, a little inwards.
+
+        The joint way loses its part across the wall: d - n^T (n d + push) / (n n^T), n = derivative of the distance.
+        """
+        tool, way = np.array(self.tool(start)), goal - start
+        jacobian = np.stack([np.subtract(self.tool(start + nudge), tool) for nudge in _NUDGE * np.eye(len(start))], 1)
+        jacobian /= _NUDGE
+        for side, distance in ((-1.0, tool - self.low), (1.0, self.high - tool)):
+            for axis in np.flatnonzero(distance < _NEAR_M):
+                across = side * jacobian[axis]
+                outwards = float(across @ way) + 0.2 * (_NEAR_M - distance[axis])
+                if outwards > 0:
+                    way = way - across * outwards / max(float(across @ across), 1e-6)
+        return start + way
+
+    def _tools(self, path: Array) -> Array:
+        """[N, 3]."""
+        points = np.repeat(self._tool[None], len(path), axis=0)
+        for angle, origin in zip(path.T[::-1], self._origins[::-1]):
+            c, s = np.cos(angle), np.sin(angle)
+            x, y = c * points[:, 0] - s * points[:, 1], s * points[:, 0] + c * points[:, 1]
+            points = np.stack([x, y, points[:, 2]], axis=1) @ origin[:3, :3].T + origin[:3, 3]
+        return points

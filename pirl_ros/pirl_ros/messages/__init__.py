@@ -1,0 +1,1 @@
+"""ROS messages to and from the contract's values, duck-typed: no rclpy."""

@@ -1,0 +1,1 @@
+"""The executables: thin nodes over the other folders."""

@@ -1,0 +1,202 @@
+"""Plays action chunks on the arm: chunk in, governed joint commands out, one outcome reported per action."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rcl_interfaces.msg import SetParametersResult
+
+from pirl_contract.schema import Alteration
+from pirl_ros.adapters import qos
+from pirl_ros.adapters.arm_services import ArmServices
+from pirl_ros.adapters.controller_settings import ControllerSettings
+from pirl_ros.adapters.controllers import Controllers, make_controllers
+from pirl_ros.adapters.diagnostics import Diagnostics, safety_values
+from pirl_ros.adapters.discovery import reader_names, writers
+from pirl_ros.adapters.gated_subscriptions import Polled
+from pirl_ros.adapters.interfaces import ActionChunk, EpisodeEvent, SafetyState, StepOutcome
+from pirl_ros.adapters.lifecycle_node import ManagedNode
+from pirl_ros.adapters.node_main import run
+from pirl_ros.adapters.parameters import declare, declare_profile, read_profile
+from pirl_ros.adapters.sensor_streams import SensorStreams
+from pirl_ros.adapters.teleop_topics import TeleopTopics
+from pirl_ros.control.arm_cycle import ArmCycle, Tick
+from pirl_ros.control.safety_report import Mode
+from pirl_ros.messages.pirl_messages import fill_outcome, fill_safety_state, read_chunk
+
+_STATE_S = 0.2
+_REST_S = 2.0
+"""longest braking at deactivation"""
+_MOVING = (Mode.PLAYING, Mode.DRAINING, Mode.DECELERATING, Mode.HUMAN)
+_REPORT_EVERY = 5
+"""safety states per diagnostic"""
+
+
+class ArmNode(ManagedNode):
+    """Without chunks, with unfit ones or while inactive it sends nothing, and the controller holds the last target."""
+
+    moves_an_arm = True
+
+    def __init__(self) -> None:
+        super().__init__("arm_node")
+        declare_profile(self)
+        declare(self, "dry_run", False, "true: compute and report everything, send nothing to a controller")
+        declare(self, "speed_scale", 1.0, "part of the velocity limits that is used", between=(0.01, 1.0), dynamic=True)
+        TeleopTopics.declare(self)
+        self.add_on_set_parameters_callback(self._on_parameters)
+
+    def configure(self) -> None:
+        """Create everything from the profile. ValueError: the profile is wrong or has no limits."""
+        self._profile = read_profile(self)
+        self._by_state = self._profile.tick == "joint_states"
+        self._cycle = ArmCycle(self._profile)
+        self._cycle.set_speed_scale(self._speed_scale())
+        self._reason, self._states = "", 0
+        self._told, self._told_s = Alteration.NONE, 0.0
+        self._state_key: tuple[object, ...] = ()
+        self._dry_run = self.get_parameter("dry_run").value
+        self._controllers = Controllers(make_controllers(self, self._profile, self._dry_run, self._on_disobeyed))
+        self._settings = ControllerSettings(self, self._profile)
+        self._diagnostics = Diagnostics(self, self._profile.robot)
+        self._outcomes = self.create_publisher(StepOutcome, "step_outcomes", qos.OUTCOME)
+        self._safety = self.create_publisher(SafetyState, "safety_state", qos.LATCHED)
+        self._make_inputs()
+        self.create_timer(_STATE_S, self._report)
+        self._timer = None if self._by_state else self.create_timer(1.0 / self._profile.rate_hz, self._tick)
+
+    def _make_inputs(self) -> None:
+        # A timer reads what is there; an arm that answers each state is woken by it.
+        self._sensors = Polled(is_open=self._by_state)
+        self._streams = SensorStreams(self, self._profile, False, self._answer, self._sensors)
+        self._chunks = self.create_subscription(ActionChunk, "action_chunks", self._on_chunk, qos.CHUNK)
+        self.create_subscription(EpisodeEvent, "episode_events", self._on_episode, qos.OUTCOME)
+        self._people = ArmServices(self, self._cycle, self._changed)
+        self._teleop = TeleopTopics(self, self._profile, self._cycle)
+
+    def activate(self) -> None:
+        """Ready to play the next episode."""
+        self._publish_state()
+
+    def deactivate(self) -> None:
+        """Bring the arm to rest, then send nothing more: the controller holds what it was last given."""
+        self._cycle.end(self._cycle.episode_id)
+        deadline = time.monotonic() + _REST_S
+        while not self._by_state and self._cycle.report.mode in _MOVING and time.monotonic() < deadline:
+            self._tick()
+            time.sleep(1.0 / self._profile.rate_hz)
+        self._controllers.send(None, self._cycle.ahead)
+        # A goal that is cancelled ends where the arm is at that moment, at whatever speed.
+        time.sleep(min(self._controllers.remaining_s, _REST_S))
+        self._controllers.stop()
+
+    def cleanup(self) -> None:
+        """Destroy the controllers' actions: they are no entities that a node lists."""
+        self._controllers.close()
+
+    def _on_disobeyed(self, reason: str) -> None:
+        self._cycle.disobeyed(reason)
+        self._changed()
+
+    def _speed_scale(self) -> float:
+        return float(self.get_parameter("speed_scale").value)
+
+    def _on_parameters(self, parameters: list[Any]) -> SetParametersResult:
+        for parameter in parameters:
+            if parameter.name == "speed_scale" and self.configured:
+                self._cycle.set_speed_scale(parameter.value)
+        return SetParametersResult(successful=True)
+
+    def _on_episode(self, event: Any) -> None:
+        if event.event == EpisodeEvent.START:
+            self._cycle.set_speed_scale(min(self._speed_scale(), event.speed_scale))
+            self._cycle.begin(event.episode_id)
+        elif event.event == EpisodeEvent.END:
+            self._cycle.end(event.episode_id)
+            self._cycle.set_speed_scale(self._speed_scale())
+        self._changed()
+
+    def _on_chunk(self, message: Any) -> None:
+        if not self.active:
+            return
+        try:
+            chunk = read_chunk(message, self._profile.contract.action_dim)
+            dropped = self._cycle.accept(chunk)
+        except ValueError as error:
+            dropped = str(error)
+        if dropped:
+            self.get_logger().warning(f"chunk dropped: {dropped}", throttle_duration_sec=1.0)
+            return
+        self._controllers.renew()
+        if self._timer is not None and self._cycle.report.mode in (Mode.IDLE, Mode.HOLDING):
+            # Nothing is under way that a period counts from: the new one starts here.
+            self._timer.reset()
+            self._tick()
+        self._answer()
+
+    def _answer(self) -> None:
+        if self._by_state:
+            self._tick()
+
+    def _tick(self) -> None:
+        if not self._by_state:
+            self._sensors.take()
+        bundle, self._reason = self._streams.newest()
+        if not self.active or (bundle is None and self._by_state):
+            return
+        try:
+            tick = self._cycle.tick(bundle, time.monotonic_ns())
+        except ValueError as error:
+            self._reason = str(error)
+            return
+        self._send(tick)
+
+    def _send(self, tick: Tick) -> None:
+        report = self._cycle.report
+        self._controllers.heed(report.control_source, report.episode_id)
+        self._cycle.add_alterations(self._controllers.send(tick.command, self._cycle.ahead))
+        if tick.command is not None:
+            self._tell(tick.command.alterations)
+        if tick.outcome is not None:
+            self._outcomes.publish(fill_outcome(StepOutcome(), tick.outcome, self._dry_run))
+        self._changed()
+
+    def _tell(self, alterations: Alteration) -> None:
+        """Log what is altered when it changes, at most once a second: rclpy's throttle inspects the stack each time."""
+        now_s = time.monotonic()
+        if alterations and alterations != self._told and now_s > self._told_s + 1.0:
+            self.get_logger().warning(f"action altered: {alterations!r}")
+            self._told, self._told_s = alterations, now_s
+
+    def _changed(self) -> None:
+        """Publish the state at once when something that a person would want to see has changed."""
+        report = self._cycle.report
+        key = (report.mode, report.emergency_stop, report.latched, report.control_source, report.episode_id)
+        if key != self._state_key:
+            self._state_key = key
+            self._publish_state()
+
+    def _publish_state(self) -> None:
+        state = fill_safety_state(SafetyState(), self._cycle.report, self.active, self._dry_run)
+        state.outcome_readers = reader_names(self, self._outcomes)
+        state.ready = self.active and bool(state.outcome_readers)
+        state.hears_chunks = writers(self, self._chunks) > 0
+        state.stamp = self.get_clock().now().to_msg()
+        self._safety.publish(state)
+
+    def _report(self) -> None:
+        self._publish_state()
+        self._states += 1
+        if self._states % _REPORT_EVERY:
+            return
+        # Asked again: a stream that fell silent calls nothing by itself.
+        _, reason = self._streams.newest()
+        report = self._cycle.report
+        self._settings.look()
+        told = [reason or self._reason or report.reason, self._controllers.problem, self._settings.problem]
+        self._diagnostics.publish("; ".join(dict.fromkeys(filter(None, told))), safety_values(report))
+
+
+def main() -> None:
+    """Run the node until a signal."""
+    run(ArmNode)

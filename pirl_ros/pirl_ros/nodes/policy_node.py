@@ -1,0 +1,183 @@
+"""Asks the policy server: synchronised cameras, joints, poses and an instruction out, action chunks in."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, cast
+
+from rcl_interfaces.msg import SetParametersResult
+from std_msgs.msg import String
+
+from pirl_contract.client import Mode, PolicyClient
+from pirl_contract.names import check_robot_id
+from pirl_contract.schema import ActionChunk as Chunk
+from pirl_ros.adapters import qos
+from pirl_ros.adapters.diagnostics import Diagnostics
+from pirl_ros.adapters.discovery import writers
+from pirl_ros.adapters.episode_services import EpisodeServices
+from pirl_ros.adapters.gated_subscriptions import Polled, Wanted
+from pirl_ros.adapters.interfaces import ActionChunk, PolicyStatus, SafetyState, StepOutcome
+from pirl_ros.adapters.lifecycle_node import ManagedNode
+from pirl_ros.adapters.node_main import run
+from pirl_ros.adapters.operator_inputs import receive_each
+from pirl_ros.adapters.parameters import declare, declare_profile, read_profile
+from pirl_ros.adapters.sensor_streams import SensorStreams
+from pirl_ros.adapters.server_access import declare_access, read_access
+from pirl_ros.adapters.server_events import ServerEvents
+from pirl_ros.messages.pirl_messages import fill_chunk, fill_policy_status, read_outcome
+from pirl_ros.policy_session.session import PolicySession
+from pirl_ros.sensing.observation import make_observation
+from pirl_ros.sensing.synchronizer import Bundle
+
+_ARM_SILENT_S = 1.0
+
+
+class PolicyNode(ManagedNode):
+    """No server, another contract, a missing stream: no chunk, and the reason on /diagnostics and ~/status."""
+
+    def __init__(self) -> None:
+        super().__init__("policy_node")
+        declare_profile(self)
+        declare(self, "server_address", "127.0.0.1:50051", "policy server, host:port")
+        declare_access(self)
+        declare(self, "robot_id", "robot", "name of this robot on the server; one per arm")
+        declare(self, "mode", "", "explore: noisy, to learn from; deterministic: best guess; empty: as the server says")
+        declare(self, "alias", "", "which served policy; empty: production")
+        declare(self, "timeout_s", 2.0, "longest wait for the server, s", between=(0.05, 60.0), dynamic=True)
+        self.add_on_set_parameters_callback(self._on_parameters)
+
+    def configure(self) -> None:
+        """Create everything; the server need not be there yet."""
+        self._profile = read_profile(self)
+        self._robot_id, self._address = check_robot_id(self._value("robot_id")), self._value("server_address")
+        self._access, self._events = read_access(self), ServerEvents(self)
+        self._session = PolicySession(
+            self._connect,
+            self._profile.contract,
+            self._publish_chunk,
+            alias=self._value("alias"),
+            ahead=self._profile.tick == "timer",
+        )
+        self._sequence, self._arm, self._arm_s = 0, SafetyState(), 0.0
+        self._diagnostics = Diagnostics(self, self._profile.robot)
+        self._chunks = self.create_publisher(ActionChunk, "action_chunks", qos.CHUNK)
+        self._status = self.create_publisher(PolicyStatus, "~/status", qos.LATCHED)
+        # Without an episode nobody needs them: looked at twice a second, to say what is missing.
+        # An arm that plays by time publishes at all times: while a chunk plays, nobody needs that either.
+        by_time = self._profile.tick == "timer"
+        self._sensors: Polled = Wanted(lambda: self._session.wanting) if by_time else Polled()
+        self._streams = SensorStreams(self, self._profile, True, self._observe, self._sensors)
+        self._outcomes = self.create_subscription(StepOutcome, "step_outcomes", self._on_outcome, qos.OUTCOME)
+        self.create_subscription(SafetyState, "safety_state", self._on_arm, qos.LATCHED)
+        receive_each(self, String, "~/instruction", self._on_instruction, latched=True)
+        self._episodes = EpisodeServices(self, self._session, self._profile.rate_hz, self._listen)
+        self.create_timer(0.5, self._look)
+
+    def _connect(self, alias: str) -> PolicyClient:
+        timeout_s, mode = self._value("timeout_s"), cast(Mode, self._value("mode"))
+        access = self._access
+        return PolicyClient(self._address, self._robot_id, timeout_s, mode, alias, on_event=self._events.put, **access)
+
+    def cleanup(self) -> None:
+        """Close the connection."""
+        self._session.close()
+
+    def _on_parameters(self, parameters: list[Any]) -> SetParametersResult:
+        for parameter in parameters:
+            if parameter.name == "timeout_s" and self.configured:
+                self._session.set_timeout(parameter.value)
+        return SetParametersResult(successful=True)
+
+    def _value(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+    def _listen(self, wanted: bool) -> None:
+        if wanted:
+            self._streams.clear()
+            self._sensors.take(discard=True)
+        self._sensors.open = wanted
+
+    def _look(self) -> None:
+        self._session.check(time.monotonic_ns())
+        if not self._sensors.heard:
+            self._sensors.take()
+        self._observe(anyway=True)
+        self.report()
+
+    def _observe(self, anyway: bool = False) -> None:
+        if not (anyway or self._session.observing):
+            return
+        bundle, reason = self._streams.newest()
+        if bundle is None and (not anyway or self._sensors.young):
+            return
+        reason = reason or self._arm_missing()
+        self._session.unfit(reason)
+        if bundle is None or reason or not self.active:
+            return
+        if self._session.wants(bundle.stamp_ns, time.monotonic_ns(), bundle.received_ns):
+            self._ask(bundle)
+
+    def _arm_missing(self) -> str:
+        # Its own word, not the list of publishers: an arm that does not know us yet would report to nobody.
+        arm = self._arm
+        here = arm.ready and time.monotonic() - self._arm_s < _ARM_SILENT_S
+        plays = arm.hears_chunks and self._chunks.get_subscription_count()
+        reports = self.get_fully_qualified_name() in arm.outcome_readers and writers(self, self._outcomes)
+        return "" if here and plays and reports else "no arm_node plays action_chunks and reports step_outcomes"
+
+    def _on_arm(self, state: Any) -> None:
+        self._arm, self._arm_s = state, time.monotonic()
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether the arm computes its commands without sending them."""
+        return bool(self._arm.dry_run)
+
+    def refusal(self) -> str:
+        """Why no episode may start now; '' when one may."""
+        if not self.active:
+            return "policy_node is not active: activate it first"
+        return f"emergency stop: {self._arm.reason}; clear_emergency_stop first" if self._arm.emergency_stop else ""
+
+    def _ask(self, bundle: Bundle) -> None:
+        instruction = self._session.standing.instruction
+        try:
+            observation = make_observation(self._profile, bundle, instruction, self._robot_id)
+        except ValueError as error:
+            self._session.unfit(str(error))
+            return
+        self._session.ask(observation, bundle.stamp_ns)
+
+    def _publish_chunk(self, chunk: Chunk, stamp_ns: int, episode_id: str) -> None:
+        self._sequence += 1
+        self._chunks.publish(fill_chunk(ActionChunk(), chunk, stamp_ns, episode_id, self._sequence))
+
+    def _on_outcome(self, message: Any) -> None:
+        self._session.report(read_outcome(message))
+        self._observe()
+
+    def _on_instruction(self, message: Any) -> None:
+        self._episodes.instruction = message.data
+
+    def report(self) -> None:
+        """Publish the status and the diagnostics."""
+        standing = self._session.standing
+        status = fill_policy_status(PolicyStatus(), standing, self._address)
+        status.stamp = self.get_clock().now().to_msg()
+        self._status.publish(status)
+        values = {
+            "server": self._address,
+            "policy version": standing.policy_version,
+            "episode": standing.episode_id,
+            "chunks": standing.chunks,
+            "steps": standing.steps,
+            "questions without an answer": standing.failures,
+            "dry run": self.dry_run,
+            "round trip ms": f"{standing.round_trip_ms:.1f}",
+        }
+        self._diagnostics.publish(standing.reason, values, standing.phase)
+
+
+def main() -> None:
+    """Run the node until a signal."""
+    run(PolicyNode)

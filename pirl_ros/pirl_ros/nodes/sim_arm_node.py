@@ -1,0 +1,158 @@
+"""The simulator as a robot: sensors out and joint commands in, over the topics that a real arm has; and /clock."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+from geometry_msgs.msg import PoseStamped
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image, JointState
+from std_msgs.msg import Bool
+from trajectory_msgs.msg import JointTrajectory
+
+from pirl_contract.schema import Vector
+from pirl_ros.adapters import qos
+from pirl_ros.adapters.diagnostics import Diagnostics
+from pirl_ros.adapters.interfaces import ResetEnvironment
+from pirl_ros.adapters.lifecycle_node import ManagedNode
+from pirl_ros.adapters.node_main import run
+from pirl_ros.adapters.parameters import declare, declare_profile, read_profile
+from pirl_ros.adapters.simulated_arm import SimulatedArm, load_simulator
+from pirl_ros.control.gripper import gripper_action
+from pirl_ros.messages.joint_command import first_positions
+from pirl_ros.messages.pirl_messages import ns_to_stamp
+from pirl_ros.sensing.sensor_messages import fill_image, fill_pose
+
+_DEFAULT_IMAGE_SIZE = 64
+
+
+class SimArmNode(ManagedNode):
+    """Steps the simulator at the profile's rate on a wall timer, with the newest command; without one it holds.
+
+    Simulated time starts at the wall's, so that it never goes back when the node is started again; each step and each
+    reset takes one control period of it, however long they really took. Its sensor messages are stamped with it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("sim_arm_node")
+        declare_profile(self)
+        declare(
+            self, "simulator", "pirl_sim.maniskill.sim_robot:make_robot", "module:function that makes the simulated arm"
+        )
+        declare(self, "task", "PushCube-v1", "name of the task, given to the simulator")
+
+    def configure(self) -> None:
+        """Load the simulator and create the topics. ValueError: it cannot start, or is not the profile's robot."""
+        self._profile = read_profile(self)
+        self._robot = self._load()
+        self._arm_target: Vector | None = None
+        self._gripper_target: float | None = None
+        self._steps = self._overruns = 0
+        self._now_ns, self._period_ns = time.time_ns(), round(1e9 / self._profile.rate_hz)
+        self._diagnostics = Diagnostics(self, self._profile.robot)
+        self._make_publishers()
+        arm, gripper = self._profile.command, self._profile.gripper
+        self.create_subscription(JointTrajectory, arm.topic, self._on_arm, qos.COMMAND)
+        self.create_subscription(JointTrajectory, gripper.topic, self._on_gripper, qos.COMMAND)
+        self.create_service(ResetEnvironment, "reset_environment", self._reset)
+        self.create_timer(1.0 / self._profile.rate_hz, self._tick)
+        self.create_timer(1.0, self._diagnose)
+
+    def cleanup(self) -> None:
+        """Free the simulator."""
+        self._robot.close()
+
+    def _load(self) -> SimulatedArm:
+        cameras = self._profile.cameras
+        size = cameras[0].height if cameras else _DEFAULT_IMAGE_SIZE
+        spec, task = self.get_parameter("simulator").value, self.get_parameter("task").value
+        robot = load_simulator(spec, task, size)
+        offered = robot.contract if cameras else replace(robot.contract, cameras=())
+        if offered.hash != self._profile.contract.hash:
+            robot.close()
+            differences = self._profile.contract.difference(offered)
+            raise ValueError(f"simulator is not the profile's robot: {'; '.join(differences)}")
+        return robot
+
+    def _make_publishers(self) -> None:
+        self._joint_states = self.create_publisher(JointState, self._profile.joint_states, qos.STATE)
+        self._images = {
+            camera.name: self.create_publisher(Image, camera.topic, qos.IMAGE) for camera in self._profile.cameras
+        }
+        topics = {pose.name: pose.topic for pose in self._profile.poses}
+        self._poses = {name: self.create_publisher(PoseStamped, topic, qos.STATE) for name, topic in topics.items()}
+        self._success = self.create_publisher(Bool, "success", qos.STATE)
+        self._clock_topic = self.create_publisher(Clock, "/clock", qos.CLOCK)
+
+    def _on_arm(self, message: Any) -> None:
+        try:
+            self._arm_target = first_positions(message, [joint.name for joint in self._profile.arm.joints])
+        except ValueError as error:
+            self.get_logger().warning(f"arm: {error}", throttle_duration_sec=1.0)
+
+    def _on_gripper(self, message: Any) -> None:
+        gripper = self._profile.gripper
+        try:
+            metres = float(first_positions(message, [gripper.command_joint])[0])
+        except ValueError as error:
+            self.get_logger().warning(f"gripper: {error}", throttle_duration_sec=1.0)
+            return
+        self._gripper_target = gripper_action(gripper, metres)
+
+    def _reset(self, request: Any, response: Any) -> Any:
+        if not self.active:
+            response.ok, response.message = False, "sim_arm_node is not active"
+            return response
+        self._arm_target = self._gripper_target = None
+        response.instruction = self._robot.reset(request.seed)
+        self._publish()
+        response.ok = True
+        return response
+
+    def _tick(self) -> None:
+        if not self.active:
+            return
+        began = time.monotonic()
+        self._robot.step(self._arm_target, self._gripper_target)
+        self._arm_target = self._gripper_target = None
+        self._publish()
+        self._steps += 1
+        self._overruns += time.monotonic() - began > 1.0 / self._profile.rate_hz
+
+    def _publish(self) -> None:
+        self._now_ns += self._period_ns
+        clock = Clock()
+        ns_to_stamp(self._now_ns, clock.clock)
+        self._clock_topic.publish(clock)
+        poses = {"tcp": self._robot.tcp_pose, "object": self._robot.object_pose, "goal": self._robot.goal_position}
+        for name, publisher in self._poses.items():
+            pose = PoseStamped()
+            fill_pose(pose, poses[name])
+            self._publish_stamped(publisher, pose, clock.clock)
+        frames = self._robot.images() if self._images else {}
+        for name, publisher in self._images.items():
+            image = Image()
+            fill_image(image, frames[name])
+            self._publish_stamped(publisher, image, clock.clock)
+        joints = JointState(
+            name=list(self._robot.joint_names),
+            position=self._robot.joint_positions.tolist(),
+            velocity=self._robot.joint_velocities.tolist(),
+        )
+        self._publish_stamped(self._joint_states, joints, clock.clock)
+        self._success.publish(Bool(data=bool(self._robot.success)))
+
+    def _publish_stamped(self, publisher: Any, message: Any, stamp: Any) -> None:
+        message.header.stamp = stamp
+        publisher.publish(message)
+
+    def _diagnose(self) -> None:
+        values = {"steps": self._steps, "overruns": self._overruns, "active": self.active}
+        self._diagnostics.publish("", values)
+
+
+def main() -> None:
+    """Run the node until a signal."""
+    run(SimArmNode)

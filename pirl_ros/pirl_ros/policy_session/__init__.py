@@ -1,0 +1,1 @@
+"""When to request inference, and the session with the server. No ROS."""

@@ -1,0 +1,1 @@
+"""One robot as a YAML file."""

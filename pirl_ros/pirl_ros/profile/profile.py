@@ -1,0 +1,126 @@
+"""One robot as a YAML file: joints, limits, cameras, topics, kinematics. It yields the robot's `Contract`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from pirl_contract import Camera, Contract, Field
+from pirl_ros.profile.sections import (
+    ActionKind,
+    ArmGroup,
+    CameraTopic,
+    Command,
+    Finger,
+    GripperGroup,
+    KinematicTable,
+    PoseTopic,
+    SafetyLimits,
+    WrenchTopic,
+)
+from pirl_ros.profile.strict_yaml import build
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Everything the nodes know about one robot."""
+
+    robot: str
+    rate_hz: float
+    tick: Literal["joint_states", "timer"]
+    reliable_sensors: bool
+    joint_states: str
+    arm: ArmGroup
+    command: Command
+    gripper: GripperGroup
+    cameras: tuple[CameraTopic, ...]
+    poses: tuple[PoseTopic, ...]
+    safety: SafetyLimits
+    kinematics: KinematicTable
+    action: ActionKind = "tcp_delta"
+    tcp_step: float = 0.0
+    """m per control period and axis: range of a tcp_delta action"""
+    velocities: bool = True
+    """whether joint velocities are part of the state; not every driver publishes them"""
+    wrenches: tuple[WrenchTopic, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.rate_hz <= 0:
+            raise ValueError("rate_hz must be above 0")
+        if (self.action == "tcp_delta") != (self.tcp_step > 0):
+            raise ValueError("tcp_step must be above 0 for action tcp_delta and left out for the others")
+        if self.command.kind == "servo_twist" and self.action != "tcp_delta":
+            raise ValueError("command.kind servo_twist moves the tool centre: it needs action tcp_delta")
+        if len(self.kinematics.joints) != len(self.arm.joints):
+            raise ValueError(f"kinematics.joints needs {len(self.arm.joints)} entries, one per arm joint")
+        if self.command.joints and sorted(self.command.joints) != sorted(joint.name for joint in self.arm.joints):
+            raise ValueError("command.joints must name the arm's joints, each once")
+        joints = [joint.name for joint in self.joints]
+        streams = [camera.name for camera in self.cameras] + [pose.name for pose in self.poses]
+        streams += [wrench.name for wrench in self.wrenches]
+        for names in (joints, streams):
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"'{twice[0]}' is there twice: joints, cameras, poses and wrenches need own names")
+
+    @property
+    def joints(self) -> tuple[Finger, ...]:
+        """Arm, then fingers: the order of the state."""
+        return (*self.arm.joints, *self.gripper.joints)
+
+    @property
+    def contract(self) -> Contract:
+        """The contract that the server must agree with."""
+        units = [("rad", joint) for joint in self.arm.joints] + [
+            (self.gripper.unit, finger) for finger in self.gripper.joints
+        ]
+        positions = [Field(f"{joint.name}.position", unit, joint.low, joint.high) for unit, joint in units]
+        velocities = [
+            Field(f"{joint.name}.velocity", f"{unit}/s", -joint.velocity, joint.velocity) for unit, joint in units
+        ]
+        poses = [field for pose in self.poses for field in _pose_fields(pose)]
+        wrenches = [field for wrench in self.wrenches for field in _wrench_fields(wrench)]
+        return Contract(
+            robot=self.robot,
+            cameras=tuple(Camera(camera.name, camera.height, camera.width) for camera in self.cameras),
+            state=(*positions, *(velocities if self.velocities else ()), *poses, *wrenches),
+            action=(*self._arm_action(), Field("gripper", "1", -1.0, 1.0)),
+            rate_hz=self.rate_hz,
+        )
+
+    def without_cameras(self) -> Profile:
+        """Return the profile of the same robot for a policy that sees the state only."""
+        return replace(self, cameras=())
+
+    def _arm_action(self) -> list[Field]:
+        joints = self.arm.joints
+        if self.action == "tcp_delta":
+            return [Field(f"tcp_d{axis}", "m", -self.tcp_step, self.tcp_step) for axis in "xyz"]
+        if self.action == "joint_position":
+            return [Field(f"{joint.name}.target", "rad", joint.low, joint.high) for joint in joints]
+        # All deltas of a chunk count from the joints of its observation: the last may be as large as the joint's way.
+        ways = [(joint.name, joint.high - joint.low) for joint in joints]
+        return [Field(f"{name}.delta", "rad", -way, way) for name, way in ways]
+
+
+def load_profile(path: str | Path) -> Profile:
+    """Read a profile. Raises ValueError in one line: unknown key, missing key, wrong type, limit that is none."""
+    try:
+        raw = yaml.safe_load(Path(path).read_text())
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"robot profile {path} cannot be read: {' '.join(str(error).split())}") from error
+    profile: Profile = build(Profile, raw, str(path))
+    return profile
+
+
+def _pose_fields(pose: PoseTopic) -> list[Field]:
+    quaternion = () if pose.position_only else ("qw", "qx", "qy", "qz")
+    metres = [Field(f"{pose.name}.{axis}", "m") for axis in "xyz"]
+    return metres + [Field(f"{pose.name}.{part}", "1") for part in quaternion]
+
+
+def _wrench_fields(wrench: WrenchTopic) -> list[Field]:
+    forces = [Field(f"{wrench.name}.f{axis}", "N", -wrench.force, wrench.force) for axis in "xyz"]
+    return forces + [Field(f"{wrench.name}.t{axis}", "Nm", -wrench.torque, wrench.torque) for axis in "xyz"]

@@ -1,0 +1,1 @@
+"""`pirl robot check`: what follows from a profile, and what looks wrong in it."""

@@ -1,0 +1,193 @@
+"""What is doubtful or wrong about a robot profile that could be read. Each finding names the key and what to do."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from pirl_ros.control.kinematics import Array, Chain
+from pirl_ros.profile.profile import Profile
+from pirl_ros.profile.sections import Joint
+
+MAX_OBSERVATION_BYTES = 16 * 1024 * 1024
+"""what a request to the server may hold: raw images travel in it"""
+_QUATERNION_JOINTS = 6
+_SWIFT_M_S = 1.0
+_SAMPLES = 256
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One remark: an error keeps the robot from working or from being safe, a warning is to be read."""
+
+    key: str
+    text: str
+    error: bool = False
+
+
+@dataclass(frozen=True)
+class Braking:
+    """The worst joint's way to rest from full speed, as the profile's limits allow it."""
+
+    joint: str
+    seconds: float
+    angle: float
+    """rad turned from the moment nothing comes any more: the remainder of a chunk, then braking"""
+
+
+def find_all(profile: Profile) -> list[Finding]:
+    """Return errors first, then warnings."""
+    parts = (_kinematics(profile), _limits(profile), _times(profile), _streams(profile), _outputs(profile))
+    return sorted((finding for part in parts for finding in part), key=lambda finding: not finding.error)
+
+
+def mid_range(profile: Profile) -> Array:
+    """Return the middle of each arm joint's range [J]."""
+    return np.array([(joint.low + joint.high) / 2 for joint in profile.arm.joints])
+
+
+def braking(profile: Profile) -> Braking:
+    """Work out the worst joint at its limits; the acceleration while braking is a trapezoid, or a triangle."""
+    worst = Braking("", 0.0, -1.0)
+    for joint in profile.arm.joints:
+        speed = joint.velocity * profile.safety.speed_scale
+        ramp_s = joint.acceleration / joint.jerk
+        if speed < joint.acceleration * ramp_s:
+            ramp_s = math.sqrt(speed / joint.jerk)
+        # Symmetric in time, so the mean speed while braking is half the speed.
+        seconds = speed / (joint.jerk * ramp_s) + ramp_s
+        angle = speed * (profile.safety.link_loss_s + seconds / 2)
+        if angle > worst.angle:
+            worst = Braking(joint.name, seconds, angle)
+    return worst
+
+
+def _kinematics(profile: Profile) -> Iterator[Finding]:
+    chain, box = Chain.from_table(profile.kinematics), profile.safety.workspace
+    low, high = np.array(box.low), np.array(box.high)
+    middle = chain.forward(mid_range(profile))[0]
+    if not ((low <= middle) & (middle <= high)).all():
+        where = ", ".join(f"{value:.3f}" for value in middle)
+        yield Finding("safety.workspace", f"the tool is at ({where}) m with all joints in mid range: outside the box")
+    share = _share_inside(profile, chain, low, high)
+    if share == 0.0:
+        yield Finding(
+            "safety.workspace", "no pose was found inside the box: it must be in metres, in the base frame", True
+        )
+    elif share == 1.0:
+        yield Finding("safety.workspace", "the box holds everything that the arm can reach, so it bounds nothing")
+    if not profile.kinematics.checked:
+        yield Finding(
+            "kinematics.checked",
+            "false: compare the poses above with your arm (tf2_echo), measure kinematics.tool, then say true",
+        )
+    if profile.action == "tcp_delta" and len(profile.arm.joints) < _QUATERNION_JOINTS:
+        count = len(profile.arm.joints)
+        yield Finding(
+            "action", f"tcp_delta keeps the tool's orientation, {count} joints cannot: use joint_position", True
+        )
+    if not any(origin.xyz != (0.0, 0.0, 0.0) for origin in profile.kinematics.joints):
+        yield Finding("kinematics.joints", "all origins are at 0: copy xyz and rpy of each joint from the URDF", True)
+
+
+def _share_inside(profile: Profile, chain: Chain, low: Array, high: Array) -> float:
+    """Share of random poses whose tool centre is in the box; the seed is fixed, so that a check repeats."""
+    joints = profile.arm.joints
+    lows, highs = [joint.low for joint in joints], [joint.high for joint in joints]
+    poses = np.random.default_rng(0).uniform(lows, highs, (_SAMPLES, len(joints)))
+    tools = np.array([chain.forward(pose)[0] for pose in poses])
+    return float(((tools >= low) & (tools <= high)).all(axis=1).mean())
+
+
+def _limits(profile: Profile) -> Iterator[Finding]:
+    safety = profile.safety
+    if safety.speed_scale > 1:
+        yield Finding(
+            "safety.speed_scale", f"{safety.speed_scale:g} lets targets outrun the joints: for simulation only"
+        )
+    doubts: dict[str, Callable[[Joint], bool]] = {
+        "a range of more than two turns is not a limit": lambda j: j.high - j.low > 4 * math.pi + 0.1,
+        "velocity, acceleration or jerk is above what arms can do": lambda j: (
+            j.velocity > 4 * math.pi or j.acceleration > 200 or j.jerk > 20000
+        ),
+        "reaching full speed and stopping again takes more than the whole range": lambda j: (
+            (j.velocity * safety.speed_scale) ** 2 / j.acceleration > j.high - j.low
+        ),
+    }
+    for text, doubtful in doubts.items():
+        if names := [joint.name for joint in profile.arm.joints if doubtful(joint)]:
+            yield Finding("arm.joints", f"{', '.join(names)}: {text}")
+    if profile.action == "tcp_delta" and profile.tcp_step * profile.rate_hz > _SWIFT_M_S:
+        speed = profile.tcp_step * profile.rate_hz
+        yield Finding("tcp_step", f"{profile.tcp_step:g} m at {profile.rate_hz:g} Hz is {speed:.1f} m/s")
+    if safety.max_jump > 1.0:
+        yield Finding("safety.max_jump", f"{safety.max_jump:g} rad between arm and target is hardly a limit")
+
+
+def _times(profile: Profile) -> Iterator[Finding]:
+    safety, period = profile.safety, 1.0 / profile.rate_hz
+    names = ("max_chunk_age", "max_observation_age", "watchdog_s")
+    for name in names:
+        if getattr(safety, name) < period:
+            yield Finding(f"safety.{name}", f"below one control period ({period:.3f} s): nothing would be played", True)
+    if safety.slop > safety.max_observation_age:
+        yield Finding("safety.slop", "above max_observation_age: streams that far apart are stale first", True)
+    for name, largest in (
+        ("watchdog_s", 1.0),
+        ("link_loss_s", 1.0),
+        ("max_observation_age", 1.0),
+        ("max_chunk_age", 2.0),
+    ):
+        if getattr(safety, name) > largest:
+            yield Finding(f"safety.{name}", f"{getattr(safety, name):g} s without news is long for a real arm")
+    brake = braking(profile)
+    if brake.angle > 1.0:
+        yield Finding(
+            "safety",
+            f"{brake.joint} turns {math.degrees(brake.angle):.0f} degrees after the last word of the server:"
+            " lower speed_scale or link_loss_s",
+        )
+    if profile.rate_hz > 100:
+        yield Finding("rate_hz", f"{profile.rate_hz:g} Hz is more than a Python timer keeps")
+
+
+def _streams(profile: Profile) -> Iterator[Finding]:
+    size = sum(3 * camera.height * camera.width for camera in profile.cameras)
+    if size > MAX_OBSERVATION_BYTES:
+        text = (
+            f"{size / 2**20:.0f} MiB per observation, the server takes {MAX_OBSERVATION_BYTES >> 20}: publish smaller"
+        )
+        yield Finding("cameras", text, True)
+    if any(camera.compressed for camera in profile.cameras) and importlib.util.find_spec("cv2") is None:
+        yield Finding("cameras", "compressed, and OpenCV is not installed here: apt install python3-opencv", True)
+    topics = [camera.topic for camera in profile.cameras] + [pose.topic for pose in profile.poses]
+    for topic, count in Counter(topics).items():
+        if count > 1:
+            yield Finding("cameras, poses", f"topic '{topic}' is there {count} times", True)
+    named = [profile.joint_states, profile.command.topic, profile.gripper.topic, *topics]
+    if absolute := [topic for topic in named if topic.startswith("/")]:
+        yield Finding("topics", f"'{absolute[0]}' is absolute: a second robot in another namespace would share it")
+    if not profile.gripper.joints:
+        yield Finding("gripper.joints", "empty: the policy does not see its gripper")
+
+
+def _outputs(profile: Profile) -> Iterator[Finding]:
+    if profile.command.kind == "forward_position":
+        yield Finding("command.kind", "forward_position has no time-out: it holds the last command for ever")
+    if profile.tick == "joint_states" and profile.command.kind != "joint_trajectory":
+        yield Finding(
+            "tick", "joint_states is for an arm that steps with its states, like the simulated one: use timer"
+        )
+    gripper = profile.gripper
+    ends = [(joint.low, joint.high) for joint in gripper.joints if joint.name == gripper.command_joint]
+    for low, high in ends:
+        outside = [value for value in (gripper.closed, gripper.open) if not low <= value <= high]
+        if outside:
+            yield Finding("gripper", f"target {outside[0]:g} is outside of {gripper.command_joint}'s {low:g}..{high:g}")
+    if gripper.settle > 0.5:
+        yield Finding("gripper.settle", f"{gripper.settle:g} s of the same wish before the gripper moves")

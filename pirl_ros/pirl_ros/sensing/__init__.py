@@ -1,0 +1,1 @@
+"""From sensor messages to synchronised observations. No ROS."""

@@ -1,0 +1,116 @@
+"""Which streams make an observation, and how a bundle of messages becomes the contract's state vector."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from pirl_contract.schema import Image, Observation, Vector
+from pirl_ros.profile.profile import Profile
+from pirl_ros.profile.sections import Rule
+from pirl_ros.sensing.sensor_messages import (
+    compressed_to_rgb,
+    image_to_rgb,
+    joints_by_name,
+    pose_to_vector,
+    wrench_to_vector,
+)
+from pirl_ros.sensing.synchronizer import Bundle, Stream, Synchronizer
+
+JOINTS = "joint states"
+GRIPPER = "gripper joint states"
+
+
+class _Ruled(Protocol):
+    @property
+    def rule(self) -> Rule: ...
+
+    @property
+    def max_age(self) -> float: ...
+
+
+def pose_stream(name: str) -> str:
+    """Name of the stream of a pose, as a diagnostic shows it."""
+    return f"pose {name}"
+
+
+def wrench_stream(name: str) -> str:
+    """Name of the stream of a wrench, as a diagnostic shows it."""
+    return f"wrench {name}"
+
+
+def camera_stream(name: str) -> str:
+    """Name of the stream of a camera, as a diagnostic shows it."""
+    return f"camera {name}"
+
+
+def make_synchronizer(profile: Profile, cameras: bool) -> Synchronizer:
+    """Return the synchroniser for the profile's streams, with or without its cameras."""
+    limit = profile.safety.max_observation_age
+    ruled: list[tuple[str, _Ruled]] = [(pose_stream(pose.name), pose) for pose in profile.poses]
+    ruled += [(wrench_stream(wrench.name), wrench) for wrench in profile.wrenches]
+    if cameras:
+        ruled += [(camera_stream(camera.name), camera) for camera in profile.cameras]
+    streams = {JOINTS: Stream(limit)}
+    if profile.gripper.joint_states:
+        # Gripper drivers publish at their own, slower rate.
+        streams[GRIPPER] = Stream(limit, "hold")
+    streams |= {name: Stream(part.max_age or limit, part.rule) for name, part in ruled}
+    return Synchronizer(streams, profile.safety.slop)
+
+
+def joint_positions(profile: Profile, bundle: Bundle) -> Vector:
+    """Return the measured arm joints, rad, in the profile's order."""
+    return joints_by_name(bundle.values[JOINTS], [joint.name for joint in profile.arm.joints], velocities=False)[0]
+
+
+def finger_position(profile: Profile, bundle: Bundle) -> float | None:
+    """Return where the commanded gripper joint is, in the gripper's unit; None when the profile does not measure it."""
+    gripper = profile.gripper
+    if gripper.command_joint not in [joint.name for joint in gripper.joints]:
+        return None
+    message = bundle.values[GRIPPER if gripper.joint_states else JOINTS]
+    return float(joints_by_name(message, [gripper.command_joint], velocities=False)[0][0])
+
+
+def state_vector(profile: Profile, bundle: Bundle) -> Vector:
+    """Return the state [S] in the contract's order: positions, velocities, poses, wrenches. ValueError: unfit."""
+    arm, fingers = ([joint.name for joint in part.joints] for part in (profile.arm, profile.gripper))
+    groups = [
+        (bundle.values[JOINTS], arm),
+        (bundle.values[GRIPPER if profile.gripper.joint_states else JOINTS], fingers),
+    ]
+    measured = [joints_by_name(message, names, profile.velocities) for message, names in groups]
+    parts = [positions for positions, _ in measured] + [velocities for _, velocities in measured]
+    for pose in profile.poses:
+        vector = pose_to_vector(bundle.values[pose_stream(pose.name)])
+        parts.append(vector[:3] if pose.position_only else vector)
+    parts += [wrench_to_vector(bundle.values[wrench_stream(wrench.name)]) for wrench in profile.wrenches]
+    return np.concatenate(parts).astype(np.float32)
+
+
+def camera_images(profile: Profile, bundle: Bundle) -> dict[str, Image]:
+    """Return RGB images by camera name. ValueError when one has not the size that the contract states."""
+    images = {}
+    for camera in profile.cameras:
+        message = bundle.values[camera_stream(camera.name)]
+        image = compressed_to_rgb(message) if camera.compressed else image_to_rgb(message)
+        if image.shape[:2] != (camera.height, camera.width):
+            height, width = image.shape[:2]
+            raise ValueError(
+                f"camera {camera.name} sends {width}x{height}, the profile says {camera.width}x{camera.height}"
+            )
+        images[camera.name] = image
+    return images
+
+
+def make_observation(profile: Profile, bundle: Bundle, instruction: str, robot_id: str) -> Observation:
+    """Return the observation of one bundle."""
+    return Observation(
+        images=camera_images(profile, bundle),
+        state=state_vector(profile, bundle),
+        instruction=instruction,
+        robot_id=robot_id,
+        capture_time_ns=bundle.received_ns,
+    )

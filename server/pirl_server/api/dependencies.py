@@ -1,0 +1,59 @@
+"""What the handlers work on, handed to each of them by FastAPI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Path, Request
+
+from pirl_server.episodes.store import EpisodeStore
+from pirl_server.jobs.spec import JobSpec
+from pirl_server.jobs.supervisor import Supervisor
+from pirl_server.registry.promotion import Promoter
+from pirl_server.registry.versions import Registry
+from pirl_server.security.access_control import Caller
+from pirl_server.serving.connections import Attendance
+from pirl_server.serving.deployment import Deployment
+from pirl_server.serving.engine import Engine
+from pirl_server.shutdown import Stopping
+from pirl_server.telemetry.latency import Latencies
+from pirl_server.telemetry.metrics import Metrics
+
+
+@dataclass(frozen=True)
+class Services:
+    """The parts of the running server."""
+
+    jobs: Supervisor
+    registry: Registry
+    promoter: Promoter
+    episodes: EpisodeStore
+    engine: Engine
+    grpc_port: int
+    check_job: Callable[[JobSpec], None]
+    heartbeat_s: float
+    attendance: Attendance
+    deployment: Deployment
+    metrics: Metrics
+    latencies: Latencies
+    stopping: Stopping
+
+
+def _services(request: Request) -> Services:
+    found = request.app.state.services
+    assert isinstance(found, Services)
+    return found
+
+
+World = Annotated[Services, Depends(_services)]
+JobId = Annotated[str, Path(pattern=r"^job_[0-9a-f]{24}$")]
+EpisodeId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
+
+
+def actor(request: Request) -> str:
+    """Return who asks, for the audit log."""
+    caller = request.state.caller
+    assert isinstance(caller, Caller)
+    return caller.name

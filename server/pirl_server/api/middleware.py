@@ -1,0 +1,73 @@
+"""Lets REST calls in or not, before anything but their headers is read: the same gate as gRPC's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastapi import Request
+from starlette.datastructures import Headers
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from pirl_server.api import problems
+from pirl_server.api.request_body import refusal
+from pirl_server.security.access_control import Caller, DeniedError, Gate
+from pirl_server.security.permissions import PUBLIC, ROUTES
+from pirl_server.security.rate_limiter import Limiter
+from pirl_server.security.web_origin import is_from_a_page
+
+ANY_TOKEN = ROUTES["GET", "/v1/info"]
+_NEVER_LIMITED = "/emergency-stop"
+
+
+class Guard:
+    """ASGI middleware: who calls, whether the route's row of the table lets that scope, and how often.
+
+    `routes` are those of the application. A call that fits none of them takes any token: it is answered 404 or 405.
+    """
+
+    def __init__(self, app: ASGIApp, gate: Gate, routes: Sequence[Route], limiter: Limiter | None = None) -> None:
+        self._app, self._gate, self._routes, self._limiter = app, gate, routes, limiter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the call on with its Caller, or answer with a problem."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            scope.setdefault("state", {})["caller"] = self._enter(scope)
+            scope["state"]["gate"] = self._gate
+        except DeniedError as denied:
+            await refusal(scope, problems.denied(denied))(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _enter(self, scope: Scope) -> Caller:
+        headers, path = Headers(scope=scope), scope["path"]
+        if self._gate.open and is_from_a_page(headers.get("host", ""), headers.get("origin")):
+            raise DeniedError("forbidden", "pages of other sites may not call: this server asks for no token")
+        scope["state"]["row"] = key = self._row(scope)
+        allowed = ROUTES.get(key) if key else ANY_TOKEN
+        call = " ".join(key or (scope["method"], problems.excerpt(path)))
+        peer = f"rest:{scope['client'][0] if scope.get('client') else 'local'}"
+        caller = self._gate.enter(call, allowed, headers.get("authorization", ""), peer)
+        if allowed != PUBLIC and not path.endswith(_NEVER_LIMITED):
+            self._check_rate(caller)
+        return caller
+
+    def _row(self, scope: Scope) -> tuple[str, str] | None:
+        """Return the row of the table that the call falls under; None when the application has no such route."""
+        for route in self._routes:
+            if scope["method"] in (route.methods or ()) and route.path_regex.match(scope["path"]):
+                return "GET" if scope["method"] == "HEAD" else scope["method"], route.path
+        return None
+
+    def _check_rate(self, caller: Caller) -> None:
+        if self._limiter is not None and (wait_ns := self._limiter.take(caller.name)):
+            raise DeniedError("too-many-requests", "asked too often", wait_ns / 1e9)
+
+
+async def check_row(request: Request) -> None:
+    """Refuse a call that was routed otherwise than the guard thought. A dependency of all, so that none slips by."""
+    if request.state.row != (request.method, request.scope["route"].path):
+        raise DeniedError("forbidden", "this call has no row in the table of scopes")

@@ -1,0 +1,1 @@
+"""Checkpoints of openpi and lerobot, in and out."""

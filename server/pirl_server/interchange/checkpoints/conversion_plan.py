@@ -1,0 +1,121 @@
+"""What becomes of each tensor: checked by name, shape and type before a byte is written, then moved group by group.
+
+A group is a layer or a single tensor: what is stacked into one of our tensors always lies within one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pirl_server.interchange.checkpoints.model_sizes import sizes
+from pirl_server.interchange.checkpoints.source_metadata import Side
+from pirl_server.interchange.checkpoints.tensor_folder import Layout, TensorFolder
+from pirl_server.interchange.checkpoints.tensor_names import Names, sort_names
+from pirl_server.interchange.checkpoints.weight_dialects import EMBEDDING
+from pirl_server.interchange.checkpoints.weight_names import JOINED, from_openpi, to_openpi
+from pirl_server.model.pi0.config import Pi0Config
+from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.policy.checkpoint import CHUNK_ELEMENTS, check_finite
+
+LAYER = re.compile(r".*\.layers\.\d+\.")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes, and where every tensor of the model comes from."""
+
+    config: Pi0Config
+    names: Names
+    sources: dict[str, str]
+    """canonical name -> name in the file, the text embedding included"""
+    layouts: dict[str, Layout]
+    """our tensors, as they will be written"""
+
+
+def make_plan(folder: TensorFolder, side: Side, dtype: torch.dtype | None) -> Plan:
+    """Compare every tensor with the model. Raises ValueError that names the first one at fault."""
+    names = sort_names(folder.layouts)
+    _check_text(folder, names.text)
+    sources = names.weights | {EMBEDDING: names.text[0]}
+    layouts = {name: folder.layouts[source] for name, source in sources.items()}
+    config = sizes(layouts, side)
+    expected = expected_shapes(config)
+    for name in sorted(expected):
+        if name not in layouts:
+            raise ValueError(f"tensor '{name}' is missing")
+        if layouts[name].shape != expected[name]:
+            found = list(layouts[name].shape)
+            raise ValueError(f"tensor '{sources[name]}' has shape {found}, the model's is {list(expected[name])}")
+    if unknown := set(layouts) - set(expected):
+        raise ValueError(f"tensor '{sources[min(unknown)]}' is no part of a {config.family} of {config.depth} layers")
+    return Plan(config, names, sources, _converted(sources, layouts, dtype))
+
+
+def convert(folder: TensorFolder, plan: Plan) -> Iterator[tuple[str, Tensor]]:
+    """Our tensors, one group in memory at a time. Raises ValueError for a value that is not finite."""
+    for group in groups(plan.sources):
+        loaded = {}
+        for name in group:
+            loaded[name] = folder.get(plan.sources[name])
+            check_finite(plan.sources[name], loaded[name])
+        for ours, tensor in from_openpi(loaded).items():
+            yield ours, _cast(ours, tensor, plan.layouts[ours].dtype)
+
+
+def groups(names: dict[str, str]) -> list[list[str]]:
+    """Names of one layer together, all others alone."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(names):
+        match = LAYER.match(name)
+        found.setdefault(match[0] if match else name, []).append(name)
+    return list(found.values())
+
+
+def expected_shapes(config: Pi0Config) -> dict[str, tuple[int, ...]]:
+    """Shape by canonical name of all weights of such a model."""
+    with torch.device("meta"):
+        theirs = to_openpi(Pi0(config).state_dict())
+    return {name: tuple(tensor.shape) for name, tensor in theirs.items()}
+
+
+def _converted(sources: dict[str, str], layouts: dict[str, Layout], dtype: torch.dtype | None) -> dict[str, Layout]:
+    converted: dict[str, Layout] = {}
+    for group in groups(sources):
+        blank = {name: torch.empty(layouts[name].shape, dtype=layouts[name].dtype, device="meta") for name in group}
+        for first, name in _sisters(group):
+            if dtype is None and layouts[first].dtype != layouts[name].dtype:
+                raise ValueError(f"'{sources[first]}' and '{sources[name]}' differ in type: choose one by --dtype")
+        for ours, tensor in from_openpi(blank).items():
+            converted[ours] = Layout(tuple(tensor.shape), dtype or tensor.dtype)
+    return converted
+
+
+def _sisters(group: list[str]) -> Iterator[tuple[str, str]]:
+    """Pairs of projections that become one tensor."""
+    for first, *others in JOINED.values():
+        for name in group:
+            if f".{first}." in name:
+                yield from ((name, name.replace(f".{first}.", f".{other}.")) for other in others)
+
+
+def _cast(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    cast = tensor.to(dtype)
+    if cast.dtype != tensor.dtype:
+        check_finite(name, cast)
+    return cast
+
+
+def _check_text(folder: TensorFolder, names: tuple[str, ...]) -> None:
+    """The embedding under both of its names must be one."""
+    if len(names) < 2:
+        return
+    one, other = (folder.get(name).reshape(-1) for name in names)
+    same = folder.layouts[names[0]] == folder.layouts[names[1]]
+    pairs = zip(torch.split(one, CHUNK_ELEMENTS), torch.split(other, CHUNK_ELEMENTS))
+    if not same or not all(torch.equal(a.view(torch.uint8), b.view(torch.uint8)) for a, b in pairs):
+        raise ValueError(f"tensors '{names[0]}' and '{names[1]}' must be one and the same embedding, and differ")

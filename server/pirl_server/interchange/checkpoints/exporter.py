@@ -1,0 +1,126 @@
+"""One of our checkpoints in openpi's or lerobot's layout: to the last bit what was imported, where nothing was trained.
+
+An imported checkpoint, and what was fine-tuned from it, carries source.safetensors: names, unused heads and side files
+are taken from there. For the other layout, or without it, they are made from the card, and unused heads are zeros.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pirl_server.interchange.checkpoints import lerobot_writer, openpi_writer
+from pirl_server.interchange.checkpoints.importer import FILE_KEY
+from pirl_server.interchange.checkpoints.source_folder import one_line
+from pirl_server.interchange.checkpoints.source_metadata import Stack
+from pirl_server.interchange.checkpoints.staging import staged
+from pirl_server.interchange.checkpoints.tensor_folder import SINGLE, Layout, TensorFile
+from pirl_server.interchange.checkpoints.tensor_names import EXPERT_HEAD, sort_names
+from pirl_server.interchange.checkpoints.tensor_writer import write_tensors
+from pirl_server.interchange.checkpoints.weight_dialects import EMBEDDING, HEAD
+from pirl_server.interchange.checkpoints.weight_names import to_openpi
+from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.policy.checkpoint import SOURCE, StateDict, load_checkpoint
+from pirl_server.policy.model_card import ModelCard
+from pirl_server.policy.processing_spec import PRETRAINED
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What an import laid aside."""
+
+    names: list[str]
+    """of every tensor that the source had"""
+    unused: dict[str, Tensor] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=lambda: {"format": "pt"})
+
+
+def export_checkpoint(stack: Stack, checkpoint: Path, out: Path) -> list[str]:
+    """Write the folder `out`; return what a person should know about it, one line each.
+
+    Raises ValueError for a checkpoint whose inputs the other library can't make, and for what is wrong in it.
+    """
+    card, weights, _ = load_checkpoint(checkpoint)
+    if card.features != PRETRAINED or card.processing is None:
+        raise ValueError(f"'{checkpoint}' reads features '{card.features}', which only this server makes")
+    _check_fit(checkpoint, card, weights)
+    kept = _read_source(checkpoint / SOURCE, stack)
+    notes = []
+    if kept is None:
+        kept = _made(stack, card, weights)
+        notes = [
+            f"side files and unused heads were made from {checkpoint.name}'s card: it was not imported from {stack}"
+        ]
+    try:
+        tensors = dict(_named(kept, weights))
+    except KeyError as error:
+        raise ValueError(
+            f"'{checkpoint / SOURCE}' is of another model: tensor {error} is in only one of them"
+        ) from error
+    layouts = {name: Layout(tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+    with staged(out) as folder:
+        write_tensors(folder / SINGLE, layouts, tensors.items(), kept.metadata)
+        for name, content in kept.files.items():
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise ValueError(f"'{checkpoint / SOURCE}' holds a file {name!r} outside of its folder")
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+    return notes
+
+
+def _named(kept: Kept, weights: StateDict) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor under the name it had: views of ours, or what was laid aside."""
+    theirs = to_openpi(weights)
+    names = sort_names(kept.names)
+    for canonical, name in names.weights.items():
+        yield name, theirs[canonical]
+    for name in names.text:
+        yield name, theirs[EMBEDDING]
+    for name in (*names.unused, *names.statistics):
+        yield name, kept.unused[name]
+
+
+def _read_source(path: Path, stack: Stack) -> Kept | None:
+    """What was laid aside when the checkpoint came from that layout."""
+    if not path.is_file():
+        return None
+    file = TensorFile(path)
+    try:
+        if file.metadata["stack"] != stack:
+            return None
+        names, metadata = json.loads(file.metadata["names"]), json.loads(file.metadata["metadata"])
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"'{path}' is not of an import: {one_line(error)}") from error
+    tensors = {name: file.get(name) for name in file.names()}
+    files = {name: value.numpy().tobytes() for name, value in tensors.items() if name.startswith(FILE_KEY)}
+    return Kept(
+        names,
+        {name: value for name, value in tensors.items() if not name.startswith(FILE_KEY)},
+        {name.removeprefix(FILE_KEY): content for name, content in files.items()},
+        metadata,
+    )
+
+
+def _made(stack: Stack, card: ModelCard, weights: StateDict) -> Kept:
+    """Names as the library saves them today, the embedding under its head's name, an expert head that nobody reads."""
+    prefix = "model." if stack == "lerobot" else ""
+    names = [prefix + name for name in (*to_openpi(weights), HEAD, EXPERT_HEAD) if name != EMBEDDING]
+    dtype = weights["expert.layers.0.down_proj.weight"].dtype
+    head = torch.zeros(card.model.vocabulary, card.model.expert.width, dtype=dtype)
+    files = (lerobot_writer if stack == "lerobot" else openpi_writer).side_files(card)
+    return Kept(names, {prefix + EXPERT_HEAD: head}, files)
+
+
+def _check_fit(checkpoint: Path, card: ModelCard, weights: StateDict) -> None:
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in Pi0(card.model).state_dict().items()}
+    found = {name: tensor.shape for name, tensor in weights.items()}
+    wrong = sorted(name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name))
+    if wrong:
+        raise ValueError(f"'{checkpoint}': tensor '{wrong[0]}' does not fit the card's model")

@@ -1,0 +1,59 @@
+"""Names as they come, sorted: weights of the policy, the text embedding, statistics, and what the policy never reads.
+
+Names of today's openpi are the canonical ones: `interchange.checkpoints.weight_dialects` makes them of other programs'
+and older ones, `interchange.checkpoints.weight_names` turns them into ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+from pirl_server.interchange.checkpoints.weight_dialects import (
+    EMBEDDING,
+    HEAD,
+    from_old_nesting,
+    from_transformers,
+    without_model,
+)
+from pirl_server.interchange.checkpoints.weight_names import UNUSED
+
+STATISTICS = re.compile(r"(normalize_inputs|normalize_targets|unnormalize_outputs)\.buffer_")
+"""lerobot before 0.4 kept its statistics among the weights"""
+EXPERT_HEAD = "paligemma_with_expert.gemma_expert.lm_head.weight"
+
+
+@dataclass(frozen=True)
+class Names:
+    """Every tensor of a checkpoint, by what it is."""
+
+    weights: dict[str, str]
+    """canonical name -> name in the file, without the text embedding"""
+    text: tuple[str, ...]
+    """names in the file of the text embedding, which is one tensor under one or two names"""
+    unused: tuple[str, ...]
+    statistics: tuple[str, ...]
+
+
+def sort_names(names: Iterable[str]) -> Names:
+    """Say what each tensor is. Raises ValueError for two of one meaning, or without a text embedding."""
+    names = sorted(names)
+    statistics = tuple(name for name in names if STATISTICS.match(name))
+    weights = canonical_names([name for name in names if not STATISTICS.match(name)])
+    text = tuple(weights.pop(name) for name in (HEAD, EMBEDDING) if name in weights)
+    if not text:
+        raise ValueError(f"tensor '{EMBEDDING}' is missing, and so is '{HEAD}'")
+    return Names(weights, text, tuple(weights.pop(name) for name in UNUSED if name in weights), statistics)
+
+
+def canonical_names(names: list[str]) -> dict[str, str]:
+    """Canonical name -> the given one. Raises ValueError for two names of one weight."""
+    numbered = {name: torch.tensor(i) for i, name in enumerate(names)}
+    renamed = from_old_nesting(from_transformers(without_model(numbered)))
+    found = {meaning: names[int(number)] for meaning, number in renamed.items()}
+    if lost := set(names) - set(found.values()):
+        raise ValueError(f"tensor '{min(lost)}' is there twice, under an older and a newer name")
+    return found

@@ -1,0 +1,1 @@
+"""The model beside recorded numbers of another implementation."""

@@ -1,0 +1,1 @@
+"""Transformer layers that know no policy."""

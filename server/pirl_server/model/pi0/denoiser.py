@@ -1,0 +1,96 @@
+"""The K denoise steps of a chunk: what they share is computed once.
+
+Over the steps they share the prefix and pi0's state token, which sees neither actions nor time: its keys and values
+come out of the first step and join the prefix, so the others run H action tokens that see everything. Over the batch
+they share what depends on time alone. For inference: gradients pass from x alone, where `differentiable` is asked.
+
+Shape letters: B batch, H horizon, D action dim, S state dim, K denoise steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pirl_server.model.layers.gemma import KeyValue
+from pirl_server.model.pi0.suffix_context import suffix_context
+from pirl_server.model.pi0.time_conditioning import Condition
+from pirl_server.model.prefix import Prefix
+
+if TYPE_CHECKING:
+    from pirl_server.model.pi0.pi0 import Pi0
+
+
+def schedule(model: Pi0, steps: int) -> list[Condition]:
+    """Conditions of the times 1, (K-1)/K, ..., 1/K."""
+    weight = model.action_in_proj.weight
+    step_K = torch.arange(steps, device=weight.device, dtype=torch.promote_types(weight.dtype, torch.float32))
+    return model.condition(1.0 - step_K / steps).unbind()
+
+
+class Denoiser:
+    """A velocity (x_BHD, t_B) -> v_BHD of one observation, for times on the schedule, one time for all rows.
+
+    Where tokens are `given`, they have time 0 instead.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self, model: Pi0, prefix: Prefix, state_BS: Tensor | None, steps: int, given_BH: Tensor | None = None
+    ) -> None:
+        self.model, self.steps, self.prefix = model, steps, prefix
+        self.schedule = schedule(model, steps)
+        if given_BH is not None:
+            clean = model.condition(torch.zeros(1, device=given_BH.device))
+            self.schedule = [clean.where(given_BH, noisy) for noisy in self.schedule]
+        self.state = model.embed_state(state_BS)
+        self.context = suffix_context(prefix, model.config.horizon, model.expert, state=self.state is not None)
+
+    @torch.no_grad()
+    def __call__(self, x_BHD: Tensor, t_B: Tensor) -> Tensor:
+        """Velocity [B, H, D] at t_B = 1 - k / K."""
+        return self._velocity(self._step(t_B), x_BHD)
+
+    def differentiable(self, x_BHD: Tensor, t_B: Tensor) -> Tensor:
+        """The same, for guidance: its derivative by x can be taken."""
+        return self._velocity(self._step(t_B), x_BHD)
+
+    def _step(self, t_B: Tensor) -> int:
+        t = float(t_B[0])
+        k = round((1.0 - t) * self.steps)
+        assert abs(1.0 - k / self.steps - t) < 1e-6, f"t = {t} is not one of the {self.steps} times of the schedule"
+        return k
+
+    @torch.no_grad()
+    def velocity_at(self, k: int, x_BHD: Tensor) -> Tensor:
+        """Velocity [B, H, D] at the time of denoise step k, 0..K-1."""
+        return self._velocity(k, x_BHD)
+
+    @torch.no_grad()
+    def predict(self, x_BHD: Tensor, t_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Velocity [B, H, D] and the expert's outputs [B, H, W], which the noise net and V_expert read."""
+        return self._predict(self._step(t_B), x_BHD)
+
+    def _velocity(self, k: int, x_BHD: Tensor) -> Tensor:
+        return self._predict(k, x_BHD)[0]
+
+    def _predict(self, k: int, x_BHD: Tensor) -> tuple[Tensor, Tensor]:
+        out_BSW, own = self.model.run_suffix(self.state, x_BHD, self.schedule[k], self.context)
+        if self.state is not None:
+            self._keep_state(own)
+        return self.model.read_out(out_BSW[:, -x_BHD.shape[1] :])
+
+    def _keep_state(self, own: Sequence[KeyValue]) -> None:
+        keys, values = (torch.stack(part)[:, :, :, :1].detach() for part in zip(*own))
+        self.prefix, self.state = self.prefix.extended(keys, values), None
+        self.context = suffix_context(self.prefix, self.model.config.horizon, self.model.expert, state=False)
+
+    def sample(self, noise_BHD: Tensor) -> Tensor:
+        """Chunk [B, H, D]: K Euler steps from the noise."""
+        x_BHD = noise_BHD
+        for k in range(self.steps):
+            x_BHD = x_BHD - self.velocity_at(k, x_BHD) / self.steps
+        return x_BHD

@@ -1,0 +1,66 @@
+"""Several asks as rows of one forward pass, each what it would be alone.
+
+Shape letters: N rows, H horizon, A the model's action dim, K denoise steps; of a prefix L layers, V key/value heads,
+T tokens, E head dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from pirl_server.model.prefix import Prefix
+from pirl_server.policy.served_policy import Ask
+
+BATCH_SIZES = (1, 2, 4, 8, 16)
+"""row counts that a policy is warmed up at; the last is the most rows of one pass"""
+
+
+class Noise(NamedTuple):
+    """What is drawn for a batch before the network is asked."""
+
+    start_NHA: Tensor
+    """the chain's first latent, at t = 1"""
+    sde_NHA: Tensor
+    """of the one stochastic step"""
+    index_N: Tensor
+    """which of the K steps that is; -1 where the ask does not explore"""
+
+
+def noise(asks: Sequence[Ask], horizon: int, action_dim: int, steps: int) -> Noise:
+    """Draw each row from a generator of its own, on the CPU: neither the other rows nor the device change it."""
+    rows = []
+    for ask in asks:
+        generator = torch.Generator().manual_seed(ask.seed)
+        start, sde = torch.randn(2, 1, horizon, action_dim, generator=generator)
+        index = torch.randint(steps, (1,), generator=generator)
+        rows.append(Noise(start, sde, index if ask.explore else torch.full_like(index, -1)))
+    return Noise(*(torch.cat(parts) for parts in zip(*rows)))
+
+
+def joined(prefixes: Sequence[Prefix]) -> Prefix:
+    """One prefix row per entry, each of batch 1; the shorter are padded with tokens that do not exist.
+
+    The same object everywhere stays as it is: a prefix of batch 1 stands for every row.
+    """
+    if all(each is prefixes[0] for each in prefixes):
+        return prefixes[0]
+    longest = max(each.mask.shape[1] for each in prefixes)
+    missing = [longest - each.mask.shape[1] for each in prefixes]
+    return Prefix(
+        torch.cat([pad(each.keys, (0, 0, 0, more)) for each, more in zip(prefixes, missing)], dim=1),
+        torch.cat([pad(each.values, (0, 0, 0, more)) for each, more in zip(prefixes, missing)], dim=1),
+        torch.cat([pad(each.mask, (0, more), value=False) for each, more in zip(prefixes, missing)]),
+        torch.cat([each.count for each in prefixes]),
+        full=not any(missing) and all(each.full for each in prefixes),
+    )
+
+
+def filled_up(asks: Sequence[Ask]) -> list[Ask]:
+    """Repeat the last ask up to the next of `BATCH_SIZES`: an accelerator then meets only shapes it was warmed at."""
+    size = next((size for size in BATCH_SIZES if size >= len(asks)), len(asks))
+    return [*asks, *[asks[-1]] * (size - len(asks))]

@@ -1,0 +1,117 @@
+"""The model card: what a checkpoint's weights do not say and a wrong guess of which would run without an error."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from pirl_contract import Contract
+from pirl_server.model.pi0.config import Pi0Config
+from pirl_server.policy.features import FEATURES, STATE_DIM
+from pirl_server.policy.pretrained_card import check_pretrained
+from pirl_server.policy.processing_spec import PRETRAINED, Processing
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """Sizes, robot, input and output conventions, and where it came from."""
+
+    name: str
+    contract: Contract
+    model: Pi0Config
+    features: str
+    """key of `policy.features.FEATURES`, or "pretrained": then `processing` says what is done"""
+    action_scale: tuple[float, ...]
+    """[D] model-space action 1.0 in the units of the contract; empty when pretrained"""
+    execute_horizon: int
+    denoise_steps: int
+    """K"""
+    noise_level: float
+    """a of the exploration schedule"""
+    instructions: tuple[str, ...]
+    task: str
+    family: str = "pi0"
+    tokenizer: str = "bytes"
+    lineage: Mapping[str, str] = field(default_factory=dict)
+    """how it was made: parent version, job, command"""
+    processing: Processing | None = None
+    """a pretrained policy's images, prompt, normalisation and tokenizer"""
+    prefix_delay: int = 0
+    """longest run of given first actions that it was trained to go on from (arXiv 2512.05964); 0: it was not"""
+
+    def to_json(self) -> str:
+        """Return canonical JSON. What older readers do not know is left out where it says nothing."""
+        values = asdict(self)
+        if not self.prefix_delay:
+            del values["prefix_delay"]
+        return json.dumps(values, sort_keys=True, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelCard:
+        """Parse `to_json`'s text. Raises ValueError that names what is missing, unknown or wrong."""
+        try:
+            raw: dict[str, Any] = json.loads(text)
+            unknown = set(raw) - {entry.name for entry in fields(cls)}
+            if unknown:
+                raise ValueError(f"unknown key '{min(unknown)}'")
+            raw["contract"] = Contract.from_json(json.dumps(raw["contract"]))
+            raw["model"] = Pi0Config.from_dict(raw["model"])
+            raw["processing"] = Processing.from_dict(raw["processing"]) if raw.get("processing") else None
+            values: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()
+            }
+            card = cls(**values)
+            _check(card)
+        except KeyError as error:
+            raise ValueError(f"not a model card: key {error} is missing") from error
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"not a model card: {error}") from error
+        return card
+
+
+def _check(card: ModelCard) -> None:
+    """Raise ValueError for what would fail at the first chunk, or worse, would not."""
+    if card.family not in ("pi0", "pi05"):
+        raise ValueError(f"family '{card.family}' is not served here")
+    if card.family != card.model.family:
+        raise ValueError(f"family '{card.family}' with a model of family '{card.model.family}'")
+    if card.features == PRETRAINED:
+        check_pretrained(card)
+    else:
+        _check_tabletop(card)
+    if not 0 < card.noise_level < math.inf:
+        raise ValueError(f"noise level {card.noise_level} must be positive")
+    if not 1 <= card.execute_horizon <= card.model.horizon:
+        raise ValueError(f"execute_horizon {card.execute_horizon} must be 1 to the horizon, {card.model.horizon}")
+    if not 0 <= card.prefix_delay < card.model.horizon:
+        raise ValueError(f"prefix_delay {card.prefix_delay} must be 0 to {card.model.horizon - 1}, below the horizon")
+    if card.denoise_steps < 1:
+        raise ValueError("at least one denoise step is needed")
+
+
+def _check_tabletop(card: ModelCard) -> None:
+    if card.processing is not None:
+        raise ValueError(f"features '{card.features}' take no processing, only '{PRETRAINED}' do")
+    if card.family != "pi0":
+        raise ValueError(
+            f"family '{card.family}' has no state token for features '{card.features}': with features '{PRETRAINED}'"
+            " and prompt 'pi05' it reads the state as text"
+        )
+    if card.tokenizer != "bytes":
+        raise ValueError(f"tokenizer '{card.tokenizer}' is not known for features '{card.features}': it is bytes")
+    if card.features not in FEATURES:
+        raise ValueError(f"features '{card.features}' are not known; there are: {', '.join(FEATURES)}")
+    if card.model.state_dim != STATE_DIM:
+        raise ValueError(f"the model reads {card.model.state_dim} features, '{card.features}' makes {STATE_DIM}")
+    if not len(card.action_scale) == card.model.action_dim == card.contract.action_dim:
+        raise ValueError(
+            f"{len(card.action_scale)} action scales, {card.model.action_dim} model outputs and "
+            f"{card.contract.action_dim} actions in the contract must be the same number"
+        )
+    if not all(0 < scale < math.inf for scale in card.action_scale):
+        raise ValueError(f"action scales {card.action_scale} must be positive")
+    if not card.instructions:
+        raise ValueError("at least one instruction is needed")

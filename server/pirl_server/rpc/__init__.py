@@ -1,0 +1,1 @@
+"""What surrounds each gRPC call: interceptor, call tracker, denial."""

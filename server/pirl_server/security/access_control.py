@@ -1,0 +1,128 @@
+"""Decides whether a call may go on: who calls, may that scope, for that robot, so often. Knows no gRPC, no HTTP."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from pirl_contract.names import is_name
+from pirl_server.registry.audit import AuditLog
+from pirl_server.security.permissions import PUBLIC, RPCS, SCOPES
+from pirl_server.security.rate_limiter import Limiter
+from pirl_server.security.tokens import TokenFile
+
+_LOG = logging.getLogger(__name__)
+_INFER = "/pirl.v1.PolicyService/Infer"
+SCHEMES = ("bearer", "api-key")
+"""of the Authorization header; openpi's clients send the second"""
+Kind = Literal["unauthenticated", "forbidden", "too-many-requests"]
+
+
+class DeniedError(PermissionError):
+    """The call may not go on. Its text is for the caller and tells nothing about tokens, names or what exists."""
+
+    def __init__(self, kind: Kind, text: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(text)
+        self.kind, self.retry_after_s = kind, retry_after_s
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who calls."""
+
+    name: str
+    """for the audit log: the token's name and where the call came from"""
+    peer: str
+    scopes: frozenset[str]
+    robots: frozenset[str]
+    """the only robots it speaks for; empty: any"""
+    token: str = ""
+    """name of the token; empty where none was asked for"""
+
+
+class Gate:
+    """Without a token file everybody is let in as admin: only for a loopback address, `check_bind` sees to it.
+
+    `robot_of(episode_id)` names the robot of an episode, None when there is none: calls that carry only an episode
+    are checked against that robot.
+    """
+
+    def __init__(
+        self,
+        tokens: TokenFile | None,
+        audit: AuditLog,
+        limiter: Limiter | None = None,
+        robot_of: Callable[[str], str | None] = lambda episode_id: None,
+    ) -> None:
+        self.open = tokens is None
+        """nobody is asked for a token"""
+        self._tokens, self._audit, self._limiter, self._robot_of = tokens, audit, limiter, robot_of
+        # whoever holds no token must not be able to fill the disk with refusals
+        self._audited = Limiter(interval_ns=10_000_000_000, burst=10)
+
+    def enter(self, call: str, allowed: frozenset[str] | None, authorization: str, peer: str) -> Caller:
+        """Return who calls; `allowed` is the call's row of the tables, None when it has none.
+
+        Raises DeniedError: no valid token, or none of the allowed scopes.
+        """
+        if allowed == PUBLIC:
+            return Caller(peer, peer, frozenset(), frozenset())
+        caller = self._caller(call, authorization, peer)
+        self.check_scope(caller, call, allowed)
+        return caller
+
+    def check_scope(self, caller: Caller, call: str, allowed: frozenset[str] | None) -> None:
+        """Raise DeniedError when none of the caller's scopes is among the allowed ones, or nothing is allowed."""
+        if allowed is None or not caller.scopes & allowed:
+            self._refused(call, caller, "scope")
+            raise DeniedError("forbidden", "the token's scope does not allow this call")
+
+    def check_robot(self, caller: Caller, call: str, robot_id: str | None, episode_id: str = "") -> None:
+        """Raise DeniedError when the caller may not speak for the robot, or, where it is None, for the episode's."""
+        if not caller.robots:
+            return
+        named = self._robot_of(episode_id) if robot_id is None else robot_id
+        if named is not None and named not in caller.robots:
+            self._refused(call, caller, "robot")
+            raise DeniedError("forbidden", "the token is for another robot")
+
+    def robot(self, authorization: str | None) -> str:
+        """Return whose robot it is that shows this header, on a wire where robots have no ids; raises DeniedError.
+
+        That is the one robot of its token; the token's own name where it speaks for several, or for any.
+        """
+        caller = self.enter(_INFER, RPCS[_INFER], authorization or "", "openpi")
+        return next(iter(caller.robots)) if len(caller.robots) == 1 else caller.token
+
+    def check_rate(self, name: str) -> None:
+        """Count one call of this robot. Raises DeniedError when it asks too often.
+
+        An id that breaks the rule is not remembered: the service refuses it, in words that say why.
+        """
+        if self._limiter is not None and is_name(name) and (wait_ns := self._limiter.take(name)):
+            raise DeniedError("too-many-requests", "asked too often", wait_ns / 1e9)
+
+    def _caller(self, call: str, authorization: str, peer: str) -> Caller:
+        if self._tokens is None:
+            return Caller(peer, peer, frozenset(SCOPES), frozenset())
+        scheme, _, text = authorization.partition(" ")
+        try:
+            token = self._tokens.find(text.strip()) if scheme.lower() in SCHEMES else None
+        except ValueError as error:
+            _LOG.error("nobody is let in: %s", error)
+            token = None
+        if token is None:
+            self._refused(call, Caller("unknown", peer, frozenset(), frozenset()), "token")
+            raise DeniedError("unauthenticated", "no valid token: send one as 'authorization: Bearer TOKEN'")
+        return Caller(f"{token.name} ({peer})", peer, frozenset(token.scopes), frozenset(token.robots), token.name)
+
+    def _refused(self, call: str, caller: Caller, reason: str) -> None:
+        if not self._audited.take(_host(caller.peer)):
+            self._audit.write("call refused", caller.name, "refused", call=call, peer=caller.peer, reason=reason)
+
+
+def _host(peer: str) -> str:
+    """gRPC's ipv4:10.0.0.7:51324 without the port, which a caller can change with every call."""
+    return peer.rpartition(":")[0] if peer.startswith(("ipv4:", "ipv6:")) else peer

@@ -1,0 +1,66 @@
+"""What waits for the device and what comes back from it."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from pirl_server.policy.served_policy import Ask, Sample, ServedPolicy
+
+
+@dataclass(frozen=True)
+class Inference:
+    """One answered request."""
+
+    sample: Sample
+    policy: ServedPolicy
+    """the policy that drew it, whichever is current by now"""
+    queue_ms: float
+    """from `submit` to the start of its batch, the batching window included"""
+    infer_ms: float
+    """the whole batch on the device, which had finished"""
+    rows: int = 1
+    """requests that were answered by the same pass over the device"""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One wish of one robot. `answer` is set by whoever takes the request out of the queue."""
+
+    ask: Ask
+    robot_id: str
+    sequence: int
+    session: str
+    version: str | None
+    """None: whichever is current when the device is free"""
+    deadline: float | None
+    """`time.monotonic()`"""
+    submitted: float
+    answer: Future[Inference]
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the asker has cancelled it."""
+        return self.answer.cancelled()
+
+    def expired(self, now: float) -> bool:
+        """Whether its deadline has passed."""
+        return self.deadline is not None and now > self.deadline
+
+    def refuse(self, reason: Exception) -> None:
+        """End it with an error, unless its asker gave it up. Never under a lock: callbacks of the future run here."""
+        if self.answer.set_running_or_notify_cancel():
+            self.answer.set_exception(reason)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One pass over the device, as observers see it: rows in the order in which they were drawn."""
+
+    policy: ServedPolicy
+    requests: tuple[Request, ...]
+    answers: tuple[Inference | Exception, ...]
+    """per request; an exception is this row's own fault"""
+    infer_ms: float
+    idle: bool
+    """drawn because nothing else waited, for comparison only: no robot was answered"""

@@ -1,0 +1,142 @@
+"""What robots say about their episodes: start, outcomes, end, label. No call here touches the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pirl_contract import ActionChunk, Contract, Observation, StepOutcome
+from pirl_contract.names import check_robot_id
+from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.wire import codec
+from pirl_server.policy.served_policy import Sample, ServedPolicy
+from pirl_server.serving.episode_builder import Ending, OpenEpisode, Start
+from pirl_server.serving.grpc_status import ContractMismatchError, NotFoundError
+from pirl_server.serving.recorder import Recorder
+
+END_REASONS = ("success", "time_limit", "operator", "takeover", "fault")
+LABEL_SOURCES = ("operator", "sim", "classifier")
+MAX_NOTE = 1000
+MAX_METADATA_BYTES = 65536
+SUCCESS = {pb.OUTCOME_UNLABELED: None, pb.OUTCOME_SUCCESS: True, pb.OUTCOME_FAILURE: False}
+_OUTCOME = {success: outcome for outcome, success in SUCCESS.items()}
+
+
+class EpisodeCalls:
+    """The recorder's side of the wire. Any thread."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def start(self, request: Any, policy: ServedPolicy, explore: bool) -> Any:
+        """Open an episode after comparing the contracts; `explore` for a robot that asks for no sampling mode."""
+        check_robot_id(request.robot_id)
+        contract = Contract.from_json(request.contract_json)
+        if differences := policy.contract.difference(contract):
+            raise ContractMismatchError("the policy's contract is another one; " + "; ".join(differences))
+        _check_start(request)
+        start = Start(
+            robot_id=request.robot_id,
+            contract=contract,
+            instruction=request.instruction,
+            policy_name=policy.name,
+            execute_horizon=policy.execute_horizon,
+            explore=self.explores(request.mode, explore),
+            metadata=dict(request.metadata),
+        )
+        return pb.StartEpisodeReply(episode_id=self._recorder.start(start).id, policy_version=policy.version)
+
+    def report(self, request: Any) -> Any:
+        """Take in what the robot did, without a question."""
+        outcomes = codec.outcomes_from_proto(request.outcomes)
+        episode = self._find(self._recorder.find, request.episode_id)
+        episode.add_outcomes(outcomes)
+        return pb.ReportOutcomesReply(steps=episode.steps)
+
+    def end(self, request: Any) -> Any:
+        """Publish or drop an episode; returns when it is on the disk."""
+        ending, outcomes = _ending(request), codec.outcomes_from_proto(request.outcomes)
+        if request.discard:
+            receipt = self._find(self._recorder.discard, request.episode_id)
+        else:
+            receipt = self._find(
+                lambda episode_id: self._recorder.end(episode_id, ending, outcomes), request.episode_id
+            )
+        return pb.EndEpisodeReply(path=receipt.path, steps=receipt.steps)
+
+    def label(self, request: Any) -> Any:
+        """Say, or take back, how an episode went, while it runs or after it was published."""
+        success, source = _label(request)
+        if len(request.note) > MAX_NOTE:
+            raise ValueError(f"note: {len(request.note)} characters, at most {MAX_NOTE} are kept")
+        try:
+            previous = self._recorder.label(request.episode_id, success, source, request.note)
+        except KeyError:
+            raise NotFoundError(f"no episode '{request.episode_id}', open or published") from None
+        return pb.LabelEpisodeReply(previous=_OUTCOME[previous])
+
+    def of_request(self, episode_id: str, seen: Observation, outcomes: Sequence[StepOutcome]) -> OpenEpisode | None:
+        """Return the open episode of an Infer request, with its outcomes taken in; None when it names none.
+
+        Raises BusyError when the episode can take no more: the outcomes are kept, and the episode can be ended.
+        """
+        if not episode_id:
+            if outcomes:
+                raise ValueError("outcomes without an episode id: nothing could be logged; call StartEpisode first")
+            return None
+        episode = self._find(self._recorder.find, episode_id)
+        if seen.robot_id != episode.start.robot_id:
+            raise ValueError(f"episode '{episode_id}' belongs to robot '{episode.start.robot_id}'")
+        if seen.instruction != episode.start.instruction:
+            raise ValueError("the instruction changed within an episode: end it and start another")
+        episode.add_outcomes(outcomes)
+        self._recorder.check_room(episode)
+        return episode
+
+    def answered(
+        self, episode: OpenEpisode, observation: Observation, sample: Sample, chunk: ActionChunk, latency_ms: float
+    ) -> None:
+        """Log the answer to an Infer request. Never waits for the disk."""
+        self._recorder.add_call(episode, observation, sample, chunk, latency_ms)
+
+    def explores(self, mode: int, default: bool) -> bool:
+        """Whether to sample stochastically, as a request says."""
+        if mode not in pb.SamplingMode.values():
+            raise ValueError(f"mode {mode} is not known")
+        return default if mode == pb.SAMPLING_MODE_UNSPECIFIED else mode == pb.SAMPLING_MODE_EXPLORE
+
+    def _find(self, look: Callable[[str], Any], episode_id: str) -> Any:
+        try:
+            return look(episode_id)
+        except KeyError:
+            raise NotFoundError(f"no open episode '{episode_id}': it was ended, or closed when idle") from None
+
+
+def _label(request: Any) -> tuple[bool | None, str]:
+    if request.outcome not in SUCCESS:
+        raise ValueError(f"outcome {request.outcome} is not known")
+    success = SUCCESS[request.outcome]
+    if success is not None and request.label_source not in LABEL_SOURCES:
+        raise ValueError(f"label_source '{request.label_source}' must be one of {', '.join(LABEL_SOURCES)}")
+    return success, request.label_source if success is not None else ""
+
+
+def _ending(request: Any) -> Ending:
+    if request.discard:
+        return Ending(None, "", "operator")
+    success, source = _label(request)
+    if request.end_reason not in END_REASONS:
+        raise ValueError(f"end_reason '{request.end_reason}' must be one of {', '.join(END_REASONS)}")
+    if request.end_reason == "success" and success is not True:
+        raise ValueError("end_reason is 'success' but the outcome is not")
+    final = None
+    if request.HasField("final_observation"):
+        final = codec.observation_from_proto(request.final_observation, "")
+    return Ending(success, source, request.end_reason, final)
+
+
+def _check_start(request: Any) -> None:
+    if (size := len(request.instruction.encode())) > codec.MAX_INSTRUCTION_BYTES:
+        raise ValueError(f"instruction: {size} bytes, at most {codec.MAX_INSTRUCTION_BYTES} are accepted")
+    if (size := sum(len(key) + len(value) for key, value in request.metadata.items())) > MAX_METADATA_BYTES:
+        raise ValueError(f"metadata: {size} characters, at most {MAX_METADATA_BYTES} are kept")

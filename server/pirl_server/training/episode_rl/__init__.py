@@ -1,0 +1,1 @@
+"""Offline RL from robot episodes."""

@@ -1,0 +1,1 @@
+"""Online RL in simulation: PPO and GRPO."""

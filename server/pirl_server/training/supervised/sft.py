@@ -1,0 +1,153 @@
+"""Supervised training: scripted demonstrations or successful episodes, flow matching, a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pirl_contract import Contract
+from pirl_server.config.training import SftConfig
+from pirl_server.episodes.schema import Episode
+from pirl_server.model.layers.lora import merged_state_dict
+from pirl_server.model.pi0.config import Pi0Config, tiny, tiny_state
+from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.policy.checkpoint import save_checkpoint
+from pirl_server.policy.features import FEATURES, STATE_DIM, features_of
+from pirl_server.policy.flow_policy import FlowPolicy
+from pirl_server.policy.model_card import ModelCard
+from pirl_server.training.chunk_dataset import Windows
+from pirl_server.training.episode_dataset import episode_windows, experience
+from pirl_server.training.progress import Progress
+from pirl_server.training.rollout.collector import MakeEnv
+from pirl_server.training.seeds import demonstration_seeds
+from pirl_server.training.supervised.demonstrations import Demonstration, Expert, demonstrate, windows_of
+from pirl_server.training.supervised.flow_matching import fit
+
+HORIZON = 4
+DENOISE_STEPS = 4
+NOISE_LEVEL = 0.5
+
+
+def new_card(preset: str, task: str, contract: Contract, instructions: tuple[str, ...]) -> ModelCard:
+    """Model card of a fresh policy. Raises ValueError for an unknown preset."""
+    sizes = {"tiny-state": False, "tiny": True}
+    if preset not in sizes:
+        raise ValueError(f"preset '{preset}' is not known; there are: {', '.join(sizes)}")
+    return ModelCard(
+        name=f"{task} {preset}",
+        contract=contract,
+        model=model_config(preset, contract),
+        features=features_of(contract.robot, sees=sizes[preset]),
+        action_scale=tuple(field.high or 1.0 for field in contract.action),
+        execute_horizon=HORIZON,
+        denoise_steps=DENOISE_STEPS,
+        noise_level=NOISE_LEVEL,
+        instructions=instructions,
+        task=task,
+    )
+
+
+def model_config(preset: str, contract: Contract) -> Pi0Config:
+    """Sizes of a preset for this robot."""
+    sizes = {"tiny": tiny, "tiny-state": tiny_state}
+    return sizes[preset](STATE_DIM, contract.action_dim, HORIZON)
+
+
+def sft(
+    out: Path,
+    card: ModelCard,
+    make_env: MakeEnv,
+    expert: Expert,
+    max_steps: int,
+    config: SftConfig,
+    seed: int,
+    progress: Progress,
+    base: Path | None = None,
+) -> str:
+    """Train a policy on `config.demonstrations` scripted episodes and save it; return the new version.
+
+    Starts from `base` or from random weights. Of a base's card all is kept but the task, which is `card`'s: its
+    sentences are added to those that the base knows.
+    """
+    policy = _start(card, base, seed)
+    env = make_env()
+    seeds = demonstration_seeds(seed)
+    if config.demonstrations > len(seeds):
+        raise ValueError(f"{config.demonstrations} demonstrations, at most {len(seeds)} have seeds of their own")
+    demonstrations = [
+        demonstrate(env, expert, reset_seed, config.execution_noise, max_steps)
+        for reset_seed in seeds[: config.demonstrations]
+    ]
+    env.close()
+    said = {observation.instruction for observations, _ in demonstrations for observation in observations}
+    windows = replace(windows_of(policy, demonstrations), told=_told(config, policy, demonstrations))
+    said |= set(card.instructions)
+    return _train(out, base, policy, windows, card.task, said, config, seed, progress)
+
+
+def sft_episodes(
+    out: Path,
+    card: ModelCard,
+    episodes: Iterable[Episode],
+    config: SftConfig,
+    seed: int,
+    progress: Progress,
+    base: Path | None = None,
+) -> str:
+    """Filtered behaviour cloning: imitate what was executed in the episodes labelled a success; return the version.
+
+    Whoever drove: the policy, or a human who took over; dry runs are left out. Raises ValueError when no episode
+    succeeded, and for one that was logged under another contract.
+    """
+    if config.grounding:
+        raise ValueError("grounding asks for what only a simulator knows: set source to 'expert', or leave it out")
+    policy = _start(card, base, seed)
+    good = experience((episode for episode in episodes if episode.info.success), progress)
+    windows = episode_windows(policy, good, gamma=1.0).windows
+    said = {episode.info.instruction for episode in good}
+    return _train(out, base, policy, windows, policy.card.task, said, config, seed, progress)
+
+
+def _start(card: ModelCard, base: Path | None, seed: int) -> FlowPolicy:
+    torch.manual_seed(seed)
+    return FlowPolicy(card, Pi0(card.model), "new") if base is None else FlowPolicy.load(base)
+
+
+def _told(config: SftConfig, policy: FlowPolicy, demonstrations: Sequence[Demonstration]) -> torch.Tensor | None:
+    """What the prefix of each window has to tell [M, F]. Raises ValueError where that can't be learnt."""
+    if not config.grounding:
+        return None
+    if config.grounding not in FEATURES:
+        raise ValueError(f"grounding '{config.grounding}' is not known; there are: {', '.join(FEATURES)}")
+    if policy.card.model.vision is None or config.vlm != "train":
+        raise ValueError("grounding teaches vision: it needs a preset with a camera, and vlm 'train'")
+    states = np.stack([observation.state for observations, _ in demonstrations for observation in observations])
+    return torch.from_numpy(FEATURES[config.grounding](states))
+
+
+def _train(
+    out: Path,
+    base: Path | None,
+    policy: FlowPolicy,
+    windows: Windows,
+    task: str,
+    said: set[str],
+    config: SftConfig,
+    seed: int,
+    progress: Progress,
+) -> str:
+    fit(policy, windows, config, seed, progress)
+    lineage = {"parent": policy.version, "method": "sft", "seed": str(seed), "config": str(asdict(config))}
+    new = tuple(sorted(said - set(policy.instructions)))
+    card = replace(
+        policy.card,
+        task=task,
+        lineage=lineage,
+        instructions=policy.instructions + new,
+        prefix_delay=config.prefix_delay,
+    )
+    return save_checkpoint(out, card, merged_state_dict(policy.model), parent=base)

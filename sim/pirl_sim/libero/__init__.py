@@ -1,0 +1,1 @@
+"""LIBERO as an `Env`."""

@@ -1,0 +1,1 @@
+"""ManiSkill as an `Env`, and as a simulated robot."""

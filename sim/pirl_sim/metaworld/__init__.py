@@ -1,0 +1,1 @@
+"""MetaWorld as an `Env`."""

@@ -1,0 +1,1 @@
+"""SIMPLER as an `Env`."""
