@@ -21,7 +21,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from pirl_contract.schema import Alteration
-from pirl_ros.control.arm_cycle import ArmCycle
+from pirl_ros.control.arm_executor import ArmCycle
 from pirl_ros.control.chunk_buffer import PlayableChunk
 from pirl_ros.control.governor import Governor
 from pirl_ros.control.kinematics import Array, Chain

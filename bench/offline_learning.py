@@ -23,7 +23,8 @@ import uvicorn
 
 from pirl_contract import Env, StepOutcome
 from pirl_contract.client import PolicyClient
-from pirl_server.app import ServeConfig, build
+from pirl_server.app import build
+from pirl_server.config.serve import ServeConfig
 from pirl_server.demo.processes import free_port
 from pirl_server.demo.rest import Rest
 from pirl_server.demo.run import BASE

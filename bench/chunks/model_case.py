@@ -14,7 +14,8 @@ import torch
 from peers.case import PADDED_TOKENS
 from safetensors.torch import save_file
 
-from pirl_server.model.pi0.config import Family, Pi0Config, TowerConfig, VisionConfig
+from pirl_server.model.layers.tower_config import TowerConfig, VisionConfig
+from pirl_server.model.pi0.config import Family, Pi0Config
 from pirl_server.model.pi0.presets import PRESETS
 
 CAMERAS, ACTION_DIM, MIN_HORIZON = 3, 32, 10

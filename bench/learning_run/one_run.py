@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from elsewhere import Elsewhere
 
+from pirl_contract.protocols import MakeEnv
 from pirl_server import simulation
 from pirl_server.atomic_files import write_json
 from pirl_server.config.training import PpoConfig, SftConfig, override
@@ -23,7 +24,6 @@ from pirl_server.policy.checkpoint import checkpoint_version
 from pirl_server.registry.wilson import wilson_interval
 from pirl_server.training.evaluate import evaluate
 from pirl_server.training.progress import Printed
-from pirl_server.training.rollout.collector import MakeEnv
 from pirl_server.training.seeds import evaluation_seeds
 from pirl_server.training.sim_rl.finetune import finetune
 from pirl_server.training.supervised.sft import new_card, sft

@@ -17,7 +17,7 @@ from worker import work
 from pirl_contract import Camera, Contract, Field, Observation
 from pirl_server import malloc
 from pirl_server.episodes.store import EpisodeStore
-from pirl_server.openpi_wire.door import EngineDoor
+from pirl_server.openpi_wire.handler import EngineDoor
 from pirl_server.openpi_wire.server import start_openpi
 from pirl_server.policy.served_policy import Ask, Sample
 from pirl_server.serving.engine import Engine

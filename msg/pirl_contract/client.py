@@ -21,8 +21,7 @@ from pirl_contract.wire.grpc_options import MAX_MESSAGE_BYTES, Tls, bearer, clie
 from pirl_contract.wire.image_encoder import Encoding
 from pirl_contract.wire.request_builder import Asking, EpisodeReceipt, Label, Mode, PolicyInfo
 from pirl_contract.wire.serialization import Picture
-from pirl_contract.wire.session_carrier import SessionCarrier
-from pirl_contract.wire.transport import NO_PICTURES, Carrier, UnaryCarrier
+from pirl_contract.wire.transport import NO_PICTURES, Carrier, SessionCarrier, UnaryCarrier
 
 Transport = Literal["session", "unary"]
 

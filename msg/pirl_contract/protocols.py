@@ -6,6 +6,7 @@ environments. `pirl_contract.conformance` holds the tests that every implementat
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -62,3 +63,6 @@ class Env(Protocol):
 
     def close(self) -> None:
         """Free the simulator. Calling it twice changes nothing."""
+
+
+MakeEnv = Callable[[], Env]

@@ -6,9 +6,8 @@ import logging
 import math
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -18,9 +17,10 @@ from pirl_server import job_main, malloc
 from pirl_server.api.application import create_api
 from pirl_server.api.rest_listener import make_listener
 from pirl_server.api.stop_listener import stop_door
+from pirl_server.config.serve import ServeConfig
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.supervisor import Supervisor
-from pirl_server.openpi_wire.door import EngineDoor
+from pirl_server.openpi_wire.handler import EngineDoor
 from pirl_server.openpi_wire.observation_keys import Keys
 from pirl_server.openpi_wire.server import OpenpiServer, start_openpi
 from pirl_server.paths import EPISODES, JOBS, MODELS, TOKENS
@@ -30,12 +30,13 @@ from pirl_server.registry.promotion import PRODUCTION
 from pirl_server.registry.versions import Registry
 from pirl_server.root_lock import root_lock
 from pirl_server.rpc.call_tracker import CallWatcher
+from pirl_server.rpc.interceptor import CallInterceptor
 from pirl_server.security.access_control import Gate
 from pirl_server.security.bind_address import check_bind
 from pirl_server.security.call_authorizer import GateWatcher
 from pirl_server.security.connection_limits import Seats, listen
 from pirl_server.security.file_limits import current_limit, raise_limit, shares
-from pirl_server.security.interceptor import CallInterceptor
+from pirl_server.security.permissions import PUBLIC_RPCS
 from pirl_server.security.rate_limiter import Limiter
 from pirl_server.security.tls import TlsFiles
 from pirl_server.security.tokens import TokenFile
@@ -48,51 +49,13 @@ from pirl_server.serving.server import RobotServer, start_grpc
 from pirl_server.serving.service import PolicyService
 from pirl_server.serving.shadow import Shadow
 from pirl_server.shutdown import Signals, Stopping
-from pirl_server.telemetry.latency import Latencies
-from pirl_server.telemetry.logs import CallLog, Format, configure_logs
-from pirl_server.telemetry.metrics import Metrics
+from pirl_server.telemetry.logs import CallLog, configure_logs
+from pirl_server.telemetry.metrics import Latencies, Metrics
 from pirl_server.telemetry.spans import spans_from_environment
 
 _LOG = logging.getLogger("pirl")
 REST_RATE_HZ = 100.0
 """calls per second and token"""
-
-
-@dataclass(frozen=True)
-class ServeConfig:
-    """What `pirl serve` is told."""
-
-    checkpoint: Path | None
-    """folder to start from; None: whatever is in production below `root`"""
-    root: Path
-    """models, episodes and jobs are kept here"""
-    host: str = "127.0.0.1"
-    grpc_port: int = 50051
-    rest_port: int = 8000
-    stop_port: int | None = None
-    """takes emergency stops only, from its own thread; None: two above the REST port, 0: nowhere"""
-    explore: bool = False
-    """default sampling mode of robots that ask for none"""
-    tls_cert: Path | None = None
-    """PEM files of gRPC and REST; without them nothing is encrypted"""
-    tls_key: Path | None = None
-    tls_client_ca: Path | None = None
-    """only clients with a certificate of this authority may connect"""
-    allow_insecure: bool = False
-    """bind an address that other machines reach without certificate or tokens, with a warning"""
-    robot_rate_hz: float = 0.0
-    """chunks that each robot may ask for per second; 0: any number"""
-    openpi_port: int | None = None
-    """where clients of openpi are answered on their own wire; None: nowhere"""
-    openpi_key: Sequence[str] = ()
-    """NAME=KEY words: which key of their observations is which camera, the state or the prompt"""
-    episode_memory_mib: int = 1024
-    """of all open episodes; a robot may take a quarter, what is beyond half of that waits in files below `root`"""
-    log_format: Format = "text"
-    device: str = "cpu"
-    """where policies run, in torch's words: cpu, cuda, cuda:1"""
-    drain_seconds: float = 5.0
-    """from SIGTERM or SIGINT on, how long connected robots are still answered"""
 
 
 def serve(config: ServeConfig) -> int:
@@ -147,7 +110,9 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
         metrics, latencies = Metrics(engine, service.attendance, recorder), Latencies()
         spans = spans_from_environment(metadata.version("pirl"))
         calls = CallWatcher([CallLog(), metrics, latencies, *([spans] if spans else [])])
-        server, port = _start(service, config, CallInterceptor([calls, GateWatcher(gate, registry.audit_log)]))
+        server, port = _start(
+            service, config, CallInterceptor([calls, GateWatcher(gate, registry.audit_log)], PUBLIC_RPCS)
+        )
         if config.openpi_port is not None:
             door = EngineDoor(engine, router, gate.check_rate, service.attendance)
             closing.callback(_start_openpi(config, door, gate).close)

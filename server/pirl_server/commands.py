@@ -40,8 +40,8 @@ def serve(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--allow-insecure", action="store_true", help="development: a public address without certificate or tokens"
     )
-    from pirl_server.app import ServeConfig
     from pirl_server.app import serve as run
+    from pirl_server.config.serve import ServeConfig
 
     return run(ServeConfig(**vars(parser.parse_args(arguments))))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +13,6 @@ from pirl_contract.protocols import StepResult
 from pirl_contract.schema import Image, Observation, Vector
 from pirl_sim.action import normalised
 from pirl_sim.maniskill.env import SUCCESS_REWARD
-from pirl_sim.sparse_suite import SparseSuite, SparseTask
 
 
 class Scene(Protocol):
@@ -93,3 +93,41 @@ class SparseEnv:
         scene, self._scene = self._scene, None
         if scene is not None:
             scene.close()
+
+
+@dataclass(frozen=True)
+class SparseTask:
+    """One task of another project's benchmark."""
+
+    name: str
+    """what stands after the slash of its task id"""
+    instruction: str
+    """the benchmark's own sentence"""
+    max_steps: int
+    """control steps of one episode"""
+
+
+@dataclass(frozen=True)
+class SparseSuite:
+    """One task or several that a policy must tell apart by their sentences."""
+
+    id: str
+    tasks: tuple[SparseTask, ...]
+
+    @property
+    def instructions(self) -> tuple[str, ...]:
+        """One sentence per task, in their order."""
+        return tuple(task.instruction for task in self.tasks)
+
+    @property
+    def max_steps(self) -> int:
+        """Control steps of the longest episode of any of them."""
+        return max(task.max_steps for task in self.tasks)
+
+    def task_of(self, seed: int) -> SparseTask:
+        """Return the task that the episode of `seed` is of: the suite's in turn."""
+        return self.tasks[seed % len(self.tasks)]
+
+    def episode_of(self, seed: int) -> int:
+        """Return the number of the stored initial state, to be taken modulo how many the task has."""
+        return seed // len(self.tasks)

@@ -9,6 +9,7 @@ from typing import Protocol
 from pirl_contract.contract import Contract
 from pirl_contract.protocols import Env
 from pirl_contract.schema import Observation, Vector
+from pirl_sim.benchmark_env import SparseSuite
 from pirl_sim.libero import tasks as libero_tasks
 from pirl_sim.libero.availability import require_libero
 from pirl_sim.libero.env import make_libero_env
@@ -26,7 +27,6 @@ from pirl_sim.simpler import tasks as simpler_tasks
 from pirl_sim.simpler.availability import require_simpler
 from pirl_sim.simpler.env import make_simpler_env
 from pirl_sim.simpler.widowx import widowx_contract
-from pirl_sim.sparse_suite import SparseSuite
 
 Expert = Callable[[Observation], Vector]
 

@@ -18,8 +18,7 @@ from PIL import Image
 from pirl_contract import Camera, Contract, Observation
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import codec, image_codec, serialization
-from pirl_contract.wire.image_encoder import ImageSender
-from pirl_contract.wire.resizing import letterbox
+from pirl_contract.wire.image_encoder import ImageSender, letterbox
 
 IMAGES = hnp.arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6), st.just(3)))
 SIDE = 16

@@ -9,7 +9,8 @@ import torch
 from reference_pi0 import Row, Sizes, velocity
 from torch import Tensor
 
-from pirl_server.model.pi0.config import Family, Pi0Config, TowerConfig, VisionConfig
+from pirl_server.model.layers.tower_config import TowerConfig, VisionConfig
+from pirl_server.model.pi0.config import Family, Pi0Config
 from pirl_server.model.pi0.pi0 import Pi0
 
 

@@ -13,8 +13,7 @@ from torch.fx import GraphModule
 
 from pirl_server.interchange.parity.golden import Golden, load_golden
 from pirl_server.interchange.parity.parity import SAMPLE_GATE
-from pirl_server.model.pi0.compiled import CompiledPi0
-from pirl_server.model.pi0.inputs import Inputs
+from pirl_server.model.pi0.compiled import CompiledPi0, Inputs
 
 FOLDER = Path(__file__).parent / "golden"
 

@@ -12,8 +12,7 @@ from small_pretrained import CONTRACT, small_card
 from toy_arm import toy_card
 
 from pirl_contract import Camera
-from pirl_server.policy.model_card import ModelCard
-from pirl_server.policy.pretrained_card import MARGIN
+from pirl_server.policy.model_card import MARGIN, ModelCard
 
 Raw = dict[str, Any]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pirl_contract.schema import StepOutcome
-from pirl_ros.control.arm_cycle import ArmCycle, Tick
+from pirl_ros.control.arm_executor import ArmCycle, Tick
 from pirl_ros.control.chunk_buffer import PlayableChunk
 from pirl_ros.control.control_source import Takeover
 from pirl_ros.control.kinematics import Chain

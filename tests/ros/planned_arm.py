@@ -13,7 +13,7 @@ from trajectory_player import TrajectoryPlayer
 
 from pirl_contract.schema import ControlSource
 from pirl_ros.adapters import controllers as controllers_module
-from pirl_ros.control.arm_cycle import ArmCycle
+from pirl_ros.control.arm_executor import ArmCycle
 from pirl_ros.control.chunk_buffer import PlayableChunk
 from pirl_ros.control.kinematics import Array, Chain
 from pirl_ros.control.limits import Limits

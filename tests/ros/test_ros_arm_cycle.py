@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pirl_contract import Alteration, ControlSource
-from pirl_ros.control.arm_cycle import ArmCycle, Tick
+from pirl_ros.control.arm_executor import ArmCycle, Tick
 from pirl_ros.control.chunk_buffer import PlayableChunk
 from pirl_ros.profile.profile import Profile
 from pirl_ros.sensing.observation import JOINTS

@@ -29,8 +29,7 @@ from pirl_server.serving.connections import Attendance
 from pirl_server.serving.deployment import Deployment
 from pirl_server.serving.router import Router
 from pirl_server.serving.shadow import Shadow
-from pirl_server.telemetry.latency import Latencies
-from pirl_server.telemetry.metrics import Metrics
+from pirl_server.telemetry.metrics import Latencies, Metrics
 
 JOB = """
 import json, sys, time

@@ -146,7 +146,7 @@ def test_active_robots_are_waited_for_though_the_device_is_free(
     make_policy: Any, observe: Observe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The window of a minute ends as soon as all who are active wait; a robot that is alone never meets it."""
-    monkeypatch.setattr("pirl_server.serving.window.ACTIVE_S", 600.0)
+    monkeypatch.setattr("pirl_server.serving.request_queue.ACTIVE_S", 600.0)
     engine, policy = Engine(window_ms=60_000), make_policy()
     engine.swap(policy)
     for _ in range(2):

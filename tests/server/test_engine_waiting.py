@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from pirl_contract import Observation
 from pirl_server.policy.served_policy import Ask
 from pirl_server.serving.batch import Request
-from pirl_server.serving.waiting import Waiting
-from pirl_server.serving.window import ACTIVE_S, PROMPT_S, Window
+from pirl_server.serving.request_queue import ACTIVE_S, PROMPT_S, Waiting, Window
 
 ASK = Ask(Observation({}, np.zeros(1, np.float32), ""), False, 0)
 

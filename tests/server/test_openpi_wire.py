@@ -19,7 +19,7 @@ from websockets.typing import Origin
 
 from pirl_contract import Contract, Observation
 from pirl_contract.client import MAX_MESSAGE_BYTES
-from pirl_server.openpi_wire.door import EngineDoor
+from pirl_server.openpi_wire.handler import EngineDoor
 from pirl_server.openpi_wire.observation_keys import Keys
 from pirl_server.openpi_wire.server import OpenpiServer, start_openpi
 from pirl_server.registry.routing_rules import Routes

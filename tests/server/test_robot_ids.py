@@ -25,7 +25,7 @@ from pirl_contract.async_client import AsyncPolicyClient
 from pirl_contract.client import PolicyClient
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import codec
-from pirl_server.openpi_wire.door import EngineDoor
+from pirl_server.openpi_wire.handler import EngineDoor
 from pirl_server.openpi_wire.msgpack_numpy import pack
 from pirl_server.openpi_wire.server import start_openpi
 from pirl_server.serving import connections

@@ -16,10 +16,12 @@ import pirl_server
 from pirl_contract.client import PolicyClient, Tls
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_server.api.stop_listener import stop_door
-from pirl_server.app import ServeConfig, build, serve
+from pirl_server.app import build, serve
+from pirl_server.config.serve import ServeConfig
 from pirl_server.paths import TOKENS
 from pirl_server.registry.audit import AuditLog
-from pirl_server.security.access_control import DeniedError, Gate
+from pirl_server.rpc.denied import DeniedError
+from pirl_server.security.access_control import Gate
 from pirl_server.security.tls import TlsFiles
 from pirl_server.security.tokens import TokenFile
 

@@ -18,10 +18,10 @@ from certificates import Authority
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
 from pirl_server.registry.audit import AuditLog
+from pirl_server.rpc.interceptor import RETRY_AFTER, CallInterceptor
 from pirl_server.security.access_control import Gate
 from pirl_server.security.call_authorizer import GateWatcher
-from pirl_server.security.interceptor import RETRY_AFTER, CallInterceptor
-from pirl_server.security.permissions import RPCS, SCOPES
+from pirl_server.security.permissions import PUBLIC_RPCS, RPCS, SCOPES
 from pirl_server.security.rate_limiter import Limiter
 from pirl_server.security.tls import TlsFiles
 from pirl_server.security.tokens import TokenFile
@@ -63,7 +63,9 @@ class Port:
         self.tokens, self.audit = TokenFile(tmp_path / "tokens.json"), AuditLog(tmp_path / "audit.jsonl")
         gate = Gate(self.tokens, self.audit, limiter, {"of-arm-1": "arm-1", "of-arm-2": "arm-2"}.get)
         self._threads = ThreadPoolExecutor(8)
-        self.server = grpc.server(self._threads, interceptors=[CallInterceptor([GateWatcher(gate, self.audit)])])
+        self.server = grpc.server(
+            self._threads, interceptors=[CallInterceptor([GateWatcher(gate, self.audit)], PUBLIC_RPCS)]
+        )
         policy_pb2_grpc.add_PolicyServiceServicer_to_server(EmptyService(), self.server)
         credentials = files and files.for_grpc()
         address = "127.0.0.1:0"

@@ -20,7 +20,8 @@ from serve_process import CHECKPOINT, CONTRACT, INSTRUCTION, ServeProcess, free_
 
 from pirl_contract import StepOutcome
 from pirl_contract.client import PolicyClient
-from pirl_server.app import ServeConfig, build, serve
+from pirl_server.app import build, serve
+from pirl_server.config.serve import ServeConfig
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.registry.versions import Registry
 from pirl_server.root_lock import root_lock

@@ -26,15 +26,15 @@ from pirl_contract.v1 import policy_pb2_grpc
 from pirl_contract.wire import codec
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.rpc.call_tracker import CallWatcher
-from pirl_server.security.interceptor import CallInterceptor
+from pirl_server.rpc.interceptor import CallInterceptor
+from pirl_server.security.permissions import PUBLIC_RPCS
 from pirl_server.serving.engine import Engine
 from pirl_server.serving.recorder import Recorder
 from pirl_server.serving.server import start_grpc
 from pirl_server.serving.service import PolicyService
 from pirl_server.telemetry import metrics as metrics_module
-from pirl_server.telemetry.latency import Latencies
 from pirl_server.telemetry.logs import CallLog, JsonLines, TextLines
-from pirl_server.telemetry.metrics import Metrics
+from pirl_server.telemetry.metrics import Latencies, Metrics
 from pirl_server.telemetry.spans import Spans, spans_from_environment
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -53,7 +53,9 @@ class Watched:
         provider = TracerProvider(shutdown_on_exit=False)
         provider.add_span_processor(SimpleSpanProcessor(self.spans))
         listeners = [CallLog(), self.metrics, self.latencies, Spans(provider.get_tracer("test"))]
-        self.server, port = start_grpc(service, "127.0.0.1:0", None, [CallInterceptor([CallWatcher(listeners)])])
+        self.server, port = start_grpc(
+            service, "127.0.0.1:0", None, [CallInterceptor([CallWatcher(listeners)], PUBLIC_RPCS)]
+        )
         self.channel = grpc.insecure_channel(f"127.0.0.1:{port}")
         self.stub: Any = policy_pb2_grpc.PolicyServiceStub(self.channel)
 

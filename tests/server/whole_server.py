@@ -22,10 +22,11 @@ from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.paths import TOKENS
 from pirl_server.registry.versions import Registry
 from pirl_server.rpc.call_tracker import CallWatcher
+from pirl_server.rpc.interceptor import CallInterceptor
 from pirl_server.security.access_control import Gate
 from pirl_server.security.call_authorizer import GateWatcher
 from pirl_server.security.connection_limits import Seats, listen
-from pirl_server.security.interceptor import CallInterceptor
+from pirl_server.security.permissions import PUBLIC_RPCS
 from pirl_server.security.rate_limiter import Limiter
 from pirl_server.security.tls import TlsFiles
 from pirl_server.security.tokens import TokenFile
@@ -36,8 +37,7 @@ from pirl_server.serving.router import Router
 from pirl_server.serving.server import start_grpc
 from pirl_server.serving.service import PolicyService
 from pirl_server.serving.shadow import Shadow
-from pirl_server.telemetry.latency import Latencies
-from pirl_server.telemetry.metrics import Metrics
+from pirl_server.telemetry.metrics import Latencies, Metrics
 
 
 class Server:
@@ -69,7 +69,7 @@ class Server:
             lambda version: type(policy)(version=version, mark=float(version[1:])),
         )
         metrics, latencies = Metrics(self.engine, service.attendance, self.recorder), Latencies()
-        interceptor = CallInterceptor([CallWatcher([metrics, latencies]), GateWatcher(self.gate, audit)])
+        interceptor = CallInterceptor([CallWatcher([metrics, latencies]), GateWatcher(self.gate, audit)], PUBLIC_RPCS)
         credentials = files.for_grpc() if files else None
         self.grpc, self.port = start_grpc(service, "127.0.0.1:0", credentials, [interceptor])
         self.jobs = Supervisor(root / "jobs", [sys.executable, "-c", ""])

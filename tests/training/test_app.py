@@ -14,7 +14,8 @@ from toy_arm import CONTRACT, save_toy
 
 from pirl_contract.client import PolicyClient
 from pirl_server import job_main
-from pirl_server.app import ServeConfig, adopt, build, serve
+from pirl_server.app import adopt, build, serve
+from pirl_server.config.serve import ServeConfig
 from pirl_server.jobs.spec import parse_spec
 from pirl_server.paths import MODELS
 from pirl_server.policy.checkpoint import checkpoint_version

@@ -13,7 +13,7 @@ from toy_arm import INSTRUCTIONS, make_toy, save_toy, toy_policy
 from pirl_server.config.training import PpoConfig
 from pirl_server.policy.features import FEATURES, STATE_DIM
 from pirl_server.training.rollout.collector import Collector
-from pirl_server.training.rollout.critic_input import CriticInput, critic_width
+from pirl_server.training.rollout.critics import CriticInput, critic_width
 from pirl_server.training.sim_rl.learner import make_learner
 from pirl_server.training.sim_rl.update import log_prob
 from pirl_server.training.sim_rl.update_batch import prepare

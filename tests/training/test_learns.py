@@ -16,8 +16,7 @@ from toy_arm import make_toy, save_toy
 from pirl_server.config.training import PpoConfig
 from pirl_server.training.chunk_dataset import make_windows
 from pirl_server.training.rollout.batch import DecisionBatch
-from pirl_server.training.rollout.collector import Collector
-from pirl_server.training.rollout.group_collector import GroupCollector
+from pirl_server.training.rollout.collector import Collector, GroupCollector
 from pirl_server.training.sim_rl.bc_loss import Imitation
 from pirl_server.training.sim_rl.learner import make_learner
 from pirl_server.training.sim_rl.update import update

@@ -12,7 +12,7 @@ import torch
 from toy_arm import make_toy, save_toy, toy_observation
 
 from pirl_server.config.training import PpoConfig
-from pirl_server.training.kept_prefix import KEEP_BYTES
+from pirl_server.training.prefix_cache import KEEP_BYTES
 from pirl_server.training.rollout.batch import DecisionBatch
 from pirl_server.training.rollout.collector import Collector
 from pirl_server.training.sim_rl.learner import Learner, make_learner

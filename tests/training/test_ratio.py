@@ -22,7 +22,7 @@ from pirl_server.policy.checkpoint import save_checkpoint
 from pirl_server.policy.features import STATE_DIM
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.served_policy import Sample
-from pirl_server.training.kept_prefix import KEEP_BYTES
+from pirl_server.training.prefix_cache import KEEP_BYTES
 from pirl_server.training.rollout.batch import DecisionBatch
 from pirl_server.training.rollout.collector import Collector
 from pirl_server.training.rollout.explorer import Explorer

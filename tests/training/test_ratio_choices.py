@@ -13,11 +13,11 @@ import torch
 from toy_arm import make_toy, save_toy
 
 from pirl_server.config.training import PpoConfig
+from pirl_server.training.rollout.actor import load_weights, set_up
 from pirl_server.training.rollout.batch import DecisionBatch
-from pirl_server.training.rollout.collector import Collector
+from pirl_server.training.rollout.collector import Collector, GroupCollector
 from pirl_server.training.rollout.explorer import Explorer
-from pirl_server.training.rollout.group_collector import GroupCollector
-from pirl_server.training.sim_rl.learner import Learner, load_weights, make_learner, set_up
+from pirl_server.training.sim_rl.learner import Learner, make_learner
 from pirl_server.training.sim_rl.update import log_prob, update
 from pirl_server.training.sim_rl.update_batch import prepare
 

@@ -18,8 +18,7 @@ from toy_arm import Heard, make_toy, save_toy
 
 from pirl_server.config.training import PpoConfig, override
 from pirl_server.policy.checkpoint import load_checkpoint
-from pirl_server.training.rollout.collector import Collector
-from pirl_server.training.rollout.group_collector import GroupCollector
+from pirl_server.training.rollout.collector import Collector, GroupCollector
 from pirl_server.training.sim_rl.finetune import finetune
 from pirl_server.training.sim_rl.group_advantages import NothingToCompareError
 from pirl_server.training.sim_rl.learner import Learner, make_learner

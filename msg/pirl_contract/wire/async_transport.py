@@ -1,4 +1,4 @@
-"""The two ways of `carrier` for a client with an event loop. What is said there holds here."""
+"""The two ways of `transport` for a client with an event loop. What is said there holds here."""
 
 from __future__ import annotations
 
@@ -12,8 +12,17 @@ import grpc
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire.errors import RefusedError, of_error, of_refusal
 from pirl_contract.wire.serialization import Picture
-from pirl_contract.wire.session_carrier import BACKOFF_S, HELLO, HELLO_TIMEOUT_S
-from pirl_contract.wire.transport import NO_PICTURES, SERVICE, SESSION, UNARY, session_bytes, unary_bytes
+from pirl_contract.wire.transport import (
+    BACKOFF_S,
+    HELLO,
+    HELLO_TIMEOUT_S,
+    NO_PICTURES,
+    SERVICE,
+    SESSION,
+    UNARY,
+    session_bytes,
+    unary_bytes,
+)
 
 SILENCE_S = 1.0
 """how long a server is given to refuse a stream on which nothing is written"""

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pirl_contract.image_codec import MAX_IMAGE_PIXELS, ReadShared, image_from_proto, pixels_of
 from pirl_contract.schema import (
     ActionChunk,
     Alteration,
@@ -21,6 +20,7 @@ from pirl_contract.schema import (
     StepOutcome,
 )
 from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.wire.image_codec import MAX_IMAGE_PIXELS, ReadShared, image_from_proto, pixels_of
 
 MAX_CAMERAS = 16
 MAX_INSTRUCTION_BYTES = 4096
@@ -70,7 +70,7 @@ def array_from_proto(tensor: pb.Tensor, name: str, shape: Sequence[int | None] |
 
 
 def observation_to_proto(observation: Observation) -> pb.Observation:
-    """Encode an observation; images travel raw. `framing` writes the same bytes with one copy of the pixels."""
+    """Encode an observation; images travel raw. `serialization` writes the same bytes with one copy of the pixels."""
     message = state_to_proto(observation)
     for name, image in observation.images.items():
         entry = message.images[name]

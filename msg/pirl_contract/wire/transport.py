@@ -6,14 +6,17 @@ reply, and never sends a request twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 import grpc
 
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import serialization
-from pirl_contract.wire.errors import of_error
+from pirl_contract.wire.errors import RefusedError, of_error, of_refusal
 from pirl_contract.wire.serialization import Picture
 
 SERVICE = "/pirl.v1.PolicyService/"
@@ -70,3 +73,151 @@ def session_bytes(id: int, name: str, request: Any, timeout_s: float, pictures: 
     """Serialise a request within a session."""
     wrapped = pb.SessionRequest(id=id, timeout_ms=max(1, round(1000 * timeout_s)), **{name: request})
     return serialization.session_bytes(wrapped, pictures)
+
+
+# Carries calls on one stream and hears what the server says unasked; opens the stream again when it breaks.
+# gRPC's own thread sends, one of ours reads. A reply is handed to the call of its id; one that comes after its call has
+# timed out finds nobody and is dropped. When a stream breaks, every call that waits is refused with the reason; nothing
+# is sent again. The next call opens a new stream at once; without one the reader does, ever less often, so that events
+# still arrive.
+
+BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+"""waits between attempts of the reader; the last one is repeated"""
+HELLO_TIMEOUT_S = 10.0
+HELLO = 1
+"""the id of each stream's first request"""
+_Slot = SimpleQueue[pb.SessionReply | RefusedError]
+
+
+class SessionCarrier:
+    """Keeps one stream for one robot.
+
+    `hello()` makes the GetInfo that each stream begins with, so that the server knows whose it is; `on_hello(reply)`
+    and `on_event(event)` are called by the reading thread.
+    """
+
+    def __init__(
+        self,
+        channel: Any,
+        metadata: Sequence[tuple[str, str]],
+        hello: Callable[[], pb.GetInfoRequest],
+        on_hello: Callable[[pb.GetInfoReply], None],
+        on_event: Callable[[pb.ServerEvent], None] | None,
+    ) -> None:
+        self._metadata, self._hello, self._on_hello, self._on_event = tuple(metadata), hello, on_hello, on_event
+        self._method = channel.stream_stream(
+            SESSION, request_serializer=None, response_deserializer=pb.SessionReply.FromString
+        )
+        self._lock = threading.Lock()
+        self._stream: _Stream | None = None
+        self._attempt = 0
+        self._closed = threading.Event()
+
+    def call(self, name: str, request: Any, timeout_s: float, pictures: Mapping[str, Picture] = NO_PICTURES) -> Any:
+        """Return the reply. Raises RefusedError."""
+        reply = self._open().ask(name, request, timeout_s, pictures)
+        if reply.HasField("error"):
+            raise of_refusal(reply.error)
+        return getattr(reply, name)
+
+    def close(self) -> None:
+        """Abandon what is under way. Calling it twice changes nothing."""
+        self._closed.set()
+        with self._lock:
+            stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.end()
+
+    def _open(self) -> _Stream:
+        with self._lock:
+            if self._closed.is_set():
+                raise RefusedError(grpc.StatusCode.FAILED_PRECONDITION, "the client is closed")
+            if self._stream is None:
+                self._stream = _Stream(self._method, self._metadata)
+                self._stream.send(session_bytes(HELLO, "get_info", self._hello(), HELLO_TIMEOUT_S, NO_PICTURES))
+                threading.Thread(target=self._read, args=(self._stream,), name="pirl-session", daemon=True).start()
+            return self._stream
+
+    def _read(self, stream: _Stream) -> None:
+        lost = stream.read(self._take)
+        with self._lock:
+            if self._stream is stream:
+                self._stream = None
+        stream.fail(lost)
+        if lost.code is grpc.StatusCode.UNIMPLEMENTED:
+            return
+        wait_s = BACKOFF_S[min(self._attempt, len(BACKOFF_S) - 1)]
+        self._attempt += 1
+        if not self._closed.wait(wait_s) and self._stream is None:
+            self._reopen()
+
+    def _reopen(self) -> None:
+        try:
+            self._open()
+        except (RefusedError, ValueError):  # closed meanwhile, it or its channel
+            return
+
+    def _take(self, reply: pb.SessionReply) -> None:
+        """See to what no call waits for."""
+        self._attempt = 0
+        if reply.HasField("event") and self._on_event is not None:
+            self._on_event(reply.event)
+        elif reply.id == HELLO and reply.HasField("get_info"):
+            self._on_hello(reply.get_info)
+
+
+class _Stream:
+    """One stream, from its opening to its end."""
+
+    def __init__(self, method: Any, metadata: Sequence[tuple[str, str]]) -> None:
+        self._outgoing: SimpleQueue[bytes | None] = SimpleQueue()
+        self._ids = itertools.count(HELLO + 1)
+        self._waiting: dict[int, _Slot] = {}
+        self._lost: RefusedError | None = None
+        self._call = method(iter(self._outgoing.get, None), metadata=metadata)
+
+    def send(self, data: bytes) -> None:
+        self._outgoing.put(data)
+
+    def ask(self, name: str, request: Any, timeout_s: float, pictures: Mapping[str, Picture]) -> pb.SessionReply:
+        """Send and wait. Raises RefusedError when no reply comes in time."""
+        id, slot = next(self._ids), _Slot()
+        self._waiting[id] = slot
+        if self._lost is not None:  # it broke before the slot was there
+            slot.put(self._lost)
+        try:
+            self.send(session_bytes(id, name, request, timeout_s, pictures))
+            reply = slot.get(timeout=timeout_s)
+        except Empty:
+            raise RefusedError(grpc.StatusCode.DEADLINE_EXCEEDED, "no reply in time") from None
+        finally:
+            self._waiting.pop(id, None)
+        if isinstance(reply, RefusedError):
+            raise reply
+        return reply
+
+    def read(self, other: Callable[[pb.SessionReply], None]) -> RefusedError:
+        """Hand out replies until the stream ends; return why it did."""
+        try:
+            for reply in self._call:
+                slot = self._waiting.get(reply.id)
+                if slot is not None:
+                    slot.put(reply)
+                else:
+                    other(reply)
+        except grpc.RpcError as error:
+            return of_error(error)
+        finally:
+            self._outgoing.put(None)
+        return RefusedError(grpc.StatusCode.UNAVAILABLE, "the server ended the session")
+
+    def fail(self, lost: RefusedError) -> None:
+        """Refuse what waits, and what may still come."""
+        self._lost = lost
+        for slot in list(self._waiting.values()):
+            slot.put(lost)
+
+    def end(self) -> None:
+        """Hang up."""
+        self._outgoing.put(None)
+        self._call.cancel()

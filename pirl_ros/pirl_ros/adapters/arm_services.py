@@ -12,7 +12,7 @@ from std_srvs.srv import Trigger
 from pirl_contract.schema import ControlSource
 from pirl_ros.adapters.interfaces import ClearEmergencyStop, EmergencyStop, SetControlSource
 from pirl_ros.adapters.operator_inputs import receive_each
-from pirl_ros.control.arm_cycle import ArmCycle
+from pirl_ros.control.arm_executor import ArmCycle
 
 _SOURCES = {"policy": ControlSource.POLICY, "human": ControlSource.HUMAN, "hold": ControlSource.HOLD}
 

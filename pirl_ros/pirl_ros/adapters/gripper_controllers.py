@@ -13,8 +13,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from pirl_contract.schema import Alteration, ControlSource
 from pirl_ros.adapters import qos
-from pirl_ros.adapters.control_actions import control_action
-from pirl_ros.adapters.latest_goal import Fate, NewestGoal
+from pirl_ros.adapters.latest_goal import Fate, NewestGoal, control_action
 from pirl_ros.control.action_mapping import ArmCommand
 from pirl_ros.control.gripper import GripperSwitch, fill_gripper_goal
 from pirl_ros.control.lookahead import Ahead

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
@@ -75,3 +76,14 @@ class NewestGoal:
         self._handle = None
         told = answer.result()
         self._ended(_FATES[told.status], told.result)
+
+
+def control_action(name: str) -> Any:
+    """Return an action of control_msgs. ValueError: the package is not there."""
+    try:
+        return getattr(importlib.import_module("control_msgs.action"), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"the profile commands by {name}, which needs the package control_msgs: install it, or command"
+            " by topic: command.kind and gripper.kind joint_trajectory"
+        ) from error

@@ -11,7 +11,7 @@ from sensor_msgs.msg import JointState, Joy
 
 from pirl_ros.adapters.operator_inputs import receive_stream
 from pirl_ros.adapters.parameters import declare
-from pirl_ros.control.arm_cycle import ArmCycle
+from pirl_ros.control.arm_executor import ArmCycle
 from pirl_ros.control.control_source import JointTarget, Joystick, TcpTwist
 from pirl_ros.control.gripper import gripper_action
 from pirl_ros.profile.profile import Profile

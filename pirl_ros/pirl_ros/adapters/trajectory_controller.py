@@ -12,8 +12,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from pirl_contract.schema import Alteration
 from pirl_ros.adapters import qos
-from pirl_ros.adapters.control_actions import control_action
-from pirl_ros.adapters.latest_goal import Fate, NewestGoal
+from pirl_ros.adapters.latest_goal import Fate, NewestGoal, control_action
 from pirl_ros.control.action_mapping import ArmCommand
 from pirl_ros.control.kinematics import Array
 from pirl_ros.control.lookahead import Ahead

@@ -1,6 +1,6 @@
 """Where the joints should be one period from now to follow a goal as closely as their limits let them.
 
-A suggestion only: `governor` checks it. Units as in `braking`: rad and control periods. J = joints.
+A suggestion only: `governor` checks it. Units as in `stop_trajectory`: rad and control periods. J = joints.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pirl_contract.schema import Vector
 from pirl_ros.control.kinematics import Chain, rotation_vector
 
 Array = NDArray[np.float64]
@@ -133,3 +134,16 @@ def fill_twist(message: Any, frame: str, stamp_ns: int, twist: Array) -> Any:
     for part, values in ((message.twist.linear, twist[:3]), (message.twist.angular, twist[3:])):
         part.x, part.y, part.z = (float(value) for value in values)
     return message
+
+
+def first_positions(message: Any, names: Sequence[str]) -> Vector:
+    """Return the first point's positions [J] float32 in the order of `names`. ValueError: other joints, bad numbers."""
+    if sorted(message.joint_names) != sorted(names):
+        raise ValueError(f"command for {', '.join(message.joint_names) or 'no joint'}; this is {', '.join(names)}")
+    if not message.points or len(message.points[0].positions) != len(names):
+        raise ValueError(f"command must hold a point of {len(names)} positions")
+    by_name = dict(zip(message.joint_names, message.points[0].positions))
+    positions = np.array([by_name[name] for name in names], np.float32)
+    if not np.isfinite(positions).all():
+        raise ValueError(f"command is not finite: {positions.tolist()}")
+    return positions

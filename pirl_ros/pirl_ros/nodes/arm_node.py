@@ -21,7 +21,7 @@ from pirl_ros.adapters.node_main import run
 from pirl_ros.adapters.parameters import declare, declare_profile, read_profile
 from pirl_ros.adapters.sensor_streams import SensorStreams
 from pirl_ros.adapters.teleop_topics import TeleopTopics
-from pirl_ros.control.arm_cycle import ArmCycle, Tick
+from pirl_ros.control.arm_executor import ArmCycle, Tick
 from pirl_ros.control.safety_report import Mode
 from pirl_ros.messages.pirl_messages import fill_outcome, fill_safety_state, read_chunk
 

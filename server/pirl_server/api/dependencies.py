@@ -18,8 +18,7 @@ from pirl_server.serving.connections import Attendance
 from pirl_server.serving.deployment import Deployment
 from pirl_server.serving.engine import Engine
 from pirl_server.shutdown import Stopping
-from pirl_server.telemetry.latency import Latencies
-from pirl_server.telemetry.metrics import Metrics
+from pirl_server.telemetry.metrics import Latencies, Metrics
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pirl_server.api import problems
 from pirl_server.api.request_body import refusal
-from pirl_server.security.access_control import Caller, DeniedError, Gate
+from pirl_server.rpc.denied import DeniedError
+from pirl_server.security.access_control import Caller, Gate
 from pirl_server.security.permissions import PUBLIC, ROUTES
 from pirl_server.security.rate_limiter import Limiter
 from pirl_server.security.web_origin import is_from_a_page

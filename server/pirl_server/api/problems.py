@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from pirl_server.security.access_control import DeniedError
+from pirl_server.rpc.denied import DeniedError
 
 _LOG = logging.getLogger(__name__)
 _DENIED = {"unauthenticated": 401, "forbidden": 403, "too-many-requests": 429}

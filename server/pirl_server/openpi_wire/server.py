@@ -24,8 +24,7 @@ from websockets.http11 import Request, Response
 
 from pirl_contract.client import MAX_MESSAGE_BYTES
 from pirl_contract.names import check_robot_id
-from pirl_server.openpi_wire.door import Door
-from pirl_server.openpi_wire.handler import Answerer, metadata
+from pirl_server.openpi_wire.handler import Answerer, Door, metadata
 from pirl_server.openpi_wire.observation_keys import Keys
 from pirl_server.security.connection_limits import BACKLOG, REQUEST_S, Seats, listen
 from pirl_server.security.file_limits import current_limit, shares

@@ -183,13 +183,13 @@ class FlowPolicy:
         return self.processor.to_model(actions_NHD, state_NS)
 
     @property
-    def _own_prefix(self) -> bool:
-        """Whether a prefix belongs to one observation, not to everything that is told the same."""
+    def own_prefix(self) -> bool:
+        """Whether each observation has a prefix of its own; else the instruction's serves a whole run."""
         return self.card.model.vision is not None or self.processor.state_in_prompt
 
     def prefix(self, observation: Observation) -> Prefix:
         """Prefix of one observation; from the cache when only the instruction counts."""
-        if self._own_prefix:
+        if self.own_prefix:
             return self.prefixes([observation])
         if observation.instruction not in self._prefixes:
             if len(self._prefixes) >= MAX_CACHED_PREFIXES:
@@ -199,7 +199,7 @@ class FlowPolicy:
 
     def _prefix_rows(self, observations: Sequence[Observation]) -> Prefix:
         """Row per observation, or one row for all."""
-        return self.prefixes(observations) if self._own_prefix else joined([self.prefix(each) for each in observations])
+        return self.prefixes(observations) if self.own_prefix else joined([self.prefix(each) for each in observations])
 
     def prefixes(self, observations: Sequence[Observation], *, pooled: bool = False) -> Prefix:
         """One prefix row per observation; `pooled` with the mean output that V_vlm reads."""
@@ -253,7 +253,7 @@ class FlowPolicy:
                 self.contract.check_state(observation)
             else:
                 self.contract.check(observation)
-            if self._own_prefix:
+            if self.own_prefix:
                 self.processor.prompts([observation.instruction], observation.state[None])
             else:
                 self.prefix(observation)

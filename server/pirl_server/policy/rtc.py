@@ -9,22 +9,70 @@ Shape letters: N rows, H horizon, D the contract's actions, A the model's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pirl_contract import Continuation
+from pirl_contract import Continuation, Contract, Observation
 from pirl_server.algorithm import rtc
 from pirl_server.algorithm.flow import Transition, Velocity
 from pirl_server.algorithm.hybrid_sampler import hybrid_sample
+from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.model.prefix import Prefix
 from pirl_server.policy.batching import filled_up, noise
+from pirl_server.policy.model_card import ModelCard
 from pirl_server.policy.processor import Array
 from pirl_server.policy.served_policy import Ask, Sample
 
-if TYPE_CHECKING:
-    from pirl_server.policy.flow_policy import FlowPolicy
+
+class RtcPolicy(Protocol):
+    """What is needed of the policy whose chunks are continued: see `FlowPolicy`."""
+
+    @property
+    def card(self) -> ModelCard:
+        """Its model card."""
+
+    @property
+    def model(self) -> Pi0:
+        """Its network."""
+
+    @property
+    def version(self) -> str:
+        """Content hash of the checkpoint."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+
+    @property
+    def contract(self) -> Contract:
+        """The robot it was trained for."""
+
+    @property
+    def horizon(self) -> int:
+        """H."""
+
+    @property
+    def continuations(self) -> tuple[str, ...]:
+        """Methods that it can continue a chunk with."""
+
+    @property
+    def transition(self) -> Transition:
+        """The exploration's denoise step."""
+
+    def features(self, state_NS: Array) -> Array:
+        """State vectors in SI units -> model input."""
+
+    def prefixes(self, observations: Sequence[Observation]) -> Prefix:
+        """One prefix row per observation."""
+
+    def to_model(self, actions_NHD: Array, state_NS: Array) -> Tensor:
+        """Contract units -> model-space actions."""
+
+    def to_actions(self, x_NHA: Tensor, state_NS: Array) -> Array:
+        """Model-space actions -> contract units."""
 
 
 class _Known(NamedTuple):
@@ -36,7 +84,7 @@ class _Known(NamedTuple):
     count_N: Tensor
 
 
-def sample_continued(policy: FlowPolicy, asks: Sequence[Ask]) -> list[Sample | ValueError]:
+def sample_continued(policy: RtcPolicy, asks: Sequence[Ask]) -> list[Sample | ValueError]:
     """One chunk per ask, each with a continuation and an observation that fits; see `ServedPolicy.sample_batch`.
 
     The prefix method reaches as far as the policy was trained for; where the delay is longer, guidance takes over: a
@@ -55,11 +103,11 @@ def _asked(ask: Ask) -> Continuation:
     return ask.continuation
 
 
-def _conditioned(policy: FlowPolicy, ask: Ask) -> bool:
+def _conditioned(policy: RtcPolicy, ask: Ask) -> bool:
     return _asked(ask).method == "prefix" and _asked(ask).delay <= policy.card.prefix_delay
 
 
-def _fault(policy: FlowPolicy, ask: Ask) -> ValueError | None:
+def _fault(policy: RtcPolicy, ask: Ask) -> ValueError | None:
     asked, (n, width) = _asked(ask), _asked(ask).actions.shape
     if asked.method not in policy.continuations:
         known = ", ".join(policy.continuations)
@@ -76,7 +124,7 @@ def _fault(policy: FlowPolicy, ask: Ask) -> ValueError | None:
 
 @torch.inference_mode(False)  # guidance needs gradients, which nothing made in inference mode lets pass
 @torch.no_grad()
-def _draw(policy: FlowPolicy, asks: Sequence[Ask], conditioned: bool) -> list[Sample]:
+def _draw(policy: RtcPolicy, asks: Sequence[Ask], conditioned: bool) -> list[Sample]:
     card, device = policy.card, policy.device
     rows = asks if device.type == "cpu" else filled_up(asks)
     observations = [ask.observation for ask in rows]
@@ -115,7 +163,7 @@ def _draw(policy: FlowPolicy, asks: Sequence[Ask], conditioned: bool) -> list[Sa
     ]
 
 
-def _know(policy: FlowPolicy, rows: Sequence[Ask], state_NS: Array) -> _Known:
+def _know(policy: RtcPolicy, rows: Sequence[Ask], state_NS: Array) -> _Known:
     asked, device = [_asked(ask) for ask in rows], policy.device
     padded_NHD = np.zeros((len(rows), policy.horizon, policy.contract.action_dim), np.float32)
     for row, each in zip(padded_NHD, asked):
@@ -128,7 +176,7 @@ def _know(policy: FlowPolicy, rows: Sequence[Ask], state_NS: Array) -> _Known:
     )
 
 
-def _weight(policy: FlowPolicy, known: _Known) -> Tensor:
+def _weight(policy: RtcPolicy, known: _Known) -> Tensor:
     """Nothing is known of the dimensions that pad the action."""
     weight_NH = rtc.overlap_weights(policy.horizon, known.delay_N, known.count_N)
     real_A = torch.arange(known.target_NHA.shape[-1], device=policy.device) < policy.contract.action_dim

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from pirl_contract.names import is_name
 from pirl_server.registry.audit import AuditLog
+from pirl_server.rpc.denied import DeniedError
 from pirl_server.security.permissions import PUBLIC, RPCS, SCOPES
 from pirl_server.security.rate_limiter import Limiter
 from pirl_server.security.tokens import TokenFile
@@ -17,15 +17,6 @@ _LOG = logging.getLogger(__name__)
 _INFER = "/pirl.v1.PolicyService/Infer"
 SCHEMES = ("bearer", "api-key")
 """of the Authorization header; openpi's clients send the second"""
-Kind = Literal["unauthenticated", "forbidden", "too-many-requests"]
-
-
-class DeniedError(PermissionError):
-    """The call may not go on. Its text is for the caller and tells nothing about tokens, names or what exists."""
-
-    def __init__(self, kind: Kind, text: str, retry_after_s: float = 0.0) -> None:
-        super().__init__(text)
-        self.kind, self.retry_after_s = kind, retry_after_s
 
 
 @dataclass(frozen=True)

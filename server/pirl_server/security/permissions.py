@@ -33,6 +33,8 @@ RPCS: dict[str, frozenset[str]] = {
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _ANY_TOKEN,
 }
 
+PUBLIC_RPCS = frozenset(rpc for rpc, scopes in RPCS.items() if scopes == PUBLIC)
+
 ROUTES: dict[tuple[str, str], frozenset[str]] = {
     ("GET", "/healthz"): PUBLIC,
     ("GET", "/readyz"): PUBLIC,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -64,3 +66,37 @@ class Batch:
     infer_ms: float
     idle: bool
     """drawn because nothing else waited, for comparison only: no robot was answered"""
+
+
+def draw(policy: ServedPolicy, requests: Sequence[Request], idle: bool) -> Batch:
+    """Draw for requests of one version; returns when the device has finished. Nobody is told yet: see `settle`."""
+    started = time.monotonic()
+    drawn = _sample(policy, requests)
+    infer_ms = 1000 * (time.monotonic() - started)
+    answers = tuple(
+        each
+        if isinstance(each, Exception)
+        else Inference(each, policy, 1000 * (started - request.submitted), infer_ms, len(requests))
+        for request, each in zip(requests, drawn)
+    )
+    return Batch(policy, tuple(requests), answers, infer_ms, idle)
+
+
+def settle(batch: Batch) -> None:
+    """Tell the askers. Each request must have been taken for running: see `Future.set_running_or_notify_cancel`."""
+    for request, answer in zip(batch.requests, batch.answers):
+        if isinstance(answer, Exception):
+            request.answer.set_exception(answer)
+        else:
+            request.answer.set_result(answer)
+
+
+def _sample(policy: ServedPolicy, requests: Sequence[Request]) -> Sequence[Sample | Exception]:
+    try:
+        drawn = policy.sample_batch([request.ask for request in requests])
+        assert len(drawn) == len(requests), f"{policy.version} drew {len(drawn)} rows of {len(requests)}"
+        return drawn
+    except Exception as error:  # the asking threads re-raise it: no request may end the model thread
+        if len(requests) == 1:
+            return [error]
+        return [_sample(policy, [request])[0] for request in requests]  # the innocent are answered

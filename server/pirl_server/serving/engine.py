@@ -23,14 +23,12 @@ from functools import partial
 
 from pirl_contract import Continuation, Observation
 from pirl_server.policy.served_policy import Ask, ServedPolicy
-from pirl_server.serving.batch import Batch, Request
+from pirl_server.serving.batch import Batch, Request, draw, settle
 from pirl_server.serving.batch import Inference as Inference
-from pirl_server.serving.drawing import draw, settle
 from pirl_server.serving.engine_stats import EngineStats
 from pirl_server.serving.errors import NoPolicyError
-from pirl_server.serving.loaded_policies import Shelf
+from pirl_server.serving.loaded_policies import Shelf, WarmUp
 from pirl_server.serving.request_queue import Line, tell
-from pirl_server.serving.warming import WarmUp
 
 _LOG = logging.getLogger(__name__)
 BATCH_SIZES = (1, 2, 4, 8, 16)

@@ -6,13 +6,12 @@ No lock of its own, and it tells nobody: it returns who is refused and why, for 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from pirl_server.serving.batch import Batch, Request
 from pirl_server.serving.engine_stats import Tally
 from pirl_server.serving.errors import BusyError, ExpiredError, SupersededError
-from pirl_server.serving.waiting import Waiting
-from pirl_server.serving.window import Window
 
 Refused = list[tuple[Request, Exception]]
 
@@ -75,3 +74,132 @@ def tell(refused: Sequence[tuple[Request, Exception]]) -> None:
     """Answer the refused. Never under a lock: callbacks of their futures run here."""
     for request, reason in refused:
         request.refuse(reason)
+
+
+# The queue in front of the device: one place per robot, the newest request of each in it.
+# Places are served in the order in which they were taken. A newer request takes over its robot's place, so a robot that
+# floods replaces its own requests and never stands twice in the line: at most one of its requests is served before one
+# of another robot that waits already (two where the other waits for another policy version: see `take`). Plain data, no
+# thread and no clock of its own.
+
+
+@dataclass
+class _Place:
+    since: float
+    request: Request
+
+
+class Waiting:
+    """Requests in the order of their robots' places."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, _Place] = {}  # a dict keeps the place of a key whose value is replaced
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, robot_id: str) -> bool:
+        return robot_id in self._places
+
+    @property
+    def since(self) -> float:
+        """When the first place was taken. Not for an empty queue."""
+        return next(iter(self._places.values())).since
+
+    def put(self, request: Request) -> Request | None:
+        """Take the robot's place; return the request that lost it: the older one, which may be the one just put.
+
+        Within a session the higher sequence is the newer; a 0, another session, or the same number: the later arrival.
+        """
+        place = self._places.get(request.robot_id)
+        if place is None:
+            self._places[request.robot_id] = _Place(request.submitted, request)
+            return None
+        held = place.request
+        if request.session == held.session and 0 < request.sequence < held.sequence:
+            return request
+        place.request = request
+        return held
+
+    def take(self, rows: int, current: str) -> list[Request]:
+        """Take the first request and, in order, those for the same version: up to `rows`. Without version: `current`.
+
+        Those of other versions keep their places: no batch mixes versions, and none overtakes what waits before it
+        by more than a ride in a batch that had to come first anyway.
+        """
+        version, taken = "", list[str]()
+        for robot_id, place in self._places.items():
+            wanted = place.request.version or current
+            version = version or wanted
+            if wanted == version and len(taken) < rows:
+                taken.append(robot_id)
+        return [self._places.pop(robot_id).request for robot_id in taken]
+
+    def drop(self, unwanted: Callable[[Request], bool]) -> list[Request]:
+        """Take out, and return, what matches."""
+        found = [robot_id for robot_id, place in self._places.items() if unwanted(place.request)]
+        return [self._places.pop(robot_id).request for robot_id in found]
+
+    def wants(self, version: str) -> bool:
+        """Whether a request asks for this version by name."""
+        return any(place.request.version == version for place in self._places.values())
+
+
+ACTIVE_S = 1.0
+"""a robot that asked within this time may ask again any moment"""
+PROMPT_S = 0.01
+"""a robot that asked this soon after its last answer asks as soon as it is answered, and is waited for so long"""
+
+
+class Window:
+    """Knows which robots are active and which of them ask at once. Times are `time.monotonic()`; not thread-safe."""
+
+    def __init__(self, wait_s: float) -> None:
+        self._wait_s = wait_s
+        self._asked: dict[str, float] = {}
+        self._answered: dict[str, float] = {}
+        self._prompt: set[str] = set()
+        self._expected: set[str] = set()
+        self._ended = 0.0
+
+    def saw(self, robot_id: str, now: float) -> None:
+        """Note that a robot asked."""
+        self._asked.pop(robot_id, None)
+        self._asked[robot_id] = now  # in the order of time, so that the silent ones stand first
+        self._expected.discard(robot_id)
+        answered = self._answered.pop(robot_id, None)
+        if answered is not None:
+            (self._prompt.add if now - answered <= PROMPT_S else self._prompt.discard)(robot_id)
+
+    def ended(self, robot_ids: Iterable[str], now: float) -> None:
+        """Note that these robots were answered together.
+
+        Those that ask anew at once would miss a batch that starts now, and then take turns with the others: two
+        batches per answer. Robots that ask by their own clock are not waited for: it would only make them wait.
+        """
+        answered = [robot_id for robot_id in robot_ids if robot_id in self._asked]
+        self._answered.update(dict.fromkeys(answered, now))
+        self._expected, self._ended = self._prompt.intersection(answered), now
+
+    def remaining_s(self, waiting: int, rows: int, since: float, now: float) -> float:
+        """Seconds until the batch should start; 0: now.
+
+        `waiting` robots wait, the first `since` then; a batch holds `rows`. There is nobody to wait for when every
+        active robot waits already, and no reason to when the batch is full.
+        """
+        self._forget(now)
+        if waiting >= min(rows, len(self._asked)):
+            return 0.0
+        until = since + self._wait_s
+        if self._expected and self._wait_s:
+            until = max(until, self._ended + PROMPT_S)
+        return max(0.0, until - now)
+
+    def _forget(self, now: float) -> None:
+        for robot_id in list(self._asked):
+            if now - self._asked[robot_id] <= ACTIVE_S:
+                break
+            del self._asked[robot_id]
+            self._answered.pop(robot_id, None)
+            self._prompt.discard(robot_id)
+            self._expected.discard(robot_id)

@@ -13,14 +13,14 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
 
 from pirl_contract.names import check_robot_id
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_server.serving.connections import Attendance
 from pirl_server.serving.grpc_status import refusal
 from pirl_server.serving.infer_handler import Caller, PendingChunk
-from pirl_server.serving.outbox import Outbox
 
 MAX_IN_FLIGHT = 32
 HELLO_S = 10.0
@@ -183,3 +183,50 @@ class Session:
 
 def _raise(error: Exception) -> Any:
     raise error
+
+
+Item = TypeVar("Item")
+
+
+class Outbox(Generic[Item]):
+    """Any thread puts, one takes. What is put after the end is dropped: there is nobody to send it to."""
+
+    def __init__(self) -> None:
+        self._items: SimpleQueue[Item | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._expected = 0
+        self._finishing = False
+
+    def put(self, item: Item) -> None:
+        """Send this too."""
+        self._items.put(item)
+
+    def expect(self) -> None:
+        """Announce one `put_expected`."""
+        with self._lock:
+            self._expected += 1
+
+    def put_expected(self, item: Item) -> None:
+        """Send what was announced."""
+        self._items.put(item)
+        with self._lock:
+            self._expected -= 1
+            last = self._finishing and not self._expected
+        if last:
+            self.close()
+
+    def finish(self) -> None:
+        """Nothing more will be announced: end when the rest has been sent."""
+        with self._lock:
+            self._finishing = True
+            last = not self._expected
+        if last:
+            self.close()
+
+    def close(self) -> None:
+        """End after what was put so far."""
+        self._items.put(None)
+
+    def __iter__(self) -> Iterator[Item]:
+        while (item := self._items.get()) is not None:
+            yield item

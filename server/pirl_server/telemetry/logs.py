@@ -7,14 +7,14 @@ import logging
 import sys
 from contextvars import ContextVar
 from datetime import datetime, timezone
-from typing import Any, Literal
+from typing import Any
 
+from pirl_server.config.serve import Format
 from pirl_server.rpc.call_tracker import Call
 from pirl_server.telemetry.repeat_filter import Repeats
 
 _LOG = logging.getLogger("pirl.calls")
 _MANY = ("Infer", "ReportOutcomes")
-Format = Literal["text", "json"]
 _ABOUT: ContextVar[dict[str, str]] = ContextVar("about", default={})  # noqa: B039  never changed in place
 
 

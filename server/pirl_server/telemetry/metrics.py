@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -116,3 +117,29 @@ class _Live(Collector):
 
 
 _ALL_BITS = sum(bit.value for bit in Alteration)
+
+
+MAX_LATENCIES = 1024
+
+
+class Latencies:
+    """Listens to calls; the robots that were silent for longest are forgotten first."""
+
+    def __init__(self) -> None:
+        self._last_ms: OrderedDict[str, float] = OrderedDict()
+
+    def of(self, robot_id: str) -> float | None:
+        """Return milliseconds from the request's arrival to its reply; None when the robot was never answered."""
+        return self._last_ms.get(robot_id)
+
+    def began(self, call: Call) -> None:
+        """Nothing is known yet."""
+
+    def ended(self, call: Call, reply: Any, code: str) -> None:
+        """Remember how long an answered inference took."""
+        if call.rpc != "Infer" or reply is None:
+            return
+        self._last_ms[call.robot_id] = 1000 * call.seconds
+        self._last_ms.move_to_end(call.robot_id)
+        while len(self._last_ms) > MAX_LATENCIES:
+            self._last_ms.popitem(last=False)

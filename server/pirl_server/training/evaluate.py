@@ -18,11 +18,11 @@ import torch
 from safetensors.numpy import load, save
 
 from pirl_contract import RolloutResult, rollout
+from pirl_contract.protocols import MakeEnv
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.local_policy import LocalPolicy
 from pirl_server.process_reaper import end_with
 from pirl_server.training.progress import Progress
-from pirl_server.training.rollout.collector import MakeEnv
 
 
 def evaluate(

@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 
 from pirl_contract.schema import Image, Vector
-from pirl_sim.benchmark_env import SparseEnv
+from pirl_sim.benchmark_env import SparseEnv, SparseTask
 from pirl_sim.libero.availability import require_libero
 from pirl_sim.libero.panda import IMAGE_SIZE, libero_contract, to_images, to_state
 from pirl_sim.libero.tasks import folder_and_index, suite
 from pirl_sim.opengl import HINT, require_opengl
-from pirl_sim.sparse_suite import SparseTask
 
 SETTLE_STEPS = 10
 """control steps in which objects fall into place before the episode; openpi's number"""

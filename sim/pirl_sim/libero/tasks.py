@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from pirl_sim.sparse_suite import SparseSuite, SparseTask
+from pirl_sim.benchmark_env import SparseSuite, SparseTask
 
 PREFIX = "libero/"
 MAX_STEPS = {"spatial": 220, "object": 280, "goal": 300, "10": 520}

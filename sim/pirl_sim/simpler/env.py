@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from pirl_contract.schema import Image, Vector
-from pirl_sim.benchmark_env import SparseEnv
+from pirl_sim.benchmark_env import SparseEnv, SparseTask
 from pirl_sim.maniskill.vulkan import require_vulkan
 from pirl_sim.simpler.availability import require_simpler
 from pirl_sim.simpler.tasks import suite
 from pirl_sim.simpler.widowx import CAMERA, to_maniskill, to_state, widowx_contract
-from pirl_sim.sparse_suite import SparseTask
 
 _THEIR_CAMERA = "3rd_view_camera"
 

@@ -5,7 +5,7 @@ Ids: "simpler/PutCarrotOnPlateInScene-v1" and so on, "simpler/bridge".
 
 from __future__ import annotations
 
-from pirl_sim.sparse_suite import SparseSuite, SparseTask
+from pirl_sim.benchmark_env import SparseSuite, SparseTask
 
 PREFIX = "simpler/"
 BRIDGE = (

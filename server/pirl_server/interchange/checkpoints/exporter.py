@@ -19,9 +19,8 @@ from pirl_server.interchange.checkpoints.importer import FILE_KEY
 from pirl_server.interchange.checkpoints.source_folder import one_line
 from pirl_server.interchange.checkpoints.source_metadata import Stack
 from pirl_server.interchange.checkpoints.staging import staged
-from pirl_server.interchange.checkpoints.tensor_folder import SINGLE, Layout, TensorFile
+from pirl_server.interchange.checkpoints.tensor_folder import SINGLE, Layout, TensorFile, write_tensors
 from pirl_server.interchange.checkpoints.tensor_names import EXPERT_HEAD, sort_names
-from pirl_server.interchange.checkpoints.tensor_writer import write_tensors
 from pirl_server.interchange.checkpoints.weight_dialects import EMBEDDING, HEAD
 from pirl_server.interchange.checkpoints.weight_names import to_openpi
 from pirl_server.model.pi0.pi0 import Pi0

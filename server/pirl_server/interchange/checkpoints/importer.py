@@ -21,8 +21,7 @@ from pirl_server.interchange.checkpoints.openpi_reader import read_openpi
 from pirl_server.interchange.checkpoints.source_metadata import Side
 from pirl_server.interchange.checkpoints.staging import staged
 from pirl_server.interchange.checkpoints.statistics import Statistics
-from pirl_server.interchange.checkpoints.tensor_folder import Layout, TensorFolder
-from pirl_server.interchange.checkpoints.tensor_writer import write_tensors
+from pirl_server.interchange.checkpoints.tensor_folder import Layout, TensorFolder, write_tensors
 from pirl_server.interchange.checkpoints.tokenizer_file import describe
 from pirl_server.policy.checkpoint import CARD, SOURCE, WEIGHTS, check_finite, checkpoint_version, file_sha256
 from pirl_server.policy.model_card import ModelCard

@@ -14,7 +14,8 @@ from pirl_server.interchange.checkpoints.source_metadata import Side
 from pirl_server.interchange.checkpoints.tensor_folder import Layout
 from pirl_server.interchange.checkpoints.weight_dialects import EMBEDDING
 from pirl_server.interchange.checkpoints.weight_names import EXPERT, TEXT, VISION
-from pirl_server.model.pi0.config import Family, Pi0Config, TowerConfig, VisionConfig
+from pirl_server.model.layers.tower_config import TowerConfig, VisionConfig
+from pirl_server.model.pi0.config import Family, Pi0Config
 
 STATE, ADAPTIVE = "state_proj.weight", EXPERT + "norm.dense.weight"
 VISION_HEADS = {1152: 16}

@@ -19,7 +19,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from pirl_server.model.layers.gelu import gelu_tanh
 from pirl_server.model.layers.norm import AdaRMSNorm, Modulation, RMSNorm, residual
 from pirl_server.model.layers.rotary import Turn, rotate
-from pirl_server.model.pi0.config import Pi0Config, TowerConfig
+from pirl_server.model.layers.tower_config import StackConfig, TowerConfig
 
 KeyValue = tuple[Tensor, Tensor]
 """keys (rotated) and values, each [B, V, T, E]; a batch of 1 stands for every row"""
@@ -28,7 +28,7 @@ KeyValue = tuple[Tensor, Tensor]
 class Attention(nn.Module):
     """Grouped-query attention over cached keys and values followed by its own."""
 
-    def __init__(self, config: Pi0Config, width: int) -> None:
+    def __init__(self, config: StackConfig, width: int) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
         self.qkv_proj = nn.Linear(width, (config.heads + 2 * config.kv_heads) * config.head_dim, bias=False)
@@ -57,7 +57,7 @@ class Attention(nn.Module):
 class Layer(nn.Module):
     """Pre-norm block: attention, then a gated tanh-gelu MLP."""
 
-    def __init__(self, config: Pi0Config, tower: TowerConfig, norm: type[RMSNorm] | type[AdaRMSNorm]) -> None:
+    def __init__(self, config: StackConfig, tower: TowerConfig, norm: type[RMSNorm] | type[AdaRMSNorm]) -> None:
         super().__init__()
         self.input_layernorm = norm(tower.width)
         self.self_attn = Attention(config, tower.width)
@@ -88,7 +88,7 @@ class Layer(nn.Module):
 class Gemma(nn.Module):
     """A stack of blocks and a final norm. Embeddings belong to whoever feeds it."""
 
-    def __init__(self, config: Pi0Config, tower: TowerConfig, *, adaptive: bool = False) -> None:
+    def __init__(self, config: StackConfig, tower: TowerConfig, *, adaptive: bool = False) -> None:
         super().__init__()
         norm: type[RMSNorm] | type[AdaRMSNorm] = AdaRMSNorm if adaptive else RMSNorm
         self.group, self.head_dim = config.heads // config.kv_heads, config.head_dim

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from pirl_server.model.layers.gelu import gelu_tanh
-from pirl_server.model.pi0.config import VisionConfig
+from pirl_server.model.layers.tower_config import VisionConfig
 
 POSITION_AMPLITUDE = 0.5
 """about as large as what a patch's pixels become at first"""
@@ -85,3 +85,23 @@ class Siglip(nn.Module):
         for layer in self.layers:
             x_NPW = layer(x_NPW)
         return self.post_layernorm(x_NPW)  # type: ignore[no-any-return]
+
+
+# From cameras to prefix tokens: images that are absent in a row do not pass the vision tower.
+# Shape letters: B batch, C cameras, P patches, W language width.
+
+
+def image_tokens(
+    vision: nn.Module, projector: nn.Module, images: Tensor, image_mask: Tensor, *, static: bool
+) -> tuple[Tensor, Tensor]:
+    """Tokens [B, C P, W] of images [B, C, 3, h, w] and which exist [B, C P]; absent images give zeros.
+
+    With `static` shapes every image is seen and the mask alone hides the absent ones.
+    """
+    flat, present = images.flatten(0, 1), image_mask.flatten()
+    if static or bool(present.all()):
+        patches = projector(vision(flat))
+    else:
+        seen = projector(vision(flat[present]))
+        patches = seen.new_zeros(len(flat), *seen.shape[1:]).index_put((present,), seen)
+    return patches.view(len(images), -1, patches.shape[-1]), image_mask.repeat_interleave(patches.shape[1], dim=1)

@@ -6,35 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from pirl_server.model.layers.tower_config import TowerConfig, VisionConfig
 from pirl_server.model.pi0.byte_tokens import VOCABULARY
 
 Family = Literal["pi0", "pi05"]
 """pi0 mixes time into the action tokens and reads a state token; pi0.5 modulates its norms and reads no state"""
-
-
-@dataclass(frozen=True)
-class VisionConfig:
-    """A vision transformer over square RGB images."""
-
-    image_px: int
-    patch_px: int
-    width: int
-    depth: int
-    heads: int
-    mlp_dim: int
-
-    @property
-    def patches(self) -> int:
-        """Tokens per image."""
-        return (self.image_px // self.patch_px) ** 2
-
-
-@dataclass(frozen=True)
-class TowerConfig:
-    """Width and MLP width of one Gemma tower; the two towers share depth and attention sizes."""
-
-    width: int
-    mlp_dim: int
 
 
 @dataclass(frozen=True)

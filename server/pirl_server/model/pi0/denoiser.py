@@ -10,21 +10,41 @@ Shape letters: B batch, H horizon, D action dim, S state dim, K denoise steps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pirl_server.model.layers.gemma import KeyValue
-from pirl_server.model.pi0.suffix_context import suffix_context
+from pirl_server.model.layers.gemma import Gemma, KeyValue
+from pirl_server.model.pi0.config import Pi0Config
+from pirl_server.model.pi0.suffix_context import Context, suffix_context
 from pirl_server.model.pi0.time_conditioning import Condition
 from pirl_server.model.prefix import Prefix
 
-if TYPE_CHECKING:
-    from pirl_server.model.pi0.pi0 import Pi0
+
+class DenoisedModel(Protocol):
+    """What the denoiser needs of the network: see `Pi0`."""
+
+    config: Pi0Config
+    expert: Gemma
+    action_in_proj: nn.Linear
+
+    def condition(self, t: Tensor) -> Condition:
+        """What the expert needs to know of times [N]."""
+
+    def embed_state(self, state_BS: Tensor | None) -> Tensor | None:
+        """The state token [B, 1, W], if the model has one."""
+
+    def run_suffix(
+        self, state_B1W: Tensor | None, x_BHD: Tensor, condition: Condition, context: Context
+    ) -> tuple[Tensor, list[KeyValue]]:
+        """Expert outputs [B, S, W] and their keys and values."""
+
+    def read_out(self, out_BHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Velocity [B, H, D] and the features [B, H, W] it is a linear function of."""
 
 
-def schedule(model: Pi0, steps: int) -> list[Condition]:
+def schedule(model: DenoisedModel, steps: int) -> list[Condition]:
     """Conditions of the times 1, (K-1)/K, ..., 1/K."""
     weight = model.action_in_proj.weight
     step_K = torch.arange(steps, device=weight.device, dtype=torch.promote_types(weight.dtype, torch.float32))
@@ -39,7 +59,7 @@ class Denoiser:
 
     @torch.no_grad()
     def __init__(
-        self, model: Pi0, prefix: Prefix, state_BS: Tensor | None, steps: int, given_BH: Tensor | None = None
+        self, model: DenoisedModel, prefix: Prefix, state_BS: Tensor | None, steps: int, given_BH: Tensor | None = None
     ) -> None:
         self.model, self.steps, self.prefix = model, steps, prefix
         self.schedule = schedule(model, steps)

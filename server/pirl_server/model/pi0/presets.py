@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from pirl_server.model.pi0.config import Pi0Config, TowerConfig, VisionConfig, tiny, tiny_state
+from pirl_server.model.layers.tower_config import TowerConfig, VisionConfig
+from pirl_server.model.pi0.config import Pi0Config, tiny, tiny_state
 
 GEMMA_VOCABULARY = 257_152
 """PaliGemma's tokens"""

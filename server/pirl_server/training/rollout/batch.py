@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from pirl_server.training import kept_prefix
+from pirl_server.training import prefix_cache
 
 Float = NDArray[np.float32]
 Images = Mapping[str, NDArray[np.uint8]]
@@ -54,7 +54,7 @@ class DecisionBatch:
     """raw states, where features or prompts of the policy must be made from them again; else None"""
     images: Images | None = None
     """uint8 [T, N, height, width, 3] by camera: the very pixels that the policy saw; None without a camera"""
-    prefix: kept_prefix.Arrays | None = None
+    prefix: prefix_cache.Arrays | None = None
     """what the rollout's policy made of prompt and pixels, where it is small enough to travel; then no images"""
 
     def to_bytes(self) -> bytes:
@@ -90,7 +90,7 @@ class DecisionBatch:
         seen = [part.images for part in parts if part.images is not None]
         images = {name: np.concatenate([each[name] for each in seen], axis=1) for name in (seen[0] if seen else ())}
         kept = [part.prefix for part in parts if part.prefix is not None]
-        return cls(**columns, images=images or None, prefix=kept_prefix.joined(kept, axis=1) if kept else None)
+        return cls(**columns, images=images or None, prefix=prefix_cache.joined(kept, axis=1) if kept else None)
 
 
 def _columns() -> list[str]:

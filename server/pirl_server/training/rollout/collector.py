@@ -5,25 +5,25 @@ Shape letters: N environments, H horizon, D action dim, F features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from pirl_contract import Env, Observation
+from pirl_contract.protocols import MakeEnv
 from pirl_server.config.training import PpoConfig
 from pirl_server.model.prefix import Prefix
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.processor import Array
-from pirl_server.training import kept_prefix
+from pirl_server.training import prefix_cache
 from pirl_server.training.rollout import critics
 from pirl_server.training.rollout.batch import DecisionBatch
-from pirl_server.training.rollout.critic_input import POLICY, CriticInput
+from pirl_server.training.rollout.critics import POLICY, CriticInput
 from pirl_server.training.rollout.explorer import Explored, Explorer
-from pirl_server.training.rollout.lane import Lane
-
-MakeEnv = Callable[[], Env]
 
 
 class Decided(NamedTuple):
@@ -52,11 +52,6 @@ class Ended(NamedTuple):
     total: float
 
 
-def own_prefix(policy: FlowPolicy) -> bool:
-    """Whether each observation has a prefix of its own; else the instruction's serves a whole run."""
-    return policy.card.model.vision is not None or policy.processor.state_in_prompt
-
-
 class Collector:
     """N environments that go on from one call of `collect` to the next."""
 
@@ -68,7 +63,7 @@ class Collector:
         seeds: Iterator[int],
         max_steps: int,
         critic_features: str = POLICY,
-        keep_bytes: int = kept_prefix.KEEP_BYTES,
+        keep_bytes: int = prefix_cache.KEEP_BYTES,
         explorer: Explorer | None = None,
     ) -> None:
         """Without an `explorer`, which brings its config, the defaults' with these critic features."""
@@ -112,7 +107,7 @@ class Collector:
             self._table = self._prefix_table()
 
     def _prefix_table(self) -> Prefix | None:
-        if own_prefix(self._policy):
+        if self._policy.own_prefix:
             return None
         return self._policy.prefix_table(self._sentences, pooled=self._config.critic == "vlm")
 
@@ -186,8 +181,8 @@ class Collector:
         if self._table is not None and same:
             return {}
         state_TNS = np.stack([[observation.state for observation in row.observations] for row in decided])
-        if self._table is None and kept_prefix.row_bytes(decided[0].prefix) <= self._keep_bytes:
-            return {"state_TNS": state_TNS, "prefix": kept_prefix.to_arrays([row.prefix for row in decided])}
+        if self._table is None and prefix_cache.row_bytes(decided[0].prefix) <= self._keep_bytes:
+            return {"state_TNS": state_TNS, "prefix": prefix_cache.to_arrays([row.prefix for row in decided])}
         if vision is None:
             return {"state_TNS": state_TNS}
         names = [camera.name for camera in self._policy.contract.cameras]
@@ -202,3 +197,71 @@ def played(outcome: Sequence[tuple[float, bool, int]]) -> Played:
     reward_N = np.array([reward for reward, _, _ in outcome], np.float32)
     done_N = np.array([done for _, done, _ in outcome], np.bool_)
     return Played(reward_N, done_N, np.ones_like(done_N))
+
+
+@dataclass
+class Lane:
+    """An environment, the reset seeds it takes, and where its episode stands."""
+
+    env: Env
+    seeds: Iterator[int]
+    observation: Observation
+    steps: int = 0
+    success: bool = False
+    total: float = 0.0
+    """reward of the episode so far"""
+
+    def play(self, actions_HD: Array) -> tuple[float, bool, int]:
+        """Execute a chunk; return its summed reward, whether the episode ended and the control steps it took."""
+        total, taken, ended = 0.0, 0, False
+        for action in actions_HD:
+            result = self.env.step(action)
+            total, taken = total + result.reward, taken + 1
+            self.success = self.success or result.success
+            if ended := result.terminated or result.truncated:
+                break
+        self.steps += taken
+        self.total += total
+        if not ended:
+            self.observation = self.env.observe()
+        return total, ended, taken
+
+    def restart(self, seed: int | None = None) -> None:
+        """Begin the next episode: of this environment's seeds, or of the one given."""
+        self.observation = self.env.reset(next(self.seeds) if seed is None else seed)
+        self.steps, self.success, self.total = 0, False, 0.0
+
+
+class GroupCollector(Collector):
+    """As `Collector`; neighbours in groups of `PpoConfig.group` meet the same initial state with noise of their own."""
+
+    @torch.inference_mode()
+    def collect(self, decisions: int) -> DecisionBatch:
+        """Play `decisions` episodes in each environment; episodes lie side by side, groups stay together."""
+        self._refresh()
+        return DecisionBatch.merge([self._round() for _ in range(decisions)])
+
+    def _round(self) -> DecisionBatch:
+        """One episode in each environment. What follows its end is not valid, and not played."""
+        for first in range(0, len(self._lanes), self._config.group):
+            seed = next(self._seeds)
+            for lane in self._lanes[first : first + self._config.group]:
+                lane.restart(seed)
+        live = np.ones(len(self._lanes), np.bool_)
+        rows: list[tuple[Decided, Played]] = []
+        for _ in range(math.ceil(self._max_steps / self._policy.execute_horizon)):
+            if not live.any():
+                rows.append((rows[-1][0], Played(np.zeros(len(live), np.float32), live, live)))
+                continue
+            decided = self._decide()
+            rows.append((decided, self._play(decided, live)))
+            live = live & ~rows[-1][1].done_N
+        ended = [Ended(lane.success, lane.steps, lane.total) for lane in self._lanes]
+        return self._batch(rows, ended, sum(lane.steps for lane in self._lanes))
+
+    def _play(self, decided: Decided, live_N: np.ndarray) -> Played:
+        reward_N, done_N = np.zeros(len(live_N), np.float32), np.zeros(len(live_N), np.bool_)
+        for number, (lane, chunk) in enumerate(zip(self._lanes, self._chunks(decided.found))):
+            if live_N[number]:
+                reward_N[number], done_N[number], _ = lane.play(chunk)
+        return Played(reward_N, done_N, live_N)

@@ -19,14 +19,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import load, save
 
+from pirl_contract.protocols import MakeEnv
 from pirl_server.config.training import PpoConfig
 from pirl_server.process_reaper import end_with
+from pirl_server.training.rollout.actor import load_weights, set_up
 from pirl_server.training.rollout.batch import DecisionBatch
-from pirl_server.training.rollout.collector import Collector, MakeEnv
+from pirl_server.training.rollout.collector import Collector, GroupCollector
 from pirl_server.training.rollout.explorer import Explorer
-from pirl_server.training.rollout.group_collector import GroupCollector
 from pirl_server.training.seeds import SEEDS_PER_WORKER
-from pirl_server.training.sim_rl.learner import load_weights, set_up
 
 CLOSE = b""
 ORDER = struct.Struct("<Id")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pirl_contract.protocols import MakeEnv
 from pirl_server.algorithm.flow_sde import annealed
 from pirl_server.config.training import PpoConfig
 from pirl_server.model.layers.lora import merged_state_dict
@@ -22,7 +23,6 @@ from pirl_server.registry.wilson import wilson_interval
 from pirl_server.training.chunk_dataset import Windows
 from pirl_server.training.progress import Progress
 from pirl_server.training.rollout.batch import DecisionBatch
-from pirl_server.training.rollout.collector import MakeEnv
 from pirl_server.training.rollout.worker_pool import RolloutPool
 from pirl_server.training.seeds import training_seeds
 from pirl_server.training.sim_rl.bc_loss import Imitation

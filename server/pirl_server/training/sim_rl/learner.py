@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,16 +14,12 @@ from pirl_server.model.layers.lora import DOWN, UP, merged_state_dict
 from pirl_server.model.noise_net import NoiseNet
 from pirl_server.model.pi0.pi0 import VLM_PARTS
 from pirl_server.model.prefix import Prefix
-from pirl_server.policy.checkpoint import load_checkpoint, load_noise_net
+from pirl_server.policy.checkpoint import load_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.policy.model_card import ModelCard
 from pirl_server.training.rollout import critics
-from pirl_server.training.rollout.collector import own_prefix
+from pirl_server.training.rollout.actor import NOISE_NET, set_up
 from pirl_server.training.rollout.explorer import Explorer
 from pirl_server.training.supervised.trainable_parts import choose
-
-NOISE_NET = "noise_net/"
-"""how its weights are named on their way to a worker"""
 
 
 @dataclass(frozen=True)
@@ -60,29 +56,6 @@ class Learner:
         return sent
 
 
-def set_up(checkpoint: Path, config: PpoConfig) -> tuple[FlowPolicy, NoiseNet | None]:
-    """The policy as this run samples it, and Flow-Noise's net: the checkpoint's, or a new one."""
-    policy = FlowPolicy.load(checkpoint)
-    card = replace(
-        policy.card,
-        noise_level=config.noise_level,
-        denoise_steps=config.denoise_steps or policy.card.denoise_steps,
-        execute_horizon=config.execute_horizon or policy.card.execute_horizon,
-    )
-    if card.execute_horizon > card.model.horizon:
-        raise ValueError(f"execute_horizon {card.execute_horizon} is beyond the horizon of {card.model.horizon}")
-    policy.card = card
-    return policy, _noise_net(checkpoint, card) if config.noise == "flow-noise" else None
-
-
-def load_weights(explorer: Explorer, weights: Mapping[str, Tensor]) -> None:
-    """Take over what `Learner.weights` gave, or a part of it."""
-    ours = {name: tensor for name, tensor in weights.items() if not name.startswith(NOISE_NET)}
-    explorer.policy.model.load_state_dict(ours, strict=False)
-    if explorer.net is not None and (nets := weights.keys() - ours.keys()):
-        explorer.net.load_state_dict({name.removeprefix(NOISE_NET): weights[name] for name in nets})
-
-
 def make_learner(checkpoint: Path, config: PpoConfig, seed: int) -> Learner:
     """Load the actor, freeze what does not learn, and make or load the critic.
 
@@ -92,7 +65,7 @@ def make_learner(checkpoint: Path, config: PpoConfig, seed: int) -> Learner:
     policy, net = set_up(checkpoint, config)
     critic = _critic(checkpoint, policy, config)
     choose(policy.model, _parts(config))
-    shared = not own_prefix(policy) and config.vlm == "frozen"
+    shared = not policy.own_prefix and config.vlm == "frozen"
     return Learner(
         policy,
         policy.prefix_table(policy.instructions) if shared else None,
@@ -101,17 +74,6 @@ def make_learner(checkpoint: Path, config: PpoConfig, seed: int) -> Learner:
         None if critic is None else torch.optim.Adam(critic.parameters(), lr=config.critic_learning_rate, eps=1e-5),
         Explorer(policy, config, net),
     )
-
-
-def _noise_net(checkpoint: Path, card: ModelCard) -> NoiseNet:
-    """A fresh one begins near the geometric mean of its bounds."""
-    net = NoiseNet(card.model.expert.width, card.model.action_dim)
-    if (weights := load_noise_net(checkpoint)) is not None:
-        try:
-            net.load_state_dict(weights)
-        except RuntimeError as error:
-            raise ValueError(f"'{checkpoint}': its noise net is not one of this model") from error
-    return net
 
 
 def _critic(checkpoint: Path, policy: FlowPolicy, config: PpoConfig) -> nn.Module | None:

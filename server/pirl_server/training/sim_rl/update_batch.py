@@ -23,8 +23,7 @@ from pirl_server.config.training import PpoConfig
 from pirl_server.model.prefix import Prefix
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.processor import Array
-from pirl_server.training.kept_prefix import to_prefix
-from pirl_server.training.prefix_cache import cache_rows, encode_rows
+from pirl_server.training.prefix_cache import cache_rows, encode_rows, to_prefix
 from pirl_server.training.rollout.batch import DecisionBatch
 from pirl_server.training.sim_rl.group_advantages import group_advantages
 from pirl_server.training.sim_rl.learner import Learner

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from pirl_contract import Contract
+from pirl_contract.protocols import MakeEnv
 from pirl_server.config.training import SftConfig
 from pirl_server.episodes.schema import Episode
 from pirl_server.model.layers.lora import merged_state_dict
@@ -22,7 +23,6 @@ from pirl_server.policy.model_card import ModelCard
 from pirl_server.training.chunk_dataset import Windows
 from pirl_server.training.episode_dataset import episode_windows, experience
 from pirl_server.training.progress import Progress
-from pirl_server.training.rollout.collector import MakeEnv
 from pirl_server.training.seeds import demonstration_seeds
 from pirl_server.training.supervised.demonstrations import Demonstration, Expert, demonstrate, windows_of
 from pirl_server.training.supervised.flow_matching import fit

@@ -1,0 +1,15 @@
+"""Why a call may not go on: raised by whatever checks calls, turned into a status by the interceptor."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Kind = Literal["unauthenticated", "forbidden", "too-many-requests"]
+
+
+class DeniedError(PermissionError):
+    """The call may not go on. Its text is for the caller and tells nothing about tokens, names or what exists."""
+
+    def __init__(self, kind: Kind, text: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(text)
+        self.kind, self.retry_after_s = kind, retry_after_s
