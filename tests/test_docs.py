@@ -180,7 +180,7 @@ def foreign_places(text: str) -> list[str]:
     """Paths of one machine, and addresses beyond it."""
     paths = re.findall(r"(?<![\w.$}:/>)\-])/([a-z][\w]*)/?", text)
     hosts = re.findall(r"https?://([^\s/:)`'\"]+)", text)
-    nodes = "".join(path.read_text() for path in (ROOT / "pirl_ros" / "pirl_ros").glob("*.py"))
+    nodes = "".join(path.read_text() for path in (ROOT / "pirl_ros" / "pirl_ros").rglob("*.py"))
     named = {path for path in paths if f'"{path}"' in nodes}
     return [path for path in paths if path not in SERVED | named] + [host for host in hosts if host != "127.0.0.1"]
 
