@@ -22,12 +22,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from pirl_contract import Camera, Continuation, Observation
+from pirl_contract import Camera, Observation, PreviousChunk
 from pirl_server import simulation
 from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.model.pi0.presets import PRESETS
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.policy.served_policy import Ask
+from pirl_server.policy.served_policy import PolicyRequest
 from pirl_server.training.supervised.sft import new_card
 
 HORIZON, STEPS, DELAY, ROBOTS = 10, 10, 3, 8
@@ -60,9 +60,9 @@ def kinds(policy: FlowPolicy) -> dict[str, Callable[[int], None]]:
     """What is compared, by name; called with the round."""
     known = np.random.default_rng(0).normal(size=(HORIZON - DELAY, 4)).astype(np.float32) * 0.1
 
-    def ask(turn: int, robot: int, method: str = "") -> Ask:
-        going_on = Continuation(known, DELAY, method, "c") if method else None  # type: ignore[arg-type]
-        return Ask(look(policy, robot + ROBOTS * turn), False, turn, going_on)
+    def ask(turn: int, robot: int, method: str = "") -> PolicyRequest:
+        going_on = PreviousChunk(known, DELAY, method, "c") if method else None  # type: ignore[arg-type]
+        return PolicyRequest(look(policy, robot + ROBOTS * turn), False, turn, going_on)
 
     def one(method: str) -> Callable[[int], None]:
         return lambda turn: require(policy, [ask(turn, 0, method)])
@@ -80,7 +80,7 @@ def kinds(policy: FlowPolicy) -> dict[str, Callable[[int], None]]:
     }
 
 
-def require(policy: FlowPolicy, asks: list[Ask]) -> None:
+def require(policy: FlowPolicy, asks: list[PolicyRequest]) -> None:
     """Draw, and fail loudly."""
     for answer in policy.sample_batch(asks):
         if isinstance(answer, ValueError):

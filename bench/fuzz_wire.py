@@ -28,10 +28,10 @@ from pirl_contract import (
     ActionChunk,
     Alteration,
     Camera,
-    Continuation,
     Contract,
     ControlSource,
     Observation,
+    PreviousChunk,
     StepOutcome,
 )
 from pirl_contract.v1 import policy_pb2 as pb
@@ -100,7 +100,7 @@ def valid_messages() -> list[tuple[bytes, Any]]:
             if encoding != pb.IMAGE_ENCODING_RGB8:
                 picture.data = image_codec.encode(image, "jpeg" if encoding == pb.IMAGE_ENCODING_JPEG else "png")
         infer.outcomes.extend(codec.outcomes_to_proto([outcome, outcome]))
-        infer.continuation.CopyFrom(codec.continuation_to_proto(Continuation(np.ones((4, 2), np.float32), 2)))
+        infer.continuation.CopyFrom(codec.continuation_to_proto(PreviousChunk(np.ones((4, 2), np.float32), 2)))
         found.append((b"q", message))
     return found
 

@@ -36,7 +36,7 @@ from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.policy.features import STATE_DIM
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.model_card import ModelCard
-from pirl_server.policy.served_policy import Ask, Sample, ServedPolicy
+from pirl_server.policy.served_policy import PolicyRequest, PolicySample, ServedPolicy
 from pirl_server.serving.engine import Engine
 from pirl_server.serving.recorder import Recorder
 from pirl_server.serving.server import start_grpc
@@ -70,11 +70,11 @@ class Numbers:
     def version(self) -> str:
         return f"v{self.number}"
 
-    def sample(self, observation: Observation, *, explore: bool, seed: int) -> Sample:
+    def sample(self, observation: Observation, *, explore: bool, seed: int) -> PolicySample:
         chain = np.full((5, HORIZON, ACTION_DIM), self.number, np.float32)
-        return Sample(chain[-1], chain, -1, np.zeros_like(chain[0]), 0.0, 0.0, float("nan"), seed)
+        return PolicySample(chain[-1], chain, -1, np.zeros_like(chain[0]), 0.0, 0.0, float("nan"), seed)
 
-    def sample_batch(self, asks: Sequence[Ask]) -> list[Sample | ValueError]:
+    def sample_batch(self, asks: Sequence[PolicyRequest]) -> list[PolicySample | ValueError]:
         time.sleep(0.002)
         return [self.sample(ask.observation, explore=ask.explore, seed=ask.seed) for ask in asks]
 

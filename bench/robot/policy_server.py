@@ -19,7 +19,7 @@ import numpy as np
 from pirl_contract import Contract, Observation
 from pirl_ros.profile.profile import load_profile
 from pirl_server.episodes.store import EpisodeStore
-from pirl_server.policy.served_policy import Ask, Sample, one_by_one
+from pirl_server.policy.served_policy import PolicyRequest, PolicySample, one_by_one
 from pirl_server.serving.engine import Engine
 from pirl_server.serving.recorder import Recorder
 from pirl_server.serving.server import start_grpc
@@ -45,16 +45,16 @@ class CirclePolicy:
     def execute_horizon(self) -> int:
         return self.horizon
 
-    def sample(self, observation: Observation, *, explore: bool, seed: int) -> Sample:
+    def sample(self, observation: Observation, *, explore: bool, seed: int) -> PolicySample:
         time.sleep(self.wait_ms / 1e3)
         dt_s, first = 1.0 / self.contract.rate_hz, next(self._drawn) * self.horizon
         angle = 2 * np.pi * (first + np.arange(self.horizon)) * dt_s / TURN_S
         speed, still = RADIUS_M * 2 * np.pi / TURN_S * dt_s, np.zeros_like(angle)
         actions = np.stack([speed * np.cos(angle), speed * np.sin(angle), still, still + 1.0], axis=1)
         chain = np.stack([actions, actions]).astype(np.float32)
-        return Sample(chain[1], chain, -1, np.zeros_like(chain[0]), 0.0, 0.0, float("nan"), seed)
+        return PolicySample(chain[1], chain, -1, np.zeros_like(chain[0]), 0.0, 0.0, float("nan"), seed)
 
-    def sample_batch(self, asks: Sequence[Ask]) -> list[Any]:
+    def sample_batch(self, asks: Sequence[PolicyRequest]) -> list[Any]:
         return one_by_one(self, asks)
 
 

@@ -19,7 +19,7 @@ from pirl_server import malloc
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.openpi_wire.handler import EngineDoor
 from pirl_server.openpi_wire.server import start_openpi
-from pirl_server.policy.served_policy import Ask, Sample
+from pirl_server.policy.served_policy import PolicyRequest, PolicySample
 from pirl_server.serving.engine import Engine
 from pirl_server.serving.recorder import Recorder
 from pirl_server.serving.server import start_grpc
@@ -51,19 +51,19 @@ class TimedPolicy:
     def version(self) -> str:
         return f"number-{self.number}"
 
-    def sample(self, observation: Observation, *, explore: bool, seed: int) -> Sample:
-        (sample,) = self.sample_batch([Ask(observation, explore, seed)])
+    def sample(self, observation: Observation, *, explore: bool, seed: int) -> PolicySample:
+        (sample,) = self.sample_batch([PolicyRequest(observation, explore, seed)])
         return sample
 
-    def sample_batch(self, asks: Sequence[Ask]) -> list[Any]:
+    def sample_batch(self, asks: Sequence[PolicyRequest]) -> list[Any]:
         if self.model_ms:
             time.sleep(self.model_ms / 1e3)
         return [_numbers(self.number, ask) for ask in asks]
 
 
-def _numbers(number: int, ask: Ask) -> Sample:
+def _numbers(number: int, ask: PolicyRequest) -> PolicySample:
     chain = np.full((2, HORIZON, ACTION_DIM), number, np.float32)
-    return Sample(chain[1], chain, -1, chain[0], 0.0, 0.0, float("nan"), ask.seed)
+    return PolicySample(chain[1], chain, -1, chain[0], 0.0, 0.0, float("nan"), ask.seed)
 
 
 class Servers:

@@ -7,19 +7,19 @@ Nothing here imports the server, the simulator or ROS.
 from pirl_contract.contract import Camera, Contract, Field
 from pirl_contract.protocols import Env, Policy, StepResult
 from pirl_contract.rollout import RolloutResult, rollout
-from pirl_contract.schema import ActionChunk, Alteration, Continuation, ControlSource, Observation, StepOutcome
+from pirl_contract.schema import ActionChunk, Alteration, ControlSource, Observation, PreviousChunk, StepOutcome
 
 __all__ = [
     "ActionChunk",
     "Alteration",
     "Camera",
-    "Continuation",
     "Contract",
     "ControlSource",
     "Env",
     "Field",
     "Observation",
     "Policy",
+    "PreviousChunk",
     "RolloutResult",
     "StepOutcome",
     "StepResult",

@@ -11,16 +11,16 @@ from typing import Any
 
 import grpc
 
-from pirl_contract.client import Transport
+from pirl_contract.client import TransportKind
 from pirl_contract.clock_sync import ClockSync
 from pirl_contract.contract import Contract
-from pirl_contract.schema import ActionChunk, Continuation, Observation, StepOutcome
+from pirl_contract.schema import ActionChunk, Observation, PreviousChunk, StepOutcome
 from pirl_contract.v1 import policy_pb2 as pb
-from pirl_contract.wire.async_transport import AsyncCarrier, AsyncSessionCarrier, AsyncUnaryCarrier
+from pirl_contract.wire.async_transport import AsyncSessionTransport, AsyncTransport, AsyncUnaryTransport
 from pirl_contract.wire.errors import Failures, RefusedError
 from pirl_contract.wire.grpc_options import Tls, bearer, client_options, credentials
 from pirl_contract.wire.image_encoder import Encoding
-from pirl_contract.wire.request_builder import Asking, EpisodeReceipt, Label, Mode, PolicyInfo
+from pirl_contract.wire.request_builder import EpisodeReceipt, Label, Mode, PolicyInfo, RequestBuilder
 from pirl_contract.wire.serialization import Picture
 from pirl_contract.wire.transport import NO_PICTURES
 
@@ -36,7 +36,7 @@ class AsyncPolicyClient:
         mode: Mode = "",
         alias: str = "",
         *,
-        transport: Transport = "session",
+        transport: TransportKind = "session",
         encoding: Encoding = "auto",
         resize_images: bool = False,
         token: str | None = None,
@@ -47,7 +47,7 @@ class AsyncPolicyClient:
         """`on_event` is called by the loop and must not wait; without one, as in `PolicyClient`."""
         if transport not in ("session", "unary"):
             raise ValueError(f"transport '{transport}' is not known: use 'session' or 'unary'")
-        self._asking = Asking(robot_id, mode, alias, encoding, resize_images, traceparent)
+        self._asking = RequestBuilder(robot_id, mode, alias, encoding, resize_images, traceparent)
         self._metadata, self._failures = bearer(token), Failures(address)
         options = client_options(tls)
         if tls is None:
@@ -56,10 +56,10 @@ class AsyncPolicyClient:
             self._channel = grpc.aio.secure_channel(address, credentials(tls), options=options)
         self.timeout_s, self.retry_after_s = timeout_s, 0.0
         self._closed = False
-        self._carrier: AsyncCarrier = AsyncUnaryCarrier(self._channel, self._metadata)
+        self._carrier: AsyncTransport = AsyncUnaryTransport(self._channel, self._metadata)
         if transport == "session":
             asking = self._asking
-            self._carrier = AsyncSessionCarrier(
+            self._carrier = AsyncSessionTransport(
                 self._channel, self._metadata, asking.get_info, asking.connected, on_event or asking.obey
             )
 
@@ -83,7 +83,7 @@ class AsyncPolicyClient:
         self,
         observation: Observation,
         outcomes: Iterable[StepOutcome] = (),
-        continuation: Continuation | None = None,
+        continuation: PreviousChunk | None = None,
     ) -> ActionChunk:
         """Return the chunk for this observation."""
         request, pictures = self._asking.infer(observation, outcomes, continuation)
@@ -129,9 +129,9 @@ class AsyncPolicyClient:
             return await self._carrier.call(name, request, self.timeout_s, pictures)
         except RefusedError as refused:
             failure = refused
-        if failure.code is grpc.StatusCode.UNIMPLEMENTED and isinstance(self._carrier, AsyncSessionCarrier):
+        if failure.code is grpc.StatusCode.UNIMPLEMENTED and isinstance(self._carrier, AsyncSessionTransport):
             await self._carrier.close()
-            self._carrier = AsyncUnaryCarrier(self._channel, self._metadata)
+            self._carrier = AsyncUnaryTransport(self._channel, self._metadata)
             return await self._call(name, request, pictures)
         self.retry_after_s = failure.retry_after_s
         raise self._failures.raised(failure, self.timeout_s)

@@ -14,18 +14,18 @@ import grpc
 
 from pirl_contract.clock_sync import ClockSync
 from pirl_contract.contract import Contract
-from pirl_contract.schema import ActionChunk, Continuation, Observation, StepOutcome
+from pirl_contract.schema import ActionChunk, Observation, PreviousChunk, StepOutcome
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire.errors import Failures, RefusedError
 from pirl_contract.wire.grpc_options import MAX_MESSAGE_BYTES, Tls, bearer, client_options, credentials
 from pirl_contract.wire.image_encoder import Encoding
-from pirl_contract.wire.request_builder import Asking, EpisodeReceipt, Label, Mode, PolicyInfo
+from pirl_contract.wire.request_builder import EpisodeReceipt, Label, Mode, PolicyInfo, RequestBuilder
 from pirl_contract.wire.serialization import Picture
-from pirl_contract.wire.transport import NO_PICTURES, Carrier, SessionCarrier, UnaryCarrier
+from pirl_contract.wire.transport import NO_PICTURES, SessionTransport, Transport, UnaryTransport
 
-Transport = Literal["session", "unary"]
+TransportKind = Literal["session", "unary"]
 
-__all__ = ["MAX_MESSAGE_BYTES", "EpisodeReceipt", "Label", "Mode", "PolicyClient", "PolicyInfo", "Tls", "Transport"]
+__all__ = ["MAX_MESSAGE_BYTES", "EpisodeReceipt", "Label", "Mode", "PolicyClient", "PolicyInfo", "Tls", "TransportKind"]
 
 
 class PolicyClient:
@@ -43,7 +43,7 @@ class PolicyClient:
         mode: Mode = "",
         alias: str = "",
         *,
-        transport: Transport = "session",
+        transport: TransportKind = "session",
         encoding: Encoding = "auto",
         resize_images: bool = False,
         token: str | None = None,
@@ -58,7 +58,7 @@ class PolicyClient:
         """
         if transport not in ("session", "unary"):
             raise ValueError(f"transport '{transport}' is not known: use 'session' or 'unary'")
-        self._asking = Asking(robot_id, mode, alias, encoding, resize_images, traceparent)
+        self._asking = RequestBuilder(robot_id, mode, alias, encoding, resize_images, traceparent)
         self._metadata = bearer(token)
         options = client_options(tls)
         if tls is None:
@@ -70,10 +70,10 @@ class PolicyClient:
         """longest wait of each call; may be changed between two"""
         self.retry_after_s = 0.0
         """how long the server asked to wait when it last gave a request up; 0: it did not say"""
-        self._carrier: Carrier = UnaryCarrier(self._channel, self._metadata)
+        self._carrier: Transport = UnaryTransport(self._channel, self._metadata)
         if transport == "session":
             asking = self._asking
-            self._carrier = SessionCarrier(
+            self._carrier = SessionTransport(
                 self._channel, self._metadata, asking.get_info, asking.connected, on_event or asking.obey
             )
 
@@ -95,7 +95,7 @@ class PolicyClient:
         self,
         observation: Observation,
         outcomes: Iterable[StepOutcome] = (),
-        continuation: Continuation | None = None,
+        continuation: PreviousChunk | None = None,
     ) -> ActionChunk:
         """Return the chunk for this observation; report what became of earlier steps on the way.
 
@@ -144,9 +144,9 @@ class PolicyClient:
             return self._carrier.call(name, request, self.timeout_s, pictures)
         except RefusedError as refused:
             failure = refused
-        if failure.code is grpc.StatusCode.UNIMPLEMENTED and isinstance(self._carrier, SessionCarrier):
+        if failure.code is grpc.StatusCode.UNIMPLEMENTED and isinstance(self._carrier, SessionTransport):
             # a server of wire 1: no session was opened, so nothing was asked yet
-            self._carrier = UnaryCarrier(self._channel, self._metadata)
+            self._carrier = UnaryTransport(self._channel, self._metadata)
             return self._call(name, request, pictures)
         self.retry_after_s = failure.retry_after_s
         raise self._failures.raised(failure, self.timeout_s)

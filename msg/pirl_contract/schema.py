@@ -70,7 +70,7 @@ class ActionChunk:
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     """stage -> milliseconds spent in the server (decode, queue, infer, total)"""
     continued: int = 0
-    """this many leading actions are those of the `Continuation` that was asked with, unchanged"""
+    """this many leading actions are those of the `PreviousChunk` that was asked with, unchanged"""
 
     def __post_init__(self) -> None:
         if self.actions.ndim != 2 or self.actions.dtype != np.float32:
@@ -78,12 +78,12 @@ class ActionChunk:
 
 
 @dataclass(frozen=True)
-class Continuation:
+class PreviousChunk:
     """What the robot still plays while it asks: the new chunk must go on from there (real-time chunking)."""
 
     actions: Vector
     """[n, D] float32, contract units: what is commanded from the observation's capture on; n <= H"""
-    delay: int
+    inference_delay: int
     """this many of them will have been played when the reply arrives: they come back unchanged"""
     method: ContinuationMethod = "guided"
     """guided: any flow policy (arXiv 2506.07339); prefix: one trained for it (arXiv 2512.05964)"""
@@ -93,8 +93,10 @@ class Continuation:
     def __post_init__(self) -> None:
         if self.actions.ndim != 2 or self.actions.dtype != np.float32:
             raise ValueError(f"actions must be float32 [n, D], got {self.actions.dtype} {self.actions.shape}")
-        if not 0 <= self.delay <= len(self.actions):
-            raise ValueError(f"delay {self.delay} must lie within the {len(self.actions)} actions that continue")
+        if not 0 <= self.inference_delay <= len(self.actions):
+            raise ValueError(
+                f"inference_delay {self.inference_delay} must lie within the {len(self.actions)} actions that continue"
+            )
 
 
 class Alteration(IntFlag):

@@ -29,11 +29,11 @@ from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.registry.promotion import PRODUCTION
 from pirl_server.registry.versions import Registry
 from pirl_server.root_lock import root_lock
-from pirl_server.rpc.call_tracker import CallWatcher
+from pirl_server.rpc.call_tracker import CallTracker
 from pirl_server.rpc.interceptor import CallInterceptor
-from pirl_server.security.access_control import Gate
+from pirl_server.security.access_control import AccessControl
 from pirl_server.security.bind_address import check_bind
-from pirl_server.security.call_authorizer import GateWatcher
+from pirl_server.security.call_authorizer import CallAuthorizer
 from pirl_server.security.connection_limits import Seats, listen
 from pirl_server.security.file_limits import current_limit, raise_limit, shares
 from pirl_server.security.permissions import PUBLIC_RPCS
@@ -109,9 +109,9 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
         gate = _gate(config, registry, recorder, store)
         metrics, latencies = Metrics(engine, service.attendance, recorder), Latencies()
         spans = spans_from_environment(metadata.version("pirl"))
-        calls = CallWatcher([CallLog(), metrics, latencies, *([spans] if spans else [])])
+        calls = CallTracker([CallLog(), metrics, latencies, *([spans] if spans else [])])
         server, port = _start(
-            service, config, CallInterceptor([calls, GateWatcher(gate, registry.audit_log)], PUBLIC_RPCS)
+            service, config, CallInterceptor([calls, CallAuthorizer(gate, registry.audit_log)], PUBLIC_RPCS)
         )
         if config.openpi_port is not None:
             door = EngineDoor(engine, router, gate.check_rate, service.attendance)
@@ -158,7 +158,7 @@ def _start(service: PolicyService, config: ServeConfig, interceptor: CallInterce
         raise ValueError(f"{error}; give another one with --grpc-port") from None
 
 
-def _start_openpi(config: ServeConfig, door: EngineDoor, gate: Gate) -> OpenpiServer:
+def _start_openpi(config: ServeConfig, door: EngineDoor, gate: AccessControl) -> OpenpiServer:
     files, check = _tls(config), None if gate.open else gate.robot
     keys, tls = Keys.parse(config.openpi_key), files.context() if files else None
     assert config.openpi_port is not None
@@ -185,7 +185,7 @@ def _tokens(config: ServeConfig) -> TokenFile | None:
     return file if file.list() or file.path.exists() else None
 
 
-def _gate(config: ServeConfig, registry: Registry, recorder: Recorder, store: EpisodeStore) -> Gate:
+def _gate(config: ServeConfig, registry: Registry, recorder: Recorder, store: EpisodeStore) -> AccessControl:
     def robot_of(episode_id: str) -> str | None:
         if (robot_id := recorder.robot_of(episode_id)) is not None:
             return robot_id
@@ -194,7 +194,7 @@ def _gate(config: ServeConfig, registry: Registry, recorder: Recorder, store: Ep
         return None
 
     limiter = Limiter.per_second(config.robot_rate_hz) if config.robot_rate_hz else None
-    return Gate(_tokens(config), registry.audit_log, limiter, robot_of)
+    return AccessControl(_tokens(config), registry.audit_log, limiter, robot_of)
 
 
 def adopt(registry: Registry, checkpoint: Path | None) -> str:

@@ -22,7 +22,7 @@ from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.registry.evaluation import Evaluation, list_hash
 from pirl_server.registry.versions import ModelVersion, Registry
 from pirl_server.training import experiment
-from pirl_server.training.chunk_dataset import Windows
+from pirl_server.training.chunk_dataset import ChunkDataset
 from pirl_server.training.episode_rl.finetune import finetune_episodes
 from pirl_server.training.evaluate import evaluate
 from pirl_server.training.progress import Progress
@@ -134,7 +134,7 @@ def run_experiment(plan: experiment.Experiment, folder: Path, progress: Progress
     return version
 
 
-def _demonstrations(task: str, config: PpoConfig, seed: int, policy: FlowPolicy) -> Windows:
+def _demonstrations(task: str, config: PpoConfig, seed: int, policy: FlowPolicy) -> ChunkDataset:
     """What the imitation term keeps the policy near: the scripted expert, undisturbed."""
     sees = policy.card.model.vision is not None
     env = simulation.fast_env(task, sees)

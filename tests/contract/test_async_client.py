@@ -13,7 +13,7 @@ from contract_fakes import CONTRACT, FakeEnv, ScriptedService, serving
 
 from pirl_contract.async_client import AsyncPolicyClient
 from pirl_contract.v1 import policy_pb2 as pb
-from pirl_contract.wire.async_transport import AsyncSessionCarrier
+from pirl_contract.wire.async_transport import AsyncSessionTransport
 from pirl_contract.wire.errors import RefusedError
 
 OBSERVATION = FakeEnv().reset(0)
@@ -130,7 +130,7 @@ class HastyStream:
 def test_a_write_that_fails_first_does_not_hide_the_servers_code(code: grpc.StatusCode, told: grpc.StatusCode) -> None:
     async def run() -> grpc.StatusCode:
         hello = pb.GetInfoRequest(robot_id="arm")
-        carrier = AsyncSessionCarrier(HastyChannel(code), (), lambda: hello, lambda _: None, None)
+        carrier = AsyncSessionTransport(HastyChannel(code), (), lambda: hello, lambda _: None, None)
         with pytest.raises(RefusedError) as refused:
             await carrier.call("get_info", hello, 5.0)
         await carrier.close()

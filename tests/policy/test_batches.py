@@ -12,14 +12,14 @@ import torch
 from small_pretrained import small_observation, small_policy
 from toy_arm import INSTRUCTIONS, spoken_policy, toy_observation, toy_policy
 
-from pirl_contract import Camera, Continuation, Observation
+from pirl_contract import Camera, Observation, PreviousChunk
 from pirl_server.algorithm.hybrid_sampler import step_of_chain, transition_log_prob
 from pirl_server.model.pi0.config import Family, tiny, tiny_state
 from pirl_server.model.pi0.pi0 import Pi0
-from pirl_server.policy.batching import BATCH_SIZES, filled_up
+from pirl_server.policy.batching import BATCH_SIZES, pad_to_batch_size
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.processing_spec import PromptFormat
-from pirl_server.policy.served_policy import Ask, Sample, one_by_one
+from pirl_server.policy.served_policy import PolicyRequest, PolicySample, one_by_one
 
 CLOSE = 2e-5
 
@@ -68,15 +68,15 @@ def world(request: pytest.FixtureRequest) -> tuple[FlowPolicy, Callable[[int], O
     return make(), observe
 
 
-def asks_of(observe: Callable[[int], Observation], rows: int) -> list[Ask]:
+def asks_of(observe: Callable[[int], Observation], rows: int) -> list[PolicyRequest]:
     """Exploring and deterministic rows mixed, with instructions of several lengths."""
     sentences = (*INSTRUCTIONS, "do")
     told = [replace(observe(row), instruction=sentences[row % len(sentences)]) for row in range(rows)]
-    return [Ask(observation, explore=row % 3 != 1, seed=100 + row) for row, observation in enumerate(told)]
+    return [PolicyRequest(observation, explore=row % 3 != 1, seed=100 + row) for row, observation in enumerate(told)]
 
 
-def distance(answer: Sample | ValueError, alone: Sample) -> float:
-    assert isinstance(answer, Sample), answer
+def distance(answer: PolicySample | ValueError, alone: PolicySample) -> float:
+    assert isinstance(answer, PolicySample), answer
     assert (answer.sde_index, answer.seed, answer.noise_level) == (alone.sde_index, alone.seed, alone.noise_level)
     pairs = [(getattr(answer, name), getattr(alone, name)) for name in ("actions", "chain", "log_prob", "std")]
     return max(float(np.abs(mine - other).max() / (1.0 + np.abs(other).max())) for mine, other in pairs)
@@ -101,7 +101,7 @@ def test_each_part_of_a_row_is_its_own(world: tuple[FlowPolicy, Callable[[int], 
     first, other = asks_of(observe, 2)
     first = replace(first, explore=other.explore)
     (alone,) = policy.sample_batch([first])
-    assert isinstance(alone, Sample)
+    assert isinstance(alone, PolicySample)
     seen, far = first.observation, other.observation
     mixed = [replace(seen, instruction=far.instruction)]
     if policy.card.model.family == "pi0" or policy.processor.state_in_prompt:
@@ -110,7 +110,7 @@ def test_each_part_of_a_row_is_its_own(world: tuple[FlowPolicy, Callable[[int], 
         mixed.append(replace(seen, images=far.images))
     strangers = [replace(first, observation=each) for each in mixed] + [replace(first, seed=other.seed)]
     for answer in policy.sample_batch(strangers):
-        assert isinstance(answer, Sample)
+        assert isinstance(answer, PolicySample)
         assert np.abs(answer.chain - alone.chain).max() > 10 * CLOSE
 
 
@@ -120,7 +120,7 @@ def test_the_density_of_a_row_is_that_of_the_chain_it_stores(
     policy, observe = world
     asks = [replace(ask, explore=True) for ask in asks_of(observe, 8)]
     for ask, sample in zip(asks, policy.sample_batch(asks)):
-        assert isinstance(sample, Sample)
+        assert isinstance(sample, PolicySample)
         again = recomputed(policy, ask.observation, sample)
         ratio = np.exp(again - sample.log_prob)
         np.testing.assert_allclose(ratio, 1.0, atol=1e-5)
@@ -128,7 +128,7 @@ def test_the_density_of_a_row_is_that_of_the_chain_it_stores(
 
 
 @torch.no_grad()
-def recomputed(policy: FlowPolicy, observation: Observation, sample: Sample) -> np.ndarray:
+def recomputed(policy: FlowPolicy, observation: Observation, sample: PolicySample) -> np.ndarray:
     """Log-prob [H, A] by `Pi0.velocity`, one row, as a later job computes it."""
     chain, index = torch.from_numpy(sample.chain)[None], torch.tensor([sample.sde_index])
     state, prefix = torch.from_numpy(policy.features(observation.state[None])), policy.prefix(observation)
@@ -153,16 +153,16 @@ def test_a_refused_row_leaves_its_reason_and_the_others_as_they_were() -> None:
 
 def test_a_policy_by_single_rows_refuses_a_continuation() -> None:
     policy, (ask,) = toy_policy(), asks_of(toy_observation, 1)
-    continued = replace(ask, continuation=Continuation(np.zeros((1, 2), np.float32), 1, "prefix"))
+    continued = replace(ask, continuation=PreviousChunk(np.zeros((1, 2), np.float32), 1, "prefix"))
     answers = one_by_one(policy, [ask, continued])
-    assert isinstance(answers[0], Sample)
+    assert isinstance(answers[0], PolicySample)
     assert isinstance(answers[1], ValueError)
 
 
 @pytest.mark.parametrize(("rows", "size"), [(1, 1), (2, 2), (3, 4), (5, 8), (9, 16), (16, 16), (17, 17)])
 def test_a_batch_is_filled_up_to_a_size_that_was_warmed(rows: int, size: int) -> None:
     asks = asks_of(toy_observation, rows)
-    filled = filled_up(asks)
+    filled = pad_to_batch_size(asks)
     assert (len(filled), filled[:rows]) == (size, asks)
     assert all(ask is asks[-1] for ask in filled[rows:])
 
@@ -179,11 +179,11 @@ def test_padding_changes_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
         return draw(features, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(policy, "draw", counted)
-    padded = policy._draw_rows(filled_up(asks))[: len(asks)]
+    padded = policy._draw_rows(pad_to_batch_size(asks))[: len(asks)]
     assert drawn == [8]
     assert 8 in BATCH_SIZES
     assert max(distance(one, other) for one, other in zip(padded, only_samples(plain))) < CLOSE
 
 
-def only_samples(answers: Sequence[Sample | ValueError]) -> list[Sample]:
-    return [answer for answer in answers if isinstance(answer, Sample)]
+def only_samples(answers: Sequence[PolicySample | ValueError]) -> list[PolicySample]:
+    return [answer for answer in answers if isinstance(answer, PolicySample)]

@@ -12,28 +12,28 @@ from forked import HORIZON, LONGEST, forked_policy
 from small_pretrained import small_observation, small_policy
 from toy_arm import toy_observation, toy_policy
 
-from pirl_contract import Continuation, Observation
+from pirl_contract import Observation, PreviousChunk
 from pirl_server.algorithm.flow_sde import transition
 from pirl_server.algorithm.hybrid_sampler import step_of_chain, transition_log_prob
 from pirl_server.algorithm.rtc import resting_transition, token_times
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.model_card import ModelCard
 from pirl_server.policy.processor import Array
-from pirl_server.policy.served_policy import Ask, Sample
+from pirl_server.policy.served_policy import PolicyRequest, PolicySample
 
 METHODS = ("guided", "prefix")
 SEAM_BOUND = 0.8
 """what the step over the seam may be in units of the policy's action std, for 19 of 20 chunks"""
 
 
-def on(policy: FlowPolicy, asks: list[Ask]) -> list[Sample]:
+def on(policy: FlowPolicy, asks: list[PolicyRequest]) -> list[PolicySample]:
     answers = policy.sample_batch(asks)
-    assert all(isinstance(answer, Sample) for answer in answers), answers
-    return [answer for answer in answers if isinstance(answer, Sample)]
+    assert all(isinstance(answer, PolicySample) for answer in answers), answers
+    return [answer for answer in answers if isinstance(answer, PolicySample)]
 
 
-def known(actions: Array, delay: int, method: str) -> Continuation:
-    return Continuation(actions, delay, method, "c1")  # type: ignore[arg-type]
+def known(actions: Array, delay: int, method: str) -> PreviousChunk:
+    return PreviousChunk(actions, delay, method, "c1")  # type: ignore[arg-type]
 
 
 def policies() -> list[tuple[FlowPolicy, Observation]]:
@@ -49,7 +49,7 @@ def test_the_first_actions_are_the_very_ones_that_were_asked_with(method: str, e
         random = np.random.default_rng(0)
         for delay in range(policy.horizon):
             past = random.normal(size=(policy.horizon - (delay == 1), policy.contract.action_dim)).astype(np.float32)
-            (sample,) = on(policy, [Ask(observation, explore, delay, known(past, delay, method))])
+            (sample,) = on(policy, [PolicyRequest(observation, explore, delay, known(past, delay, method))])
             assert sample.continued == delay
             np.testing.assert_array_equal(sample.actions[:delay], past[:delay])
             assert np.isfinite(sample.actions).all()
@@ -61,21 +61,23 @@ def test_a_continuation_of_nothing_is_a_chunk_that_begins_anew_bit_for_bit() -> 
     for policy, observation in policies():
         nothing = np.zeros((0, policy.contract.action_dim), np.float32)
         for explore in (False, True):
-            asks = [Ask(observation, explore, 3, known(nothing, 0, method)) for method in METHODS]
+            asks = [PolicyRequest(observation, explore, 3, known(nothing, 0, method)) for method in METHODS]
             for sample in [on(policy, [ask])[0] for ask in asks]:
-                for name, value in vars(on(policy, [Ask(observation, explore, 3)])[0]).items():
+                for name, value in vars(on(policy, [PolicyRequest(observation, explore, 3)])[0]).items():
                     np.testing.assert_array_equal(getattr(sample, name), value, err_msg=name)
 
 
 @pytest.mark.parametrize("delay", [1, 2, LONGEST])
 def test_the_seam_is_smooth_where_a_naive_switch_tears(delay: int) -> None:
     policy, observation, rows = forked_policy(), toy_observation(), 60
-    old = np.stack([sample.actions for sample in on(policy, [Ask(observation, False, seed) for seed in range(rows)])])
+    old = np.stack(
+        [sample.actions for sample in on(policy, [PolicyRequest(observation, False, seed) for seed in range(rows)])]
+    )
     playing, std = old[:, 2:], old.std(axis=(0, 1))
 
     def seam(method: str) -> float:
         going_on = [known(each.copy(), delay, method) if method else None for each in playing]
-        asks = [Ask(observation, False, 1000 + row, each) for row, each in enumerate(going_on)]
+        asks = [PolicyRequest(observation, False, 1000 + row, each) for row, each in enumerate(going_on)]
         new = np.stack([sample.actions for sample in on(policy, asks)])
         step = np.abs(new[:, delay] - playing[:, delay - 1]) / std
         return float(np.quantile(step.max(axis=1), 0.95))
@@ -89,7 +91,7 @@ def test_rows_do_not_depend_on_each_other() -> None:
     policy, observation = toy_policy(horizon=6, prefix_delay=3), toy_observation()
     past = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32) * 0.1
     rows = [None, known(past, 2, "guided"), known(past, 3, "prefix"), known(past[:3], 1, "guided")]
-    asks = [Ask(observation, True, seed, each) for seed, each in enumerate(rows)]
+    asks = [PolicyRequest(observation, True, seed, each) for seed, each in enumerate(rows)]
     for ask, sample in zip(asks, on(policy, asks)):
         (alone,) = on(policy, [ask])
         np.testing.assert_allclose(sample.chain, alone.chain, atol=2e-6)
@@ -106,12 +108,12 @@ def test_what_cannot_be_continued_is_refused_alone_and_in_words() -> None:
         "delay 4 is the whole horizon": known(np.zeros((4, 2), np.float32), 4, "guided"),
         "not finite": known(torn, 1, "guided"),
     }
-    good = Ask(observation, False, 0, known(two, 1, "guided"))
-    answers = policy.sample_batch([*(Ask(observation, False, 0, each) for each in refusals.values()), good])
+    good = PolicyRequest(observation, False, 0, known(two, 1, "guided"))
+    answers = policy.sample_batch([*(PolicyRequest(observation, False, 0, each) for each in refusals.values()), good])
     for text, answer in zip(refusals, answers):
         assert isinstance(answer, ValueError)
         assert text in str(answer)
-    assert isinstance(answers[-1], Sample)
+    assert isinstance(answers[-1], PolicySample)
 
 
 @pytest.mark.parametrize(
@@ -121,13 +123,13 @@ def test_what_cannot_be_continued_is_refused_alone_and_in_words() -> None:
 def test_a_sample_says_how_much_of_it_is_not_the_policys_own(method: str, delay: int, altered: int) -> None:
     """A delay beyond the longest of the training is answered by guidance: a moving arm needs an answer."""
     policy, past = toy_policy(horizon=HORIZON, prefix_delay=LONGEST), np.zeros((7, 2), np.float32)
-    (sample,) = on(policy, [Ask(toy_observation(), True, 0, known(past, delay, method))])
+    (sample,) = on(policy, [PolicyRequest(toy_observation(), True, 0, known(past, delay, method))])
     assert (sample.continued, sample.altered) == (delay, altered)
     assert 0 <= sample.sde_index < 8
     assert sample.std > 0
 
 
-def log_ratio(policy: FlowPolicy, sample: Sample, observation: Observation) -> Array:
+def log_ratio(policy: FlowPolicy, sample: PolicySample, observation: Observation) -> Array:
     """Of a learner's density to the logged one [H, A]. Given actions are those that the chain never moves."""
     chain, index = torch.from_numpy(sample.chain)[None], torch.tensor([sample.sde_index])
     given = (chain == chain[:, :1]).all(dim=3).all(dim=1)
@@ -146,9 +148,9 @@ def log_ratio(policy: FlowPolicy, sample: Sample, observation: Observation) -> A
 def test_the_density_of_a_prefix_conditioned_chunk_is_exact(prompt: str) -> None:
     """A learner that conditions on the same prefix starts at a ratio of 1; the given actions have no density."""
     policy, observation = small_policy(prompt, prefix_delay=2), small_observation()  # type: ignore[arg-type]
-    (old,) = on(policy, [Ask(observation, False, 0)])
+    (old,) = on(policy, [PolicyRequest(observation, False, 0)])
     for seed in range(8):
-        (sample,) = on(policy, [Ask(observation, True, seed, known(old.actions, 2, "prefix"))])
+        (sample,) = on(policy, [PolicyRequest(observation, True, seed, known(old.actions, 2, "prefix"))])
         assert not sample.log_prob[:2].any()
         assert sample.log_prob[2:].all()
         np.testing.assert_allclose(log_ratio(policy, sample, observation), 0.0, atol=1e-4)
@@ -157,9 +159,9 @@ def test_the_density_of_a_prefix_conditioned_chunk_is_exact(prompt: str) -> None
 def test_the_density_of_a_guided_chunk_is_not_the_policys() -> None:
     """Why all of it counts as altered; drawn anew, it is."""
     policy, observation = small_policy(), small_observation()
-    (old,) = on(policy, [Ask(observation, False, 0)])
-    (plain,) = on(policy, [Ask(observation, True, 5)])
-    (sample,) = on(policy, [Ask(observation, True, 5, known(old.actions, 1, "guided"))])
+    (old,) = on(policy, [PolicyRequest(observation, False, 0)])
+    (plain,) = on(policy, [PolicyRequest(observation, True, 5)])
+    (sample,) = on(policy, [PolicyRequest(observation, True, 5, known(old.actions, 1, "guided"))])
     assert float(np.abs(log_ratio(policy, plain, observation)).max()) < 1e-4
     assert float(np.abs(log_ratio(policy, sample, observation)).max()) > 0.1
 

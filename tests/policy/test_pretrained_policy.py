@@ -23,7 +23,7 @@ from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.policy.checkpoint import WEIGHTS, load_checkpoint, save_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.local_policy import LocalPolicy
-from pirl_server.serving.episode_builder import Ending, Start
+from pirl_server.serving.episode_builder import EpisodeEnd, EpisodeStart
 from pirl_server.serving.recorder import Recorder
 
 PROMPTS = pytest.mark.parametrize("prompt", ["pi0", "pi05", "pi05_without_state"])
@@ -198,11 +198,11 @@ def test_an_episode_keeps_the_chain_in_the_model_s_width(tmp_path: Path) -> None
     served, here = small_policy(), small_observation()
     sample = served.sample(here, explore=True, seed=2)
     recorder = Recorder(EpisodeStore(tmp_path))
-    episode = recorder.start(Start("arm", served.contract, "push_it", served.name, 2, True, {}))
+    episode = recorder.start(EpisodeStart("arm", served.contract, "push_it", served.name, 2, True, {}))
     chunk = ActionChunk(sample.actions, 0.05, "c0", served.version, sample.seed, 2)
     episode.add_call(here, sample, chunk, 1.0)
     episode.add_outcomes([StepOutcome("c0", 0, sample.actions[0], here.state)])
-    receipt = recorder.end(episode.id, Ending(True, "operator", "success"))
+    receipt = recorder.end(episode.id, EpisodeEnd(True, "operator", "success"))
     recorder.close()
     assert receipt.steps == 1
     calls = EpisodeStore(tmp_path).open(episode.id).calls

@@ -11,7 +11,7 @@ import numpy as np
 from pirl_contract.schema import StepOutcome
 from pirl_ros.control.arm_executor import ArmCycle, Tick
 from pirl_ros.control.chunk_buffer import PlayableChunk
-from pirl_ros.control.control_source import Takeover
+from pirl_ros.control.control_source import ControlSourceMux
 from pirl_ros.control.kinematics import Chain
 from pirl_ros.control.limit_check import violations
 from pirl_ros.control.limits import Limits
@@ -58,7 +58,7 @@ def real_limits(profile: Profile, **changes: object) -> Limits:
 class DrivenArm:
     """Follows its commands with a lag. `now_ns` is monotonic, `clock_ns` is what its message stamps differ by."""
 
-    def __init__(self, profile: Profile, takeover: Takeover | None = None) -> None:
+    def __init__(self, profile: Profile, takeover: ControlSourceMux | None = None) -> None:
         self.profile, self.cycle = profile, ArmCycle(profile, takeover)
         self.now_ns, self.clock_ns, self.joints = 10 * HOUR_NS, 2 * HOUR_NS, READY.copy()
         self.ticks: list[Tick] = []

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pirl_contract import ActionChunk, Alteration, StepOutcome
 from pirl_ros.control.chunk_buffer import FADE_STEPS, ChunkBuffer, PlayableChunk
-from pirl_ros.policy_session.rtc import AnswerAge, Continuing
+from pirl_ros.policy_session.rtc import LatencyEstimate, RtcTracker
 from pirl_ros.profile.profile import Profile
 
 DT_S, DT_NS = 0.02, 20_000_000
@@ -31,8 +31,8 @@ def outcome(index: int, time_ns: int, chunk_id: str = "c1", altered: Alteration 
     )
 
 
-def playing(index: int = 3, time_ns: int = 5 * DT_NS, age_ns: int = 0) -> Continuing:
-    continuing = Continuing()
+def playing(index: int = 3, time_ns: int = 5 * DT_NS, age_ns: int = 0) -> RtcTracker:
+    continuing = RtcTracker()
     continuing.begin(drawn())
     for i in range(index + 1):
         continuing.report(outcome(i, time_ns - (index - i) * DT_NS))
@@ -53,7 +53,7 @@ def test_it_is_what_is_commanded_from_the_capture_on(periods: float, first: int)
 def test_the_delay_covers_the_age_of_answers_within_what_is_left(age_s: float, delay: int) -> None:
     found = playing(age_ns=round(age_s * 1e9)).from_stamp(5 * DT_NS, BOTH)
     assert found is not None
-    assert found.delay == delay
+    assert found.inference_delay == delay
     assert delay == min(math.ceil(age_s / DT_S) + 1, 6)
 
 
@@ -61,7 +61,7 @@ def test_something_is_left_to_draw_even_where_the_chunk_has_just_begun() -> None
     continuing = playing(0, 5 * DT_NS, age_ns=10**9)
     found = continuing.from_stamp(4 * DT_NS, BOTH)
     assert found is not None
-    assert (len(found.actions), found.delay) == (10, 9)
+    assert (len(found.actions), found.inference_delay) == (10, 9)
 
 
 def test_the_method_is_one_that_the_server_offers() -> None:
@@ -73,8 +73,8 @@ def test_the_method_is_one_that_the_server_offers() -> None:
 
 
 def test_nothing_is_continued_that_is_not_being_played() -> None:
-    assert Continuing().from_stamp(0, BOTH) is None
-    waiting = Continuing()
+    assert RtcTracker().from_stamp(0, BOTH) is None
+    waiting = RtcTracker()
     waiting.begin(drawn())
     assert waiting.from_stamp(0, BOTH) is None, "come, but not entered"
     waiting.report(outcome(7, 0, "c0"))
@@ -91,7 +91,7 @@ def test_nothing_is_continued_that_is_not_being_played() -> None:
 
 
 def test_one_hiccup_among_many_answers_is_forgiven_two_are_not() -> None:
-    age = AnswerAge()
+    age = LatencyEstimate()
     assert age.expected_ns() == 0
     age.add(50)
     age.add(30)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pirl_contract import Alteration
-from pirl_ros.control.fault_latch import Latch
+from pirl_ros.control.fault_latch import FaultLatch
 from pirl_ros.sensing.state_history import Measured, StateHistory
 
 MS = 1_000_000
@@ -13,7 +13,7 @@ HOUR_NS = 3_600_000_000_000
 
 
 def test_the_first_fault_stays_until_somebody_engages() -> None:
-    latch = Latch()
+    latch = FaultLatch()
     assert latch.held is None
     latch.fault(Alteration.LINK_LOSS, "link")
     latch.fault(Alteration.WATCHDOG, "state")
@@ -25,7 +25,7 @@ def test_the_first_fault_stays_until_somebody_engages() -> None:
 
 
 def test_an_emergency_stop_goes_before_faults_and_takes_two_acts() -> None:
-    latch = Latch()
+    latch = FaultLatch()
     latch.fault(Alteration.LINK_LOSS, "link")
     latch.emergency("smoke", "dashboard")
     assert latch.held is not None

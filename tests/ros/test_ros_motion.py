@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pirl_contract import Alteration, ControlSource
-from pirl_ros.control.action_mapping import ArmMotion
+from pirl_ros.control.action_mapping import ActionMapper
 from pirl_ros.control.gripper import gripper_action, gripper_metres
 from pirl_ros.control.kinematics import Chain
 from pirl_ros.profile.profile import Profile
@@ -39,7 +39,7 @@ def test_gripper_ends(profile: Profile) -> None:
 
 
 def test_an_ordinary_action_moves_the_tool_by_it(profile: Profile) -> None:
-    command = ArmMotion(profile).step(action(0.02, -0.03, 0.01, 0.5), READY, 0.0, 0.0)
+    command = ActionMapper(profile).step(action(0.02, -0.03, 0.01, 0.5), READY, 0.0, 0.0)
     assert command.alterations == Alteration.NONE
     assert command.source == ControlSource.POLICY
     np.testing.assert_array_equal(command.executed, action(0.02, -0.03, 0.01, 0.5))
@@ -52,13 +52,13 @@ def test_an_ordinary_action_moves_the_tool_by_it(profile: Profile) -> None:
 
 
 def test_beyond_the_range_is_clipped_and_only_that(profile: Profile) -> None:
-    command = ArmMotion(profile).step(action(0.0, 0.0, 0.3, -7.0), READY, 0.0, 0.0)
+    command = ActionMapper(profile).step(action(0.0, 0.0, 0.3, -7.0), READY, 0.0, 0.0)
     assert command.alterations == Alteration.CLIPPED
     np.testing.assert_array_equal(command.executed, action(0.0, 0.0, 0.1, -1.0))
 
 
 def test_what_the_governor_shortens_is_reported_as_it_was_done(profile: Profile) -> None:
-    motion, chain = ArmMotion(profile), Chain.from_table(profile.kinematics)
+    motion, chain = ActionMapper(profile), Chain.from_table(profile.kinematics)
     stretched = np.array([0.0, 1.5, 0.0, -0.3, 0.0, 1.8, 0.8])
     command = motion.step(action(0.1, 0.1, -0.1, 0.0), stretched, 0.0, 0.0)
     assert command.alterations & (Alteration.LIMIT | Alteration.JUMP)
@@ -68,7 +68,7 @@ def test_what_the_governor_shortens_is_reported_as_it_was_done(profile: Profile)
 
 
 def test_unfit_actions_hold_with_the_gripper_as_it_was(profile: Profile) -> None:
-    motion = ArmMotion(profile)
+    motion = ActionMapper(profile)
     first = motion.step(action(0.01, 0, 0, -0.5), READY, 0.0, 0.0)
     for bad, age, bit in (
         (action(np.nan, 0, 0, 1), 0.0, Alteration.NOT_FINITE),
@@ -82,13 +82,13 @@ def test_unfit_actions_hold_with_the_gripper_as_it_was(profile: Profile) -> None
 
 
 def test_nothing_is_sent_when_the_first_action_is_unfit(profile: Profile) -> None:
-    assert ArmMotion(profile).step(action(np.inf, 0, 0, 0), READY, 0.0, 0.0).joints is None
+    assert ActionMapper(profile).step(action(np.inf, 0, 0, 0), READY, 0.0, 0.0).joints is None
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(ANY_ACTION, min_size=1, max_size=4))
 def test_whatever_the_policy_says_commands_keep_the_limits(profile: Profile, actions: list[np.ndarray]) -> None:
-    motion, measured = ArmMotion(profile), READY
+    motion, measured = ActionMapper(profile), READY
     low = np.array([joint.low for joint in profile.arm.joints])
     high = np.array([joint.high for joint in profile.arm.joints])
     for each in actions:
@@ -106,7 +106,7 @@ def test_a_goal_behind_a_wall_of_the_workspace_is_moved_onto_it(profile: Profile
     tool = chain.forward(READY)[0]
     box = Box(tuple(tool - 0.2), tuple(tool + np.array([0.01, 0.2, 0.2])))
     walled = replace(profile, safety=replace(profile.safety, workspace=box))
-    command = ArmMotion(walled).step(action(0.03, 0.02, 0, 0), READY, 0.0, 0.0)
+    command = ActionMapper(walled).step(action(0.03, 0.02, 0, 0), READY, 0.0, 0.0)
     assert command.alterations & Alteration.WORKSPACE
     assert command.joints is not None
     moved = chain.forward(command.joints)[0] - tool
@@ -115,8 +115,8 @@ def test_a_goal_behind_a_wall_of_the_workspace_is_moved_onto_it(profile: Profile
     np.testing.assert_allclose(command.executed[:3], moved, atol=1e-6)
 
 
-def by_joints(profile: Profile, kind: str) -> ArmMotion:
-    return ArmMotion(replace(profile, action=kind, tcp_step=0.0))  # type: ignore[arg-type]
+def by_joints(profile: Profile, kind: str) -> ActionMapper:
+    return ActionMapper(replace(profile, action=kind, tcp_step=0.0))  # type: ignore[arg-type]
 
 
 def test_joint_positions_are_played_as_they_are(profile: Profile) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pirl_contract import ActionChunk
-from pirl_ros.policy_session.inference_scheduler import Pacing
+from pirl_ros.policy_session.inference_scheduler import InferenceScheduler
 
 SECOND_NS = 1_000_000_000
 
@@ -15,15 +15,15 @@ def make_chunk() -> ActionChunk:
 
 
 class TestPacing:
-    def playing(self) -> Pacing:
-        pacing = Pacing()
+    def playing(self) -> InferenceScheduler:
+        pacing = InferenceScheduler()
         pacing.begin()
         pacing.asked()
         pacing.received(make_chunk(), 0)
         return pacing
 
     def test_idle_until_an_episode_begins(self) -> None:
-        pacing = Pacing()
+        pacing = InferenceScheduler()
         assert not pacing.wants(0, 0)
         pacing.begin()
         assert pacing.wants(0, 0)
@@ -54,7 +54,7 @@ class TestPacing:
     def test_an_arm_that_plays_by_time_is_asked_about_what_comes_in_from_then_on(self) -> None:
         """A picture that lay there before the question was due would make the answer older."""
         for ahead in (True, False):
-            pacing = Pacing(ahead)
+            pacing = InferenceScheduler(ahead)
             pacing.begin()
             assert pacing.wants(0, 10, received_ns=5), "the first question waits for nothing"
             pacing.asked(10)
@@ -68,7 +68,7 @@ class TestPacing:
         chunk = ActionChunk(np.zeros((40, 4), np.float32), 0.05, "c1", "v1", 7, 40)
         lasts = []
         for came_ns in (0, SECOND_NS // 10):
-            pacing = Pacing(True)
+            pacing = InferenceScheduler(True)
             pacing.begin()
             pacing.asked(0)
             pacing.received(chunk, 0)
@@ -79,12 +79,12 @@ class TestPacing:
             lasts.append(next(index for index in range(40) if self.asks_after(pacing, index)))
         assert lasts[1] < lasts[0]
 
-    def asks_after(self, pacing: Pacing, index: int) -> bool:
+    def asks_after(self, pacing: InferenceScheduler, index: int) -> bool:
         pacing.played("c1", index, 0, now_ns=0)
         return pacing.wants(0, 0, 0)
 
     def test_after_a_failure_there_is_a_pause(self) -> None:
-        pacing = Pacing()
+        pacing = InferenceScheduler()
         pacing.begin()
         pacing.asked()
         pacing.failed(0)

@@ -62,9 +62,9 @@ class Line:
 
 
 def test_a_polled_message_waits_until_it_is_taken(node: Any) -> None:
-    from pirl_ros.adapters.gated_subscriptions import Polled
+    from pirl_ros.adapters.gated_subscriptions import GatedGroup
 
-    polled = Polled()
+    polled = GatedGroup()
     line = Line(node, polled)
     line.say("early")
     line.work()
@@ -75,10 +75,10 @@ def test_a_polled_message_waits_until_it_is_taken(node: Any) -> None:
 
 
 def test_what_came_while_nothing_was_wanted_is_thrown_away(node: Any) -> None:
-    from pirl_ros.adapters.gated_subscriptions import Wanted
+    from pirl_ros.adapters.gated_subscriptions import OnDemandGroup
 
     want = [False]
-    wanted = Wanted(lambda: want[0])
+    wanted = OnDemandGroup(lambda: want[0])
     wanted.open = True
     line = Line(node, wanted)
     line.say("early")
@@ -100,9 +100,9 @@ def test_what_came_while_nothing_was_wanted_is_thrown_away(node: Any) -> None:
 
 def test_the_same_without_the_condition_hands_on_what_is_old(node: Any) -> None:
     """The control of the test above: nothing but the condition throws away."""
-    from pirl_ros.adapters.gated_subscriptions import Polled
+    from pirl_ros.adapters.gated_subscriptions import GatedGroup
 
-    polled = Polled()
+    polled = GatedGroup()
     line = Line(node, polled)
     line.say("early")
     polled.open = True

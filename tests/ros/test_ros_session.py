@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from pirl_contract import ActionChunk, Alteration, Continuation, Contract, Observation, StepOutcome
+from pirl_contract import ActionChunk, Alteration, Contract, Observation, PreviousChunk, StepOutcome
 from pirl_contract.client import EpisodeReceipt, PolicyClient, PolicyInfo
 from pirl_ros.policy_session.session import PolicySession
 from pirl_ros.profile.profile import Profile
@@ -56,7 +56,7 @@ class ScriptedClient:
         return "e1"
 
     def infer(
-        self, _: Observation, outcomes: tuple[StepOutcome, ...], continuation: Continuation | None
+        self, _: Observation, outcomes: tuple[StepOutcome, ...], continuation: PreviousChunk | None
     ) -> ActionChunk:
         self.gate.wait(10)
         self._reach()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pirl_contract import ControlSource
-from pirl_ros.control.control_source import JointTarget, Joystick, Takeover, TcpTwist
+from pirl_ros.control.control_source import ControlSourceMux, JointTarget, Joystick, TcpTwist
 
 PAD = Joystick(axes=(0, 1, 2), turns=(3,), deadman=0, close=1, open=2, speed=0.2, turn_speed=0.5, dead_zone=0.1)
 SECOND = 1_000_000_000
@@ -50,23 +50,23 @@ def test_no_pad_makes_it_faster_than_full(axes: list[float]) -> None:
 
 
 def test_a_hand_is_heard_only_while_it_drives_and_only_for_a_while() -> None:
-    takeover, target = Takeover(timeout_s=0.2), JointTarget(np.zeros(7))
-    assert "policy drives" in takeover.say(target, 0)
+    takeover, target = ControlSourceMux(timeout_s=0.2), JointTarget(np.zeros(7))
+    assert "policy drives" in takeover.update(target, 0)
     assert takeover.switch(ControlSource.HUMAN)
     assert not takeover.switch(ControlSource.HUMAN), "no change"
-    assert takeover.hand(0) is None
-    assert takeover.say(target, SECOND) == ""
-    assert takeover.hand(SECOND + SECOND // 5) is target
-    assert takeover.hand(SECOND + SECOND // 5 + 1) is None
+    assert takeover.latest(0) is None
+    assert takeover.update(target, SECOND) == ""
+    assert takeover.latest(SECOND + SECOND // 5) is target
+    assert takeover.latest(SECOND + SECOND // 5 + 1) is None
 
 
 def test_what_was_said_before_a_change_of_hands_is_forgotten() -> None:
-    takeover = Takeover()
+    takeover = ControlSourceMux()
     takeover.switch(ControlSource.HUMAN)
-    takeover.say(JointTarget(np.zeros(7)), 0)
+    takeover.update(JointTarget(np.zeros(7)), 0)
     takeover.switch(ControlSource.POLICY)
     takeover.switch(ControlSource.HUMAN)
-    assert takeover.hand(0) is None
+    assert takeover.latest(0) is None
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_what_was_said_before_a_change_of_hands_is_forgotten() -> None:
     ],
 )
 def test_commands_that_are_no_numbers_are_dropped_in_words(command: JointTarget | TcpTwist) -> None:
-    takeover = Takeover()
+    takeover = ControlSourceMux()
     takeover.switch(ControlSource.HUMAN)
-    assert "not finite" in takeover.say(command, 0)
-    assert takeover.hand(0) is None
+    assert "not finite" in takeover.update(command, 0)
+    assert takeover.latest(0) is None

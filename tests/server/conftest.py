@@ -14,8 +14,8 @@ import pytest
 from pirl_contract import Camera, Contract, Field, Observation
 from pirl_contract.client import PolicyClient
 from pirl_server.episodes.store import EpisodeStore
-from pirl_server.policy.served_policy import Ask, Sample, one_by_one
-from pirl_server.serving.connections import Attendance
+from pirl_server.policy.served_policy import PolicyRequest, PolicySample, one_by_one
+from pirl_server.serving.connections import RobotConnections
 from pirl_server.serving.engine import Engine
 from pirl_server.serving.recorder import Recorder
 from pirl_server.serving.server import start_grpc
@@ -51,15 +51,15 @@ class NamedPolicy:
     instructions: tuple[str, ...] = (INSTRUCTION,)
     continuations: tuple[str, ...] = ()
     before: Callable[[], None] = field(default=lambda: None)
-    batches: list[list[Ask]] = field(default_factory=list)
+    batches: list[list[PolicyRequest]] = field(default_factory=list)
     """what it was asked, batch by batch"""
 
-    def sample(self, observation: Observation, *, explore: bool, seed: int) -> Sample:
+    def sample(self, observation: Observation, *, explore: bool, seed: int) -> PolicySample:
         if observation.state.shape != (self.contract.state_dim,):
             raise ValueError(f"state has {observation.state.size} entries, the contract {self.contract.state_dim}")
         shape = (self.horizon, self.contract.action_dim)
         chain = np.random.default_rng(seed).normal(size=(self.denoise_steps + 1, *shape)).astype(np.float32)
-        return Sample(
+        return PolicySample(
             actions=np.full(shape, self.mark, np.float32),
             chain=chain,
             sde_index=2 if explore else -1,
@@ -70,7 +70,7 @@ class NamedPolicy:
             seed=seed,
         )
 
-    def sample_batch(self, asks: Sequence[Ask]) -> list[Sample | ValueError]:
+    def sample_batch(self, asks: Sequence[PolicyRequest]) -> list[PolicySample | ValueError]:
         self.before()
         time.sleep(self.delay_s)
         self.batches.append(list(asks))
@@ -104,7 +104,7 @@ class Service:
     engine: Engine
     recorder: Recorder
     store: EpisodeStore
-    attendance: Attendance
+    attendance: RobotConnections
     port: int
     clients: list[PolicyClient] = field(default_factory=list)
 

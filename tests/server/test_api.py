@@ -24,8 +24,8 @@ from pirl_server.jobs.spec import JobSpec
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.registry.evaluation import Evaluation, list_hash
 from pirl_server.registry.versions import Registry
-from pirl_server.security.access_control import Gate
-from pirl_server.serving.connections import Attendance
+from pirl_server.security.access_control import AccessControl
+from pirl_server.serving.connections import RobotConnections
 from pirl_server.serving.deployment import Deployment
 from pirl_server.serving.router import Router
 from pirl_server.serving.shadow import Shadow
@@ -70,10 +70,10 @@ def registry(tmp_path: Path, contract: Contract) -> Registry:
 
 @pytest.fixture
 def web(service: Any, jobs: Supervisor, registry: Registry, make_policy: Any) -> Iterator[httpx.Client]:
-    attendance = Attendance()
+    attendance = RobotConnections()
     app = create_api(
         attendance=attendance,
-        gate=Gate(None, registry.audit_log),
+        gate=AccessControl(None, registry.audit_log),
         metrics=Metrics(service.engine, attendance, service.recorder),
         latencies=Latencies(),
         jobs=jobs,

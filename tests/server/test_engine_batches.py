@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pirl_contract import Observation
-from pirl_server.policy.served_policy import Ask, Sample
+from pirl_server.policy.served_policy import PolicyRequest, PolicySample
 from pirl_server.serving.batch import Batch
 from pirl_server.serving.engine import Engine
 from pirl_server.serving.errors import BusyError, SupersededError
@@ -114,7 +114,7 @@ def test_one_robot_s_fault_is_its_own(busy: Busy) -> None:
 def test_a_row_that_breaks_the_pass_does_not_break_the_others(busy: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = type(busy.policy).sample_batch
 
-    def breaks(self: Any, asks: list[Ask]) -> list[Sample | ValueError]:
+    def breaks(self: Any, asks: list[PolicyRequest]) -> list[PolicySample | ValueError]:
         if any(ask.seed == 13 for ask in asks):
             raise RuntimeError("device-side assert")
         return draw(self, asks)

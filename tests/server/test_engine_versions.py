@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pirl_contract import Observation
-from pirl_server.policy.served_policy import Ask
+from pirl_server.policy.served_policy import PolicyRequest
 from pirl_server.serving.engine import Engine
 from pirl_server.serving.errors import NoPolicyError
 
@@ -46,7 +46,7 @@ def test_a_version_that_is_not_loaded_is_refused(engine: Engine, observe: Observ
     with pytest.raises(NoPolicyError, match="v7 is not loaded"):
         engine.use("v7")
     with pytest.raises(NoPolicyError, match="v7 is not loaded"):
-        engine.submit_idle(Ask(observe(0), False, 0), "v7")
+        engine.submit_idle(PolicyRequest(observe(0), False, 0), "v7")
 
 
 def test_memory_is_not_promised_twice(engine: Engine, make_policy: Any) -> None:
@@ -155,12 +155,12 @@ def test_idle_draws_wait_for_the_robots_and_leave_with_their_version(
     first = engine.submit(observe(0), explore=False, robot_id="arm-1")
     assert reached.wait(30)
     engine.observe(lambda batch: drawn.append((batch.policy.version, batch.idle)))
-    compared = engine.submit_idle(Ask(observe(1), False, 5), "v2")
+    compared = engine.submit_idle(PolicyRequest(observe(1), False, 5), "v2")
     robot = engine.submit(observe(2), explore=False, robot_id="arm-2")
     hold.set()
     assert compared.result(30).policy.version == "v2"
     assert all(answer.result(30).policy.version == "v3" for answer in (first, robot))
-    forgotten = [engine.submit_idle(Ask(observe(1), False, 5), "v2") for _ in range(3)]
+    forgotten = [engine.submit_idle(PolicyRequest(observe(1), False, 5), "v2") for _ in range(3)]
     engine.close()
     assert drawn[:3] == [("v3", False), ("v3", False), ("v2", True)]
     assert engine.stats().answered == 2

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pirl_contract import Observation
-from pirl_server.policy.served_policy import Ask
+from pirl_server.policy.served_policy import PolicyRequest
 from pirl_server.serving.batch import Request
-from pirl_server.serving.request_queue import ACTIVE_S, PROMPT_S, Waiting, Window
+from pirl_server.serving.request_queue import ACTIVE_S, PROMPT_S, BatchWindow, RobotSlots
 
-ASK = Ask(Observation({}, np.zeros(1, np.float32), ""), False, 0)
+ASK = PolicyRequest(Observation({}, np.zeros(1, np.float32), ""), False, 0)
 
 
 def request(robot: str, sequence: int = 0, session: str = "", version: str | None = None, at: float = 0.0) -> Request:
@@ -31,7 +31,7 @@ class Line:
     rows: int
 
     def __post_init__(self) -> None:
-        self.waiting, self.clock = Waiting(), 0
+        self.waiting, self.clock = RobotSlots(), 0
         self.placed: dict[str, int] = {}
         self.served: list[tuple[int, str, int, int]] = []
         """batch number, robot, when its place was taken, when it was served"""
@@ -115,7 +115,7 @@ def test_the_property_sees_an_unfair_queue() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["", "s1", "s2"])), min_size=1, max_size=20))
 def test_the_newest_of_a_robot_waits_and_all_others_lost(arrivals: list[tuple[int, str]]) -> None:
-    waiting, lost = Waiting(), list[Request]()
+    waiting, lost = RobotSlots(), list[Request]()
     held: Request | None = None
     everything = [request("a", sequence, session) for sequence, session in arrivals]
     for each in everything:
@@ -131,7 +131,7 @@ def test_the_newest_of_a_robot_waits_and_all_others_lost(arrivals: list[tuple[in
 
 
 def test_a_replaced_request_does_not_renew_its_place() -> None:
-    waiting = Waiting()
+    waiting = RobotSlots()
     for at, robot in enumerate(("a", "b", "a", "a")):
         waiting.put(request(robot, at=float(at)))
     assert waiting.since == 0.0, "else a robot that floods would hold the window open"
@@ -139,7 +139,7 @@ def test_a_replaced_request_does_not_renew_its_place() -> None:
 
 
 def test_dropped_requests_give_their_places_back() -> None:
-    waiting = Waiting()
+    waiting = RobotSlots()
     for robot in "abc":
         waiting.put(request(robot, version="v2" if robot == "b" else None))
     assert waiting.wants("v2")
@@ -149,7 +149,7 @@ def test_dropped_requests_give_their_places_back() -> None:
 
 
 def test_a_lone_robot_is_not_waited_for() -> None:
-    window = Window(0.003)
+    window = BatchWindow(0.003)
     window.saw("a", 10.0)
     assert window.remaining_s(1, 16, since=10.0, now=10.0) == 0.0
     window.saw("b", 10.001)
@@ -159,9 +159,9 @@ def test_a_lone_robot_is_not_waited_for() -> None:
     assert window.remaining_s(1, 16, since=10.0, now=10.1) == 0.0, "the time is over"
 
 
-def asked_and_answered(think_s: float, wait_s: float = 0.003) -> Window:
+def asked_and_answered(think_s: float, wait_s: float = 0.003) -> BatchWindow:
     """Two robots, both answered at 10.1; b asked `think_s` after the answer before that."""
-    window = Window(wait_s)
+    window = BatchWindow(wait_s)
     for robot in ("a", "b"):
         window.saw(robot, 9.9)
     window.ended(["a", "b"], 10.0)
@@ -188,7 +188,7 @@ def test_who_asks_by_its_own_clock_makes_nobody_wait() -> None:
 
 
 def test_who_is_silent_is_not_waited_for() -> None:
-    window = Window(0.003)
+    window = BatchWindow(0.003)
     window.saw("b", 10.0)
     window.saw("a", 10.0)
     window.saw("a", 10.5 + ACTIVE_S)

@@ -17,10 +17,10 @@ from pirl_contract import ActionChunk, Camera, Contract, Observation, StepOutcom
 from pirl_server.episodes import zarr_layout
 from pirl_server.episodes.file_rows import FileRows
 from pirl_server.episodes.store import EpisodeStore
-from pirl_server.policy.served_policy import Sample
+from pirl_server.policy.served_policy import PolicySample
 from pirl_server.serving import call_log
 from pirl_server.serving.call_log import LoggedCalls
-from pirl_server.serving.episode_builder import Ending, Start
+from pirl_server.serving.episode_builder import EpisodeEnd, EpisodeStart
 from pirl_server.serving.episode_memory import Limits
 from pirl_server.serving.errors import BusyError
 from pirl_server.serving.recorder import Recorder
@@ -36,10 +36,10 @@ def seeing(contract: Contract) -> Contract:
 
 
 @pytest.fixture
-def call(seeing: Contract, make_policy: Any) -> Callable[[int], tuple[Observation, Sample, ActionChunk, float]]:
+def call(seeing: Contract, make_policy: Any) -> Callable[[int], tuple[Observation, PolicySample, ActionChunk, float]]:
     policy = make_policy(contract=seeing, horizon=25)
 
-    def make(number: int) -> tuple[Observation, Sample, ActionChunk, float]:
+    def make(number: int) -> tuple[Observation, PolicySample, ActionChunk, float]:
         rng = np.random.default_rng(number)
         images = {
             each.name: rng.integers(0, 256, (each.height, each.width, 3), dtype=np.uint8) for each in seeing.cameras
@@ -125,7 +125,7 @@ def test_ten_thousand_steps_need_no_more_memory_than_their_share(
     share, every, steps = (2**21 if bounded else 2**40), 25, 10_000
     store = EpisodeStore(tmp_path)
     recorder = Recorder(store, Limits(memory_per_robot=share, memory=2 * share, free=0))
-    episode = recorder.start(Start("arm-1", seeing, "push", "named", every, True, {}))
+    episode = recorder.start(EpisodeStart("arm-1", seeing, "push", "named", every, True, {}))
     given_ = [call(number) for number in range(8)]  # the same few again: what is measured is what is kept
     tracemalloc.start()
     try:
@@ -136,7 +136,7 @@ def test_ten_thousand_steps_need_no_more_memory_than_their_share(
             episode.add_outcomes([_step(f"c{number}", index, number * every + index) for index in range(every)])
             while bounded and episode.nbytes > share + steps * 300:
                 recorder._room._wake.wait(0.001)  # the disk is slower than this loop, not than a robot
-        receipt = recorder.end(episode.id, Ending(True, "sim", "success"))
+        receipt = recorder.end(episode.id, EpisodeEnd(True, "sim", "success"))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -152,13 +152,13 @@ def test_ten_thousand_steps_need_no_more_memory_than_their_share(
 
 def test_an_episode_has_so_many_steps_and_no_more(tmp_path: Path, seeing: Contract, call: Any) -> None:
     recorder = Recorder(EpisodeStore(tmp_path), Limits(steps=10))
-    episode = recorder.start(Start("arm-1", seeing, "push", "named", 3, True, {}))
+    episode = recorder.start(EpisodeStart("arm-1", seeing, "push", "named", 3, True, {}))
     recorder.add_call(episode, *call(0))
     episode.add_outcomes([_step("", 0, 0)] * 9)  # anonymous: never told apart
     with pytest.raises(BusyError, match="9 steps, and at most 10: end the episode"):
         episode.add_outcomes([_step("c0", 0, 1), _step("c0", 1, 2)])
     episode.add_outcomes([_step("c0", 0, 1)] * 50)  # one, repeated
-    assert recorder.end(episode.id, Ending(True, "sim", "success"), [_step("c0", 2, 3)]).steps == 10
+    assert recorder.end(episode.id, EpisodeEnd(True, "sim", "success"), [_step("c0", 2, 3)]).steps == 10
     assert recorder._store.summary(episode.id).success is True
     recorder.close()
 

@@ -13,7 +13,7 @@ import zarr
 
 from pirl_contract import Alteration, Contract, ControlSource, Observation, StepOutcome
 from pirl_server.episodes.store import EpisodeStore
-from pirl_server.serving.episode_builder import VANISHED, Start
+from pirl_server.serving.episode_builder import VANISHED, EpisodeStart
 from pirl_server.serving.recorder import Recorder
 
 Observe = Callable[[int], Observation]
@@ -193,11 +193,11 @@ def test_discarded_and_empty_episodes_leave_nothing(service: Any, drive: Any, co
 
 
 @pytest.fixture
-def start(contract: Contract) -> Start:
-    return Start("arm-1", contract, INSTRUCTION, "named", 3, True, {})
+def start(contract: Contract) -> EpisodeStart:
+    return EpisodeStart("arm-1", contract, INSTRUCTION, "named", 3, True, {})
 
 
-def feed(recorder: Recorder, start: Start, make_policy: Any, observation: Observation, service: Any) -> str:
+def feed(recorder: Recorder, start: EpisodeStart, make_policy: Any, observation: Observation, service: Any) -> str:
     """Record one call and one step without the wire."""
     client = service.connect()
     episode = recorder.start(start)
@@ -209,7 +209,7 @@ def feed(recorder: Recorder, start: Start, make_policy: Any, observation: Observ
 
 
 def test_a_vanished_robot_leaves_a_truncated_episode(
-    tmp_path: Path, start: Start, make_policy: Any, observe: Observe, service: Any
+    tmp_path: Path, start: EpisodeStart, make_policy: Any, observe: Observe, service: Any
 ) -> None:
     store = EpisodeStore(tmp_path / "other")
     recorder = Recorder(store, idle_limit_s=0.2)
@@ -225,7 +225,7 @@ def test_a_vanished_robot_leaves_a_truncated_episode(
 
 
 def test_closing_publishes_what_is_open(
-    tmp_path: Path, start: Start, make_policy: Any, observe: Observe, service: Any
+    tmp_path: Path, start: EpisodeStart, make_policy: Any, observe: Observe, service: Any
 ) -> None:
     store = EpisodeStore(tmp_path / "other")
     recorder = Recorder(store)
@@ -236,7 +236,7 @@ def test_closing_publishes_what_is_open(
 
 
 def test_a_disk_that_refuses_keeps_the_episode_open(
-    tmp_path: Path, start: Start, make_policy: Any, observe: Observe, service: Any
+    tmp_path: Path, start: EpisodeStart, make_policy: Any, observe: Observe, service: Any
 ) -> None:
     """The staging folder is replaced by a file: writing fails as on a full disk, then works again."""
     store = EpisodeStore(tmp_path / "other")

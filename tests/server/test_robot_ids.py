@@ -29,7 +29,7 @@ from pirl_server.openpi_wire.handler import EngineDoor
 from pirl_server.openpi_wire.msgpack_numpy import pack
 from pirl_server.openpi_wire.server import start_openpi
 from pirl_server.serving import connections
-from pirl_server.serving.connections import Attendance
+from pirl_server.serving.connections import RobotConnections
 from pirl_server.serving.errors import BusyError
 from pirl_server.telemetry.logs import TextLines
 
@@ -250,7 +250,7 @@ def test_so_does_one_of_an_event_loop(doors: Doors, observe: Any) -> None:
 
 
 def test_a_stop_is_lifted_from_the_robots_host_only_and_reaches_a_session_opened_after_it() -> None:
-    robots, events = Attendance(), list[Any]()
+    robots, events = RobotConnections(), list[Any]()
     robots.seen("arm-1", "ipv4:10.0.0.7:5000", polling=True)
     assert robots.emergency_stop("arm-1", "hand", "ada") == 1
     robots.lift_stop("arm-1", "ipv4:10.0.0.70:5000")
@@ -269,7 +269,7 @@ def test_a_stop_is_lifted_from_the_robots_host_only_and_reaches_a_session_opened
 
 def test_a_robot_that_asks_is_never_forgotten_for_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "MAX_ROBOTS", 3)
-    robots = Attendance()
+    robots = RobotConnections()
     for name in ("gone", "arm-1", "arm-2"):
         robots.join(name, "ipv4:1.1.1.1:1", print)
         robots.leave(name, print)

@@ -21,7 +21,7 @@ from pirl_server.config.serve import ServeConfig
 from pirl_server.paths import TOKENS
 from pirl_server.registry.audit import AuditLog
 from pirl_server.rpc.denied import DeniedError
-from pirl_server.security.access_control import Gate
+from pirl_server.security.access_control import AccessControl
 from pirl_server.security.tls import TlsFiles
 from pirl_server.security.tokens import TokenFile
 
@@ -110,7 +110,7 @@ def test_the_robots_client_over_mutual_tls_with_its_token(tmp_path: Path) -> Non
 
 def test_openpis_header_names_the_robot(tmp_path: Path) -> None:
     file = TokenFile(tmp_path / TOKENS)
-    gate = Gate(file, AuditLog(tmp_path / "audit.jsonl"))
+    gate = AccessControl(file, AuditLog(tmp_path / "audit.jsonl"))
     one, any_ = file.create("one", ["robot"], ["arm-1"]), file.create("any", ["robot"])
     assert gate.robot(f"Api-Key {one}") == gate.robot(f"Bearer {one}") == "arm-1"
     assert gate.robot(f"Api-Key {any_}") == "any"

@@ -19,8 +19,8 @@ from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
 from pirl_server.registry.audit import AuditLog
 from pirl_server.rpc.interceptor import RETRY_AFTER, CallInterceptor
-from pirl_server.security.access_control import Gate
-from pirl_server.security.call_authorizer import GateWatcher
+from pirl_server.security.access_control import AccessControl
+from pirl_server.security.call_authorizer import CallAuthorizer
 from pirl_server.security.permissions import PUBLIC_RPCS, RPCS, SCOPES
 from pirl_server.security.rate_limiter import Limiter
 from pirl_server.security.tls import TlsFiles
@@ -61,10 +61,10 @@ class Port:
 
     def __init__(self, tmp_path: Path, files: TlsFiles | None = None, limiter: Limiter | None = None) -> None:
         self.tokens, self.audit = TokenFile(tmp_path / "tokens.json"), AuditLog(tmp_path / "audit.jsonl")
-        gate = Gate(self.tokens, self.audit, limiter, {"of-arm-1": "arm-1", "of-arm-2": "arm-2"}.get)
+        gate = AccessControl(self.tokens, self.audit, limiter, {"of-arm-1": "arm-1", "of-arm-2": "arm-2"}.get)
         self._threads = ThreadPoolExecutor(8)
         self.server = grpc.server(
-            self._threads, interceptors=[CallInterceptor([GateWatcher(gate, self.audit)], PUBLIC_RPCS)]
+            self._threads, interceptors=[CallInterceptor([CallAuthorizer(gate, self.audit)], PUBLIC_RPCS)]
         )
         policy_pb2_grpc.add_PolicyServiceServicer_to_server(EmptyService(), self.server)
         credentials = files and files.for_grpc()

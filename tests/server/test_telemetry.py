@@ -25,7 +25,7 @@ from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
 from pirl_contract.wire import codec
 from pirl_server.episodes.store import EpisodeStore
-from pirl_server.rpc.call_tracker import CallWatcher
+from pirl_server.rpc.call_tracker import CallTracker
 from pirl_server.rpc.interceptor import CallInterceptor
 from pirl_server.security.permissions import PUBLIC_RPCS
 from pirl_server.serving.engine import Engine
@@ -54,7 +54,7 @@ class Watched:
         provider.add_span_processor(SimpleSpanProcessor(self.spans))
         listeners = [CallLog(), self.metrics, self.latencies, Spans(provider.get_tracer("test"))]
         self.server, port = start_grpc(
-            service, "127.0.0.1:0", None, [CallInterceptor([CallWatcher(listeners)], PUBLIC_RPCS)]
+            service, "127.0.0.1:0", None, [CallInterceptor([CallTracker(listeners)], PUBLIC_RPCS)]
         )
         self.channel = grpc.insecure_channel(f"127.0.0.1:{port}")
         self.stub: Any = policy_pb2_grpc.PolicyServiceStub(self.channel)

@@ -21,10 +21,10 @@ from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.paths import TOKENS
 from pirl_server.registry.versions import Registry
-from pirl_server.rpc.call_tracker import CallWatcher
+from pirl_server.rpc.call_tracker import CallTracker
 from pirl_server.rpc.interceptor import CallInterceptor
-from pirl_server.security.access_control import Gate
-from pirl_server.security.call_authorizer import GateWatcher
+from pirl_server.security.access_control import AccessControl
+from pirl_server.security.call_authorizer import CallAuthorizer
 from pirl_server.security.connection_limits import Seats, listen
 from pirl_server.security.permissions import PUBLIC_RPCS
 from pirl_server.security.rate_limiter import Limiter
@@ -53,7 +53,7 @@ class Server:
         self.router = Router(self.recorder.is_open)
         service = PolicyService(self.engine, self.recorder, explore=False, router=self.router)
         self.service, audit = service, self.registry.audit_log
-        self.gate = Gate(self.tokens, audit, Limiter(10**9, 3, clock=lambda: self.now))
+        self.gate = AccessControl(self.tokens, audit, Limiter(10**9, 3, clock=lambda: self.now))
         for version in ("v1", "v2"):
             (source := root / version).mkdir()
             (source / "card.json").write_text("{}")
@@ -69,7 +69,9 @@ class Server:
             lambda version: type(policy)(version=version, mark=float(version[1:])),
         )
         metrics, latencies = Metrics(self.engine, service.attendance, self.recorder), Latencies()
-        interceptor = CallInterceptor([CallWatcher([metrics, latencies]), GateWatcher(self.gate, audit)], PUBLIC_RPCS)
+        interceptor = CallInterceptor(
+            [CallTracker([metrics, latencies]), CallAuthorizer(self.gate, audit)], PUBLIC_RPCS
+        )
         credentials = files.for_grpc() if files else None
         self.grpc, self.port = start_grpc(service, "127.0.0.1:0", credentials, [interceptor])
         self.jobs = Supervisor(root / "jobs", [sys.executable, "-c", ""])

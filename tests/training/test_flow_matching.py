@@ -19,7 +19,7 @@ from pirl_server.model.prefix import Prefix
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.processor import Array, Images
 from pirl_server.policy.tabletop_processor import TabletopProcessor
-from pirl_server.training.chunk_dataset import Windows, make_windows
+from pirl_server.training.chunk_dataset import ChunkDataset, make_windows
 from pirl_server.training.supervised import flow_matching
 from pirl_server.training.supervised.flow_matching import fit, learning_rate_share, loss, prefixes
 
@@ -27,7 +27,7 @@ CONFIG = FlowMatchingConfig(steps=3, batch_size=8, learning_rate=3e-3)
 COUNT = 12
 
 
-def windows_for(policy: FlowPolicy, count: int = COUNT) -> Windows:
+def windows_for(policy: FlowPolicy, count: int = COUNT) -> ChunkDataset:
     random = np.random.default_rng(0)
     state = random.normal(size=(count, 21)).astype(np.float32) * 0.1
     actions = random.uniform(-0.05, 0.05, size=(count, policy.horizon, 2)).astype(np.float32)
@@ -168,7 +168,7 @@ def test_several_draws_share_one_encoded_picture(vlm: str, monkeypatch: pytest.M
         encoded.append(encode(*inputs, **options))
         return encoded[-1]
 
-    def watched_loss(policy: FlowPolicy, windows: Windows, rows: Tensor, prefix: Prefix, *more: Any) -> Tensor:
+    def watched_loss(policy: FlowPolicy, windows: ChunkDataset, rows: Tensor, prefix: Prefix, *more: Any) -> Tensor:
         asked.append((rows, prefix.keys))
         return plain_loss(policy, windows, rows, prefix, *more)
 

@@ -17,8 +17,8 @@ from pirl_server.model.prefix import Prefix
 from pirl_server.policy.checkpoint import load_checkpoint
 from pirl_server.policy.features import object_and_goal
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.training.chunk_dataset import Windows, make_windows
-from pirl_server.training.supervised.auxiliary_state_loss import WEIGHT, Grounding
+from pirl_server.training.chunk_dataset import ChunkDataset, make_windows
+from pirl_server.training.supervised.auxiliary_state_loss import WEIGHT, AuxiliaryStateLoss
 from pirl_server.training.supervised.flow_matching import fit, prefixes
 from pirl_server.training.supervised.sft import sft, sft_episodes
 
@@ -29,7 +29,7 @@ def expert(_: Observation) -> np.ndarray:
     return BEST * SCALE
 
 
-def spots(policy: FlowPolicy, count: int, seed: int) -> Windows:
+def spots(policy: FlowPolicy, count: int, seed: int) -> ChunkDataset:
     """A white spot on black, whose place has nothing to do with the action; the place is told."""
     random = np.random.default_rng(seed)
     place = random.integers(12, size=(count, 2))
@@ -44,16 +44,16 @@ def spots(policy: FlowPolicy, count: int, seed: int) -> Windows:
         np.zeros((count, policy.horizon, 2), np.float32),
         {"base": spot, "wrist": black},
     )
-    return replace(windows, told=torch.from_numpy(place.astype(np.float32) / 6 - 1))
+    return replace(windows, aux_target=torch.from_numpy(place.astype(np.float32) / 6 - 1))
 
 
-def readable(policy: FlowPolicy, seen: Windows) -> float:
+def readable(policy: FlowPolicy, seen: ChunkDataset) -> float:
     """Error of the best linear map from the prefix's mean value to the place, on the second half of the windows."""
     prefix = prefixes(policy, seen, FlowMatchingConfig(vlm="frozen"), torch.Generator())(torch.arange(len(seen)))
     mean = prefix.values.mean(dim=3).transpose(0, 1).flatten(1)
     inputs, half = torch.cat([mean, torch.ones(len(mean), 1)], dim=1).double(), len(mean) // 2
-    assert seen.told is not None
-    told = seen.told.double()
+    assert seen.aux_target is not None
+    told = seen.aux_target.double()
     solved = torch.linalg.lstsq(inputs[:half], told[:half], driver="gelsd").solution
     return float((inputs[half:] @ solved - told[half:]).square().mean())
 
@@ -63,7 +63,7 @@ def test_the_prefix_learns_to_tell_a_place_that_the_action_does_not_need() -> No
     for told in (True, False):
         policy = toy_policy(sees=True)
         windows, others = spots(policy, 256, seed=0), spots(policy, 200, seed=1)
-        shown = windows if told else replace(windows, told=None)
+        shown = windows if told else replace(windows, aux_target=None)
         fit(policy, shown, FlowMatchingConfig(steps=800, batch_size=32, learning_rate=3e-3), 0, Heard())
         errors[told] = readable(policy, others)
     assert errors[True] < 0.5 * errors[False], errors
@@ -72,7 +72,7 @@ def test_the_prefix_learns_to_tell_a_place_that_the_action_does_not_need() -> No
 def test_its_loss_is_the_weighted_squared_error_of_the_mean_of_the_tokens_that_exist() -> None:
     config, random = toy_card(sees=True).model, torch.Generator().manual_seed(0)
     told = torch.randn(5, 3, generator=random)
-    grounding = Grounding(config, told)
+    grounding = AuxiliaryStateLoss(config, told)
     shape = (config.depth, 2, config.kv_heads, 7, config.head_dim)
     values = torch.randn(shape, generator=random)
     mask = torch.ones(2, 7, dtype=torch.bool)

@@ -15,7 +15,7 @@ from pirl_server.algorithm.flow import draw_time, flow_matching_loss, interpolat
 from pirl_server.config.training import FlowMatchingConfig, SftConfig, override
 from pirl_server.policy.checkpoint import load_card
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.training.chunk_dataset import Windows, make_windows
+from pirl_server.training.chunk_dataset import ChunkDataset, make_windows
 from pirl_server.training.supervised.flow_matching import fit, loss, prefixes
 from pirl_server.training.supervised.sft import sft
 
@@ -23,7 +23,7 @@ ROWS = torch.arange(16)
 CONFIG = FlowMatchingConfig(steps=2, batch_size=8)
 
 
-def windows_for(policy: FlowPolicy) -> Windows:
+def windows_for(policy: FlowPolicy) -> ChunkDataset:
     random = np.random.default_rng(0)
     state = random.normal(size=(16, 21)).astype(np.float32) * 0.1
     actions = random.uniform(-0.05, 0.05, size=(16, policy.horizon, 2)).astype(np.float32)

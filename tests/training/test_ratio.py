@@ -21,7 +21,7 @@ from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.policy.checkpoint import save_checkpoint
 from pirl_server.policy.features import STATE_DIM
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.policy.served_policy import Sample
+from pirl_server.policy.served_policy import PolicySample
 from pirl_server.training.prefix_cache import KEEP_BYTES
 from pirl_server.training.rollout.batch import DecisionBatch
 from pirl_server.training.rollout.collector import Collector
@@ -42,7 +42,7 @@ def spoil(policy: FlowPolicy) -> None:
     weight.view(-1)[weight.abs().argmax()] *= 1.01
 
 
-def recomputed(policy: FlowPolicy, sample: Sample, noise_level: float) -> torch.Tensor:
+def recomputed(policy: FlowPolicy, sample: PolicySample, noise_level: float) -> torch.Tensor:
     """Density [H, D] of a stored chain by the weights and the schedule given: what a later job would compute."""
     observation = toy_observation()
     chain, index = torch.from_numpy(sample.chain)[None], torch.tensor([sample.sde_index])
@@ -55,7 +55,7 @@ def recomputed(policy: FlowPolicy, sample: Sample, noise_level: float) -> torch.
         )[0]  # fmt: skip
 
 
-def worst(policy: FlowPolicy, samples: list[Sample], noise_level: float | None = None) -> float:
+def worst(policy: FlowPolicy, samples: list[PolicySample], noise_level: float | None = None) -> float:
     """Largest difference between logged and recomputed log-probabilities."""
     pairs = [(recomputed(policy, each, noise_level or each.noise_level), each.log_prob) for each in samples]
     return max(float(np.abs(again.numpy() - logged).max()) for again, logged in pairs)

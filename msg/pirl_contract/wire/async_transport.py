@@ -28,7 +28,7 @@ SILENCE_S = 1.0
 """how long a server is given to refuse a stream on which nothing is written"""
 
 
-class AsyncCarrier(Protocol):
+class AsyncTransport(Protocol):
     """Carries one call at a time."""
 
     async def call(
@@ -40,7 +40,7 @@ class AsyncCarrier(Protocol):
         """Abandon what is under way."""
 
 
-class AsyncUnaryCarrier:
+class AsyncUnaryTransport:
     """Each call on its own."""
 
     def __init__(self, channel: Any, metadata: Sequence[tuple[str, str]]) -> None:
@@ -64,7 +64,7 @@ class AsyncUnaryCarrier:
         """Nothing is kept between calls."""
 
 
-class AsyncSessionCarrier:
+class AsyncSessionTransport:
     """Keeps one stream for one robot; a task reads it and opens it again when it breaks."""
 
     def __init__(

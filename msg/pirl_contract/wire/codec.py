@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from pirl_contract.schema import (
     ActionChunk,
     Alteration,
-    Continuation,
     ContinuationMethod,
     ControlSource,
     Observation,
+    PreviousChunk,
     StepOutcome,
 )
 from pirl_contract.v1 import policy_pb2 as pb
@@ -125,17 +125,17 @@ def observation_from_proto(
     )
 
 
-def continuation_to_proto(continuation: Continuation) -> pb.Continuation:
+def continuation_to_proto(continuation: PreviousChunk) -> pb.Continuation:
     """Encode what the robot still plays."""
     return pb.Continuation(
         method=CONTINUATIONS[continuation.method],
         actions=tensor_to_proto(continuation.actions),
-        delay=continuation.delay,
+        delay=continuation.inference_delay,
         chunk_id=continuation.chunk_id,
     )
 
 
-def continuation_from_proto(message: pb.Continuation) -> Continuation:
+def continuation_from_proto(message: pb.Continuation) -> PreviousChunk:
     """Decode and check what the robot still plays. Raises ValueError with the field at fault."""
     methods = {number: method for method, number in CONTINUATIONS.items()}
     if message.method not in methods:
@@ -144,7 +144,7 @@ def continuation_from_proto(message: pb.Continuation) -> Continuation:
     if actions.dtype != np.float32 or not np.isfinite(actions).all():
         raise ValueError("continuation.actions: must be float32 and finite")
     chunk = actions.astype(np.float32, copy=False)
-    return Continuation(chunk, message.delay, methods[message.method], message.chunk_id)
+    return PreviousChunk(chunk, message.delay, methods[message.method], message.chunk_id)
 
 
 def outcomes_to_proto(outcomes: Iterable[StepOutcome]) -> list[pb.StepOutcome]:

@@ -10,7 +10,7 @@ from typing import Literal
 from pirl_contract.clock_sync import ClockSync
 from pirl_contract.contract import Contract
 from pirl_contract.names import check_robot_id
-from pirl_contract.schema import ActionChunk, Continuation, Observation, StepOutcome
+from pirl_contract.schema import ActionChunk, Observation, PreviousChunk, StepOutcome
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import codec
 from pirl_contract.wire.grpc_options import WIRE
@@ -55,7 +55,7 @@ class EpisodeReceipt:
     steps: int
 
 
-class Asking:
+class RequestBuilder:
     """The state of one robot's conversation: sequence, episode, contract, images, clock. One thread at a time."""
 
     def __init__(
@@ -122,7 +122,7 @@ class Asking:
         return self._episode_id
 
     def infer(
-        self, observation: Observation, outcomes: Iterable[StepOutcome], continuation: Continuation | None
+        self, observation: Observation, outcomes: Iterable[StepOutcome], continuation: PreviousChunk | None
     ) -> tuple[pb.InferRequest, dict[str, Picture]]:
         """Ask for a chunk; the images are apart, so that they are copied once. Raises ValueError after a stop."""
         self._check_stop()

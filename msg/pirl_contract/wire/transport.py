@@ -32,7 +32,7 @@ UNARY: Mapping[str, tuple[str, Any]] = {
 }
 
 
-class Carrier(Protocol):
+class Transport(Protocol):
     """Carries one call at a time."""
 
     def call(self, name: str, request: Any, timeout_s: float, pictures: Mapping[str, Picture] = NO_PICTURES) -> Any:
@@ -42,7 +42,7 @@ class Carrier(Protocol):
         """Abandon what is under way. Calling it twice changes nothing."""
 
 
-class UnaryCarrier:
+class UnaryTransport:
     """Each call on its own. The channel belongs to the client."""
 
     def __init__(self, channel: Any, metadata: Sequence[tuple[str, str]]) -> None:
@@ -89,7 +89,7 @@ HELLO = 1
 _Slot = SimpleQueue[pb.SessionReply | RefusedError]
 
 
-class SessionCarrier:
+class SessionTransport:
     """Keeps one stream for one robot.
 
     `hello()` makes the GetInfo that each stream begins with, so that the server knows whose it is; `on_hello(reply)`

@@ -31,7 +31,7 @@ def from_thread(node: Any, result: ThreadFuture[T]) -> Awaitable[T]:
     return future
 
 
-def a_while(node: Any, seconds: float) -> Awaitable[None]:
+def sleep(node: Any, seconds: float) -> Awaitable[None]:
     """Return what awaits the end of a time span."""
     future: Any = Future()
 
@@ -43,14 +43,14 @@ def a_while(node: Any, seconds: float) -> Awaitable[None]:
     return future
 
 
-async def answer(node: Any, client: Any, request: Any, patience_s: Callable[[], float]) -> Any:
+async def call_service(node: Any, client: Any, request: Any, patience_s: Callable[[], float]) -> Any:
     """Call a service and return its answer, or None when there is none within `patience_s()`, which may change."""
     began_s = time.monotonic()
     # A request to a service that is not known yet is lost without a word.
     while not client.service_is_ready():
         if time.monotonic() > began_s + patience_s():
             return None
-        await a_while(node, _READY_S)
+        await sleep(node, _READY_S)
     future = client.call_async(request)
 
     def give_up() -> None:

@@ -10,7 +10,7 @@ from std_srvs.srv import SetBool
 from pirl_contract.client import Label
 from pirl_contract.schema import DRY_RUN_KEY
 from pirl_ros.adapters import qos
-from pirl_ros.adapters.awaitables import a_while, from_thread
+from pirl_ros.adapters.awaitables import from_thread, sleep
 from pirl_ros.adapters.interfaces import EpisodeEvent, LabelEpisode, StartEpisode, StopEpisode
 from pirl_ros.policy_session.session import PolicySession
 
@@ -86,7 +86,7 @@ class EpisodeServices:
             instruction=standing.instruction,
         )
         # The action under way is reported with the state that it leads to, one period from now.
-        await a_while(self._node, self._last_outcome_s)
+        await sleep(self._node, self._last_outcome_s)
         try:
             label = cast(Label, request.outcome)
             stopping = self._session.stop(label, request.label_source, request.reason, request.discard)

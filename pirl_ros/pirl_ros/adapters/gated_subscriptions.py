@@ -15,7 +15,7 @@ from rclpy.callback_groups import CallbackGroup
 _YOUNG_S = 0.25
 
 
-class Polled(CallbackGroup):
+class GatedGroup(CallbackGroup):
     """While `open` it is like any other group; closed, its messages wait in the middleware until `take` is called."""
 
     def __init__(self, is_open: bool = False) -> None:
@@ -52,7 +52,7 @@ class Polled(CallbackGroup):
         return [entity for entity in present if entity is not None and hasattr(entity, "msg_type")]
 
 
-class Wanted(Polled):
+class OnDemandGroup(GatedGroup):
     """One that is open for as long as `wanted()` says, too; what came while it said no is thrown away."""
 
     def __init__(self, wanted: Callable[[], bool]) -> None:

@@ -13,7 +13,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from pirl_contract.schema import Alteration, ControlSource
 from pirl_ros.adapters import qos
-from pirl_ros.adapters.latest_goal import Fate, NewestGoal, control_action
+from pirl_ros.adapters.latest_goal import GoalOutcome, LatestGoalClient, control_action
 from pirl_ros.control.action_mapping import ArmCommand
 from pirl_ros.control.gripper import GripperSwitch, fill_gripper_goal
 from pirl_ros.control.lookahead import Ahead
@@ -74,7 +74,7 @@ class GripperGoals:
     def __init__(self, node: Any, profile: Profile) -> None:
         self._gripper, self._switch = profile.gripper, GripperSwitch(profile.gripper)
         self._goal = control_action(_KINDS[profile.gripper.kind])
-        self._goals = NewestGoal(node, self._goal, profile.gripper.topic, self._on_end)
+        self._goals = LatestGoalClient(node, self._goal, profile.gripper.topic, self._on_end)
         self._again_s, self._velocity = 0.0, profile.gripper.velocity_limit * profile.safety.speed_scale
         self.problem = ""
 
@@ -114,7 +114,7 @@ class GripperGoals:
         self._switch.release()
         self._again_s = time.monotonic() + _AGAIN_S
 
-    def _on_end(self, fate: Fate, result: Any) -> None:
+    def _on_end(self, fate: GoalOutcome, result: Any) -> None:
         if fate == "refused":
             self._not_taken("the goal was refused")
         elif fate == "succeeded" or result.stalled:

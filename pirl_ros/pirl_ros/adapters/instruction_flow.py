@@ -7,7 +7,7 @@ from typing import Any
 
 from rclpy.task import Future
 
-from pirl_ros.adapters.awaitables import a_while, answer
+from pirl_ros.adapters.awaitables import call_service, sleep
 from pirl_ros.adapters.interfaces import (
     EpisodeEvent,
     ExecuteInstruction,
@@ -160,7 +160,7 @@ class EpisodeFlow:
         request = LabelEpisode.Request(
             episode_id=run.episode_id, outcome=run.outcome, label_source="operator", note=note
         )
-        answered = await answer(self._node, self._label, request, lambda: limits.patience_s)
+        answered = await call_service(self._node, self._label, request, lambda: limits.patience_s)
         if answered is None or not answered.ok:
             raise ValueError("no answer of label_episode" if answered is None else answered.message)
         self._tell(EpisodeEvent.LABEL, episode_id=run.episode_id, outcome=run.outcome, reason=note)
@@ -210,12 +210,12 @@ class EpisodeFlow:
             run.supersede(Ending("STOP_REFUSED", "refused", stopped.message))
         deadline = time.monotonic() + _REST_S
         while self._arm.mode in _MOVING and time.monotonic() < deadline:
-            await a_while(self._node, _FEEDBACK_S)
+            await sleep(self._node, _FEEDBACK_S)
 
     async def _ask(self, client: Any, request: Any) -> Any:
         run = self._run
         assert run is not None
-        reply = await answer(self._node, client, request, lambda: run.limits.patience_s)
+        reply = await call_service(self._node, client, request, lambda: run.limits.patience_s)
         silent = f"no answer of {client.srv_name} within {run.limits.patience_s:g} s"
         return client.srv_type.Response(ok=False, message=silent) if reply is None else reply
 

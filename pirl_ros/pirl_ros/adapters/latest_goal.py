@@ -10,22 +10,22 @@ from typing import Any, Literal
 from action_msgs.msg import GoalStatus
 from rclpy.action.client import ActionClient
 
-Fate = Literal["refused", "succeeded", "aborted", "canceled"]
-_FATES: dict[int, Fate] = {
+GoalOutcome = Literal["refused", "succeeded", "aborted", "canceled"]
+_FATES: dict[int, GoalOutcome] = {
     GoalStatus.STATUS_SUCCEEDED: "succeeded",
     GoalStatus.STATUS_ABORTED: "aborted",
     GoalStatus.STATUS_CANCELED: "canceled",
 }
 
 
-class NewestGoal:
+class LatestGoalClient:
     """Sends goals; `ended(fate, result)` is called for the newest one, with no result for a refused one.
 
     A controller ends a goal by itself when a newer one comes, some as canceled, others as aborted: what becomes of a
     replaced goal, or of one that was given up here, is not told.
     """
 
-    def __init__(self, node: Any, kind: Any, name: str, ended: Callable[[Fate, Any], None]) -> None:
+    def __init__(self, node: Any, kind: Any, name: str, ended: Callable[[GoalOutcome, Any], None]) -> None:
         self._client, self._ended = ActionClient(node, kind, name), ended
         self._handle: Any = None
         self._number = self._void = 0

@@ -12,7 +12,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from pirl_contract.schema import Alteration
 from pirl_ros.adapters import qos
-from pirl_ros.adapters.latest_goal import Fate, NewestGoal, control_action
+from pirl_ros.adapters.latest_goal import GoalOutcome, LatestGoalClient, control_action
 from pirl_ros.control.action_mapping import ArmCommand
 from pirl_ros.control.kinematics import Array
 from pirl_ros.control.lookahead import Ahead
@@ -49,7 +49,7 @@ class TrajectoryController:
         self._publisher = self._goals = None
         if profile.command.kind == "follow_joint_trajectory":
             self._goal = control_action("FollowJointTrajectory")
-            self._goals = NewestGoal(node, self._goal, self._topic, self._on_end)
+            self._goals = LatestGoalClient(node, self._goal, self._topic, self._on_end)
         else:
             self._publisher = node.create_publisher(JointTrajectory, self._topic, qos.COMMAND)
 
@@ -117,7 +117,7 @@ class TrajectoryController:
         else:
             self._fail(f"nobody takes trajectories on {self._topic}: is the controller active?")
 
-    def _on_end(self, fate: Fate, result: Any) -> None:
+    def _on_end(self, fate: GoalOutcome, result: Any) -> None:
         if fate == "succeeded":
             return
         words = {

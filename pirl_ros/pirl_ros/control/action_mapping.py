@@ -36,7 +36,7 @@ class ArmCommand:
     """[J] rad, the governed command that precedes this one; None: the arm stands"""
 
 
-class ArmMotion:
+class ActionMapper:
     """Turns actions into joint targets; the last entry of an action is the gripper.
 
     tcp_delta: way of the tool centre from the measured arm, not from the last target, as in training; it is not turned.
@@ -98,7 +98,7 @@ class ArmMotion:
         if self._gripper_rate is not None:
             self._gripper_rate.start_at(finger, keep_grasp)
 
-    def copy(self) -> ArmMotion:
+    def copy(self) -> ActionMapper:
         """Return one that goes on from here on its own: to look ahead."""
         other = copy(self)
         other._governor = self._governor.copy()

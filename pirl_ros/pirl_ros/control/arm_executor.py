@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pirl_contract.schema import Alteration, ControlSource, StepOutcome
-from pirl_ros.control.action_mapping import ArmCommand, ArmMotion
+from pirl_ros.control.action_mapping import ActionMapper, ArmCommand
 from pirl_ros.control.chunk_buffer import ChunkBuffer, PlannedStep, PlayableChunk
-from pirl_ros.control.control_source import JointTarget, Takeover, Teleop
-from pirl_ros.control.fault_latch import Latch
+from pirl_ros.control.control_source import ControlSourceMux, JointTarget, Teleop
+from pirl_ros.control.fault_latch import FaultLatch
 from pirl_ros.control.lookahead import Ahead, look_ahead
 from pirl_ros.control.safety_report import Mode, SafetyReport, Tally
 from pirl_ros.profile.profile import Profile
@@ -31,24 +31,24 @@ FingerFrom = Literal["", "measured", "grasp"]
 """Where the next gripper target starts: from the last one; from the measured finger; from there unless it grasps."""
 
 
-class Driver:
+class ArmExecutor:
     """Plays chunks while nothing speaks against it; whatever does leads to a stop within the limits.
 
     Link lost: the checked rest of the chunk is played for link_loss_s, then the arm brakes and is latched. No state for
     watchdog_s, or this not called for as long: brakes and is latched. In lock-step nothing is sent to an arm at rest.
     """
 
-    def __init__(self, profile: Profile, takeover: Takeover) -> None:
+    def __init__(self, profile: Profile, takeover: ControlSourceMux) -> None:
         self._timed, self._period_ns = profile.tick == "timer", round(1e9 / profile.rate_hz)
         self._watchdog_s, self._link_loss_s = profile.safety.watchdog_s, profile.safety.link_loss_s
-        self._motion, self._takeover, self._history = ArmMotion(profile), takeover, StateHistory()
+        self._motion, self._takeover, self._history = ActionMapper(profile), takeover, StateHistory()
         self._buffer = ChunkBuffer(self._period_ns, int(self._link_loss_s * 1e9) if self._timed else None)
         self._joints = len(profile.arm.joints)
         self._tally, self._fresh_from_ns, self._nameless = Tally(), -1, 0
         self._captured: Measured | None = None
         self._speed, self._mode, self._reason, self._act = 1.0, Mode.IDLE, "", ""
         self._finger_from: FingerFrom = "measured"
-        self.latch = Latch()
+        self.latch = FaultLatch()
         self.played: Played | None = None
         """not yet reported"""
 
@@ -160,7 +160,7 @@ class Driver:
             return self.latch.held.reason
         if isinstance(command, JointTarget) and command.joints.shape != (self._joints,):
             return f"teleop gives {command.joints.size} joints, the arm has {self._joints}"
-        return self._takeover.say(command, now_ns)
+        return self._takeover.update(command, now_ns)
 
     def add_alterations(self, alterations: Alteration) -> None:
         """Report these with the newest command too."""
@@ -199,7 +199,7 @@ class Driver:
         age_s = max((now_ns - state.received_ns) / 1e9, gap_s if self._buffer.under_way else 0.0)
         if self._takeover.source == ControlSource.POLICY:
             return self._policy(state, now_ns, age_s)
-        hand = self._takeover.hand(now_ns)
+        hand = self._takeover.latest(now_ns)
         if hand is None:
             return self._rest(Alteration.NONE, state, "the hand is silent: held")
         command = self._motion.follow(hand, state.joints, age_s)
@@ -307,11 +307,11 @@ class ArmCycle:
     while an episode is open, a person drives or the stop is latched.
     """
 
-    def __init__(self, profile: Profile, takeover: Takeover | None = None) -> None:
+    def __init__(self, profile: Profile, takeover: ControlSourceMux | None = None) -> None:
         """Refuse to exist without complete limits: ValueError."""
         self._profile, self._timed = profile, profile.tick == "timer"
         self._period_ns = round(1e9 / profile.rate_hz)
-        self._driver = Driver(profile, takeover or Takeover())
+        self._driver = ArmExecutor(profile, takeover or ControlSourceMux())
         self._stamp_ns: int | None = None
         self._called_ns: int | None = None
 

@@ -74,7 +74,7 @@ class Joystick:
         return float(np.copysign(min(size, 1.0), value)) if size > 0 else 0.0
 
 
-class Takeover:
+class ControlSourceMux:
     """The mux: POLICY, HUMAN or HOLD, and the newest command of the hand with its age."""
 
     def __init__(self, timeout_s: float = 0.25) -> None:
@@ -87,7 +87,7 @@ class Takeover:
         changed, self.source, self._newest = source != self.source, source, None
         return changed
 
-    def say(self, command: Teleop, now_ns: int) -> str:
+    def update(self, command: Teleop, now_ns: int) -> str:
         """Take a command of the hand. Returns '' or why it is dropped."""
         if self.source != ControlSource.HUMAN:
             return f"{self.source.name.lower()} drives: take over first"
@@ -97,7 +97,7 @@ class Takeover:
         self._newest = (command, now_ns)
         return ""
 
-    def hand(self, now_ns: int) -> Teleop | None:
+    def latest(self, now_ns: int) -> Teleop | None:
         """Return what the hand says now; None when it fell silent: then the arm holds."""
         if self._newest is None or now_ns - self._newest[1] > self._timeout_ns:
             return None

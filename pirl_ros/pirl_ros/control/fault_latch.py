@@ -15,7 +15,7 @@ class Held:
     reason: str
 
 
-class Latch:
+class FaultLatch:
     """Faults and the software emergency stop. Nothing here opens by itself, and opening moves nothing.
 
     An emergency stop takes two acts: `clear` ends the stop, `engage` lets the arm be driven again. A fault takes one.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pirl_contract.schema import Alteration, Vector
-from pirl_ros.control.action_mapping import ArmMotion
+from pirl_ros.control.action_mapping import ActionMapper
 from pirl_ros.control.kinematics import Array
 
 
@@ -27,7 +27,9 @@ class Ahead:
     """[J] rad, what precedes row 0: the arm comes from there"""
 
 
-def look_ahead(motion: ArmMotion, actions: Iterable[Vector], reference: Array | None, period_s: float) -> Ahead | None:
+def look_ahead(
+    motion: ActionMapper, actions: Iterable[Vector], reference: Array | None, period_s: float
+) -> Ahead | None:
     """Play `actions` [D] on a copy of `motion` as if the arm followed at once, then stop. None: nothing was sent."""
     start, before = motion.position, motion.copy()
     preceding = motion.previous

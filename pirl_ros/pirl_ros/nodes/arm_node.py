@@ -13,8 +13,8 @@ from pirl_ros.adapters.arm_services import ArmServices
 from pirl_ros.adapters.controller_settings import ControllerSettings
 from pirl_ros.adapters.controllers import Controllers, make_controllers
 from pirl_ros.adapters.diagnostics import Diagnostics, safety_values
-from pirl_ros.adapters.discovery import reader_names, writers
-from pirl_ros.adapters.gated_subscriptions import Polled
+from pirl_ros.adapters.discovery import matched_publishers, matched_subscribers
+from pirl_ros.adapters.gated_subscriptions import GatedGroup
 from pirl_ros.adapters.interfaces import ActionChunk, EpisodeEvent, SafetyState, StepOutcome
 from pirl_ros.adapters.lifecycle_node import ManagedNode
 from pirl_ros.adapters.node_main import run
@@ -67,7 +67,7 @@ class ArmNode(ManagedNode):
 
     def _make_inputs(self) -> None:
         # A timer reads what is there; an arm that answers each state is woken by it.
-        self._sensors = Polled(is_open=self._by_state)
+        self._sensors = GatedGroup(is_open=self._by_state)
         self._streams = SensorStreams(self, self._profile, False, self._answer, self._sensors)
         self._chunks = self.create_subscription(ActionChunk, "action_chunks", self._on_chunk, qos.CHUNK)
         self.create_subscription(EpisodeEvent, "episode_events", self._on_episode, qos.OUTCOME)
@@ -178,9 +178,9 @@ class ArmNode(ManagedNode):
 
     def _publish_state(self) -> None:
         state = fill_safety_state(SafetyState(), self._cycle.report, self.active, self._dry_run)
-        state.outcome_readers = reader_names(self, self._outcomes)
+        state.outcome_readers = matched_subscribers(self, self._outcomes)
         state.ready = self.active and bool(state.outcome_readers)
-        state.hears_chunks = writers(self, self._chunks) > 0
+        state.hears_chunks = matched_publishers(self, self._chunks) > 0
         state.stamp = self.get_clock().now().to_msg()
         self._safety.publish(state)
 

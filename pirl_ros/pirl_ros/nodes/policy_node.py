@@ -13,9 +13,9 @@ from pirl_contract.names import check_robot_id
 from pirl_contract.schema import ActionChunk as Chunk
 from pirl_ros.adapters import qos
 from pirl_ros.adapters.diagnostics import Diagnostics
-from pirl_ros.adapters.discovery import writers
+from pirl_ros.adapters.discovery import matched_publishers
 from pirl_ros.adapters.episode_services import EpisodeServices
-from pirl_ros.adapters.gated_subscriptions import Polled, Wanted
+from pirl_ros.adapters.gated_subscriptions import GatedGroup, OnDemandGroup
 from pirl_ros.adapters.interfaces import ActionChunk, PolicyStatus, SafetyState, StepOutcome
 from pirl_ros.adapters.lifecycle_node import ManagedNode
 from pirl_ros.adapters.node_main import run
@@ -65,7 +65,7 @@ class PolicyNode(ManagedNode):
         # Without an episode nobody needs them: looked at twice a second, to say what is missing.
         # An arm that plays by time publishes at all times: while a chunk plays, nobody needs that either.
         by_time = self._profile.tick == "timer"
-        self._sensors: Polled = Wanted(lambda: self._session.wanting) if by_time else Polled()
+        self._sensors: GatedGroup = OnDemandGroup(lambda: self._session.wanting) if by_time else GatedGroup()
         self._streams = SensorStreams(self, self._profile, True, self._observe, self._sensors)
         self._outcomes = self.create_subscription(StepOutcome, "step_outcomes", self._on_outcome, qos.OUTCOME)
         self.create_subscription(SafetyState, "safety_state", self._on_arm, qos.LATCHED)
@@ -122,7 +122,7 @@ class PolicyNode(ManagedNode):
         arm = self._arm
         here = arm.ready and time.monotonic() - self._arm_s < _ARM_SILENT_S
         plays = arm.hears_chunks and self._chunks.get_subscription_count()
-        reports = self.get_fully_qualified_name() in arm.outcome_readers and writers(self, self._outcomes)
+        reports = self.get_fully_qualified_name() in arm.outcome_readers and matched_publishers(self, self._outcomes)
         return "" if here and plays and reports else "no arm_node plays action_chunks and reports step_outcomes"
 
     def _on_arm(self, state: Any) -> None:

@@ -16,7 +16,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
 
 from pirl_ros.adapters import qos
-from pirl_ros.adapters.discovery import writers
+from pirl_ros.adapters.discovery import matched_publishers
 from pirl_ros.adapters.interfaces import ResetEnvironment, SafetyState, StartEpisode, StepOutcome, StopEpisode
 from pirl_ros.adapters.node_main import ros_until_signal
 from pirl_ros.adapters.operator_inputs import receive_each
@@ -69,7 +69,7 @@ class EpisodeRunner(Node):
 
     def _on_arm(self, state: Any) -> None:
         known = self.get_fully_qualified_name() in state.outcome_readers
-        self._reported_to = known and writers(self, self._outcomes) > 0
+        self._reported_to = known and matched_publishers(self, self._outcomes) > 0
 
     def _on_image(self, message: Any) -> None:
         if self._recording:

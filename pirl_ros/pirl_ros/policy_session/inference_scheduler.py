@@ -25,7 +25,7 @@ _MARGIN_STEPS = 2
 """periods between an observation and its question, and between an answer and its first command"""
 
 
-class Pacing:
+class InferenceScheduler:
     """idle -> observing -> inferring -> playing -> observing ... -> idle."""
 
     def __init__(self, ahead: bool = False) -> None:

@@ -12,7 +12,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 
-from pirl_contract.schema import ActionChunk, Alteration, Continuation, StepOutcome
+from pirl_contract.schema import ActionChunk, Alteration, PreviousChunk, StepOutcome
 
 _REMEMBERED = 16
 """answers whose age counts"""
@@ -22,7 +22,7 @@ _SPARE_STEPS = 1
 """between an answer and the control period that plays it; one action held too many costs less than a torn seam"""
 
 
-class AnswerAge:
+class LatencyEstimate:
     """How old observations have been when their answers came."""
 
     def __init__(self) -> None:
@@ -41,11 +41,11 @@ class AnswerAge:
         return 0 if not slowest else slowest[0] if len(self._ages_ns) >= _MANY else slowest[-1]
 
 
-class Continuing:
+class RtcTracker:
     """Follows the chunk being played by what the arm reports."""
 
     def __init__(self) -> None:
-        self.age = AnswerAge()
+        self.age = LatencyEstimate()
         self._chunk: ActionChunk | None = None
         self._played: StepOutcome | None = None
 
@@ -62,7 +62,7 @@ class Continuing:
         elif self._played is not None:
             self.begin()
 
-    def from_stamp(self, stamp_ns: int, methods: Sequence[str]) -> Continuation | None:
+    def from_stamp(self, stamp_ns: int, methods: Sequence[str]) -> PreviousChunk | None:
         """What is commanded from an observation with this stamp on. None: nothing, or it can't be continued.
 
         Of the methods that the server offers the cheaper one, which needs a policy trained for it, is asked for.
@@ -78,4 +78,4 @@ class Continuing:
         late = math.ceil(self.age.expected_ns() / 1e9 / chunk.dt_s) + _SPARE_STEPS
         # All of them given would leave nothing to draw where the chunk has just begun.
         delay = min(late, len(actions), len(chunk.actions) - 1)
-        return Continuation(actions, delay, "prefix" if "prefix" in methods else "guided", chunk.chunk_id)
+        return PreviousChunk(actions, delay, "prefix" if "prefix" in methods else "guided", chunk.chunk_id)

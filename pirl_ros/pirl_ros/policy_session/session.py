@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 
 from pirl_contract import Contract
 from pirl_contract.client import EpisodeReceipt, Label, PolicyClient
-from pirl_contract.schema import ActionChunk, Alteration, Continuation, Observation, StepOutcome
-from pirl_ros.policy_session.inference_scheduler import Pacing
-from pirl_ros.policy_session.rtc import Continuing
+from pirl_contract.schema import ActionChunk, Alteration, Observation, PreviousChunk, StepOutcome
+from pirl_ros.policy_session.inference_scheduler import InferenceScheduler
+from pirl_ros.policy_session.rtc import RtcTracker
 
 _CHECK_AGAIN_NS = 1_000_000_000
 _FAILURES = (ConnectionError, TimeoutError, ValueError)
@@ -47,7 +47,7 @@ class _Question:
     number: int
     observation: Observation
     stamp_ns: int
-    continuation: Continuation | None
+    continuation: PreviousChunk | None
 
 
 class PolicySession:
@@ -72,7 +72,7 @@ class PolicySession:
         self._client = connect(alias)
         self._worker = ThreadPoolExecutor(1, "policy-client")
         self._lock = threading.RLock()
-        self._pacing, self._continuing, self._ahead = Pacing(ahead), Continuing(), ahead
+        self._pacing, self._continuing, self._ahead = InferenceScheduler(ahead), RtcTracker(), ahead
         self._methods: tuple[str, ...] = ()
         self._standing = Standing()
         self._episode: _Episode | None = None

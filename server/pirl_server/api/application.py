@@ -20,9 +20,9 @@ from pirl_server.jobs.spec import JobSpec
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.registry.promotion import Promoter
 from pirl_server.registry.versions import Registry
-from pirl_server.security.access_control import Gate
+from pirl_server.security.access_control import AccessControl
 from pirl_server.security.rate_limiter import Limiter
-from pirl_server.serving.connections import Attendance
+from pirl_server.serving.connections import RobotConnections
 from pirl_server.serving.deployment import Deployment
 from pirl_server.serving.engine import Engine
 from pirl_server.shutdown import Stopping
@@ -46,8 +46,8 @@ def create_api(
     engine: Engine,
     check_job: Callable[[JobSpec], None],
     grpc_port: int,
-    attendance: Attendance,
-    gate: Gate,
+    attendance: RobotConnections,
+    gate: AccessControl,
     deployment: Deployment,
     metrics: Metrics,
     latencies: Latencies,

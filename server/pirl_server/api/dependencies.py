@@ -14,7 +14,7 @@ from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.registry.promotion import Promoter
 from pirl_server.registry.versions import Registry
 from pirl_server.security.access_control import Caller
-from pirl_server.serving.connections import Attendance
+from pirl_server.serving.connections import RobotConnections
 from pirl_server.serving.deployment import Deployment
 from pirl_server.serving.engine import Engine
 from pirl_server.shutdown import Stopping
@@ -33,7 +33,7 @@ class Services:
     grpc_port: int
     check_job: Callable[[JobSpec], None]
     heartbeat_s: float
-    attendance: Attendance
+    attendance: RobotConnections
     deployment: Deployment
     metrics: Metrics
     latencies: Latencies
@@ -46,7 +46,7 @@ def _services(request: Request) -> Services:
     return found
 
 
-World = Annotated[Services, Depends(_services)]
+ServicesDep = Annotated[Services, Depends(_services)]
 JobId = Annotated[str, Path(pattern=r"^job_[0-9a-f]{24}$")]
 EpisodeId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 

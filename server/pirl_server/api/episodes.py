@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from pirl_server.api.dependencies import EpisodeId, World
+from pirl_server.api.dependencies import EpisodeId, ServicesDep
 from pirl_server.api.problems import not_found, responses
 from pirl_server.api.schemas import EpisodePage, EpisodeView
 from pirl_server.atomic_files import NAME_PATTERN
@@ -16,14 +16,14 @@ router = APIRouter(prefix="/v1/episodes", tags=["episodes"])
 
 @router.get("", operation_id="listEpisodes", responses=responses(404, 422))
 def list_episodes(
-    world: World,
+    services: ServicesDep,
     after: Annotated[str | None, Query(pattern=r"^[0-9a-f]{32}$")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     robot: Annotated[str | None, Query(pattern=NAME_PATTERN)] = None,
     success: bool | None = None,
 ) -> EpisodePage:
     """List published episodes, newest first."""
-    found = [EpisodeView.of(summary) for summary in world.episodes.list(robot)]
+    found = [EpisodeView.of(summary) for summary in services.episodes.list(robot)]
     found = [episode for episode in found if success is None or episode.success is success]
     if after is not None:
         ids = [episode.id for episode in found]
@@ -36,9 +36,9 @@ def list_episodes(
 
 
 @router.get("/{episode_id}", operation_id="getEpisode", responses=responses(404, 422))
-def get_episode(episode_id: EpisodeId, world: World) -> EpisodeView:
+def get_episode(episode_id: EpisodeId, services: ServicesDep) -> EpisodeView:
     """Get one episode's summary."""
     try:
-        return EpisodeView.of(world.episodes.summary(episode_id))
+        return EpisodeView.of(services.episodes.summary(episode_id))
     except KeyError:
         raise not_found("episode", episode_id) from None

@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from fastapi import APIRouter
 
-from pirl_server.api.dependencies import World
+from pirl_server.api.dependencies import ServicesDep
 from pirl_server.api.problems import ProblemError, responses
 from pirl_server.api.schemas import Health, Info, Readiness
 
@@ -23,27 +23,27 @@ async def healthz() -> Health:
 
 
 @router.get("/readyz", operation_id="getReadiness", responses=responses(503))
-async def readyz(world: World) -> Readiness:
+async def readyz(services: ServicesDep) -> Readiness:
     """Answer 200 while a policy is loaded and warm, its queue has room and the disk can take an episode.
 
     `degraded` names what does not work beside serving: damaged jobs and versions, a job queue that stands still.
     """
-    if world.stopping.draining:
+    if services.stopping.draining:
         raise ProblemError(503, "stopping", "the server is stopping: it still answers, but not for long")
-    if world.engine.current is None:
+    if services.engine.current is None:
         raise ProblemError(503, "not-ready", "no policy is loaded yet")
-    if (waiting := world.engine.stats().waiting) >= world.engine.queue_size:
+    if (waiting := services.engine.stats().waiting) >= services.engine.queue_size:
         raise ProblemError(503, "not-ready", f"{waiting} requests are waiting: the queue is full")
-    if (free := shutil.disk_usage(world.registry.audit_log.path.parent).free) < MIN_FREE_BYTES:
+    if (free := shutil.disk_usage(services.registry.audit_log.path.parent).free) < MIN_FREE_BYTES:
         raise ProblemError(503, "not-ready", f"{free // 2**20} MiB are left on the disk: episodes may not be kept")
-    degraded = [*world.jobs.degraded, *world.registry.degraded]
+    degraded = [*services.jobs.degraded, *services.registry.degraded]
     return Readiness(status="degraded" if degraded else "ok", degraded=degraded)
 
 
 @router.get("/v1/info", operation_id="getInfo")
-async def info(world: World) -> Info:
+async def info(services: ServicesDep) -> Info:
     """Say what is served and where robots connect."""
-    policy = world.engine.current
+    policy = services.engine.current
     return Info(
         server_version=version("pirl"),
         policy_version=policy.version if policy else None,
@@ -51,5 +51,5 @@ async def info(world: World) -> Info:
         contract_hash=policy.contract.hash if policy else None,
         robot=policy.contract.robot if policy else None,
         instructions=list(policy.instructions) if policy else [],
-        grpc_port=world.grpc_port,
+        grpc_port=services.grpc_port,
     )

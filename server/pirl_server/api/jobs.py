@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from pirl_server.api.dependencies import JobId, Services, World, actor
+from pirl_server.api.dependencies import JobId, Services, ServicesDep, actor
 from pirl_server.api.problems import ProblemError, conflict, invalid, no_storage, not_found, responses
 from pirl_server.api.schemas import Damaged, JobPage, JobView
 from pirl_server.api.sse import stream
@@ -19,61 +19,63 @@ EVENT_STREAM = {200: {"content": {"text/event-stream": {"schema": {"type": "stri
 
 
 @router.post("", status_code=201, operation_id="createJob", responses=responses(422, 503))
-def create_job(spec: Annotated[JobSpec, Body()], world: World, request: Request, response: Response) -> JobView:
+def create_job(
+    spec: Annotated[JobSpec, Body()], services: ServicesDep, request: Request, response: Response
+) -> JobView:
     """Queue a training or an evaluation."""
     field = "base" if "base" in type(spec).model_fields else "version"
     name = getattr(spec, field)
     try:
         if name is not None:
-            world.registry.resolve(name)
-        world.check_job(spec)
+            services.registry.resolve(name)
+        services.check_job(spec)
     except KeyError:
         raise invalid(field, f"'{name}' is neither a version nor an alias in the registry") from None
     except ValueError as error:
         raise invalid("job", str(error)) from None
     try:
-        job = world.jobs.submit(spec)
+        job = services.jobs.submit(spec)
     except RuntimeError as error:
         raise ProblemError(503, "stopping", str(error)) from None
     except OSError as error:
         raise no_storage("the job", error) from None
-    world.registry.audit_log.write("job submitted", actor(request), job=job.id, kind=spec.kind, task=spec.task)
+    services.registry.audit_log.write("job submitted", actor(request), job=job.id, kind=spec.kind, task=spec.task)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobView.of(job)
 
 
 @router.get("", operation_id="listJobs", responses=responses(422))
 def list_jobs(
-    world: World,
+    services: ServicesDep,
     after: Annotated[str | None, Query(pattern=r"^job_[0-9a-f]{24}$")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     status: Status | None = None,
 ) -> JobPage:
     """List jobs, newest first."""
-    found = [JobView.of(job) for job in world.jobs.list(after, limit + 1, status)]
+    found = [JobView.of(job) for job in services.jobs.list(after, limit + 1, status)]
     page = found[:limit]
     first, last = (page[0].id, page[-1].id) if page else (None, None)
-    damaged = [Damaged(name=name, reason=reason) for name, reason in sorted(world.jobs.damaged.items())]
+    damaged = [Damaged(name=name, reason=reason) for name, reason in sorted(services.jobs.damaged.items())]
     return JobPage(data=page, first_id=first, last_id=last, has_more=len(found) > limit, damaged=damaged)
 
 
 @router.get("/{job_id}", operation_id="getJob", responses=responses(404, 422))
-def get_job(job_id: JobId, world: World) -> JobView:
+def get_job(job_id: JobId, services: ServicesDep) -> JobView:
     """Get one job."""
-    return JobView.of(_find(world, job_id))
+    return JobView.of(_find(services, job_id))
 
 
 @router.post("/{job_id}/cancel", operation_id="cancelJob", responses=responses(404, 409, 422, 503))
-def cancel_job(job_id: JobId, world: World, request: Request) -> JobView:
+def cancel_job(job_id: JobId, services: ServicesDep, request: Request) -> JobView:
     """Ask a job to stop; a running one is `cancelled` when its process has ended."""
-    _find(world, job_id)
+    _find(services, job_id)
     try:
-        cancelled = world.jobs.cancel(job_id)
+        cancelled = services.jobs.cancel(job_id)
     except ValueError as error:
         raise conflict(str(error)) from None
     except OSError as error:
         raise no_storage("the job's end", error) from None
-    world.registry.audit_log.write("job cancelled", actor(request), job=job_id)
+    services.registry.audit_log.write("job cancelled", actor(request), job=job_id)
     return JobView.of(cancelled)
 
 
@@ -84,31 +86,31 @@ def cancel_job(job_id: JobId, world: World, request: Request) -> JobView:
     responses=responses(404, 422) | EVENT_STREAM | {204: {"description": "The job has ended and nothing is left"}},
 )
 def stream_events(
-    job_id: JobId, world: World, last_event_id: Annotated[int, Header(alias="Last-Event-ID", ge=0)] = 0
+    job_id: JobId, services: ServicesDep, last_event_id: Annotated[int, Header(alias="Last-Event-ID", ge=0)] = 0
 ) -> Response:
     """Follow a job as server-sent events: status, progress, metrics, result; ends with the job.
 
     After a break send `Last-Event-ID` to go on where it was. 204 tells an EventSource not to come back.
     """
-    ended = _find(world, job_id).status.ended
-    tail = world.jobs.events(job_id, last_event_id)
-    if ended and not world.jobs.events(job_id, last_event_id).read():
+    ended = _find(services, job_id).status.ended
+    tail = services.jobs.events(job_id, last_event_id)
+    if ended and not services.jobs.events(job_id, last_event_id).read():
         return Response(status_code=204)
-    body = stream(tail, lambda: world.stopping.closing or _has_ended(world, job_id), world.heartbeat_s)
+    body = stream(tail, lambda: services.stopping.closing or _has_ended(services, job_id), services.heartbeat_s)
     return StreamingResponse(body, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
-def _find(world: Services, job_id: str) -> Job:
+def _find(services: Services, job_id: str) -> Job:
     try:
-        return world.jobs.get(job_id)
+        return services.jobs.get(job_id)
     except (KeyError, DamagedJobError):
-        if job_id in (damaged := world.jobs.damaged):
+        if job_id in (damaged := services.jobs.damaged):
             raise ProblemError(404, "not-found", f"job '{job_id}' is damaged: {damaged[job_id]}") from None
         raise not_found("job", job_id) from None
 
 
-def _has_ended(world: Services, job_id: str) -> bool:
+def _has_ended(services: Services, job_id: str) -> bool:
     try:
-        return world.jobs.get(job_id).status.ended
+        return services.jobs.get(job_id).status.ended
     except (KeyError, DamagedJobError):
         return True  # nothing more will be said of it

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import choose_encoder
 
-from pirl_server.api.dependencies import World
+from pirl_server.api.dependencies import ServicesDep
 
 router = APIRouter(tags=["health"])
 _TEXT: dict[int | str, dict[str, Any]] = {
@@ -16,7 +16,7 @@ _TEXT: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("/metrics", operation_id="getMetrics", response_class=Response, responses=_TEXT)
-async def metrics(world: World, request: Request) -> Response:
+async def metrics(services: ServicesDep, request: Request) -> Response:
     """Show all counters and gauges in Prometheus' text form, or OpenMetrics where it is asked for."""
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
-    return Response(encode(world.metrics.registry), media_type=content_type)
+    return Response(encode(services.metrics.registry), media_type=content_type)

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pirl_server.api import problems
 from pirl_server.api.request_body import refusal
 from pirl_server.rpc.denied import DeniedError
-from pirl_server.security.access_control import Caller, Gate
+from pirl_server.security.access_control import AccessControl, Caller
 from pirl_server.security.permissions import PUBLIC, ROUTES
 from pirl_server.security.rate_limiter import Limiter
 from pirl_server.security.web_origin import is_from_a_page
@@ -27,7 +27,9 @@ class Guard:
     `routes` are those of the application. A call that fits none of them takes any token: it is answered 404 or 405.
     """
 
-    def __init__(self, app: ASGIApp, gate: Gate, routes: Sequence[Route], limiter: Limiter | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, gate: AccessControl, routes: Sequence[Route], limiter: Limiter | None = None
+    ) -> None:
         self._app, self._gate, self._routes, self._limiter = app, gate, routes, limiter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from pirl_server.api.dependencies import World, actor
+from pirl_server.api.dependencies import ServicesDep, actor
 from pirl_server.api.problems import FieldError, conflict, no_storage, not_found, responses
 from pirl_server.api.schemas import (
     Damaged,
@@ -24,9 +24,9 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
 @router.get("", operation_id="listModels")
-def list_models(world: World) -> ModelList:
+def list_models(services: ServicesDep) -> ModelList:
     """List all versions, newest first, with their aliases and evaluations."""
-    registry = world.registry
+    registry = services.registry
     aliases, models, damaged = registry.aliases(), [], []
     for model in registry.versions():
         try:
@@ -40,32 +40,32 @@ def list_models(world: World) -> ModelList:
 
 
 @router.post("/promote", operation_id="promoteModel", responses=responses(404, 409, 422, 503))
-def promote(wish: PromoteRequest, world: World, request: Request) -> Promoted:
+def promote(body: PromoteRequest, services: ServicesDep, request: Request) -> Promoted:
     """Serve a version: it must pass the gate, then it is swapped into the running server without a dropped request.
 
     To go past the gate with `force` takes a token of scope admin.
     """
-    if wish.force:
+    if body.force:
         request.state.gate.check_scope(request.state.caller, "POST /v1/models/promote force", frozenset({ADMIN}))
     try:
-        result = world.promoter.promote(wish.version, actor(request), wish.reason, wish.force)
+        result = services.promoter.promote(body.version, actor(request), body.reason, body.force)
     except KeyError:
-        raise not_found("version", wish.version) from None
+        raise not_found("version", body.version) from None
     except PromotionRefusedError as refusal:
         errors = [FieldError(field="version", message=reason) for reason in refusal.result.refusals]
-        raise conflict(f"the gate refused {wish.version}: {refusal}", tuple(errors)) from None
+        raise conflict(f"the gate refused {body.version}: {refusal}", tuple(errors)) from None
     except ValueError as error:
         raise conflict(str(error)) from None
     except OSError as error:
         raise no_storage("the promotion", error) from None
-    return Promoted.of(wish.version, result)
+    return Promoted.of(body.version, result)
 
 
 @router.post("/rollback", operation_id="rollbackModel", responses=responses(409, 422, 503))
-def rollback(wish: RollbackRequest, world: World, request: Request) -> Promoted:
+def rollback(body: RollbackRequest, services: ServicesDep, request: Request) -> Promoted:
     """Serve the version that was in production before this one."""
     try:
-        return Promoted(version=world.promoter.rollback(actor(request), wish.reason))
+        return Promoted(version=services.promoter.rollback(actor(request), body.reason))
     except KeyError as error:
         raise conflict(f"version {error.args[0]}, which was in production before, is gone") from None
     except ValueError as error:

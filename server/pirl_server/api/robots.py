@@ -13,24 +13,24 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Path, Request
 
-from pirl_server.api.dependencies import Services, World, actor
+from pirl_server.api.dependencies import Services, ServicesDep, actor
 from pirl_server.api.problems import ProblemError, responses
 from pirl_server.api.schemas import RobotList, RobotView, Stopped, StopRequest
 from pirl_server.atomic_files import NAME_PATTERN
-from pirl_server.serving.connections import Presence
+from pirl_server.serving.connections import RobotConnection
 
 _LOG = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1", tags=["robots"])
-Wish = Annotated[StopRequest | None, Body()]
+StopBody = Annotated[StopRequest | None, Body()]
 AUDIT_WAIT_S = 0.2
 """for the audit log, before the answer goes out without it"""
 RobotId = Annotated[str, Path(pattern=NAME_PATTERN, examples=["arm-1"])]
 
 
 @router.get("/robots", operation_id="listRobots")
-async def list_robots(world: World) -> RobotList:
+async def list_robots(services: ServicesDep) -> RobotList:
     """List the robots seen since the server started; a stop has an effect on those that are reachable."""
-    return RobotList(data=[_view(world, presence) for presence in world.attendance.list()])
+    return RobotList(data=[_view(services, presence) for presence in services.attendance.list()])
 
 
 @router.post(
@@ -39,29 +39,31 @@ async def list_robots(world: World) -> RobotList:
     operation_id="stopRobot",
     responses=responses(404, 422),
 )
-async def stop_robot(robot_id: RobotId, world: World, request: Request, wish: Wish = None) -> Stopped:
+async def stop_robot(robot_id: RobotId, services: ServicesDep, request: Request, body: StopBody = None) -> Stopped:
     """Notify one robot to latch its software stop. Not safety-rated: the message may not arrive.
 
     A robot that asks without a session gets no chunk from now on, until its program begins anew.
 
     202 says that it was told, not that it stands. The stop is cleared at the robot, never from here.
     """
-    return await _stop(world, request, wish, [robot_id])
+    return await _stop(services, request, body, [robot_id])
 
 
 @router.post("/emergency-stop", status_code=202, operation_id="stopAllRobots", responses=responses(404, 422))
-async def stop_all(world: World, request: Request, wish: Wish = None) -> Stopped:
+async def stop_all(services: ServicesDep, request: Request, body: StopBody = None) -> Stopped:
     """Tell every connected robot to latch its software stop. Not safety-rated: a message may not arrive."""
-    return await _stop(world, request, wish, [each.robot_id for each in world.attendance.list() if each.reachable])
+    return await _stop(
+        services, request, body, [each.robot_id for each in services.attendance.list() if each.reachable]
+    )
 
 
-async def _stop(world: Services, request: Request, wish: StopRequest | None, robots: list[str]) -> Stopped:
-    who, reason = actor(request), wish.reason if wish else ""
-    told = [robot for robot in robots if world.attendance.emergency_stop(robot, reason, who)]
+async def _stop(services: Services, request: Request, body: StopRequest | None, robots: list[str]) -> Stopped:
+    who, reason = actor(request), body.reason if body else ""
+    told = [robot for robot in robots if services.attendance.emergency_stop(robot, reason, who)]
     names = ",".join(told or robots)
     # a disk that hangs must not hold up the answer, nor the next stop
     writing = asyncio.get_running_loop().run_in_executor(
-        None, _audit, world, who, "told" if told else "nobody told", names, reason
+        None, _audit, services, who, "told" if told else "nobody told", names, reason
     )
     await asyncio.wait([writing], timeout=AUDIT_WAIT_S)
     if not told:
@@ -69,14 +71,14 @@ async def _stop(world: Services, request: Request, wish: StopRequest | None, rob
     return Stopped(told=told)
 
 
-def _audit(world: Services, who: str, result: str, names: str, reason: str) -> None:
+def _audit(services: Services, who: str, result: str, names: str, reason: str) -> None:
     try:
-        world.registry.audit_log.write("emergency stop", who, result, robots=names, reason=reason)
+        services.registry.audit_log.write("emergency stop", who, result, robots=names, reason=reason)
     except OSError:  # a full disk must not make a stop look as if it had failed
         _LOG.exception("%s stopped %s, but the audit log cannot be written", who, names)
 
 
-def _view(world: Services, presence: Presence) -> RobotView:
+def _view(services: Services, presence: RobotConnection) -> RobotView:
     return RobotView(
         id=presence.robot_id,
         connected=presence.sessions > 0,
@@ -85,7 +87,7 @@ def _view(world: Services, presence: Presence) -> RobotView:
         policy_version=presence.policy_version or None,
         since=_iso(presence.since),
         last_seen=_iso(presence.last_seen),
-        latency_ms=world.latencies.of(presence.robot_id),
+        latency_ms=services.latencies.of(presence.robot_id),
     )
 
 

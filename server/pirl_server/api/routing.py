@@ -12,7 +12,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request
 
-from pirl_server.api.dependencies import Services, World, actor
+from pirl_server.api.dependencies import Services, ServicesDep, actor
 from pirl_server.api.problems import conflict, not_found, responses
 from pirl_server.api.routing_schemas import (
     CanaryRequest,
@@ -32,59 +32,59 @@ Reason = Annotated[str, Query(max_length=1000, description="goes to the audit lo
 
 
 @router.get("", operation_id="getRouting")
-def get_routing(world: World) -> RoutingView:
+def get_routing(services: ServicesDep) -> RoutingView:
     """Show aliases, pins, the canary, and the shadow with what its comparison has found so far."""
-    return _view(world)
+    return _view(services)
 
 
 @router.put("/canary", operation_id="setCanary", responses=responses(404, 409, 422))
-def set_canary(wish: CanaryRequest, world: World, request: Request) -> RoutingView:
+def set_canary(body: CanaryRequest, services: ServicesDep, request: Request) -> RoutingView:
     """Let the listed robots, and a share of the others, get the candidate from their next episode on."""
-    with _in_words(wish.version):
-        world.deployment.canary(wish.version, wish.robots, wish.share, actor(request), wish.reason)
-    return _view(world)
+    with _in_words(body.version):
+        services.deployment.canary(body.version, body.robots, body.share, actor(request), body.reason)
+    return _view(services)
 
 
 @router.delete("/canary", operation_id="recallCanary", responses=responses(409, 422))
-def recall_canary(world: World, request: Request, reason: Reason = "") -> RoutingView:
+def recall_canary(services: ServicesDep, request: Request, reason: Reason = "") -> RoutingView:
     """End the canary at once: its robots get production with their next chunk, within an episode too."""
     with _in_words(CANDIDATE):
-        world.deployment.recall(actor(request), reason)
-    return _view(world)
+        services.deployment.recall(actor(request), reason)
+    return _view(services)
 
 
 @router.put("/shadow", operation_id="setShadow", responses=responses(404, 409, 422))
-def set_shadow(wish: ShadowRequest, world: World, request: Request) -> RoutingView:
+def set_shadow(body: ShadowRequest, services: ServicesDep, request: Request) -> RoutingView:
     """Let a version draw, while no robot waits, on a share of what production answers: compared, never driven."""
-    with _in_words(wish.version):
-        world.deployment.watch(wish.version, wish.share, actor(request), wish.reason)
-    return _view(world)
+    with _in_words(body.version):
+        services.deployment.watch(body.version, body.share, actor(request), body.reason)
+    return _view(services)
 
 
 @router.delete("/shadow", operation_id="endShadow", responses=responses(409, 422))
-def end_shadow(world: World, request: Request, reason: Reason = "") -> RoutingView:
+def end_shadow(services: ServicesDep, request: Request, reason: Reason = "") -> RoutingView:
     """End the comparison."""
     with _in_words(SHADOW):
-        world.deployment.unwatch(actor(request), reason)
-    return _view(world)
+        services.deployment.unwatch(actor(request), reason)
+    return _view(services)
 
 
 @router.put("/pins/{robot_id}", operation_id="pinRobot", responses=responses(404, 409, 422))
-def pin_robot(robot_id: RobotId, wish: PinRequest, world: World, request: Request) -> RoutingView:
+def pin_robot(robot_id: RobotId, body: PinRequest, services: ServicesDep, request: Request) -> RoutingView:
     """Keep a robot on a version from its next episode on, whatever is promoted."""
-    with _in_words(wish.version):
-        world.deployment.pin(robot_id, wish.version, actor(request), wish.reason)
-    return _view(world)
+    with _in_words(body.version):
+        services.deployment.pin(robot_id, body.version, actor(request), body.reason)
+    return _view(services)
 
 
 @router.delete("/pins/{robot_id}", operation_id="unpinRobot", responses=responses(404, 409, 422))
-def unpin_robot(robot_id: RobotId, world: World, request: Request, reason: Reason = "") -> RoutingView:
+def unpin_robot(robot_id: RobotId, services: ServicesDep, request: Request, reason: Reason = "") -> RoutingView:
     """Let a robot follow production again, from its next episode on."""
     try:
-        world.deployment.unpin(robot_id, actor(request), reason)
+        services.deployment.unpin(robot_id, actor(request), reason)
     except KeyError:
         raise not_found("pin of robot", robot_id) from None
-    return _view(world)
+    return _view(services)
 
 
 @contextmanager
@@ -97,8 +97,12 @@ def _in_words(version: str) -> Iterator[None]:
         raise conflict(str(error)) from None
 
 
-def _view(world: Services) -> RoutingView:
-    aliases, routes, report = world.registry.aliases(), world.deployment.routes, world.deployment.shadow.report()
+def _view(services: Services) -> RoutingView:
+    aliases, routes, report = (
+        services.registry.aliases(),
+        services.deployment.routes,
+        services.deployment.shadow.report(),
+    )
     canary = shadow = None
     if CANDIDATE in aliases:
         robots = list(routes.canary_robots)

@@ -20,7 +20,7 @@ from pirl_server.openpi_wire.msgpack_numpy import pack, unpack
 from pirl_server.openpi_wire.observation_keys import Keys
 from pirl_server.policy.served_policy import ServedPolicy
 from pirl_server.serving.batch import Inference
-from pirl_server.serving.connections import Attendance
+from pirl_server.serving.connections import RobotConnections
 from pirl_server.serving.engine import Engine
 from pirl_server.serving.errors import BusyError, ExpiredError, NoPolicyError, StoppedError, SupersededError
 from pirl_server.serving.router import Router
@@ -161,10 +161,10 @@ class EngineDoor:
         engine: Engine,
         router: Router | None = None,
         check_rate: Callable[[str], None] | None = None,
-        attendance: Attendance | None = None,
+        attendance: RobotConnections | None = None,
     ) -> None:
         self._engine, self._router, self._check_rate = engine, router or Router(), check_rate
-        self._attendance = attendance or Attendance()
+        self._attendance = attendance or RobotConnections()
         self._sequence = itertools.count(1)  # the wire has none; one that rises for all rises for each robot
 
     def policy(self, robot_id: str) -> ServedPolicy:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from pirl_server.model.prefix import Prefix
-from pirl_server.policy.served_policy import Ask
+from pirl_server.policy.served_policy import PolicyRequest
 
 BATCH_SIZES = (1, 2, 4, 8, 16)
 """row counts that a policy is warmed up at; the last is the most rows of one pass"""
@@ -31,7 +31,7 @@ class Noise(NamedTuple):
     """which of the K steps that is; -1 where the ask does not explore"""
 
 
-def noise(asks: Sequence[Ask], horizon: int, action_dim: int, steps: int) -> Noise:
+def noise(asks: Sequence[PolicyRequest], horizon: int, action_dim: int, steps: int) -> Noise:
     """Draw each row from a generator of its own, on the CPU: neither the other rows nor the device change it."""
     rows = []
     for ask in asks:
@@ -42,7 +42,7 @@ def noise(asks: Sequence[Ask], horizon: int, action_dim: int, steps: int) -> Noi
     return Noise(*(torch.cat(parts) for parts in zip(*rows)))
 
 
-def joined(prefixes: Sequence[Prefix]) -> Prefix:
+def stack_prefixes(prefixes: Sequence[Prefix]) -> Prefix:
     """One prefix row per entry, each of batch 1; the shorter are padded with tokens that do not exist.
 
     The same object everywhere stays as it is: a prefix of batch 1 stands for every row.
@@ -60,7 +60,7 @@ def joined(prefixes: Sequence[Prefix]) -> Prefix:
     )
 
 
-def filled_up(asks: Sequence[Ask]) -> list[Ask]:
+def pad_to_batch_size(asks: Sequence[PolicyRequest]) -> list[PolicyRequest]:
     """Repeat the last ask up to the next of `BATCH_SIZES`: an accelerator then meets only shapes it was warmed at."""
     size = next((size for size in BATCH_SIZES if size >= len(asks)), len(asks))
     return [*asks, *[asks[-1]] * (size - len(asks))]

@@ -27,14 +27,14 @@ from pirl_server.algorithm.flow import Transition
 from pirl_server.algorithm.hybrid_sampler import Draw, hybrid_sample
 from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.model.prefix import Prefix
-from pirl_server.policy.batching import filled_up, joined, noise
+from pirl_server.policy.batching import noise, pad_to_batch_size, stack_prefixes
 from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint
 from pirl_server.policy.model_card import ModelCard
 from pirl_server.policy.pretrained_processor import PretrainedProcessor
 from pirl_server.policy.processing_spec import PRETRAINED
 from pirl_server.policy.processor import Array, Images, Processor
 from pirl_server.policy.rtc import sample_continued
-from pirl_server.policy.served_policy import Ask, Sample
+from pirl_server.policy.served_policy import PolicyRequest, PolicySample
 from pirl_server.policy.statistics_check import FirstObservations
 from pirl_server.policy.tabletop_processor import TabletopProcessor
 
@@ -109,15 +109,15 @@ class FlowPolicy:
         """Guidance asks nothing of the training, a prefix does."""
         return ("guided", "prefix") if self.card.prefix_delay else ("guided",)
 
-    def sample(self, observation: Observation, *, explore: bool, seed: int) -> Sample:
+    def sample(self, observation: Observation, *, explore: bool, seed: int) -> PolicySample:
         """Draw one chunk; see `ServedPolicy.sample`."""
-        (answer,) = self.sample_batch([Ask(observation, explore, seed)])
+        (answer,) = self.sample_batch([PolicyRequest(observation, explore, seed)])
         if isinstance(answer, ValueError):
             raise answer
         return answer
 
     @torch.inference_mode()
-    def sample_batch(self, asks: Sequence[Ask]) -> list[Sample | ValueError]:
+    def sample_batch(self, asks: Sequence[PolicyRequest]) -> list[PolicySample | ValueError]:
         """Draw one chunk per ask in one pass; returns when the device has finished. See `ServedPolicy.sample_batch`."""
         faults = [self._fault(ask) for ask in asks]
         anew = [ask for ask, fault in zip(asks, faults) if fault is None and ask.continuation is None]
@@ -129,16 +129,16 @@ class FlowPolicy:
             for ask, fault in zip(asks, faults)
         ]
 
-    def _draw_rows(self, asks: Sequence[Ask]) -> list[Sample]:
+    def _draw_rows(self, asks: Sequence[PolicyRequest]) -> list[PolicySample]:
         # eager kernels on the CPU take any shape at its own cost: padding there would only be paid for
-        rows = asks if self.device.type == "cpu" else filled_up(asks)
+        rows = asks if self.device.type == "cpu" else pad_to_batch_size(asks)
         observations = [ask.observation for ask in rows]
         state_NS = np.stack([each.state for each in observations])
         noises = noise(rows, self.horizon, self.card.model.action_dim, self.card.denoise_steps)
         draw = self.draw(self.features(state_NS), self._prefix_rows(observations), *noises)
         actions_NHD = self.to_actions(draw.chain[:, -1], state_NS)
         return [
-            Sample(
+            PolicySample(
                 actions=actions_NHD[row].copy(),  # a row that is kept must not keep the whole batch
                 chain=draw.chain[row].clone().numpy(),
                 sde_index=int(noises.index_N[row]),
@@ -199,7 +199,11 @@ class FlowPolicy:
 
     def _prefix_rows(self, observations: Sequence[Observation]) -> Prefix:
         """Row per observation, or one row for all."""
-        return self.prefixes(observations) if self.own_prefix else joined([self.prefix(each) for each in observations])
+        return (
+            self.prefixes(observations)
+            if self.own_prefix
+            else stack_prefixes([self.prefix(each) for each in observations])
+        )
 
     def prefixes(self, observations: Sequence[Observation], *, pooled: bool = False) -> Prefix:
         """One prefix row per observation; `pooled` with the mean output that V_vlm reads."""
@@ -242,7 +246,7 @@ class FlowPolicy:
             for line in self._first.add(observation.state):
                 _LOG.log(logging.WARNING if self._first.odd else logging.INFO, "%s: %s", self.name, line)
 
-    def _fault(self, ask: Ask) -> ValueError | None:
+    def _fault(self, ask: PolicyRequest) -> ValueError | None:
         """Why this ask can't have a row; what can is compared with the statistics.
 
         What the network does not look at is the service's to check: simulators leave unused cameras out.

@@ -15,16 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pirl_contract import Continuation, Contract, Observation
+from pirl_contract import Contract, Observation, PreviousChunk
 from pirl_server.algorithm import rtc
 from pirl_server.algorithm.flow import Transition, Velocity
 from pirl_server.algorithm.hybrid_sampler import hybrid_sample
 from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.model.prefix import Prefix
-from pirl_server.policy.batching import filled_up, noise
+from pirl_server.policy.batching import noise, pad_to_batch_size
 from pirl_server.policy.model_card import ModelCard
 from pirl_server.policy.processor import Array
-from pirl_server.policy.served_policy import Ask, Sample
+from pirl_server.policy.served_policy import PolicyRequest, PolicySample
 
 
 class RtcPolicy(Protocol):
@@ -84,13 +84,13 @@ class _Known(NamedTuple):
     count_N: Tensor
 
 
-def sample_continued(policy: RtcPolicy, asks: Sequence[Ask]) -> list[Sample | ValueError]:
+def sample_continued(policy: RtcPolicy, asks: Sequence[PolicyRequest]) -> list[PolicySample | ValueError]:
     """One chunk per ask, each with a continuation and an observation that fits; see `ServedPolicy.sample_batch`.
 
     The prefix method reaches as far as the policy was trained for; where the delay is longer, guidance takes over: a
     moving arm waits for an answer, and the sample says how much of it was altered.
     """
-    answers: list[Sample | ValueError | None] = [_fault(policy, ask) for ask in asks]
+    answers: list[PolicySample | ValueError | None] = [_fault(policy, ask) for ask in asks]
     for given in (False, True):
         rows = [i for i, ask in enumerate(asks) if answers[i] is None and _conditioned(policy, ask) == given]
         for i, sample in zip(rows, _draw(policy, [asks[i] for i in rows], given) if rows else ()):
@@ -98,16 +98,16 @@ def sample_continued(policy: RtcPolicy, asks: Sequence[Ask]) -> list[Sample | Va
     return [answer for answer in answers if answer is not None]
 
 
-def _asked(ask: Ask) -> Continuation:
+def _asked(ask: PolicyRequest) -> PreviousChunk:
     assert ask.continuation is not None
     return ask.continuation
 
 
-def _conditioned(policy: RtcPolicy, ask: Ask) -> bool:
-    return _asked(ask).method == "prefix" and _asked(ask).delay <= policy.card.prefix_delay
+def _conditioned(policy: RtcPolicy, ask: PolicyRequest) -> bool:
+    return _asked(ask).method == "prefix" and _asked(ask).inference_delay <= policy.card.prefix_delay
 
 
-def _fault(policy: RtcPolicy, ask: Ask) -> ValueError | None:
+def _fault(policy: RtcPolicy, ask: PolicyRequest) -> ValueError | None:
     asked, (n, width) = _asked(ask), _asked(ask).actions.shape
     if asked.method not in policy.continuations:
         known = ", ".join(policy.continuations)
@@ -115,8 +115,10 @@ def _fault(policy: RtcPolicy, ask: Ask) -> ValueError | None:
     if n > policy.horizon or width != policy.contract.action_dim:
         most, wanted = policy.horizon, policy.contract.action_dim
         return ValueError(f"continuation has {n} actions of {width}: at most {most} of {wanted} are continued")
-    if asked.delay >= policy.horizon:
-        return ValueError(f"delay {asked.delay} is the whole horizon of {policy.horizon}: nothing would be new")
+    if asked.inference_delay >= policy.horizon:
+        return ValueError(
+            f"inference_delay {asked.inference_delay} is the whole horizon of {policy.horizon}: nothing would be new"
+        )
     if not np.isfinite(asked.actions).all():
         return ValueError("continuation: an action is not finite")
     return None
@@ -124,9 +126,9 @@ def _fault(policy: RtcPolicy, ask: Ask) -> ValueError | None:
 
 @torch.inference_mode(False)  # guidance needs gradients, which nothing made in inference mode lets pass
 @torch.no_grad()
-def _draw(policy: RtcPolicy, asks: Sequence[Ask], conditioned: bool) -> list[Sample]:
+def _draw(policy: RtcPolicy, asks: Sequence[PolicyRequest], conditioned: bool) -> list[PolicySample]:
     card, device = policy.card, policy.device
-    rows = asks if device.type == "cpu" else filled_up(asks)
+    rows = asks if device.type == "cpu" else pad_to_batch_size(asks)
     observations = [ask.observation for ask in rows]
     state_NS = np.stack([each.state for each in observations])
     known = _know(policy, rows, state_NS)
@@ -147,7 +149,7 @@ def _draw(policy: RtcPolicy, asks: Sequence[Ask], conditioned: bool) -> list[Sam
     chain_NKHA, log_prob_NHA, std_NHA = (part.cpu() for part in draw)
     actions_NHD = policy.to_actions(chain_NKHA[:, -1], state_NS)
     return [
-        Sample(
+        PolicySample(
             actions=_joined(_asked(ask), actions_NHD[row]),
             chain=chain_NKHA[row].clone().numpy(),
             sde_index=int(index[row]),
@@ -156,14 +158,14 @@ def _draw(policy: RtcPolicy, asks: Sequence[Ask], conditioned: bool) -> list[Sam
             noise_level=card.noise_level if ask.explore else 0.0,
             value=float("nan"),
             seed=ask.seed,
-            continued=_asked(ask).delay,
+            continued=_asked(ask).inference_delay,
             altered=_altered(_asked(ask), policy.horizon, conditioned),
         )
         for row, ask in enumerate(asks)
     ]
 
 
-def _know(policy: RtcPolicy, rows: Sequence[Ask], state_NS: Array) -> _Known:
+def _know(policy: RtcPolicy, rows: Sequence[PolicyRequest], state_NS: Array) -> _Known:
     asked, device = [_asked(ask) for ask in rows], policy.device
     padded_NHD = np.zeros((len(rows), policy.horizon, policy.contract.action_dim), np.float32)
     for row, each in zip(padded_NHD, asked):
@@ -171,7 +173,7 @@ def _know(policy: RtcPolicy, rows: Sequence[Ask], state_NS: Array) -> _Known:
             row[:] = each.actions[np.minimum(np.arange(policy.horizon), len(each.actions) - 1)]
     return _Known(
         policy.to_model(padded_NHD, state_NS).to(device),
-        torch.tensor([each.delay for each in asked], device=device),
+        torch.tensor([each.inference_delay for each in asked], device=device),
         torch.tensor([len(each.actions) for each in asked], device=device),
     )
 
@@ -183,11 +185,11 @@ def _weight(policy: RtcPolicy, known: _Known) -> Tensor:
     return weight_NH[..., None] * real_A
 
 
-def _joined(asked: Continuation, drawn_HD: Array) -> Array:
-    return np.concatenate([asked.actions[: asked.delay], drawn_HD[asked.delay :]])
+def _joined(asked: PreviousChunk, drawn_HD: Array) -> Array:
+    return np.concatenate([asked.actions[: asked.inference_delay], drawn_HD[asked.inference_delay :]])
 
 
-def _altered(asked: Continuation, horizon: int, conditioned: bool) -> int:
+def _altered(asked: PreviousChunk, horizon: int, conditioned: bool) -> int:
     if conditioned:
-        return asked.delay
+        return asked.inference_delay
     return horizon if len(asked.actions) else 0

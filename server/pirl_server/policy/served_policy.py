@@ -9,13 +9,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pirl_contract import Continuation, Contract, Observation
+from pirl_contract import Contract, Observation, PreviousChunk
 
 Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Sample:
+class PolicySample:
     """One chunk and its denoising chain. H horizon, D the contract's actions, A >= D the model's, K denoise steps."""
 
     actions: Array
@@ -34,19 +34,19 @@ class Sample:
     """the critic's value of the observation; NaN when the checkpoint has no critic"""
     seed: int
     continued: int = 0
-    """this many leading actions are those of the `Continuation` that was asked with, unchanged"""
+    """this many leading actions are those of the `PreviousChunk` that was asked with, unchanged"""
     altered: int = 0
     """this many leading actions were drawn otherwise than by the policy alone: no PPO may learn from their density"""
 
 
 @dataclass(frozen=True)
-class Ask:
+class PolicyRequest:
     """One draw that is wanted."""
 
     observation: Observation
     explore: bool
     seed: int
-    continuation: Continuation | None = None
+    continuation: PreviousChunk | None = None
     """None: a chunk that begins anew"""
 
 
@@ -79,12 +79,12 @@ class ServedPolicy(Protocol):
 
     @property
     def continuations(self) -> tuple[str, ...]:
-        """Values of `Continuation.method` that it can be asked with; none: it only draws chunks that begin anew."""
+        """Values of `PreviousChunk.method` that it can be asked with; none: it only draws chunks that begin anew."""
 
-    def sample(self, observation: Observation, *, explore: bool, seed: int) -> Sample:
+    def sample(self, observation: Observation, *, explore: bool, seed: int) -> PolicySample:
         """Draw one chunk. Raises ValueError, naming the fault, when the observation does not fit the contract."""
 
-    def sample_batch(self, asks: Sequence[Ask]) -> list[Sample | ValueError]:
+    def sample_batch(self, asks: Sequence[PolicyRequest]) -> list[PolicySample | ValueError]:
         """Draw one chunk per ask, in order; an ask that can't be answered leaves its ValueError in its place.
 
         A row is what it would be alone: neither its noise nor its numbers (within float32 rounding) depend on the
@@ -92,12 +92,12 @@ class ServedPolicy(Protocol):
         """
 
 
-def one_by_one(policy: ServedPolicy, asks: Sequence[Ask]) -> list[Sample | ValueError]:
+def one_by_one(policy: ServedPolicy, asks: Sequence[PolicyRequest]) -> list[PolicySample | ValueError]:
     """Return `sample_batch` by `sample`, for a policy that gains nothing by batches; it knows no continuation."""
     return [_alone(policy, ask) for ask in asks]
 
 
-def _alone(policy: ServedPolicy, ask: Ask) -> Sample | ValueError:
+def _alone(policy: ServedPolicy, ask: PolicyRequest) -> PolicySample | ValueError:
     if ask.continuation is not None:
         return ValueError(f"policy {policy.version} can't continue a chunk: ask without a continuation")
     try:

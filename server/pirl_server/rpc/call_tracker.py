@@ -56,7 +56,7 @@ class Listener(Protocol):
         """It was answered, or refused with `code`: then `reply` is None. `code` is OK or another gRPC status."""
 
 
-class CallWatcher:
+class CallTracker:
     """A watcher that tells its listeners, in order, of calls begun and ended, those within sessions too."""
 
     def __init__(self, listeners: Sequence[Listener]) -> None:

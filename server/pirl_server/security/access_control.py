@@ -33,7 +33,7 @@ class Caller:
     """name of the token; empty where none was asked for"""
 
 
-class Gate:
+class AccessControl:
     """Without a token file everybody is let in as admin: only for a loopback address, `check_bind` sees to it.
 
     `robot_of(episode_id)` names the robot of an episode, None when there is none: calls that carry only an episode

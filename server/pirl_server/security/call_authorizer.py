@@ -10,16 +10,16 @@ import grpc
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_server.registry.audit import AuditLog
 from pirl_server.rpc.interceptor import SERVICE, SESSION
-from pirl_server.security.access_control import Caller, Gate
+from pirl_server.security.access_control import AccessControl, Caller
 from pirl_server.security.permissions import RPCS
 
 _LABEL, _INFER, _INFO = SERVICE + "LabelEpisode", SERVICE + "Infer", SERVICE + "GetInfo"
 
 
-class GateWatcher:
+class CallAuthorizer:
     """Checks token, scope, robot and rate of each call; within a session of each message, so that revoking ends it."""
 
-    def __init__(self, gate: Gate, audit: AuditLog) -> None:
+    def __init__(self, gate: AccessControl, audit: AuditLog) -> None:
         self._gate, self._audit = gate, audit
 
     def opened(self, rpc: str, metadata: Mapping[str, str], peer: str) -> _GateWatch:
@@ -30,7 +30,9 @@ class GateWatcher:
 
 
 class _GateWatch:
-    def __init__(self, gate: Gate, audit: AuditLog, rpc: str, authorization: str, peer: str, caller: Caller) -> None:
+    def __init__(
+        self, gate: AccessControl, audit: AuditLog, rpc: str, authorization: str, peer: str, caller: Caller
+    ) -> None:
         self._gate, self._audit, self._rpc = gate, audit, rpc
         self._authorization, self._peer, self._caller = authorization, peer, caller
         self._labels: dict[int, Any] = {}

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from pirl_server.policy.served_policy import Ask, Sample, ServedPolicy
+from pirl_server.policy.served_policy import PolicyRequest, PolicySample, ServedPolicy
 
 
 @dataclass(frozen=True)
 class Inference:
     """One answered request."""
 
-    sample: Sample
+    sample: PolicySample
     policy: ServedPolicy
     """the policy that drew it, whichever is current by now"""
     queue_ms: float
@@ -29,7 +29,7 @@ class Inference:
 class Request:
     """One wish of one robot. `answer` is set by whoever takes the request out of the queue."""
 
-    ask: Ask
+    ask: PolicyRequest
     robot_id: str
     sequence: int
     session: str
@@ -68,8 +68,8 @@ class Batch:
     """drawn because nothing else waited, for comparison only: no robot was answered"""
 
 
-def draw(policy: ServedPolicy, requests: Sequence[Request], idle: bool) -> Batch:
-    """Draw for requests of one version; returns when the device has finished. Nobody is told yet: see `settle`."""
+def run_batch(policy: ServedPolicy, requests: Sequence[Request], idle: bool) -> Batch:
+    """Draw for requests of one version; returns when the device has finished. Nobody is told yet: see `resolve`."""
     started = time.monotonic()
     drawn = _sample(policy, requests)
     infer_ms = 1000 * (time.monotonic() - started)
@@ -82,7 +82,7 @@ def draw(policy: ServedPolicy, requests: Sequence[Request], idle: bool) -> Batch
     return Batch(policy, tuple(requests), answers, infer_ms, idle)
 
 
-def settle(batch: Batch) -> None:
+def resolve(batch: Batch) -> None:
     """Tell the askers. Each request must have been taken for running: see `Future.set_running_or_notify_cancel`."""
     for request, answer in zip(batch.requests, batch.answers):
         if isinstance(answer, Exception):
@@ -91,7 +91,7 @@ def settle(batch: Batch) -> None:
             request.answer.set_result(answer)
 
 
-def _sample(policy: ServedPolicy, requests: Sequence[Request]) -> Sequence[Sample | Exception]:
+def _sample(policy: ServedPolicy, requests: Sequence[Request]) -> Sequence[PolicySample | Exception]:
     try:
         drawn = policy.sample_batch([request.ask for request in requests])
         assert len(drawn) == len(requests), f"{policy.version} drew {len(drawn)} rows of {len(requests)}"

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pirl_contract import ActionChunk, Observation
 from pirl_server.episodes.file_rows import FileRows
 from pirl_server.episodes.schema import Calls
-from pirl_server.policy.served_policy import Sample
+from pirl_server.policy.served_policy import PolicySample
 
 ROWS_AT_ONCE = 16
 """calls that are written together: what is added meanwhile waits in memory"""
@@ -73,7 +73,7 @@ class LoggedCalls:
         """The policy versions, in order of appearance."""
         return tuple(self._versions)
 
-    def add(self, observation: Observation, sample: Sample, chunk: ActionChunk, latency_ms: float) -> None:
+    def add(self, observation: Observation, sample: PolicySample, chunk: ActionChunk, latency_ms: float) -> None:
         """Remember one answered request. Raises ValueError when its arrays have another shape than the first one's."""
         images = {_image(n): observation.images[name] for n, name in enumerate(self._cameras)}
         # rows of a batch are views of all of it

@@ -28,7 +28,7 @@ STOPPED_S = 3600.0
 
 
 @dataclass(frozen=True)
-class Presence:
+class RobotConnection:
     """One robot as the server knows it."""
 
     robot_id: str
@@ -51,18 +51,18 @@ class Presence:
         return self.sessions > 0 or self.polling
 
 
-class Attendance:
+class RobotConnections:
     """Who is connected. Every method may be called from any thread and none waits for a robot."""
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now, self._lock = now, threading.Lock()
-        self._present: dict[str, Presence] = {}
+        self._present: dict[str, RobotConnection] = {}
         self._asked: OrderedDict[str, float] = OrderedDict()  # monotonic seconds, the longest silent first
         self._listeners: dict[str, list[Callable[[Any], None]]] = {}
         self._stops: dict[str, pb.EmergencyStopEvent] = {}
         self._announced: Any = None
 
-    def list(self) -> list[Presence]:
+    def list(self) -> list[RobotConnection]:
         """Return the robots seen since the server started, by id; one that is not `reachable` may be gone for good."""
         with self._lock:
             return sorted(self._present.values(), key=lambda presence: presence.robot_id)
@@ -158,12 +158,12 @@ class Attendance:
         now, known = self._now(), self._present.get(robot_id)
         if known is None:
             self._make_room()
-            known = Presence(robot_id, address, since=now, last_seen=now)
+            known = RobotConnection(robot_id, address, since=now, last_seen=now)
         if robot_id in self._stops:
             address = known.address  # of where it was stopped
         version = policy_version or known.policy_version
         # not `replace`: this is done for each request
-        self._present[robot_id] = Presence(
+        self._present[robot_id] = RobotConnection(
             robot_id, address, known.since, now, version, known.sessions, polling or known.polling
         )
         self._asked[robot_id] = time.monotonic()

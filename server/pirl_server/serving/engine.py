@@ -21,14 +21,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 
-from pirl_contract import Continuation, Observation
-from pirl_server.policy.served_policy import Ask, ServedPolicy
-from pirl_server.serving.batch import Batch, Request, draw, settle
+from pirl_contract import Observation, PreviousChunk
+from pirl_server.policy.served_policy import PolicyRequest, ServedPolicy
+from pirl_server.serving.batch import Batch, Request, resolve, run_batch
 from pirl_server.serving.batch import Inference as Inference
 from pirl_server.serving.engine_stats import EngineStats
 from pirl_server.serving.errors import NoPolicyError
-from pirl_server.serving.loaded_policies import Shelf, WarmUp
-from pirl_server.serving.request_queue import Line, tell
+from pirl_server.serving.loaded_policies import LoadedPolicies, WarmUp
+from pirl_server.serving.request_queue import RequestQueue, tell
 
 _LOG = logging.getLogger(__name__)
 BATCH_SIZES = (1, 2, 4, 8, 16)
@@ -50,8 +50,8 @@ class Engine:
         """`queue_size` robots may wait; each of `batch_sizes` is warmed up, the last is the most rows of a batch."""
         self.queue_size, self._sizes = queue_size, tuple(sorted(batch_sizes))
         self._changed = threading.Condition()
-        self._line = Line(queue_size, self._sizes[-1], window_ms / 1000)
-        self._shelf = Shelf(max_loaded)
+        self._line = RequestQueue(queue_size, self._sizes[-1], window_ms / 1000)
+        self._shelf = LoadedPolicies(max_loaded)
         self._warming: deque[WarmUp] = deque()
         self._idle: deque[Request] = deque()
         self._robots_turn, self._closing = True, False
@@ -93,7 +93,7 @@ class Engine:
         version: str | None = None,
         deadline: float | None = None,
         seed: int | None = None,
-        continuation: Continuation | None = None,
+        continuation: PreviousChunk | None = None,
     ) -> Future[Inference]:
         """Queue one request; `deadline` is a `time.monotonic()` value.
 
@@ -105,7 +105,7 @@ class Engine:
         loaded) at once. The future raises ExpiredError, SupersededError, or what the policy raised (ValueError for
         this request's own fault); cancelled while it waits, the request never reaches the device.
         """
-        ask = Ask(observation, explore, next(self._seeds) % 2**63 if seed is None else seed, continuation)
+        ask = PolicyRequest(observation, explore, next(self._seeds) % 2**63 if seed is None else seed, continuation)
         request = Request(ask, robot_id, sequence, session, version, deadline, time.monotonic(), Future())
         with self._changed:
             self._find(version)
@@ -114,7 +114,7 @@ class Engine:
         tell(refused)
         return request.answer
 
-    def submit_idle(self, ask: Ask, version: str) -> Future[Inference]:
+    def submit_idle(self, ask: PolicyRequest, version: str) -> Future[Inference]:
         """Draw when no robot waits: for comparison, never for a robot. Cancelled when too many of these wait.
 
         A robot that asks during such a draw waits until it ends: one row's time. Raises NoPolicyError.
@@ -239,10 +239,10 @@ class Engine:
         running = [request for request in requests if request.answer.set_running_or_notify_cancel()]
         if not running:
             return
-        batch = draw(policy, running, idle)
+        batch = run_batch(policy, running, idle)
         with self._changed:
             self._line.answered(batch, time.monotonic())
-        settle(batch)
+        resolve(batch)
         for callback in self._observers:
             try:
                 callback(batch)

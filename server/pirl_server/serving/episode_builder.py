@@ -15,7 +15,7 @@ from pirl_contract import ActionChunk, Alteration, Contract, Observation, StepOu
 from pirl_contract.schema import DRY_RUN_KEY
 from pirl_server.atomic_files import utc_now
 from pirl_server.episodes.schema import Episode, EpisodeInfo, Steps
-from pirl_server.policy.served_policy import Sample
+from pirl_server.policy.served_policy import PolicySample
 from pirl_server.serving.call_log import LoggedCalls
 from pirl_server.serving.step_log import LoggedSteps
 
@@ -25,7 +25,7 @@ MAX_INDEX = 2**31
 
 
 @dataclass(frozen=True)
-class Start:
+class EpisodeStart:
     """What is known when an episode begins."""
 
     robot_id: str
@@ -38,7 +38,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Ending:
+class EpisodeEnd:
     """How an episode ended and who says so; `success` None: nobody has said."""
 
     success: bool | None
@@ -47,7 +47,7 @@ class Ending:
     final: Observation | None = None
 
 
-VANISHED = Ending(success=None, label_source="", end_reason="fault")
+VANISHED = EpisodeEnd(success=None, label_source="", end_reason="fault")
 """of an episode whose robot has said nothing of its end; a label that it was given counts all the same"""
 
 
@@ -58,13 +58,13 @@ class _Label:
     note: str
 
 
-class OpenEpisode:
+class EpisodeBuilder:
     """Collects one episode. Any thread; none of its methods but `finish` and `close` waits for the disk."""
 
-    def __init__(self, episode_id: str, start: Start, scratch: Path, max_steps: int = MAX_STEPS) -> None:
+    def __init__(self, episode_id: str, start: EpisodeStart, scratch: Path, max_steps: int = MAX_STEPS) -> None:
         self.id, self.start = episode_id, start
         self.touched = time.monotonic()
-        self.ending: Ending | None = None
+        self.ending: EpisodeEnd | None = None
         """what the robot has said of its end; it counts even when that call failed and was never repeated"""
         self.calls = LoggedCalls(scratch, [camera.name for camera in start.contract.cameras])
         self._lock = threading.Lock()
@@ -90,7 +90,7 @@ class OpenEpisode:
         """Memory that the episode takes, about. Never waits."""
         return self._start_bytes + self.calls.nbytes + self._steps.nbytes
 
-    def add_call(self, observation: Observation, sample: Sample, chunk: ActionChunk, latency_ms: float) -> None:
+    def add_call(self, observation: Observation, sample: PolicySample, chunk: ActionChunk, latency_ms: float) -> None:
         """Remember one answered request, unless the episode has ended meanwhile. Never touches the disk."""
         with self._lock:
             if self._finished:
@@ -109,7 +109,7 @@ class OpenEpisode:
             self.touched = time.monotonic()
             self._steps.add([(self._call(outcome), outcome) for outcome in outcomes], cut)
 
-    def announce(self, ending: Ending) -> None:
+    def announce(self, ending: EpisodeEnd) -> None:
         """Keep what the robot says of the end, before anything of it can fail."""
         with self._lock:
             self.ending = replace(ending, final=None)

@@ -9,8 +9,8 @@ from pirl_contract import ActionChunk, Contract, Observation, StepOutcome
 from pirl_contract.names import check_robot_id
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import codec
-from pirl_server.policy.served_policy import Sample, ServedPolicy
-from pirl_server.serving.episode_builder import Ending, OpenEpisode, Start
+from pirl_server.policy.served_policy import PolicySample, ServedPolicy
+from pirl_server.serving.episode_builder import EpisodeBuilder, EpisodeEnd, EpisodeStart
 from pirl_server.serving.grpc_status import ContractMismatchError, NotFoundError
 from pirl_server.serving.recorder import Recorder
 
@@ -35,7 +35,7 @@ class EpisodeCalls:
         if differences := policy.contract.difference(contract):
             raise ContractMismatchError("the policy's contract is another one; " + "; ".join(differences))
         _check_start(request)
-        start = Start(
+        start = EpisodeStart(
             robot_id=request.robot_id,
             contract=contract,
             instruction=request.instruction,
@@ -75,7 +75,7 @@ class EpisodeCalls:
             raise NotFoundError(f"no episode '{request.episode_id}', open or published") from None
         return pb.LabelEpisodeReply(previous=_OUTCOME[previous])
 
-    def of_request(self, episode_id: str, seen: Observation, outcomes: Sequence[StepOutcome]) -> OpenEpisode | None:
+    def of_request(self, episode_id: str, seen: Observation, outcomes: Sequence[StepOutcome]) -> EpisodeBuilder | None:
         """Return the open episode of an Infer request, with its outcomes taken in; None when it names none.
 
         Raises BusyError when the episode can take no more: the outcomes are kept, and the episode can be ended.
@@ -94,7 +94,12 @@ class EpisodeCalls:
         return episode
 
     def answered(
-        self, episode: OpenEpisode, observation: Observation, sample: Sample, chunk: ActionChunk, latency_ms: float
+        self,
+        episode: EpisodeBuilder,
+        observation: Observation,
+        sample: PolicySample,
+        chunk: ActionChunk,
+        latency_ms: float,
     ) -> None:
         """Log the answer to an Infer request. Never waits for the disk."""
         self._recorder.add_call(episode, observation, sample, chunk, latency_ms)
@@ -121,9 +126,9 @@ def _label(request: Any) -> tuple[bool | None, str]:
     return success, request.label_source if success is not None else ""
 
 
-def _ending(request: Any) -> Ending:
+def _ending(request: Any) -> EpisodeEnd:
     if request.discard:
-        return Ending(None, "", "operator")
+        return EpisodeEnd(None, "", "operator")
     success, source = _label(request)
     if request.end_reason not in END_REASONS:
         raise ValueError(f"end_reason '{request.end_reason}' must be one of {', '.join(END_REASONS)}")
@@ -132,7 +137,7 @@ def _ending(request: Any) -> Ending:
     final = None
     if request.HasField("final_observation"):
         final = codec.observation_from_proto(request.final_observation, "")
-    return Ending(success, source, request.end_reason, final)
+    return EpisodeEnd(success, source, request.end_reason, final)
 
 
 def _check_start(request: Any) -> None:

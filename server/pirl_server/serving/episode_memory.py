@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pirl_server.serving.episode_builder import MAX_STEPS, OpenEpisode
+from pirl_server.serving.episode_builder import MAX_STEPS, EpisodeBuilder
 from pirl_server.serving.errors import BusyError
 
 _LOG = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Room:
     """
 
     def __init__(
-        self, limits: Limits, open_episodes: Callable[[], Sequence[OpenEpisode]], free_bytes: Callable[[], int]
+        self, limits: Limits, open_episodes: Callable[[], Sequence[EpisodeBuilder]], free_bytes: Callable[[], int]
     ) -> None:
         self.limits, self._open, self._free_bytes = limits, open_episodes, free_bytes
         self._fault = ""
@@ -84,7 +84,7 @@ class Room:
                 f" {share >> 10} KiB ({why}): end the episode, or ask without one"
             )
 
-    def grew(self, episode: OpenEpisode) -> None:
+    def grew(self, episode: EpisodeBuilder) -> None:
         """Say that an episode has more calls. Never waits."""
         if episode.calls.nbytes > self._kept(episode, self._open()):
             self._wake.set()
@@ -95,7 +95,7 @@ class Room:
         self._wake.set()
         self._writer.join()
 
-    def _kept(self, episode: OpenEpisode, episodes: Sequence[OpenEpisode]) -> int:
+    def _kept(self, episode: EpisodeBuilder, episodes: Sequence[EpisodeBuilder]) -> int:
         """How much of an episode's calls stays in memory."""
         own = sum(each.start.robot_id == episode.start.robot_id for each in episodes)
         return min(self.limits.memory_per_robot // max(1, own), self.limits.memory // max(1, len(episodes))) // 2

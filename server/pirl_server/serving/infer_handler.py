@@ -19,9 +19,9 @@ from pirl_contract.wire import codec
 from pirl_contract.wire.grpc_options import MAX_MESSAGE_BYTES, WIRE
 from pirl_contract.wire.shared_memory import host_id
 from pirl_server.policy.served_policy import ServedPolicy
-from pirl_server.serving.connections import Attendance
+from pirl_server.serving.connections import RobotConnections
 from pirl_server.serving.engine import Engine, Inference
-from pirl_server.serving.episode_builder import OpenEpisode
+from pirl_server.serving.episode_builder import EpisodeBuilder
 from pirl_server.serving.episode_handler import EpisodeCalls
 from pirl_server.serving.errors import ExpiredError, NoPolicyError
 from pirl_server.serving.grpc_status import ContractMismatchError
@@ -47,7 +47,7 @@ class PendingChunk:
 
     request: Any
     observation: Observation
-    episode: OpenEpisode | None
+    episode: EpisodeBuilder | None
     received_ns: int
     """server's monotonic clock"""
     decode_ms: float
@@ -55,11 +55,11 @@ class PendingChunk:
     answer: Future[Inference]
 
 
-class Inferring:
+class InferHandler:
     """Asks the engine. `explore` is the sampling mode of robots that ask for none. Any thread."""
 
     def __init__(
-        self, engine: Engine, episodes: EpisodeCalls, attendance: Attendance, explore: bool, router: Router
+        self, engine: Engine, episodes: EpisodeCalls, attendance: RobotConnections, explore: bool, router: Router
     ) -> None:
         self._engine, self._episodes, self._attendance, self._router = engine, episodes, attendance, router
         self.explore = explore

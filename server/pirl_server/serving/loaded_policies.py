@@ -9,11 +9,11 @@ from concurrent.futures import Future
 import numpy as np
 
 from pirl_contract import Contract, Observation
-from pirl_server.policy.served_policy import Ask, ServedPolicy
+from pirl_server.policy.served_policy import PolicyRequest, ServedPolicy
 from pirl_server.serving.errors import NoPolicyError
 
 
-class Shelf:
+class LoadedPolicies:
     """Loaded policies by version. `policies` and `current` are replaced, never changed: to read them needs no lock."""
 
     def __init__(self, size: int) -> None:
@@ -95,7 +95,7 @@ class WarmUp:
         self.draw_ms = 0.0
         """of the last step"""
         observation = dummy_observation(policy.contract, next(iter(policy.instructions), "warm up"))
-        asks = [Ask(observation, explore=row % 2 == 0, seed=row) for row in range(max(*sizes, 2))]
+        asks = [PolicyRequest(observation, explore=row % 2 == 0, seed=row) for row in range(max(*sizes, 2))]
         self._batches = [asks[:1], asks[1:2], *(asks[:size] for size in sizes if size > 1)]
 
     @property

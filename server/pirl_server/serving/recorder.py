@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pirl_contract import ActionChunk, Observation, StepOutcome
 from pirl_contract.names import check_robot_id
 from pirl_server.episodes.store import EpisodeStore
-from pirl_server.policy.served_policy import Sample
-from pirl_server.serving.episode_builder import VANISHED, Ending, OpenEpisode, Start
+from pirl_server.policy.served_policy import PolicySample
+from pirl_server.serving.episode_builder import VANISHED, EpisodeBuilder, EpisodeEnd, EpisodeStart
 from pirl_server.serving.episode_memory import Limits, Room
 
 _LOG = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Receipt:
 class _Closing:
     """An episode whose end is being written."""
 
-    episode: OpenEpisode
+    episode: EpisodeBuilder
     done: Future[Receipt] = field(default_factory=Future)
 
 
@@ -48,7 +48,7 @@ class Recorder:
 
     def __init__(self, store: EpisodeStore, limits: Limits = Limits(), idle_limit_s: float = 60.0) -> None:  # noqa: B008
         self._store, self._limits, self._idle_limit_s = store, limits, idle_limit_s
-        self._open: dict[str, OpenEpisode] = {}
+        self._open: dict[str, EpisodeBuilder] = {}
         self._ending: dict[str, _Closing] = {}
         self._receipts: OrderedDict[str, tuple[str, Receipt]] = OrderedDict()
         self._lock = threading.RLock()
@@ -81,33 +81,38 @@ class Recorder:
             episode = closing.episode if closing else self._open.get(episode_id)
             return episode.start.robot_id if episode else None
 
-    def start(self, start: Start) -> OpenEpisode:
+    def start(self, start: EpisodeStart) -> EpisodeBuilder:
         """Begin an episode. Raises ValueError for a robot id that may not name a folder, BusyError at a limit."""
         check_robot_id(start.robot_id)
         id_ = uuid.uuid4().hex
-        episode = OpenEpisode(id_, start, self._store.scratch(id_), self._limits.steps)
+        episode = EpisodeBuilder(id_, start, self._store.scratch(id_), self._limits.steps)
         with self._lock:
             self._room.check_start(start.robot_id)
             self._open[id_] = episode
         return episode
 
-    def find(self, episode_id: str) -> OpenEpisode:
+    def find(self, episode_id: str) -> EpisodeBuilder:
         """Return an open episode. Raises KeyError when none has this id."""
         with self._lock:
             return self._open[episode_id]
 
-    def check_room(self, episode: OpenEpisode) -> None:
+    def check_room(self, episode: EpisodeBuilder) -> None:
         """Raise BusyError when the robot's open episodes hold too much to add a policy call. Never waits."""
         self._room.check_call(episode.start.robot_id)
 
     def add_call(
-        self, episode: OpenEpisode, observation: Observation, sample: Sample, chunk: ActionChunk, latency_ms: float
+        self,
+        episode: EpisodeBuilder,
+        observation: Observation,
+        sample: PolicySample,
+        chunk: ActionChunk,
+        latency_ms: float,
     ) -> None:
         """Remember one answered request. Never waits for the disk."""
         episode.add_call(observation, sample, chunk, latency_ms)
         self._room.grew(episode)
 
-    def end(self, episode_id: str, ending: Ending | None, outcomes: Sequence[StepOutcome] = ()) -> Receipt:
+    def end(self, episode_id: str, ending: EpisodeEnd | None, outcomes: Sequence[StepOutcome] = ()) -> Receipt:
         """Publish the episode: on the disk when this returns. Asked again, the answer is that of the first time.
 
         `ending` None: as its robot has announced, or vanished. Outcomes beyond the episode's bound are left out.
@@ -153,7 +158,7 @@ class Recorder:
         self._close_idle(0.0)
         self._room.close()
 
-    def _close(self, closing: _Closing, ending: Ending | None, outcomes: Sequence[StepOutcome]) -> Receipt:
+    def _close(self, closing: _Closing, ending: EpisodeEnd | None, outcomes: Sequence[StepOutcome]) -> Receipt:
         episode, final = closing.episode, ending.final if ending else None
         try:
             if ending is not None:
@@ -177,7 +182,7 @@ class Recorder:
         closing.done.set_result(receipt)
         return receipt
 
-    def _late_label(self, episode: OpenEpisode, receipt: Receipt) -> tuple[bool | None, str, str] | None:
+    def _late_label(self, episode: EpisodeBuilder, receipt: Receipt) -> tuple[bool | None, str, str] | None:
         """Return a label that came while the episode was written; without one it has ended."""
         with self._lock:
             if (late := episode.take_late_label()) is None:
@@ -185,13 +190,13 @@ class Recorder:
                 self._remember(episode, receipt)
             return late
 
-    def _remember(self, episode: OpenEpisode, receipt: Receipt) -> Receipt:
+    def _remember(self, episode: EpisodeBuilder, receipt: Receipt) -> Receipt:
         self._receipts[episode.id] = (episode.start.robot_id, receipt)
         while len(self._receipts) > MAX_RECEIPTS:
             self._receipts.popitem(last=False)
         return receipt
 
-    def _episodes(self) -> list[OpenEpisode]:
+    def _episodes(self) -> list[EpisodeBuilder]:
         with self._lock:
             return [*self._open.values(), *(closing.episode for closing in self._ending.values())]
 

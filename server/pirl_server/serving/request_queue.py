@@ -16,13 +16,13 @@ from pirl_server.serving.errors import BusyError, ExpiredError, SupersededError
 Refused = list[tuple[Request, Exception]]
 
 
-class Line:
+class RequestQueue:
     """`size` robots may wait; a batch holds up to `rows`. Times are `time.monotonic()`."""
 
     def __init__(self, size: int, rows: int, window_s: float) -> None:
         self.size, self._rows = size, rows
-        self.waiting, self.tally = Waiting(), Tally()
-        self._window = Window(window_s)
+        self.waiting, self.tally = RobotSlots(), Tally()
+        self._window = BatchWindow(window_s)
 
     def admit(self, request: Request) -> Refused:
         """Give the request its robot's place; return who is refused for it. Raises BusyError when there is no room."""
@@ -89,7 +89,7 @@ class _Place:
     request: Request
 
 
-class Waiting:
+class RobotSlots:
     """Requests in the order of their robots' places."""
 
     def __init__(self) -> None:
@@ -151,7 +151,7 @@ PROMPT_S = 0.01
 """a robot that asked this soon after its last answer asks as soon as it is answered, and is waited for so long"""
 
 
-class Window:
+class BatchWindow:
     """Knows which robots are active and which of them ask at once. Times are `time.monotonic()`; not thread-safe."""
 
     def __init__(self, wait_s: float) -> None:

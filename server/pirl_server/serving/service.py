@@ -13,11 +13,11 @@ import grpc
 
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
-from pirl_server.serving.connections import Attendance
+from pirl_server.serving.connections import RobotConnections
 from pirl_server.serving.engine import Engine
 from pirl_server.serving.episode_handler import EpisodeCalls
 from pirl_server.serving.grpc_status import answers_with_status
-from pirl_server.serving.infer_handler import Caller, Inferring
+from pirl_server.serving.infer_handler import Caller, InferHandler
 from pirl_server.serving.recorder import Recorder
 from pirl_server.serving.router import Router
 from pirl_server.serving.session import MAX_WAIT_S, Calls, Session
@@ -34,17 +34,17 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         engine: Engine,
         recorder: Recorder,
         explore: bool,
-        attendance: Attendance | None = None,
+        attendance: RobotConnections | None = None,
         max_sessions: int = 64,
         router: Router | None = None,
     ) -> None:
-        self.attendance = attendance or Attendance()
+        self.attendance = attendance or RobotConnections()
         self.max_sessions = max_sessions
         self.max_waiting = engine.queue_size + 1
         """requests that can wait for the device at the same time: the queue and the one on the device"""
         self._engine, self._episodes = engine, EpisodeCalls(recorder)
         self._router = router or Router(recorder.is_open)
-        self._inferring = Inferring(engine, self._episodes, self.attendance, explore, self._router)
+        self._inferring = InferHandler(engine, self._episodes, self.attendance, explore, self._router)
         self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="episodes")
         self._seats = threading.Semaphore(max_sessions)
         self._calls = Calls(

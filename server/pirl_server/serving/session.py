@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 
 from pirl_contract.names import check_robot_id
 from pirl_contract.v1 import policy_pb2 as pb
-from pirl_server.serving.connections import Attendance
+from pirl_server.serving.connections import RobotConnections
 from pirl_server.serving.grpc_status import refusal
 from pirl_server.serving.infer_handler import Caller, PendingChunk
 
@@ -46,10 +46,10 @@ class Calls:
 class Session:
     """Serves one stream. `replies` is what gRPC iterates over; it ends when nothing is said in the first seconds."""
 
-    def __init__(self, calls: Calls, attendance: Attendance, beside: Executor, address: str) -> None:
+    def __init__(self, calls: Calls, attendance: RobotConnections, beside: Executor, address: str) -> None:
         self._calls, self._attendance, self._beside = calls, attendance, beside
         self._caller = Caller(address, uuid.uuid4().hex)
-        self._out: Outbox[Callable[[], Any]] = Outbox()
+        self._out: ReplyQueue[Callable[[], Any]] = ReplyQueue()
         self._room = threading.Semaphore(MAX_IN_FLIGHT)
         self._lock = threading.Lock()
         self._pending: dict[int, PendingChunk | None] = {}
@@ -188,7 +188,7 @@ def _raise(error: Exception) -> Any:
 Item = TypeVar("Item")
 
 
-class Outbox(Generic[Item]):
+class ReplyQueue(Generic[Item]):
     """Any thread puts, one takes. What is put after the end is dropped: there is nobody to send it to."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from pirl_contract import Alteration
 from pirl_server.rpc.call_tracker import Call
 from pirl_server.serving.batch import Batch
-from pirl_server.serving.connections import Attendance
+from pirl_server.serving.connections import RobotConnections
 from pirl_server.serving.engine import Engine
 from pirl_server.serving.recorder import Recorder
 
@@ -29,7 +29,7 @@ _OUTCOMES = ("answered", "failed", "superseded", "expired", "given_up", "refused
 class Metrics:
     """Listens to calls and to batches, and answers scrapes."""
 
-    def __init__(self, engine: Engine, attendance: Attendance, recorder: Recorder) -> None:
+    def __init__(self, engine: Engine, attendance: RobotConnections, recorder: Recorder) -> None:
         into = self.registry = CollectorRegistry()
         into.register(_Live(engine, attendance, recorder))
         self._stages = Histogram(
@@ -91,7 +91,7 @@ class _Series(dict[tuple[str, str], Counter]):
 class _Live(Collector):
     """What the parts of the server say of themselves at the moment of a scrape; none of them waits for the device."""
 
-    def __init__(self, engine: Engine, attendance: Attendance, recorder: Recorder) -> None:
+    def __init__(self, engine: Engine, attendance: RobotConnections, recorder: Recorder) -> None:
         self._engine, self._attendance, self._recorder = engine, attendance, recorder
 
     def collect(self) -> Iterable[Metric]:

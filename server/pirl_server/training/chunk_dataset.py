@@ -18,7 +18,7 @@ from pirl_server.policy.processor import Array, Images
 
 
 @dataclass(frozen=True)
-class Windows:
+class ChunkDataset:
     """In model space, but for the images: as uint8 they take a quarter of the memory, and are scaled batch by batch."""
 
     features: Tensor
@@ -35,7 +35,7 @@ class Windows:
     """[M] of the loss; all ones for plain imitation"""
     images: Images | None = None
     """uint8 [M, height, width, 3] by camera, for policies that see"""
-    told: Tensor | None = None
+    aux_target: Tensor | None = None
     """[M, F] what the prefix has to tell besides, which a simulator knows
     (`training.supervised.auxiliary_state_loss`)"""
 
@@ -45,7 +45,7 @@ class Windows:
 
 def make_windows(
     policy: FlowPolicy, state_MS: Array, sentences: Sequence[str], actions_MHD: Array, images: Images | None
-) -> Windows:
+) -> ChunkDataset:
     """Windows of equal weight from the contract's units.
 
     Raises ValueError for a sentence that the model can't read.
@@ -57,7 +57,7 @@ def make_windows(
         distinct = tuple(dict.fromkeys(sentences))
         tokens, mask = policy.prompt_tokens(distinct)
         prompt = torch.tensor([distinct.index(sentence) for sentence in sentences])
-    return Windows(
+    return ChunkDataset(
         features=torch.from_numpy(policy.features(state_MS)),
         prompt=prompt,
         tokens=tokens,

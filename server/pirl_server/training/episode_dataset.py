@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pirl_server.episodes.schema import Episode
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.training.chunk_dataset import Windows, make_windows, stack_images
+from pirl_server.training.chunk_dataset import ChunkDataset, make_windows, stack_images
 from pirl_server.training.progress import Progress
 
 NOT_EXECUTED = "in a dry run no action reaches an arm; launch the robot with dry_run:=false"
@@ -25,7 +25,7 @@ NOT_EXECUTED = "in a dry run no action reaches an arm; launch the robot with dry
 class EpisodeWindows:
     """One window per decision, in time order within each episode."""
 
-    windows: Windows
+    windows: ChunkDataset
     """weights are ones; the learner sets them"""
     returns: Tensor
     """[M] discounted outcome from the decision on: gamma^(decisions left) on success, 0 on failure"""

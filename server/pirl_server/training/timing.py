@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Clock:
+class PhaseTimer:
     """Wall time by what it went into."""
 
     def __init__(self) -> None:

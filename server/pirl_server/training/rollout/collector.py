@@ -76,7 +76,7 @@ class Collector:
         self._generator = torch.Generator().manual_seed(next(seeds))
         self._seeds = seeds
         made = [make_env() for _ in range(envs)]
-        self._lanes = [Lane(env, seeds, env.reset(next(seeds))) for env in made]
+        self._lanes = [EnvSlot(env, seeds, env.reset(next(seeds))) for env in made]
 
     @torch.inference_mode()
     def collect(self, decisions: int) -> DecisionBatch:
@@ -193,14 +193,14 @@ class Collector:
 
 
 def played(outcome: Sequence[tuple[float, bool, int]]) -> Played:
-    """Reward and end of a decision in each environment, as `Lane.play` said."""
+    """Reward and end of a decision in each environment, as `EnvSlot.play` said."""
     reward_N = np.array([reward for reward, _, _ in outcome], np.float32)
     done_N = np.array([done for _, done, _ in outcome], np.bool_)
     return Played(reward_N, done_N, np.ones_like(done_N))
 
 
 @dataclass
-class Lane:
+class EnvSlot:
     """An environment, the reset seeds it takes, and where its episode stands."""
 
     env: Env

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from pirl_server.config.training import FlowMatchingConfig, PpoConfig
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.training.chunk_dataset import Windows
+from pirl_server.training.chunk_dataset import ChunkDataset
 from pirl_server.training.supervised import flow_matching
 
 
 class Imitation:
     """Demonstrations to draw minibatches from, with randomness of their own."""
 
-    def __init__(self, policy: FlowPolicy, windows: Windows, config: PpoConfig, seed: int) -> None:
+    def __init__(self, policy: FlowPolicy, windows: ChunkDataset, config: PpoConfig, seed: int) -> None:
         self._policy, self._windows = policy, windows
         self._batch = min(config.minibatch, len(windows))
         self._generator = torch.Generator().manual_seed(seed)

@@ -20,7 +20,7 @@ from pirl_server.policy.checkpoint import load_card, save_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.model_card import ModelCard
 from pirl_server.registry.wilson import wilson_interval
-from pirl_server.training.chunk_dataset import Windows
+from pirl_server.training.chunk_dataset import ChunkDataset
 from pirl_server.training.progress import Progress
 from pirl_server.training.rollout.batch import DecisionBatch
 from pirl_server.training.rollout.worker_pool import RolloutPool
@@ -29,7 +29,7 @@ from pirl_server.training.sim_rl.bc_loss import Imitation
 from pirl_server.training.sim_rl.group_advantages import NothingToCompareError
 from pirl_server.training.sim_rl.learner import Learner, make_learner
 from pirl_server.training.sim_rl.update import update
-from pirl_server.training.timing import Clock
+from pirl_server.training.timing import PhaseTimer
 
 RECENT_EPISODES = 256
 
@@ -42,7 +42,7 @@ def finetune(
     config: PpoConfig,
     seed: int,
     progress: Progress,
-    demonstrate: Callable[[FlowPolicy], Windows] | None = None,
+    demonstrate: Callable[[FlowPolicy], ChunkDataset] | None = None,
 ) -> str:
     """Improve the checkpoint in the environments that `make_env` gives; return the new version.
 
@@ -55,7 +55,7 @@ def finetune(
     generator = torch.Generator().manual_seed(seed)
     first_seed = training_seeds(seed).start
     with RolloutPool(make_env, checkpoint, max_steps, config=config, seed=first_seed) as pool:
-        env_steps, updates, clock, recent = 0, 0, Clock(), np.zeros(0, np.bool_)
+        env_steps, updates, clock, recent = 0, 0, PhaseTimer(), np.zeros(0, np.bool_)
         while env_steps < config.env_steps and not progress.cancelled:
             _set_noise(learner, config, updates)
             with clock.timed("rollout"):
@@ -93,7 +93,7 @@ def _set_noise(learner: Learner, config: PpoConfig, updates: int) -> None:
 
 
 def _imitation(
-    learner: Learner, config: PpoConfig, seed: int, demonstrate: Callable[[FlowPolicy], Windows] | None
+    learner: Learner, config: PpoConfig, seed: int, demonstrate: Callable[[FlowPolicy], ChunkDataset] | None
 ) -> Imitation | None:
     if not config.imitation_weight:
         return None

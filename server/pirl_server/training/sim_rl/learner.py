@@ -19,7 +19,7 @@ from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.rollout import critics
 from pirl_server.training.rollout.actor import NOISE_NET, set_up
 from pirl_server.training.rollout.explorer import Explorer
-from pirl_server.training.supervised.trainable_parts import choose
+from pirl_server.training.supervised.trainable_parts import freeze_and_adapt
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def make_learner(checkpoint: Path, config: PpoConfig, seed: int) -> Learner:
     torch.manual_seed(seed)
     policy, net = set_up(checkpoint, config)
     critic = _critic(checkpoint, policy, config)
-    choose(policy.model, _parts(config))
+    freeze_and_adapt(policy.model, _parts(config))
     shared = not policy.own_prefix and config.vlm == "frozen"
     return Learner(
         policy,

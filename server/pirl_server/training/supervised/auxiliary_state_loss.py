@@ -19,7 +19,7 @@ WEIGHT = 0.25
 """of the squared error beside flow matching's, in features of `policy.features`: a decimetre is 1"""
 
 
-class Grounding(nn.Module):
+class AuxiliaryStateLoss(nn.Module):
     """A linear map from the mean value of the prefix's tokens, all layers together, to what is to be told [M, F].
 
     The mean is what attention gives an expert that does not know yet where to look.

@@ -15,7 +15,7 @@ from pirl_contract.schema import Vector
 from pirl_server.policy.features import Array
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.processor import Images
-from pirl_server.training.chunk_dataset import Windows, make_windows, stack_images
+from pirl_server.training.chunk_dataset import ChunkDataset, make_windows, stack_images
 
 Expert = Callable[[Observation], Vector]
 """observation -> action [D] in the contract's units; of many tasks, the instruction says which is asked for"""
@@ -41,7 +41,7 @@ def demonstrate(env: Env, expert: Expert, seed: int, noise: float, max_steps: in
     return observations, np.stack(actions)
 
 
-def windows_of(policy: FlowPolicy, demonstrations: Iterable[Demonstration]) -> Windows:
+def windows_of(policy: FlowPolicy, demonstrations: Iterable[Demonstration]) -> ChunkDataset:
     """One window per step: its features and the H actions from there, padded at the end by standing still."""
     states, sentences, chunks, images = [], [], [], []
     horizon = policy.horizon

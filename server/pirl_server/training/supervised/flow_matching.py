@@ -24,13 +24,13 @@ from pirl_server.algorithm.rtc import draw_delays, given_tokens, over_the_rest, 
 from pirl_server.config.training import FlowMatchingConfig
 from pirl_server.model.prefix import Prefix
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.training.chunk_dataset import Windows
+from pirl_server.training.chunk_dataset import ChunkDataset
 from pirl_server.training.prefix_cache import View, cache_rows, encode_rows
 from pirl_server.training.progress import Progress
 from pirl_server.training.supervised.augment import augment
-from pirl_server.training.supervised.auxiliary_state_loss import Grounding
+from pirl_server.training.supervised.auxiliary_state_loss import AuxiliaryStateLoss
 from pirl_server.training.supervised.ema import Ema
-from pirl_server.training.supervised.trainable_parts import choose
+from pirl_server.training.supervised.trainable_parts import freeze_and_adapt
 
 REPORT_EVERY = 25
 LOWEST = 0.05
@@ -42,7 +42,7 @@ PrefixOf = Callable[[Tensor], Prefix]
 
 def loss(
     policy: FlowPolicy,
-    windows: Windows,
+    windows: ChunkDataset,
     rows: Tensor,
     prefix: Prefix,
     generator: torch.Generator,
@@ -64,7 +64,7 @@ def loss(
     return weighted_flow_matching_loss(error, windows.weight[rows].to(device))
 
 
-def fit(policy: FlowPolicy, windows: Windows, config: FlowMatchingConfig, seed: int, progress: Progress) -> float:
+def fit(policy: FlowPolicy, windows: ChunkDataset, config: FlowMatchingConfig, seed: int, progress: Progress) -> float:
     """Train in place, return the mean loss of the last steps. With adapters, `lora.merged_state_dict` is the result.
 
     Raises ValueError when the config leaves nothing to train, gives whole chunks or names a device that is not there.
@@ -72,9 +72,13 @@ def fit(policy: FlowPolicy, windows: Windows, config: FlowMatchingConfig, seed: 
     if config.prefix_delay >= policy.horizon:
         raise ValueError(f"prefix_delay {config.prefix_delay} must be below the horizon of {policy.horizon} actions")
     generator = torch.Generator().manual_seed(seed)
-    parameters = choose(policy.model, config)
+    parameters = freeze_and_adapt(policy.model, config)
     _to(policy, config.device)
-    grounding = None if windows.told is None else Grounding(policy.card.model, windows.told).to(config.device)
+    grounding = (
+        None
+        if windows.aux_target is None
+        else AuxiliaryStateLoss(policy.card.model, windows.aux_target).to(config.device)
+    )
     if grounding is not None:
         parameters = [*parameters, *grounding.parameters()]
     prefix_of = prefixes(policy, windows, config, generator)
@@ -109,7 +113,9 @@ def fit(policy: FlowPolicy, windows: Windows, config: FlowMatchingConfig, seed: 
     return sum(recent) / len(recent)
 
 
-def prefixes(policy: FlowPolicy, windows: Windows, config: FlowMatchingConfig, generator: torch.Generator) -> PrefixOf:
+def prefixes(
+    policy: FlowPolicy, windows: ChunkDataset, config: FlowMatchingConfig, generator: torch.Generator
+) -> PrefixOf:
     """How a batch gets its prefixes: with their graph, without it, or once for the whole run.
 
     The last needs frozen vision and language and no camera: pictures have a prefix each, which would not fit.

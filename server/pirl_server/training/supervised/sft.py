@@ -20,7 +20,7 @@ from pirl_server.policy.checkpoint import save_checkpoint
 from pirl_server.policy.features import FEATURES, STATE_DIM, features_of
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.model_card import ModelCard
-from pirl_server.training.chunk_dataset import Windows
+from pirl_server.training.chunk_dataset import ChunkDataset
 from pirl_server.training.episode_dataset import episode_windows, experience
 from pirl_server.training.progress import Progress
 from pirl_server.training.seeds import demonstration_seeds
@@ -84,7 +84,7 @@ def sft(
     ]
     env.close()
     said = {observation.instruction for observations, _ in demonstrations for observation in observations}
-    windows = replace(windows_of(policy, demonstrations), told=_told(config, policy, demonstrations))
+    windows = replace(windows_of(policy, demonstrations), aux_target=_told(config, policy, demonstrations))
     said |= set(card.instructions)
     return _train(out, base, policy, windows, card.task, said, config, seed, progress)
 
@@ -133,7 +133,7 @@ def _train(
     out: Path,
     base: Path | None,
     policy: FlowPolicy,
-    windows: Windows,
+    windows: ChunkDataset,
     task: str,
     said: set[str],
     config: SftConfig,

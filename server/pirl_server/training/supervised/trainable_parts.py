@@ -9,7 +9,7 @@ from pirl_server.model.layers.lora import DOWN, UP, LoraConfig, adapt
 from pirl_server.model.pi0.pi0 import VLM_PARTS, Pi0
 
 
-def choose(model: Pi0, config: FlowMatchingConfig) -> list[nn.Parameter]:
+def freeze_and_adapt(model: Pi0, config: FlowMatchingConfig) -> list[nn.Parameter]:
     """Freeze and adapt the model as the config says, in place; return what learns.
 
     Raises ValueError when nothing would.
