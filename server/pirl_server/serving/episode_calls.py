@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pirl_contract import ActionChunk, Contract, Observation, StepOutcome, codec
-from pirl_contract.names import check_robot_id
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_server.policy.sample import Sample, ServedPolicy
 from pirl_server.serving.open_episode import Ending, OpenEpisode, Start
@@ -29,7 +28,6 @@ class EpisodeCalls:
 
     def start(self, request: Any, policy: ServedPolicy, explore: bool) -> Any:
         """Open an episode after comparing the contracts; `explore` for a robot that asks for no sampling mode."""
-        check_robot_id(request.robot_id)
         contract = Contract.from_json(request.contract_json)
         if differences := policy.contract.difference(contract):
             raise ContractMismatchError("the policy's contract is another one; " + "; ".join(differences))
