@@ -258,7 +258,9 @@ def test_a_stop_is_lifted_from_the_robots_host_only_and_reaches_a_session_opened
     with pytest.raises(RuntimeError, match=r"from ipv4:10\.0\.0\.7"):
         robots.check_stop("arm-1")
     robots.join("arm-1", "ipv4:10.0.0.70:5001", events.append)
-    assert [event.emergency_stop.reason for event in events] == ["hand"]
+    robots.leave("arm-1", events.append)
+    robots.join("arm-1", "ipv4:10.0.0.70:5001", events.append)
+    assert [event.emergency_stop.reason for event in events] == ["hand"], "once: its own latch is cleared at the robot"
     robots.lift_stop("arm-1", "ipv4:10.0.0.70:5001")
     with pytest.raises(RuntimeError, match="emergency stop by ada"):
         robots.check_stop("arm-1")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pirl_contract import ActionChunk, Contract, Observation, StepOutcome
-from pirl_contract.names import check_robot_id
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import codec
 from pirl_server.policy.served_policy import PolicySample, ServedPolicy
@@ -30,7 +29,6 @@ class EpisodeCalls:
 
     def start(self, request: Any, policy: ServedPolicy, explore: bool) -> Any:
         """Open an episode after comparing the contracts; `explore` for a robot that asks for no sampling mode."""
-        check_robot_id(request.robot_id)
         contract = Contract.from_json(request.contract_json)
         if differences := policy.contract.difference(contract):
             raise ContractMismatchError("the policy's contract is another one; " + "; ".join(differences))
