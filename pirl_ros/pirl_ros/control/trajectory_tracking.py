@@ -42,7 +42,7 @@ class Motion:
     a: Array
 
     def moved_to(self, p: Array) -> Motion:
-        """Return the motion after one more period that ends at `p`."""
+        """Return the motion after one more period that ends at `p`. `p` [J] rad."""
         v = p - self.p
         return Motion(p, v, v - self.v)
 
@@ -75,7 +75,10 @@ def follow(motion: Motion, goal: Array, drift: Array, locked: Mask, bounds: Boun
 
 
 def shorten(target: Array, origin: Array, largest: Array) -> Array:
-    """Return `target` itself, or the point on the way from `origin` to it where no joint moves more than `largest`."""
+    """Return `target` itself, or the point on the way from `origin` to it where no joint moves more than `largest`.
+
+    All are [J] rad; the direction of the step is kept.
+    """
     with np.errstate(over="ignore"):
         step = np.clip(target - origin, -1e6, 1e6)
     excess = float(np.max(np.abs(step) / largest))
