@@ -28,7 +28,10 @@ class EpisodeCalls:
         self._recorder = recorder
 
     def start(self, request: Any, policy: ServedPolicy, explore: bool) -> Any:
-        """Open an episode after comparing the contracts; `explore` for a robot that asks for no sampling mode."""
+        """Open an episode after comparing the contracts; `explore` for a robot that asks for no sampling mode.
+
+        Raises ContractMismatchError when they differ.
+        """
         contract = Contract.from_json(request.contract_json)
         if differences := policy.contract.difference(contract):
             raise ContractMismatchError("the policy's contract is another one; " + "; ".join(differences))
@@ -63,7 +66,10 @@ class EpisodeCalls:
         return pb.EndEpisodeReply(path=receipt.path, steps=receipt.steps)
 
     def label(self, request: Any) -> Any:
-        """Say, or take back, how an episode went, while it runs or after it was published."""
+        """Say, or take back, how an episode went, while it runs or after it was published.
+
+        Raises NotFoundError for an unknown episode and ValueError for too long a note.
+        """
         success, source = _label(request)
         if len(request.note) > MAX_NOTE:
             raise ValueError(f"note: {len(request.note)} characters, at most {MAX_NOTE} are kept")
@@ -76,7 +82,8 @@ class EpisodeCalls:
     def of_request(self, episode_id: str, seen: Observation, outcomes: Sequence[StepOutcome]) -> EpisodeBuilder | None:
         """Return the open episode of an Infer request, with its outcomes taken in; None when it names none.
 
-        Raises BusyError when the episode can take no more: the outcomes are kept, and the episode can be ended.
+        Raises BusyError when the episode can take no more: the outcomes are kept, and the episode can be ended. Raises
+        ValueError for another robot's episode, another instruction than at its start, and outcomes without an episode.
         """
         if not episode_id:
             if outcomes:
@@ -103,7 +110,7 @@ class EpisodeCalls:
         self._recorder.add_call(episode, observation, sample, chunk, latency_ms)
 
     def explores(self, mode: int, default: bool) -> bool:
-        """Whether to sample stochastically, as a request says."""
+        """Whether to sample stochastically, as a request says. Raises ValueError for an unknown mode."""
         if mode not in pb.SamplingMode.values():
             raise ValueError(f"mode {mode} is not known")
         return default if mode == pb.SAMPLING_MODE_UNSPECIFIED else mode == pb.SAMPLING_MODE_EXPLORE

@@ -95,7 +95,10 @@ class InferHandler:
         return reply
 
     def policy(self, alias: str, robot_id: str, episode_id: str = "") -> ServedPolicy:
-        """Return who would answer this robot now. Raises NotFoundError for an alias that names nothing."""
+        """Return who would answer this robot now. Raises NotFoundError for an alias that names nothing.
+
+        Raises NoPolicyError before one is loaded.
+        """
         chosen, current = self._router.version(robot_id, alias, episode_id), self._engine.current
         if current is None:
             raise NoPolicyError("no policy is loaded yet")
@@ -137,7 +140,10 @@ class InferHandler:
         return PendingChunk(request, observation, episode, received_ns, decode_ms, caller, answer)
 
     def finish(self, pending: PendingChunk) -> Any:
-        """Return the reply when the engine has answered, waiting for it. Raises what makes a refusal."""
+        """Return the reply when the engine has answered, waiting for it. Raises what makes a refusal.
+
+        Raises ExpiredError when the client had given up.
+        """
         try:
             inference = pending.answer.result()
         except CancelledError:
