@@ -1,6 +1,12 @@
 """Where the joints should be one period from now to follow a goal as closely as their limits let them.
 
 A suggestion only: `governor` checks it. Units as in `stop_trajectory`: rad and control periods. J = joints.
+
+Method: jerk-limited online trajectory generation, a relative of Kroeger 2011 (Reflexxes) and of Berscheid and Kroeger
+2021 (Ruckig), but with one period of foresight: they solve for the whole time-optimal profile, here the acceleration of
+the next period is the one whose stopping point, in closed form, is nearest to that of the goal, found on a grid with
+linear interpolation. So it is not time-optimal, costs the same every period and takes a new goal, also a moving one, at
+each. Joints keep to a straight way by sharing their limits (phase synchronisation), but not exactly.
 """
 
 from __future__ import annotations

@@ -84,7 +84,8 @@ class Workspace:
     def along(self, start: Array, goal: Array) -> Array:
         """Return where to go when the way to `goal` leaves the box: along the near walls, a little inwards.
 
-        The joint way loses its part across the wall: d - n^T (n d + push) / (n n^T), n = derivative of the distance.
+        The joint way loses its part across the wall: d - n^T (n d + push) / (n n^T), n = derivative of the distance
+        (gradient projection, Rosen 1960, for one wall at a time; the push grows to 0.2 of how near the wall is).
         All are joints [J] rad.
         """
         tool, way = np.array(self.tool(start)), goal - start
