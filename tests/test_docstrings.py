@@ -6,7 +6,7 @@ Public is what has no leading underscore in its own name or its class's; overrid
   in the docstring; one that is returned has no name, so the docstring says it. The docstring holds as many shapes as
   such arrays: brackets (`[J]`, `[N, 3]`) or another's shaped name in backquotes. Fewer do where a word says that one
   stands for several (all, each, both, same) or that none is needed (scalar, elementwise, any shape).
-- Legends. Each letter of a shaped argument is explained in the docstring of its file or of its package.
+- Legends. Each letter of a shape is explained in the docstring of its file, package or class, or next to the shape.
 - Errors. Each error class that the body raises by name is named in the docstring of the function or, for a method, of
   its class. Errors of what it calls are not followed. AssertionError and NotImplementedError are bugs, not a contract;
   a REST handler's ProblemError is stated by its route's `responses`.
@@ -37,6 +37,7 @@ SHAPE = re.compile(
     r"\[(?![-0]|low)(?:[^\]]*(?:[A-Z1-9]|\.\.)[^\]]*|\w+(?:, \w+)*)\]"  # neither a range nor prose in brackets
     r"|`\w+_[A-Z]+`"
 )
+BRACKETS = re.compile(r"\[[^\]]*\]")
 SEVERAL = re.compile(r"\b(all|each|both|same)\b", re.IGNORECASE)
 NONE_NEEDED = re.compile(r"\b(scalars?|elementwise|any shape)\b", re.IGNORECASE)
 NO_CONTRACT = {"AssertionError", "NotImplementedError", "ProblemError"}
@@ -88,12 +89,17 @@ def without_shape(source: str) -> list[str]:
 
 
 def without_legend(source: str, package: str = "") -> list[str]:
-    """Letters of shaped arguments that neither the file's docstring nor the package's explains."""
-    module = parse(source)
-    legend = f"{ast.get_docstring(module) or ''} {package}"
-    shaped = [SHAPED_NAME.search(word) for _, _, node in public(module.body) for word in array_arguments(node)]
-    letters = {letter for match in shaped if match for letter in match[1] if letter.isupper()}
-    return sorted(letter for letter in letters if not re.search(rf"\b{letter}\b", legend))
+    """Functions with a shape, each with the letters that nothing around it explains."""
+    legend = f"{ast.get_docstring(parse(source)) or ''} {package}"
+    silent = []
+    for name, said, node in public(parse(source).body):
+        docstring = ast.get_docstring(node) or ""
+        shaped = [match[1] for word in array_arguments(node) if (match := SHAPED_NAME.search(word))]
+        letters = {letter for word in shaped for letter in word if letter.isupper()}
+        letters |= {letter for shape in BRACKETS.findall(docstring) for letter in re.findall(r"\b[A-Z]\b", shape)}
+        explained = set(re.findall(r"\b[A-Z]\b", f"{legend} {said} {BRACKETS.sub('', docstring)}"))
+        silent += [f"{name}: {letter}" for letter in sorted(letters - explained)]
+    return silent
 
 
 def raised(node: Function) -> set[str]:
@@ -133,8 +139,8 @@ def test_every_array_has_a_shape() -> None:
 
 
 def test_every_letter_of_a_shape_is_explained() -> None:
-    gaps = {str(path.relative_to(ROOT)): without_legend(path.read_text(), package_docstring(path)) for path in SOURCES}
-    assert {path: letters for path, letters in gaps.items() if letters} == {}
+    named = [(path, name) for path in SOURCES for name in without_legend(path.read_text(), package_docstring(path))]
+    assert [f"{path.relative_to(ROOT)}: {name}" for path, name in named] == []
 
 
 def test_every_error_is_named() -> None:
@@ -174,9 +180,10 @@ def test_a_silent_shape_is_found(signature: str, docstring: str, silent: bool) -
 
 
 def test_a_letter_without_a_legend_is_found() -> None:
-    source = '"""B = batch."""\ndef f(x_BHD: Tensor) -> None: ...'
-    assert without_legend(source) == ["D", "H"]
+    source = '"""B = batch."""\ndef f(x_BH: Tensor) -> Tensor:\n    """Return [B, D]."""'
+    assert without_legend(source) == ["f: D", "f: H"]
     assert without_legend(source, "H = horizon, D = dimensions") == []
+    assert without_legend(source.replace("[B, D]", "[B, D] for D actions, H in time")) == []
 
 
 def test_a_silent_error_is_found() -> None:

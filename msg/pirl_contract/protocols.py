@@ -2,6 +2,8 @@
 
 The network client, the served policy, a fake and a replay are all policies; ManiSkill and a real robot's driver are
 environments. `pirl_contract.conformance` holds the tests that every implementation inherits.
+
+Shape letters: D action dimensions.
 """
 
 from __future__ import annotations

@@ -1,1 +1,4 @@
-"""What touches rclpy: executors, topics, services, actions, controllers."""
+"""What touches rclpy: executors, topics, services, actions, controllers.
+
+Shape letters: J joints.
+"""

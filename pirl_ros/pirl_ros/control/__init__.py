@@ -1,1 +1,4 @@
-"""From chunks and teleop commands to limited joint commands. No ROS."""
+"""From chunks and teleop commands to limited joint commands. No ROS.
+
+Shape letters: J joints, D action dimensions.
+"""

@@ -1,1 +1,4 @@
-"""`pirl robot check`: what follows from a profile, and what looks wrong in it."""
+"""`pirl robot check`: what follows from a profile, and what looks wrong in it.
+
+Shape letters: J joints.
+"""

@@ -1,1 +1,4 @@
-"""From sensor messages to synchronised observations. No ROS."""
+"""From sensor messages to synchronised observations. No ROS.
+
+Shape letters: J joints, S state.
+"""

@@ -34,7 +34,7 @@ _GREEN_OF_U, _BLUE_OF_U = _table(-0.391, 128), _table(2.018, 128)
 
 
 def packed_to_rgb(rows: Bytes, encoding: str) -> Image:
-    """Return RGB [H, W, 3] of 4:2:2 rows [H, 2 W]; W is even."""
+    """Return RGB [H, W, 3] of 4:2:2 rows [H, 2 W]; H height, W width, which is even."""
     y0, u, y1, v = PACKED[encoding]
     image = np.empty((rows.shape[0], rows.shape[1] // 2, 3), np.uint8)
     colour = _colour(rows[:, u::4], rows[:, v::4])

@@ -1,6 +1,7 @@
 """What the vision-language half leaves for the action expert: computed once per observation, read at every step.
 
-Shape letters: L layers, B batch, V key/value heads, T prefix tokens, E head dim, W width.
+Shape letters: L layers, B batch, V key/value heads, T prefix tokens, S more tokens, E head dim,
+W width, M rows chosen.
 """
 
 from __future__ import annotations

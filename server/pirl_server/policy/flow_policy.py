@@ -7,7 +7,7 @@ The model may live on another device: what goes in is moved there, what comes ou
 the CPU, so that a seed means the same everywhere.
 
 Shape letters: N robots or environments, H horizon, D the contract's actions, A the model's, F features, S state,
-K denoise steps.
+K denoise steps, C cameras, L prompt tokens.
 """
 
 from __future__ import annotations

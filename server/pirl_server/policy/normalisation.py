@@ -1,6 +1,8 @@
 """Physical units to model range and back by a data set's statistics. Never clipped: openpi and lerobot do not either.
 
 Computed in float64; who puts the numbers into a tensor rounds once.
+
+Shape letters: D the real dimensions of state or action.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""`pirl parity`: runs the model on golden files and says how far its numbers are from the recorded ones."""
+"""`pirl parity`: runs the model on golden files and says how far its numbers are from the recorded ones.
+
+Shape letters: B batch, H horizon, D action dim.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Norms compute in float32 or wider and return the dtype they were given.
 
-Shape letters: N times, S tokens, W width.
+Shape letters: B batch, N times, S tokens, W width.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The vision tower: a SigLIP-style transformer that turns each image into patch tokens.
 
-Shape letters: N images, P patches, W width.
+Shape letters: N images, P patches, W width, B batch, C cameras.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Bytes as tokens: the tokenizer of self-trained small models. It needs no file and knows every language."""
+"""Bytes as tokens: the tokenizer of self-trained small models. It needs no file and knows every language.
+
+Shape letters: B batch, L prompt tokens.
+"""
 
 from __future__ import annotations
 

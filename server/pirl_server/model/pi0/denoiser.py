@@ -5,7 +5,7 @@ come out of the first step and join the prefix, so the others run H action token
 they share what depends on time alone. For inference: gradients pass from x alone, where `differentiable` is asked.
 
 Shape letters: B batch, H horizon, D action dim, S state dim, K denoise steps,
-W width.
+N times, W width.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 A value function is fitted to the logged outcomes; each decision's flow loss is weighted by exp(advantage / beta),
 capped. It imitates the better half of what was done; it cannot find what no episode shows, and it is not PPO.
+
+Shape letters: M decisions of all episodes.
 """
 
 from __future__ import annotations

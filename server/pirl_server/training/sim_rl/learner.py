@@ -1,4 +1,7 @@
-"""What an update changes, and how it is made from a checkpoint: the policy, what explores with it, the critic."""
+"""What an update changes, and how it is made from a checkpoint: the policy, what explores with it, the critic.
+
+Shape letters: F features.
+"""
 
 from __future__ import annotations
 
