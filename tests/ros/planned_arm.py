@@ -101,7 +101,7 @@ class PlannedArm:
 
         goal = SimpleNamespace(Goal=lambda: SimpleNamespace(trajectory=SimpleNamespace()))
         monkeypatch.setattr(trajectory_controller, "control_action", lambda _: goal)
-        monkeypatch.setattr(trajectory_controller, "NewestGoal", self._goals)
+        monkeypatch.setattr(trajectory_controller, "LatestGoalClient", self._goals)
         monkeypatch.setattr(controllers_module, "GripperGoals", lambda *_: controllers_module.GripperPositions(*_))
         node = SimpleNamespace(create_publisher=self._publisher, get_clock=self._clock)
         made = controllers_module.make_controllers(node, profile, False, self._gave_up)
