@@ -30,6 +30,7 @@ from pirl_contract import (
     Camera,
     Contract,
     ControlSource,
+    Field,
     Observation,
     PreviousChunk,
     StepOutcome,
@@ -38,7 +39,8 @@ from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import codec, image_codec
 
 SIDE = 16
-CONTRACT = Contract("fuzzed", (Camera("a", SIDE, SIDE), Camera("b", SIDE, SIDE)), (), (), 10.0)
+STATE = tuple(Field(name, "rad") for name in ("q0", "q1", "q2"))
+CONTRACT = Contract("fuzzed", (Camera("a", SIDE, SIDE), Camera("b", SIDE, SIDE)), STATE, (), 10.0)
 PICTURES = 2 * 3 * SIDE * SIDE
 FIXED_BYTES = 256 * 1024
 """for what any message may cost: messages in Python, the decoders' own tables"""
@@ -66,11 +68,7 @@ def _decode_reply(reply: Any) -> None:
 
 def _decode_request(request: Any) -> None:
     if request.HasField("infer"):
-        codec.outcomes_from_proto(request.infer.outcomes)
-        CONTRACT.check_sizes(codec.image_sizes(request.infer.observation))
-        codec.observation_from_proto(request.infer.observation, "robot")
-        if request.infer.HasField("continuation"):
-            codec.continuation_from_proto(request.infer.continuation)
+        codec.decode_infer(request.infer, CONTRACT)
     elif request.HasField("start_episode"):
         Contract.from_json(request.start_episode.contract_json)
 

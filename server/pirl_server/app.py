@@ -20,7 +20,6 @@ from pirl_server.api.stop_listener import stop_door
 from pirl_server.config.serve import ServeConfig
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.supervisor import Supervisor
-from pirl_server.openpi_wire.handler import EngineDoor
 from pirl_server.openpi_wire.observation_keys import Keys
 from pirl_server.openpi_wire.server import OpenpiServer, start_openpi
 from pirl_server.paths import EPISODES, JOBS, MODELS, TOKENS
@@ -41,6 +40,7 @@ from pirl_server.security.rate_limiter import Limiter
 from pirl_server.security.tls import TlsFiles
 from pirl_server.security.tokens import TokenFile
 from pirl_server.serving.deployment import Deployment
+from pirl_server.serving.dispatcher import Dispatcher
 from pirl_server.serving.engine import Engine
 from pirl_server.serving.episode_memory import Limits
 from pirl_server.serving.recorder import Recorder
@@ -105,8 +105,8 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
         closing.callback(engine.close)
         closing.callback(recorder.close)
         deployment.start(production)
-        service = PolicyService(engine, recorder, config.explore, router=router)
         gate = _gate(config, registry, recorder, store)
+        service = PolicyService(engine, recorder, config.explore, router=router, check_rate=gate.check_rate)
         metrics, latencies = Metrics(engine, service.attendance, recorder), Latencies()
         spans = spans_from_environment(metadata.version("pirl"))
         calls = CallTracker([CallLog(), metrics, latencies, *([spans] if spans else [])])
@@ -114,8 +114,7 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             service, config, CallInterceptor([calls, CallAuthorizer(gate, registry.audit_log)], PUBLIC_RPCS)
         )
         if config.openpi_port is not None:
-            door = EngineDoor(engine, router, gate.check_rate, service.attendance)
-            closing.callback(_start_openpi(config, door, gate).close)
+            closing.callback(_start_openpi(config, service.dispatcher, gate).close)
         command = [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve())]
         jobs = Supervisor(config.root / JOBS, command)
         api = create_api(
@@ -158,12 +157,12 @@ def _start(service: PolicyService, config: ServeConfig, interceptor: CallInterce
         raise ValueError(f"{error}; give another one with --grpc-port") from None
 
 
-def _start_openpi(config: ServeConfig, door: EngineDoor, gate: AccessControl) -> OpenpiServer:
+def _start_openpi(config: ServeConfig, dispatcher: Dispatcher, gate: AccessControl) -> OpenpiServer:
     files, check = _tls(config), None if gate.open else gate.robot
     keys, tls = Keys.parse(config.openpi_key), files.context() if files else None
     assert config.openpi_port is not None
     try:
-        return start_openpi(door, config.host, config.openpi_port, keys=keys, check=check, tls=tls)
+        return start_openpi(dispatcher, config.host, config.openpi_port, keys=keys, check=check, tls=tls)
     except ValueError as error:
         raise ValueError(f"--openpi-port, --openpi-key: {error}") from None
 

@@ -20,6 +20,7 @@ from pirl_server.policy.checkpoint import load_card
 from pirl_server.policy.features import features_of
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.registry.evaluation import Evaluation, list_hash
+from pirl_server.registry.routing_rules import CANDIDATE
 from pirl_server.registry.versions import ModelVersion, Registry
 from pirl_server.training import experiment
 from pirl_server.training.chunk_dataset import ChunkDataset
@@ -30,8 +31,6 @@ from pirl_server.training.seeds import demonstration_seeds, evaluation_seeds, tr
 from pirl_server.training.sim_rl.finetune import finetune
 from pirl_server.training.supervised.demonstrations import demonstrate, windows_of
 from pirl_server.training.supervised.sft import new_card, sft, sft_episodes
-
-CANDIDATE = "candidate"
 
 
 def check(spec: JobSpec) -> None:

@@ -25,7 +25,6 @@ from pirl_contract.async_client import AsyncPolicyClient
 from pirl_contract.client import PolicyClient
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import codec
-from pirl_server.openpi_wire.handler import EngineDoor
 from pirl_server.openpi_wire.msgpack_numpy import pack
 from pirl_server.openpi_wire.server import start_openpi
 from pirl_server.serving import connections
@@ -56,8 +55,7 @@ class Doors:
         self.fleet = self.server.tokens.create("fleet", ["robot"])
         self.web = self.server.web(self.server.tokens.create("anna", ["operator"]))
         self.metadata, self.openpi_id = (("authorization", f"Bearer {self.fleet}"),), ""
-        door = EngineDoor(self.server.engine, self.server.router, None, self.server.service.attendance)
-        self.openpi = start_openpi(door, "127.0.0.1", 0, check=lambda _: self.openpi_id)
+        self.openpi = start_openpi(self.server.service.dispatcher, "127.0.0.1", 0, check=lambda _: self.openpi_id)
 
     def call(self, method: str, request: Any) -> Any:
         return getattr(self.server.stub, method)(request, metadata=self.metadata, timeout=20)

@@ -8,9 +8,8 @@ from typing import Any
 import grpc
 
 from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.wire.grpc_options import RETRY_AFTER, STATUS_BY_NUMBER
 
-RETRY_AFTER = "retry-after-ms"
-_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 _GIVEN_UP = (grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
@@ -31,7 +30,7 @@ def of_error(error: Any) -> RefusedError:
 
 def of_refusal(refusal: pb.Refusal) -> RefusedError:
     """Read a refusal within a session."""
-    code = _BY_NUMBER.get(refusal.code, grpc.StatusCode.UNKNOWN)
+    code = STATUS_BY_NUMBER.get(refusal.code, grpc.StatusCode.UNKNOWN)
     return RefusedError(code, refusal.message, refusal.retry_after_ms)
 
 

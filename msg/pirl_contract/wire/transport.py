@@ -17,10 +17,9 @@ import grpc
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import serialization
 from pirl_contract.wire.errors import RefusedError, of_error, of_refusal
+from pirl_contract.wire.grpc_options import SERVICE_PATH, SESSION_PATH
 from pirl_contract.wire.serialization import Picture
 
-SERVICE = "/pirl.v1.PolicyService/"
-SESSION = SERVICE + "Session"
 NO_PICTURES: Mapping[str, Picture] = {}
 UNARY: Mapping[str, tuple[str, Any]] = {
     "get_info": ("GetInfo", pb.GetInfoReply),
@@ -48,7 +47,9 @@ class UnaryTransport:
     def __init__(self, channel: Any, metadata: Sequence[tuple[str, str]]) -> None:
         self._metadata = tuple(metadata)
         self._methods = {
-            name: channel.unary_unary(SERVICE + method, request_serializer=None, response_deserializer=reply.FromString)
+            name: channel.unary_unary(
+                SERVICE_PATH + method, request_serializer=None, response_deserializer=reply.FromString
+            )
             for name, (method, reply) in UNARY.items()
         }
 
@@ -106,7 +107,7 @@ class SessionTransport:
     ) -> None:
         self._metadata, self._hello, self._on_hello, self._on_event = tuple(metadata), hello, on_hello, on_event
         self._method = channel.stream_stream(
-            SESSION, request_serializer=None, response_deserializer=pb.SessionReply.FromString
+            SESSION_PATH, request_serializer=None, response_deserializer=pb.SessionReply.FromString
         )
         self._lock = threading.Lock()
         self._stream: _Stream | None = None

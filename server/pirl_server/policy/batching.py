@@ -14,10 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from pirl_server.model.prefix import Prefix
-from pirl_server.policy.served_policy import PolicyRequest
-
-BATCH_SIZES = (1, 2, 4, 8, 16)
-"""row counts that a policy is warmed up at; the last is the most rows of one pass"""
+from pirl_server.policy.served_policy import BATCH_SIZES, PolicyRequest
 
 
 class Noise(NamedTuple):

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from pirl_contract import Contract, Observation, PreviousChunk
 
 Array = NDArray[np.float32]
+BATCH_SIZES = (1, 2, 4, 8, 16)
+"""row counts that a policy is warmed up at; the last is the most rows of one pass"""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class ServedPolicy(Protocol):
         """Draw one chunk per ask, in order; an ask that can't be answered leaves its ValueError in its place.
 
         A row is what it would be alone: neither its noise nor its numbers (within float32 rounding) depend on the
-        others. Called by the thread that owns the device, with 1 to 16 asks.
+        others. Called by the thread that owns the device, with at most `BATCH_SIZES[-1]` asks.
         """
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pirl_contract.names import is_name
+from pirl_contract.wire.grpc_options import SERVICE_PATH
 from pirl_server.registry.audit import AuditLog
 from pirl_server.rpc.denied import DeniedError
 from pirl_server.security.permissions import PUBLIC, RPCS, SCOPES
@@ -14,7 +15,7 @@ from pirl_server.security.rate_limiter import Limiter
 from pirl_server.security.tokens import TokenFile
 
 _LOG = logging.getLogger(__name__)
-_INFER = "/pirl.v1.PolicyService/Infer"
+_INFER = SERVICE_PATH + "Infer"
 SCHEMES = ("bearer", "api-key")
 """of the Authorization header; openpi's clients send the second"""
 

@@ -10,6 +10,8 @@ What has no row is refused, even to admin: a new call gets its row or does not w
 
 from __future__ import annotations
 
+from pirl_contract.wire.grpc_options import SERVICE_PATH
+
 ROBOT, OPERATOR, TRAINER, ADMIN = SCOPES = ("robot", "operator", "trainer", "admin")
 _ROBOTS = frozenset({ROBOT, ADMIN})
 _OPERATORS = frozenset({OPERATOR, ADMIN})
@@ -21,13 +23,13 @@ PUBLIC: frozenset[str] = frozenset({"public"})
 """needs no token: health only, since whoever watches over the process may hold none"""
 
 RPCS: dict[str, frozenset[str]] = {
-    "/pirl.v1.PolicyService/GetInfo": _ANY_TOKEN,
-    "/pirl.v1.PolicyService/Infer": _ROBOTS,
-    "/pirl.v1.PolicyService/Session": _ROBOTS,
-    "/pirl.v1.PolicyService/StartEpisode": _ROBOTS,
-    "/pirl.v1.PolicyService/EndEpisode": _ROBOTS,
-    "/pirl.v1.PolicyService/ReportOutcomes": _ROBOTS,
-    "/pirl.v1.PolicyService/LabelEpisode": _ROBOTS_AND_OPERATORS,
+    SERVICE_PATH + "GetInfo": _ANY_TOKEN,
+    SERVICE_PATH + "Infer": _ROBOTS,
+    SERVICE_PATH + "Session": _ROBOTS,
+    SERVICE_PATH + "StartEpisode": _ROBOTS,
+    SERVICE_PATH + "EndEpisode": _ROBOTS,
+    SERVICE_PATH + "ReportOutcomes": _ROBOTS,
+    SERVICE_PATH + "LabelEpisode": _ROBOTS_AND_OPERATORS,
     "/grpc.health.v1.Health/Check": PUBLIC,
     "/grpc.health.v1.Health/Watch": PUBLIC,
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _ANY_TOKEN,

@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
+from io import FileIO
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -164,6 +165,6 @@ def _image(number: int) -> str:
     return f"image-{number}"
 
 
-def _write(file: Any, data: memoryview) -> None:
+def _write(file: FileIO, data: memoryview) -> None:
     while data:
         data = data[file.write(data) :]

@@ -12,7 +12,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_server.serving.errors import BusyError, StoppedError
@@ -58,9 +57,9 @@ class RobotConnections:
         self._now, self._lock = now, threading.Lock()
         self._present: dict[str, RobotConnection] = {}
         self._asked: OrderedDict[str, float] = OrderedDict()  # monotonic seconds, the longest silent first
-        self._listeners: dict[str, list[Callable[[Any], None]]] = {}
+        self._listeners: dict[str, list[Callable[[pb.ServerEvent], None]]] = {}
         self._stops: dict[str, pb.EmergencyStopEvent] = {}
-        self._announced: Any = None
+        self._announced: pb.ServerEvent | None = None
         self._unheard: set[str] = set()  # robots whose stop no session was notified of
 
     def list(self) -> list[RobotConnection]:
@@ -68,7 +67,7 @@ class RobotConnections:
         with self._lock:
             return sorted(self._present.values(), key=lambda presence: presence.robot_id)
 
-    def push(self, robot_id: str | None, event: Any) -> int:
+    def push(self, robot_id: str | None, event: pb.ServerEvent) -> int:
         """Send a `pb.ServerEvent` to one robot, None for all; return how many sessions it was handed to.
 
         0 means that nobody hears: an unknown robot, or one without a session. It never says that a robot has obeyed.
@@ -80,7 +79,7 @@ class RobotConnections:
             hear(event)
         return len(hearing)
 
-    def announce(self, event: Any) -> None:
+    def announce(self, event: pb.ServerEvent) -> None:
         """Send a `pb.ServerEvent` to all robots, and to each that joins from now on."""
         with self._lock:
             self._announced = event
@@ -125,7 +124,7 @@ class RobotConnections:
         with self._lock:
             self._note(robot_id, address, policy_version, polling)
 
-    def join(self, robot_id: str, address: str, hear: Callable[[Any], None]) -> None:
+    def join(self, robot_id: str, address: str, hear: Callable[[pb.ServerEvent], None]) -> None:
         """Note a session; `hear(event)` is called for each event, from any thread, and must not wait.
 
         A robot that was stopped before it had a session is notified now. Raises BusyError as `seen` does, and for a
@@ -149,7 +148,7 @@ class RobotConnections:
         if announced is not None:
             hear(announced)
 
-    def leave(self, robot_id: str, hear: Callable[[Any], None]) -> None:
+    def leave(self, robot_id: str, hear: Callable[[pb.ServerEvent], None]) -> None:
         """Note that a session has ended."""
         with self._lock:
             heard = self._listeners[robot_id]

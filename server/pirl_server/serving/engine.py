@@ -22,7 +22,7 @@ from concurrent.futures import Future
 from functools import partial
 
 from pirl_contract import Observation, PreviousChunk
-from pirl_server.policy.served_policy import PolicyRequest, ServedPolicy
+from pirl_server.policy.served_policy import BATCH_SIZES, PolicyRequest, ServedPolicy
 from pirl_server.serving.batch import Batch, Request, resolve, run_batch
 from pirl_server.serving.batch import Inference as Inference
 from pirl_server.serving.engine_stats import EngineStats
@@ -31,7 +31,6 @@ from pirl_server.serving.loaded_policies import LoadedPolicies, WarmUp
 from pirl_server.serving.request_queue import RequestQueue, tell
 
 _LOG = logging.getLogger(__name__)
-BATCH_SIZES = (1, 2, 4, 8, 16)
 IDLE_LIMIT = 64
 """draws for comparison that are kept waiting; the oldest is given up first"""
 

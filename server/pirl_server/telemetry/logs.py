@@ -9,6 +9,8 @@ from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import Any
 
+from google.protobuf.message import Message
+
 from pirl_server.config.serve import Format
 from pirl_server.rpc.call_tracker import Call
 from pirl_server.telemetry.repeat_filter import Repeats
@@ -84,7 +86,7 @@ class CallLog:
         """Let lines of this thread name the call."""
         _ABOUT.set({"request_id": call.request_id, "robot_id": call.robot_id})
 
-    def ended(self, call: Call, reply: Any, code: str) -> None:
+    def ended(self, call: Call, reply: Message | None, code: str) -> None:
         """Write the call's own line."""
         level = logging.DEBUG if call.rpc in _MANY and code == "OK" else logging.INFO
         if _LOG.isEnabledFor(level):

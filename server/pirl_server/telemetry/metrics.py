@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Any
 
+from google.protobuf.message import Message
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from pirl_contract import Alteration
+from pirl_contract.v1 import policy_pb2 as pb
 from pirl_server.rpc.call_tracker import Call
 from pirl_server.serving.batch import Batch
 from pirl_server.serving.connections import RobotConnections
@@ -53,13 +54,13 @@ class Metrics:
             for bit in Alteration(outcome.alterations & _ALL_BITS):
                 self._altered.labels(str(bit.name).lower()).inc()
 
-    def ended(self, call: Call, reply: Any, code: str) -> None:
+    def ended(self, call: Call, reply: Message | None, code: str) -> None:
         """Count the call, and the stages of an answered one."""
         self._call_series[call.rpc, code].inc()
         if call.rpc != "Infer":
             return
         self._robot_series(call.robot_id).inc()
-        if reply is not None:
+        if isinstance(reply, pb.InferReply):
             for stage, milliseconds in reply.timings_ms.items():
                 if (series := self._stage.get(stage)) is not None:
                     series.observe(milliseconds / 1000)
@@ -135,7 +136,7 @@ class Latencies:
     def began(self, call: Call) -> None:
         """Nothing is known yet."""
 
-    def ended(self, call: Call, reply: Any, code: str) -> None:
+    def ended(self, call: Call, reply: Message | None, code: str) -> None:
         """Remember how long an answered inference took."""
         if call.rpc != "Infer" or reply is None:
             return
