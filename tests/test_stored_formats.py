@@ -1,7 +1,8 @@
 """What an earlier revision stored is read as it was written: episodes and a checkpoint beside recorded numbers, jobs.
 
 `tests/fixtures/stored` is never written again. It holds an episode of five steps and three policy calls, labelled after
-it was published, and the checkpoint that drew its chunks, with critic and noise net. Its jobs and its experiment say 0, or an empty text, where None is off now.
+it was published, and the checkpoint that drew its chunks, with critic and noise net.
+Its jobs and its experiment say 0, or an empty text, where None is off now.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ def test_earlier_jobs_are_read_and_a_stored_0_of_a_choice_is_off() -> None:
     zeros = [name for name, value in written["config"].items() if value == 0]
     assert len(zeros) == 11
     assert {getattr(found[-1].spec.config, name) for name in zeros} == {None}
-    with pytest.raises(ValueError, match="'config.epochs' must be greater than or equal to 1, got 0"):
+    with pytest.raises(ValueError, match=r"'config\.epochs' must be greater than or equal to 1, got 0"):
         parse_spec(written | {"config": {"epochs": 0}})  # negative control: not every 0 is off
 
 
