@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import socket
 import sys
 from collections.abc import Iterator
@@ -238,11 +237,9 @@ def _production(registry: Registry, checkpoint: Path | None) -> str | None:
 
 
 def _check_address(config: ServeConfig) -> None:
-    """Refuse an address beyond this machine that nothing protects, and a negative drain time."""
+    """Refuse an address beyond this machine that nothing protects."""
     tls, tokens = config.tls_cert is not None, _tokens(config) is not None
     check_bind(config.host, tls=tls, tokens=tokens, allow_insecure=config.allow_insecure)
-    if not 0 <= config.drain_seconds < math.inf:
-        raise ValueError(f"--drain-seconds {config.drain_seconds:g} must be 0 or more")
 
 
 def _check_rest_port(config: ServeConfig) -> None:

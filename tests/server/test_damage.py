@@ -20,10 +20,10 @@ from serve_process import CHECKPOINT, CONTRACT, INSTRUCTION, ServeProcess, obser
 from pirl_contract.client import PolicyClient
 from pirl_server import atomic_files
 from pirl_server.app import adopt
+from pirl_server.config.jobs import Sft
 from pirl_server.jobs import job, supervisor
 from pirl_server.jobs.events import EventLog, EventTail
 from pirl_server.jobs.job import JobStore, Status
-from pirl_server.jobs.spec import Sft
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.registry.versions import Registry
 

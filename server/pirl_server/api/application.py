@@ -15,8 +15,8 @@ from pirl_server.api import metrics as metric_routes
 from pirl_server.api.dependencies import Services
 from pirl_server.api.middleware import Guard, check_row
 from pirl_server.api.request_body import MAX_STOP_BODY, Bodies
+from pirl_server.config.jobs import JobSpec
 from pirl_server.episodes.store import EpisodeStore
-from pirl_server.jobs.spec import JobSpec
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.registry.promotion import Promoter
 from pirl_server.registry.versions import Registry

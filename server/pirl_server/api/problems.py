@@ -15,6 +15,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from pirl_server.config.fields import message
+from pirl_server.config.jobs import known_fields
 from pirl_server.rpc.denied import DeniedError
 
 _LOG = logging.getLogger(__name__)
@@ -143,10 +145,8 @@ async def _on_validation(_: Request, error: Exception) -> JSONResponse:
 def _field_error(fault: dict[str, Any]) -> FieldError:
     """Name the field and what it must be. A key that is not known, or a union's tag, comes from the request."""
     field = ".".join(excerpt(str(part)) for part in fault["loc"])
-    if fault["type"] == "union_tag_invalid":
-        given, known = excerpt(str(fault["ctx"]["tag"])), fault["ctx"]["expected_tags"]
-        return FieldError(field=field, message=f"{fault['ctx']['discriminator']} must be one of {known}, got '{given}'")
-    return FieldError(field=field, message=excerpt(fault["msg"], MAX_MESSAGE))
+    said = message(fault, known_fields(tuple(fault["loc"][1:])))
+    return FieldError(field=field, message=excerpt(said, MAX_MESSAGE))
 
 
 async def _on_http(_: Request, error: Exception) -> JSONResponse:

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from pirl_server.atomic_files import NAME_PATTERN
+from pirl_server.config.jobs import JobSpec
 from pirl_server.episodes.store import EpisodeSummary
 from pirl_server.jobs.job import Job, Status
-from pirl_server.jobs.spec import JobSpec
 from pirl_server.registry.evaluation import Evaluation
 from pirl_server.registry.promotion_gate import Comparison, GateResult
 

@@ -23,7 +23,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from pirl_server.atomic_files import read_json, utc_now, write_json
-from pirl_server.jobs.spec import JobSpec, parse_spec
+from pirl_server.config.jobs import JobSpec, parse_spec, stored
 
 _ID = re.compile(r"job_[0-9a-f]{24}")
 STATE, SPEC = "state.json", "spec.json"
@@ -97,7 +97,7 @@ class JobStore:
         job = Job(f"job_{time.time_ns():016x}{secrets.token_hex(4)}", spec, Status.QUEUED, utc_now())
         self.path(job.id).mkdir(parents=True)
         try:
-            write_json(self.path(job.id) / SPEC, spec.model_dump())
+            write_json(self.path(job.id) / SPEC, stored(spec))
             self.save(job)
         except OSError:
             shutil.rmtree(self.path(job.id), ignore_errors=True)

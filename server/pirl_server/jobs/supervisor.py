@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pirl_server.atomic_files import quarantine, read_json, utc_now
+from pirl_server.config.jobs import JobSpec
 from pirl_server.jobs.events import EventLog, EventTail
 from pirl_server.jobs.job import DamagedJobError, Job, JobStore, Status
 from pirl_server.jobs.process import JobProcess, end_orphan
 from pirl_server.jobs.reporter import ERROR, RESULT
-from pirl_server.jobs.spec import JobSpec
 
 _LOG = logging.getLogger(__name__)
 ALL = 2**31

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from pirl_server.atomic_files import append_line, write_json
-from pirl_server.config.training import PpoConfig, override
+from pirl_server.config.fields import parse
+from pirl_server.config.training import PpoConfig
 from pirl_server.policy.checkpoint import checkpoint_version
 from pirl_server.training.progress import Printed
 
@@ -45,7 +46,7 @@ class Experiment:
 
     def ppo(self) -> PpoConfig:
         """The config. Raises ValueError for a key that this version of the program does not know."""
-        return override(PpoConfig(), self.config)
+        return parse(PpoConfig, self.config)
 
     def check_base(self) -> None:
         """Raise ValueError when another checkpoint lies where the base was."""

@@ -72,7 +72,7 @@ class Collector:
         self._keep_bytes = keep_bytes if self._config.vlm == "frozen" else 0
         self._sentences = policy.instructions
         self._table = self._prefix_table()
-        self._critic = CriticInput(policy, self._config.critic_features)
+        self._critic = CriticInput(policy, self._config.critic_features or POLICY)
         self._generator = torch.Generator().manual_seed(next(seeds))
         self._seeds = seeds
         made = [make_env() for _ in range(envs)]

@@ -23,7 +23,7 @@ from pirl_server.policy.model_card import ModelCard
 
 def make_critic(policy: FlowPolicy, config: PpoConfig) -> nn.Module:
     """A fresh critic for this policy. Raises ValueError for critic features that are not known."""
-    state = StateCritic(critic_width(policy.card, config.critic_features))
+    state = StateCritic(critic_width(policy.card, config.critic_features or POLICY))
     if config.critic == "state":
         return state
     model = policy.card.model

@@ -98,7 +98,7 @@ def _imitation(
     if not config.imitation_weight:
         return None
     if demonstrate is None:
-        raise ValueError("imitation_weight is above 0, and there are no demonstrations to imitate: set it to 0")
+        raise ValueError("imitation_weight is set, and there are no demonstrations to imitate: leave it out")
     return Imitation(learner.policy, demonstrate(learner.policy), config, seed)
 
 
