@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pirl_server.model.pi0.byte_tokens import BOS, NEWLINE, PAD, VOCABULARY, encode
+from pirl_server.model.byte_tokens import BOS, NEWLINE, PAD, VOCABULARY, encode
 from pirl_server.policy.prompt import Prompter, cleaned, discretised, with_state
 from pirl_server.policy.tokenizer import ByteTokenizer
 

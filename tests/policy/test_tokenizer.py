@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from small_pretrained import MEAN, STD, small_card, small_observation, small_weights
 
-from pirl_server.model.pi0.byte_tokens import BOS, NEWLINE, PAD, VOCABULARY
+from pirl_server.model.byte_tokens import BOS, NEWLINE, PAD, VOCABULARY
 from pirl_server.policy.checkpoint import file_sha256, save_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.processing_spec import TokenizerFile

@@ -9,11 +9,15 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from pirl_contract import Contract
-from pirl_server.model.pi0.byte_tokens import VOCABULARY
-from pirl_server.model.pi0.config import Pi0Config
+from pirl_server.model.byte_tokens import VOCABULARY
+from pirl_server.model.families import FAMILIES, read_config
+from pirl_server.model.flow_model import FlowModelConfig
 from pirl_server.policy.features import FEATURES, STATE_DIM
 from pirl_server.policy.normalisation import check_statistics
 from pirl_server.policy.processing_spec import PRETRAINED, Processing, TokenizerFile
+
+DEFAULT_FAMILY = "pi0"
+"""of a card that names none"""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class ModelCard:
 
     name: str
     contract: Contract
-    model: Pi0Config
+    model: FlowModelConfig
     features: str
     """key of `policy.features.FEATURES`, or "pretrained": then `processing` says what is done"""
     action_scale: tuple[float, ...]
@@ -34,7 +38,7 @@ class ModelCard:
     """a of the exploration schedule"""
     instructions: tuple[str, ...]
     task: str
-    family: str = "pi0"
+    family: str = DEFAULT_FAMILY
     tokenizer: str = "bytes"
     lineage: Mapping[str, str] = field(default_factory=dict)
     """how it was made: parent version, job, command"""
@@ -59,7 +63,7 @@ class ModelCard:
             if unknown:
                 raise ValueError(f"unknown key '{min(unknown)}'")
             raw["contract"] = Contract.from_json(json.dumps(raw["contract"]))
-            raw["model"] = Pi0Config.from_dict(raw["model"])
+            raw["model"] = read_config(raw.get("family", DEFAULT_FAMILY), raw["model"])
             raw["processing"] = Processing.from_dict(raw["processing"]) if raw.get("processing") else None
             values: dict[str, Any] = {
                 key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()
@@ -75,7 +79,7 @@ class ModelCard:
 
 def _check(card: ModelCard) -> None:
     """Raise ValueError for what would fail at the first chunk, or worse, would not."""
-    if card.family not in ("pi0", "pi05"):
+    if card.family not in FAMILIES:
         raise ValueError(f"family '{card.family}' is not served here")
     if card.family != card.model.family:
         raise ValueError(f"family '{card.family}' with a model of family '{card.model.family}'")
@@ -96,7 +100,7 @@ def _check(card: ModelCard) -> None:
 def _check_tabletop(card: ModelCard) -> None:
     if card.processing is not None:
         raise ValueError(f"features '{card.features}' take no processing, only '{PRETRAINED}' do")
-    if card.family != "pi0":
+    if not card.model.state_token:
         raise ValueError(
             f"family '{card.family}' has no state token for features '{card.features}': with features '{PRETRAINED}'"
             " and prompt 'pi05' it reads the state as text"

@@ -19,7 +19,7 @@ from pirl_contract import Contract, Observation, PreviousChunk
 from pirl_server.algorithm import rtc
 from pirl_server.algorithm.flow import Transition, Velocity
 from pirl_server.algorithm.hybrid_sampler import hybrid_sample
-from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.model.flow_model import FlowModel
 from pirl_server.model.prefix import Prefix
 from pirl_server.policy.batching import noise, pad_to_batch_size
 from pirl_server.policy.model_card import ModelCard
@@ -35,7 +35,7 @@ class RtcPolicy(Protocol):
         """Its model card."""
 
     @property
-    def model(self) -> Pi0:
+    def model(self) -> FlowModel:
         """Its network."""
 
     @property

@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from pirl_server.model.pi0.byte_tokens import BOS, EOS, NEWLINE, PAD, VOCABULARY
+from pirl_server.model.byte_tokens import BOS, EOS, NEWLINE, PAD, VOCABULARY
 from pirl_server.policy.processing_spec import TokenizerFile
 
 PROBE = "Task: pick up the red cube, State: 0 128 255 -1;\nAction:"
@@ -56,7 +56,7 @@ class Tokenizer(Protocol):
 
 
 class ByteTokenizer:
-    """UTF-8 bytes and four tokens of our own; see `model.pi0.byte_tokens`."""
+    """UTF-8 bytes and four tokens of our own; see `model.byte_tokens`."""
 
     vocabulary, pad, bos, newline = VOCABULARY, PAD, BOS, (NEWLINE,)
     ids = Ids(PAD, EOS, BOS, (NEWLINE,))

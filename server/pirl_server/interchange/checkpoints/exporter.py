@@ -23,7 +23,7 @@ from pirl_server.interchange.checkpoints.tensor_folder import SINGLE, Layout, Te
 from pirl_server.interchange.checkpoints.tensor_names import EXPERT_HEAD, sort_names
 from pirl_server.interchange.checkpoints.weight_dialects import EMBEDDING, HEAD
 from pirl_server.interchange.checkpoints.weight_names import to_openpi
-from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.model import families
 from pirl_server.policy.checkpoint import SOURCE, StateDict, load_checkpoint
 from pirl_server.policy.model_card import ModelCard
 from pirl_server.policy.processing_spec import PRETRAINED
@@ -118,7 +118,7 @@ def _made(stack: Stack, card: ModelCard, weights: StateDict) -> Kept:
 
 def _check_fit(checkpoint: Path, card: ModelCard, weights: StateDict) -> None:
     with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in Pi0(card.model).state_dict().items()}
+        shapes = {name: tensor.shape for name, tensor in families.build(card.model).state_dict().items()}
     found = {name: tensor.shape for name, tensor in weights.items()}
     wrong = sorted(name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name))
     if wrong:

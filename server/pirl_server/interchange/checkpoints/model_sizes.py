@@ -14,6 +14,7 @@ from pirl_server.interchange.checkpoints.source_metadata import Side
 from pirl_server.interchange.checkpoints.tensor_folder import Layout
 from pirl_server.interchange.checkpoints.weight_dialects import EMBEDDING
 from pirl_server.interchange.checkpoints.weight_names import EXPERT, TEXT, VISION
+from pirl_server.model.flow_model import FlowModelConfig
 from pirl_server.model.layers.tower_config import TowerConfig, VisionConfig
 from pirl_server.model.pi0.config import Family, Pi0Config
 
@@ -88,8 +89,9 @@ def sizes(layouts: Mapping[str, Layout], side: Side) -> Pi0Config:
     return config
 
 
-def unreadable(config: Pi0Config) -> dict[str, str | int]:
+def unreadable(config: FlowModelConfig) -> dict[str, str | int]:
     """What config.json must say of a model because its weights' shapes don't: variants, or head sizes."""
+    assert isinstance(config, Pi0Config), "both libraries' layouts are of pi0 and pi0.5"
     named = {
         key: name
         for key, tower in (("paligemma_variant", config.vlm), ("action_expert_variant", config.expert))

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from pirl_server.interchange.checkpoints.source_folder import one_line
-from pirl_server.model.pi0.byte_tokens import VOCABULARY
+from pirl_server.model.byte_tokens import VOCABULARY
 from pirl_server.policy.checkpoint import TOKENIZERS, file_sha256
 from pirl_server.policy.processing_spec import TokenizerFile
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pirl_server.model.pi0.config import Pi0Config
+from pirl_server.model.flow_model import FlowModelConfig
 from pirl_server.model.prefix import Prefix
 
 WEIGHT = 0.25
@@ -25,7 +25,7 @@ class AuxiliaryStateLoss(nn.Module):
     The mean is what attention gives an expert that does not know yet where to look.
     """
 
-    def __init__(self, config: Pi0Config, told_MF: Tensor) -> None:
+    def __init__(self, config: FlowModelConfig, told_MF: Tensor) -> None:
         super().__init__()
         self._told = told_MF
         self.map = nn.Linear(config.depth * config.kv_heads * config.head_dim, told_MF.shape[1])

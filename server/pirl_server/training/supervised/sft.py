@@ -13,9 +13,8 @@ from pirl_contract import Contract
 from pirl_contract.protocols import MakeEnv
 from pirl_server.config.training import SftConfig
 from pirl_server.episodes.schema import Episode
+from pirl_server.model import families
 from pirl_server.model.layers.lora import merged_state_dict
-from pirl_server.model.pi0.config import Pi0Config, tiny, tiny_state
-from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.policy.checkpoint import save_checkpoint
 from pirl_server.policy.features import FEATURES, STATE_DIM, features_of
 from pirl_server.policy.flow_policy import FlowPolicy
@@ -34,14 +33,14 @@ NOISE_LEVEL = 0.5
 
 def new_card(preset: str, task: str, contract: Contract, instructions: tuple[str, ...]) -> ModelCard:
     """Model card of a fresh policy. Raises ValueError for an unknown preset."""
-    sizes = {"tiny-state": False, "tiny": True}
-    if preset not in sizes:
-        raise ValueError(f"preset '{preset}' is not known; there are: {', '.join(sizes)}")
+    if preset not in families.PRESETS:
+        raise ValueError(f"preset '{preset}' is not known; there are: {', '.join(families.PRESETS)}")
+    model = families.PRESETS[preset](STATE_DIM, contract.action_dim, HORIZON)
     return ModelCard(
         name=f"{task} {preset}",
         contract=contract,
-        model=model_config(preset, contract),
-        features=features_of(contract.robot, sees=sizes[preset]),
+        model=model,
+        features=features_of(contract.robot, sees=model.vision is not None),
         action_scale=tuple(field.high or 1.0 for field in contract.action),
         execute_horizon=HORIZON,
         denoise_steps=DENOISE_STEPS,
@@ -49,12 +48,6 @@ def new_card(preset: str, task: str, contract: Contract, instructions: tuple[str
         instructions=instructions,
         task=task,
     )
-
-
-def model_config(preset: str, contract: Contract) -> Pi0Config:
-    """Sizes of a preset for this robot."""
-    sizes = {"tiny": tiny, "tiny-state": tiny_state}
-    return sizes[preset](STATE_DIM, contract.action_dim, HORIZON)
 
 
 def sft(
@@ -114,7 +107,7 @@ def sft_episodes(
 
 def _start(card: ModelCard, base: Path | None, seed: int) -> FlowPolicy:
     torch.manual_seed(seed)
-    return FlowPolicy(card, Pi0(card.model), "new") if base is None else FlowPolicy.load(base)
+    return FlowPolicy(card, families.build(card.model), "new") if base is None else FlowPolicy.load(base)
 
 
 def _told(config: SftConfig, policy: FlowPolicy, demonstrations: Sequence[Demonstration]) -> torch.Tensor | None:
