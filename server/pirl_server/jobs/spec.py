@@ -20,7 +20,7 @@ class _Spec(BaseModel):
     task: TaskId = Field(examples=["PushCube-v1", "metaworld/mt10"])
     seed: int = Field(default=0, ge=0, lt=2**31)
     config: dict[str, JsonValue] = Field(
-        default_factory=dict, description="overrides of the recipe, by its field names"
+        default_factory=dict, description="overrides of the default hyper-parameters, by field name"
     )
 
 

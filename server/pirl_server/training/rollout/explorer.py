@@ -61,7 +61,7 @@ class Explorer:
         assert (net is not None) == (config.noise == "flow-noise")
         self.policy, self.net, self.config = policy, net, config
         if config.noise == "cps" and config.steps == "hybrid" and policy.card.denoise_steps < 2:
-            raise ValueError("noise 'cps' is silent in its last denoise step: set denoise_steps to 2 or more")
+            raise ValueError("noise 'cps' is zero in the last denoise step: set denoise_steps to 2 or more")
 
     @property
     def transition(self) -> Transition:
