@@ -63,5 +63,5 @@ class ClockSync:
         """Translate a time of the server's clock. Raises ValueError before the first sample."""
         best = self.best(now_ns)
         if best is None:
-            raise ValueError("no call has been answered yet: the server's clock is not known")
+            raise ValueError("no call has completed yet: the server's clock offset is unknown")
         return round(server_ns - best.offset_ns)

@@ -95,7 +95,7 @@ class PreviousChunk:
             raise ValueError(f"actions must be float32 [n, D], got {self.actions.dtype} {self.actions.shape}")
         if not 0 <= self.inference_delay <= len(self.actions):
             raise ValueError(
-                f"inference_delay {self.inference_delay} must lie within the {len(self.actions)} actions that continue"
+                f"inference_delay {self.inference_delay} must lie within the {len(self.actions)} previous actions"
             )
 
 

@@ -31,7 +31,7 @@ def sft(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--base", type=Path, help="checkpoint folder to start from; default: new weights")
     parser.add_argument(
-        "--episodes", type=Path, metavar="ROOT", help="learn from the episodes that a server keeps here"
+        "--episodes", type=Path, metavar="ROOT", help="train on the successful episodes in the --root of a server"
     )
     add_settings(parser, SftConfig)
     options = parser.parse_args(arguments)
@@ -57,7 +57,7 @@ def finetune(arguments: Sequence[str]) -> int:
     _common(parser, FinetuneSim)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("base", nargs="?", type=Path, help="checkpoint folder to start from")
-    what.add_argument("--again", type=Path, metavar="EXPERIMENT", help="folder of an experiment: run it once more")
+    what.add_argument("--again", type=Path, metavar="EXPERIMENT", help="folder of an experiment to rerun")
     parser.add_argument("--out", type=Path, required=True, help="folder of the experiment to write")
     add_settings(parser, PpoConfig)
     options = parser.parse_args(arguments)
@@ -73,7 +73,7 @@ def finetune(arguments: Sequence[str]) -> int:
     version = run_experiment(plan, options.out, experiment.Recorded(options.out))
     print(f"{options.out / experiment.CHECKPOINT}: version {version}")
     if options.again is not None:
-        print("the same version again" if version == before.result else f"before it was version {before.result}")
+        print("same version as before" if version == before.result else f"the first run gave version {before.result}")
         return int(version != before.result)
     return 0
 

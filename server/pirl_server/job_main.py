@@ -112,7 +112,7 @@ def _demonstrations(task: str, config: PpoConfig, seed: int, policy: FlowPolicy)
 def _check_instructions(checkpoint: Path, task: str, sentences: tuple[str, ...]) -> None:
     card = load_card(checkpoint)
     if unknown := set(sentences) - set(card.instructions):
-        raise ValueError(f"the base was trained for {card.task}, not for {task}: it does not know '{min(unknown)}'")
+        raise ValueError(f"the base was trained for {card.task}, not for {task}: '{min(unknown)}' is not in it")
 
 
 def _evaluate(spec: Evaluate, registry: Registry, job_dir: Path, report: Reporter) -> dict[str, object]:

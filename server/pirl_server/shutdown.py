@@ -95,7 +95,7 @@ class Signals:
         thread = threading.Thread(target=self._listen, args=(listener,), name="rest", daemon=True)
         thread.start()
         if (number := self._received.get()) is None:
-            raise RuntimeError("the REST listener has ended: the log says why")
+            raise RuntimeError("the REST listener has ended: see the log")
         stopping.drain(drain_s)
         stopping.close()
         listener.should_exit = True

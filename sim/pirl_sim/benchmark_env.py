@@ -53,7 +53,7 @@ class SparseEnv:
     def reset(self, seed: int) -> Observation:
         """Start the episode of `seed`: it picks the task, then its initial state."""
         if self._closed:
-            raise RuntimeError("reset after close: make a new environment")
+            raise RuntimeError("reset after close: create a new environment")
         self._running = False
         scene = self._scene_of(self.suite.task_of(seed))
         scene.reset(self.suite.episode_of(seed), seed)

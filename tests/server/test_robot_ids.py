@@ -69,7 +69,7 @@ class Doors:
         path = "/v1/emergency-stop" if robot_id is None else f"/v1/robots/{robot_id}/emergency-stop"
         reply = self.web.post(path, json={"reason": "hand in the cell"})
         assert reply.status_code == 202, (robot_id, reply.text)
-        return list(reply.json()["told"])
+        return list(reply.json()["notified"])
 
     def listed(self) -> list[str]:
         return [robot["id"] for robot in self.web.get("/v1/robots").json()["data"]]
@@ -113,7 +113,7 @@ def test_unary_calls(doors: Doors, ask: Any, robot_id: str) -> None:
         assert robot_id in doors.stop(whom)
         words = doors.refusal("Infer", ask(robot_id))
         assert words.startswith("FAILED_PRECONDITION: emergency stop by anna (rest:127.0.0.1)"), words
-        assert "hand in the cell; once the arm may move again, call GetInfo as" in words
+        assert "hand in the cell; when the arm may move again, call GetInfo as" in words
         doors.call("GetInfo", pb.GetInfoRequest())  # of no robot: lifts nothing
         assert doors.refusal("Infer", ask(robot_id)) == words
         doors.call("GetInfo", pb.GetInfoRequest(robot_id=robot_id))
@@ -173,7 +173,7 @@ def test_openpis_wire(doors: Doors, robot_id: str) -> None:
                     assert robot_id in doors.stop(whom)
             assert "emergency stop by anna (rest:127.0.0.1)" in str(reply)
             client.send(pack(GOOD))
-            assert "connect anew" in str(client.recv(timeout=20))
+            assert "reconnect" in str(client.recv(timeout=20))
 
 
 @given(robot_id=IDS)

@@ -30,7 +30,7 @@ class ArmServices:
         node.create_service(ClearEmergencyStop, "clear_emergency_stop", self._clear)
         node.create_service(SetControlSource, "set_control_source", self._set_source)
         buttons: dict[str, Callable[[], str]] = {
-            "stop": partial(self._latch, "a button was pressed", "button"),
+            "stop": partial(self._latch, "emergency stop button pressed", "button"),
             "clear": partial(cycle.clear_emergency_stop, "button"),
             "engage": partial(cycle.engage, "button"),
             "takeover": partial(cycle.set_control_source, ControlSource.HUMAN, "button"),
@@ -42,7 +42,7 @@ class ArmServices:
     def _on_stop(self, message: Any) -> None:
         # False clears nothing: a topic is no deliberate act. A reliable publisher's message comes twice.
         if message.data and not self._cycle.report.emergency_stop:
-            self._latch("asked for on the topic emergency_stop", "topic")
+            self._latch("requested on topic emergency_stop", "topic")
             self._changed()
 
     def _latch(self, reason: str, source: str) -> str:

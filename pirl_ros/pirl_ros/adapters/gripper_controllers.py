@@ -89,7 +89,7 @@ class GripperGoals:
         if self._goals.ready:
             self._goals.send(fill_gripper_goal(self._goal.Goal(), self._gripper, position, self._velocity))
         else:
-            self._not_taken("nobody takes goals")
+            self._not_taken("no action server: is the controller active?")
         return Alteration.NONE
 
     def rest(self, ahead: Callable[[], Ahead | None]) -> None:
@@ -116,7 +116,7 @@ class GripperGoals:
 
     def _on_end(self, fate: GoalOutcome, result: Any) -> None:
         if fate == "refused":
-            self._not_taken("the goal was refused")
+            self._not_taken("the goal was rejected")
         elif fate == "succeeded" or result.stalled:
             self.problem = ""
         else:

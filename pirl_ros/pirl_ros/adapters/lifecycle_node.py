@@ -115,7 +115,7 @@ class ManagedNode(LifecycleNode):
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Inactive to unconfigured; not while somebody waits for what is under way."""
         if not self.finished:
-            self.get_logger().error("what is under way has not ended yet: clean up later")
+            self.get_logger().error("a goal or call is still in progress: clean up when it has ended")
             return TransitionCallbackReturn.FAILURE
         with self._logged():
             self._undo()

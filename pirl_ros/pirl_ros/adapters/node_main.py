@@ -88,7 +88,7 @@ def _handle_signals(handler: Any) -> None:
 def _bring_up(node: ManagedNode) -> None:
     for transition in (node.trigger_configure, node.trigger_activate):
         if transition() is not TransitionCallbackReturn.SUCCESS:
-            node.get_logger().error("autostart failed; the reason is above. `ros2 lifecycle set` can try again")
+            node.get_logger().error("autostart failed for the reason above; retry with `ros2 lifecycle set`")
             return
 
 
@@ -126,6 +126,6 @@ def _tried(node: ManagedNode, step: Callable[[], object]) -> bool:
     try:
         step()
     except Exception:
-        node.get_logger().error(f"while the process ends: {traceback.format_exc()}")
+        node.get_logger().error(f"error during process shutdown: {traceback.format_exc()}")
         return False
     return True

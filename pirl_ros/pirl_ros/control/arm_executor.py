@@ -132,7 +132,7 @@ class ArmExecutor:
     def stalled(self) -> None:
         """This was not called for as long as the watchdog allows."""
         if self._engaged:
-            self.latch.fault(Alteration.WATCHDOG, f"the control loop stood still for more than {self._watchdog_s:g} s")
+            self.latch.fault(Alteration.WATCHDOG, f"the control loop did not run for more than {self._watchdog_s:g} s")
             self._forget()
 
     def disobeyed(self, reason: str) -> None:
@@ -146,11 +146,11 @@ class ArmExecutor:
         """Change who drives. A person who takes over opens a latch, but no emergency stop. Returns '' or why not."""
         held = self.latch.held
         if held is not None and (self.latch.emergency_stop or source == ControlSource.POLICY):
-            return f"{held.reason}: not handed over"
+            return f"{held.reason}: control source not changed"
         if source == ControlSource.HUMAN:
             self.latch.engage()
         if self._takeover.switch(source):
-            self._act = f"{source.name.lower()} drives, by {who}"
+            self._act = f"control source {source.name.lower()}, set by {who}"
             self._forget()
         return ""
 
@@ -159,7 +159,7 @@ class ArmExecutor:
         if self.latch.held is not None:
             return self.latch.held.reason
         if isinstance(command, JointTarget) and command.joints.shape != (self._joints,):
-            return f"teleop gives {command.joints.size} joints, the arm has {self._joints}"
+            return f"teleop command has {command.joints.size} joints, the arm has {self._joints}"
         return self._takeover.update(command, now_ns)
 
     def add_alterations(self, alterations: Alteration) -> None:
@@ -201,7 +201,7 @@ class ArmExecutor:
             return self._policy(state, now_ns, age_s)
         hand = self._takeover.latest(now_ns)
         if hand is None:
-            return self._rest(Alteration.NONE, state, "the hand is silent: held")
+            return self._rest(Alteration.NONE, state, "no teleop command for 0.25 s: holding")
         command = self._motion.follow(hand, state.joints, age_s)
         self._mode, self._reason = Mode.HUMAN, ""
         return self._drove(command)
@@ -216,7 +216,7 @@ class ArmExecutor:
             self._captured = self._history.at(waiting.stamp_ns, now_ns)
             if self._captured is not None and self._captured.received_ns <= self._fresh_from_ns:
                 self._buffer.drop()
-                return self._rest(Alteration.STALE, state, "the chunk answers what was seen before the arm was engaged")
+                return self._rest(Alteration.STALE, state, "the chunk was observed before the arm was engaged")
         planned = self._buffer.next(now_ns, None if self._captured is None else self._captured.received_ns)
         if planned is None:
             return self._wait(state, now_ns)
@@ -227,9 +227,9 @@ class ArmExecutor:
         if not self._timed or missing_s == 0:
             return self._rest(Alteration.WATCHDOG, state, "")
         if missing_s > self._link_loss_s:
-            self.latch.fault(Alteration.LINK_LOSS, f"no chunk for {missing_s:.2f} s after the last one was played")
+            self.latch.fault(Alteration.LINK_LOSS, f"no chunk for {missing_s:.2f} s after the last chunk ended")
             self._forget()
-        return self._rest(Alteration.LINK_LOSS, state, "no newer chunk came")
+        return self._rest(Alteration.LINK_LOSS, state, "no newer chunk received")
 
     def _play(self, planned: PlannedStep, state: Measured, now_ns: int, age_s: float) -> ArmCommand:
         captured = self._captured
@@ -242,7 +242,7 @@ class ArmExecutor:
             command = replace(command, alterations=command.alterations | Alteration.BLENDED)
         if planned.drained:
             command = replace(command, alterations=command.alterations | Alteration.LINK_LOSS)
-            self._mode, self._reason = Mode.DRAINING, "no newer chunk came"
+            self._mode, self._reason = Mode.DRAINING, "no newer chunk received"
         if command.alterations & Alteration.STALE:
             self._buffer.drop()
         self._tally.count(command.alterations)

@@ -15,7 +15,7 @@ def require_finite(name: str, values: Tensor) -> None:
         first = tuple(wrong.nonzero()[0].tolist())
         raise ValueError(
             f"{name}: {int(wrong.sum())} of {values.numel()} values are not finite, the first is "
-            f"{float(values[first])} at {list(first)}; nothing was learnt from them"
+            f"{float(values[first])} at {list(first)}; the update was skipped"
         )
 
 

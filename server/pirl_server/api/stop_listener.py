@@ -37,7 +37,7 @@ def stop_door(host: str, port: int, tls: TlsFiles | None = None) -> Iterator[Cal
         claimed = listen(host, port, seats)
     except OSError:
         seats.close()
-        raise ValueError(f"port {port} for emergency stops is taken: give another one with --stop-port") from None
+        raise ValueError(f"port {port} for emergency stops is in use: choose another one with --stop-port") from None
 
     def start(api: FastAPI) -> None:
         listener = make_listener(create_stop_api(api), claimed, tls)

@@ -58,7 +58,7 @@ class Job:
     process_started: int | None = None
     """clock ticks since boot at which its process began: with the pid this names one process for good"""
     error: str | None = None
-    """one line: why it failed or was cancelled"""
+    """reason of failure or cancellation, one line"""
     result: dict[str, Any] | None = None
 
 

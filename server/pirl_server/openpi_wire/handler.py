@@ -63,7 +63,7 @@ class Answerer:
             return str(error.args[0]) if error.args else type(error).__name__
         except Exception:
             _LOG.exception("a request of %s failed", self._robot_id)
-            return "internal error: the server's log has it"
+            return "internal error: see the server's log"
         self._previous_ms = 1000 * (time.monotonic() - started)
         return reply
 
@@ -71,7 +71,7 @@ class Answerer:
         if self._over.done():
             raise self._over.result()
         if isinstance(data, str):
-            raise ValueError("an observation is a binary frame of msgpack, here is a text frame")
+            raise ValueError("an observation must be a binary msgpack frame, got a text frame")
         self._dispatcher.check(self._robot_id, polling=False)
         policy = self._dispatcher.policy(self._robot_id)
         if len(data) > LARGE_BYTES:

@@ -63,7 +63,7 @@ class Prompter:
             )
         if max(own) >= self._embeddings:
             raise ValueError(
-                f"instruction {instruction!r} has token {max(own)}, the model knows {self._embeddings}: rephrase it"
+                f"instruction {instruction!r} has token {max(own)}, the model has {self._embeddings}: rephrase it"
             )
         return own
 

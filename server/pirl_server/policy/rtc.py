@@ -117,7 +117,7 @@ def _fault(policy: RtcPolicy, ask: PolicyRequest) -> ValueError | None:
         return ValueError(f"continuation has {n} actions of {width}: at most {most} of {wanted} are continued")
     if asked.inference_delay >= policy.horizon:
         return ValueError(
-            f"inference_delay {asked.inference_delay} is the whole horizon of {policy.horizon}: nothing would be new"
+            f"inference_delay {asked.inference_delay} must be below the horizon, {policy.horizon}: no action is new"
         )
     if not np.isfinite(asked.actions).all():
         return ValueError("continuation: an action is not finite")

@@ -101,7 +101,7 @@ def one_by_one(policy: ServedPolicy, asks: Sequence[PolicyRequest]) -> list[Poli
 
 def _alone(policy: ServedPolicy, ask: PolicyRequest) -> PolicySample | ValueError:
     if ask.continuation is not None:
-        return ValueError(f"policy {policy.version} can't continue a chunk: ask without a continuation")
+        return ValueError(f"policy {policy.version} does not support real-time chunking: send no continuation")
     try:
         return policy.sample(ask.observation, explore=ask.explore, seed=ask.seed)
     except ValueError as error:

@@ -52,6 +52,6 @@ class FirstObservations:
 
     def _verdict(self) -> str:
         if not self._odd:
-            return f"statistics fit: {self._count} observations lie where the policy's data lay"
+            return f"statistics match: {self._count} observations are within the range of the policy's data"
         odd = ", ".join(self._names[index] for index in sorted(self._odd))
-        return f"statistics do not fit: of {self._count} observations some were far from the policy's data in {odd}"
+        return f"statistics do not match: some of {self._count} observations are far from the policy's data in {odd}"

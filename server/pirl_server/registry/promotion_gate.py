@@ -67,5 +67,5 @@ def _worse(pair: Comparison) -> str:
     new, old = pair.candidate, pair.incumbent
     return (
         f"on {new.task}, list {new.list_hash}, {new.version} succeeded {new.successes} of {new.episodes} times"
-        f" and {old.version} {old.successes}: it would be a step back"
+        f" and {old.version} {old.successes}: a regression"
     )

@@ -94,7 +94,7 @@ class AccessControl:
         An id that breaks the rule is not remembered: the service refuses it, in words that say why.
         """
         if self._limiter is not None and is_name(name) and (wait_ns := self._limiter.take(name)):
-            raise DeniedError("too-many-requests", "asked too often", wait_ns / 1e9)
+            raise DeniedError("too-many-requests", "rate limit exceeded", wait_ns / 1e9)
 
     def _caller(self, call: str, authorization: str, peer: str) -> Caller:
         if self._tokens is None:
@@ -103,7 +103,7 @@ class AccessControl:
         try:
             token = self._tokens.find(text.strip()) if scheme.lower() in SCHEMES else None
         except ValueError as error:
-            _LOG.error("nobody is let in: %s", error)
+            _LOG.error("all calls are rejected: %s", error)
             token = None
         if token is None:
             self._refused(call, Caller("unknown", peer, frozenset(), frozenset()), "token")

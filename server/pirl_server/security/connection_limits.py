@@ -122,7 +122,7 @@ class Seats:
 
     def refused(self, connection: socket.socket) -> None:
         """Log that the connection is not served."""
-        _LOG.warning("%s: no seat for another connection: all, or half by one address, are at work", self._name)
+        _LOG.warning("%s: connection limit reached, in total or for one address", self._name)
 
     def leave(self, seat: Seat) -> None:
         """Free the seat."""

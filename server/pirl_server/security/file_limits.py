@@ -39,7 +39,7 @@ def raise_limit() -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     limit = current_limit()
     if limit < MIN_DESCRIPTORS:
-        _LOG.warning("%d open files are allowed, too few for robots and people: raise `ulimit -Hn` to 4096", limit)
+        _LOG.warning("the limit of %d open files is too low: raise `ulimit -Hn` to 4096", limit)
     return limit
 
 

@@ -105,7 +105,7 @@ class RobotConnections:
             if stop is not None:
                 host = _host(self._present[robot_id].address)
                 raise StoppedError(
-                    f"emergency stop by {stop.by or 'somebody'} at the policy server: {stop.reason};"
+                    f"emergency stop by {stop.by or 'unknown user'} on the policy server: {stop.reason};"
                     f" once the arm may move again, call GetInfo as '{robot_id}' from {host}"
                 )
 

@@ -32,7 +32,7 @@ class EpisodeCalls:
         """Open an episode after comparing the contracts; `explore` for a robot that asks for no sampling mode."""
         contract = Contract.from_json(request.contract_json)
         if differences := policy.contract.difference(contract):
-            raise ContractMismatchError("the policy's contract is another one; " + "; ".join(differences))
+            raise ContractMismatchError("the policy's contract differs; " + "; ".join(differences))
         _check_start(request)
         asked = codec.explore_from_proto(request.mode)
         start = EpisodeStart(
@@ -82,13 +82,13 @@ class EpisodeCalls:
         """
         if not episode_id:
             if outcomes:
-                raise ValueError("outcomes without an episode id: nothing could be logged; call StartEpisode first")
+                raise ValueError("outcomes without an episode id can't be logged; call StartEpisode first")
             return None
         episode = self._find(self._recorder.find, episode_id)
         if seen.robot_id != episode.start.robot_id:
             raise ValueError(f"episode '{episode_id}' belongs to robot '{episode.start.robot_id}'")
         if seen.instruction != episode.start.instruction:
-            raise ValueError("the instruction changed within an episode: end it and start another")
+            raise ValueError("the instruction changed within an episode: end it and start a new one")
         episode.add_outcomes(outcomes)
         self._recorder.check_room(episode)
         return episode
@@ -108,7 +108,7 @@ class EpisodeCalls:
         try:
             return look(episode_id)
         except KeyError:
-            raise NotFoundError(f"no open episode '{episode_id}': it was ended, or closed when idle") from None
+            raise NotFoundError(f"no open episode '{episode_id}': it has ended, or was closed when idle") from None
 
 
 def _label(request: pb.EndEpisodeRequest | pb.LabelEpisodeRequest) -> tuple[bool | None, str]:

@@ -121,7 +121,7 @@ class InferHandler:
         try:
             inference = check_actions(pending.answer.result())
         except CancelledError:
-            raise ExpiredError("given up by the client before the device was touched") from None
+            raise ExpiredError("cancelled by the client before inference") from None
         robot_id, caller = pending.request.robot_id, pending.caller
         if not caller.session:
             self._attendance.check_stop(robot_id)  # it may have come while the device was busy
@@ -143,7 +143,7 @@ def _check_hash(request: pb.InferRequest, policy: ServedPolicy) -> None:
     if request.contract_hash != policy.contract.hash:
         raise ContractMismatchError(
             f"contract hash is '{request.contract_hash}', the policy's {policy.contract.hash}:"
-            " ask GetInfo for its contract; StartEpisode says where they differ"
+            " get its contract with GetInfo; StartEpisode reports the differences"
         )
 
 

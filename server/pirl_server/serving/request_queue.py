@@ -67,7 +67,7 @@ class RequestQueue:
     def _busy(self) -> BusyError:
         batches = 1 + math.ceil(len(self.waiting) / self._rows)  # the one on the device comes first
         hint_s = batches * self.tally.mean_batch_ms / 1000
-        return BusyError(f"{self.size} requests are waiting already: try again in {hint_s:.2f} s", hint_s)
+        return BusyError(f"{self.size} requests are already waiting: retry in {hint_s:.2f} s", hint_s)
 
 
 def tell(refused: Sequence[tuple[Request, Exception]]) -> None:

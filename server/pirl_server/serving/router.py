@@ -94,8 +94,8 @@ class Router:
             return self._candidate
         if alias not in ("", PRODUCTION):
             known = (PRODUCTION, *([CANDIDATE] if self._candidate else []))
-            why = "the shadow never drives a robot; served are" if alias == SHADOW else "served here are"
-            raise NotFoundError(f"alias '{alias}' can't be asked: {why} {', '.join(known)}")
+            why = "the shadow never controls a robot; available:" if alias == SHADOW else "available:"
+            raise NotFoundError(f"alias '{alias}' is not served: {why} {', '.join(known)}")
         if robot_id in self._routes.pins:
             return self._routes.pins[robot_id]
         return self._candidate if self._in_canary(robot_id) else None

@@ -159,7 +159,7 @@ class Session:
         if not robot_id or robot_id == self._robot_id:
             return
         if self._robot_id:
-            raise ValueError(f"this session belongs to robot '{self._robot_id}': open another one for another robot")
+            raise ValueError(f"this session belongs to robot '{self._robot_id}': open one session per robot")
         check_robot_id(robot_id)
         with self._lock:
             if self._ended:

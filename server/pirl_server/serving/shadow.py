@@ -56,7 +56,7 @@ class Shadow:
         self.change(None, 0.0)
 
     def change(self, version: str | None, share: float) -> None:
-        """Compare this version on a share of production's answers from now on; None: none.
+        """Compare this version on a share of production's requests from now on; None: none.
 
         The report begins anew when this, or production, is another version than before.
         """

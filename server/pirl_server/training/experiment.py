@@ -52,7 +52,7 @@ class Experiment:
         """Raise ValueError when another checkpoint lies where the base was."""
         found = checkpoint_version(Path(self.base))
         if found != self.base_version:
-            raise ValueError(f"'{self.base}' holds version {found} now, the experiment began with {self.base_version}")
+            raise ValueError(f"'{self.base}' holds version {found} now, the experiment used {self.base_version}")
 
 
 def planned(task: str, base: Path, config: PpoConfig, seed: int) -> Experiment:
@@ -77,7 +77,7 @@ def read(folder: Path) -> Experiment:
     """Find it again. Raises ValueError when the folder holds none or one that can't be read."""
     path = folder / EXPERIMENT
     if not path.is_file():
-        raise ValueError(f"'{folder}' is no experiment: no {EXPERIMENT} in it")
+        raise ValueError(f"'{folder}' is not an experiment: it has no {EXPERIMENT}")
     try:
         values = json.loads(path.read_text())
         return Experiment(**{field.name: values[field.name] for field in fields(Experiment)})

@@ -47,7 +47,7 @@ def export_checkpoint(stack: Stack, checkpoint: Path, out: Path) -> list[str]:
     """
     card, weights, _ = load_checkpoint(checkpoint)
     if card.features != PRETRAINED or card.processing is None:
-        raise ValueError(f"'{checkpoint}' reads features '{card.features}', which only this server makes")
+        raise ValueError(f"'{checkpoint}' reads features '{card.features}', which only this server computes")
     _check_fit(checkpoint, card, weights)
     kept = _read_source(checkpoint / SOURCE, stack)
     notes = []

@@ -91,7 +91,7 @@ def _joined(weights: Mapping[str, Tensor]) -> Weights:
                 continue
             pieces = [joined.pop(name) for name in names]
             if len({piece.shape[1:] for piece in pieces}) > 1:
-                raise ValueError(f"'{first}' {tuple(pieces[0].shape)} does not fit its sisters {', '.join(names[1:])}")
+                raise ValueError(f"'{first}' {tuple(pieces[0].shape)} does not match {', '.join(names[1:])}")
             joined[first.replace(f".{parts[0]}.", f".{whole}.")] = torch.cat(pieces)
     return joined
 

@@ -98,7 +98,7 @@ def _check(golden: Golden) -> None:
     """Raise ValueError for a tensor of another shape than the sizes say, or a file with nothing to compare."""
     for name, (tensor, shape) in _shapes(golden).items():
         if tensor is not None and tensor.shape != shape:
-            raise ValueError(f"'{name}' has shape {tuple(tensor.shape)}, the sizes say {shape}")
+            raise ValueError(f"'{name}' has shape {tuple(tensor.shape)}, the sizes require {shape}")
     tokens, vocabulary = golden.prefix["tokens_BL"], golden.model.config.vocabulary
     assert tokens is not None
     if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < vocabulary:

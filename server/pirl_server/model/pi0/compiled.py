@@ -91,7 +91,7 @@ class CompiledPi0:
         used = int(inputs.token_mask.any(dim=0).nonzero().max()) + 1
         if rows > self.batch or cameras != self.cameras or used > self.buckets[-1]:
             raise ValueError(
-                f"{rows} rows, {cameras} cameras and {used} tokens do not fit what was compiled: up to {self.batch} "
+                f"{rows} rows, {cameras} cameras and {used} tokens exceed the compiled shapes: up to {self.batch} "
                 f"rows, {self.cameras} cameras and up to {self.buckets[-1]} tokens"
             )
         buffers, run = self._run(next(length for length in self.buckets if length >= used))

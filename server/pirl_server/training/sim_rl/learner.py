@@ -86,7 +86,7 @@ def _critic(checkpoint: Path, policy: FlowPolicy, config: PpoConfig) -> nn.Modul
         except RuntimeError as error:
             raise ValueError(
                 f"'{checkpoint}': its critic is not one that RL in simulation trains with critic '{config.critic}'; "
-                "without its critic.safetensors a new one is made"
+                "remove its critic.safetensors to train a new one"
             ) from error
     return critic
 

@@ -21,7 +21,7 @@ def freeze_and_adapt(model: FlowModel, config: FlowMatchingConfig) -> list[nn.Pa
         parameter.requires_grad_(_learns(model, name, config))
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
-        raise ValueError("vlm and expert are both 'frozen': nothing is left to train")
+        raise ValueError("vlm and expert are both 'frozen': no parameter is left to train")
     return parameters
 
 
