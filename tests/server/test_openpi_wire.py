@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -292,15 +291,3 @@ def test_a_page_of_a_browser_is_refused(open_port: Any) -> None:
         with pytest.raises(InvalidStatus, match="403"):
             page(f"ws://127.0.0.1:{number}", origin=Origin(origin))
     page(f"ws://127.0.0.1:{number}").close()
-
-
-def test_silent_connections_keep_no_client_out(open_port: Any, connect: Connect) -> None:
-    server = open_port().server
-    server._seats.total = 40
-    silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(200)]
-    try:
-        connect(server.port).infer(GOOD)
-        until(lambda: len(server._seats) <= 40, "evicted connections keep their descriptors")
-    finally:
-        for each in silent:
-            each.close()

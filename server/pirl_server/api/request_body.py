@@ -12,7 +12,7 @@ from pirl_server.api import problems
 from pirl_server.api.problems import ProblemError
 
 MAX_BODY = 64 * 1024
-"""twenty thousand wrong fields in four times as much take pydantic a third of a second, which it does not share"""
+"""pydantic and FastAPI take a third of a microsecond per byte of wrong fields, and hold the interpreter meanwhile"""
 MAX_STOP_BODY = 16 * 1024
 """of a reason of a thousand characters, however it is escaped"""
 BODY_S = 10.0
