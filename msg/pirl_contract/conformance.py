@@ -7,6 +7,7 @@ class TestMyEnv(EnvConformance):
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import numpy as np
 
@@ -14,21 +15,24 @@ from pirl_contract.protocols import Env, Policy
 from pirl_contract.schema import ActionChunk, Observation
 
 
-def _raises(kind: type[Exception], call: object) -> bool:
-    assert callable(call)
+def _check_raises(kind: type[Exception], call: Callable[[], object], what: str) -> None:
+    """Fail unless the call raises `kind`; another exception passes through, with its traceback."""
     try:
-        call()
+        given = call()
     except kind:
-        return True
-    return False
+        return
+    raise AssertionError(f"{what} must raise {kind.__name__}, but returned {given!r}")
 
 
 def _check_observation(env: Env, observation: Observation) -> None:
-    assert observation.state.shape == (env.contract.state_dim,)
-    assert np.isfinite(observation.state).all()
-    assert observation.instruction
+    shape, dim = observation.state.shape, env.contract.state_dim
+    assert shape == (dim,), f"state must be [{dim}] as the contract says, got {list(shape)}"
+    bad = np.flatnonzero(~np.isfinite(observation.state)).tolist()
+    assert not bad, f"state is not finite at {bad}"
+    assert observation.instruction, "the instruction is empty"
     sizes = {camera.name: (camera.height, camera.width, 3) for camera in env.contract.cameras}
-    assert {name: image.shape for name, image in observation.images.items()} == sizes
+    given = {name: image.shape for name, image in observation.images.items()}
+    assert given == sizes, f"images must be {sizes} as the contract's cameras say, got {given}"
 
 
 class EnvConformance(ABC):
@@ -43,8 +47,8 @@ class EnvConformance(ABC):
         env = self.make_env()
         first, again, other = env.reset(3).state, env.reset(3).state, env.reset(4).state
         env.close()
-        np.testing.assert_array_equal(first, again)
-        assert not np.array_equal(first, other)
+        np.testing.assert_array_equal(first, again, "reset(3) twice gave two states: draw all that is random from seed")
+        assert not np.array_equal(first, other), "reset(3) and reset(4) gave the same state: the seed is not used"
 
     def test_observations_fit_the_contract(self) -> None:
         """State, images and instruction have the declared shapes, at reset and after a step; observing twice agrees."""
@@ -54,16 +58,17 @@ class EnvConformance(ABC):
         once, twice = env.observe(), env.observe()
         env.close()
         _check_observation(env, once)
-        np.testing.assert_array_equal(once.state, twice.state)
+        np.testing.assert_array_equal(once.state, twice.state, "observing twice gave two states: observe must not step")
 
     def test_misuse_is_refused(self) -> None:
         """Stepping before reset, a wrong shape and values that are not finite raise; closing twice does not."""
         env = self.make_env()
         zero = np.zeros(env.contract.action_dim, np.float32)
-        assert _raises(RuntimeError, lambda: env.step(zero))
+        _check_raises(RuntimeError, lambda: env.step(zero), "step before the first reset")
         env.reset(0)
-        assert _raises(ValueError, lambda: env.step(np.zeros(env.contract.action_dim + 1, np.float32)))
-        assert _raises(ValueError, lambda: env.step(np.full_like(zero, np.nan)))
+        longer = np.zeros(env.contract.action_dim + 1, np.float32)
+        _check_raises(ValueError, lambda: env.step(longer), f"an action of {longer.size} numbers, one too many,")
+        _check_raises(ValueError, lambda: env.step(np.full_like(zero, np.nan)), "an action of NaN")
         env.close()
         env.close()
 
@@ -76,8 +81,8 @@ class EnvConformance(ABC):
             result = env.step(zero)
             if result.terminated or result.truncated:
                 break
-        assert result.terminated or result.truncated
-        assert _raises(RuntimeError, lambda: env.step(zero))
+        assert result.terminated or result.truncated, "1000 steps of zeros neither ended nor truncated the episode"
+        _check_raises(RuntimeError, lambda: env.step(zero), "step after the end of the episode")
         env.close()
 
 
@@ -98,23 +103,26 @@ class PolicyConformance(ABC):
         before = observation.state.copy()
         policy.reset()
         chunk = policy.infer(observation)
-        assert isinstance(chunk, ActionChunk)
-        assert np.isfinite(chunk.actions).all()
-        assert 0 < chunk.execute_horizon <= chunk.actions.shape[0]
-        assert chunk.policy_version
-        assert chunk.start_time_ns == observation.capture_time_ns
-        np.testing.assert_array_equal(observation.state, before)
+        assert isinstance(chunk, ActionChunk), f"infer must return an ActionChunk, got {type(chunk).__name__}"
+        assert np.isfinite(chunk.actions).all(), "the chunk holds NaN or infinite actions"
+        steps, rows = chunk.execute_horizon, chunk.actions.shape[0]
+        assert 0 < steps <= rows, f"execute_horizon is {steps}, the chunk has {rows} actions"
+        assert chunk.policy_version, "the chunk does not name its policy version"
+        started, captured = chunk.start_time_ns, observation.capture_time_ns
+        assert started == captured, f"start_time_ns {started} is not the observation's capture_time_ns {captured}"
+        np.testing.assert_array_equal(observation.state, before, "infer changed its observation")
 
     def test_chunk_ids_are_unique_and_reset_is_repeatable(self) -> None:
         """Two inferences never share an id; resetting twice is harmless."""
         policy, observation = self.make_policy(), self.make_observation()
         policy.reset()
         policy.reset()
-        assert policy.infer(observation).chunk_id != policy.infer(observation).chunk_id
+        first, second = policy.infer(observation).chunk_id, policy.infer(observation).chunk_id
+        assert first != second, f"two inferences share the chunk id {first!r}"
 
     def test_a_state_of_wrong_length_is_refused(self) -> None:
         """ValueError, not a chunk."""
         policy, observation = self.make_policy(), self.make_observation()
         policy.reset()
         wrong = Observation(observation.images, np.zeros(observation.state.size + 1, np.float32), "x")
-        assert _raises(ValueError, lambda: policy.infer(wrong))
+        _check_raises(ValueError, lambda: policy.infer(wrong), f"a state of {wrong.state.size} numbers, one too many,")

@@ -66,7 +66,10 @@ def read_json(path: Path) -> Any:
 
 
 def append_line(path: Path, value: Any) -> None:
-    """Append one JSON line in a single write, on a line of its own also where the last one was cut short."""
+    """Append one JSON line in a single write, on a line of its own also where the last one was cut short.
+
+    Raises OSError when the disk is full: the line may be there in part.
+    """
     line = json.dumps(value, sort_keys=True).encode() + b"\n"
     with path.open("a+b", buffering=0) as file:
         if (end := file.seek(0, os.SEEK_END)) and os.pread(file.fileno(), 1, end - 1) != b"\n":

@@ -51,7 +51,7 @@ class SparseEnv:
         self._steps, self._running, self._closed = 0, False, False
 
     def reset(self, seed: int) -> Observation:
-        """Start the episode of `seed`: it picks the task, then its initial state."""
+        """Start the episode of `seed`: it picks the task, then its initial state. Raises RuntimeError after close."""
         if self._closed:
             raise RuntimeError("reset after close: create a new environment")
         self._running = False
@@ -62,7 +62,10 @@ class SparseEnv:
         return self.observe()
 
     def step(self, action: Vector) -> StepResult:
-        """Play one action [D], as in `contract`, for one control period."""
+        """Play one action [D], as in `contract`, for one control period.
+
+        Raises RuntimeError without a running episode.
+        """
         if self._scene is None or not self._running:
             raise RuntimeError("step without a running episode: call reset first")
         success = self._scene.step(normalised(action, self._scale) * self._scale)
@@ -73,7 +76,10 @@ class SparseEnv:
         return StepResult(reward=reward, terminated=success, truncated=truncated, success=success)
 
     def observe(self) -> Observation:
-        """Return the state, and the cameras if there are any."""
+        """Return the state, and the cameras if there are any.
+
+        Raises RuntimeError before the first reset and after close.
+        """
         if self._scene is None:
             raise RuntimeError("observe without an episode: call reset first")
         return Observation(self._scene.images(), self._scene.state(), self.instruction, robot_id=self.contract.robot)

@@ -35,7 +35,7 @@ def test_conformance_finds_an_env_that_steps_on_after_its_end() -> None:
         def make_env(self) -> Env:
             return Endless()
 
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="after the end of the episode must raise RuntimeError, but returned"):
         Suite().test_an_episode_ends_and_then_refuses_steps()
 
 

@@ -110,7 +110,7 @@ def _figures(tallies: Sequence[Tally], seconds: float) -> dict[str, float | dict
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command; 1 when nothing was answered."""
+    """Run the command; 1 when nothing was answered. Raises ValueError for options that are out of range."""
     options = _parser().parse_args(arguments)
     if options.robots < 1 or options.duration <= 0 or options.rate < 0:
         raise ValueError("--robots must be at least 1, --duration above 0 and --rate not below 0")

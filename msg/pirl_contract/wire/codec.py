@@ -48,7 +48,7 @@ _ENUM_OF_KIND = {"f4": pb.DTYPE_FLOAT32, "u1": pb.DTYPE_UINT8, "i8": pb.DTYPE_IN
 
 
 def tensor_to_proto(array: NDArray[np.generic]) -> pb.Tensor:
-    """Encode a float32, uint8 or int64 array of any shape."""
+    """Encode a float32, uint8 or int64 array of any shape. ValueError: another dtype."""
     kind = array.dtype.str.lstrip("<|>=")
     if kind not in _ENUM_OF_KIND:
         raise ValueError(f"tensor dtype {array.dtype} is not supported: use float32, uint8 or int64")
@@ -56,7 +56,7 @@ def tensor_to_proto(array: NDArray[np.generic]) -> pb.Tensor:
 
 
 def array_from_proto(tensor: pb.Tensor, name: str, shape: Sequence[int | None] | None = None) -> NDArray[np.generic]:
-    """Decode a tensor into a read-only view of its bytes.
+    """Decode a tensor of any shape into a read-only view of its bytes.
 
     `shape` gives the expected sizes, None for any. Raises ValueError when dtype, shape and length do not agree.
     """

@@ -36,7 +36,10 @@ def available() -> bool:
 
 
 def encode(image: NDArray[np.uint8], form: PictureFormat) -> bytes:
-    """Return the file of a uint8 RGB image. Raises ValueError when neither OpenCV nor Pillow is installed."""
+    """Return the file of a uint8 RGB image. Raises ValueError when neither OpenCV nor Pillow is installed.
+
+    The image is [height, width, 3].
+    """
     if cv2 := library("cv2"):
         bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         flags = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if form == "jpeg" else [cv2.IMWRITE_PNG_COMPRESSION, 1]
@@ -65,7 +68,10 @@ def decode(data: bytes, form: PictureFormat, height: int, width: int) -> NDArray
 
 
 def jpeg_size(data: bytes) -> tuple[int, int]:
-    """Height and width as the frame header of a baseline JPEG says (ITU-T T.81, B.2.2)."""
+    """Height and width as the frame header of a baseline JPEG says (ITU-T T.81, B.2.2).
+
+    Raises ValueError for a file that is no complete baseline JPEG of three channels.
+    """
     if data[:2] != b"\xff\xd8":
         raise ValueError("not a JPEG file")
     if data[-2:] != b"\xff\xd9":
@@ -86,7 +92,10 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
 
 
 def png_size(data: bytes) -> tuple[int, int]:
-    """Height and width as the header of a plain PNG says (W3C PNG, 11.2.2); every chunk's name is looked at."""
+    """Height and width as the header of a plain PNG says (W3C PNG, 11.2.2); every chunk's name is looked at.
+
+    Raises ValueError for a file that is no complete 8-bit RGB PNG without interlacing, or that holds more than pixels.
+    """
     if data[:8] != _PNG_MAGIC or data[12:16] != b"IHDR" or len(data) < 33:
         raise ValueError("not a PNG file")
     width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", data[16:29])

@@ -46,7 +46,10 @@ class ImageSender:
         self._sizes = {camera.name: (camera.height, camera.width) for camera in contract.cameras}
 
     def pictures(self, images: Mapping[str, NDArray[np.uint8]]) -> dict[str, Picture]:
-        """Make what travels. Raises ValueError when shared memory is asked for and cannot be had."""
+        """Make what travels. Raises ValueError when shared memory is asked for and cannot be had.
+
+        Each image is uint8 RGB [height, width, 3].
+        """
         if self._resize:
             images = {name: letterbox(image, *self._sizes.get(name, image.shape[:2])) for name, image in images.items()}
         if self._encoding in ("jpeg", "png"):

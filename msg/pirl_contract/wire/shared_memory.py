@@ -60,7 +60,10 @@ class SharedImages:
         self._generation = 0
 
     def place(self, images: Mapping[str, NDArray[np.uint8]]) -> dict[str, Picture]:
-        """Write the images into the next slot and return what tells the server where. OSError: no memory left."""
+        """Write the images into the next slot and return what tells the server where. OSError: no memory left.
+
+        Each is uint8 RGB [height, width, 3].
+        """
         sizes = {name: image.shape for name, image in images.items()}
         if self._block is None or sizes != self._sizes:
             self.close()

@@ -42,10 +42,13 @@ class SimulatedArm(Protocol):
         """Place everything for `seed`; returns the instruction."""
 
     def step(self, joint_targets: Vector | None, gripper: float | None) -> None:
-        """Let one control period pass; None keeps the last target. Gripper in [-1 closed, 1 open]."""
+        """Let one control period pass; None keeps the last target. Gripper in [-1 closed, 1 open].
+
+        Targets [J] in rad.
+        """
 
     def images(self) -> dict[str, Image]:
-        """Render the cameras by name."""
+        """Render the cameras by name. Each is uint8 RGB [height, width, 3]."""
 
     def close(self) -> None:
         """Free it; calling it twice changes nothing."""

@@ -135,7 +135,10 @@ class ActionMapper:
         return self._report(joints, measured, origin, altered, ControlSource.POLICY)
 
     def follow(self, hand: Teleop, measured: Array, observation_age_s: float) -> ArmCommand:
-        """Return the command for what a person wants; it passes the same limits as the policy's."""
+        """Return the command for what a person wants; it passes the same limits as the policy's.
+
+        `measured` [J] rad. Raises ValueError for a joint target of another length.
+        """
         if isinstance(hand, JointTarget):
             target, bits = hand.joints, Alteration.NONE
             if target.shape != measured.shape:

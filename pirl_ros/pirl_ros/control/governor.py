@@ -3,6 +3,11 @@
 A step is taken only when a full stop after it, worked out to its end, keeps every limit: position, velocity,
 acceleration, jerk, and the tool centre inside the workspace. Otherwise the stop worked out before goes on. So there is
 always one left to make, whatever comes in next, and the proof is the check in `_to_rest` and nothing else.
+
+Method: a reference governor (Garone, Di Cairano and Kolmanovsky 2017, "Reference and command governors for linear
+systems") whose admissible commands are those with one stop left, the idea behind inevitable collision states (Fraichard
+and Asama 2004). The stop is worked out by `stop_trajectory`, the step is suggested by `trajectory_tracking`.
+J = joints, N = periods; positions in rad, and rates per period as in `stop_trajectory`.
 """
 
 from __future__ import annotations
@@ -98,7 +103,7 @@ class Governor:
     def command(
         self, target: Array, measured: Array, chunk_age_s: float, observation_age_s: float
     ) -> tuple[Array | None, Alteration]:
-        """Return the joint command [J] for `target` and what was altered; None: command nothing.
+        """Return the joint command [J] rad for `target` [J] rad and what was altered; None: command nothing.
 
         Ages that are NaN or negative count as too old, as everything unknown does.
         """

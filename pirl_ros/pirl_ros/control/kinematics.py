@@ -1,6 +1,10 @@
 """Forward kinematics, Jacobian and inverse kinematics of an arm given as a table of joint origins.
 
 Frames: base frame of the table; lengths in metres, angles in radians. J = number of joints, each about its own z.
+
+Method: forward kinematics as a product of homogeneous transforms in URDF's convention; the geometric Jacobian, whose
+column is [z x (p - p_joint), z] (Whitney 1972); the inverse by damped least squares with a constant damping (Wampler
+1986; Nakamura and Hanafusa 1986), each iterate clipped to the joint limits.
 """
 
 from __future__ import annotations
@@ -15,9 +19,12 @@ from pirl_ros.profile.sections import KinematicTable, Origin
 Array = NDArray[np.float64]
 
 _DAMPING = 1e-3
+"""lambda; metres and radians enter the error alike"""
 _MAX_ITERATIONS = 60
 _POSITION_TOLERANCE = 1e-5
+"""m, on each axis"""
 _ROTATION_TOLERANCE = 1e-4
+"""rad, on each axis"""
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class Chain:
         return cls(np.stack([transform(origin) for origin in table.joints]), transform(table.tool))
 
     def forward(self, joints: Array) -> tuple[Array, Array]:
-        """Return position [3] and rotation [3, 3] of the tool centre."""
+        """Return position [3] m and rotation [3, 3] of the tool centre in the base frame for joints [J] rad."""
         pose = self._frames(joints)[-1] @ self.tool
         return pose[:3, 3], pose[:3, :3]
 
@@ -49,6 +56,7 @@ class Chain:
     def inverse(self, position: Array, rotation: Array, start: Array, low: Array, high: Array) -> Array | None:
         """Return joints [J] within [low, high] that reach the pose, near `start`; None when it cannot be reached.
 
+        Position [3] m in the base frame, rotation [3, 3]; `start`, `low` and `high` [J] rad.
         Damped least squares (Wampler 1986; Nakamura and Hanafusa 1986): dq = J^T (J J^T + lambda^2 I)^-1 e.
         """
         joints = np.clip(start, low, high)

@@ -1,4 +1,9 @@
-"""The governed rest of a chunk, for controllers that take a whole trajectory and not one command per period."""
+"""The governed rest of a chunk, for controllers that take a whole trajectory and not one command per period.
+
+Method: forward simulation of `ActionMapper` and its governor on a copy, period by period, with an arm that follows at
+once; then the governor's own stop. So the plan keeps the limits for the reason that single commands do. Velocities are
+central differences. J = joints, N = rows, D = action dimensions.
+"""
 
 from __future__ import annotations
 

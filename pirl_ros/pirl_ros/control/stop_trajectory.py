@@ -2,6 +2,12 @@
 
 Everything is counted in control periods, so that limits hold on what is really sent: with position p_k,
 v_k = p_k - p_{k-1} (rad per period), a_k = v_k - v_{k-1}, j_k = a_k - a_{k-1}. J = joints, N = periods until rest.
+
+Method: the time-optimal stop of a triple integrator with bounded acceleration and jerk (ramp, hold, ramp), the final
+part of jerk-limited online trajectory generation (Kroeger 2011, Reflexxes; Berscheid and Kroeger 2021, Ruckig). Ramps
+and hold are rounded up to whole periods and the peak acceleration is solved for again, as Lambrechts, Boerlage and
+Steinbuch 2005 do for sampled third-order profiles: the stop is exact on the commands, and one period slower than
+the optimum on average, three at most.
 """
 
 from __future__ import annotations
@@ -22,7 +28,8 @@ def stop_from(p: Array, v: Array, a: Array, acceleration: Array, jerk: Array) ->
     """Return the positions [N, J] that follow `p` until rest, and for which joints [J] they keep both limits.
 
     Per joint: the acceleration goes in a straight line to -b, stays there, and goes in a straight line to 0. The three
-    counts of periods are whole numbers; b then follows from the velocity that has to vanish.
+    counts of periods are whole numbers; b then follows from the velocity that has to vanish. All arguments are [J]: `p`
+    rad, `v` rad per period, `a` and `acceleration` rad per period^2, `jerk` rad per period^3.
     """
     counts, peak, kept = _profile(v, a, acceleration, jerk)
     first, held, last = counts

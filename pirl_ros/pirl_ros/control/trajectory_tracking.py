@@ -1,6 +1,12 @@
 """Where the joints should be one period from now to follow a goal as closely as their limits let them.
 
 A suggestion only: `governor` checks it. Units as in `stop_trajectory`: rad and control periods. J = joints.
+
+Method: jerk-limited online trajectory generation, a relative of Kroeger 2011 (Reflexxes) and of Berscheid and Kroeger
+2021 (Ruckig), but with one period of foresight: they solve for the whole time-optimal profile, here the acceleration of
+the next period is the one whose stopping point, in closed form, is nearest to that of the goal, found on a grid with
+linear interpolation. So it is not time-optimal, costs the same every period and takes a new goal, also a moving one, at
+each. Joints keep to a straight way by sharing their limits (phase synchronisation), but not exactly.
 """
 
 from __future__ import annotations
@@ -42,7 +48,7 @@ class Motion:
     a: Array
 
     def moved_to(self, p: Array) -> Motion:
-        """Return the motion after one more period that ends at `p`."""
+        """Return the motion after one more period that ends at `p`. `p` [J] rad."""
         v = p - self.p
         return Motion(p, v, v - self.v)
 
@@ -75,7 +81,10 @@ def follow(motion: Motion, goal: Array, drift: Array, locked: Mask, bounds: Boun
 
 
 def shorten(target: Array, origin: Array, largest: Array) -> Array:
-    """Return `target` itself, or the point on the way from `origin` to it where no joint moves more than `largest`."""
+    """Return `target` itself, or the point on the way from `origin` to it where no joint moves more than `largest`.
+
+    All are [J] rad; the direction of the step is kept.
+    """
     with np.errstate(over="ignore"):
         step = np.clip(target - origin, -1e6, 1e6)
     excess = float(np.max(np.abs(step) / largest))

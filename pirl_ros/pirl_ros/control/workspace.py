@@ -33,7 +33,7 @@ class Workspace:
         self._known = (np.zeros(len(lengths)), -np.inf)
 
     def tool(self, joints: Array) -> tuple[float, float, float]:
-        """Return the tool centre [3]."""
+        """Return the tool centre [3]. Joints [J] rad, result in metres."""
         x, y, z = map(float, self._tool)
         for angle, row in zip(reversed(joints.tolist()), self._rows):
             c, s = math.cos(angle), math.sin(angle)
@@ -46,7 +46,10 @@ class Workspace:
         return x, y, z
 
     def depth(self, joints: Array) -> float:
-        """Return the distance of the tool centre from the nearest wall: below 0 outside."""
+        """Return the distance of the tool centre from the nearest wall: below 0 outside.
+
+        Joints [J] rad, result in metres.
+        """
         return min(
             min(at - low, high - at) for at, low, high in zip(self.tool(joints), self.low.tolist(), self.high.tolist())
         )
@@ -62,7 +65,10 @@ class Workspace:
         return bool(((points >= self.low) & (points <= self.high)).all())
 
     def before(self, start: Array, goal: Array) -> Array:
-        """Return `goal`, or, when the tool would be outside there, a point on the way from `start` that is inside."""
+        """Return `goal`, or, when the tool would be outside there, a point on the way from `start` that is inside.
+
+        Joints [J] rad.
+        """
         known, depth = self._known
         if depth >= float((np.abs(known - goal)) @ self._reach) or self.depth(goal) >= 0:
             return goal
@@ -78,7 +84,9 @@ class Workspace:
     def along(self, start: Array, goal: Array) -> Array:
         """Return where to go when the way to `goal` leaves the box: along the near walls, a little inwards.
 
-        The joint way loses its part across the wall: d - n^T (n d + push) / (n n^T), n = derivative of the distance.
+        The joint way loses its part across the wall: d - n^T (n d + push) / (n n^T), n = derivative of the distance
+        (gradient projection, Rosen 1960, for one wall at a time; the push grows to 0.2 of how near the wall is).
+        All are joints [J] rad.
         """
         tool, way = np.array(self.tool(start)), goal - start
         jacobian = np.stack([np.subtract(self.tool(start + nudge), tool) for nudge in _NUDGE * np.eye(len(start))], 1)

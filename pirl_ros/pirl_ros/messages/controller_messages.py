@@ -128,7 +128,10 @@ def _length(vector: Array) -> float:
 
 
 def fill_twist(message: Any, frame: str, stamp_ns: int, twist: Array) -> Any:
-    """Write a geometry_msgs/TwistStamped for MoveIt Servo; an old stamp makes Servo stop, so it must be now."""
+    """Write a geometry_msgs/TwistStamped for MoveIt Servo; an old stamp makes Servo stop, so it must be now.
+
+    `twist` [6]: linear m/s, angular rad/s.
+    """
     message.header.frame_id = frame
     message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
     for part, values in ((message.twist.linear, twist[:3]), (message.twist.angular, twist[3:])):

@@ -166,7 +166,10 @@ class PolicySession:
                 self._pacing.begin()
 
     def stop(self, outcome: Label, label_source: str, reason: str, discard: bool) -> Future[EpisodeReceipt]:
-        """End the episode; gives the server's receipt. It is over here even when the server cannot be told."""
+        """End the episode; gives the server's receipt. It is over here even when the server cannot be told.
+
+        ValueError: no episode is running.
+        """
         with self._lock:
             episode, self._episode = self._episode, None
             self._pacing.end()

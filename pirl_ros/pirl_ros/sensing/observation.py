@@ -61,7 +61,7 @@ def make_synchronizer(profile: Profile, cameras: bool) -> Synchronizer:
 
 
 def joint_positions(profile: Profile, bundle: Bundle) -> Vector:
-    """Return the measured arm joints, rad, in the profile's order."""
+    """Return the measured arm joints, rad, in the profile's order: [J] float32."""
     return joints_by_name(bundle.values[JOINTS], [joint.name for joint in profile.arm.joints], velocities=False)[0]
 
 
@@ -91,7 +91,10 @@ def state_vector(profile: Profile, bundle: Bundle) -> Vector:
 
 
 def camera_images(profile: Profile, bundle: Bundle) -> dict[str, Image]:
-    """Return RGB images by camera name. ValueError when one has not the size that the contract states."""
+    """Return RGB images by camera name. ValueError when one has not the size that the contract states.
+
+    Each is uint8 [height, width, 3].
+    """
     images = {}
     for camera in profile.cameras:
         message = bundle.values[camera_stream(camera.name)]

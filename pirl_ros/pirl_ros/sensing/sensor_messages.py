@@ -73,7 +73,10 @@ def require_decoder() -> Any:
 
 
 def fill_image(message: Any, image: Image, encoding: str = "rgb8") -> None:
-    """Write uint8 RGB [height, width, 3] into a sensor_msgs/Image in an encoding of three or four 8-bit channels."""
+    """Write uint8 RGB [height, width, 3] into a sensor_msgs/Image in an encoding of three or four 8-bit channels.
+
+    Raises ValueError for another encoding.
+    """
     if encoding not in ("rgb8", "bgr8", "rgba8", "bgra8"):
         raise ValueError(f"image encoding '{encoding}' is not supported for output: use rgb8, bgr8, rgba8 or bgra8")
     channels, order = _ENCODINGS[encoding]
@@ -102,7 +105,10 @@ def joints_by_name(message: Any, names: Sequence[str], velocities: bool = True) 
 
 
 def pose_to_vector(message: Any) -> Vector:
-    """Return geometry_msgs/PoseStamped as [7]: x, y, z in metres, then the quaternion w, x, y, z."""
+    """Return geometry_msgs/PoseStamped as [7]: x, y, z in metres, then the quaternion w, x, y, z.
+
+    Raises ValueError when it is not finite.
+    """
     position, turn = message.pose.position, message.pose.orientation
     vector = np.array([position.x, position.y, position.z, turn.w, turn.x, turn.y, turn.z], np.float32)
     if not np.isfinite(vector).all():
@@ -111,7 +117,10 @@ def pose_to_vector(message: Any) -> Vector:
 
 
 def wrench_to_vector(message: Any) -> Vector:
-    """Return geometry_msgs/WrenchStamped as [6]: force x, y, z in N, torque x, y, z in Nm."""
+    """Return geometry_msgs/WrenchStamped as [6]: force x, y, z in N, torque x, y, z in Nm.
+
+    Raises ValueError when it is not finite.
+    """
     force, torque = message.wrench.force, message.wrench.torque
     vector = np.array([force.x, force.y, force.z, torque.x, torque.y, torque.z], np.float32)
     if not np.isfinite(vector).all():
@@ -120,7 +129,10 @@ def wrench_to_vector(message: Any) -> Vector:
 
 
 def fill_pose(message: Any, vector: NDArray[Any]) -> None:
-    """Write xyz or xyz + wxyz into a geometry_msgs/PoseStamped; without a quaternion: no rotation."""
+    """Write xyz or xyz + wxyz into a geometry_msgs/PoseStamped; without a quaternion: no rotation.
+
+    `vector` [3] or [7], metres.
+    """
     values = [float(value) for value in vector]
     quaternion = values[3:] or [1.0, 0.0, 0.0, 0.0]
     position, turn = message.pose.position, message.pose.orientation

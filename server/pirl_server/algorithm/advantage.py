@@ -12,7 +12,7 @@ from pirl_server.algorithm.finite import require_finite
 
 
 def normalise(advantage: Tensor, valid: Tensor) -> Tensor:
-    """(A - mean) / (std + 1e-5) over the valid entries; 0 elsewhere and when nothing varies."""
+    """(A - mean) / (std + 1e-5) over the valid entries; 0 elsewhere and when nothing varies. Any shape, elementwise."""
     weight = valid.to(advantage.dtype)
     count = weight.sum().clamp(min=1.0)
     centred = (advantage - (advantage * weight).sum() / count) * weight
@@ -22,7 +22,8 @@ def normalise(advantage: Tensor, valid: Tensor) -> Tensor:
 def group_relative(return_GN: Tensor) -> Tensor:
     """GRPO: (R - group mean) / (group std + 1e-6), unbiased std; an all-equal group gives 0 (arXiv 2402.03300).
 
-    Raises ValueError for no group, for groups of fewer than two episodes and for a return that is not finite.
+    Raises ValueError for no group, for groups of fewer than two episodes and for a return that is not finite. Returns
+    [G, N].
     """
     groups, episodes = return_GN.shape
     if groups == 0 or episodes < 2:
@@ -55,7 +56,7 @@ def mixed_groups(return_GN: Tensor, *, low: float = 0.1, high: float = 0.9) -> T
 def require_both_outcomes(success: Tensor) -> None:
     """Refuse episodes that all ended alike, for learners that have no critic to compare with.
 
-    `success`: [number of episodes] bool. Raises ValueError that says which outcome is missing.
+    `success`: [E] bool of E episodes. Raises ValueError that says which outcome is missing.
     """
     wins, episodes = int(success.sum()), len(success)
     if wins in (0, episodes):

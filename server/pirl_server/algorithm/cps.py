@@ -18,7 +18,7 @@ def transition(x_BHD: Tensor, v_BHD: Tensor, t_B: Tensor, dt: float, *, noise_le
 
     x0 = x - t v is the expected action, x1 = x + (1 - t) v the expected noise. Exact for a single action whatever K;
     for a spread target the marginals stay off as K grows. The last step has std 0 and hence no density: draw the
-    stochastic index of a hybrid sampler from the first K - 1 steps.
+    stochastic index of a hybrid sampler from the first K - 1 steps. Mean [B, H, D], std [B, 1, 1].
     """
     t = per_chunk(t_B)
     # t - dt is 0 up to rounding at the last step, and a std of 1e-8 would be a density

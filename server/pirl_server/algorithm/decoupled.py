@@ -27,7 +27,7 @@ def decoupled_policy_loss(
 
     The proximal policy is the learner's at the start of the job. Equal to PPO's loss when it also acted. Weights are
     truncated, not dropped; metrics say how many and what effective sample size is left: gate on both, for per-decision
-    weights do not correct which states were visited.
+    weights do not correct which states were visited. Loss and metrics are scalars.
     """
     raw_B = (proximal_log_prob_B - behaviour_log_prob_B).detach().exp()
     weight_B = raw_B.clamp(max=max_weight)

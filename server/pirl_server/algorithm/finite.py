@@ -9,7 +9,10 @@ from torch import Tensor
 
 
 def require_finite(name: str, values: Tensor) -> None:
-    """Raise ValueError that names the values, how many are NaN or infinite and where the first one is."""
+    """Raise ValueError that names the values, how many are NaN or infinite and where the first one is.
+
+    They may have any shape.
+    """
     wrong = ~torch.isfinite(values)
     if bool(wrong.any()):
         first = tuple(wrong.nonzero()[0].tolist())
@@ -23,6 +26,7 @@ def gradient_norm(named: Iterable[tuple[str, Tensor]]) -> Tensor:
     """Euclidean norm over the gradients of named parameters; those without a gradient count as 0.
 
     Raises ValueError that names the first parameter whose gradient is not finite: call it before the optimiser steps.
+    The norm is a scalar.
     """
     squares = []
     for name, parameter in named:

@@ -31,7 +31,7 @@ def per_chunk(t_B: Tensor) -> Tensor:
 
 
 def time_at(step_B: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
-    """Time at which denoise step 0..K-1 evaluates the network: 1, (K-1)/K, ..., 1/K. Never 0."""
+    """Time at which denoise step 0..K-1 evaluates the network: 1, (K-1)/K, ..., 1/K. Never 0. Returns [B]."""
     return 1.0 - step_B.to(dtype) / steps
 
 
@@ -42,7 +42,7 @@ def draw_time(batch: int, generator: torch.Generator) -> Tensor:
 
 
 def interpolate(action_BHD: Tensor, noise_BHD: Tensor, t_B: Tensor) -> Tensor:
-    """Straight path x_t = (1 - t) action + t noise."""
+    """Straight path x_t = (1 - t) action + t noise. Returns [B, H, D]."""
     t = per_chunk(t_B)
     return (1.0 - t) * action_BHD + t * noise_BHD
 
@@ -53,13 +53,13 @@ def flow_matching_loss(v_BHD: Tensor, action_BHD: Tensor, noise_BHD: Tensor) -> 
 
 
 def score(x_BHD: Tensor, v_BHD: Tensor, t_B: Tensor) -> Tensor:
-    """Gradient of log p_t(x): minus the expected noise x + (1 - t) v, over t."""
+    """Gradient of log p_t(x): minus the expected noise x + (1 - t) v, over t. Returns [B, H, D]."""
     t = per_chunk(t_B)
     return -(x_BHD + (1.0 - t) * v_BHD) / t
 
 
 def euler(x_BHD: Tensor, v_BHD: Tensor, dt: float) -> Tensor:
-    """One deterministic step from t to t - dt. Channels behind v are left out."""
+    """One deterministic step from t to t - dt. Channels behind v are left out. Returns [B, H, D]."""
     return x_BHD - dt * v_BHD[..., : x_BHD.shape[-1]]
 
 

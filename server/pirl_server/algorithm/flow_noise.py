@@ -23,6 +23,7 @@ def bounded_std(u_BHD: Tensor, low: float, high: float) -> Tensor:
 
     u = 0 gives the geometric mean sqrt(low high). The paper calls these bounds log-variances; its numbers (0.08, 0.16)
     are standard deviations, and so are they here. The clamp takes off what rounding adds at the bounds.
+    Returns [B, H, D].
     """
     share_BHD = 0.5 * (torch.tanh(u_BHD) + 1.0)
     return torch.exp(math.log(low) + math.log(high / low) * share_BHD).clamp(low, high)

@@ -23,13 +23,16 @@ def noise_scale(t_B: Tensor, dt: float, noise_level: float) -> Tensor:
     """Diffusion coefficient sigma_t = a sqrt(t / (1 - t)), a = noise_level.
 
     At t = 1 the schedule is infinite; there 1 - t is replaced by its value one step later, which is dt. The first
-    step's standard deviation sigma sqrt(dt) is therefore exactly a for every K.
+    step's standard deviation sigma sqrt(dt) is therefore exactly a for every K. Returns [B].
     """
     return noise_level * torch.sqrt(t_B / torch.clamp(1.0 - t_B, min=dt))
 
 
 def regular_scale(t_B: Tensor, dt: float, noise_level: float) -> Tensor:
-    """Diffusion coefficient sigma_t = a sqrt(t): finite everywhere, so its marginals converge as O(1/K)."""
+    """Diffusion coefficient sigma_t = a sqrt(t): finite everywhere, so its marginals converge as O(1/K).
+
+    Returns [B].
+    """
     return noise_level * torch.sqrt(t_B)
 
 
@@ -42,7 +45,7 @@ def sde_step(x_BHD: Tensor, v_BHD: Tensor, t_B: Tensor, dt: float, sigma_B: Tens
     """Euler-Maruyama step t -> t - dt of the SDE whose marginals are the ODE's, for any diffusion coefficient.
 
     mean = x - dt (v - sigma^2 / 2 score), std = sigma sqrt(dt), where the score is that of `flow.score`.
-    The marginals agree as dt -> 0 only: one step adds variance of order dt^2.
+    The marginals agree as dt -> 0 only: one step adds variance of order dt^2. Mean [B, H, D], std [B, 1, 1].
     """
     mean_BHD = x_BHD - dt * (v_BHD - per_chunk(0.5 * sigma_B**2) * score(x_BHD, v_BHD, t_B))
     return mean_BHD, per_chunk(sigma_B) * dt**0.5
@@ -51,5 +54,8 @@ def sde_step(x_BHD: Tensor, v_BHD: Tensor, t_B: Tensor, dt: float, sigma_B: Tens
 def transition(
     x_BHD: Tensor, v_BHD: Tensor, t_B: Tensor, dt: float, *, noise_level: float, scale: Scale = noise_scale
 ) -> tuple[Tensor, Tensor]:
-    """`Transition` of Flow-SDE: `sde_step` with a schedule, the paper's by default. Bind `noise_level` for the seam."""
+    """`Transition` of Flow-SDE: `sde_step` with a schedule, the paper's by default. Bind `noise_level` for the seam.
+
+    Mean [B, H, D], std [B, 1, 1].
+    """
     return sde_step(x_BHD, v_BHD, t_B, dt, scale(t_B, dt, noise_level))

@@ -34,14 +34,17 @@ def draw_index(batch: int, steps: int, generator: torch.Generator) -> Tensor:
 
 
 def stratified_index(batch: int, steps: int, generator: torch.Generator) -> Tensor:
-    """As `draw_index`, with every step equally often in the batch, up to one: less variance, same expectation."""
+    """As `draw_index`, with every step equally often in the batch, up to one: less variance, same expectation.
+
+    Returns [B].
+    """
     start = torch.randint(steps, (1,), generator=generator, device=generator.device)
     spread_B = (torch.arange(batch, device=generator.device) + start) % steps
     return spread_B[torch.randperm(batch, generator=generator, device=generator.device)]
 
 
 def shared_index(batch: int, steps: int, generator: torch.Generator) -> Tensor:
-    """One uniform draw for the whole batch, as the paper's released code does: for comparisons."""
+    """One uniform draw for the whole batch, as the paper's released code does: for comparisons. Returns [B]."""
     return torch.randint(steps, (1,), generator=generator, device=generator.device).repeat(batch)
 
 

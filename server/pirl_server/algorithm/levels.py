@@ -3,7 +3,7 @@
 At chunk level a decision is one row. At step level each of its S inner steps is: control steps of the executed chunk,
 or denoise steps of the chain (the two-layer MDP). Inner steps follow each other in time, so rows are [T * S, N].
 
-Shape letters: T decisions, N environments, S inner steps of a decision.
+Shape letters: T decisions, N environments, S inner steps of a decision, R = T * S rows.
 """
 
 from __future__ import annotations

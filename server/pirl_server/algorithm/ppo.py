@@ -65,7 +65,8 @@ def value_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Half the squared error of the value, or its Huber form; with `clip`, the worse of it and of a clipped move.
 
-    pi_RL uses clip 0.2 and huber_delta 10; plain squared error is the default. The metric is explained variance.
+    pi_RL uses clip 0.2 and huber_delta 10; plain squared error is the default. The metric is explained variance. Both
+    are scalars.
     """
 
     def error(prediction_B: Tensor) -> Tensor:

@@ -69,7 +69,10 @@ def given_tokens(horizon: int, delay_B: Tensor) -> Tensor:
 
 
 def start_given(noise_BHD: Tensor, target_BHD: Tensor, given_BH: Tensor) -> Tensor:
-    """Where a prefix-conditioned denoising starts: clean actions where they are given, noise elsewhere."""
+    """Where a prefix-conditioned denoising starts: clean actions where they are given, noise elsewhere.
+
+    Returns [B, H, D].
+    """
     return torch.where(given_BH[..., None], target_BHD, noise_BHD)
 
 

@@ -100,7 +100,10 @@ def draw_curves(path: Path, outcome: Outcome, metrics: Sequence[dict[str, float]
 
 
 def draw_robot(path: Path, before: Path, after: Path) -> None:
-    """The same initial states with the base policy (left) and after RL (right), one episode after the other."""
+    """The same initial states with the base policy (left) and after RL (right), one episode after the other.
+
+    Raises RuntimeError when no frame was recorded.
+    """
     from PIL import Image
 
     names = sorted(file.name for file in before.glob("*.npz") if (after / file.name).exists())[:GIF_EPISODES]

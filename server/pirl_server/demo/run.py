@@ -146,7 +146,10 @@ def evaluate(config: DemoConfig, rest: Rest, version: str, label: str) -> dict[s
 
 
 def promote(config: DemoConfig, rest: Rest, version: str, improved: bool) -> None:
-    """Promote through the gate; a candidate that did not improve stays where it is and the demo will say so."""
+    """Promote through the gate; a candidate that did not improve stays where it is and the demo will say so.
+
+    Raises RuntimeError when the server serves another version afterwards.
+    """
     if not improved:
         print(f"{version} is not significantly better: not promoted")
         return

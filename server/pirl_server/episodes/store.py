@@ -78,6 +78,7 @@ class EpisodeStore:
         """Publish an episode. When this returns it is on the disk; when it raises it may be written again.
 
         Nothing is visible then, unless the disk failed after the renaming: the next attempt finds it in its place.
+        Raises ValueError for an id that is not 32 hexadecimal digits.
         """
         check_name("robot id", episode.info.robot_id)
         if not _ID.fullmatch(episode.info.id):

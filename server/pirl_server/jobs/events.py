@@ -41,7 +41,10 @@ class EventLog:
         self._last = next((event.id for line in reversed(whole.splitlines()) if (event := _event(line))), 0)
 
     def append(self, kind: str, data: Mapping[str, Any]) -> None:
-        """Append one event; it is visible to readers when this returns."""
+        """Append one event; it is visible to readers when this returns.
+
+        Raises OSError when the disk is full; what was written in part is taken back.
+        """
         self._last += 1
         line = json.dumps({"id": self._last, "type": kind, "time": time.time(), "data": dict(data)}).encode() + b"\n"
         with self._path.open("ab", buffering=0) as file:

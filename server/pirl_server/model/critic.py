@@ -37,7 +37,7 @@ def vlm_value(head: ValueHead, prefix: Prefix, *, detach: bool) -> Tensor:
     """V_vlm [B]: the head on the vision-language output, averaged over the tokens that exist.
 
     One value per observation, whatever the noise or the time. The prefix must be `pooled`; for pi0.5 it holds the
-    state, for pi0 it does not.
+    state, for pi0 it does not. Raises ValueError for one that is not.
     """
     if prefix.pooled is None:
         raise ValueError("V_vlm reads the mean output of the prefix; encode it with pooled=True")

@@ -63,7 +63,8 @@ def positions(mask_BT: Tensor) -> Tensor:
 def compact(x_BTW: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
     """Move the tokens that exist to the front of their row, in order, and cut what no row needs.
 
-    Positions come from the mask, so nothing changes but the cost: absent cameras and padding take no time.
+    Positions come from the mask, so nothing changes but the cost: absent cameras and padding take no time. Returns
+    tokens [B, T', W] and mask [B, T'], T' <= T.
     """
     longest = max(int(mask_BT.sum(dim=1).max()), 1)
     if longest == mask_BT.shape[1]:

@@ -127,7 +127,7 @@ def check_tokenizer(folder: Path, card: ModelCard) -> None:
 
 
 def check_finite(name: str, tensor: torch.Tensor) -> None:
-    """Raise ValueError for a tensor that is no floating point number or holds one that is not finite."""
+    """Raise ValueError for a tensor that is no floating point number or holds one that is not finite. Any shape."""
     if not tensor.is_floating_point():
         raise ValueError(f"tensor '{name}' is {tensor.dtype}, weights must be floating point")
     for chunk in torch.split(tensor.reshape(-1), CHUNK_ELEMENTS):

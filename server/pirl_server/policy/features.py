@@ -2,6 +2,8 @@
 
 Statistics of a few demonstrations saturate as soon as the arm leaves them; scales of the table do not. A checkpoint's
 card names its feature set, so that training and serving cannot use different ones.
+
+Shape letters: N robots or environments, S state, F features.
 """
 
 from __future__ import annotations

@@ -176,11 +176,11 @@ class FlowPolicy:
         return self.processor.features(state_NS)
 
     def to_actions(self, x_NHA: Tensor, state_NS: Array) -> Array:
-        """Model-space actions -> contract units; see `Processor.to_actions`."""
+        """Model-space actions -> contract units; see `Processor.to_actions`. Returns [N, H, D]."""
         return self.processor.to_actions(x_NHA, state_NS)
 
     def to_model(self, actions_NHD: Array, state_NS: Array) -> Tensor:
-        """Contract units -> model-space actions; see `Processor.to_model`."""
+        """Contract units -> model-space actions; see `Processor.to_model`. Returns [N, H, A]."""
         return self.processor.to_model(actions_NHD, state_NS)
 
     @property

@@ -39,11 +39,11 @@ class Normaliser:
             self._undo_scale = self._scale
 
     def apply(self, x: NDArray[np.floating]) -> Double:
-        """Units -> model range, last axis being the real dimensions."""
+        """Units -> model range, last axis being the real dimensions. Any shape otherwise; float64."""
         return (np.asarray(x, np.float64) - self._offset) / self._scale
 
     def undo(self, x: NDArray[np.floating]) -> Double:
-        """Model range -> units."""
+        """Model range -> units. Shapes as `apply`: [..., D]."""
         return np.asarray(x, np.float64) * self._undo_scale + self._offset
 
 

@@ -48,7 +48,10 @@ class PretrainedProcessor:
         return _padded(self._state.apply(state_NS), self._card.model.state_dim)
 
     def images(self, images: Images) -> tuple[Tensor, Tensor]:
-        """One image per slot of the card; a slot without a camera is black and does not exist."""
+        """One image per slot of the card; a slot without a camera is black and does not exist.
+
+        Pixels [N, C, 3, h, w] and which exist [N, C].
+        """
         vision = self._card.model.vision
         assert vision is not None, "a policy without vision has no images"
         rows, px = len(next(iter(images.values()))), vision.image_px
@@ -60,17 +63,17 @@ class PretrainedProcessor:
         return out, exists_C.expand(rows, -1)
 
     def prompts(self, instructions: Sequence[str], state_NS: Array) -> tuple[Tensor, Tensor]:
-        """Token ids in the card's form, padded to the model's longest prompt."""
+        """Token ids in the card's form, padded to the model's longest prompt. Ids and validity [N, L]."""
         return self._prompter.tokens(instructions, self._state.apply(state_NS))
 
     def to_actions(self, x_NHA: Tensor, state_NS: Array) -> Array:
-        """Real dimensions in the contract's units; relative ones start from the state."""
+        """Real dimensions in the contract's units; relative ones start from the state. Returns [N, H, D]."""
         actions_NHD = self._action.undo(x_NHA[..., : self._card.contract.action_dim].float().numpy())
         actions_NHD[..., self._relative] += state_NS[:, None, self._relative]
         return actions_NHD.astype(np.float32)
 
     def to_model(self, actions_NHD: Array, state_NS: Array) -> Tensor:
-        """Inverse of `to_actions`."""
+        """Inverse of `to_actions`. Returns [N, H, A]."""
         relative_NHD = actions_NHD.astype(np.float64)
         relative_NHD[..., self._relative] -= state_NS[:, None, self._relative]
         return torch.from_numpy(_padded(self._action.apply(relative_NHD), self._card.model.action_dim))

@@ -77,7 +77,7 @@ def cleaned(instruction: str) -> str:
 
 
 def discretised(state_S: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Bin of each joint: 0..255 over [-1, 1]; above is 255, below -1, as both stacks count."""
+    """Bin of each joint: 0..255 over [-1, 1]; above is 255, below -1, as both stacks count. Elementwise."""
     bins: NDArray[np.int64] = np.digitize(state_S, BINS) - 1
     return bins
 

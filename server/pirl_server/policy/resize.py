@@ -38,7 +38,7 @@ def letterbox(images_NhwC: Pixels, px: int, method: Method, bars: float) -> Tens
 
 
 def scaled(images_NhwC: Pixels) -> Tensor:
-    """0..255 -> [-1, 1], channels first, float32."""
+    """0..255 -> [-1, 1], channels first, float32. Returns [N, 3, h, w]."""
     pixels = torch.from_numpy(np.ascontiguousarray(images_NhwC)).permute(0, 3, 1, 2)
     return pixels.float() / 255.0 * 2.0 - 1.0
 

@@ -3,7 +3,7 @@
 Two passes at most, one per method. What comes back begins with the very numbers that were asked with: through model
 space and back they would be rounded, and a robot that compares them must find no difference.
 
-Shape letters: N rows, H horizon, D the contract's actions, A the model's.
+Shape letters: N rows, H horizon, D the contract's actions, A the model's, S state, F features.
 """
 
 from __future__ import annotations
@@ -63,16 +63,16 @@ class RtcPolicy(Protocol):
         """The exploration's denoise step."""
 
     def features(self, state_NS: Array) -> Array:
-        """State vectors in SI units -> model input."""
+        """State vectors in SI units -> model input. Returns [N, F]."""
 
     def prefixes(self, observations: Sequence[Observation]) -> Prefix:
         """One prefix row per observation."""
 
     def to_model(self, actions_NHD: Array, state_NS: Array) -> Tensor:
-        """Contract units -> model-space actions."""
+        """Contract units -> model-space actions. Returns [N, H, A]."""
 
     def to_actions(self, x_NHA: Tensor, state_NS: Array) -> Array:
-        """Model-space actions -> contract units."""
+        """Model-space actions -> contract units. Returns [N, H, D]."""
 
 
 class _Known(NamedTuple):

@@ -2,6 +2,8 @@
 
 Wrong statistics (another robot's, degrees for radians, another order of joints) raise no error anywhere: they make the
 network extrapolate, and the arm does something. A state far outside of what the data set held is said at once.
+
+Shape letters: S state.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Processor of our own small policies: fixed physical scales, byte prompts, images as they are."""
+"""Processor of our own small policies: fixed physical scales, byte prompts, images as they are.
+
+Shape letters as in `processor`: N robots or environments, C cameras, H horizon, D = A action dim, S state, F features,
+L prompt tokens.
+"""
 
 from __future__ import annotations
 
@@ -30,20 +34,23 @@ class TabletopProcessor:
         return self._features(state_NS)
 
     def images(self, images: Images) -> tuple[Tensor, Tensor]:
-        """Scale to [-1, 1] in the contract's order of cameras; all exist."""
+        """Scale to [-1, 1] in the contract's order of cameras; all exist.
+
+        Pixels [N, C, 3, h, w] and which exist [N, C].
+        """
         stacked = np.stack([images[name] for name in self._cameras], axis=1)
         scaled = torch.from_numpy(stacked).permute(0, 1, 4, 2, 3).float() / 127.5 - 1.0
         return scaled, torch.ones(scaled.shape[:2], dtype=torch.bool)
 
     def prompts(self, instructions: Sequence[str], state_NS: Array) -> tuple[Tensor, Tensor]:
-        """Byte tokens in pi0's form."""
+        """Byte tokens in pi0's form. Ids and validity [N, L]."""
         return encode_all(list(instructions), self._max_tokens)
 
     def to_actions(self, x_NHA: Tensor, state_NS: Array) -> Array:
-        """Scale to the contract's units."""
+        """Scale to the contract's units. Returns [N, H, D]."""
         actions: Array = x_NHA.numpy() * self._scale
         return actions
 
     def to_model(self, actions_NHD: Array, state_NS: Array) -> Tensor:
-        """Scale to model space."""
+        """Scale to model space. Returns [N, H, A]."""
         return torch.from_numpy(actions_NHD / self._scale)

@@ -12,7 +12,10 @@ Z_95 = 1.959963984540054
 
 
 def wilson_interval(successes: int, trials: int, z: float = Z_95) -> tuple[float, float]:
-    """Return (low, high): the rates p with |successes/trials - p| <= z sqrt(p (1 - p) / trials)."""
+    """Return (low, high): the rates p with |successes/trials - p| <= z sqrt(p (1 - p) / trials).
+
+    Raises ValueError when the successes are not within the trials, or there are no trials.
+    """
     if not 0 <= successes <= trials or trials == 0:
         raise ValueError(f"{successes} successes of {trials} trials is not a rate")
     rate, shrink = successes / trials, z * z / trials

@@ -109,7 +109,7 @@ class LoggedCalls:
     def table(self, first_step: NDArray[np.int32]) -> Calls:
         """Return all calls; columns that were written to files are `FileRows`. Raises OSError.
 
-        Nothing may be added meanwhile.
+        Nothing may be added meanwhile. `first_step` [C] of C calls.
         """
         with self._writing:
             if self._spilled:
@@ -121,7 +121,10 @@ class LoggedCalls:
         return Calls(images=images, step=first_step, **columns)
 
     def altered(self) -> NDArray[np.int32]:
-        """Return, for each call, how many of its leading actions were not drawn by the policy alone."""
+        """Return, for each call, how many of its leading actions were not drawn by the policy alone.
+
+        Shape [C] of C calls.
+        """
         return np.ascontiguousarray(self._all_facts()["altered"])
 
     def close(self) -> None:

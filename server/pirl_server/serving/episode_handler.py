@@ -29,7 +29,10 @@ class EpisodeCalls:
         self._recorder = recorder
 
     def start(self, request: pb.StartEpisodeRequest, policy: ServedPolicy, explore: bool) -> pb.StartEpisodeReply:
-        """Open an episode after comparing the contracts; `explore` for a robot that asks for no sampling mode."""
+        """Open an episode after comparing the contracts; `explore` for a robot that asks for no sampling mode.
+
+        Raises ContractMismatchError when they differ.
+        """
         contract = Contract.from_json(request.contract_json)
         if differences := policy.contract.difference(contract):
             raise ContractMismatchError("the policy's contract differs; " + "; ".join(differences))
@@ -65,7 +68,10 @@ class EpisodeCalls:
         return pb.EndEpisodeReply(path=receipt.path, steps=receipt.steps)
 
     def label(self, request: pb.LabelEpisodeRequest) -> pb.LabelEpisodeReply:
-        """Say, or take back, how an episode went, while it runs or after it was published."""
+        """Say, or take back, how an episode went, while it runs or after it was published.
+
+        Raises NotFoundError for an unknown episode and ValueError for too long a note.
+        """
         success, source = _label(request)
         if len(request.note) > MAX_NOTE:
             raise ValueError(f"note: {len(request.note)} characters, at most {MAX_NOTE} are kept")
@@ -78,7 +84,8 @@ class EpisodeCalls:
     def of_request(self, episode_id: str, seen: Observation, outcomes: Sequence[StepOutcome]) -> EpisodeBuilder | None:
         """Return the open episode of an Infer request, with its outcomes taken in; None when it names none.
 
-        Raises BusyError when the episode can take no more: the outcomes are kept, and the episode can be ended.
+        Raises BusyError when the episode can take no more: the outcomes are kept, and the episode can be ended. Raises
+        ValueError for another robot's episode, another instruction than at its start, and outcomes without an episode.
         """
         if not episode_id:
             if outcomes:

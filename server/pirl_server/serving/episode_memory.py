@@ -37,7 +37,7 @@ class Limits:
 
     @classmethod
     def of_memory(cls, memory: int) -> Limits:
-        """The usual ones for this much memory: a quarter of it for each robot."""
+        """The usual ones for this much memory: a quarter of it for each robot. Raises ValueError below 1 MiB."""
         if memory < 2**20:
             raise ValueError(f"{memory} bytes of memory for open episodes: give at least 1 MiB")
         return cls(memory=memory, memory_per_robot=memory // 4)

@@ -49,7 +49,10 @@ class LoadedPolicies:
         self._chain_shape = shape
 
     def use(self, version: str) -> bool:
-        """Make a loaded version the current one; return whether that is a change."""
+        """Make a loaded version the current one; return whether that is a change.
+
+        Raises NoPolicyError when it is not loaded.
+        """
         if version not in self.policies:
             raise NoPolicyError(f"version {version} is not loaded")
         changed = self.current is not None and self.current.version != version

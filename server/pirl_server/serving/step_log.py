@@ -68,7 +68,10 @@ class LoggedSteps:
         self._seen |= keys
 
     def table(self, altered: NDArray[np.int32], terminated: bool) -> Steps:
-        """Return all steps; of call c the first `altered[c]` actions were not drawn by the policy alone."""
+        """Return all steps; of call c the first `altered[c]` actions were not drawn by the policy alone.
+
+        `altered` [C] of C calls.
+        """
         rows = np.frombuffer(bytes(self._rows), self._row)
         call, index = rows["call"], rows["index"]
         continued = (call >= 0) & (index < altered[call])

@@ -48,7 +48,7 @@ def make_windows(
 ) -> ChunkDataset:
     """Windows of equal weight from the contract's units.
 
-    Raises ValueError for a sentence that the model can't read.
+    Raises ValueError for a sentence that the model can't read. Images are [M, height, width, 3] by camera.
     """
     if policy.processor.state_in_prompt:
         tokens, mask = policy.processor.prompts(sentences, state_MS)
@@ -69,7 +69,10 @@ def make_windows(
 
 
 def stack_images(policy: FlowPolicy, parts: Sequence[Images]) -> Images | None:
-    """Join the pictures of several episodes by camera; None for a policy that sees none."""
+    """Join the pictures of several episodes by camera; None for a policy that sees none.
+
+    Each is [rows, height, width, 3].
+    """
     if policy.card.model.vision is None:
         return None
     names = [camera.name for camera in policy.contract.cameras]

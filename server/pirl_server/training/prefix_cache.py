@@ -32,7 +32,10 @@ def encode_rows(
     images: Images | None,
     view: View | None = None,
 ) -> Prefix:
-    """One prefix row per entry of `prompt_M`, of which `images` are the pictures. Without images, each prompt once."""
+    """One prefix row per entry of `prompt_M`, of which `images` are the pictures. Without images, each prompt once.
+
+    Images are [M, height, width, 3] by camera.
+    """
     device = next(policy.model.parameters()).device
     if images is None:
         used, inverse = torch.unique(prompt_M, return_inverse=True)
@@ -49,7 +52,10 @@ def encode_rows(
 def cache_rows(
     policy: FlowPolicy, tokens_PL: Tensor, mask_PL: Tensor, prompt_M: Tensor, images: Images | None, batch: int
 ) -> Prefix:
-    """`encode_rows` of all rows without a graph, `batch` rows at a time into one set of tensors."""
+    """`encode_rows` of all rows without a graph, `batch` rows at a time into one set of tensors.
+
+    Images are [M, height, width, 3] by camera.
+    """
     if len(prompt_M) <= batch:
         return encode_rows(policy, tokens_PL, mask_PL, prompt_M, images).detach()
     text_M = mask_PL.sum(dim=1)[prompt_M]
@@ -96,7 +102,10 @@ def row_bytes(prefix: Prefix) -> int:
 
 
 def to_arrays(prefixes: Sequence[Prefix]) -> Arrays:
-    """Prefixes of T decisions of N environments. Rows with fewer tokens are filled up with ones that do not exist."""
+    """Prefixes of T decisions of N environments. Rows with fewer tokens are filled up with ones that do not exist.
+
+    Shapes as in `Arrays`: [T, N, ...].
+    """
     steps = [
         {
             "keys": prefix.keys.transpose(0, 1).numpy()[None],
@@ -110,13 +119,13 @@ def to_arrays(prefixes: Sequence[Prefix]) -> Arrays:
 
 
 def joined(parts: Sequence[Arrays], axis: int) -> Arrays:
-    """Join along T (0) or N (1)."""
+    """Join along T (0) or N (1). Shapes as in `Arrays`: [T, N, ...]."""
     tokens = max(part["mask"].shape[2] for part in parts)
     return {name: np.concatenate([_filled(part[name], name, tokens) for part in parts], axis) for name in parts[0]}
 
 
 def to_prefix(arrays: Arrays) -> Prefix:
-    """One prefix row per decision, in the order of the batch's flattened T and N."""
+    """One prefix row per decision, in the order of the batch's flattened T and N. From [T, N, ...] to T * N rows."""
     flat = {name: torch.from_numpy(array).flatten(0, 1) for name, array in arrays.items()}
     keys, values = (flat[name].transpose(0, 1) for name in ("keys", "values"))
     return Prefix(keys, values, flat["mask"], flat["count"], full=bool(flat["mask"].all()))

@@ -66,7 +66,7 @@ class LiberoScene:
         return to_state(self._observation)
 
     def images(self) -> dict[str, Image]:
-        """Return both cameras."""
+        """Return both cameras. Each is uint8 RGB [height, width, 3]."""
         return to_images(self._observation) if self._cameras else {}
 
     def close(self) -> None:

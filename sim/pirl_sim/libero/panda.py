@@ -61,7 +61,10 @@ def to_state(observation: Mapping[str, Any]) -> Vector:
 
 
 def to_images(observation: Mapping[str, Any]) -> dict[str, Image]:
-    """Return the images by our names, turned by 180 degrees as openpi's training data are."""
+    """Return the images by our names, turned by 180 degrees as openpi's training data are.
+
+    Each is uint8 RGB [height, width, 3].
+    """
     return {name: np.ascontiguousarray(observation[theirs][::-1, ::-1]) for name, theirs in CAMERAS.items()}
 
 

@@ -34,7 +34,10 @@ class PandaEnv:
         self._running, self._closed, self._ever_reset = False, False, False
 
     def reset(self, seed: int) -> Observation:
-        """Start the episode of `seed`: same initial state and instruction for the same seed, with either stepper."""
+        """Start the episode of `seed`: same initial state and instruction for the same seed, with either stepper.
+
+        Raises RuntimeError after close.
+        """
         if self._closed:
             raise RuntimeError("reset after close: create a new environment")
         self._phi, _ = self._stepper.reset(seed)
@@ -43,7 +46,7 @@ class PandaEnv:
         return self.observe()
 
     def step(self, action: Vector) -> StepResult:
-        """Play one action [4] (m, m, m, 1) for 50 ms."""
+        """Play one action [4] (m, m, m, 1) for 50 ms. Raises RuntimeError without a running episode."""
         if not self._running:
             raise RuntimeError("step without a running episode: call reset first")
         phi, success = self._stepper.step(normalised(action, _ACTION_SCALE))
@@ -55,7 +58,10 @@ class PandaEnv:
         return StepResult(reward=reward, terminated=success, truncated=truncated, success=success)
 
     def observe(self) -> Observation:
-        """Return the state, and render the camera if there is one."""
+        """Return the state, and render the camera if there is one.
+
+        Raises RuntimeError before the first reset and after close.
+        """
         if not self._ever_reset or self._closed:
             raise RuntimeError("observe without an episode: call reset first")
         images = self._world.images() if self._cameras else {}

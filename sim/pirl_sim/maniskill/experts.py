@@ -23,7 +23,7 @@ _FIRM, _LOOSE = -0.05, 0.15
 
 
 def push_cube(state: Vector) -> Vector:
-    """Go behind the cube above the table, go down, push along x until it lies on the disc."""
+    """Go behind the cube above the table, go down, push along x until it lies on the disc. State [35] to action [4]."""
     tcp, cube, goal = state[TCP][:3], state[OBJECT][:3], state[GOAL]
     behind_x = cube[0] - 0.055
     if tcp[0] < cube[0] - 0.015 and abs(tcp[1] - cube[1]) < 0.015 and tcp[2] < 0.045:
@@ -35,7 +35,10 @@ def push_cube(state: Vector) -> Vector:
 
 
 def pull_cube(state: Vector) -> Vector:
-    """Go beyond the cube above the table, go down, drag it back along x until it lies on the disc."""
+    """Go beyond the cube above the table, go down, drag it back along x until it lies on the disc.
+
+    State [35] to action [4].
+    """
     tcp, cube, goal = state[TCP][:3], state[OBJECT][:3], state[GOAL]
     beyond_x = cube[0] + 0.055
     if tcp[0] > cube[0] + 0.015 and abs(tcp[1] - cube[1]) < 0.015 and tcp[2] < 0.045:
@@ -46,7 +49,10 @@ def pull_cube(state: Vector) -> Vector:
 
 
 def pick_cube(state: Vector) -> Vector:
-    """Go above the cube with open fingers, go down, close, carry it to the goal, keep still there."""
+    """Go above the cube with open fingers, go down, close, carry it to the goal, keep still there.
+
+    State [35] to action [4].
+    """
     tcp, cube, goal = state[TCP][:3], state[OBJECT][:3], state[GOAL]
     between = np.linalg.norm(tcp - cube) < 0.025
     opening = state[QPOS][_FINGERS].sum()
@@ -60,7 +66,7 @@ def pick_cube(state: Vector) -> Vector:
 
 
 def stack_cube(state: Vector) -> Vector:
-    """Pick the cube up, carry it above the other one, lower it, let go and keep still."""
+    """Pick the cube up, carry it above the other one, lower it, let go and keep still. State [35] to action [4]."""
     tcp, cube, goal = state[TCP][:3], state[OBJECT][:3], state[GOAL]
     beside = float(np.hypot(cube[0] - goal[0], cube[1] - goal[1]))
     if beside < 0.012 and abs(cube[2] - goal[2]) < 0.004:
@@ -77,7 +83,10 @@ def stack_cube(state: Vector) -> Vector:
 
 
 def lift_peg_upright(state: Vector) -> Vector:
-    """Take the peg near one end and lift: the tool keeps its rotation, the peg swings down in a light grip."""
+    """Take the peg near one end and lift: the tool keeps its rotation, the peg swings down in a light grip.
+
+    State [35] to action [4].
+    """
     tcp, peg, axis = state[TCP][:3], state[OBJECT][:3], _first_axis(state[OBJECT][3:])
     # The end nearer to the robot; once one is lifted, that one.
     end = np.sign(axis[2]) if abs(axis[2]) > 0.08 else -np.sign(axis[0])

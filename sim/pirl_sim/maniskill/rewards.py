@@ -51,7 +51,7 @@ def _positions(state: Vector) -> tuple[list[float], list[float], list[float]]:
 
 
 def push_cube(state: Vector, touch: Touch) -> Progress:
-    """PushCube: get behind the cube, then bring it within the disc without lifting it."""
+    """PushCube: get behind the cube, then bring it within the disc without lifting it. State [35]."""
     tcp, cube, goal = _positions(state)
     to_goal = hypot(cube[0] - goal[0], cube[1] - goal[1])
     if to_goal < GOAL_RADIUS and cube[2] < CUBE_HALF_SIZE + 5e-3:
@@ -65,7 +65,7 @@ def push_cube(state: Vector, touch: Touch) -> Progress:
 
 
 def pull_cube(state: Vector, touch: Touch) -> Progress:
-    """PullCube: get in front of the cube, then bring it within the disc."""
+    """PullCube: get in front of the cube, then bring it within the disc. State [35]."""
     tcp, cube, goal = _positions(state)
     to_goal = hypot(cube[0] - goal[0], cube[1] - goal[1])
     if to_goal < GOAL_RADIUS:
@@ -78,7 +78,7 @@ def pull_cube(state: Vector, touch: Touch) -> Progress:
 
 
 def pick_cube(state: Vector, touch: Touch) -> Progress:
-    """PickCube: reach, grasp, bring to the goal, hold still."""
+    """PickCube: reach, grasp, bring to the goal, hold still. State [35]."""
     tcp, cube, goal = _positions(state)
     speeds = state[QVEL].tolist()[:7]
     to_goal = dist(goal, cube)
@@ -94,7 +94,7 @@ def pick_cube(state: Vector, touch: Touch) -> Progress:
 
 
 def stack_cube(state: Vector, touch: Touch) -> Progress:
-    """StackCube: reach, grasp, bring above the other cube, let go, leave it at rest."""
+    """StackCube: reach, grasp, bring above the other cube, let go, leave it at rest. State [35]."""
     tcp, cube, goal = _positions(state)
     grasped = touch.grasped()
     on_top = hypot(cube[0] - goal[0], cube[1] - goal[1]) <= ON_TOP_XY and abs(cube[2] - goal[2]) <= ON_TOP_Z
@@ -112,7 +112,7 @@ def stack_cube(state: Vector, touch: Touch) -> Progress:
 
 
 def lift_peg_upright(state: Vector, touch: Touch) -> Progress:
-    """LiftPegUpright: reach the peg, turn it upright, its lower end on the table."""
+    """LiftPegUpright: reach the peg, turn it upright, its lower end on the table. State [35]."""
     tcp, peg, _ = _positions(state)
     w, x, y, z = state[OBJECT].tolist()[3:]
     double = 2 / (w * w + x * x + y * y + z * z)

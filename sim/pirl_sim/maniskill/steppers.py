@@ -45,7 +45,7 @@ class LeanStepper:
         return _at_reset(self._world)
 
     def step(self, action: Vector) -> Progress:
-        """Set the targets, let 5 physics steps pass."""
+        """Set the targets, let 5 physics steps pass. Action [4] in [-1, 1]."""
         self._arm.move_tcp(np.float32(TCP_STEP_LIMIT) * action[TCP_DELTA])
         self._arm.move_gripper(action[GRIPPER])
         self._arm.advance()
@@ -68,7 +68,7 @@ class ManiSkillStepper:
         return _at_reset(self._world)
 
     def step(self, action: Vector) -> Progress:
-        """Call ManiSkill's step."""
+        """Call ManiSkill's step. Action [4] in [-1, 1]."""
         with self._inference_mode():
             _, phi, _, _, info = self._world.gym.step(action)
             return float(phi[0]), bool(info["success"][0])

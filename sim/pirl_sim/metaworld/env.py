@@ -30,7 +30,10 @@ class MetaWorldEnv:
         self._running, self._closed = False, False
 
     def reset(self, seed: int) -> Observation:
-        """Start the episode of `seed`: it picks the task, then everything that the task draws."""
+        """Start the episode of `seed`: it picks the task, then everything that the task draws.
+
+        Raises RuntimeError after close.
+        """
         if self._closed:
             raise RuntimeError("reset after close: create a new environment")
         name = self.suite.task_of(seed)
@@ -42,7 +45,10 @@ class MetaWorldEnv:
         return self.observe()
 
     def step(self, action: Vector) -> StepResult:
-        """Play one action [4] (m, m, m, 1) for 50 ms, less where it succeeds before."""
+        """Play one action [4] (m, m, m, 1) for 50 ms, less where it succeeds before.
+
+        Raises RuntimeError without a running episode.
+        """
         if self._scene is None or not self._running:
             raise RuntimeError("step without a running episode: call reset first")
         phi, success = held(self._scene, normalised(action, ACTION_SCALE))
@@ -54,7 +60,10 @@ class MetaWorldEnv:
         return StepResult(reward=reward, terminated=success, truncated=truncated, success=success)
 
     def observe(self) -> Observation:
-        """Return the state, and render the camera if there is one."""
+        """Return the state, and render the camera if there is one.
+
+        Raises RuntimeError before the first reset and after close.
+        """
         if self._scene is None:
             raise RuntimeError("observe without an episode: call reset first")
         images = {CAMERA: self._scene.image(self._image_size)} if self.contract.cameras else {}

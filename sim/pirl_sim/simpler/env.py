@@ -50,7 +50,7 @@ class BridgeScene:
         return to_state(pose[0].cpu().numpy(), agent.robot.get_qpos()[0].cpu().numpy())
 
     def images(self) -> dict[str, Image]:
-        """Render the camera in front of the photographed background."""
+        """Render the camera in front of the photographed background. It is uint8 RGB [height, width, 3]."""
         if not self._cameras:
             return {}
         picture = self._env._get_obs_sensor_data()[_THEIR_CAMERA]["rgb"]

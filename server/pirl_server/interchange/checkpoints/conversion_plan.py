@@ -57,7 +57,10 @@ def make_plan(folder: TensorFolder, side: Side, dtype: torch.dtype | None) -> Pl
 
 
 def convert(folder: TensorFolder, plan: Plan) -> Iterator[tuple[str, Tensor]]:
-    """Our tensors, one group in memory at a time. Raises ValueError for a value that is not finite."""
+    """Our tensors, one group in memory at a time. Raises ValueError for a value that is not finite.
+
+    Tensors of any shape, as `Pi0`'s state dict has them.
+    """
     for group in groups(plan.sources):
         loaded = {}
         for name in group:

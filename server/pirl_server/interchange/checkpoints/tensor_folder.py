@@ -54,7 +54,7 @@ class TensorFile:
         return Layout(shape, DTYPES[dtype])
 
     def get(self, name: str) -> torch.Tensor:
-        """The tensor, backed by the file."""
+        """The tensor, backed by the file. Any shape, as `layouts` says. Raises ValueError when it cannot be read."""
         try:
             tensor: torch.Tensor = self._file.get_tensor(name)
         except (OSError, SafetensorError, RuntimeError) as error:
@@ -83,7 +83,7 @@ class TensorFolder:
         return cls(dict.fromkeys(file.names(), file))
 
     def get(self, name: str) -> torch.Tensor:
-        """The tensor, backed by its file."""
+        """The tensor, backed by its file. Any shape, as `layouts` says."""
         return self._files[name].get(name)
 
 
@@ -118,7 +118,7 @@ def write_tensors(
     tensors: Iterable[tuple[str, torch.Tensor]],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a new file; `tensors` brings every name of `layouts` once, in any order."""
+    """Write a new file; `tensors` brings every name of `layouts` once, in any order. Any shape."""
     header, starts = _header(layouts, metadata or {})
     missing = set(layouts)
     with path.open("xb") as file:

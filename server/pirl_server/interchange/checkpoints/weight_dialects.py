@@ -28,26 +28,33 @@ TRANSFORMERS = (
 
 
 def without_model(weights: Mapping[str, Tensor]) -> Weights:
-    """lerobot's names to openpi's: one leading "model." less, where every key has it."""
+    """lerobot's names to openpi's: one leading "model." less, where every key has it.
+
+    Tensors of any shape pass untouched.
+    """
     if not all(key.startswith("model.") for key in weights):
         return dict(weights)
     return {key.removeprefix("model."): value for key, value in weights.items()}
 
 
 def from_old_nesting(weights: Mapping[str, Tensor]) -> Weights:
-    """Names of files written with transformers before 4.52, which nested PaliGemma the other way round."""
+    """Names of files written with transformers before 4.52, which nested PaliGemma the other way round.
+
+    Tensors of any shape pass untouched.
+    """
     return {_replaced(key, OLD_NESTING): value for key, value in weights.items()}
 
 
 def from_transformers(weights: Mapping[str, Tensor]) -> Weights:
-    """Names of transformers' own PI0 (5.5 and later) to openpi's."""
+    """Names of transformers' own PI0 (5.5 and later) to openpi's. Tensors of any shape pass untouched."""
     return {_replaced(key, TRANSFORMERS): value for key, value in weights.items()}
 
 
 def tied_embedding(weights: Mapping[str, Tensor]) -> Weights:
     """With the token embedding under its own name: it is tied to the language head, and files often keep one of them.
 
-    Raises ValueError when a file holds both and they differ: then programs disagree on which of them counts.
+    Raises ValueError when a file holds both and they differ: then programs disagree on which of them counts. Tensors of
+    any shape pass untouched.
     """
     tied = dict(weights)
     if HEAD in tied and EMBEDDING in tied and not torch.equal(tied[HEAD], tied[EMBEDDING]):
@@ -58,7 +65,10 @@ def tied_embedding(weights: Mapping[str, Tensor]) -> Weights:
 
 
 def to_openpi_names(weights: Mapping[str, Tensor]) -> Weights:
-    """Any of the layouts above to openpi's names of today, ready for `weight_names.from_openpi`."""
+    """Any of the layouts above to openpi's names of today, ready for `weight_names.from_openpi`.
+
+    Tensors of any shape pass untouched.
+    """
     return tied_embedding(from_old_nesting(from_transformers(without_model(weights))))
 
 

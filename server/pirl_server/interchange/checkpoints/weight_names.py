@@ -62,7 +62,7 @@ RULES = (
 def from_openpi(weights: Mapping[str, Tensor]) -> Weights:
     """State dict for `Pi0.load_state_dict`. What pi0 has no use for is dropped.
 
-    Raises ValueError for projections that cannot be joined.
+    Raises ValueError for projections that cannot be joined. Tensors of any shape.
     """
     ours: Weights = {}
     for key, value in _joined(weights).items():
@@ -72,7 +72,10 @@ def from_openpi(weights: Mapping[str, Tensor]) -> Weights:
 
 
 def to_openpi(state_dict: Mapping[str, Tensor]) -> Weights:
-    """Inverse of `from_openpi`, without what that dropped. Split projections are views of the joined ones."""
+    """Inverse of `from_openpi`, without what that dropped. Split projections are views of the joined ones.
+
+    Tensors of any shape.
+    """
     back = [(rule.ours, rule.theirs, rule.alike) for rule in RULES]
     theirs: Weights = {}
     for key, value in state_dict.items():

@@ -66,7 +66,10 @@ class Layer(nn.Module):
         self.down_proj = nn.Linear(tower.mlp_dim, tower.width, bias=False)
 
     def keys_values(self, x: Tensor, turn: Turn) -> KeyValue:
-        """All that is needed of the last block of a tower whose output nobody reads."""
+        """All that is needed of the last block of a tower whose output nobody reads.
+
+        x [B, S, W]; keys and values [B, V, S, E].
+        """
         return self.self_attn.project(self.input_layernorm(x), turn)[1]
 
     def forward(
@@ -126,7 +129,10 @@ class Gemma(nn.Module):
         return out, caches
 
     def keys_values(self, x: Tensor, bias: Tensor | None, turn: Turn) -> list[KeyValue]:
-        """Per-layer keys and values alone: the last block's attention and MLP and the final norm are spared."""
+        """Per-layer keys and values alone: the last block's attention and MLP and the final norm are spared.
+
+        x [B, S, W]; each [B, V, S, E].
+        """
         *body, last = self.layers
         caches = []
         for layer in body:

@@ -41,11 +41,11 @@ class LoraLinear(nn.Linear):
         nn.init.kaiming_uniform_(self.lora_down, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The base layer's output and the scaled update."""
+        """The base layer's output and the scaled update. x [..., in] to [..., out]."""
         return super().forward(x) + self.scale * linear(linear(x, self.lora_down), self.lora_up)
 
     def merged(self) -> Tensor:
-        """W + (alpha / rank) up down, of the weight's dtype."""
+        """W + (alpha / rank) up down, of the weight's dtype. Shape [out, in]."""
         return self.weight + self.scale * (self.lora_up @ self.lora_down)
 
 
@@ -77,7 +77,10 @@ def adapter_parameters(model: nn.Module) -> Iterator[nn.Parameter]:
 
 @torch.no_grad()
 def merged_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """State dict of the plain model that computes the same: the names and shapes from before `adapt`."""
+    """State dict of the plain model that computes the same: the names and shapes from before `adapt`.
+
+    Tensors of any shape.
+    """
     merged = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith((DOWN, UP))}
     for name, module in model.named_modules():
         if isinstance(module, LoraLinear):

@@ -22,7 +22,7 @@ EPS_LIKE = {dtype: torch.tensor(EPS, dtype=dtype) for dtype in (torch.float32, t
 def normalised(x: Tensor) -> Tensor:
     """x / sqrt(mean(x^2) + EPS) over the last axis, of x's dtype, float32 or wider.
 
-    A GPU has a fused kernel for it. On a CPU torch makes it of a dozen calls; these four are twice as fast.
+    A GPU has a fused kernel for it. On a CPU torch makes it of a dozen calls; these four are twice as fast. x [..., W].
     """
     if x.is_cuda:
         return rms_norm(x, x.shape[-1:], None, EPS)
@@ -31,7 +31,7 @@ def normalised(x: Tensor) -> Tensor:
 
 
 def widened(x: Tensor) -> Tensor:
-    """x in float32 or wider."""
+    """x in float32 or wider. Any shape."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -52,7 +52,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor, modulation: Modulation | None = None) -> Tensor:
-        """Normalise the last axis."""
+        """Normalise the last axis. x [..., W]."""
         assert modulation is None, "a plain norm takes no time"
         y = normalised(widened(x))
         return torch.addcmul(y, y, self.weight.to(y.dtype)).to(x.dtype)
@@ -76,12 +76,12 @@ class AdaRMSNorm(nn.Module):
         return Modulation(1.0 + scale, shift, gate)
 
     def forward(self, x: Tensor, modulation: Modulation | None = None) -> Tensor:
-        """Normalise and modulate the last axis."""
+        """Normalise and modulate the last axis. x [B, S, W]."""
         assert modulation is not None, "an adaptive norm needs a time"
         y = normalised(widened(x))
         return torch.addcmul(modulation.shift.to(y.dtype), y, modulation.gain.to(y.dtype)).to(x.dtype)
 
 
 def residual(x: Tensor, branch: Tensor, modulation: Modulation | None) -> Tensor:
-    """x + branch, or x + gate * branch after an adaptive norm."""
+    """x + branch, or x + gate * branch after an adaptive norm. All are [B, S, W]."""
     return x + branch if modulation is None else torch.addcmul(x, branch, modulation.gate.to(x.dtype))

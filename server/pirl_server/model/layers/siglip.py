@@ -42,7 +42,7 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, x_NPW: Tensor) -> Tensor:
-        """Mix patches."""
+        """Mix patches. Returns [N, P, W]."""
         q, k, v = self.qkv_proj(x_NPW).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return self.out_proj(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
@@ -59,7 +59,7 @@ class Layer(nn.Module):
         self.fc2 = nn.Linear(config.mlp_dim, config.width)
 
     def forward(self, x_NPW: Tensor) -> Tensor:
-        """One block."""
+        """One block. Returns [N, P, W]."""
         x_NPW = x_NPW + self.self_attn(self.layer_norm1(x_NPW))
         return x_NPW + self.fc2(gelu_tanh(self.fc1(self.layer_norm2(x_NPW))))  # type: ignore[no-any-return]
 

@@ -40,7 +40,10 @@ class Seen(NamedTuple):
 
 
 def prepare(model: Pi0, inputs: Sequence[Tensor | None]) -> Seen:
-    """Run vision and language on images, image mask, tokens, token mask and state."""
+    """Run vision and language on images, image mask, tokens, token mask and state.
+
+    In this order: [B, C, 3, h, w], [B, C], [B, L], [B, L], [B, S]; None where the model has no such input.
+    """
     images, image_mask, tokens, token_mask, state_BS = inputs
     assert tokens is not None
     assert token_mask is not None
@@ -113,7 +116,7 @@ class CompiledPi0:
         return self._prepare((inputs.images, inputs.image_mask, inputs.tokens, inputs.token_mask, inputs.state))
 
     def denoise(self, seen: Seen, noise_BHD: Tensor) -> Tensor:
-        """K Euler steps."""
+        """K Euler steps. From noise to the model's actions [B, H, D]."""
         x_BHD = noise_BHD
         for condition in self.schedule:
             x_BHD = x_BHD - self._step(seen, condition, x_BHD) / len(self.schedule)

@@ -4,7 +4,8 @@ Over the steps they share the prefix and pi0's state token, which sees neither a
 come out of the first step and join the prefix, so the others run H action tokens that see everything. Over the batch
 they share what depends on time alone. For inference: gradients pass from x alone, where `differentiable` is asked.
 
-Shape letters: B batch, H horizon, D action dim, S state dim, K denoise steps.
+Shape letters: B batch, H horizon, D action dim, S state dim, K denoise steps,
+W width.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Denoiser:
         return self._velocity(self._step(t_B), x_BHD)
 
     def differentiable(self, x_BHD: Tensor, t_B: Tensor) -> Tensor:
-        """The same, for guidance: its derivative by x can be taken."""
+        """The same, for guidance: its derivative by x can be taken. Returns [B, H, D]."""
         return self._velocity(self._step(t_B), x_BHD)
 
     def _step(self, t_B: Tensor) -> int:

@@ -20,7 +20,10 @@ NOISE_NET = "noise_net/"
 
 
 def set_up(checkpoint: Path, config: PpoConfig) -> tuple[FlowPolicy, NoiseNet | None]:
-    """The policy as this run samples it, and Flow-Noise's net: the checkpoint's, or a new one."""
+    """The policy as this run samples it, and Flow-Noise's net: the checkpoint's, or a new one.
+
+    Raises ValueError for an execute_horizon beyond the model's horizon.
+    """
     policy = FlowPolicy.load(checkpoint)
     card = replace(
         policy.card,
@@ -35,7 +38,7 @@ def set_up(checkpoint: Path, config: PpoConfig) -> tuple[FlowPolicy, NoiseNet | 
 
 
 def load_weights(explorer: Explorer, weights: Mapping[str, Tensor]) -> None:
-    """Take over what `Learner.weights` gave, or a part of it."""
+    """Take over what `Learner.weights` gave, or a part of it. Tensors of any shape, by name."""
     ours = {name: tensor for name, tensor in weights.items() if not name.startswith(NOISE_NET)}
     explorer.policy.model.load_state_dict(ours, strict=False)
     if explorer.net is not None and (nets := weights.keys() - ours.keys()):

@@ -2,7 +2,7 @@
 
 Each also reads the elapsed share of the episode, in its last column: a time limit is then a true end, whose value is 0.
 
-Shape letters: N environments, F features, K denoise steps, W width.
+Shape letters: N environments, F features, K denoise steps, W width, S state.
 """
 
 from __future__ import annotations

@@ -55,7 +55,8 @@ class RolloutPool:
     def collect(self, weights: Mapping[str, torch.Tensor], amount: int, noise_level: float) -> DecisionBatch:
         """Send what has learnt (a part of the state dict will do) and wait for the decisions.
 
-        `amount` is decisions of each environment or, in groups, episodes.
+        `amount` is decisions of each environment or, in groups, episodes. `weights`: tensors of any shape by name.
+        Raises RuntimeError when a worker has died.
         """
         message = ORDER.pack(amount, noise_level) + save({key: value.contiguous() for key, value in weights.items()})
         try:

@@ -46,7 +46,10 @@ class Learner:
             yield from ((NOISE_NET + name, p) for name, p in self.explorer.net.named_parameters())
 
     def weights(self) -> dict[str, Tensor]:
-        """What the workers must be told before they go on: what learns, as a plain model's tensors."""
+        """What the workers must be told before they go on: what learns, as a plain model's tensors.
+
+        Tensors of any shape, by name.
+        """
         state = merged_state_dict(self.policy.model)
         names = {name.rpartition(".")[0] + ".weight" if name.endswith((DOWN, UP)) else name for name, _ in self.actor()}
         sent = {name: state[name] for name in state if name in names}

@@ -59,7 +59,7 @@ class Decisions:
         return len(self.returns)
 
     def select(self, rows: Tensor) -> Decisions:
-        """A minibatch."""
+        """A minibatch. `rows` [B] int64."""
         columns = [field.name for field in fields(self) if field.name != "prefix_of"]
         return Decisions(self.prefix_of, *(getattr(self, name)[rows] for name in columns))
 
@@ -116,7 +116,10 @@ def critic_advantages(learner: Learner, batch: DecisionBatch, config: PpoConfig)
 
 
 def per_task(advantage_TN: Tensor, sentence_TN: Tensor) -> Tensor:
-    """Advantages normalised over the decisions of each instruction: one task's large rewards do not drown another's."""
+    """Advantages normalised over the decisions of each instruction: one task's large rewards do not drown another's.
+
+    Returns [T, N].
+    """
     scaled_TN = torch.zeros_like(advantage_TN)
     for sentence in np.unique(sentence_TN.numpy()):
         mine_TN = sentence_TN == sentence

@@ -30,7 +30,7 @@ OF_NOISE = ("sigma_k", "entropy_k")
 
 
 def divergence(log_ratio: Tensor, valid: Tensor) -> Numbers:
-    """The estimates of KL(old || new) beside the one that stops an update."""
+    """The estimates of KL(old || new) beside the one that stops an update. Both arrays have the same, any shape."""
     return {"kl_k1": float(kl_k1(log_ratio, valid)), "kl_k2": float(kl_k2(log_ratio, valid))}
 
 
@@ -74,5 +74,5 @@ def summary(seen: Sequence[Numbers]) -> Numbers:
 
 
 def everyone(like: Tensor) -> Tensor:
-    """All entries are valid: what is not has been left out."""
+    """All entries are valid: what is not has been left out. Any shape."""
     return torch.ones_like(like, dtype=torch.bool)

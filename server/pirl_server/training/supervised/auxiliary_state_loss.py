@@ -31,7 +31,7 @@ class AuxiliaryStateLoss(nn.Module):
         self.map = nn.Linear(config.depth * config.kv_heads * config.head_dim, told_MF.shape[1])
 
     def loss(self, prefix: Prefix, rows_B: Tensor) -> Tensor:
-        """Squared error, summed over the features: those that are always zero weigh nothing."""
+        """Squared error, summed over the features: those that are always zero weigh nothing. A scalar."""
         exists_BP1 = prefix.mask[:, :, None].float()
         values_BPF = prefix.values.permute(1, 3, 0, 2, 4).flatten(2).float()  # from [L, B, V, P, E]
         mean_BF = (values_BPF * exists_BP1).sum(dim=1) / exists_BP1.sum(dim=1)

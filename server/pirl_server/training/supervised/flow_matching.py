@@ -48,7 +48,10 @@ def loss(
     generator: torch.Generator,
     prefix_delay: int = 0,
 ) -> Tensor:
-    """Weighted mean error of the velocity on the given rows at random times, in float32."""
+    """Weighted mean error of the velocity on the given rows at random times, in float32.
+
+    `rows` [B] int64; a scalar with a gradient.
+    """
     device, real = prefix.mask.device, policy.contract.action_dim
     action = windows.actions[rows]
     noise = torch.randn(action.shape, generator=generator)

@@ -64,7 +64,7 @@ def sft(
     """Train a policy on `config.demonstrations` scripted episodes and save it; return the new version.
 
     Starts from `base` or from random weights. Of a base's card all is kept but the task, which is `card`'s: its
-    sentences are added to those that the base knows.
+    sentences are added to those that the base knows. Raises ValueError for more demonstrations than there are seeds.
     """
     policy = _start(card, base, seed)
     env = make_env()
