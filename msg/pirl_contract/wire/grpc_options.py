@@ -1,4 +1,4 @@
-"""How both ends set up HTTP/2: sizes, keepalive, encryption, the bearer token."""
+"""HTTP/2 settings of both ends: sizes, keepalive, encryption, the bearer token."""
 
 from __future__ import annotations
 

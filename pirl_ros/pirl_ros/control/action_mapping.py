@@ -1,4 +1,4 @@
-"""One action of the policy, or one wish of a person's hand, into one governed command for the arm."""
+"""Maps a policy action or teleop command to one limited joint command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who drives the arm this period and what comes of it: policy, person, or the way to rest. Knows no ROS."""
+"""Plays chunks unless a fault is active; any fault triggers a limit-respecting stop. Does not import ROS."""
 
 from __future__ import annotations
 

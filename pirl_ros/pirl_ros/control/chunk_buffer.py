@@ -1,4 +1,4 @@
-"""The chunk being played. Late and repeated ones are dropped; by time, actions that are overdue are passed over."""
+"""The chunk being played. Late and repeated chunks are dropped; by time, overdue actions are skipped."""
 
 from __future__ import annotations
 

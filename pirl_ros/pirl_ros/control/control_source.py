@@ -1,4 +1,4 @@
-"""Who drives, and what a person's hand says. A change of hands is smooth: everybody goes through the governor."""
+"""Selects the control source, policy or human; every source passes through the governor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What keeps the arm at rest until a person wants it to move again. Software, not safety-rated."""
+"""Keeps the arm at rest after a fault until a deliberate act clears it. Software, not safety-rated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The governor: the last thing between whoever drives and the arm's controller. It is software and not safety-rated.
+"""The governor: limits every command, last before the arm's controller. Software, not safety-rated.
 
 A step is taken only when a full stop after it, worked out to its end, keeps every limit: position, velocity,
 acceleration, jerk, and the tool centre inside the workspace. Otherwise the stop worked out before goes on. So there is

@@ -1,4 +1,4 @@
-"""What the arm's safety logic says about itself, for a topic and for diagnostics. Software, not safety-rated."""
+"""State of the arm's safety logic, for a topic and for diagnostics. Software, not safety-rated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stop: from any motion of the joints to rest, as positions that can be checked one by one before anything moves.
+"""Stop trajectory: from any joint motion to rest, as positions that are all checked before anything moves.
 
 Everything is counted in control periods, so that limits hold on what is really sent: with position p_k,
 v_k = p_k - p_{k-1} (rad per period), a_k = v_k - v_{k-1}, j_k = a_k - a_{k-1}. J = joints, N = periods until rest.

@@ -1,4 +1,4 @@
-"""Where the joints should be one period from now to follow a goal as closely as their limits let them.
+"""Joint positions one period ahead that follow a goal as closely as the limits allow.
 
 A suggestion only: `governor` checks it. Units as in `stop_trajectory`: rad and control periods. J = joints.
 """

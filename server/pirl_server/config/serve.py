@@ -1,4 +1,4 @@
-"""What `pirl serve` can be set to."""
+"""Configuration of `pirl serve`."""
 
 from __future__ import annotations
 

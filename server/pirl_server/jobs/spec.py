@@ -1,4 +1,4 @@
-"""What a job is asked to do, by kind. Unknown keys are refused; what is stored has every default filled in."""
+"""Specification of a job, by kind. Unknown keys are rejected; the stored one has every default filled in."""
 
 from __future__ import annotations
 
