@@ -1,4 +1,4 @@
-"""How far the server's clock is from the robot's, from the four stamps of each call.
+"""Offset of the server's clock to the robot's, from the four stamps of each call.
 
 The robot's clock is the reference: times of observations and actions are its own, the server's are translated. Both
 clocks are monotonic, so that neither is ever set; a restarted server is another clock.

@@ -1,4 +1,4 @@
-"""The composition root: builds the running server out of its parts and takes it down again in the right order."""
+"""The composition root: builds the running server and shuts it down in the right order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process of one job: `python -m pirl_server.job_main ROOT JOB_DIR`. Composition root of everything that trains."""
+"""The process of one job: `python -m pirl_server.job_main ROOT JOB_DIR`. Composition root of training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One server per root: a second one would sweep the first one's staging and end its job.
+"""One server per root: a second one would delete the first one's staging and end its job.
 
 Jobs and commands that read or add below the root do not take part.
 """

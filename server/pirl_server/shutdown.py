@@ -1,4 +1,4 @@
-"""The end of a server: what a signal starts and in which order.
+"""Shutdown of a server: what a signal starts and in which order.
 
 first signal    not ready (readyz, gRPC health), robots are notified; requests are answered until no robot is connected
                 any more, or for the drain time; then the listeners close, and `app.build` takes down the rest

@@ -1,4 +1,4 @@
-"""Another project's simulator as an `Env`: its own reset, step and success, no reward beside success."""
+"""Another project's simulator as an `Env`: its own reset, step and success; the reward is success only."""
 
 from __future__ import annotations
 

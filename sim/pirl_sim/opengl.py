@@ -1,4 +1,4 @@
-"""Is there an OpenGL that MuJoCo can render with?"""
+"""Checks for an OpenGL that MuJoCo can render with."""
 
 from __future__ import annotations
 

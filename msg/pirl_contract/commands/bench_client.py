@@ -1,4 +1,4 @@
-"""`pirl bench-client ADDRESS`: how a policy server answers robots of the contract that it serves itself.
+"""`pirl bench-client ADDRESS`: load test of a policy server with robots of its own contract.
 
 Each robot is a client with a thread of its own; images are noise, which compresses badly, as cameras' do not: JPEG and
 PNG look slower here than they are. Nothing is logged, and no arm moves.

@@ -1,4 +1,4 @@
-"""`pirl doctor`: says in words what is missing or wrong on this machine, and the fix for each.
+"""`pirl doctor`: checks this machine and prints a fix for each problem.
 
 Uses the standard library and asks other programs and packages in child processes, so that a broken part can't break it.
 Exit status: 0 all is well or only optional parts are missing, 1 something that is needed is not right.

@@ -1,4 +1,4 @@
-"""What a refused or lost call becomes on the robot: ConnectionError, TimeoutError or ValueError, with the reason."""
+"""Errors of rejected or lost calls on the robot: ConnectionError, TimeoutError or ValueError, with the reason."""
 
 from __future__ import annotations
 

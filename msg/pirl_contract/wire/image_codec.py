@@ -1,4 +1,4 @@
-"""JPEG and PNG images: made by the client, opened by the server, by OpenCV or else by Pillow.
+"""JPEG and PNG images: encoded by the client, decoded by the server, with OpenCV or Pillow.
 
 Neither is needed to drive a robot: without them images travel raw. A file is opened only after its own header has been
 read here, so that a small message cannot make the decoder allocate more than the declared size, and only in the plain

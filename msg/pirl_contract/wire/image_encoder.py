@@ -1,4 +1,4 @@
-"""How the images of an observation travel: chosen once, agreed with the server, and made for each request."""
+"""Encodes the images of an observation: encoding chosen once with the server, applied to each request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client says and what it understands, whichever way it is carried: shared by the clients of all kinds."""
+"""Builds requests and parses replies, independent of transport."""
 
 from __future__ import annotations
 

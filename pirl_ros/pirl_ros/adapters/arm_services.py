@@ -1,4 +1,4 @@
-"""What people and dashboards ask of the arm: emergency stop, its clearing, who drives, and the buttons for each."""
+"""Services and topics of the arm: emergency stop, clear, control source, and a button for each."""
 
 from __future__ import annotations
 

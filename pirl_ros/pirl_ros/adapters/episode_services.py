@@ -1,4 +1,4 @@
-"""start_episode, stop_episode, label_episode and pause over a PolicySession, and the events that tell the arm."""
+"""start_episode, stop_episode, label_episode and pause over a PolicySession, and the events for the arm."""
 
 from __future__ import annotations
 

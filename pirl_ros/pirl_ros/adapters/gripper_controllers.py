@@ -1,4 +1,4 @@
-"""Gripper commands on their way: as targets of a joint_trajectory_controller, or as goals, for changes only.
+"""Gripper commands: targets of a joint_trajectory_controller each period, or action goals on change.
 
 A command of a stop or a hold says nothing of the gripper: it stays as it is, whoever put it so.
 """

@@ -1,4 +1,4 @@
-"""The steps of one instruction over ROS: reset, start, watch, stop, arm at rest. Coroutines: they block no executor."""
+"""Steps of one instruction over ROS: reset, start, observe, stop, arm at rest. Coroutines that block no executor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lifecycle that our nodes share: make everything in `configure`, work while `active`, drop it in `cleanup`."""
+"""The lifecycle of our nodes: create everything in `configure`, work while `active`, destroy it in `cleanup`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How every node starts, brings itself up and ends: soon after SIGINT or SIGTERM, given once or repeatedly.
+"""Main function of a node: start, bring up, and prompt shutdown on SIGINT or SIGTERM, single or repeated.
 
 The end of a process is the end of an arm's motion: an arm comes to rest before anything else is done, and what fails in
 one node is logged and keeps no other from its end.

@@ -1,4 +1,4 @@
-"""Declared, typed, ranged and described parameters in one line each."""
+"""Declares typed, ranged and described parameters in one line each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quality of service of every topic, said once, and what is said when two ends of a topic do not fit."""
+"""Quality of service of every topic, and the message for an incompatible publisher or subscription."""
 
 from __future__ import annotations
 

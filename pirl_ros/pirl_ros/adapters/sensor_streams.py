@@ -1,4 +1,4 @@
-"""The profile's topics, subscribed and put into a synchroniser."""
+"""Subscribes to the profile's topics and feeds a synchroniser."""
 
 from __future__ import annotations
 

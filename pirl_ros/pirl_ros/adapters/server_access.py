@@ -1,4 +1,4 @@
-"""How the robot gets in at its server: address, certificates, token; and how its pictures travel."""
+"""Access to the policy server: address, certificates, token and image encoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the policy server says unasked, carried from the client's thread into the node's: above all a person's stop."""
+"""Forwards server-pushed events from the client's thread to the node's, above all emergency stops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole rest of a chunk to a joint_trajectory_controller, by topic or as a goal."""
+"""Sends the whole rest of a chunk to a joint_trajectory_controller, by topic or as a goal."""
 
 from __future__ import annotations
 

@@ -5,9 +5,9 @@ acceleration, jerk, and the tool centre inside the workspace. Otherwise the stop
 is always available, whatever input comes next, and the proof is the check in `_to_rest` and nothing else: `follow`
 only suggests a step, `stop_from` gives the stop after it.
 
-Method: a reference governor (Garone, Di Cairano and Kolmanovsky 2017, "Reference and command governors for
-systems with constraints") whose admissible commands are those with one stop left, the idea behind inevitable collision states (Fraichard
-and Asama 2004).
+Method: a reference governor (Garone, Di Cairano and Kolmanovsky 2017, "Reference and command governors for systems
+with constraints") whose admissible commands are those with one stop left, the idea behind inevitable collision states
+(Fraichard and Asama 2004).
 
 Everything is counted in control periods, so that limits hold on what is really sent: with position p_k (rad),
 v_k = p_k - p_{k-1} (rad per period), a_k = v_k - v_{k-1}, j_k = a_k - a_{k-1}. J = joints, N = periods until rest.

@@ -1,4 +1,4 @@
-"""One instruction being carried out: its label, and when and why it ends. Knows no ROS; all times are monotonic s."""
+"""One running instruction: its label, and when and why it ends. Does not import ROS; times are monotonic s."""
 
 from __future__ import annotations
 

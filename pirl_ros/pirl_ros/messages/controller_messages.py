@@ -1,4 +1,4 @@
-"""Governed joint targets as the messages that arm controllers take. Messages are filled, never made: no ROS here.
+"""Limited joint targets as messages of arm controllers. Fills messages, never creates them: no ROS here.
 
 N = points of one message, J = joints; rad, seconds. `before_J` is the command that precedes the first point: the last
 one sent, or the measured joints when there is none.

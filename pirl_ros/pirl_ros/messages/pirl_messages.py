@@ -1,4 +1,4 @@
-"""Our own messages to the contract's values and back. Duck-typed: nothing here imports ROS."""
+"""Converts pirl_msgs to the contract's values and back. Duck-typed: nothing here imports ROS."""
 
 from __future__ import annotations
 

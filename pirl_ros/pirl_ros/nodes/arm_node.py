@@ -1,4 +1,4 @@
-"""Plays action chunks on the arm: chunk in, governed joint commands out, one outcome reported per action."""
+"""Plays action chunks on the arm: chunk in, limited joint commands out, one outcome published per action."""
 
 from __future__ import annotations
 

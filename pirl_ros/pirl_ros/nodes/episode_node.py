@@ -1,4 +1,4 @@
-"""Carries out instructions as episodes: the action, the operator's labels, the scene's reset, one at a time."""
+"""Runs instructions as episodes: the action, the operator's labels, the scene's reset, one at a time."""
 
 from __future__ import annotations
 

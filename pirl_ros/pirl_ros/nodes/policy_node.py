@@ -1,4 +1,4 @@
-"""Asks the policy server: synchronised cameras, joints, poses and an instruction out, action chunks in."""
+"""Requests inference: synchronised cameras, joints, poses and an instruction out, action chunks in."""
 
 from __future__ import annotations
 

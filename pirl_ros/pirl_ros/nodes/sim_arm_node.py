@@ -1,4 +1,4 @@
-"""The simulator as a robot: sensors out and joint commands in, over the topics that a real arm has; and /clock."""
+"""The simulator as a robot: publishes sensors and /clock, subscribes to joint commands, on a real arm's topics."""
 
 from __future__ import annotations
 

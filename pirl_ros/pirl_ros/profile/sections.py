@@ -1,4 +1,4 @@
-"""The parts of a robot profile, as the YAML file names them. Each refuses with ValueError what cannot be right.
+"""The sections of a robot profile, as named in the YAML file. Invalid values raise ValueError.
 
 Units: rad, rad/s, rad/s^2, rad/s^3; metres in place of rad for a finger that slides; seconds.
 """

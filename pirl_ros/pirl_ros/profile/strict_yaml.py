@@ -1,4 +1,4 @@
-"""Parsed YAML into frozen dataclasses, strictly: no unknown key, no missing key, no silent conversion."""
+"""Parsed YAML to frozen dataclasses, strictly: no unknown key, no missing key, no silent conversion."""
 
 from __future__ import annotations
 

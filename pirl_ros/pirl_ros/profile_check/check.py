@@ -1,4 +1,4 @@
-"""`pirl robot check FILE`: what a robot profile says, in words and numbers, and what is wrong with it. Needs no ROS."""
+"""`pirl robot check FILE`: prints a robot profile, its derived quantities, errors and warnings. Needs no ROS."""
 
 from __future__ import annotations
 

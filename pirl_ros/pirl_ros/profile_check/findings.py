@@ -1,4 +1,4 @@
-"""What is doubtful or wrong about a robot profile that could be read. Each finding names the key and what to do."""
+"""Errors and warnings of a valid robot profile. Each finding names the key and the fix."""
 
 from __future__ import annotations
 

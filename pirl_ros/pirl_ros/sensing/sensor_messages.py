@@ -1,4 +1,4 @@
-"""ROS messages to numpy and back, without ROS: functions look at the fields of a message, never at its class."""
+"""Sensor messages to numpy and back, duck-typed: functions read fields, never the class."""
 
 from __future__ import annotations
 

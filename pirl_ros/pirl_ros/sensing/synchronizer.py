@@ -1,4 +1,4 @@
-"""The newest complete set of streams. A missing or stale stream means no set and the reason in words, never zeros."""
+"""The newest complete set of streams. A missing or stale stream gives no set and a reason, never zeros."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Advantages made comparable: normalised over a batch, or relative to a group of episodes from one initial state.
+"""Comparable advantages: normalised over a batch, or relative to a group of episodes from one initial state.
 
 Shape letters: G groups, N episodes per group; `normalise` takes any shape.
 """

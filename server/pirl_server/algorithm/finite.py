@@ -1,4 +1,4 @@
-"""Refuse numbers that are not finite before anything has learnt from them."""
+"""Rejects non-finite numbers before they reach an update."""
 
 from __future__ import annotations
 

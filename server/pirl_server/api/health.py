@@ -1,4 +1,4 @@
-"""Is the process up, is a policy served, which one. These handlers never wait for a thread or the device."""
+"""Health checks: liveness, readiness, served version. These handlers never wait for a thread or the device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lets REST calls in or not, before anything but their headers is read: the same gate as gRPC's."""
+"""Authorises REST calls by their headers, before the body is read, with the access control of gRPC."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads the body of a request before its handler runs: within a size, within a time, or not at all."""
+"""Reads the body of a request before its handler runs, within a size and a time limit."""
 
 from __future__ import annotations
 

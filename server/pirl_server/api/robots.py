@@ -1,4 +1,4 @@
-"""/v1/robots: who is connected, and the way to stop them from here.
+"""/v1/robots: connected robots and their emergency stop.
 
 There is no call that clears a stop. Whoever clears it must see the arm, so that is done at the robot; a call over the
 network could let an arm move beside a person whom its sender cannot see.

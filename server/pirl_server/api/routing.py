@@ -1,4 +1,4 @@
-"""/v1/routing: which version answers which robot besides production: canary, shadow, pins.
+"""/v1/routing: which version serves which robot besides production: canary, shadow, pins.
 
 Production itself moves by /v1/models/promote and /v1/models/rollback only, so that nothing gets past the gate here.
 """

@@ -1,4 +1,4 @@
-"""The JSON shapes of /v1/routing."""
+"""JSON schemas of /v1/routing."""
 
 from __future__ import annotations
 

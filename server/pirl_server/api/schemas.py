@@ -1,4 +1,4 @@
-"""The JSON shapes of the API's answers."""
+"""JSON schemas of the API."""
 
 from __future__ import annotations
 

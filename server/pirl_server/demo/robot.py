@@ -1,4 +1,4 @@
-"""The demo's robot: the installed ROS 2 nodes as processes, and sittings of episodes run by run_episodes."""
+"""The demo's robot: the installed ROS 2 nodes as processes, and sessions of run_episodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's course: serve, drive the robot, fine-tune over REST, evaluate, promote, drive the robot again."""
+"""Steps of the demo: serve, drive the robot, fine-tune over REST, evaluate, promote, drive the robot again."""
 
 from __future__ import annotations
 

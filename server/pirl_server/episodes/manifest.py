@@ -1,4 +1,4 @@
-"""MANIFEST.json: size and SHA-256 of every file of a published directory, and the means to make it survive a crash."""
+"""MANIFEST.json: size and SHA-256 of every file of a published directory, and its crash-safe write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs on disk: one directory each, so that a restart of the server forgets nothing.
+"""Jobs on disk: one directory each, which survives a restart of the server.
 
 root/<id>/spec.json     what was asked, defaults filled in
          /state.json    written by the supervisor only

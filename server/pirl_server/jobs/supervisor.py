@@ -1,4 +1,4 @@
-"""Runs queued jobs one at a time (one device), each below its own reaper; alone it writes their state.
+"""Runs queued jobs one at a time (one device), each below its own reaper; the only writer of their state.
 
 No error ends the thread that does it. What the disk refuses is tried again until it has room; a job whose files can't
 be read is moved into quarantine, or left out where it is when even that fails.

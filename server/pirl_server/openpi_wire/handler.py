@@ -1,4 +1,4 @@
-"""One request of the wire: bytes of an observation in, bytes of a reply out, or the words of a refusal."""
+"""One request: bytes of an observation in, bytes of a reply out, or an error message."""
 
 from __future__ import annotations
 

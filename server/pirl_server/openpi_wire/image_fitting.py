@@ -1,4 +1,4 @@
-"""Pictures as openpi's robots send them, to the uint8 RGB of the contract's size."""
+"""Images as openpi's robots send them, to uint8 RGB of the contract's size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""msgpack with openpi's encoding of numpy arrays, read from strangers: nothing is evaluated, sizes are checked first.
+"""msgpack with openpi's encoding of numpy arrays, from untrusted clients: no evaluation, sizes checked first.
 
 An array is the map {b"__ndarray__": True, b"data", b"dtype", b"shape"}, a numpy scalar {b"__npgeneric__": True,
 b"data", b"dtype"}. Dtypes are numbers and booleans; strings, objects and structures are refused.

@@ -1,4 +1,4 @@
-"""Which key of an openpi observation is which camera of the contract, its state, its instruction.
+"""Maps the keys of an openpi observation to the contract's cameras, state and instruction.
 
 openpi leaves the names to each robot: DROID says "observation/wrist_image_left", ALOHA {"images": {"cam_high": ...}},
 LIBERO "observation/image". What is named after a camera of the contract is found by itself; the rest is declared.

@@ -1,4 +1,4 @@
-"""The port for openpi's clients: one event loop in a thread of its own, which never runs the policy.
+"""The port for openpi clients: one event loop in its own thread, which never runs the policy.
 
 Every connection is a handler of its own, so many robots share a batch and none waits for another's reply.
 """

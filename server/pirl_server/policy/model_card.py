@@ -1,4 +1,4 @@
-"""The model card: what a checkpoint's weights do not say and a wrong guess of which would run without an error."""
+"""The model card: settings not recoverable from weights; a wrong one fails silently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Physical units to model range and back by a data set's statistics. Never clipped: openpi and lerobot do not either.
+"""Physical units to model range and back by data statistics. Never clipped, like openpi and lerobot.
 
 Computed in float64; who puts the numbers into a tensor rounds once.
 """

@@ -1,4 +1,4 @@
-"""Rows of a batch that go on from the actions a robot still plays: contract units -> model space, denoised, checked.
+"""Real-time chunking in the contract's units: previous actions to model space, denoised, checked.
 
 Two passes at most, one per method. What comes back begins with the very numbers that were asked with: through model
 space and back they would be rounded, and a robot that compares them must find no difference.

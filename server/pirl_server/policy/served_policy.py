@@ -1,4 +1,4 @@
-"""What one draw of the policy leaves behind, and the seam through which the service draws it."""
+"""Result of one policy inference, and the ServedPolicy protocol."""
 
 from __future__ import annotations
 

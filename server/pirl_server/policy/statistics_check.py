@@ -1,4 +1,4 @@
-"""Do the statistics of a card fit the robot that is connected? The first observations tell.
+"""Checks from the first observations whether the card's statistics match the connected robot.
 
 Wrong statistics (another robot's, degrees for radians, another order of joints) raise no error anywhere: they make the
 network extrapolate, and the arm does something. A state far outside of what the data set held is said at once.

@@ -1,4 +1,4 @@
-"""Text to ids. Ours is bytes; PaliGemma's is a file that the user supplies, and is checked before a robot moves by it.
+"""Text to ids. Ours is bytes; PaliGemma's is a file supplied by the user and checked before a robot moves.
 
 The libraries that read such files are optional and imported where one is opened: `pip install pirl[paligemma]`.
 """

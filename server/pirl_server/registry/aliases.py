@@ -1,4 +1,4 @@
-"""Aliases on disk: what each means now, and what it meant before (the stack that a rollback pops).
+"""Aliases on disk: the current version of each, and its previous ones (the stack that a rollback pops).
 
 root/aliases.json       replaced in one step, after the change is in the audit log
 root/aliases.copy.json  the same content: read when aliases.json is damaged or lost

@@ -1,4 +1,4 @@
-"""The promotion gate: may this version replace the one that robots run on now?
+"""The promotion gate: decides whether a version may replace the production version.
 
 The rule: both were evaluated on at least one common fixed list (same task, same initial states, at least 50
 episodes); on every such list the candidate succeeded at least as often; and both have the same contract. The intervals

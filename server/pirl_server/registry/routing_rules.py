@@ -1,4 +1,4 @@
-"""Which robots are served by another version than production: what an operator decided, kept across restarts.
+"""Which robots get another version than production: set by an operator, kept across restarts.
 
 The file lies beside aliases.json, which says what `candidate` and `shadow` mean; it is replaced in one step.
 """

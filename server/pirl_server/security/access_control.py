@@ -1,4 +1,4 @@
-"""Decides whether a call may go on: who calls, may that scope, for that robot, so often. Knows no gRPC, no HTTP."""
+"""Authorises a call by caller, scope, robot and rate. Independent of gRPC and HTTP."""
 
 from __future__ import annotations
 

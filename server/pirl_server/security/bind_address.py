@@ -1,4 +1,4 @@
-"""Which addresses the server may listen on, given what protects it."""
+"""Addresses the server may listen on, given its certificate and tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pirl token`: make, show and take back what robots and people show to the server."""
+"""`pirl token`: create, list and revoke access tokens."""
 
 from __future__ import annotations
 

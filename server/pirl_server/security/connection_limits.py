@@ -1,4 +1,4 @@
-"""A bound on the open connections of a port, kept where they are accepted: before TLS, before a byte is read.
+"""Limits the open connections of a port at accept, before TLS and before a byte is read.
 
 A server of asyncio calls `accept` of the listening socket that it is given. The one made here counts what it accepts,
 until its descriptor is closed, so the same bound serves every protocol. When all seats are taken, the connection

@@ -1,4 +1,4 @@
-"""How many open files the process may have, and which door may take how many of them.
+"""Limit of open files, and each port's share of it.
 
 A connection is a descriptor, and so is the shared memory of a robot, a file of an episode, a pipe to a job. A door that
 may take all of them takes them from the robots.

@@ -1,4 +1,4 @@
-"""Certificates: read and checked when the server starts, not when the first robot fails to connect."""
+"""Certificates, read and checked when the server starts, not when the first robot fails to connect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bearer tokens: who may speak to the server, as what, for which robots, until when.
+"""Bearer tokens: name, scopes, robots and expiry.
 
 A token is `pirl_<id>_<secret>`; the id is public and finds the entry, the secret has 256 random bits. The file keeps
 sha256 of the whole. A slow, salted hash protects secrets that people choose; nobody guesses one of 2^256, so a fast one

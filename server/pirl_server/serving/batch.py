@@ -1,4 +1,4 @@
-"""What waits for the device and what comes back from it."""
+"""Runs one batch of inference requests and resolves their results."""
 
 from __future__ import annotations
 

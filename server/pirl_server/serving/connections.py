@@ -1,4 +1,4 @@
-"""Which robots are there, by which way they ask, and a way to stop each of them.
+"""Connected robots, and pushing events to them.
 
 A robot on a session is sent events. One that makes unary calls can't be: its stop is kept here, and it gets no chunk
 until its program begins anew, with a GetInfo from the host that it was stopped on. Times are seconds of the Unix clock,

@@ -1,4 +1,4 @@
-"""Keeps what is in memory in line with what was decided: production, candidate, shadow, pins.
+"""Loads and unloads policies to match the routing: production, candidate, shadow, pins.
 
 Every change goes the same way: the version is loaded and warmed up while the others serve, then the decision is
 written, then it takes effect, then what nobody needs any more is unloaded. When a step raises, robots are served as

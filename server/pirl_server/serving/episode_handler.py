@@ -1,4 +1,4 @@
-"""What robots say about their episodes: start, outcomes, end, label. No call here touches the device."""
+"""Episode calls of robots: start, outcomes, end, label. None of them uses the device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory open episodes may take, and who has to wait for the disk when they take too much.
+"""Memory limit of open episodes: over the limit, calls wait for the disk or are rejected.
 
 Every robot has a share. What an episode holds beyond half of it is written to files by a thread of its own, so a robot
 is refused only when the disk does not take the calls, and never for what another robot holds.

@@ -1,4 +1,4 @@
-"""Which gRPC status each failure becomes. Clients get one line of words; tracebacks stay in the server's log."""
+"""Exceptions to gRPC status codes. Clients get one line of text; tracebacks stay in the server's log."""
 
 from __future__ import annotations
 

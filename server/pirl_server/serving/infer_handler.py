@@ -1,4 +1,4 @@
-"""One Infer request: checked, handed to the engine, and what comes of it; the same for unary calls and sessions."""
+"""One Infer request: checked, queued, its result returned; the same for unary calls and sessions."""
 
 from __future__ import annotations
 

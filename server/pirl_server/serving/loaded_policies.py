@@ -1,4 +1,4 @@
-"""The policies in memory: which versions there are, which of them answers when none is named. Plain data, no lock."""
+"""The policies in memory and the default one. Plain data, no lock."""
 
 from __future__ import annotations
 

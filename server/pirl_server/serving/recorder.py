@@ -1,4 +1,4 @@
-"""Keeps the open episodes of all robots and publishes each when it ends, or when its robot has vanished."""
+"""Holds the open episodes of all robots and publishes each when it ends or its robot has disconnected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The queue with its bound, its window and its counts: who is let in, who is sent away, when a batch is due.
+"""The bounded request queue: one slot per robot, batch window, counters.
 
 No lock of its own, and it tells nobody: it returns who is refused and why, for its caller to tell outside of a lock.
 """

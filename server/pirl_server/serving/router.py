@@ -1,4 +1,4 @@
-"""Which version answers which robot. Plain decisions: no device, no disk.
+"""Maps each robot to a policy version. Pure functions: no device, no disk.
 
 Without an alias, or with `production`: the version that the robot is pinned to; else the candidate for the robots of
 the canary, by list or by share; else whichever version is production. `candidate` may be asked for by name; `shadow`

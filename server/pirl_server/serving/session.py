@@ -1,4 +1,4 @@
-"""One robot's session: many calls on one stream, answered in any order, and events that nobody asked for.
+"""One robot's session: many calls on one stream, replies in any order, and server-pushed events.
 
 Two threads serve it. One reads requests and hands them on; gRPC's own draws the replies out of `replies` and sends
 them. Ends of episodes wait for the disk, so they are worked off beside it. When `MAX_IN_FLIGHT` calls have no reply

@@ -1,4 +1,4 @@
-"""A version that is watched before it may drive: it draws from observations that production has answered.
+"""Shadow evaluation: samples a version on production's observations before it may control a robot.
 
 It draws with the same seed and only while no robot waits; its chunks are compared with those the robots got and are
 then dropped. Distances are in the contract's units, per action: how far apart the two would have moved that joint.

@@ -1,4 +1,4 @@
-"""Reads images out of blocks that clients of the same host own. Nothing a client says or does there is trusted.
+"""Reads images from shared memory of clients on the same host. Client data is untrusted.
 
 A block is read like a file, never mapped: a client that shortens it makes the read come back short, where a mapping
 would end this process. Python's own SharedMemory is not used, because on Python before 3.13 its resource tracker would

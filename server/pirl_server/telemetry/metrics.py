@@ -1,4 +1,4 @@
-"""Prometheus metrics of one server, in a registry of its own. A scrape reads counters: it never waits for inference."""
+"""Prometheus metrics of one server, in its own registry. A scrape reads counters: it never waits for inference."""
 
 from __future__ import annotations
 

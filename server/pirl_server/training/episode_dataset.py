@@ -1,4 +1,4 @@
-"""Logged episodes as training windows with advantages: what the robot really did, weighed by how it turned out.
+"""Logged episodes as training samples with advantages: executed actions, weighted by the outcome.
 
 Works for any log: no density is needed, so deterministic serving, takeovers and altered steps all count. What counts
 as the action is what was executed, not what was sampled. In a dry run nothing was: no learner reads one.

@@ -1,4 +1,4 @@
-"""An experiment's folder: all that a run of online RL depends on beside what came of it, so that it can be made again.
+"""An experiment's folder: everything that a run of online RL depends on and its result, so that it can be rerun.
 
 FOLDER/experiment.json   `Experiment`; written before the run, and with its result after it
 FOLDER/metrics.jsonl     numbers of each update, where the run was started by hand; a job keeps its own

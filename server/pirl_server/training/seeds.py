@@ -1,4 +1,4 @@
-"""Which reset seeds belong to what: training never sees an initial state that a reported success rate is taken on."""
+"""Reset seeds by purpose: training never sees an initial state of an evaluation."""
 
 EVALUATION = range(0, 100_000)
 """fixed lists of evaluations start at 0"""

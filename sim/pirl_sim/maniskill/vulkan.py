@@ -1,4 +1,4 @@
-"""Is there a Vulkan driver that SAPIEN accepts?"""
+"""Checks for a Vulkan driver that SAPIEN accepts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One ManiSkill scene with a Panda, and the SAPIEN handles the project reads and drives directly."""
+"""One ManiSkill scene with a Panda, and the SAPIEN handles that the project reads and drives directly."""
 
 from __future__ import annotations
 

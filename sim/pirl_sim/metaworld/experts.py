@@ -1,4 +1,4 @@
-"""MetaWorld's own scripted policies as one expert of all its tasks: the instruction says which is asked for."""
+"""MetaWorld's own scripted policies as one expert for all its tasks, selected by the instruction."""
 
 from __future__ import annotations
 

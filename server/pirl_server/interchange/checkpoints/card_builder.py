@@ -1,4 +1,4 @@
-"""The model card of an imported checkpoint: what its folder says, completed by what a person says."""
+"""Builds the model card of an imported checkpoint from its folder and the import options."""
 
 from __future__ import annotations
 

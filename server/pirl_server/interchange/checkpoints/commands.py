@@ -1,4 +1,4 @@
-"""`pirl import` and `pirl export`: arguments in, one function call, and what was decided in words."""
+"""`pirl import` and `pirl export`: arguments in, one function call, and a summary of what was chosen."""
 
 from __future__ import annotations
 

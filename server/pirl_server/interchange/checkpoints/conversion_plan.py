@@ -1,4 +1,4 @@
-"""What becomes of each tensor: checked by name, shape and type before a byte is written, then moved group by group.
+"""Conversion of each tensor: checked by name, shape and type before a byte is written, then copied group by group.
 
 A group is a layer or a single tensor: what is stacked into one of our tensors always lies within one.
 """

@@ -1,4 +1,4 @@
-"""One of our checkpoints in openpi's or lerobot's layout: to the last bit what was imported, where nothing was trained.
+"""Exports a checkpoint to openpi's or lerobot's layout: bit-identical to its import where nothing was trained.
 
 An imported checkpoint, and what was fine-tuned from it, carries source.safetensors: names, unused heads and side files
 are taken from there. For the other layout, or without it, they are made from the card, and unused heads are zeros.

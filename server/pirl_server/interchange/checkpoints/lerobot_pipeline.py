@@ -1,4 +1,4 @@
-"""lerobot's processor pipelines, read as data: steps whose meaning is known, and no others."""
+"""lerobot's processor pipelines, read as data: supported steps only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sizes of a model, read off its weights' shapes; what shapes can't tell comes from config.json or a known variant.
+"""Model sizes from the shapes of the weights; the rest comes from config.json or a known variant.
 
 How a projection of 2048 splits into heads is no part of any shape: a wrong split would load and run.
 """

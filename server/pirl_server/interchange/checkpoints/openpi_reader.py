@@ -1,4 +1,4 @@
-"""openpi's side files: config.json, when the JAX converter wrote one, and assets/<asset id>/norm_stats.json."""
+"""Reads openpi's side files: config.json, when the JAX converter wrote one, and assets/<asset id>/norm_stats.json."""
 
 from __future__ import annotations
 

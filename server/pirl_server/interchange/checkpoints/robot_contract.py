@@ -1,4 +1,4 @@
-"""The robot behind a checkpoint: its contract, or a template of one, and which camera feeds which image input."""
+"""The robot of a checkpoint: its contract, or a template, and which camera feeds which image input."""
 
 from __future__ import annotations
 

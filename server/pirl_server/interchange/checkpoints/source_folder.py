@@ -1,4 +1,4 @@
-"""Somebody else's folder, read as data: plain files inside it only, every fault one ValueError with the file's name."""
+"""Reads a foreign folder as data: plain files inside it only, every fault one ValueError with the file's name."""
 
 from __future__ import annotations
 

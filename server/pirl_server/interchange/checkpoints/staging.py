@@ -1,4 +1,4 @@
-"""A folder that is there whole or not at all."""
+"""Creates a folder atomically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Normalisation statistics, and which of them a scheme needs. Whether they are usable, `policy.normalisation` says."""
+"""Normalisation statistics and those a scheme needs. `policy.normalisation` checks their values."""
 
 from __future__ import annotations
 

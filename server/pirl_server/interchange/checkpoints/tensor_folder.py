@@ -1,4 +1,4 @@
-"""Tensors of a folder by name, mapped from one safetensors file or from the shards that an index lists."""
+"""Tensors of a folder by name, mapped from one safetensors file or from the shards of an index."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names as they come, sorted: weights of the policy, the text embedding, statistics, and what the policy never reads.
+"""Sorts tensor names: weights of the policy, the text embedding, statistics, and unused tensors.
 
 Names of today's openpi are the canonical ones: `interchange.checkpoints.weight_dialects` makes them of other programs'
 and older ones, `interchange.checkpoints.weight_names` turns them into ours.

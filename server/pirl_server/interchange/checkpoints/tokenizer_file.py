@@ -1,4 +1,4 @@
-"""Which tokenizer a person gave, by its content: sentencepiece's protobuf, a tokenizer.json, or our own bytes.
+"""Detects the kind of a tokenizer file: sentencepiece protobuf, tokenizer.json, or our own bytes.
 
 Its ids are checked against the embedding's rows here, its pieces where it is used.
 """

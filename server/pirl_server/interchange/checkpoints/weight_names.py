@@ -1,4 +1,4 @@
-"""Names of openpi's PyTorch weights in terms of ours, both ways: renames, and projections joined into one.
+"""Maps openpi's PyTorch weight names to ours and back: renames, and projections joined into one.
 
 A key that is not in the table keeps its name, so that who loads the result can name it. Weights are moved whole or
 stacked along their output axis, so there and back is the same to the last bit. Other layouts: `weight_dialects.py`.

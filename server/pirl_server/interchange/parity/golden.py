@@ -1,4 +1,4 @@
-"""Golden files: a model's sizes, weights and inputs beside another implementation's outputs, in one safetensors file.
+"""Golden files: a model's sizes, weights and inputs with another implementation's outputs, in one safetensors file.
 
 `weights/*` hold a state dict in openpi's, lerobot's or transformers' names, `in/*` one batch, `out/loss` the unreduced
 loss at `in/time`, `out/sample_K` the Euler samples of K steps, the metadata the sizes.

@@ -1,4 +1,4 @@
-"""A chunk by compiled kernels at fixed shapes; on a GPU replayed as two CUDA graphs, prefix and all K steps.
+"""Compiled inference at fixed shapes; on a GPU two CUDA graphs, prefix and all K steps.
 
 Shapes are fixed by padding: a number of rows, of cameras, and a few text lengths, each compiled once. Masks do the work
 that cutting does in eager mode, so the numbers are the same. Eager mode stays what it is; nothing here is needed.

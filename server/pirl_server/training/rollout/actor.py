@@ -1,4 +1,4 @@
-"""The policy of a run and the noise net that explores with it: loaded, and updated from the learner's weights."""
+"""The policy of a rollout and its noise net: loaded, and updated from the learner's weights."""
 
 from __future__ import annotations
 

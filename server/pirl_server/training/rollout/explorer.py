@@ -1,4 +1,4 @@
-"""How a policy explores in training: one object draws the chains of rollouts and gives their density again.
+"""Exploration in training: one object samples the chains of rollouts and recomputes their log-probability.
 
 Which noise, in which denoise steps, and how densities become one number per decision: all of it is chosen here, once,
 for sampling and for the update, so that weights that have not changed give a ratio of 1.

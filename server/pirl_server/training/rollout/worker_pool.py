@@ -1,4 +1,4 @@
-"""Rollout workers: processes that hold their environments and a copy of the policy for a whole run.
+"""Rollout workers: processes that keep their environments and a copy of the policy for a whole run.
 
 The learner sends weights once per update and gets decisions back, both as safetensors bytes: nothing is unpickled.
 A worker that dies makes the next `collect` raise RuntimeError; workers end by themselves when the learner is gone.

@@ -1,4 +1,4 @@
-"""What an update changes, and how it is made from a checkpoint: the policy, what explores with it, the critic."""
+"""The learner: policy, exploration and critic, built from a checkpoint, with their optimisers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A batch of rollouts as flat tensors: what the policy read, what it drew, and how good that turned out to be.
+"""PPO minibatch source: policy inputs, chains, advantages.
 
 Vision and language are frozen by default: a decision's prefix is then encoded once, before the run where it is the
 instruction's alone, else in the rollout or before the update, and every epoch selects rows of it. Where they learn,

@@ -1,4 +1,4 @@
-"""Which weights learn: all of a half of the model, low-rank adapters in it, or none of it."""
+"""Selects the trainable weights: all of a half of the model, low-rank adapters in it, or none."""
 
 from __future__ import annotations
 
