@@ -87,5 +87,5 @@ def test_a_delay_of_whole_chunks_is_refused() -> None:
     policy = toy_policy(horizon=4)
     with pytest.raises(ValueError, match="prefix_delay 4 must be below the horizon of 4"):
         fit(policy, windows_for(policy), replace(CONFIG, prefix_delay=4), 0, Heard())
-    with pytest.raises(ValueError, match="'prefix_delay' must be positive"):
+    with pytest.raises(ValueError, match="'prefix_delay' must be greater than or equal to 0"):
         parse(SftConfig, {"prefix_delay": -1})
