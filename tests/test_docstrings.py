@@ -2,17 +2,17 @@
 
 Public is what has no leading underscore in its own name or its class's; overrides count too, nested functions do not.
 
-- Shapes. A function that takes or returns an array (NDArray, Tensor or an alias of ours) names every such argument with
-  its shape (`x_BHD`), or its docstring states a shape: brackets (`[J]`, `[N, 3]`), a shaped name (`as `x_BHD``),
-  `scalar`, `elementwise` or `any shape`. An array that is returned needs the docstring, because it has no name.
+- Shapes. Each array (NDArray, Tensor or an alias of ours) that a function takes has its shape in its name (`x_BHD`) or
+  in the docstring; one that is returned has no name, so the docstring says it. The docstring holds as many shapes as
+  such arrays: brackets (`[J]`, `[N, 3]`) or another's shaped name in backquotes. Fewer do where a word says that one
+  stands for several (all, each, both, same) or that none is needed (scalar, elementwise, any shape).
 - Legends. Each letter of a shaped argument is explained in the docstring of its file or of its package.
 - Errors. Each error class that the body raises by name is named in the docstring of the function or, for a method, of
   its class. Errors of what it calls are not followed. AssertionError and NotImplementedError are bugs, not a contract;
   a REST handler's ProblemError is stated by its route's `responses`.
-
 - Conformance. Each assert of `pirl_contract.conformance`, which strangers inherit, has a message.
 
-One statement is enough for a function with several arrays: this test finds silence, a reviewer finds vagueness.
+This test finds silence; whether the shapes are right is for a reviewer.
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ MESSAGES = ("pb", "sensor_msgs", "msg")
 SHAPED_NAME = re.compile(r"(?:_|^)([A-Z][A-Za-z0-9]*)$")
 SHAPE = re.compile(
     r"\[(?![-0]|low)(?:[^\]]*(?:[A-Z1-9]|\.\.)[^\]]*|\w+(?:, \w+)*)\]"  # neither a range nor prose in brackets
-    r"|`\w+_[A-Z]+`|(?i:\bscalars?\b|\belementwise\b|\bany shape\b)"
+    r"|`\w+_[A-Z]+`"
 )
+SEVERAL = re.compile(r"\b(all|each|both|same)\b", re.IGNORECASE)
+NONE_NEEDED = re.compile(r"\b(scalars?|elementwise|any shape)\b", re.IGNORECASE)
 NO_CONTRACT = {"AssertionError", "NotImplementedError", "ProblemError"}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -67,13 +69,21 @@ def array_arguments(node: Function) -> list[str]:
     return [argument.arg for argument in arguments if is_array(argument.annotation)]
 
 
+def states_shapes(docstring: str, arguments: list[str], arrays: int) -> bool:
+    """Whether a docstring has a shape for this many arrays; the function's own arguments are no statement."""
+    if not arrays or NONE_NEEDED.search(docstring):
+        return True
+    shapes = [shape for shape in SHAPE.findall(docstring) if shape.strip("`") not in arguments]
+    return len(shapes) >= arrays or bool(shapes and SEVERAL.search(docstring))
+
+
 def without_shape(source: str) -> list[str]:
     """Public functions with an array whose shape is neither in a name nor in the docstring."""
     silent = []
     for name, _, node in public(parse(source).body):
-        unnamed = [word for word in array_arguments(node) if not SHAPED_NAME.search(word)]
-        if (unnamed or is_array(node.returns)) and not SHAPE.search(ast.get_docstring(node) or ""):
-            silent.append(name)
+        arguments = array_arguments(node)
+        arrays = sum(not SHAPED_NAME.search(word) for word in arguments) + is_array(node.returns)
+        silent += [name] * (not states_shapes(ast.get_docstring(node) or "", arguments, arrays))
     return silent
 
 
@@ -142,12 +152,18 @@ def test_every_conformance_assert_has_a_message() -> None:
         ("x_BHD: Tensor", "Use it.", False),
         ("x: Tensor", "Use it.", True),
         ("x: Tensor", "Use it [B, H].", False),
+        ("x: Tensor, y: Tensor", "Use it [B, H].", True),
+        ("x: Tensor, y: Tensor", "Use both [B, H].", False),
+        ("x: Tensor, y: Tensor", "Use both.", True),
+        ("x: Tensor, y: Tensor", "Use them, any shape.", False),
         ("x: Tensor", "Use it, see [the paper].", True),
         ("x: Tensor", "Use it, in [0, 1].", True),
         ("x: dict[str, np.ndarray]", "Use it.", True),
         ("x: pb.Tensor", "Use it.", False),
         ("x_BHD: Tensor", "Return it.", True),
-        ("x_BHD: Tensor", "Return as `x_BHD`.", False),
+        ("x_BHD: Tensor", "Return as `x_BHD`.", True),
+        ("x_BHD: Tensor", "Return as `y_BHD`.", False),
+        ("x_BHD: Tensor", "Return [B].", False),
     ],
 )
 def test_a_silent_shape_is_found(signature: str, docstring: str, silent: bool) -> None:

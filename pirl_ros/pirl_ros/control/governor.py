@@ -147,7 +147,7 @@ class Governor:
     ) -> tuple[Array | None, Alteration]:
         """Return the joint command [J] rad for `target` [J] rad and what was altered; None: command nothing.
 
-        Ages that are NaN or negative count as too old, as everything unknown does.
+        Ages that are NaN or negative count as too old, as everything unknown does. `measured` [J] rad.
         """
         limits = self._limits
         if not np.isfinite(measured).all() or not np.isfinite(target).all():

@@ -47,7 +47,10 @@ class Chain:
         return pose[:3, 3], pose[:3, :3]
 
     def jacobian(self, joints: Array) -> tuple[Array, Array, Array]:
-        """Return d(velocity, angular velocity)/d(joint rates) [6, J] in the base frame, and the pose as `forward`."""
+        """Return d(velocity, angular velocity)/d(joint rates) [6, J] in the base frame, and the pose as `forward`.
+
+        `joints` [J] rad.
+        """
         frames = self._frames(joints)
         pose = frames[-1] @ self.tool
         axes, arms = frames[:, :3, 2], pose[:3, 3] - frames[:, :3, 3]
@@ -56,7 +59,7 @@ class Chain:
     def inverse(self, position: Array, rotation: Array, start: Array, low: Array, high: Array) -> Array | None:
         """Return joints [J] within [low, high] that reach the pose, near `start`; None when it cannot be reached.
 
-        Position [3] m in the base frame, rotation [3, 3]; `start`, `low` and `high` [J] rad.
+        Position [3] m in the base frame, rotation [3, 3]; `start`, `low` and `high` [J] rad each.
         Damped least squares (Wampler 1986; Nakamura and Hanafusa 1986): dq = J^T (J J^T + lambda^2 I)^-1 e.
         """
         joints = np.clip(start, low, high)
@@ -95,7 +98,7 @@ def transform(origin: Origin) -> Array:
 
 
 def turned(rotation: Array, vector: Array) -> Array:
-    """Return a rotation [3, 3] turned further by axis times angle [3] in the base frame (Rodrigues)."""
+    """Return a rotation [3, 3] turned further by axis times angle [3] in the base frame (Rodrigues). Returns [3, 3]."""
     angle = float(np.linalg.norm(vector))
     if angle == 0.0:
         return rotation
@@ -106,7 +109,7 @@ def turned(rotation: Array, vector: Array) -> Array:
 
 
 def rotation_vector(rotation: Array) -> Array:
-    """Return axis times angle [3] of a rotation matrix; the error of orientation for angles below pi."""
+    """Return axis times angle [3] of a rotation matrix; the error of orientation for angles below pi. From [3, 3]."""
     twice_sine_axis = np.array(
         [rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]]
     )

@@ -35,7 +35,10 @@ class Ahead:
 def look_ahead(
     motion: ActionMapper, actions: Iterable[Vector], reference: Array | None, period_s: float
 ) -> Ahead | None:
-    """Play `actions` [D] on a copy of `motion` as if the arm followed at once, then stop. None: nothing was sent."""
+    """Play `actions` [D] on a copy of `motion` as if the arm followed at once, then stop. None: nothing was sent.
+
+    `reference` [J] rad as for `ActionMapper.step`.
+    """
     start, before = motion.position, motion.copy()
     preceding = motion.previous
     if start is None or preceding is None:

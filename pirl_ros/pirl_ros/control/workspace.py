@@ -67,7 +67,7 @@ class Workspace:
     def before(self, start: Array, goal: Array) -> Array:
         """Return `goal`, or, when the tool would be outside there, a point on the way from `start` that is inside.
 
-        Joints [J] rad.
+        All are joints [J] rad.
         """
         known, depth = self._known
         if depth >= float((np.abs(known - goal)) @ self._reach) or self.depth(goal) >= 0:

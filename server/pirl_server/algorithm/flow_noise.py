@@ -39,7 +39,7 @@ def transition(
 ) -> tuple[Tensor, Tensor]:
     """`Transition` of Flow-Noise: mean x - dt v, std bounded by low and high per step (not per unit of time).
 
-    Bind the bounds to get the seam; `v_BHU` is what `join` made.
+    Bind the bounds to get the seam; `v_BHU` is what `join` made. Both are [B, H, D].
     """
     v_BHD, u_BHD = v_BHU.chunk(2, dim=-1)
     return euler(x_BHD, v_BHD, dt), bounded_std(u_BHD, low, high)

@@ -39,7 +39,7 @@ class Prefix:
         )
 
     def extended(self, keys: Tensor, values: Tensor) -> Prefix:
-        """With tokens appended whose keys and values [L, B, V, S, E] are given; a shared prefix becomes one per row."""
+        """With tokens appended, given as keys and values [L, B, V, S, E] each; a shared prefix becomes one per row."""
         rows, more = (-1, keys.shape[1], -1, -1, -1), keys.shape[3]
         return Prefix(
             torch.cat([self.keys.expand(rows), keys], dim=3),

@@ -231,7 +231,7 @@ class FlowPolicy:
         return self.scale_images({name: np.stack([each.images[name] for each in observations]) for name in names})
 
     def scale_images(self, images: Images) -> tuple[Tensor, Tensor]:
-        """uint8 [N, h, w, 3] by camera -> what `images` returns."""
+        """uint8 [N, h, w, 3] by camera -> what `images` returns. Pixels [N, C, 3, h, w] and which exist [N, C]."""
         return self.processor.images(images)
 
     def _encode(

@@ -43,7 +43,7 @@ class Normaliser:
         return (np.asarray(x, np.float64) - self._offset) / self._scale
 
     def undo(self, x: NDArray[np.floating]) -> Double:
-        """Model range -> units. Shapes as `apply`: [..., D]."""
+        """Model range -> units. The shape stays the same, [..., D]."""
         return np.asarray(x, np.float64) * self._undo_scale + self._offset
 
 

@@ -119,7 +119,7 @@ def to_arrays(prefixes: Sequence[Prefix]) -> Arrays:
 
 
 def joined(parts: Sequence[Arrays], axis: int) -> Arrays:
-    """Join along T (0) or N (1). Shapes as in `Arrays`: [T, N, ...]."""
+    """Join along T (0) or N (1). All have the shapes of `Arrays`: [T, N, ...]."""
     tokens = max(part["mask"].shape[2] for part in parts)
     return {name: np.concatenate([_filled(part[name], name, tokens) for part in parts], axis) for name in parts[0]}
 

@@ -69,7 +69,7 @@ def to_images(observation: Mapping[str, Any]) -> dict[str, Image]:
 
 
 def axis_angle(quaternion: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the rotation vector [3] rad of a unit quaternion xyzw; zero where the angle is too small for an axis."""
+    """Return the rotation vector [3] rad of a unit quaternion xyzw [4]; zero where the angle is too small."""
     w = min(max(float(quaternion[3]), -1.0), 1.0)
     sine = math.sqrt(1.0 - w * w)
     if math.isclose(sine, 0.0):

@@ -82,7 +82,7 @@ def to_state(observation: NDArray[np.float64]) -> Vector:
 
 
 def to_observation(state: Vector) -> NDArray[np.float64]:
-    """Return the state as the observation [39] that MetaWorld's scripted policies read; they use one frame only."""
+    """Return the state [27] as the observation [39] that MetaWorld's scripted policies read; they use one frame."""
     observation = np.zeros(2 * _FRAME + 3)
     observation[:_FRAME] = state[:_FRAME]
     observation[OPENING] /= FINGER_SPAN

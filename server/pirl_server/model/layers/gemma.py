@@ -35,14 +35,17 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(config.heads * config.head_dim, width, bias=False)
 
     def project(self, x: Tensor, turn: Turn) -> tuple[Tensor, KeyValue]:
-        """Queries [B, N, S, E] and this tower's own keys and values."""
+        """Queries [B, N, S, E] and this tower's own keys and values. x [B, S, W]; keys and values [B, V, S, E] each."""
         qkv = self.qkv_proj(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
         qk, v = torch.split(qkv, [self.heads + self.kv_heads, self.kv_heads], dim=1)
         q, k = torch.split(rotate(qk, turn), [self.heads, self.kv_heads], dim=1)
         return q, (k, v)
 
     def forward(self, x: Tensor, bias: Tensor | None, turn: Turn, cache: KeyValue | None) -> tuple[Tensor, KeyValue]:
-        """Attention output [B, S, W] and this tower's own keys and values."""
+        """Attention output [B, S, W] and this tower's own keys and values.
+
+        x [B, S, W], bias as in `Gemma.forward`; keys and values [B, V, S, E] each.
+        """
         B, S, _ = x.shape
         q, own = self.project(x, turn)
         k, v = own
@@ -80,7 +83,10 @@ class Layer(nn.Module):
         cache: KeyValue | None,
         modulations: Sequence[Modulation | None] = (None, None),
     ) -> tuple[Tensor, KeyValue]:
-        """One block: output [B, S, W] and own keys and values."""
+        """One block: output [B, S, W] and own keys and values.
+
+        x [B, S, W], bias as in `Gemma.forward`; keys and values [B, V, S, E] each.
+        """
         first, second = modulations
         attended, own = self.self_attn(self.input_layernorm(x, first), bias, turn, cache)
         x = residual(x, attended, first)
@@ -119,6 +125,7 @@ class Gemma(nn.Module):
         """Tokens [B, S, W] to outputs and per-layer keys and values.
 
         `bias` broadcasts over [B, 1, group S, T], None lets everyone see all; `turn` is `rotary` of the positions.
+        Outputs [B, S, W], keys and values [B, V, S, E] each.
         """
         timed: Sequence[Modulation | None] = modulations or [None] * (2 * len(self.layers) + 1)
         caches = []

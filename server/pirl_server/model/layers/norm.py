@@ -22,7 +22,8 @@ EPS_LIKE = {dtype: torch.tensor(EPS, dtype=dtype) for dtype in (torch.float32, t
 def normalised(x: Tensor) -> Tensor:
     """x / sqrt(mean(x^2) + EPS) over the last axis, of x's dtype, float32 or wider.
 
-    A GPU has a fused kernel for it. On a CPU torch makes it of a dozen calls; these four are twice as fast. x [..., W].
+    A GPU has a fused kernel for it. On a CPU torch makes it of a dozen calls; these four are twice as fast. x and
+    the result have the same shape [..., W].
     """
     if x.is_cuda:
         return rms_norm(x, x.shape[-1:], None, EPS)
@@ -52,7 +53,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor, modulation: Modulation | None = None) -> Tensor:
-        """Normalise the last axis. x [..., W]."""
+        """Normalise the last axis of x [..., W]; the result has the same shape."""
         assert modulation is None, "a plain norm takes no time"
         y = normalised(widened(x))
         return torch.addcmul(y, y, self.weight.to(y.dtype)).to(x.dtype)
@@ -76,7 +77,7 @@ class AdaRMSNorm(nn.Module):
         return Modulation(1.0 + scale, shift, gate)
 
     def forward(self, x: Tensor, modulation: Modulation | None = None) -> Tensor:
-        """Normalise and modulate the last axis. x [B, S, W]."""
+        """Normalise and modulate the last axis of x [B, S, W]; the result has the same shape."""
         assert modulation is not None, "an adaptive norm needs a time"
         y = normalised(widened(x))
         return torch.addcmul(modulation.shift.to(y.dtype), y, modulation.gain.to(y.dtype)).to(x.dtype)

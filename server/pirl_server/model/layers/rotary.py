@@ -24,7 +24,7 @@ def rotary(position_BS: Tensor, head_dim: int, dtype: torch.dtype) -> Turn:
 
 
 def rotate(x: Tensor, turn: Turn) -> Tensor:
-    """Turn [B, N, S, E]; the result is contiguous, so that heads can be laid out as queries without a copy."""
+    """Turn [B, N, S, E]; the result has the same shape, contiguous: heads become queries without a copy."""
     cos, sin = turn
     wide = x.to(cos.dtype)
     return (wide.roll(x.shape[-1] // 2, dims=-1) * sin).addcmul_(wide, cos).to(x.dtype)

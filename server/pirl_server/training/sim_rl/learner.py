@@ -35,7 +35,7 @@ class Learner:
     explorer: Explorer
 
     def value(self, features: Tensor) -> Tensor:
-        """The critic's value [...] of what it reads; see `critics.value`."""
+        """The critic's value [...] of what it reads; see `critics.value`. Features [..., F]."""
         assert self.critic is not None
         return critics.value(self.critic, features)
 
