@@ -32,7 +32,7 @@ class PolicyClient:
     """Policy over the network. See the module's docstring for threads and failures.
 
     Raises from every call: ConnectionError (server unreachable or gone), TimeoutError (later than `timeout_s`, or given
-    up by the server, which may say when to ask again), ValueError (the server refused, its reason is the text).
+    up by the server, which may say when to ask again), ValueError (the server rejected, its reason is the text).
     """
 
     def __init__(

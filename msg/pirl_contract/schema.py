@@ -112,9 +112,9 @@ class Alteration(IntFlag):
     JUMP = 2
     """step larger than allowed, shortened"""
     NOT_FINITE = 4
-    """NaN or infinity: refused, the arm held"""
+    """NaN or infinity: rejected, the arm held"""
     STALE = 8
-    """chunk or observation too old: refused, the arm held"""
+    """chunk or observation too old: rejected, the arm held"""
     WATCHDOG = 16
     """nothing to play: the arm held"""
     BLENDED = 32

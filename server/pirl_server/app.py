@@ -239,7 +239,7 @@ def _production(registry: Registry, checkpoint: Path | None) -> str | None:
 
 
 def _check_address(config: ServeConfig) -> None:
-    """Refuse an address beyond this machine that nothing protects, and a negative drain time."""
+    """Reject an address beyond this machine that nothing protects, and a negative drain time."""
     tls, tokens = config.tls_cert is not None, _tokens(config) is not None
     check_bind(config.host, tls=tls, tokens=tokens, allow_insecure=config.allow_insecure)
     if not 0 <= config.drain_seconds < math.inf:

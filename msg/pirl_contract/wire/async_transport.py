@@ -25,7 +25,7 @@ from pirl_contract.wire.transport import (
 )
 
 SILENCE_S = 1.0
-"""how long a server is given to refuse a stream on which nothing is written"""
+"""how long a server is given to reject a stream on which nothing is written"""
 
 
 class AsyncTransport(Protocol):

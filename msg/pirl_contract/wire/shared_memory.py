@@ -1,7 +1,7 @@
 """Images for a server on the same host: written once to shared memory; only their location is sent.
 
 The client owns one POSIX shared memory block with a ring of slots, one slot per request. Before each image stand 8
-bytes, its generation: the server reads them before and after it has copied the pixels, and refuses the image when they
+bytes, its generation: the server reads them before and after it has copied the pixels, and rejects the image when they
 are not those of the message (a seqlock with one writer). A slot is written again after `SLOTS` requests; by then the
 server has answered, or has dropped the request for a newer one.
 

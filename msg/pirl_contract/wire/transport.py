@@ -77,7 +77,7 @@ def session_bytes(id: int, name: str, request: Any, timeout_s: float, pictures: 
 
 # Carries calls on one stream and hears what the server says unasked; opens the stream again when it breaks.
 # gRPC's own thread sends, one of ours reads. A reply is handed to the call of its id; one that comes after its call has
-# timed out finds nobody and is dropped. When a stream breaks, every call that waits is refused with the reason; nothing
+# timed out finds nobody and is dropped. When a stream breaks, every call that waits is rejected with the reason; nothing
 # is sent again. The next call opens a new stream at once; without one the reader does, ever less often, so that events
 # still arrive.
 
@@ -212,7 +212,7 @@ class _Stream:
         return RefusedError(grpc.StatusCode.UNAVAILABLE, "the server ended the session")
 
     def fail(self, lost: RefusedError) -> None:
-        """Refuse what waits, and what may still come."""
+        """Reject what waits, and what may still come."""
         self._lost = lost
         for slot in list(self._waiting.values()):
             slot.put(lost)

@@ -19,7 +19,7 @@ _FATES: dict[int, GoalOutcome] = {
 
 
 class LatestGoalClient:
-    """Sends goals; `ended(fate, result)` is called for the newest one, with no result for a refused one.
+    """Sends goals; `ended(fate, result)` is called for the newest one, with no result for a rejected one.
 
     A controller ends a goal by itself when a newer one comes, some as canceled, others as aborted: what becomes of a
     replaced goal, or of one that was given up here, is not told.

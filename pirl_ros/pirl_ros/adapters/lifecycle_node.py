@@ -19,7 +19,7 @@ RCLError = rclpy_implementation.RCLError
 
 
 class ManagedNode(LifecycleNode):
-    """A lifecycle node whose `configure` may refuse with ValueError: logged in one line; it stays unconfigured.
+    """A lifecycle node whose `configure` may reject with ValueError: logged in one line; it stays unconfigured.
 
     With `use_sim_time` the stamps of what it says about itself are those of /clock; timers and every decision stay on
     the machine's monotonic clock: a simulation that stops must not stop a watchdog.

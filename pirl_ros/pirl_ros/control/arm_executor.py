@@ -308,7 +308,7 @@ class ArmCycle:
     """
 
     def __init__(self, profile: Profile, takeover: ControlSourceMux | None = None) -> None:
-        """Refuse to exist without complete limits: ValueError."""
+        """Reject to exist without complete limits: ValueError."""
         self._profile, self._timed = profile, profile.tick == "timer"
         self._period_ns = round(1e9 / profile.rate_hz)
         self._driver = ArmExecutor(profile, takeover or ControlSourceMux())
@@ -346,7 +346,7 @@ class ArmCycle:
         self._driver.emergency_stop(reason, source)
 
     def disobeyed(self, reason: str) -> None:
-        """The arm's controller refused or gave up what it was sent: latch; nothing more is sent until it is opened."""
+        """The arm's controller rejected or gave up what it was sent: latch; nothing more is sent until it is opened."""
         self._driver.disobeyed(reason)
 
     def clear_emergency_stop(self, source: str) -> str:

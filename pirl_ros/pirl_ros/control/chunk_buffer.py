@@ -104,7 +104,7 @@ class ChunkBuffer:
             self._sequence, self._episode_id, self._due_ns = -1, episode_id, None
 
     def end(self, episode_id: str) -> None:
-        """Drop the rest; later chunks of this episode are refused."""
+        """Drop the rest; later chunks of this episode are rejected."""
         self._ended.append(episode_id)
         if episode_id == self._episode_id:
             self.drop()

@@ -31,7 +31,7 @@ class Governor:
     """One command per control period. `command` follows a target, `brake` comes to rest and stays there."""
 
     def __init__(self, limits: Limits, chain: Chain) -> None:
-        """Refuse to exist without complete limits: ValueError."""
+        """Reject to exist without complete limits: ValueError."""
         if len(chain.origins) != len(limits.low):
             raise ValueError(f"the governor needs kinematics of {len(limits.low)} joints, got {len(chain.origins)}")
         self._limits = limits

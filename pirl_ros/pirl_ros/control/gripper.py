@@ -43,7 +43,7 @@ class GripperSwitch:
         return self._gripper.open if wanted == OPEN else self._gripper.closed
 
     def release(self) -> None:
-        """Forget what was sent, so that the next wish is: after a refused goal, a reset, or somebody else's hand."""
+        """Forget what was sent, so that the next wish is: after a rejected goal, a reset, or somebody else's hand."""
         self._sent = self._wanted = None
 
     def _wish(self, action: float) -> float | None:

@@ -50,13 +50,13 @@ class SafetyReport:
     altered: int
     """of the played ones, changed or held"""
     dropped: int
-    """chunks refused"""
+    """chunks rejected"""
     alteration_counts: tuple[int, ...]
     """actions altered for each reason, in the order of the bits of `Alteration`"""
 
 
 class Tally:
-    """Counts actions, alterations and refused chunks."""
+    """Counts actions, alterations and rejected chunks."""
 
     def __init__(self) -> None:
         self.played = self.altered = self.dropped = 0

@@ -206,7 +206,7 @@ class Box:
 
 @dataclass(frozen=True)
 class SafetyLimits:
-    """What the governor and the synchroniser refuse."""
+    """What the governor and the synchroniser reject."""
 
     workspace: Box
     """where the tool centre may be"""

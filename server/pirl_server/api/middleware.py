@@ -71,6 +71,6 @@ class Guard:
 
 
 async def check_row(request: Request) -> None:
-    """Refuse a call that was routed otherwise than the guard thought. A dependency of all, so that none slips by."""
+    """Reject a call that was routed otherwise than the guard thought. A dependency of all, so that none slips by."""
     if request.state.row != (request.method, request.scope["route"].path):
         raise DeniedError("forbidden", "this route has no entry in the table of scopes")

@@ -78,7 +78,7 @@ def invalid(field: str, message: str) -> ProblemError:
 
 
 def no_storage(what: str, error: OSError) -> ProblemError:
-    """Make the answer for what the disk refuses to keep."""
+    """Make the answer for what the disk rejects to keep."""
     return ProblemError(503, "no-storage", f"{what} can't be stored: {error}: free disk space, then retry")
 
 

@@ -152,7 +152,7 @@ class ComparisonView(BaseModel):
 
 
 class Promoted(BaseModel):
-    """What is served now and what the gate saw; `overridden` lists the refusals that `force` went past."""
+    """What is served now and what the gate saw; `overridden` lists the rejections that `force` went past."""
 
     version: str
     comparisons: list[ComparisonView] = []

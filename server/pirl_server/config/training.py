@@ -24,7 +24,7 @@ class FlowMatchingConfig:
     steps: int = 400
     batch_size: int = 256
     draws: int = 1
-    """noises and times of each window of a batch; its picture is encoded once for all of them"""
+    """noises and times of each window of a batch; its image is encoded once for all of them"""
     learning_rate: float = 1e-3
     """the highest; a cosine brings it down to a twentieth"""
     warmup_steps: int = 0
@@ -61,7 +61,7 @@ class SftConfig(FlowMatchingConfig):
     demonstrations: int = 3
     """episodes of the scripted expert; few of them make a mediocre policy"""
     grounding: str = ""
-    """what pictures are asked besides the action: a key of `policy.features.FEATURES`, e.g. object_and_goal; for
+    """what images are asked besides the action: a key of `policy.features.FEATURES`, e.g. object_and_goal; for
     demonstrations in simulation"""
     execution_noise: float = 0.15
     """std of the noise on the executed, not on the recorded action, in units of the action range"""
@@ -164,7 +164,7 @@ class PpoConfig:
     lora_rank: int = 16
     lora_alpha: float = 16.0
     prefix_batch: int = 32
-    """decisions whose pictures are encoded at a time"""
+    """decisions whose images are encoded at a time"""
     torch_threads: int = 1
     """of the learner; more only where nothing else runs: threads that wait for a busy core cost more than they bring"""
 
@@ -209,7 +209,7 @@ class EpisodesConfig(FlowMatchingConfig):
     """beta of the weight exp(advantage / beta); smaller trusts the critic more"""
     max_weight: float = 10.0
     min_episodes: int = 10
-    """fewer are refused: a critic needs something to compare"""
+    """fewer are rejected: a critic needs something to compare"""
 
 
 def override(config: ConfigT, values: Mapping[str, Any]) -> ConfigT:

@@ -1,6 +1,6 @@
 """Runs queued jobs one at a time (one device), each below its own reaper; the only writer of their state.
 
-No error ends the thread that does it. What the disk refuses is tried again until it has room; a job whose files can't
+No error ends the thread that does it. What the disk rejects is tried again until it has room; a job whose files can't
 be read is moved into quarantine, or left out where it is when even that fails.
 """
 
@@ -76,7 +76,7 @@ class Supervisor:
         return dict(self._store.damaged)
 
     def submit(self, spec: JobSpec) -> Job:
-        """Queue a job. Raises OSError when the disk refuses it."""
+        """Queue a job. Raises OSError when the disk rejects it."""
         with self._changed:
             if self._closing:
                 raise RuntimeError("the server is stopping: new jobs are rejected")

@@ -82,7 +82,7 @@ class OpenpiServer:
         await self._server.wait_closed()
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Answer /healthz, refuse who may not in; None lets the handshake go on."""
+        """Answer /healthz, reject who may not in; None lets the handshake go on."""
         if request.path == "/healthz":
             return connection.respond(HTTPStatus.OK, "OK\n")
         if request.headers.get("Origin") is not None:  # browsers always send it, and no page is served here
@@ -130,7 +130,7 @@ class OpenpiServer:
 
 
 def _notifier(over: asyncio.Future[Exception]) -> Callable[[Any], None]:
-    """Return what ends a conversation when its robot is stopped: every request is refused until it connects anew."""
+    """Return what ends a conversation when its robot is stopped: every request is rejected until it connects anew."""
     loop = over.get_loop()
 
     def notify(event: Any) -> None:

@@ -24,7 +24,7 @@ class CallWatch(Protocol):
     def request(self, rpc: str, message: Any, id: int) -> None:
         """See a request before it is handled; `rpc` is its full name, `id` is 0 outside a session.
 
-        Raises DeniedError to refuse it.
+        Raises DeniedError to reject it.
         """
 
     def reply(self, id: int, message: Any) -> None:
@@ -38,11 +38,11 @@ class Watcher(Protocol):
     """Makes a CallWatch for each call."""
 
     def opened(self, rpc: str, metadata: Mapping[str, str], peer: str) -> CallWatch:
-        """See a call begin, before its first request is read. Raises DeniedError to refuse it."""
+        """See a call begin, before its first request is read. Raises DeniedError to reject it."""
 
 
 class Watched:
-    """All watchers around one call, in order; the first that refuses ends it and those before it see the end."""
+    """All watchers around one call, in order; the first that rejects ends it and those before it see the end."""
 
     def __init__(self, watchers: Sequence[Watcher], rpc: str) -> None:
         self._watchers, self._rpc = watchers, rpc
@@ -95,7 +95,7 @@ STATUS = {
     "too-many-requests": grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 RETRY_AFTER = "retry-after-ms"
-"""trailing metadata of a refusal that time will lift"""
+"""trailing metadata of a rejection that time will lift"""
 
 
 class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # gRPC has no types

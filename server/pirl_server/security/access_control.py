@@ -50,7 +50,7 @@ class AccessControl:
         self.open = tokens is None
         """nobody is asked for a token"""
         self._tokens, self._audit, self._limiter, self._robot_of = tokens, audit, limiter, robot_of
-        # whoever holds no token must not be able to fill the disk with refusals
+        # whoever holds no token must not be able to fill the disk with rejections
         self._audited = Limiter(interval_ns=10_000_000_000, burst=10)
 
     def enter(self, call: str, allowed: frozenset[str] | None, authorization: str, peer: str) -> Caller:
@@ -90,7 +90,7 @@ class AccessControl:
     def check_rate(self, name: str) -> None:
         """Count one call of this robot. Raises DeniedError when it asks too often.
 
-        An id that breaks the rule is not remembered: the service refuses it, in words that say why.
+        An id that breaks the rule is not remembered: the service rejects it, in words that say why.
         """
         if self._limiter is not None and is_name(name) and (wait_ns := self._limiter.take(name)):
             raise DeniedError("too-many-requests", "rate limit exceeded", wait_ns / 1e9)

@@ -5,7 +5,7 @@ operator  stands beside robots: looks, labels, stops, chooses what is served
 trainer   makes versions: jobs, episodes, models to read
 admin     all of it, and what goes past a gate
 
-What has no row is refused, even to admin: a new call gets its row or does not work.
+What has no row is rejected, even to admin: a new call gets its row or does not work.
 """
 
 from __future__ import annotations

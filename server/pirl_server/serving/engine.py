@@ -155,7 +155,7 @@ class Engine:
             self._line.tally.counts["swaps"] += self._shelf.use(version)
 
     def unload(self, version: str) -> None:
-        """Free a version; requests that asked for it by name are answered first, new ones are refused.
+        """Free a version; requests that asked for it by name are answered first, new ones are rejected.
 
         Raises KeyError when it is not loaded, ValueError when it is the current one.
         """
@@ -173,7 +173,7 @@ class Engine:
             self.unload(before.version)
 
     def close(self) -> None:
-        """Finish the batch on the device, refuse the waiting requests and end the thread."""
+        """Finish the batch on the device, reject the waiting requests and end the thread."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()

@@ -26,7 +26,7 @@ class NotFoundError(KeyError):
 
 
 RETRY_AFTER = "retry-after-ms"
-"""trailing metadata of a refusal that time will lift"""
+"""trailing metadata of a rejection that time will lift"""
 _BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 _STATUS: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (ContractMismatchError, grpc.StatusCode.FAILED_PRECONDITION),

@@ -104,7 +104,7 @@ class InferHandler:
     def begin(self, request: Any, caller: Caller, deadline: float) -> PendingChunk:
         """Check the request and queue it; outcomes are kept even when the inference then fails.
 
-        `deadline` is a `time.monotonic()` value. Raises what makes a refusal.
+        `deadline` is a `time.monotonic()` value. Raises what makes a rejection.
         """
         received_ns = time.monotonic_ns()
         check_robot_id(request.robot_id)
@@ -137,7 +137,7 @@ class InferHandler:
         return PendingChunk(request, observation, episode, received_ns, decode_ms, caller, answer)
 
     def finish(self, pending: PendingChunk) -> Any:
-        """Return the reply when the engine has answered, waiting for it. Raises what makes a refusal."""
+        """Return the reply when the engine has answered, waiting for it. Raises what makes a rejection."""
         try:
             inference = pending.answer.result()
         except CancelledError:
@@ -167,7 +167,7 @@ class InferHandler:
                 f"contract hash is '{request.contract_hash}', the policy's {policy.contract.hash}:"
                 " get its contract with GetInfo; StartEpisode reports the differences"
             )
-        # before any picture is opened: what is of the wrong size is not worth it
+        # before any image is opened: what is of the wrong size is not worth it
         policy.contract.check_sizes(codec.image_sizes(request.observation))
 
 

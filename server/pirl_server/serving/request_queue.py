@@ -1,6 +1,6 @@
 """The bounded request queue: one slot per robot, batch window, counters.
 
-No lock of its own, and it tells nobody: it returns who is refused and why, for its caller to tell outside of a lock.
+No lock of its own, and it tells nobody: it returns who is rejected and why, for its caller to tell outside of a lock.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class RequestQueue:
         self._window = BatchWindow(window_s)
 
     def admit(self, request: Request) -> Refused:
-        """Give the request its robot's place; return who is refused for it. Raises BusyError when there is no room."""
+        """Give the request its robot's place; return who is rejected for it. Raises BusyError when there is no room."""
         refused: Refused = []
         if len(self.waiting) >= self.size and request.robot_id not in self.waiting:
             refused = self._unwanted(request.submitted)
@@ -52,7 +52,7 @@ class RequestQueue:
             self._window.ended((request.robot_id for request in batch.requests), now)
 
     def take(self, current: str, now: float) -> tuple[list[Request], Refused]:
-        """Return the rows of the next batch, all of one version, and who is refused instead."""
+        """Return the rows of the next batch, all of one version, and who is rejected instead."""
         refused = self._unwanted(now)
         return self.waiting.take(self._rows, current), refused
 
@@ -71,7 +71,7 @@ class RequestQueue:
 
 
 def tell(refused: Sequence[tuple[Request, Exception]]) -> None:
-    """Answer the refused. Never under a lock: callbacks of their futures run here."""
+    """Answer the rejected. Never under a lock: callbacks of their futures run here."""
     for request, reason in refused:
         request.refuse(reason)
 

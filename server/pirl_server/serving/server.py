@@ -80,7 +80,7 @@ def start_grpc(
 
 
 def _session_handler(service: PolicyService) -> Any:
-    """Session as in the stubs, but for bytes that are no message: those become a message without a call, to be refused.
+    """Session as in the stubs, but for bytes that are no message: those become a message without a call, to be rejected.
 
     gRPC itself never ends a stream whose request can't be parsed: its call stays in the server for good.
     """

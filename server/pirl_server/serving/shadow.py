@@ -34,7 +34,7 @@ class ShadowReport:
     version: str
     compared: int
     skipped: int
-    """chosen, but the device was never idle long enough, or the shadow refused the observation"""
+    """chosen, but the device was never idle long enough, or the shadow rejected the observation"""
     rms: Mapping[str, float]
     """by action name, root mean square over all steps of the chunks"""
     worst: Mapping[str, float]

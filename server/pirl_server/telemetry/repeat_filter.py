@@ -27,7 +27,7 @@ class _Kind:
 
 
 class Repeats(logging.Filter):
-    """Lets warnings, errors and refused calls pass at a bounded rate, everything else as it comes."""
+    """Lets warnings, errors and rejected calls pass at a bounded rate, everything else as it comes."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()

@@ -32,7 +32,7 @@ def encode_rows(
     images: Images | None,
     view: View | None = None,
 ) -> Prefix:
-    """One prefix row per entry of `prompt_M`, of which `images` are the pictures. Without images, each prompt once."""
+    """One prefix row per entry of `prompt_M`, of which `images` are the images. Without images, each prompt once."""
     device = next(policy.model.parameters()).device
     if images is None:
         used, inverse = torch.unique(prompt_M, return_inverse=True)

@@ -42,7 +42,7 @@ def augment(images: Tensor, cameras: Sequence[str], strength: float, generator: 
     flat = images.flatten(0, 1)
     theta = view(draw[:3], scale, strength, images.shape[-1] / images.shape[-2])
     grid = affine_grid(theta.flatten(0, 1).to(flat), list(flat.shape), align_corners=False)
-    # What a turn brings in from outside is black, as the bars of a padded picture are: 0 once the range starts there.
+    # What a turn brings in from outside is black, as the bars of a padded image are: 0 once the range starts there.
     moved = grid_sample(flat + 1.0, grid, mode="bilinear", padding_mode="zeros", align_corners=False) - 1.0
     still = ~turned.to(flat.device).expand(images.shape[:2])
     seen = torch.where(still[..., None, None, None], images, moved.view_as(images))
@@ -52,8 +52,8 @@ def augment(images: Tensor, cameras: Sequence[str], strength: float, generator: 
 def view(draw: Tensor, scale: Tensor, strength: float, aspect: float) -> Tensor:
     """Affine maps [..., 2, 3] from output to input coordinates in [-1, 1].
 
-    `draw` [3, ...] in [-1, 1]: where the crop of share `scale` lies (x, y), and how far the picture is turned. A crop
-    never reaches beyond the picture; a turn does. `aspect` is width / height.
+    `draw` [3, ...] in [-1, 1]: where the crop of share `scale` lies (x, y), and how far the image is turned. A crop
+    never reaches beyond the image; a turn does. `aspect` is width / height.
     """
     x, y, angle = draw[0] * (1.0 - scale), draw[1] * (1.0 - scale), draw[2] * TURN * strength
     cos, sin = scale * angle.cos(), scale * angle.sin()

@@ -1,6 +1,6 @@
 """Auxiliary loss: predict object state from the image prefix.
 
-The action alone says too little about a picture: 11,555 windows of `PushCube-v1` taught a small policy one of the
+The action alone says too little about an image: 11,555 windows of `PushCube-v1` taught a small policy one of the
 cube's two coordinates and not the other. pi0.5 likewise learns to locate objects beside acting (arXiv 2504.16054). The
 linear map that is asked is thrown away afterwards; the policy that remains sees no more than its cameras.
 
