@@ -79,7 +79,7 @@ class ActionChunk:
 
 @dataclass(frozen=True)
 class PreviousChunk:
-    """What the robot still plays while it asks: the new chunk must go on from there (real-time chunking)."""
+    """What the robot still plays at the request: the new chunk must continue it (real-time chunking)."""
 
     actions: Vector
     """[n, D] float32, contract units: what is commanded from the observation's capture on; n <= H"""
@@ -143,7 +143,7 @@ class ControlSource(IntEnum):
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """What became of action `index` of chunk `chunk_id`; reported by the robot, written by the server."""
+    """Outcome of action `index` of chunk `chunk_id`; reported by the robot, written by the server."""
 
     chunk_id: str
     index: int

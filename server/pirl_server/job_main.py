@@ -110,7 +110,7 @@ def _finetune_sim(spec: FinetuneSim, base: Path, job_dir: Path, report: Reporter
 
 
 def rl_defaults(base: Path) -> PpoConfig:
-    """With a camera in the loop, the critic alone is told where things are."""
+    """With a camera in the loop, only the critic gets object positions."""
     card = load_card(base)
     sees = card.model.vision is not None
     return PpoConfig(critic_features=features_of(card.contract.robot, sees=False) if sees else "policy")

@@ -132,7 +132,7 @@ class AsyncSessionTransport:
             async with self._one_writer:
                 await call.write(data)
         except (grpc.RpcError, asyncio.InvalidStateError):
-            return  # the reader learns why and tells whoever waits
+            return  # the reader gets the reason and notifies the waiting calls
 
     async def _read(self) -> None:
         while True:

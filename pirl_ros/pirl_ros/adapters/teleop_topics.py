@@ -18,7 +18,7 @@ from pirl_ros.profile.profile import Profile
 
 
 class TeleopTopics:
-    """Takes commands at any time; the mux heeds them only while a human drives."""
+    """Receives commands at any time; the mux uses them only while the source is HUMAN."""
 
     @staticmethod
     def declare(node: Any) -> None:

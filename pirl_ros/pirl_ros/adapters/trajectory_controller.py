@@ -91,7 +91,7 @@ class TrajectoryController:
         """Nothing depends on where the arm was."""
 
     def stop(self) -> None:
-        """Cancel the goal under way: the arm has come to rest and nobody commands it any more."""
+        """Cancel the goal under way: the arm is at rest and no longer commanded."""
         if self._goals is not None:
             self._goals.cancel()
         self._before, self._anew = None, True

@@ -136,7 +136,7 @@ class ArmExecutor:
             self._forget()
 
     def disobeyed(self, reason: str) -> None:
-        """The arm's controller gave up and holds by itself: latch, and go on from where the arm is then."""
+        """The arm's controller aborted and holds by itself: latch, and continue from the arm's position."""
         if self._engaged:
             self.latch.fault(Alteration.WATCHDOG, reason)
             self._motion.release()
@@ -250,7 +250,7 @@ class ArmExecutor:
         return command
 
     def _rest(self, bit: Alteration, state: Measured | None, reason: str) -> ArmCommand | None:
-        """Brake; at rest hold, as long as somebody may still want the arm there."""
+        """Brake; at rest hold, while the arm is engaged."""
         moving, held = not self._motion.at_rest, self.latch.held is not None
         self._reason = reason
         if moving:
@@ -303,7 +303,7 @@ class ArmCycle:
     """Chunks, hands and stops in, at most one governed command per period out.
 
     tick joint_states (a simulator in lock-step): `tick` is called for each state, each gets at most one command.
-    tick timer (a real arm): `tick` is called every period, also without a state, and the arm is always told something
+    tick timer (a real arm): `tick` is called every period, also without a state, and the arm always gets a command
     while an episode is open, a person drives or the stop is latched.
     """
 

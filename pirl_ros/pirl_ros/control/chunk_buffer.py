@@ -128,7 +128,7 @@ class ChunkBuffer:
         return ""
 
     def drop(self) -> None:
-        """Drop the rest of the present chunk; the episode goes on."""
+        """Drop the rest of the present chunk; the episode continues."""
         self._chunk = self._left = None
 
     def wait(self) -> None:

@@ -41,7 +41,7 @@ class FaultLatch:
             self._held = Held(bit, reason)
 
     def emergency(self, reason: str, source: str) -> None:
-        """Hold because somebody says so; goes before any fault."""
+        """Emergency stop; takes precedence over any fault."""
         self._stopped = True
         who, why = source or "unknown", reason or "no reason"
         self._held = Held(Alteration.EMERGENCY_STOP, f"emergency stop by {who}: {why}")

@@ -1,7 +1,7 @@
 """The governor: limits every command, last before the arm's controller. Software, not safety-rated.
 
 A step is taken only when a full stop after it, worked out to its end, keeps every limit: position, velocity,
-acceleration, jerk, and the tool centre inside the workspace. Otherwise the stop worked out before goes on. So there is
+acceleration, jerk, and the tool centre inside the workspace. Otherwise the stop computed before continues. So there is
 always one left to make, whatever comes in next, and the proof is the check in `_to_rest` and nothing else.
 """
 
@@ -72,7 +72,7 @@ class Governor:
         self._cruise = replace(self._planned, velocity=share * self._planned.velocity)
 
     def copy(self) -> Governor:
-        """Return one that goes on from here on its own: to look ahead."""
+        """Return an independent copy, for lookahead."""
         return copy(self)
 
     def settle(self, measured: Array) -> None:

@@ -15,7 +15,7 @@ class GripperSwitch:
     """Turns gripper actions in [-1 closed, 1 open] into the few goals worth sending.
 
     A policy's gripper value trembles around its threshold, and each goal to a real gripper interrupts the one under
-    way: hence a band in which nothing changes, and a time that a new wish must last.
+    way: hence a band in which nothing changes, and a settling time for a new command.
     """
 
     def __init__(self, gripper: GripperGroup) -> None:
@@ -43,7 +43,7 @@ class GripperSwitch:
         return self._gripper.open if wanted == OPEN else self._gripper.closed
 
     def release(self) -> None:
-        """Forget what was sent, so that the next wish is: after a rejected goal, a reset, or somebody else's hand."""
+        """Forget the last command, so that the next one is sent: after a rejected goal, a reset, or another source."""
         self._sent = self._wanted = None
 
     def _wish(self, action: float) -> float | None:
@@ -57,7 +57,7 @@ class GripperSwitch:
 class GripperRate:
     """Bounds the speed of a gripper target that follows the action step by step; in units of the action, [-1, 1].
 
-    Where the fingers are is measured at the start and after somebody else may have moved them. Fingers that press an
+    Where the fingers are is measured at the start and after another source may have moved them. Fingers that press an
     object stand wider than their target: within an episode such a target is kept, or the object would slip.
     """
 
@@ -72,7 +72,7 @@ class GripperRate:
         self._share = share
 
     def start_at(self, finger: float | None, keep_grasp: bool = False) -> None:
-        """Start from the measured finger, in the gripper's unit; None: it is not measured, go on from the target."""
+        """Start from the measured finger, in the gripper's unit; None: it is not measured, continue from the target."""
         if finger is None or not math.isfinite(finger):
             return
         measured = gripper_action(self._gripper, finger)
@@ -89,7 +89,7 @@ class GripperRate:
         return self._at
 
     def copy(self) -> GripperRate:
-        """Return one that goes on from here on its own."""
+        """Return an independent copy."""
         return copy(self)
 
 

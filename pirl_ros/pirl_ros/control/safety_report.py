@@ -37,7 +37,7 @@ class SafetyReport:
     emergency_stop: bool
     latched: bool
     last_act: str
-    """who stopped, cleared, engaged or handed over last; empty: nobody"""
+    """source of the last stop, clear, engage or takeover; empty: none"""
     control_source: str
     """policy | human | hold"""
     episode_id: str

@@ -251,7 +251,7 @@ class KinematicTable:
     joints: tuple[Origin, ...]
     tool: Origin
     checked: bool = True
-    """false: nobody has compared it with the arm yet; `pirl robot check` warns"""
+    """false: not compared with the arm yet; `pirl robot check` warns"""
 
 
 def _three(name: str, values: Sequence[float]) -> None:

@@ -185,7 +185,7 @@ class RobotList(BaseModel):
 
 
 class StopRequest(BaseModel):
-    """Why; it is shown to whoever stands at the robot, and written down."""
+    """Reason; shown at the robot and logged."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"reason": "hand in the workspace"}]})
 

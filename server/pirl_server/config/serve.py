@@ -10,7 +10,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class ServeConfig:
-    """What `pirl serve` is told."""
+    """Options of `pirl serve`."""
 
     checkpoint: Path | None
     """folder to start from; None: whatever is in production below `root`"""

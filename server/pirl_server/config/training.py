@@ -40,7 +40,7 @@ class FlowMatchingConfig:
     ema_decay: float = 0.0
     """the saved weights are an average over the steps; openpi fine-tunes with 0.99"""
     prefix_delay: int = 0
-    """longest delay that is simulated, in actions: the policy learns to go on from so many given first actions, so
+    """longest delay that is simulated, in actions: the policy learns to continue so many given first actions, so
     that a robot need not stop between two chunks and no guidance is paid for (arXiv 2512.05964)"""
     precision: Literal["float32", "bfloat16"] = "float32"
     """of the network's products; weights, optimiser and loss are float32 in either"""
@@ -152,10 +152,10 @@ class PpoConfig:
     """groups whose success rate is outside teach nothing"""
     critic: Literal["state", "expert", "vlm"] = "state"
     """what the value is a function of: `critic_features`, the action expert's outputs (V_expert), the prefix (V_vlm);
-    each is told the elapsed share of the episode, so that a time limit is a true end"""
+    each gets the elapsed share of the episode, so that a time limit is a true end"""
     critic_features: str = "policy"
     """what a state critic reads: what the policy does, or a key of `policy.features.FEATURES`. In simulation a critic
-    may be told what a policy with a camera has to see."""
+    may read what a policy with a camera must infer from images."""
 
     vlm: Part = "frozen"
     """vision, projector and language"""

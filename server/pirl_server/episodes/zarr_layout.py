@@ -65,7 +65,7 @@ def _attributes(episode: Episode) -> dict[str, Any]:
 
 
 def _info(attributes: dict[str, Any]) -> EpisodeInfo:
-    # Written before dry runs were marked: nobody knows any more, and most were none.
+    # Written before dry runs were marked: unknown, and most were none.
     attributes = {"dry_run": False} | attributes
     values = {key.name: attributes[key.name] for key in dataclasses.fields(EpisodeInfo)}
     values["contract"] = Contract.from_json(values["contract"])

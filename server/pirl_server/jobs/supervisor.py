@@ -219,7 +219,7 @@ class Supervisor:
             self._cancelled.discard(job.id)
 
     def _grace(self, job_id: str) -> float | None:
-        """Seconds that a job has left to end by itself; None: nobody wants it to end."""
+        """Seconds that a job has left to end by itself; None: it has not been cancelled."""
         if self._closing:
             return self._close_grace_s
         return self._cancel_grace_s if job_id in self._cancelled else None

@@ -189,7 +189,7 @@ class EngineDoor:
         return self._router.ask(lambda version: submit(version=version), observation.robot_id)
 
     def join(self, robot_id: str, address: str, notify: Callable[[Any], None]) -> None:
-        """List the robot among the connected ones. Connecting is how a client of this wire begins anew after a stop."""
+        """List the robot among the connected ones. Connecting is how a client of this wire restarts after a stop."""
         self._attendance.lift_stop(robot_id, address)
         self._attendance.join(check_robot_id(robot_id), address, notify)
 

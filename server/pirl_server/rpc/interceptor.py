@@ -59,7 +59,7 @@ class Watched:
         rpc, id_, inner = self._rpc, 0, message
         if isinstance(message, pb.SessionRequest):
             if (call := message.WhichOneof("call")) is None:
-                return message  # the service answers it in words
+                return message  # the service returns an error for it
             rpc, id_, inner = _RPC_OF[call], message.id, getattr(message, call)
         for watch in self._watches:
             watch.request(rpc, inner, id_)
@@ -101,11 +101,12 @@ RETRY_AFTER = "retry-after-ms"
 class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # gRPC has no types
     """Shows every call, streamed or not, to the watchers; a DeniedError of theirs becomes the call's status.
 
-    Within a session it becomes the answer to that message, and the session goes on unless its token is no longer valid.
+    Within a session it becomes the answer to that message, and the session continues unless its token is no longer
+    valid.
     """
 
     def __init__(self, watchers: Sequence[Watcher], public: Collection[str]) -> None:
-        """Calls named in `public` need no token and are shown to nobody: health."""
+        """Calls named in `public` need no token and are not shown to observers: health."""
         self._watchers, self._public = tuple(watchers), frozenset(public)
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:

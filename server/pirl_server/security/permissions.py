@@ -18,7 +18,7 @@ _ROBOTS_AND_OPERATORS = frozenset({ROBOT, OPERATOR, ADMIN})
 _PEOPLE = frozenset({OPERATOR, TRAINER, ADMIN})
 _ANY_TOKEN = frozenset(SCOPES)
 PUBLIC: frozenset[str] = frozenset({"public"})
-"""needs no token: health only, since whoever watches over the process may hold none"""
+"""needs no token: health only, since process monitors may have none"""
 
 RPCS: dict[str, frozenset[str]] = {
     "/pirl.v1.PolicyService/GetInfo": _ANY_TOKEN,
@@ -62,7 +62,7 @@ ROUTES: dict[tuple[str, str], frozenset[str]] = {
     ("PUT", "/v1/routing/pins/{robot_id}"): _OPERATORS,
     ("DELETE", "/v1/routing/pins/{robot_id}"): _OPERATORS,
     ("GET", "/v1/robots"): _PEOPLE,
-    # whoever sees that something goes wrong may stop it
+    # any observer of a failure may stop it
     ("POST", "/v1/robots/{robot_id}/emergency-stop"): _PEOPLE,
     ("POST", "/v1/emergency-stop"): _PEOPLE,
 }

@@ -97,7 +97,7 @@ class Engine:
     ) -> Future[Inference]:
         """Queue one request; `deadline` is a `time.monotonic()` value.
 
-        `robot_id` is whoever is to be told apart: a newer request of the same robot takes over the place of the one
+        `robot_id` identifies the robot: a newer request of the same robot takes over the place of the one
         that waits. Within a `session` the higher `sequence` is newer; otherwise the later arrival. `version` None:
         whichever is current when the device is free.
 

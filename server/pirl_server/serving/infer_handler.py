@@ -99,7 +99,7 @@ class InferHandler:
         chosen, current = self._router.version(robot_id, alias, episode_id), self._engine.current
         if current is None:
             raise NoPolicyError("no policy is loaded yet")
-        return self._engine.loaded.get(chosen or "", current)  # one that was just unloaded answers nobody any more
+        return self._engine.loaded.get(chosen or "", current)  # one that was just unloaded serves no request
 
     def begin(self, request: Any, caller: Caller, deadline: float) -> PendingChunk:
         """Check the request and queue it; outcomes are kept even when the inference then fails.

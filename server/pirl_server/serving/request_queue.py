@@ -1,6 +1,6 @@
 """The bounded request queue: one slot per robot, batch window, counters.
 
-No lock of its own, and it tells nobody: it returns who is rejected and why, for its caller to tell outside of a lock.
+No lock of its own, and no notification: it returns rejected requests, for its caller to notify without a lock.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class RequestQueue:
         return refused
 
     def wait_s(self, now: float) -> float | None:
-        """Seconds until the next batch is due; None: nobody waits."""
+        """Seconds until the next batch is due; None: no request waits."""
         if not self.waiting:
             return None
         return self._window.remaining_s(len(self.waiting), self._rows, self.waiting.since, now)
@@ -174,8 +174,9 @@ class BatchWindow:
     def ended(self, robot_ids: Iterable[str], now: float) -> None:
         """Note that these robots were answered together.
 
-        Those that ask anew at once would miss a batch that starts now, and then take turns with the others: two
-        batches per answer. Robots that ask by their own clock are not waited for: it would only make them wait.
+        Those that send the next request at once would miss a batch that starts now, and then take turns with the
+        others: two batches per answer. Robots that ask by their own clock are not waited for: it would only make them
+        wait.
         """
         answered = [robot_id for robot_id in robot_ids if robot_id in self._asked]
         self._answered.update(dict.fromkeys(answered, now))
@@ -184,7 +185,7 @@ class BatchWindow:
     def remaining_s(self, waiting: int, rows: int, since: float, now: float) -> float:
         """Seconds until the batch should start; 0: now.
 
-        `waiting` robots wait, the first `since` then; a batch holds `rows`. There is nobody to wait for when every
+        `waiting` robots wait, the first `since` then; a batch holds `rows`. There is no robot to wait for when every
         active robot waits already, and no reason to when the batch is full.
         """
         self._forget(now)

@@ -23,7 +23,7 @@ SERVICE = pb.DESCRIPTOR.services_by_name["PolicyService"].full_name
 HANDSHAKE_MS = 10_000
 """for TLS and the first frame of HTTP/2; gRPC's own two minutes let silent connections hold every seat"""
 HEALTH_PERIOD_S = 0.5
-"""how soon a watcher of the health service hears of a change; who asks is told the truth of that moment"""
+"""delay until watchers of the health service are notified of a change; a Check call gets the current state"""
 
 
 class RobotServer:
@@ -80,7 +80,8 @@ def start_grpc(
 
 
 def _session_handler(service: PolicyService) -> Any:
-    """Session as in the stubs, but for bytes that are no message: those become a message without a call, to be rejected.
+    """Session as in the stubs, but for bytes that are no message: those become a message without a call, to be
+    rejected.
 
     gRPC itself never ends a stream whose request can't be parsed: its call stays in the server for good.
     """
@@ -141,7 +142,7 @@ class _Health(health.HealthServicer):
         serving = self._service.ready and not self._draining.is_set()
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         with self._changing:
-            if status != self._told:  # watchers hear of changes only
+            if status != self._told:  # watchers are notified of changes only
                 self._told = status
                 for name in ("", SERVICE):
                     self.set(name, status)

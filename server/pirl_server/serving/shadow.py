@@ -58,7 +58,7 @@ class Shadow:
     def change(self, version: str | None, share: float) -> None:
         """Compare this version on a share of production's requests from now on; None: none.
 
-        The report begins anew when this, or production, is another version than before.
+        The report is reset when this or production changes.
         """
         policy = self._engine.current
         actions, pair = len(policy.contract.action) if policy else 0, (version, policy.version if policy else None)

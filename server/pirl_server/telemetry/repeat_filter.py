@@ -16,7 +16,7 @@ from dataclasses import dataclass
 BURST, INTERVAL_S = 10, 10.0
 MAX_KINDS = 1024
 REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED")
-"""codes of calls that anybody may cause as often as they like"""
+"""codes that any caller can cause at any rate"""
 
 
 @dataclass

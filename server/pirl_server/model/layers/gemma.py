@@ -66,7 +66,7 @@ class Layer(nn.Module):
         self.down_proj = nn.Linear(tower.mlp_dim, tower.width, bias=False)
 
     def keys_values(self, x: Tensor, turn: Turn) -> KeyValue:
-        """All that is needed of the last block of a tower whose output nobody reads."""
+        """All that is needed of the last block of a tower whose output is not read."""
         return self.self_attn.project(self.input_layernorm(x), turn)[1]
 
     def forward(
@@ -86,7 +86,7 @@ class Layer(nn.Module):
 
 
 class Gemma(nn.Module):
-    """A stack of blocks and a final norm. Embeddings belong to whoever feeds it."""
+    """A stack of blocks and a final norm. Embeddings belong to its caller."""
 
     def __init__(self, config: StackConfig, tower: TowerConfig, *, adaptive: bool = False) -> None:
         super().__init__()

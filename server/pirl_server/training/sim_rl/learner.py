@@ -47,7 +47,7 @@ class Learner:
             yield from ((NOISE_NET + name, p) for name, p in self.explorer.net.named_parameters())
 
     def weights(self) -> dict[str, Tensor]:
-        """What the workers must be told before they go on: what learns, as a plain model's tensors."""
+        """What the workers need before they continue: the trained weights, as a plain model's tensors."""
         state = merged_state_dict(self.policy.model)
         names = {name.rpartition(".")[0] + ".weight" if name.endswith((DOWN, UP)) else name for name, _ in self.actor()}
         sent = {name: state[name] for name in state if name in names}

@@ -20,7 +20,7 @@ WEIGHT = 0.25
 
 
 class AuxiliaryStateLoss(nn.Module):
-    """A linear map from the mean value of the prefix's tokens, all layers together, to what is to be told [M, F].
+    """A linear map from the mean value of the prefix's tokens, all layers together, to the predicted state [M, F].
 
     The mean is what attention gives an expert that does not know yet where to look.
     """
