@@ -4,7 +4,7 @@
 
 Valid requests and replies of every kind are damaged, as bytes and field by field, and decoded as the server does it and
 as the client does. Anything but a DecodeError or a ValueError ends the run with the seed and the bytes; so does a
-message whose decoding allocates more than its bound: what it carries a few times over, and the pictures that the
+message whose decoding allocates more than its bound: what it carries a few times over, and the images that the
 contract allows.
 """
 

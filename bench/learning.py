@@ -7,7 +7,7 @@
 Every success rate is of 200 fixed initial states through ManiSkill's own step, by the deterministic sampler (ODE). A
 run that is finished is kept below --out and not made again, so a command that was stopped goes on where it was.
 `--ablation` compares settings, everything else equal, with a smaller budget; runs of other tables are found again.
-`--camera`: the policy sees the object in a picture of 64 pixels and reads its own arm; the critic alone is told more.
+`--camera`: the policy sees the object in an image of 64 pixels and reads its own arm; the critic alone is told more.
 `--quick` shows that it runs, not what it learns.
 """
 

@@ -141,7 +141,7 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
 
 
 def _busy(engine: Engine, service: PolicyService) -> bool:
-    """Whether a request waits or a robot has a session; others can't be notified, so nobody waits for them."""
+    """Whether a request waits or a robot has a session; others can't be notified, so they are not waited for."""
     return engine.stats().waiting > 0 or any(robot.sessions for robot in service.attendance.list())
 
 

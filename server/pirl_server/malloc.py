@@ -16,7 +16,7 @@ KEEP = 64 * 2**20
 MAP_FROM = 32 * 2**20
 """bytes from which an allocation is mapped alone: the most that glibc takes, and where a free of that size gets it"""
 
-# mallopt(3): parameter, value, the environment variable with which whoever starts the process decides instead
+# mallopt(3): parameter, value, the environment variable that overrides it
 _OPTIONS = (
     (-8, ARENAS, "MALLOC_ARENA_MAX"),
     (-1, KEEP, "MALLOC_TRIM_THRESHOLD_"),

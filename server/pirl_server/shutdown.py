@@ -23,7 +23,7 @@ SIGNALS = {signal.SIGTERM: 0, signal.SIGINT: 130}
 """exit status after each, when all went well"""
 POLL_S = 0.05
 LISTENER_S = 5.0
-"""a listener that has not ended so long after it was told to is left behind: episodes come first"""
+"""a listener that has not ended so long after its signal is abandoned: episodes come first"""
 
 
 class Stopping:
@@ -39,7 +39,7 @@ class Stopping:
         self.draining = False
         """not ready any more"""
         self.closing = False
-        """streams that would go on for ever end now"""
+        """endless streams end now"""
 
     def drain(self, seconds: float) -> None:
         """Be not ready, and return after so many seconds or when no robot is connected any more."""

@@ -115,7 +115,7 @@ class SparseTask:
 
 @dataclass(frozen=True)
 class SparseSuite:
-    """One task or several that a policy must tell apart by their sentences."""
+    """One task or several that a policy distinguishes by their instructions."""
 
     id: str
     tasks: tuple[SparseTask, ...]

@@ -11,7 +11,7 @@ HINT = "install libegl1 and set MUJOCO_GL=egl, or libosmesa6 and MUJOCO_GL=osmes
 
 @cache
 def require_opengl() -> None:
-    """Raise RuntimeError, saying what to install and set, unless MuJoCo can make a picture without a window."""
+    """Raise RuntimeError, saying what to install and set, unless MuJoCo can make an image without a window."""
     # MuJoCo's own choice is a window: no good in a worker process.
     os.environ.setdefault("MUJOCO_GL", "egl")
     try:

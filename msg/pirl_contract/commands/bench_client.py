@@ -80,7 +80,7 @@ def _drive(client: PolicyClient, observation: Observation, load: Load, tally: Ta
 
 
 def _kind(error: Exception) -> str:
-    """Few different words for many errors: the class, and the status code where the server refused."""
+    """Few different words for many errors: the class, and the status code where the server rejected."""
     text = str(error)
     return text.split(":")[0] if text.startswith("policy server rejected") else type(error).__name__
 

@@ -23,7 +23,7 @@ PORTS = {"gRPC": 50051, "REST": 8000, "emergency stops": 8002}
 
 @dataclass(frozen=True)
 class Finding:
-    """One checked thing: its state in words and, unless it is well, the fix."""
+    """One checked item: its state and, if it is not ok, the fix."""
 
     subject: str
     state: str

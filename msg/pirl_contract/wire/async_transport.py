@@ -24,7 +24,7 @@ from pirl_contract.wire.transport import (
 )
 
 SILENCE_S = 1.0
-"""how long a server is given to refuse a stream on which nothing is written"""
+"""how long a server is given to reject a stream on which nothing is written"""
 
 
 class AsyncTransport(Protocol):
@@ -133,7 +133,7 @@ class AsyncSessionTransport:
             async with self._one_writer:
                 await call.write(data)
         except (grpc.RpcError, asyncio.InvalidStateError):
-            return  # the reader learns why and tells whoever waits
+            return  # the reader gets the reason and notifies the waiting calls
 
     async def _read(self) -> None:
         while True:

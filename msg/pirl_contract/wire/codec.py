@@ -112,7 +112,7 @@ def image_sizes(message: pb.Observation) -> dict[str, tuple[int, int]]:
 def observation_from_proto(
     message: pb.Observation, robot_id: str, read_shared: ReadShared | None = None
 ) -> Observation:
-    """Decode and check an observation; `read_shared` copies images out of shared memory, None refuses those.
+    """Decode and check an observation; `read_shared` copies images out of shared memory, None rejects those.
 
     Raises ValueError with the field at fault.
     """

@@ -23,7 +23,7 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 WIRE = 2
 """the newest wire: 1 had unary calls and raw images only"""
 KEEPALIVE_S = 5.0
-"""a peer that is not heard of for this long is asked whether it is still there"""
+"""a peer without traffic for this long gets a keepalive ping"""
 KEEPALIVE_TIMEOUT_S = 3.0
 """and given up when it has not answered after this long: a cable was pulled, a router has forgotten the connection"""
 WINDOW_BYTES = 4 * 1024 * 1024

@@ -173,7 +173,7 @@ class RequestBuilder:
         return EpisodeReceipt(path=reply.path, steps=reply.steps)
 
     def report_outcomes(self, outcomes: Iterable[StepOutcome]) -> pb.ReportOutcomesRequest:
-        """Tell what the robot did."""
+        """Report outcomes."""
         return pb.ReportOutcomesRequest(episode_id=self._episode_id, outcomes=codec.outcomes_to_proto(outcomes))
 
     def label_episode(self, outcome: Label, source: str, note: str, episode_id: str) -> pb.LabelEpisodeRequest:

@@ -76,11 +76,11 @@ def session_bytes(id: int, name: str, request: Any, timeout_s: float, pictures: 
     return serialization.session_bytes(wrapped, pictures)
 
 
-# Carries calls on one stream and hears what the server says unasked; opens the stream again when it breaks.
+# Carries calls on one stream and receives server-pushed events; opens the stream again when it breaks.
 # gRPC's own thread sends, one of ours reads. A reply is handed to the call of its id; one that comes after its call has
-# timed out finds nobody and is dropped. When a stream breaks, every call that waits is refused with the reason; nothing
-# is sent again. The next call opens a new stream at once; without one the reader does, ever less often, so that events
-# still arrive.
+# timed out has no caller and is dropped. When a stream breaks, every call that waits is rejected with the reason;
+# nothing is sent again. The next call opens a new stream at once; without one the reader does, ever less often, so that
+# events still arrive.
 
 BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 """waits between attempts of the reader; the last one is repeated"""
@@ -213,7 +213,7 @@ class _Stream:
         return RefusedError(grpc.StatusCode.UNAVAILABLE, "the server ended the session")
 
     def fail(self, lost: RefusedError) -> None:
-        """Refuse what waits, and what may still come."""
+        """Reject what waits, and what may still come."""
         self._lost = lost
         for slot in list(self._waiting.values()):
             slot.put(lost)

@@ -20,7 +20,7 @@ _SOURCES = {"policy": ControlSource.POLICY, "human": ControlSource.HUMAN, "hold"
 class ArmServices:
     """Services and topics over one ArmExecutor; `changed` is called after each that did something.
 
-    They answer in every state of the node: an emergency stop is never refused.
+    They answer in every state of the node: an emergency stop is never rejected.
     """
 
     def __init__(self, node: Any, arm: ArmExecutor, changed: Callable[[], None]) -> None:

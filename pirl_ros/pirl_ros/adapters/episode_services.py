@@ -20,7 +20,7 @@ _LAST_OUTCOME_PERIODS = 3
 
 
 class EpisodeServices:
-    """`listen(True)` is called before an episode starts, `listen(False)` when it has ended or was refused."""
+    """`listen(True)` is called before an episode starts, `listen(False)` when it has ended or was rejected."""
 
     def __init__(self, node: Any, session: PolicySession, rate_hz: float, listen: Callable[[bool], None]) -> None:
         self._node, self._session, self._listen = node, session, listen

@@ -29,7 +29,7 @@ _MOVING = ("playing", "decelerating")
 
 
 class EpisodeFlow:
-    """Carries out one instruction at a time, and labels an episode that somebody else started."""
+    """Carries out one instruction at a time, and labels an episode started elsewhere."""
 
     def __init__(self, node: Any, start: Any, stop: Any, reset: Any, pause: Any, label: Any, events: Any) -> None:
         self._node, self._start, self._stop, self._reset, self._pause = node, start, stop, reset, pause
@@ -49,7 +49,7 @@ class EpisodeFlow:
 
     @property
     def under_way(self) -> bool:
-        """Whether an episode is, whoever started it, or an instruction."""
+        """Whether an episode or an instruction is running, started from here or elsewhere."""
         return self.busy or bool(self._policy.episode_id)
 
     @property
@@ -99,14 +99,14 @@ class EpisodeFlow:
             self._look()
 
     def scene_ready(self) -> bool:
-        """The operator has put the scene back; False when nobody waits for it."""
+        """The operator has reset the scene; False when no goal waits for it."""
         if self.phase != "resetting" or self._scene.done():
             return False
         self._scene.set_result(None)
         return True
 
     async def carry_out(self, handle: Any, operator_reset: bool) -> EpisodeRun:
-        """Carry the goal out and return what became of it."""
+        """Run the goal and return its outcome."""
         run, goal, self._handle = self._run, handle.request, handle
         assert run is not None
         timer = self._node.create_timer(_FEEDBACK_S, self._look)

@@ -58,7 +58,7 @@ def command(rate_hz: float) -> QoSProfile:
 def subscription_events(
     topic: str, report: Callable[[str], None], reliability_fix: str = ""
 ) -> SubscriptionEventCallbacks:
-    """Event callbacks of a subscription: `report` gets in words that a publisher of `topic` does not fit.
+    """Event callbacks of a subscription: `report` gets the message about an incompatible publisher of `topic`.
 
     `reliability_fix`: what to do about a best-effort publisher, where there is something better than another publisher.
     """
@@ -67,7 +67,7 @@ def subscription_events(
 
 
 def publisher_events(topic: str, report: Callable[[str], None]) -> PublisherEventCallbacks:
-    """Event callbacks of a publisher: `report` gets in words that a subscription to `topic` does not fit."""
+    """Event callbacks of a publisher: `report` gets the message about an incompatible subscription."""
     return PublisherEventCallbacks(
         incompatible_qos=_on_incompatible("a subscription", topic, report, _SUBSCRIPTION_FIXES)
     )
@@ -79,7 +79,7 @@ def silent_events() -> SubscriptionEventCallbacks:
 
 
 def compatible(publisher: QoSProfile, subscription: QoSProfile) -> bool:
-    """Whether messages pass, as far as both profiles say; what a middleware does not tell is taken to fit."""
+    """Whether messages pass, as far as both profiles say; policies unknown to the middleware are taken to match."""
     return qos_check_compatible(_stated(publisher), _stated(subscription))[0] != QoSCompatibility.ERROR
 
 

@@ -32,7 +32,7 @@ class TrajectoryController:
     the simulated one, gets each command by itself.
 
     As goals: a newer goal takes the place of the one being executed, also that of a stop, which is a plan too. One that
-    the controller refuses or gives up is reported to `gave_up`: from then on the arm does not do what it is commanded.
+    the controller rejects or gives up is reported to `gave_up`: from then on the arm does not do what it is commanded.
     """
 
     def __init__(self, node: Any, profile: Profile, gave_up: Callable[[str], None]) -> None:
@@ -91,7 +91,7 @@ class TrajectoryController:
         """Nothing depends on where the arm was."""
 
     def stop(self) -> None:
-        """Cancel the goal under way: the arm has come to rest and nobody commands it any more."""
+        """Cancel the goal under way: the arm is at rest and no longer commanded."""
         if self._goals is not None:
             self._goals.cancel()
         self._before, self._anew = None, True

@@ -82,7 +82,7 @@ class ActionMapper:
         return gripper_metres(self._gripper, self._opening)
 
     def release(self) -> None:
-        """Start anew from wherever the arm is, at rest: when an episode begins or somebody else has moved the arm."""
+        """Restart from the arm's position, at rest: when an episode begins or another source has moved the arm."""
         self._governor.release()
 
     def set_speed_scale(self, share: float) -> None:
@@ -100,7 +100,7 @@ class ActionMapper:
             self._gripper_rate.start_at(finger, keep_grasp)
 
     def copy(self) -> ActionMapper:
-        """Return one that goes on from here on its own: to look ahead."""
+        """Return an independent copy, for lookahead."""
         other = copy(self)
         other._governor = self._governor.copy()
         other._gripper_rate = None if self._gripper_rate is None else self._gripper_rate.copy()

@@ -100,7 +100,7 @@ class ChunkBuffer:
             self._sequence, self.episode_id, self._due_ns = -1, episode_id, None
 
     def end(self, episode_id: str) -> None:
-        """Drop the rest; later chunks of this episode are refused."""
+        """Drop the rest; later chunks of this episode are rejected."""
         self._ended.append(episode_id)
         if episode_id == self.episode_id:
             self.drop()
@@ -123,7 +123,7 @@ class ChunkBuffer:
         return ""
 
     def drop(self) -> None:
-        """Drop the rest of the present chunk; the episode goes on."""
+        """Drop the rest of the present chunk; the episode continues."""
         self._chunk = self._left = None
 
     def flush(self, observed_ns: int) -> None:

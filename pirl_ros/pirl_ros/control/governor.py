@@ -78,7 +78,7 @@ class Governor:
     """One command per control period. `command` follows a target, `brake` comes to rest and stays there."""
 
     def __init__(self, limits: Limits, chain: Chain) -> None:
-        """Refuse to exist without complete limits: ValueError."""
+        """Reject to exist without complete limits: ValueError."""
         if len(chain.origins) != len(limits.low):
             raise ValueError(f"the governor needs kinematics of {len(limits.low)} joints, got {len(chain.origins)}")
         self._limits = limits
@@ -119,7 +119,7 @@ class Governor:
         self._cruise = replace(self._planned, velocity=share * self._planned.velocity)
 
     def copy(self) -> Governor:
-        """Return one that goes on from here on its own: to look ahead."""
+        """Return an independent copy, for lookahead."""
         return copy(self)
 
     def settle(self, measured: Array) -> None:

@@ -14,7 +14,7 @@ class GripperSwitch:
     """Turns gripper actions in [-1 closed, 1 open] into the few goals worth sending.
 
     A policy's gripper value trembles around its threshold, and each goal to a real gripper interrupts the one under
-    way: hence a band in which nothing changes, and a time that a new wish must last.
+    way: hence a band in which nothing changes, and a settling time for a new command.
     """
 
     def __init__(self, gripper: GripperGroup) -> None:
@@ -42,7 +42,7 @@ class GripperSwitch:
         return self._gripper.open if wanted == OPEN else self._gripper.closed
 
     def release(self) -> None:
-        """Forget what was sent, so that the next wish is: after a refused goal, a reset, or somebody else's hand."""
+        """Forget the last command, so that the next one is sent: after a rejected goal, a reset, or another source."""
         self._sent = self._wanted = None
 
     def _wish(self, action: float) -> float | None:

@@ -35,7 +35,7 @@ class SafetyReport:
     emergency_stop: bool
     latched: bool
     last_act: str
-    """who stopped, cleared, engaged or handed over last; empty: nobody"""
+    """source of the last stop, clear, engage or takeover; empty: none"""
     control_source: str
     """policy | human | hold"""
     episode_id: str
@@ -48,6 +48,6 @@ class SafetyReport:
     altered: int
     """of the played ones, changed or held"""
     dropped: int
-    """chunks refused"""
+    """chunks rejected"""
     alteration_counts: tuple[int, ...]
     """actions altered for each reason, in the order of the bits of `Alteration`"""

@@ -31,7 +31,7 @@ class Ending:
 
     @property
     def fault(self) -> bool:
-        """Whether it was cut short by something that nobody asked for."""
+        """Whether it was interrupted by a fault."""
         return self.code not in ("NONE", "TIME_LIMIT", "CANCELED")
 
     @property
@@ -125,7 +125,7 @@ class EpisodeRun:
             self.end(Ending("LINK_LOST", "link_lost", reason))
 
     def ending(self, now_s: float) -> Ending | None:
-        """Return why it is over, or None while it goes on."""
+        """Return why it is over, or None while it runs."""
         if self._ending is None:
             self._ending = self._over(now_s)
             late = self._ending is not None and self._ending.reason == "time_limit"

@@ -60,7 +60,7 @@ def read_chunk(message: Any, action_dim: int) -> PlayableChunk:
 
 
 def fill_safety_state(message: Any, report: SafetyReport, active: bool, dry_run: bool) -> Any:
-    """Write what the arm does into a pirl_msgs/SafetyState and return it; who hears whom is left to its node."""
+    """Write what the arm does into a pirl_msgs/SafetyState and return it; discovery fields are left to its node."""
     message.mode = report.mode.value if active else "inactive"
     message.reason, message.episode_id = report.reason, report.episode_id
     message.emergency_stop, message.latched = report.emergency_stop, report.latched

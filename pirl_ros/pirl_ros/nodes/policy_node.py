@@ -62,8 +62,8 @@ class PolicyNode(ManagedNode):
         self._diagnostics = Diagnostics(self, self._profile.robot)
         self._chunks = self.create_publisher(ActionChunk, "action_chunks", qos.CHUNK)
         self._status = self.create_publisher(PolicyStatus, "~/status", qos.LATCHED)
-        # Without an episode nobody needs them: looked at twice a second, to say what is missing.
-        # An arm that plays by time publishes at all times: while a chunk plays, nobody needs that either.
+        # Without an episode they are read twice a second, to report missing ones.
+        # An arm that plays by time publishes at all times: while a chunk plays, they are not needed either.
         by_time = self._profile.tick == "timer"
         self._sensors: GatedGroup = OnDemandGroup(lambda: self._session.wanting) if by_time else GatedGroup()
         self._streams = SensorStreams(self, self._profile, True, self._observe, self._sensors)
@@ -118,7 +118,7 @@ class PolicyNode(ManagedNode):
             self._ask(bundle)
 
     def _arm_missing(self) -> str:
-        # Its own word, not the list of publishers: an arm that does not know us yet would report to nobody.
+        # Its own word, not the list of publishers: an arm that does not know us yet would report to no one.
         arm = self._arm
         here = arm.ready and time.monotonic() - self._arm_s < _ARM_SILENT_S
         plays = arm.hears_chunks and self._chunks.get_subscription_count()

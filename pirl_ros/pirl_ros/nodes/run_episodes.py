@@ -126,7 +126,7 @@ class EpisodeRunner(Node):
             np.savez_compressed(folder / f"episode_{seed}.npz", frames=np.stack(self._frames))
 
     def _call(self, name: str, request: Any, heed_signal: bool = True) -> Any:
-        """Call a service until it agrees; what it refuses with is printed once per reason."""
+        """Call a service until it agrees; what it rejects with is printed once per reason."""
         deadline, said = time.monotonic() + self._patience_s, ""
         while True:
             future = self._remote[name].call_async(request)

@@ -54,7 +54,7 @@ class RtcTracker:
         self._chunk, self._played = chunk, None
 
     def report(self, outcome: StepOutcome) -> None:
-        """Take in what the arm did. Whatever is not of this chunk ends it: a person, a stop, a refusal."""
+        """Take in what the arm did. Whatever is not of this chunk ends it: a person, a stop, a rejection."""
         if self._chunk is None:
             return
         if outcome.chunk_id == self._chunk.chunk_id and not outcome.alterations & Alteration.STALE:

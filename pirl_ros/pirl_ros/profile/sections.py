@@ -206,7 +206,7 @@ class Box:
 
 @dataclass(frozen=True)
 class SafetyLimits:
-    """What the governor and the synchroniser refuse."""
+    """What the governor and the synchroniser reject."""
 
     workspace: Box
     """where the tool centre may be"""
@@ -251,7 +251,7 @@ class KinematicTable:
     joints: tuple[Origin, ...]
     tool: Origin
     checked: bool = True
-    """false: nobody has compared it with the arm yet; `pirl robot check` warns"""
+    """false: not compared with the arm yet; `pirl robot check` warns"""
 
 
 def _three(name: str, values: Sequence[float]) -> None:

@@ -56,7 +56,7 @@ class Synchronizer:
         self._arrivals: dict[str, deque[Arrival]] = {name: deque(maxlen=_KEEP) for name in streams}
 
     def push(self, name: str, stamp_ns: int, value: Any, now_ns: int) -> None:
-        """Take one message in. One stamped earlier than the newest of its stream starts the stream anew."""
+        """Take one message in. One stamped earlier than the newest of its stream resets the stream."""
         arrivals = self._arrivals[name]
         if arrivals and stamp_ns < arrivals[-1].stamp_ns:
             arrivals.clear()

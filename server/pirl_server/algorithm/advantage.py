@@ -54,7 +54,7 @@ def mixed_groups(return_GN: Tensor, *, low: float = 0.1, high: float = 0.9) -> T
 
 
 def require_both_outcomes(success: Tensor) -> None:
-    """Refuse episodes that all ended alike, for learners that have no critic to compare with.
+    """Reject episodes that all ended alike, for learners that have no critic to compare with.
 
     `success`: [E] bool of E episodes. Raises ValueError that says which outcome is missing.
     """

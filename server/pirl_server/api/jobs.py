@@ -89,7 +89,7 @@ def stream_events(
 ) -> Response:
     """Follow a job as server-sent events: status, progress, metrics, result; ends with the job.
 
-    After a break send `Last-Event-ID` to go on where it was. 204 tells an EventSource not to come back.
+    After a break send `Last-Event-ID` to resume. 204 makes an EventSource stop reconnecting.
     """
     ended = _find(services, job_id).status.ended
     tail = services.jobs.events(job_id, last_event_id)

@@ -80,7 +80,7 @@ def invalid(field: str, message: str) -> ProblemError:
 
 
 def no_storage(what: str, error: OSError) -> ProblemError:
-    """Make the answer for what the disk refuses to keep."""
+    """Make the answer for what the disk rejects to keep."""
     return ProblemError(503, "no-storage", f"{what} can't be stored: {error}: free disk space, then retry")
 
 
@@ -118,7 +118,7 @@ async def _on_problem(_: Request, error: Exception) -> JSONResponse:
 
 
 def denied(error: DeniedError) -> JSONResponse:
-    """Make the answer to a call that may not go on: 401 with WWW-Authenticate, 403, or 429 with Retry-After."""
+    """Make the response to a denied call: 401 with WWW-Authenticate, 403, or 429 with Retry-After."""
     response = answer(ProblemError(_DENIED[error.kind], error.kind, str(error)).problem)
     if error.kind == "unauthenticated":
         response.headers["WWW-Authenticate"] = "Bearer"

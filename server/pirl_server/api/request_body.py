@@ -62,7 +62,7 @@ class Bodies:
 
 
 def refusal(scope: Scope, response: Response) -> Response:
-    """Let the connection end with this answer where the request has a body that nobody is going to read."""
+    """Let the connection end with this answer where the request has a body that will not be read."""
     if Headers(scope=scope).get("content-length", "0") != "0":
         response.headers["Connection"] = "close"
     return response

@@ -1,7 +1,7 @@
 """/v1/robots: connected robots and their emergency stop.
 
-There is no call that clears a stop. Whoever clears it must see the arm, so that is done at the robot; a call over the
-network could let an arm move beside a person whom its sender cannot see.
+There is no call that clears a stop. The person who clears it must see the arm, so that is done at the robot; a call
+over the network could let an arm move beside a person whom its sender cannot see.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ class ComparisonView(BaseModel):
 
 
 class Promoted(BaseModel):
-    """What is served now and what the gate saw; `overridden` lists the refusals that `force` went past."""
+    """What is served now and what the gate saw; `overridden` lists the rejections that `force` went past."""
 
     version: str
     comparisons: list[ComparisonView] = []
@@ -185,7 +185,7 @@ class RobotList(BaseModel):
 
 
 class StopRequest(BaseModel):
-    """Why; it is shown to whoever stands at the robot, and written down."""
+    """Reason; shown at the robot and logged."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"reason": "hand in the workspace"}]})
 

@@ -68,7 +68,7 @@ def write_report(folder: Path, outcome: Outcome, metrics: Sequence[dict[str, flo
 
 
 def draw_curves(path: Path, outcome: Outcome, metrics: Sequence[dict[str, float]]) -> None:
-    """Success over env steps with both evaluations, and the numbers that tell whether the updates were healthy."""
+    """Success over env steps with both evaluations, and the health metrics of the updates."""
     import matplotlib as mpl
 
     mpl.use("Agg")

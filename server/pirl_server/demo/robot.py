@@ -17,7 +17,7 @@ NODES = ("sim_arm_node", "arm_node", "policy_node")
 
 @dataclass(frozen=True)
 class Robot:
-    """Where the nodes are and what they are told. `ROS_DOMAIN_ID` and the like come with the processes' environment."""
+    """Where the nodes are, and their parameters. `ROS_DOMAIN_ID` and the like come with the processes' environment."""
 
     processes: Processes
     executables: Path

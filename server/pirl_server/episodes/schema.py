@@ -88,7 +88,7 @@ class EpisodeInfo:
     contract: Contract
     instruction: str
     success: bool | None
-    """None: nobody has said"""
+    """None: unlabelled"""
     label_source: str
     """operator, sim or classifier; empty when unlabelled"""
     end_reason: str

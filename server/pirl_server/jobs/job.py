@@ -93,7 +93,7 @@ class JobStore:
         return self._root / job_id
 
     def create(self, spec: JobSpec) -> Job:
-        """Store a new job as queued. When the disk refuses (OSError) nothing is left of it."""
+        """Store a new job as queued. When the disk rejects (OSError) nothing is left of it."""
         job = Job(f"job_{time.time_ns():016x}{secrets.token_hex(4)}", spec, Status.QUEUED, utc_now())
         self.path(job.id).mkdir(parents=True)
         try:

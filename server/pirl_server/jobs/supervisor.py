@@ -1,6 +1,6 @@
 """Runs queued jobs one at a time (one device), each below its own reaper; the only writer of their state.
 
-No error ends the thread that does it. What the disk refuses is tried again until it has room; a job whose files can't
+No error ends the thread that does it. What the disk rejects is tried again until it has room; a job whose files can't
 be read is moved into quarantine, or left out where it is when even that fails.
 """
 
@@ -219,7 +219,7 @@ class Supervisor:
             self._cancelled.discard(job.id)
 
     def _grace(self, job_id: str) -> float | None:
-        """Seconds that a job has left to end by itself; None: nobody wants it to end."""
+        """Seconds that a job has left to end by itself; None: it has not been cancelled."""
         if self._closing:
             return self._close_grace_s
         return self._cancel_grace_s if job_id in self._cancelled else None

@@ -53,7 +53,7 @@ class Answerer:
         """that gave the last chunk"""
 
     async def reply(self, data: str | bytes) -> bytes | str:
-        """Return the reply, a text for a refusal. `over` done before it: the request leaves the queue."""
+        """Return the reply, a text for a rejection. `over` done before it: the request leaves the queue."""
         started = time.monotonic()
         try:
             inference = await self._inference(data)

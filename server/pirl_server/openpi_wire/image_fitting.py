@@ -30,7 +30,7 @@ def to_rgb8(picture: Any, key: str) -> Pixels:
 
 
 def letterboxed(image: Pixels, height: int, width: int) -> Pixels:
-    """Fit the whole picture into `height` x `width` between black bars, as openpi's clients resize theirs."""
+    """Fit the whole image into `height` x `width` between black bars, as openpi's clients resize theirs."""
     if image.shape[:2] == (height, width):
         return image
     # By division, and cut off: multiplying by the inverse rounds a pixel away here and there.

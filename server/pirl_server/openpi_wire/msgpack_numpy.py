@@ -1,7 +1,7 @@
 """msgpack with openpi's encoding of numpy arrays, from untrusted clients: no evaluation, sizes checked first.
 
 An array is the map {b"__ndarray__": True, b"data", b"dtype", b"shape"}, a numpy scalar {b"__npgeneric__": True,
-b"data", b"dtype"}. Dtypes are numbers and booleans; strings, objects and structures are refused.
+b"data", b"dtype"}. Dtypes are numbers and booleans; strings, objects and structures are rejected.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_ENTRIES = 256
-"""of one map or list: a header that claims more is refused before room is made for it"""
+"""of one map or list: a header that claims more is rejected before room is made for it"""
 MAX_TEXT_BYTES = 65536
 MAX_DEPTH, MAX_DIMENSIONS = 8, 8
 _DTYPE = re.compile(r"[<|=]?(?:[biu]1|[iuf][248])")

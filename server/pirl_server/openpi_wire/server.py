@@ -32,7 +32,7 @@ from pirl_server.serving.dispatcher import Dispatcher
 from pirl_server.serving.errors import BusyError, ExpiredError, NoPolicyError, StoppedError
 
 CLOSE_S = 1.0
-"""a client that does not answer the end of its connection holds nobody up for longer"""
+"""time to wait for a client that does not close its connection"""
 
 Check = Callable[[str | None], str]
 """Authorization header -> name of the robot. Raises PermissionError, whose text the client reads."""
@@ -83,7 +83,7 @@ class OpenpiServer:
         await self._server.wait_closed()
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Answer /healthz, refuse who may not in; None lets the handshake go on."""
+        """Answer /healthz, reject who may not in; None continues the handshake."""
         if request.path == "/healthz":
             return connection.respond(HTTPStatus.OK, "OK\n")
         if request.headers.get("Origin") is not None:  # browsers always send it, and no page is served here
@@ -101,7 +101,7 @@ class OpenpiServer:
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}\n")
         self._robots[connection] = robot_id
         if (seat := self._seats.at(connection.transport.get_extra_info("socket").fileno())) is not None:
-            seat.work()  # from now on nobody else gets it
+            seat.work()  # from now on it is taken
         return None
 
     async def _converse(self, connection: ServerConnection) -> None:
@@ -127,7 +127,7 @@ class OpenpiServer:
                 connections.seen(robot_id, address, answerer.version)
                 await connection.send(reply)
         except ConnectionClosed:
-            pass  # in the middle of a reply: there is nobody to answer
+            pass  # in the middle of a reply: there is no receiver
         finally:
             connections.leave(robot_id, notify)
             gone.cancel()
@@ -171,7 +171,7 @@ def start_openpi(
 ) -> OpenpiServer:
     """Serve openpi's wire at `host:port` (port 0: a free one); stop it with `close`.
 
-    `check` None: anybody may connect, and each connection is a robot of its own. Raises ValueError when the address
+    `check` None: any client may connect, and each connection is a robot of its own. Raises ValueError when the address
     cannot be bound or when `keys` names a camera that the served contract lacks.
     """
     keys = keys or Keys()

@@ -45,7 +45,7 @@ class ModelCard:
     processing: Processing | None = None
     """a pretrained policy's images, prompt, normalisation and tokenizer"""
     prefix_delay: int = 0
-    """longest run of given first actions that it was trained to go on from (arXiv 2512.05964); 0: it was not"""
+    """longest run of given first actions that it was trained to continue (arXiv 2512.05964); 0: it was not"""
 
     def to_json(self) -> str:
         """Return canonical JSON. What older readers do not know is left out where it says nothing."""

@@ -21,7 +21,7 @@ OPENPI_EPSILON, LEROBOT_EPSILON = 1e-6, 1e-8
 
 
 class Normaliser:
-    """x -> (x - offset) / scale of the last axis, with the epsilon of whoever trained the policy."""
+    """x -> (x - offset) / scale of the last axis, with the epsilon used in training."""
 
     def __init__(self, statistics: Normalisation) -> None:
         first, second = np.asarray(statistics.first, np.float64), np.asarray(statistics.second, np.float64)

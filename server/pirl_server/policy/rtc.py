@@ -79,7 +79,7 @@ class _Known(NamedTuple):
     """What is known of N chunks before they are drawn, where the model is."""
 
     target_NHA: Tensor
-    """model space; beyond `count` the last known action, which nobody reads"""
+    """model space; beyond `count` the last known action, which is not read"""
     delay_N: Tensor
     count_N: Tensor
 

@@ -49,7 +49,7 @@ class PolicyRequest:
     explore: bool
     seed: int
     continuation: PreviousChunk | None = None
-    """None: a chunk that begins anew"""
+    """None: a chunk without RTC"""
 
 
 class ServedPolicy(Protocol):
@@ -81,7 +81,7 @@ class ServedPolicy(Protocol):
 
     @property
     def continuations(self) -> tuple[str, ...]:
-        """Values of `PreviousChunk.method` that it can be asked with; none: it only draws chunks that begin anew."""
+        """Values of `PreviousChunk.method` that it supports; none: no real-time chunking."""
 
     def sample(self, observation: Observation, *, explore: bool, seed: int) -> PolicySample:
         """Draw one chunk. Raises ValueError, naming the fault, when the observation does not fit the contract."""

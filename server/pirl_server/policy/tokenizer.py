@@ -141,7 +141,7 @@ def _tokenizer_json(path: Path) -> FileTokenizer:
 
 
 def _checked(opened: FileTokenizer, path: Path) -> FileTokenizer:
-    """Refuse a tokenizer without the tokens that a prompt is built of."""
+    """Reject a tokenizer without the tokens that a prompt is built of."""
     missing = [name for name in ("pad", "bos") if getattr(opened.ids, name) < 0]
     if missing or not opened.ids.newline:
         raise ValueError(f"'{path}' has no token for {' and '.join(missing) or 'a line break'}: not a PaliGemma file")

@@ -26,7 +26,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class GateResult:
-    """What the gate saw and why it refuses; no reasons: it lets the candidate through."""
+    """What the gate saw and why it rejects; no reasons: it lets the candidate through."""
 
     refusals: tuple[str, ...]
     comparisons: tuple[Comparison, ...] = ()

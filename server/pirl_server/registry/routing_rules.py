@@ -19,7 +19,7 @@ SHADOW = "shadow"
 
 @dataclass(frozen=True)
 class Routes:
-    """Robots by id, shares between 0 and 1. Nothing given: production serves everybody."""
+    """Robots by id, shares between 0 and 1. Nothing given: production serves all robots."""
 
     pins: Mapping[str, str] = field(default_factory=dict)
     """robot -> version that it stays on, whatever is promoted"""

@@ -32,7 +32,7 @@ class ModelVersion:
     """One checkpoint in the registry."""
 
     version: str
-    """content hash, given by whoever saved the checkpoint"""
+    """content hash, computed when the checkpoint was saved"""
     path: Path
     """directory with its files"""
     contract: Contract
@@ -52,7 +52,7 @@ class Registry:
         self._versions.mkdir(parents=True, exist_ok=True)
         self.evaluations = Evaluations(root)
         self.audit_log = AuditLog(root / "audit.jsonl")
-        """of the whole server: whoever changes something writes here"""
+        """of the whole server: every change is logged here"""
         self._aliases = Aliases(root, self.audit_log.path)
         self.damaged: dict[str, str] = {}
         """folders among the versions that `versions` could not read when it was called last, and why"""

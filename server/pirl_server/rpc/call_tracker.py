@@ -48,17 +48,17 @@ class Call:
 
 
 class Listener(Protocol):
-    """Is told of calls."""
+    """Notified when calls start and end."""
 
     def began(self, call: Call) -> None:
-        """A request was read; in the thread that goes on to handle it, unless it came in a session."""
+        """A request was read; in the thread that handles it, unless it came in a session."""
 
     def ended(self, call: Call, reply: Message | None, code: str) -> None:
         """It was answered, or refused with `code`: then `reply` is None. `code` is OK or another gRPC status."""
 
 
 class CallTracker:
-    """A watcher that tells its listeners, in order, of calls begun and ended, those within sessions too."""
+    """A watcher that notifies its listeners, in order, of calls begun and ended, those within sessions too."""
 
     def __init__(self, listeners: Sequence[Listener]) -> None:
         self._listeners = tuple(listeners)

@@ -29,7 +29,7 @@ class CallWatch(Protocol):
     def request(self, rpc: str, message: Message, id: int) -> None:
         """See a request before it is handled; `rpc` is its full name, `id` is 0 outside a session.
 
-        Raises DeniedError to refuse it.
+        Raises DeniedError to reject it.
         """
 
     def reply(self, id: int, message: Message) -> None:
@@ -43,11 +43,11 @@ class Watcher(Protocol):
     """Makes a CallWatch for each call."""
 
     def opened(self, rpc: str, metadata: Mapping[str, str], peer: str) -> CallWatch:
-        """See a call begin, before its first request is read. Raises DeniedError to refuse it."""
+        """See a call begin, before its first request is read. Raises DeniedError to reject it."""
 
 
 class Watched:
-    """All watchers around one call, in order; the first that refuses ends it and those before it see the end."""
+    """All watchers around one call, in order; the first that rejects ends it and those before it see the end."""
 
     def __init__(self, watchers: Sequence[Watcher], rpc: str) -> None:
         self._watchers, self._rpc = watchers, rpc
@@ -64,7 +64,7 @@ class Watched:
         rpc, id_, inner = self._rpc, 0, cast(Message, message)
         if isinstance(message, pb.SessionRequest):
             if (call := message.WhichOneof("call")) is None:
-                return message  # the service answers it in words
+                return message  # the service returns an error for it
             rpc, id_, inner = _RPC_OF[call], message.id, getattr(message, call)
         for watch in self._watches:
             watch.request(rpc, inner, id_)
@@ -104,11 +104,12 @@ STATUS = {
 class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # gRPC has no types
     """Shows every call, streamed or not, to the watchers; a DeniedError of theirs becomes the call's status.
 
-    Within a session it becomes the answer to that message, and the session goes on unless its token is no longer valid.
+    Within a session it becomes the answer to that message, and the session continues unless its token is no longer
+    valid.
     """
 
     def __init__(self, watchers: Sequence[Watcher], public: Collection[str]) -> None:
-        """Calls named in `public` need no token and are shown to nobody: health."""
+        """Calls named in `public` need no token and are not shown to observers: health."""
         self._watchers, self._public = tuple(watchers), frozenset(public)
 
     def intercept_service(

@@ -35,7 +35,7 @@ class Caller:
 
 
 class AccessControl:
-    """Without a token file everybody is let in as admin: only for a loopback address, `check_bind` sees to it.
+    """Without a token file every caller is admin: only for a loopback address, `check_bind` sees to it.
 
     `robot_of(episode_id)` names the robot of an episode, None when there is none: calls that carry only an episode
     are checked against that robot.
@@ -49,9 +49,9 @@ class AccessControl:
         robot_of: Callable[[str], str | None] = lambda episode_id: None,
     ) -> None:
         self.open = tokens is None
-        """nobody is asked for a token"""
+        """no token is required"""
         self._tokens, self._audit, self._limiter, self._robot_of = tokens, audit, limiter, robot_of
-        # whoever holds no token must not be able to fill the disk with refusals
+        # callers without a token must not be able to fill the disk with rejections
         self._audited = Limiter(interval_ns=10_000_000_000, burst=10)
 
     def enter(self, call: str, allowed: frozenset[str] | None, authorization: str, peer: str) -> Caller:
@@ -91,7 +91,7 @@ class AccessControl:
     def check_rate(self, name: str) -> None:
         """Count one call of this robot. Raises DeniedError when it asks too often.
 
-        An id that breaks the rule is not remembered: the service refuses it, in words that say why.
+        An id that breaks the rule is not remembered: the service rejects it with a reason.
         """
         if self._limiter is not None and is_name(name) and (wait_ns := self._limiter.take(name)):
             raise DeniedError("too-many-requests", "rate limit exceeded", wait_ns / 1e9)

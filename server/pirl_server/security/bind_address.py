@@ -19,7 +19,7 @@ def is_loopback(host: str) -> bool:
 
 
 def check_bind(host: str, *, tls: bool, tokens: bool, allow_insecure: bool) -> None:
-    """Refuse an address that other machines reach unless it is encrypted and authenticated.
+    """Reject an address that other machines reach unless it is encrypted and authenticated.
 
     Raises ValueError with what is missing. `allow_insecure` lets it pass with a warning, for development.
     """

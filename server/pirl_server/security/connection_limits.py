@@ -53,7 +53,7 @@ class Seat(socket.socket):
         self.deadline = time.monotonic() + seconds
 
     def work(self) -> None:
-        """Note that it is our turn: from now on nobody else gets the seat. One caller's share of them is bounded."""
+        """Note that it is our turn: from now on the seat is taken. One caller's share of them is bounded."""
         self.deadline = None
         if self._seats.at_work(self.peer) > self._seats.per_peer:
             self._seats.refused(self)
@@ -107,7 +107,7 @@ class Seats:
         return len(self._staying()) >= self.total
 
     def at_work(self, peer: str) -> int:
-        """Return how many of this address nobody else can have."""
+        """Return the seats that this address occupies."""
         return sum(seat.peer == peer and seat.deadline is None for seat in self._staying())
 
     def take(self, connection: socket.socket, address: Any) -> Seat | None:

@@ -5,7 +5,7 @@ operator  stands beside robots: looks, labels, stops, chooses what is served
 trainer   makes versions: jobs, episodes, models to read
 admin     all of it, and what goes past a gate
 
-What has no row is refused, even to admin: a new call gets its row or does not work.
+What has no row is rejected, even to admin: a new call gets its row or does not work.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ROBOTS_AND_OPERATORS = frozenset({ROBOT, OPERATOR, ADMIN})
 _PEOPLE = frozenset({OPERATOR, TRAINER, ADMIN})
 _ANY_TOKEN = frozenset(SCOPES)
 PUBLIC: frozenset[str] = frozenset({"public"})
-"""needs no token: health only, since whoever watches over the process may hold none"""
+"""needs no token: health only, since process monitors may have none"""
 
 RPCS: dict[str, frozenset[str]] = {
     SERVICE_PATH + "GetInfo": _ANY_TOKEN,
@@ -64,7 +64,7 @@ ROUTES: dict[tuple[str, str], frozenset[str]] = {
     ("PUT", "/v1/routing/pins/{robot_id}"): _OPERATORS,
     ("DELETE", "/v1/routing/pins/{robot_id}"): _OPERATORS,
     ("GET", "/v1/robots"): _PEOPLE,
-    # whoever sees that something goes wrong may stop it
+    # any observer of a failure may stop it
     ("POST", "/v1/robots/{robot_id}/emergency-stop"): _PEOPLE,
     ("POST", "/v1/emergency-stop"): _PEOPLE,
 }

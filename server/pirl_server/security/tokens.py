@@ -1,8 +1,8 @@
 """Bearer tokens: name, scopes, robots and expiry.
 
 A token is `pirl_<id>_<secret>`; the id is public and finds the entry, the secret has 256 random bits. The file keeps
-sha256 of the whole. A slow, salted hash protects secrets that people choose; nobody guesses one of 2^256, so a fast one
-gives nothing away here and costs a microsecond per call (OWASP, Password Storage and Cryptographic Storage).
+sha256 of the whole. A slow, salted hash protects secrets that people choose; one of 2^256 cannot be guessed, so a fast
+one gives nothing away here and costs a microsecond per call (OWASP, Password Storage and Cryptographic Storage).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Token:
 class TokenFile:
     """The tokens on disk, read again when the file changes. Any thread may call any method.
 
-    A file that was readable once and is gone, malformed or open to others lets nobody in until it is repaired: to
+    A file that was readable once and is gone, malformed or open to others rejects all callers until it is repaired: to
     trust what was read before would keep a revoked token alive.
     """
 

@@ -27,7 +27,7 @@ class Inference:
 
 @dataclass(frozen=True)
 class Request:
-    """One wish of one robot. `answer` is set by whoever takes the request out of the queue."""
+    """One queued inference request. `answer` is set by the thread that takes it out of the queue."""
 
     ask: PolicyRequest
     robot_id: str
@@ -69,7 +69,7 @@ class Batch:
 
 
 def run_batch(policy: ServedPolicy, requests: Sequence[Request], idle: bool) -> Batch:
-    """Draw for requests of one version; returns when the device has finished. Nobody is told yet: see `resolve`."""
+    """Sample for requests of one version; returns when the device has finished. Notifies no caller: see `resolve`."""
     started = time.monotonic()
     drawn = _sample(policy, requests)
     infer_ms = 1000 * (time.monotonic() - started)
@@ -83,7 +83,7 @@ def run_batch(policy: ServedPolicy, requests: Sequence[Request], idle: bool) -> 
 
 
 def resolve(batch: Batch) -> None:
-    """Tell the askers. Each request must have been taken for running: see `Future.set_running_or_notify_cancel`."""
+    """Notify the callers. Each request must have been taken for running: see `Future.set_running_or_notify_cancel`."""
     for request, answer in zip(batch.requests, batch.answers):
         if isinstance(answer, Exception):
             request.answer.set_exception(answer)

@@ -1,7 +1,7 @@
 """Connected robots, and pushing events to them.
 
 A robot on a session is sent events. One that makes unary calls can't be: its stop is kept here, and it gets no chunk
-until its program begins anew, with a GetInfo from the host that it was stopped on. Times are seconds of the Unix clock,
+until its program restarts, with a GetInfo from the host that it was stopped on. Times are seconds of the Unix clock,
 for people to read: nothing is decided by them.
 """
 
@@ -70,7 +70,7 @@ class RobotConnections:
     def push(self, robot_id: str | None, event: pb.ServerEvent) -> int:
         """Send a `pb.ServerEvent` to one robot, None for all; return how many sessions it was handed to.
 
-        0 means that nobody hears: an unknown robot, or one without a session. It never says that a robot has obeyed.
+        0 means no receiver: an unknown robot, or one without a session. It never says that a robot has obeyed.
         """
         with self._lock:
             robots = list(self._listeners) if robot_id is None else [robot_id]
@@ -110,7 +110,7 @@ class RobotConnections:
                 )
 
     def lift_stop(self, robot_id: str, address: str) -> None:
-        """Let a robot begin anew; only from the host that it was stopped on: others can't see the arm."""
+        """Let a robot restart; only from the host that it was stopped on: others can't see the arm."""
         with self._lock:
             if robot_id in self._stops and _host(self._present[robot_id].address) == _host(address):
                 del self._stops[robot_id]

@@ -1,7 +1,7 @@
 """Loads and unloads policies to match the routing: production, candidate, shadow, pins.
 
 Every change goes the same way: the version is loaded and warmed up while the others serve, then the decision is
-written, then it takes effect, then what nobody needs any more is unloaded. When a step raises, robots are served as
+written, then it takes effect, then unused versions are unloaded. When a step raises, robots are served as
 before. The version that was in production last stays loaded, as long as there is room: to roll back takes no loading.
 """
 
@@ -26,7 +26,7 @@ class Deployment:
     """One change at a time; every method may be called from any thread and returns when the change is in effect.
 
     `load(version)` reads a registered version onto the device. `actor` and `reason` go to the audit log. All raise
-    KeyError for an unknown version and ValueError in words for one that can't be served beside the others.
+    KeyError for an unknown version and ValueError for one that can't be served beside the others.
     """
 
     def __init__(

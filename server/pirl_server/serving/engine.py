@@ -96,7 +96,7 @@ class Engine:
     ) -> Future[Inference]:
         """Queue one request; `deadline` is a `time.monotonic()` value.
 
-        `robot_id` is whoever is to be told apart: a newer request of the same robot takes over the place of the one
+        `robot_id` identifies the robot: a newer request of the same robot takes over the place of the one
         that waits. Within a `session` the higher `sequence` is newer; otherwise the later arrival. `version` None:
         whichever is current when the device is free.
 
@@ -154,7 +154,7 @@ class Engine:
             self._line.tally.counts["swaps"] += self._shelf.use(version)
 
     def unload(self, version: str) -> None:
-        """Free a version; requests that asked for it by name are answered first, new ones are refused.
+        """Free a version; requests that asked for it by name are answered first, new ones are rejected.
 
         Raises KeyError when it is not loaded, ValueError when it is the current one.
         """
@@ -172,7 +172,7 @@ class Engine:
             self.unload(before.version)
 
     def close(self) -> None:
-        """Finish the batch on the device, refuse the waiting requests and end the thread."""
+        """Finish the batch on the device, reject the waiting requests and end the thread."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()

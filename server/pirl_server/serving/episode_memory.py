@@ -1,7 +1,7 @@
 """Memory limit of open episodes: over the limit, calls wait for the disk or are rejected.
 
 Every robot has a share. What an episode holds beyond half of it is written to files by a thread of its own, so a robot
-is refused only when the disk does not take the calls, and never for what another robot holds.
+is rejected only when the disk does not take the calls, and never for what another robot holds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pirl_server.serving.errors import BusyError
 
 _LOG = logging.getLogger(__name__)
 RETRY_S = 1.0
-"""how often the disk is tried again after it refused"""
+"""how often the disk is tried again after it rejected"""
 
 
 @dataclass(frozen=True)

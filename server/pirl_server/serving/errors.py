@@ -20,7 +20,7 @@ class SupersededError(RuntimeError):
 
 
 class StoppedError(RuntimeError):
-    """A person has stopped the robot from here: no chunk until it begins anew, from where it stands."""
+    """A person has stopped the robot from here: no chunk until it restarts, on its own host."""
 
 
 class NoPolicyError(RuntimeError):

@@ -60,7 +60,7 @@ def answers_with_status(handler: Handler) -> Handler:
 
 
 def refusal(error: Exception) -> pb.Refusal:
-    """Return what the client is told: the status code, one line of words, and when to ask again."""
+    """Return the status code, one line of text and the retry delay for the client."""
     code, text = _translate(error)
     if code is grpc.StatusCode.INTERNAL:
         _LOG.error("a call failed", exc_info=error)

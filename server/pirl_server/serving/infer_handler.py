@@ -92,7 +92,7 @@ class InferHandler:
     def begin(self, request: pb.InferRequest, caller: Caller, deadline: float) -> PendingChunk:
         """Check the request and queue it; outcomes are kept even when the inference then fails.
 
-        `deadline` is a `time.monotonic()` value. Raises what makes a refusal.
+        `deadline` is a `time.monotonic()` value. Raises what makes a rejection.
         """
         received_ns, polling = time.monotonic_ns(), not caller.session
         check_robot_id(request.robot_id)

@@ -60,7 +60,7 @@ class LoadedPolicies:
         return changed
 
     def leave(self, version: str) -> None:
-        """Refuse new requests for a version. Raises KeyError (not loaded), ValueError (in use)."""
+        """Reject new requests for a version. Raises KeyError (not loaded), ValueError (in use)."""
         if version not in self.policies:
             raise KeyError(version)
         if self.current is not None and self.current.version == version:

@@ -117,7 +117,7 @@ class Recorder:
 
         `ending` None: as its robot has announced, or vanished. Outcomes beyond the episode's bound are left out.
         Raises KeyError for an unknown id. Whatever else it raises (ValueError for outcomes or a final observation that
-        do not fit, OSError when the disk refuses): nothing is visible, the episode stays open and keeps its ending, and
+        do not fit, OSError when the disk rejects): nothing is visible, the episode stays open and keeps its ending, and
         ending it again is allowed.
         """
         with self._lock:

@@ -6,8 +6,8 @@ never drives a robot.
 
 What takes effect when: promoting or rolling back production reaches every robot that follows it with its next chunk,
 also within an episode (each chunk names its version), so that a bad version is gone at once. Pins and canary are
-decided when an episode begins and hold until it ends; without an episode every request is decided anew. Recalling the
-candidate is a rollback: its running episodes go on with production from their next chunk.
+decided when an episode begins and hold until it ends; without an episode every request is routed by itself. Recalling
+the candidate is a rollback: its running episodes continue with production from their next chunk.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Router:
             self._routes, self._candidate = routes, candidate or ""
 
     def recall(self, version: str) -> None:
-        """Let the running episodes that were given this version go on with production."""
+        """Let the running episodes that were given this version continue with production."""
         with self._lock:
             self._held = {episode: None if held == version else held for episode, held in self._held.items()}
 

@@ -21,7 +21,7 @@ SPARE_THREADS = 8
 HANDSHAKE_MS = 10_000
 """for TLS and the first frame of HTTP/2; gRPC's own two minutes let silent connections hold every seat"""
 HEALTH_PERIOD_S = 0.5
-"""how soon a watcher of the health service hears of a change; who asks is told the truth of that moment"""
+"""delay until watchers of the health service are notified of a change; a Check call gets the current state"""
 
 
 class RobotServer:
@@ -141,7 +141,7 @@ class _Health(health.HealthServicer):
         serving = self._service.ready and not self._draining.is_set()
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         with self._changing:
-            if status != self._told:  # watchers hear of changes only
+            if status != self._told:  # watchers are notified of changes only
                 self._told = status
                 for name in ("", SERVICE_NAME):
                     self.set(name, status)

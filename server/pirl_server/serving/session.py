@@ -192,7 +192,7 @@ Item = TypeVar("Item")
 
 
 class ReplyQueue(Generic[Item]):
-    """Any thread puts, one takes. What is put after the end is dropped: there is nobody to send it to."""
+    """Any thread puts, one takes. What is put after the end is dropped: there is no receiver."""
 
     def __init__(self) -> None:
         self._items: SimpleQueue[Item | None] = SimpleQueue()

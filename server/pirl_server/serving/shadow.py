@@ -34,7 +34,7 @@ class ShadowReport:
     version: str
     compared: int
     skipped: int
-    """chosen, but the device was never idle long enough, or the shadow refused the observation"""
+    """chosen, but the device was never idle long enough, or the shadow rejected the observation"""
     rms: Mapping[str, float]
     """by action name, root mean square over all steps of the chunks"""
     worst: Mapping[str, float]
@@ -58,7 +58,7 @@ class Shadow:
     def change(self, version: str | None, share: float) -> None:
         """Compare this version on a share of production's requests from now on; None: none.
 
-        The report begins anew when this, or production, is another version than before.
+        The report is reset when this or production changes.
         """
         policy = self._engine.current
         actions, pair = len(policy.contract.action) if policy else 0, (version, policy.version if policy else None)

@@ -52,7 +52,7 @@ class LoggedSteps:
         """
         new, keys = [], set[bytes]()
         for call, step in outcomes:
-            # a step driven without a chunk or a clock has no identity: it cannot be told from a repetition
+            # a step driven without a chunk or a clock has no identity: it cannot be distinguished from a repetition
             if step.chunk_id or step.time_ns:
                 key = _KEY.pack(call, step.index, step.time_ns)
                 if key in self._seen or key in keys:

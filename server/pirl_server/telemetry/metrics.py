@@ -50,7 +50,7 @@ class Metrics:
         engine.observe(self._batch)
 
     def began(self, call: Call) -> None:
-        """Count what robots report; it is kept even when the call is refused afterwards."""
+        """Count what robots report; it is kept even when the call is rejected afterwards."""
         for outcome in getattr(call.request, "outcomes", ()):
             self._steps.inc()
             for bit in Alteration(outcome.alterations & _ALL_BITS):

@@ -36,7 +36,7 @@ class ChunkDataset:
     images: Images | None = None
     """uint8 [M, height, width, 3] by camera, for policies that see"""
     aux_target: Tensor | None = None
-    """[M, F] what the prefix has to tell besides, which a simulator knows
+    """[M, F] targets of the auxiliary loss, from the simulator's state
     (`training.supervised.auxiliary_state_loss`)"""
 
     def __len__(self) -> int:

@@ -2,7 +2,7 @@
 
 LIBERO's observation of a control step is taken at the first of its 25 physics steps, so it is some 48 ms old when the
 step ends: robosuite 1.4.0 samples so. Demonstrations and published results have that lag, and so does this. It is also
-why pictures are rendered at every step and not when somebody looks.
+why images are rendered at every step and not on demand.
 """
 
 from __future__ import annotations

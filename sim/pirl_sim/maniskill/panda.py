@@ -17,7 +17,7 @@ CAMERA_EYE = (0.45, 0.0, 0.5)
 CAMERA_TARGET = (-0.02, 0.0, 0.03)
 """m, world frame: what the camera is aimed at"""
 CAMERA_FOV = 0.8
-"""rad, vertical field of view; the picture is square"""
+"""rad, vertical field of view; the image is square"""
 BASE_POSITION = (-0.615, 0.0, 0.0)
 """m, world frame, of `panda_link0`; its rotation is the identity"""
 TCP_IN_HAND = (0.0, 0.0, 0.1034)

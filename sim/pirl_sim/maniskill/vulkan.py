@@ -37,7 +37,7 @@ def require_vulkan(cameras: bool) -> None:
 def _kept_renderer() -> Any:
     """Return a renderer that lives as long as the process.
 
-    The first picture of a process costs some 11 s of CPU time (a software driver computes SAPIEN's reflection tables);
+    The first image of a process costs some 11 s of CPU time (a software driver computes SAPIEN's reflection tables);
     they are freed with the last renderer, so without this one the next environment would pay again.
     """
     import sapien

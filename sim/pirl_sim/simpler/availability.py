@@ -17,7 +17,7 @@ ASSETS = {
 def require_simpler() -> None:
     """Raise ValueError, saying what to install or download, unless the Bridge tasks can be loaded.
 
-    ManiSkill itself would ask on stdin whether to download, which in a job nobody answers.
+    ManiSkill itself would ask on stdin whether to download, which blocks a job.
     """
     if find_spec("mani_skill") is None:
         raise ValueError(f"tasks of SIMPLER need mani_skill: {INSTALL}")

@@ -37,7 +37,7 @@ def answered(request: Request, side: Side) -> Side:
 def make_card(
     request: Request, side: Side, config: Pi0Config, tokenizer: TokenizerFile, lineage: Mapping[str, str]
 ) -> ModelCard:
-    """Raise ValueError for what nobody said, and for two that contradict each other."""
+    """Raise ValueError for missing and for contradicting information."""
     if side.horizon is not None and request.horizon not in (None, side.horizon):
         raise ValueError(f"--horizon {request.horizon}: config.json says {side.horizon}")
     family = config.family

@@ -107,7 +107,7 @@ def _read_source(path: Path, stack: Stack) -> Kept | None:
 
 
 def _made(stack: Stack, card: ModelCard, weights: StateDict) -> Kept:
-    """Names as the library saves them today, the embedding under its head's name, an expert head that nobody reads."""
+    """Names as the library saves them today, the embedding under its head's name, an unused expert head."""
     prefix = "model." if stack == "lerobot" else ""
     names = [prefix + name for name in (*to_openpi(weights), HEAD, EXPERT_HEAD) if name != EMBEDDING]
     dtype = weights["expert.layers.0.down_proj.weight"].dtype

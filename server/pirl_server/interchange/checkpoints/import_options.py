@@ -15,7 +15,7 @@ from pirl_server.policy.processing_spec import PromptFormat
 
 @dataclass(frozen=True)
 class Request:
-    """One import. None: not said, the folder or the family decides, or the import is refused."""
+    """One import. None: not said, the folder or the family decides, or the import is rejected."""
 
     stack: Stack
     source: Path

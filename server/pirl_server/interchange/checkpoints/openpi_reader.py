@@ -15,7 +15,7 @@ CONFIG, ASSETS, NORM_STATS = "config.json", "assets", "norm_stats.json"
 
 
 class _Config(BaseModel):
-    """The converter's five fields, and those that name what neither they nor the weights tell."""
+    """The converter's five fields, and those that name what neither they nor the weights contain."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
     action_dim: PositiveInt | None = None

@@ -16,7 +16,7 @@ from pirl_server.interchange.checkpoints.source_folder import one_line
 def staged(out: Path) -> Iterator[Path]:
     """A new folder beside `out` that takes its place at the end; nothing stays when the body raises.
 
-    Raises ValueError when `out` is there already, or for what the disk refuses.
+    Raises ValueError when `out` is there already, or for what the disk rejects.
     """
     if out.exists() or out.is_symlink():
         raise ValueError(f"'{out}' already exists: give a new folder")

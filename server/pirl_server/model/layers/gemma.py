@@ -95,7 +95,7 @@ class Layer(nn.Module):
 
 
 class Gemma(nn.Module):
-    """A stack of blocks and a final norm. Embeddings belong to whoever feeds it."""
+    """A stack of blocks and a final norm. Embeddings belong to its caller."""
 
     def __init__(self, config: StackConfig, tower: TowerConfig, *, adaptive: bool = False) -> None:
         super().__init__()

@@ -181,7 +181,7 @@ class Inputs:
     def fill(self, batch: Inputs, length: int) -> None:
         """Copy a batch and the first `length` words of its prompts into the first rows.
 
-        Rows left over keep what they had, which nobody reads.
+        Rows left over keep their old content, which is not read.
         """
         self.token_mask.zero_()
         for entry in fields(Inputs):

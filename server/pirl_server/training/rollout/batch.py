@@ -22,7 +22,7 @@ IMAGE, PREFIX = "images/", "prefix/"
 
 @dataclass(frozen=True)
 class DecisionBatch:
-    """Decisions in the order they were made; environments go on where the last batch left them."""
+    """Decisions in the order they were made; environments continue where the last batch ended."""
 
     features_TNF: Float
     """F = what the critic reads + elapsed share of the episode; the policy reads the same, unless there is a state.

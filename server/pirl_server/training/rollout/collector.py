@@ -53,7 +53,7 @@ class Ended(NamedTuple):
 
 
 class Collector:
-    """N environments that go on from one call of `collect` to the next."""
+    """N environments that persist from one call of `collect` to the next."""
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
 """Auxiliary loss: predict object state from the image prefix.
 
-The action alone says too little about a picture: 11,555 windows of `PushCube-v1` taught a small policy one of the
+The action alone says too little about an image: 11,555 windows of `PushCube-v1` taught a small policy one of the
 cube's two coordinates and not the other. pi0.5 likewise learns to locate objects beside acting (arXiv 2504.16054). The
 linear map that is asked is thrown away afterwards; the policy that remains sees no more than its cameras.
 
@@ -20,7 +20,7 @@ WEIGHT = 0.25
 
 
 class AuxiliaryStateLoss(nn.Module):
-    """A linear map from the mean value of the prefix's tokens, all layers together, to what is to be told [M, F].
+    """A linear map from the mean value of the prefix's tokens, all layers together, to the predicted state [M, F].
 
     The mean is what attention gives an expert that does not know yet where to look.
     """

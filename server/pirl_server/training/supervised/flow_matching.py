@@ -121,7 +121,7 @@ def prefixes(
 ) -> PrefixOf:
     """How a batch gets its prefixes: with their graph, without it, or once for the whole run.
 
-    The last needs frozen vision and language and no camera: pictures have a prefix each, which would not fit.
+    The last needs frozen vision and language and no camera: images have a prefix each, which would not fit.
     """
     frozen = config.vlm == "frozen"
     if frozen and windows.images is None:

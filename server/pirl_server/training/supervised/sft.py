@@ -93,7 +93,7 @@ def sft_episodes(
 ) -> str:
     """Filtered behaviour cloning: imitate what was executed in the episodes labelled a success; return the version.
 
-    Whoever drove: the policy, or a human who took over; dry runs are left out. Raises ValueError when no episode
+    From any control source, policy or human; dry runs are left out. Raises ValueError when no episode
     succeeded, and for one that was logged under another contract.
     """
     if config.grounding:
@@ -111,7 +111,7 @@ def _start(card: ModelCard, base: Path | None, seed: int) -> FlowPolicy:
 
 
 def _told(config: SftConfig, policy: FlowPolicy, demonstrations: Sequence[Demonstration]) -> torch.Tensor | None:
-    """What the prefix of each window has to tell [M, F]. Raises ValueError where that can't be learnt."""
+    """Auxiliary targets of each sample [M, F]. Raises ValueError when there are none."""
     if not config.grounding:
         return None
     if config.grounding not in FEATURES:
