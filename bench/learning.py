@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one object, figure -> number")
     parser.add_argument("--tasks", nargs="+", choices=sorted(TASKS), help="default: all; for an ablation PullCube-v1")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--ppo", nargs="*", default=[], metavar="KEY=VALUE", help="fields of PpoConfig")
+    parser.add_argument("--ppo", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of PpoConfig fields")
     parser.add_argument("--ablation", choices=sorted(ABLATIONS), help="compare settings instead")
     parser.add_argument("--camera", action="store_true", help="policies that see; default task: PushCube-v1")
     parser.add_argument("--out", type=Path, default=Path("runs/learning/manipulation"))

@@ -1,4 +1,4 @@
-"""The robot's end of the wire: a `Policy` over gRPC. numpy, grpcio and protobuf only.
+"""The network client of the robot: a `Policy` over gRPC. numpy, grpcio and protobuf only.
 
 One client serves one robot and one thread at a time; `close` may be called from any. A lost server is a
 ConnectionError on each call until it is back: the client never waits longer than `timeout_s` and never sends an

@@ -1,4 +1,4 @@
-"""The values that cross a process boundary: observation, action chunk, what became of each step.
+"""The values that cross a process boundary: observation, action chunk, outcome of each step.
 
 Units, once: angles in radians, lengths in metres, time in nanoseconds of the robot's monotonic clock (`*_ns`),
 images uint8 RGB in HWC order. S = length of the state vector, D = of one action, H = horizon (actions in a chunk).
@@ -95,7 +95,7 @@ class PreviousChunk:
             raise ValueError(f"actions must be float32 [n, D], got {self.actions.dtype} {self.actions.shape}")
         if not 0 <= self.inference_delay <= len(self.actions):
             raise ValueError(
-                f"inference_delay {self.inference_delay} must lie within the {len(self.actions)} actions that continue"
+                f"inference_delay {self.inference_delay} must lie within the {len(self.actions)} previous actions"
             )
 
 

@@ -1,4 +1,4 @@
-"""The composition root: builds the running server out of its parts and takes it down again in the right order."""
+"""The composition root: builds the running server and shuts it down in the right order."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def serve(config: ServeConfig) -> int:
         rest = make_listener(api, listen(config.host, config.rest_port, Seats("REST", shares(limit).rest)), files)
         ports = f"gRPC {config.grpc_port}, REST {config.rest_port}"
         ports += f", emergency stops {stop_port}" if stop_port else ""
-        ports += "" if config.openpi_port is None else f", openpi's clients {config.openpi_port}"
-        print(f"pirl serves {config.host}: {ports}", flush=True)
+        ports += "" if config.openpi_port is None else f", openpi clients {config.openpi_port}"
+        print(f"pirl serves on {config.host}: {ports}", flush=True)
         return signals.serve(rest, api.state.services.stopping, config.drain_seconds)
 
 
@@ -155,7 +155,7 @@ def _start(service: PolicyService, config: ServeConfig, interceptor: CallInterce
         connections = shares(current_limit()).grpc
         return start_grpc(service, f"{host}:{config.grpc_port}", credentials, [interceptor], connections)
     except ValueError as error:
-        raise ValueError(f"{error}; give another one with --grpc-port") from None
+        raise ValueError(f"{error}; choose another one with --grpc-port") from None
 
 
 def _start_openpi(config: ServeConfig, door: EngineDoor, gate: AccessControl) -> OpenpiServer:
@@ -173,7 +173,7 @@ def _tls(config: ServeConfig) -> TlsFiles | None:
     if config.tls_cert is None and config.tls_key is None and config.tls_client_ca is None:
         return None
     if config.tls_cert is None or config.tls_key is None:
-        raise ValueError("a certificate and its key belong together: give both --tls-cert and --tls-key")
+        raise ValueError("a certificate needs its key: give both --tls-cert and --tls-key")
     files = TlsFiles(config.tls_cert, config.tls_key, config.tls_client_ca)
     files.check()
     return files
@@ -212,17 +212,17 @@ def adopt(registry: Registry, checkpoint: Path | None) -> str:
             registry.point(PRODUCTION, version, actor="serve", reason=f"started with {checkpoint}", event="started")
             production = version
     if production is None:
-        raise ValueError("nothing is in production yet: give a checkpoint, pirl serve CHECKPOINT")
+        raise ValueError("no version is in production yet: give a checkpoint, pirl serve CHECKPOINT")
     try:
         registry.get(production)
     except (KeyError, ValueError) as error:
         raise ValueError(
-            f"version {production}, which is in production, can't be read ({error}): put it right, or start with its"
+            f"version {production}, which is in production, can't be read ({error}): repair it, or start with its"
             " checkpoint, pirl serve CHECKPOINT"
         ) from None
     registry.versions()  # to know what is damaged
     for name, reason in registry.damaged.items():
-        _LOG.error("%s among the versions can't be read: %s", name, reason)
+        _LOG.error("version %s can't be read: %s", name, reason)
     return production
 
 
@@ -233,7 +233,7 @@ def _production(registry: Registry, checkpoint: Path | None) -> str | None:
     except ValueError as error:
         if checkpoint is None:
             raise
-        _LOG.error("%s: nothing says what was in production, so %s is", error, checkpoint)
+        _LOG.error("%s: no record of the production version, so %s is now in production", error, checkpoint)
         registry.forget_aliases(str(error))
     return registry.aliases().get(PRODUCTION)
 
@@ -253,4 +253,4 @@ def _check_rest_port(config: ServeConfig) -> None:
         try:
             probe.bind((address, config.rest_port))
         except OSError:
-            raise ValueError(f"REST port {config.rest_port} is taken: give another one with --rest-port") from None
+            raise ValueError(f"REST port {config.rest_port} is in use: choose another one with --rest-port") from None

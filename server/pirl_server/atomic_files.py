@@ -1,4 +1,4 @@
-"""Writes that a crash leaves whole: the old content or the new one; and the rule for names, re-exported."""
+"""Crash-safe (atomic) file writes; and the rule for names, re-exported."""
 
 from __future__ import annotations
 

@@ -15,27 +15,23 @@ def serve(arguments: Sequence[str]) -> int:
     """Serve a policy to robots (gRPC) and people (REST)."""
     parser = argparse.ArgumentParser(prog="pirl serve", description=serve.__doc__)
     parser.add_argument(
-        "checkpoint", nargs="?", type=Path, help="folder with card.json; default: what is in production"
+        "checkpoint", nargs="?", type=Path, help="checkpoint folder with card.json; default: the production version"
     )
-    parser.add_argument(
-        "--root", type=Path, default=Path("runs/server"), help="models, episodes and jobs are kept here"
-    )
+    parser.add_argument("--root", type=Path, default=Path("runs/server"), help="folder for models, episodes and jobs")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--grpc-port", type=int, default=50051)
     parser.add_argument("--rest-port", type=int, default=8000)
-    parser.add_argument("--stop-port", type=int, help="emergency stops only; default: two above REST; 0: none")
-    parser.add_argument("--device", default="cpu", help="where policies run: cpu, cuda, cuda:1")
-    parser.add_argument("--explore", action="store_true", help="sample stochastically unless a robot asks otherwise")
-    parser.add_argument("--tls-cert", type=Path, metavar="PEM", help="certificate of this machine, for gRPC and REST")
-    parser.add_argument("--tls-key", type=Path, metavar="PEM", help="its private key")
-    parser.add_argument("--tls-client-ca", type=Path, metavar="PEM", help="let in only certificates of this authority")
-    parser.add_argument("--robot-rate-hz", type=float, default=0.0, help="chunks per second and robot; 0: any number")
-    parser.add_argument("--episode-memory-mib", type=int, default=1024, help="of open episodes; the rest: on disk")
-    parser.add_argument("--openpi-port", type=int, help="also answer clients of openpi, on their own wire")
+    parser.add_argument("--stop-port", type=int, help="for emergency stops only; default: REST port + 2; 0: none")
+    parser.add_argument("--device", default="cpu", help="torch device of the policies: cpu, cuda, cuda:1")
+    parser.add_argument("--explore", action="store_true", help="sample with noise unless a robot requests otherwise")
+    parser.add_argument("--tls-cert", type=Path, metavar="PEM", help="certificate of this server, for gRPC and REST")
+    parser.add_argument("--tls-key", type=Path, metavar="PEM", help="private key of --tls-cert (PEM)")
+    parser.add_argument("--tls-client-ca", type=Path, metavar="PEM", help="mTLS: accept only clients of this CA")
+    parser.add_argument("--robot-rate-hz", type=float, default=0.0, help="chunks per second and robot; 0: unlimited")
+    parser.add_argument("--episode-memory-mib", type=int, default=1024, help="for open episodes; the rest goes to disk")
+    parser.add_argument("--openpi-port", type=int, help="also serve openpi clients over websocket")
     parser.add_argument("--openpi-key", action="append", default=[], metavar="NAME=KEY", help="camera, state or prompt")
-    parser.add_argument(
-        "--drain-seconds", type=float, default=5.0, help="how long connected robots are answered after SIGTERM"
-    )
+    parser.add_argument("--drain-seconds", type=float, default=5.0, help="time to serve connected robots after SIGTERM")
     parser.add_argument("--log-format", choices=("text", "json"), default="text")
     parser.add_argument(
         "--allow-insecure", action="store_true", help="development: a public address without certificate or tokens"
@@ -63,9 +59,9 @@ def sft(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--base", type=Path, help="checkpoint folder to start from; default: new weights")
     parser.add_argument(
-        "--episodes", type=Path, metavar="ROOT", help="learn from the episodes that a server keeps here"
+        "--episodes", type=Path, metavar="ROOT", help="train on the successful episodes in the --root of a server"
     )
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="fields of SftConfig")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of SftConfig fields")
     options = parser.parse_args(arguments)
     config = override(SftConfig(), dict(_setting(word) for word in options.set))
     if options.base is None:
@@ -104,12 +100,12 @@ def _successes(root: Path, contract_hash: str) -> Iterator[Episode]:
     from pirl_server.paths import EPISODES
 
     if not (root / EPISODES).is_dir():
-        raise ValueError(f"'{root}' keeps no episodes: give the --root of a server")
+        raise ValueError(f"'{root}' holds no episodes: give the --root of a server")
     store = EpisodeStore(root / EPISODES)
     found = store.list()
     good = [each for each in found if each.success and each.contract_hash == contract_hash]
     if not good:
-        raise ValueError(f"none of {len(found)} episodes in '{root}' is a success of the robot that the policy is for")
+        raise ValueError(f"none of {len(found)} episodes in '{root}' is a success under the policy's contract")
     return (store.open(each.id) for each in good)
 
 
@@ -125,9 +121,9 @@ def finetune(arguments: Sequence[str]) -> int:
     _common(parser)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("base", nargs="?", type=Path, help="checkpoint folder to start from")
-    what.add_argument("--again", type=Path, metavar="EXPERIMENT", help="folder of an experiment: run it once more")
+    what.add_argument("--again", type=Path, metavar="EXPERIMENT", help="folder of an experiment to rerun")
     parser.add_argument("--out", type=Path, required=True, help="folder of the experiment to write")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="fields of PpoConfig")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of PpoConfig fields")
     options = parser.parse_args(arguments)
     if options.again is not None:
         before = experiment.read(options.again)
@@ -139,7 +135,7 @@ def finetune(arguments: Sequence[str]) -> int:
     version = run_experiment(plan, options.out, experiment.Recorded(options.out))
     print(f"{options.out / experiment.CHECKPOINT}: version {version}")
     if options.again is not None:
-        print("the same version again" if version == before.result else f"before it was version {before.result}")
+        print("same version as before" if version == before.result else f"the first run gave version {before.result}")
         return int(version != before.result)
     return 0
 

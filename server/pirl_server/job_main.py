@@ -1,4 +1,4 @@
-"""The process of one job: `python -m pirl_server.job_main ROOT JOB_DIR`. Composition root of everything that trains."""
+"""The process of one job: `python -m pirl_server.job_main ROOT JOB_DIR`. Composition root of training."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check(spec: JobSpec) -> None:
     if isinstance(spec, Evaluate):
         evaluation_seeds(spec.seed)
         if spec.config:
-            raise ValueError(f"config key '{next(iter(spec.config))}' is not known: evaluate takes none")
+            raise ValueError(f"config key '{next(iter(spec.config))}' is not known: evaluate has no config keys")
         return
     if isinstance(spec, FinetuneSim):
         override(PpoConfig(), spec.config)
@@ -155,7 +155,7 @@ def _episodes(root: Path, task: str, contract: Contract, good: bool = False) -> 
 def _check_instructions(checkpoint: Path, task: str, sentences: tuple[str, ...]) -> None:
     card = load_card(checkpoint)
     if unknown := set(sentences) - set(card.instructions):
-        raise ValueError(f"the base was trained for {card.task}, not for {task}: it does not know '{min(unknown)}'")
+        raise ValueError(f"the base was trained for {card.task}, not for {task}: '{min(unknown)}' is not in it")
 
 
 def _evaluate(spec: Evaluate, registry: Registry, job_dir: Path, report: Reporter) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""glibc's allocator, set for threads that come and go and for messages of megabytes.
+"""glibc allocator settings for short-lived threads and messages of megabytes.
 
 By default each thread that finds the arenas busy opens another, up to eight per core, and what dead threads leave in
 theirs is seldom used again: a server whose robots connect and leave grows although nothing holds on to the memory. And

@@ -1,4 +1,4 @@
-"""Where things lie below the server's root folder; the server and its job processes agree on it here."""
+"""Paths below the server's root folder, shared by the server and its job processes."""
 
 MODELS = "models"
 EPISODES = "episodes"

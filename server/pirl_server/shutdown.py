@@ -1,4 +1,4 @@
-"""The end of a server: what a signal starts and in which order.
+"""Shutdown of a server: what a signal starts and in which order.
 
 first signal    not ready (readyz, gRPC health), robots are notified; requests are answered until no robot is connected
                 any more, or for the drain time; then the listeners close, and `app.build` takes down the rest
@@ -95,7 +95,7 @@ class Signals:
         thread = threading.Thread(target=self._listen, args=(listener,), name="rest", daemon=True)
         thread.start()
         if (number := self._received.get()) is None:
-            raise RuntimeError("the REST listener has ended: the log says why")
+            raise RuntimeError("the REST listener has ended: see the log")
         stopping.drain(drain_s)
         stopping.close()
         listener.should_exit = True

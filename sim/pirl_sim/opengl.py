@@ -1,4 +1,4 @@
-"""Is there an OpenGL that MuJoCo can render with?"""
+"""Checks for an OpenGL that MuJoCo can render with."""
 
 from __future__ import annotations
 
@@ -24,5 +24,5 @@ def require_opengl() -> None:
     except Exception as error:  # each binding fails with another type
         chosen = os.environ["MUJOCO_GL"]
         raise RuntimeError(
-            f"cameras need OpenGL and MUJOCO_GL={chosen} found none: {HINT}, or use cameras=False ({error})"
+            f"cameras need OpenGL, but MUJOCO_GL={chosen} found none: {HINT}, or use cameras=False ({error})"
         ) from error

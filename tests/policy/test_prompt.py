@@ -87,7 +87,7 @@ def test_whether_it_fits_does_not_depend_on_the_joints(state: float) -> None:
 
 
 def test_an_id_without_an_embedding_is_refused() -> None:
-    with pytest.raises(ValueError, match="has token 259, the model knows 200"):
+    with pytest.raises(ValueError, match="has token 259, the model has 200"):
         Prompter(ByteTokenizer(), "pi0", True, 40, 200).tokens(["push"], STATE)
 
 

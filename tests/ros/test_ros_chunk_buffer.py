@@ -172,7 +172,7 @@ def test_after_a_flush_only_a_newer_observation_is_played_and_none_is_missing() 
 
 def test_a_chunk_of_another_rate_is_refused_in_words() -> None:
     slow = PlayableChunk("e", 1, "c", np.zeros((2, 2), np.float32), 2, 0, dt_s=0.1)
-    assert "steps of 0.1 s, this arm's are 0.02 s" in by_time().accept(slow)
+    assert "step of 0.1 s, this arm's control period is 0.02 s" in by_time().accept(slow)
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.floats(0.5, 3), st.integers(0, 10)), max_size=60))

@@ -104,7 +104,7 @@ def test_two_robots_and_one_real_server(ros: Any, tmp_path: Path, profile: Profi
         assert success == {"left": True, "right": False}
 
         # A person at the server stops one of them.
-        assert server.rest("/robots/left/emergency-stop", {"reason": "a hand in the way"})["told"] == ["left"]
+        assert server.rest("/robots/left/emergency-stop", {"reason": "a hand in the way"})["notified"] == ["left"]
         arm = lambda side: probes[side].seen["safety_state"][-1]  # noqa: E731
         probes["left"].until(lambda: "a hand in the way" in arm("left").reason, "it does not stop")
         assert arm("left").emergency_stop

@@ -249,7 +249,7 @@ def test_jobs_start_on_a_full_disk_and_go_on_when_it_has_room(full: Disk, runnin
     assert jobs.get(queued.id).status is Status.QUEUED
     full.empty()
     assert ended(jobs, queued.id) is Status.SUCCEEDED
-    assert jobs.get(left.id).error == "server restarted while it ran"
+    assert jobs.get(left.id).error == "server restarted while the job ran"
     assert jobs.degraded == []
 
 

@@ -188,7 +188,7 @@ def test_a_job_that_was_running_when_the_server_died_has_failed(
     assert began is not None
     store.save(replace(job, status=Status.RUNNING, pid=sleeper.pid, process_started=began if alive else began - 1))
     found = start().get(job.id)
-    assert (found.status, found.error) == (Status.FAILED, "server restarted while it ran")
+    assert (found.status, found.error) == (Status.FAILED, "server restarted while the job ran")
     if alive:
         assert sleeper.wait(30) == -signal.SIGKILL
     else:

@@ -226,11 +226,11 @@ def test_a_robot_that_asks_too_often_is_told_so(open_port: Any, connect: Connect
     def check_rate(robot_id: str) -> None:
         asked.append(robot_id)
         if len(asked) > 1:
-            raise PermissionError("asked too often")
+            raise PermissionError("rate limit exceeded")
 
     client = connect(open_port(check_rate=check_rate).server.port)
     client.infer(GOOD)
-    with pytest.raises(RuntimeError, match="asked too often"):
+    with pytest.raises(RuntimeError, match="rate limit exceeded"):
         client.infer(GOOD)
 
 
@@ -271,7 +271,7 @@ def test_a_message_over_the_limit_ends_only_its_connection(open_port: Any, conne
 def test_a_text_frame_is_refused(open_port: Any, connect: Connect) -> None:
     client = connect(open_port().server.port)
     client._ws.send('{"state": [0, 0, 0]}')
-    assert "binary frame" in str(client._ws.recv())
+    assert "binary msgpack frame" in str(client._ws.recv())
 
 
 def test_a_closed_port_is_free_and_its_thread_is_gone(open_port: Any, connect: Connect) -> None:

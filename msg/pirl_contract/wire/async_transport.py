@@ -1,4 +1,4 @@
-"""The two ways of `transport` for a client with an event loop. What is said there holds here."""
+"""The two transports for clients with an event loop. See `transport` for their behaviour."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def tensor_to_proto(array: NDArray[np.generic]) -> pb.Tensor:
     """Encode a float32, uint8 or int64 array of any shape."""
     kind = array.dtype.str.lstrip("<|>=")
     if kind not in _ENUM_OF_KIND:
-        raise ValueError(f"tensor dtype {array.dtype} does not travel: use float32, uint8 or int64")
+        raise ValueError(f"tensor dtype {array.dtype} is not supported: use float32, uint8 or int64")
     return pb.Tensor(dtype=_ENUM_OF_KIND[kind], shape=array.shape, data=np.ascontiguousarray(array).tobytes())
 
 
@@ -57,7 +57,7 @@ def array_from_proto(tensor: pb.Tensor, name: str, shape: Sequence[int | None] |
         raise ValueError(f"{name}: unknown dtype {tensor.dtype}")
     sizes = tuple(tensor.shape)
     if any(size < 0 for size in sizes) or len(sizes) > 4:
-        raise ValueError(f"{name}: shape {sizes} is not a shape of up to four dimensions")
+        raise ValueError(f"{name}: shape {sizes} must have up to four sizes above 0")
     expected_bytes = dtype.itemsize
     for size in sizes:  # Python integers: a hostile shape cannot overflow
         expected_bytes *= size
@@ -97,7 +97,7 @@ def image_sizes(message: pb.Observation) -> dict[str, tuple[int, int]]:
         raise ValueError(f"images: {len(message.images)} cameras, at most {MAX_CAMERAS} are accepted")
     total = sum(pixels_of(image, name) for name, image in message.images.items())
     if total > MAX_IMAGE_PIXELS:
-        raise ValueError(f"images: {total} pixels together, at most {MAX_IMAGE_PIXELS} are accepted")
+        raise ValueError(f"images: {total} pixels in total, at most {MAX_IMAGE_PIXELS} are accepted")
     return {name: (image.height, image.width) for name, image in message.images.items()}
 
 

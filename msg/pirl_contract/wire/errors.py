@@ -1,4 +1,4 @@
-"""What a refused or lost call becomes on the robot: ConnectionError, TimeoutError or ValueError, with the reason."""
+"""Errors of rejected or lost calls on the robot: ConnectionError, TimeoutError or ValueError, with the reason."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Failures:
         if code is grpc.StatusCode.UNAVAILABLE:
             return ConnectionError(f"{server} is not reachable: {refused.text}")
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return TimeoutError(f"{server} took longer than {timeout_s} s")
+            return TimeoutError(f"{server} did not reply within {timeout_s} s")
         if code in _GIVEN_UP:
-            return TimeoutError(f"{server} gave this request up: {refused.text}")
-        return ValueError(f"policy server refused ({code.name.lower()}): {refused.text}")
+            return TimeoutError(f"{server} aborted this request: {refused.text}")
+        return ValueError(f"policy server rejected the call ({code.name.lower()}): {refused.text}")

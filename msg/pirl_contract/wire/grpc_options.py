@@ -1,4 +1,4 @@
-"""How both ends set up HTTP/2: sizes, keepalive, encryption, the bearer token."""
+"""HTTP/2 settings of both ends: sizes, keepalive, encryption, the bearer token."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def client_options(tls: Tls | None) -> Options:
 def credentials(tls: Tls) -> Any:
     """Read the files. Raises ValueError that names the one at fault."""
     if (tls.certificate is None) != (tls.key is None):
-        raise ValueError("a client certificate and its key belong together: give both or neither")
+        raise ValueError("a client certificate needs its key: give both or neither")
     return grpc.ssl_channel_credentials(
         root_certificates=_read(tls.roots),
         private_key=_read(tls.key),

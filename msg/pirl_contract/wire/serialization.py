@@ -1,4 +1,4 @@
-"""A request with its images as one byte string, each pixel copied once.
+"""Serialises a request with its images to one byte string, each pixel copied once.
 
 A message that carries another is serialised by copying the inner one at every level: for three small cameras most of
 a request's time. Protobuf lets the fields of one message stand in any order and merges a submessage that comes in

@@ -1,4 +1,4 @@
-"""Images for a server on the same host: written once into shared memory, so that only their place travels.
+"""Images for a server on the same host: written once to shared memory; only their location is sent.
 
 The client owns one POSIX shared memory block with a ring of slots, one slot per request. Before each image stand 8
 bytes, its generation: the server reads them before and after it has copied the pixels, and refuses the image when they

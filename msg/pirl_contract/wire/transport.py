@@ -1,4 +1,4 @@
-"""The two ways a call can be carried, for a client with threads: one by one, or on one stream.
+"""The two transports for clients with threads: unary calls, or one stream that receives server-pushed events.
 
 A call is known by its name in `SessionRequest`. Every carrier raises RefusedError and nothing else when there is no
 reply, and never sends a request twice.

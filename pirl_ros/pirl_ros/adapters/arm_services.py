@@ -1,4 +1,4 @@
-"""What people and dashboards ask of the arm: emergency stop, its clearing, who drives, and the buttons for each."""
+"""Services and topics of the arm: emergency stop, clear, control source, and a button for each."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ArmServices:
         node.create_service(ClearEmergencyStop, "clear_emergency_stop", self._clear)
         node.create_service(SetControlSource, "set_control_source", self._set_source)
         buttons: dict[str, Callable[[], str]] = {
-            "stop": partial(self._latch, "a button was pressed", "button"),
+            "stop": partial(self._latch, "emergency stop button pressed", "button"),
             "clear": partial(arm.clear_emergency_stop, "button"),
             "engage": partial(arm.engage, "button"),
             "takeover": partial(arm.set_control_source, ControlSource.HUMAN, "button"),
@@ -42,7 +42,7 @@ class ArmServices:
     def _on_stop(self, message: Any) -> None:
         # False clears nothing: a topic is no deliberate act. A reliable publisher's message comes twice.
         if message.data and not self._arm.report.emergency_stop:
-            self._latch("asked for on the topic emergency_stop", "topic")
+            self._latch("requested on topic emergency_stop", "topic")
             self._changed()
 
     def _latch(self, reason: str, source: str) -> str:

@@ -1,4 +1,4 @@
-"""Reads from a joint_trajectory_controller the setting on which a new chunk joins the running one without a step."""
+"""Checks that a joint_trajectory_controller interpolates a new chunk from its desired state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Governed commands on their way to the controllers of arm and gripper, in the form that the profile names."""
+"""Sends limited commands to the controllers of arm and gripper, by the command kinds of the profile."""
 
 from __future__ import annotations
 

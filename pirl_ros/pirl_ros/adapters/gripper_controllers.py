@@ -1,4 +1,4 @@
-"""Gripper commands on their way: as targets of a joint_trajectory_controller, or as goals, for changes only.
+"""Gripper commands: targets of a joint_trajectory_controller each period, or action goals on change.
 
 A command of a stop or a hold says nothing of the gripper: it stays as it is, whoever put it so.
 """
@@ -89,7 +89,7 @@ class GripperGoals:
         if self._goals.ready:
             self._goals.send(fill_gripper_goal(self._goal.Goal(), self._gripper, position, self._velocity))
         else:
-            self._not_taken("nobody takes goals")
+            self._not_taken("no action server: is the controller active?")
         return Alteration.NONE
 
     def rest(self, ahead: Callable[[], Ahead | None]) -> None:
@@ -116,7 +116,7 @@ class GripperGoals:
 
     def _on_end(self, fate: GoalOutcome, result: Any) -> None:
         if fate == "refused":
-            self._not_taken("the goal was refused")
+            self._not_taken("the goal was rejected")
         elif fate == "succeeded" or result.stalled:
             self.problem = ""
         else:

@@ -1,4 +1,4 @@
-"""The steps of one instruction over ROS: reset, start, watch, stop, arm at rest. Coroutines: they block no executor."""
+"""Steps of one instruction over ROS: reset, start, observe, stop, arm at rest. Coroutines that block no executor."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class EpisodeFlow:
             self._look()
             return run
         if not end or label == "undo":
-            raise ValueError("an episode that was started by service is labelled once, when it ends")
+            raise ValueError("an episode started by service is labelled once, when it ends")
         run = self.reserve(limits)
         try:
             run.begin(self._policy.episode_id, time.monotonic())
@@ -152,9 +152,9 @@ class EpisodeFlow:
         run = EpisodeRun(limits)
         run.begin(episode_id or self._last_id, time.monotonic())
         if not run.episode_id:
-            raise ValueError("no episode is running, and none was kept since this node started")
+            raise ValueError("no episode is running, and none has ended since this node started")
         if label == "discard":
-            raise ValueError(f"episode {run.episode_id} is published: delete it on the server")
+            raise ValueError(f"episode {run.episode_id} is already published: delete it on the server")
         if label != "undo":
             run.mark(label, True, time.monotonic())
         request = LabelEpisode.Request(
@@ -162,7 +162,7 @@ class EpisodeFlow:
         )
         answered = await call_service(self._node, self._label, request, lambda: limits.patience_s)
         if answered is None or not answered.ok:
-            raise ValueError("no answer of label_episode" if answered is None else answered.message)
+            raise ValueError("no response from label_episode" if answered is None else answered.message)
         self._tell(EpisodeEvent.LABEL, episode_id=run.episode_id, outcome=run.outcome, reason=note)
         return run
 
@@ -216,7 +216,7 @@ class EpisodeFlow:
         run = self._run
         assert run is not None
         reply = await call_service(self._node, client, request, lambda: run.limits.patience_s)
-        silent = f"no answer of {client.srv_name} within {run.limits.patience_s:g} s"
+        silent = f"no response from {client.srv_name} within {run.limits.patience_s:g} s"
         return client.srv_type.Response(ok=False, message=silent) if reply is None else reply
 
     def _look(self) -> None:

@@ -1,4 +1,4 @@
-"""Goals to one action server, of which only the newest counts."""
+"""Action client in which only the latest goal counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lifecycle that our nodes share: make everything in `configure`, work while `active`, drop it in `cleanup`."""
+"""The lifecycle of our nodes: create everything in `configure`, work while `active`, destroy it in `cleanup`."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class ManagedNode(LifecycleNode):
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Inactive to unconfigured; not while somebody waits for what is under way."""
         if not self.finished:
-            self.get_logger().error("what is under way has not ended yet: clean up later")
+            self.get_logger().error("a goal or call is still in progress: clean up when it has ended")
             return TransitionCallbackReturn.FAILURE
         with self._logged():
             self._undo()

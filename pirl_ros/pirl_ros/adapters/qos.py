@@ -1,4 +1,4 @@
-"""Quality of service of every topic, said once, and what is said when two ends of a topic do not fit."""
+"""Quality of service of every topic, and the message for an incompatible publisher or subscription."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ except ImportError:  # Humble
     from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
 
 _PUBLISHER_FIXES = {
-    "RELIABILITY": "it is best effort and is not received here: publish reliable",
-    "DURABILITY": "it is volatile and is not received here: publish transient local",
+    "RELIABILITY": "best effort publisher, reliable subscription: publish reliable",
+    "DURABILITY": "volatile publisher, transient local subscription: publish transient local",
 }
 _SUBSCRIPTION_FIXES = {
-    "RELIABILITY": "it is reliable and receives nothing: subscribe best effort",
-    "DURABILITY": "it is transient local and receives nothing: subscribe volatile",
+    "RELIABILITY": "reliable subscription, best effort publisher: subscribe best effort",
+    "DURABILITY": "transient local subscription, volatile publisher: subscribe volatile",
 }
 
 
@@ -103,7 +103,8 @@ def _on_incompatible(
 ) -> Callable[[Any], None]:
     def on_event(event: Any) -> None:
         kind = qos_policy_name_from_kind(event.last_policy_kind).removeprefix("RMW_QOS_POLICY_")
-        report(f"{other} of {topic} has incompatible QoS ({kind.lower()}): {fixes.get(kind, 'make both ends equal')}")
+        fix = fixes.get(kind, "use the same policy on both ends")
+        report(f"{other} of {topic} has incompatible QoS ({kind.lower()}): {fix}")
 
     return on_event
 

@@ -1,4 +1,4 @@
-"""The seam to a simulated arm, found by name at run time: the robot side imports no simulator."""
+"""Loads a simulated arm by name at run time, so that the robot side imports no simulator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A human's commands from their topics to the arm executor: joint targets, twists of the tool, a joystick."""
+"""Teleop commands from topics to the arm executor: joint targets, tool twists, a joystick."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class TeleopTopics:
     @staticmethod
     def declare(node: Any) -> None:
         """Declare the joystick's parameters."""
-        declare(node, "joy_axes", [1, 0, 4], "axes of the joystick that move the tool along x, y, z")
-        declare(node, "joy_deadman", 4, "button that must be held while the joystick drives", between=(0, 64))
-        declare(node, "joy_speed", 0.1, "m/s at full deflection", between=(0.001, 1.0))
+        declare(node, "joy_axes", [1, 0, 4], "joystick axes for tool motion along x, y, z")
+        declare(node, "joy_deadman", 4, "deadman button: hold it while driving with the joystick", between=(0, 64))
+        declare(node, "joy_speed", 0.1, "tool speed in m/s at full deflection", between=(0.001, 1.0))
 
     def __init__(self, node: Any, profile: Profile, arm: ArmExecutor) -> None:
         """Subscribe. ValueError: joy_axes are not three."""

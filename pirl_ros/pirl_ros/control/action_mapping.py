@@ -140,7 +140,7 @@ class ActionMapper:
         if isinstance(hand, JointTarget):
             target, bits = hand.joints, Alteration.NONE
             if target.shape != measured.shape:
-                raise ValueError(f"teleop gives {target.size} joints, the arm has {measured.size}")
+                raise ValueError(f"teleop command has {target.size} joints, the arm has {measured.size}")
         else:
             target, bits = self._moved(hand, measured)
             self._aim = target

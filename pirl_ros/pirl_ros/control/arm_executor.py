@@ -135,7 +135,7 @@ class ArmExecutor:
         if held is not None:
             reason = held.reason
         elif source != ControlSource.POLICY and chunk.episode_id == before:
-            reason = f"{source.name.lower()} drives"
+            reason = f"control source is {source.name.lower()}"
         else:
             reason = self._buffer.accept(chunk)
         if self._buffer.episode_id != before:
@@ -181,11 +181,11 @@ class ArmExecutor:
         """
         held = self._latch.held
         if held is not None and (self._latch.emergency_stopped or source == ControlSource.POLICY):
-            return f"{held.reason}: not handed over"
+            return f"{held.reason}: control source not changed"
         if source == ControlSource.HUMAN:
             self._latch.engage()
         if self._sources.set_control_source(source):
-            self._last_act = f"{source.name.lower()} drives, by {by}"
+            self._last_act = f"control source {source.name.lower()}, set by {by}"
             self._flush()
         return ""
 
@@ -195,7 +195,7 @@ class ArmExecutor:
             return self._latch.held.reason
         joints = len(self._profile.arm.joints)
         if isinstance(command, JointTarget) and command.joints.shape != (joints,):
-            return f"teleop gives {command.joints.size} joints, the arm has {joints}"
+            return f"teleop command has {command.joints.size} joints, the arm has {joints}"
         return self._sources.update_teleop(command, now_ns)
 
     def set_speed_scale(self, share: float) -> None:
@@ -266,7 +266,7 @@ class ArmExecutor:
         """Close the latch when this, or the state of a real arm, comes too late."""
         overdue, self._called_ns = self.overdue(now_ns), now_ns
         if overdue and self._engaged:
-            self._fault(Alteration.WATCHDOG, f"the control loop stood still for more than {self._watchdog_s:g} s")
+            self._fault(Alteration.WATCHDOG, f"the control loop did not run for more than {self._watchdog_s:g} s")
         if state is not None:
             self._history.push(state)
         newest_ns = self._history.newest_ns
@@ -290,13 +290,13 @@ class ArmExecutor:
             case Play() as play:
                 return self._play(play, state, now_ns, gap_s)
             case Stale():
-                return self._rest(Alteration.STALE, state, "the chunk's observation is from before the arm was engaged")
+                return self._rest(Alteration.STALE, state, "the chunk was observed before the arm was engaged")
             case Missing(overdue_ns):
                 return self._wait(overdue_ns / 1e9, state)
 
     def _teleoperate(self, state: Measured, now_ns: int) -> ArmCommand | None:
         if self._sources.source == ControlSource.HOLD:
-            return self._rest(Alteration.NONE, state, "control source is hold: holding")
+            return self._rest(Alteration.NONE, state, "control source is hold")
         teleop = self._sources.latest_teleop(now_ns)
         if teleop is None:
             return self._rest(Alteration.NONE, state, f"no teleop command for {self._sources.timeout_s:g} s: holding")
@@ -308,8 +308,8 @@ class ArmExecutor:
         if not self._timed or overdue_s == 0:
             return self._rest(Alteration.WATCHDOG, state, "")
         if overdue_s > self._link_loss_s:
-            self._fault(Alteration.LINK_LOSS, f"no chunk for {overdue_s:.2f} s after the last one was played")
-        return self._rest(Alteration.LINK_LOSS, state, "no newer chunk came")
+            self._fault(Alteration.LINK_LOSS, f"no chunk for {overdue_s:.2f} s after the last chunk ended")
+        return self._rest(Alteration.LINK_LOSS, state, "no newer chunk received")
 
     def _play(self, play: Play, state: Measured, now_ns: int, gap_s: float) -> ArmCommand:
         self._observed = play.observed
@@ -323,7 +323,7 @@ class ArmExecutor:
             command = replace(command, alterations=command.alterations | Alteration.BLENDED)
         if play.drained:
             command = replace(command, alterations=command.alterations | Alteration.LINK_LOSS)
-            self._mode, self._reason = Mode.DRAINING, "no newer chunk came"
+            self._mode, self._reason = Mode.DRAINING, "no newer chunk received"
         if command.alterations & Alteration.STALE:
             self._buffer.drop()
         self._counts.add(command.alterations)

@@ -113,7 +113,7 @@ class ChunkBuffer:
         timed, off_ns = self._link_loss_ns is not None, abs(chunk.dt_s * 1e9 - self._period_ns)
         if timed and chunk.dt_s and off_ns > 0.01 * self._period_ns:
             period_s = self._period_ns / 1e9
-            return f"chunk {chunk.chunk_id} is made for steps of {chunk.dt_s:g} s, this arm's are {period_s:g} s"
+            return f"chunk {chunk.chunk_id} has a step of {chunk.dt_s:g} s, this arm's control period is {period_s:g} s"
         self.begin(chunk.episode_id)
         if chunk.sequence <= self._sequence:
             return f"chunk {chunk.chunk_id} is late: sequence {chunk.sequence}, seen {self._sequence}"

@@ -49,7 +49,7 @@ class Joystick:
     close: int = 0
     open: int = 1
     speed: float = 0.1
-    """m/s at full deflection"""
+    """m/s of the tool at full deflection"""
     turn_speed: float = 0.5
     """rad/s at full deflection"""
     dead_zone: float = 0.1
@@ -92,7 +92,7 @@ class ControlSourceMux:
     def update_teleop(self, command: Teleop, now_ns: int) -> str:
         """Keep `command`, received at `now_ns` (monotonic). Returns '' or why it is dropped."""
         if self.source != ControlSource.HUMAN:
-            return f"{self.source.name.lower()} drives: take over first"
+            return f"control source is {self.source.name.lower()}: take over first"
         values = command.joints if isinstance(command, JointTarget) else np.hstack([command.linear, command.angular])
         if not np.isfinite(values).all() or (command.gripper is not None and not abs(command.gripper) <= 1):
             return "teleop command is not finite or its gripper not in [-1, 1]"

@@ -1,4 +1,4 @@
-"""A gripper that is commanded by goals: two positions, changed only when the policy means it. Knows no ROS."""
+"""A gripper commanded by goals: two positions, switched with hysteresis and settling time. Does not import ROS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The governed rest of a chunk, for controllers that take a whole trajectory and not one command per period."""
+"""The limited rest of a chunk, for controllers that take a whole trajectory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plays action chunks on the arm: chunk in, governed joint commands out, one outcome reported per action."""
+"""Plays action chunks on the arm: chunk in, limited joint commands out, one outcome published per action."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class ArmNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__("arm_node")
         declare_profile(self)
-        declare(self, "dry_run", False, "true: compute and report everything, send nothing to a controller")
-        declare(self, "speed_scale", 1.0, "part of the velocity limits that is used", between=(0.01, 1.0), dynamic=True)
+        declare(self, "dry_run", False, "true: compute and report everything, send nothing to the controllers")
+        declare(self, "speed_scale", 1.0, "fraction of the velocity limits, (0, 1]", between=(0.01, 1.0), dynamic=True)
         TeleopTopics.declare(self)
         self.add_on_set_parameters_callback(self._on_parameters)
 

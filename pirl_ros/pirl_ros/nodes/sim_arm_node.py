@@ -1,4 +1,4 @@
-"""The simulator as a robot: sensors out and joint commands in, over the topics that a real arm has; and /clock."""
+"""The simulator as a robot: publishes sensors and /clock, subscribes to joint commands, on a real arm's topics."""
 
 from __future__ import annotations
 
@@ -38,10 +38,8 @@ class SimArmNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__("sim_arm_node")
         declare_profile(self)
-        declare(
-            self, "simulator", "pirl_sim.maniskill.sim_robot:make_robot", "module:function that makes the simulated arm"
-        )
-        declare(self, "task", "PushCube-v1", "name of the task, given to the simulator")
+        declare(self, "simulator", "pirl_sim.maniskill.sim_robot:make_robot", "module:function of the simulated arm")
+        declare(self, "task", "PushCube-v1", "task name, passed to the simulator")
 
     def configure(self) -> None:
         """Load the simulator and create the topics. ValueError: it cannot start, or is not the profile's robot."""

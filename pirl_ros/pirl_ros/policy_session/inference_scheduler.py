@@ -1,4 +1,4 @@
-"""When to ask for the next chunk: a state machine that knows no server and no ROS.
+"""Decides when to request the next chunk: a state machine without server and ROS.
 
 In lock-step the policy sees the state after the last action of its previous chunk, as in training. An arm that plays by
 time is asked about earlier, by what an answer has been taking, so that the next chunk is there when this one ends; and

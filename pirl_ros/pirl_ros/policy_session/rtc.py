@@ -1,4 +1,4 @@
-"""What a question says of the chunk still being played, so that the answer goes on from there. Knows no ROS.
+"""Real-time chunking on the robot: the previous chunk and the inference delay of a request. Does not import ROS.
 
 Real-time chunking (arXiv 2506.07339): the arm plays on while the server thinks. The actions from the observation's
 capture on travel with the question; as many of them as will have been played when the answer comes return unchanged.

@@ -1,4 +1,4 @@
-"""The policy server as one robot sees it: every call in one worker thread, every failure a reason in words."""
+"""Session of one robot with the policy server: calls run in one worker thread, failures become a reason."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""`pirl robot check`: what follows from a profile, and what looks wrong in it."""
+"""`pirl robot check`: derived quantities of a robot profile, errors and warnings."""

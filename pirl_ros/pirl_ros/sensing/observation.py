@@ -1,4 +1,4 @@
-"""Which streams make an observation, and how a bundle of messages becomes the contract's state vector."""
+"""Streams of an observation, and a bundle of messages to the contract's state vector."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Advantages made comparable: normalised over a batch, or relative to a group of episodes from one initial state.
+"""Comparable advantages: normalised over a batch, or relative to a group of episodes from one initial state.
 
 Shape letters: G groups, N episodes per group; `normalise` takes any shape.
 """
@@ -61,7 +61,7 @@ def require_both_outcomes(success: Tensor) -> None:
     if wins in (0, episodes):
         have, miss = ("a success", "failures") if wins else ("a failure", "successes")
         raise ValueError(
-            f"each of {episodes} episodes is {have}: nothing tells a better action from a worse one; add {miss}"
+            f"each of {episodes} episodes is {have}: without both, actions cannot be compared; add {miss}"
             if episodes
             else "there are no episodes to learn from"
         )

@@ -1,4 +1,4 @@
-"""Numbers that tell whether an update is healthy. Nothing here has a gradient to give.
+"""Health metrics of an update, without gradients.
 
 Shape letters: B decisions, K denoise steps, H horizon, D action dim.
 """

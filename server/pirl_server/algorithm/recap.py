@@ -1,4 +1,4 @@
-"""Advantage-conditioned flow matching: learning from any logged episode, without densities (RECAP, arXiv 2511.14759).
+"""Advantage-conditioned flow matching: training on any logged episode, without densities (RECAP, arXiv 2511.14759).
 
 The network is told whether an action was better than usual, trained by plain flow matching, and asked for better ones.
 

@@ -29,12 +29,12 @@ from pirl_server.shutdown import Stopping
 from pirl_server.telemetry.metrics import Latencies, Metrics
 
 TAGS = [
-    {"name": "jobs", "description": "Training and evaluation: queue, follow, cancel"},
-    {"name": "episodes", "description": "What the robots did"},
-    {"name": "models", "description": "Versions, which of them serves, and going back"},
-    {"name": "routing", "description": "Which version answers which robot: pins, canary, shadow"},
-    {"name": "robots", "description": "Who is connected, and stopping them: software, not safety-rated"},
-    {"name": "health", "description": "Process, readiness, what is served, metrics"},
+    {"name": "jobs", "description": "Training and evaluation jobs: create, follow, cancel"},
+    {"name": "episodes", "description": "Recorded robot episodes"},
+    {"name": "models", "description": "Model versions: production alias, promotion, rollback"},
+    {"name": "routing", "description": "Which version serves which robot: pins, canary, shadow"},
+    {"name": "robots", "description": "Connected robots and their emergency stop (software, not safety-rated)"},
+    {"name": "health", "description": "Liveness, readiness, served versions, metrics"},
 ]
 
 

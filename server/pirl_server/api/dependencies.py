@@ -1,4 +1,4 @@
-"""What the handlers work on, handed to each of them by FastAPI."""
+"""Services of the handlers, injected by FastAPI."""
 
 from __future__ import annotations
 

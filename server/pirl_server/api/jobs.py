@@ -83,7 +83,7 @@ def cancel_job(job_id: JobId, services: ServicesDep, request: Request) -> JobVie
     "/{job_id}/events",
     operation_id="streamJobEvents",
     response_class=StreamingResponse,
-    responses=responses(404, 422) | EVENT_STREAM | {204: {"description": "The job has ended and nothing is left"}},
+    responses=responses(404, 422) | EVENT_STREAM | {204: {"description": "The job has ended, no further events"}},
 )
 def stream_events(
     job_id: JobId, services: ServicesDep, last_event_id: Annotated[int, Header(alias="Last-Event-ID", ge=0)] = 0

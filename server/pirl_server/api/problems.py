@@ -79,7 +79,7 @@ def invalid(field: str, message: str) -> ProblemError:
 
 def no_storage(what: str, error: OSError) -> ProblemError:
     """Make the answer for what the disk refuses to keep."""
-    return ProblemError(503, "no-storage", f"{what} can't be stored: {error}: make room, then ask again")
+    return ProblemError(503, "no-storage", f"{what} can't be stored: {error}: free disk space, then retry")
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -158,4 +158,4 @@ async def _on_http(_: Request, error: Exception) -> JSONResponse:
 
 async def _on_bug(_: Request, error: Exception) -> JSONResponse:
     _LOG.error("unexpected error", exc_info=error)
-    return answer(ProblemError(500, "internal-error", "internal error: the server's log has it").problem)
+    return answer(ProblemError(500, "internal-error", "internal error: see the server's log").problem)

@@ -1,4 +1,4 @@
-"""Reads the body of a request before its handler runs: within a size, within a time, or not at all."""
+"""Reads the body of a request before its handler runs, within a size and a time limit."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Bodies:
             await refusal(scope, problems.answer(error.problem))(scope, receive, send)
             return
         except asyncio.TimeoutError:
-            late = ProblemError(408, "request-timeout", f"the body did not come within {self._seconds:g} s")
+            late = ProblemError(408, "request-timeout", f"the body was not received within {self._seconds:g} s")
             await refusal(scope, problems.answer(late.problem))(scope, receive, send)
             return
         if body is None:
@@ -58,7 +58,7 @@ class Bodies:
                 return bytes(body)
 
     def _too_large(self) -> ProblemError:
-        return ProblemError(413, "content-too-large", f"the body has more than {self._limit} bytes: send less")
+        return ProblemError(413, "content-too-large", f"the body has more than {self._limit} bytes: send a smaller one")
 
 
 def refusal(scope: Scope, response: Response) -> Response:

@@ -1,4 +1,4 @@
-"""What `pirl serve` can be set to."""
+"""Configuration of `pirl serve`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ServeConfig:
     checkpoint: Path | None
     """folder to start from; None: whatever is in production below `root`"""
     root: Path
-    """models, episodes and jobs are kept here"""
+    """folder for models, episodes and jobs"""
     host: str = "127.0.0.1"
     grpc_port: int = 50051
     rest_port: int = 8000

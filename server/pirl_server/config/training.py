@@ -170,15 +170,15 @@ class PpoConfig:
 
     def __post_init__(self) -> None:
         if self.noise == "flow-noise" and self.steps == "hybrid":
-            raise ValueError("noise 'flow-noise' is in every denoise step: set steps to 'all'")
+            raise ValueError("noise 'flow-noise' applies to every denoise step: set steps to 'all'")
         if self.steps == "hybrid" and self.reduction != "sum":
             raise ValueError(f"reduction '{self.reduction}' needs a density of each step: set steps to 'all'")
         if self.noise != "flow-noise" and self.entropy_weight:
-            raise ValueError(f"entropy_weight: the noise of '{self.noise}' is given and has no entropy to learn; set 0")
+            raise ValueError(f"entropy_weight: noise '{self.noise}' is not learned, it has no entropy; set 0")
         if self.noise == "cps" and not self.noise_level <= 1.0:
             raise ValueError(f"noise_level {self.noise_level} must be at most 1 for noise 'cps'")
         if self.noise == "cps" and self.denoise_steps == 1:
-            raise ValueError("noise 'cps' is silent in its last denoise step: set denoise_steps to 2 or more")
+            raise ValueError("noise 'cps' is zero in the last denoise step: set denoise_steps to 2 or more")
         if not self.std_low < self.std_high:
             raise ValueError(f"std_low {self.std_low} must be below std_high {self.std_high}")
         if self.dual_clip and not self.dual_clip > 1.0:
@@ -188,7 +188,7 @@ class PpoConfig:
 
     def _check_groups(self) -> None:
         if self.group < 2:
-            raise ValueError(f"group {self.group}: at least 2 episodes of one initial state are compared")
+            raise ValueError(f"group {self.group}: a group compares at least 2 episodes of one initial state")
         if self.envs % (self.workers * self.group):
             raise ValueError(
                 f"{self.envs} environments of {self.workers} workers can't be shared by groups of {self.group}: "

@@ -1,4 +1,4 @@
-"""Processes of the demo: each child with its own log, all of them and theirs gone within seconds of the end."""
+"""Processes of the demo: one log per child, and all descendants ended within seconds."""
 
 from __future__ import annotations
 

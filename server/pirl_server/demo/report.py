@@ -114,7 +114,7 @@ def draw_robot(path: Path, before: Path, after: Path) -> None:
             frames.append(picture.quantize(COLOURS, dither=Image.Dither.NONE))
         frames += [frames[-1]] * 10
     if not frames:
-        raise RuntimeError("no camera frame was recorded: nothing arrived on the camera's topic")
+        raise RuntimeError("no camera frame was recorded: no message arrived on the camera's topic")
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=50, loop=0)
 
 

@@ -1,4 +1,4 @@
-"""The demo's robot: the installed ROS 2 nodes as processes, and sittings of episodes run by run_episodes."""
+"""The demo's robot: the installed ROS 2 nodes as processes, and sessions of run_episodes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Robot:
             bar.show(*_progress(self.processes.log(name), episodes))
             time.sleep(0.5)
         if status != 0:
-            raise RuntimeError(f"run_episodes gave up, status {status}: {_last_line(self.processes.log(name))}")
+            raise RuntimeError(f"run_episodes failed, status {status}: {_last_line(self.processes.log(name))}")
         bar.show(episodes, episodes, _progress(self.processes.log(name), episodes)[2])
         result: dict[str, Any] = json.loads(summary.read_text())
         return result

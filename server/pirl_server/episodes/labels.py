@@ -1,4 +1,4 @@
-"""Labels that were given after an episode was published: one JSON line each, the newest of an episode counts.
+"""Labels given after an episode was published: one JSON line each, the newest of an episode counts.
 
 The episode itself stays as it was sealed; whoever reads it through the store sees the newest label. A line that a crash
 cut off is no label, and the next one begins on a line of its own.

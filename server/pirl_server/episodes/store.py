@@ -1,4 +1,4 @@
-"""The directory of episodes: staged, sealed with a manifest, then renamed into place; so whole or not there at all.
+"""The directory of episodes: staged, sealed with a manifest, then renamed into place, so publishing is atomic.
 
 root/staging/<id>/                       what a killed writer leaves; swept when a recorder starts
 root/staging/<id>.open/                  calls of an episode that still runs, when they are too many for memory

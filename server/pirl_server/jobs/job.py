@@ -1,4 +1,4 @@
-"""Jobs on disk: one directory each, so that a restart of the server forgets nothing.
+"""Jobs on disk: one directory each, which survives a restart of the server.
 
 root/<id>/spec.json     what was asked, defaults filled in
          /state.json    written by the supervisor only
@@ -58,7 +58,7 @@ class Job:
     process_started: int | None = None
     """clock ticks since boot at which its process began: with the pid this names one process for good"""
     error: str | None = None
-    """one line: why it failed or was cancelled"""
+    """reason of failure or cancellation, one line"""
     result: dict[str, Any] | None = None
 
 

@@ -1,4 +1,4 @@
-"""One job's processes: started below a reaper, ended whole, recognised again after a restart."""
+"""One job's processes: started below a reaper, ended together, recognised after a restart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job is asked to do, by kind. Unknown keys are refused; what is stored has every default filled in."""
+"""Specification of a job, by kind. Unknown keys are rejected; the stored one has every default filled in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Spec(BaseModel):
     task: TaskId = Field(examples=["PushCube-v1", "metaworld/mt10"])
     seed: int = Field(default=0, ge=0, lt=2**31)
     config: dict[str, JsonValue] = Field(
-        default_factory=dict, description="overrides of the recipe, by its field names"
+        default_factory=dict, description="overrides of the default hyper-parameters, by field name"
     )
 
 

@@ -1,4 +1,4 @@
-"""One request of the wire: bytes of an observation in, bytes of a reply out, or the words of a refusal."""
+"""One request: bytes of an observation in, bytes of a reply out, or an error message."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Answerer:
             return str(error.args[0]) if error.args else type(error).__name__
         except Exception:
             _LOG.exception("a request of %s failed", self._robot_id)
-            return "internal error: the server's log has it"
+            return "internal error: see the server's log"
         self._previous_ms = 1000 * (time.monotonic() - started)
         return reply
 
@@ -79,7 +79,7 @@ class Answerer:
         if self._over.done():
             raise self._over.result()
         if isinstance(data, str):
-            raise ValueError("an observation is a binary frame of msgpack, here is a text frame")
+            raise ValueError("an observation must be a binary msgpack frame, got a text frame")
         policy = self._door.policy(self._robot_id)
         if len(data) > LARGE_BYTES:
             observation = await asyncio.to_thread(self._read, data, policy)
@@ -94,7 +94,7 @@ class Answerer:
         actions, policy = inference.sample.actions, inference.policy
         if not np.isfinite(actions).all():
             raise RuntimeError(
-                f"policy {policy.version} drew actions that are not finite, seed {inference.sample.seed}"
+                f"policy {policy.version} sampled actions that are not finite, seed {inference.sample.seed}"
             )
         server_timing: dict[str, Any] = {"infer_ms": infer_ms}
         if self._previous_ms is not None:

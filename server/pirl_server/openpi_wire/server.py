@@ -1,4 +1,4 @@
-"""The port for openpi's clients: one event loop in a thread of its own, which never runs the policy.
+"""The port for openpi clients: one event loop in its own thread, which never runs the policy.
 
 Every connection is a handler of its own, so many robots share a batch and none waits for another's reply.
 """
@@ -86,7 +86,7 @@ class OpenpiServer:
         if request.path == "/healthz":
             return connection.respond(HTTPStatus.OK, "OK\n")
         if request.headers.get("Origin") is not None:  # browsers always send it, and no page is served here
-            return connection.respond(HTTPStatus.FORBIDDEN, "pages may not connect\n")
+            return connection.respond(HTTPStatus.FORBIDDEN, "requests from web pages are rejected\n")
         robot_id = f"openpi-{next(self._numbers)}"
         try:
             if self._check is not None:
@@ -108,7 +108,7 @@ class OpenpiServer:
         over: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         answerer = Answerer(self._door, self._keys, robot_id, over)
         gone = asyncio.ensure_future(connection.wait_closed())
-        gone.add_done_callback(lambda _: _settle(over, ExpiredError("the client is gone")))
+        gone.add_done_callback(lambda _: _settle(over, ExpiredError("the client has disconnected")))
         notify = _notifier(over)
         try:
             self._door.join(robot_id, address, notify)
@@ -137,8 +137,8 @@ def _notifier(over: asyncio.Future[Exception]) -> Callable[[Any], None]:
         if not event.HasField("emergency_stop"):
             return
         stop = event.emergency_stop
-        words = f"emergency stop by {stop.by or 'somebody'} at the policy server: {stop.reason}"
-        refusal = StoppedError(f"{words}; once the arm may move again, connect anew")
+        words = f"emergency stop by {stop.by or 'unknown user'} on the policy server: {stop.reason}"
+        refusal = StoppedError(f"{words}; when the arm may move again, reconnect")
         if not loop.is_closed():
             loop.call_soon_threadsafe(_settle, over, refusal)
 
@@ -176,5 +176,5 @@ def start_openpi(
     try:
         server.start(host, port, tls)
     except OSError as error:
-        raise ValueError(f"cannot listen on {host}:{port} for openpi's clients: {error.strerror or error}") from None
+        raise ValueError(f"cannot listen on {host}:{port} for openpi clients: {error.strerror or error}") from None
     return server

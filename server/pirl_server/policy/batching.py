@@ -1,4 +1,4 @@
-"""Several asks as rows of one forward pass, each what it would be alone.
+"""Several requests as rows of one forward pass; each row is as if alone.
 
 Shape letters: N rows, H horizon, A the model's action dim, K denoise steps; of a prefix L layers, V key/value heads,
 T tokens, E head dim.

@@ -1,4 +1,4 @@
-"""State vector in SI units -> what the network's state token is fed. Fixed physical scales, no data statistics.
+"""State vector in SI units to the input of the state token. Fixed physical scales, no data statistics.
 
 Statistics of a few demonstrations saturate as soon as the arm leaves them; scales of the table do not. A checkpoint's
 card names its feature set, so that training and serving cannot use different ones.

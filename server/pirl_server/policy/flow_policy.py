@@ -1,4 +1,4 @@
-"""A checkpoint that can be asked: features, prefix, K denoise steps, actions in the contract's units.
+"""Inference for one loaded checkpoint: features, prefix, K denoise steps, actions in the contract's units.
 
 The prefix (vision and language, frozen in RL) is computed once per observation, and once per instruction when the
 model has no camera: then it serves a whole episode, every rollout and every PPO epoch.

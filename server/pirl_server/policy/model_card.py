@@ -1,4 +1,4 @@
-"""The model card: what a checkpoint's weights do not say and a wrong guess of which would run without an error."""
+"""The model card: settings not recoverable from weights; a wrong one fails silently."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class ModelCard:
 def _check(card: ModelCard) -> None:
     """Raise ValueError for what would fail at the first chunk, or worse, would not."""
     if card.family not in ("pi0", "pi05"):
-        raise ValueError(f"family '{card.family}' is not served here")
+        raise ValueError(f"family '{card.family}' is not supported")
     if card.family != card.model.family:
         raise ValueError(f"family '{card.family}' with a model of family '{card.model.family}'")
     if card.features == PRETRAINED:
@@ -95,7 +95,7 @@ def _check(card: ModelCard) -> None:
 
 def _check_tabletop(card: ModelCard) -> None:
     if card.processing is not None:
-        raise ValueError(f"features '{card.features}' take no processing, only '{PRETRAINED}' do")
+        raise ValueError(f"features '{card.features}' must not have processing, only '{PRETRAINED}' do")
     if card.family != "pi0":
         raise ValueError(
             f"family '{card.family}' has no state token for features '{card.features}': with features '{PRETRAINED}'"
@@ -106,7 +106,7 @@ def _check_tabletop(card: ModelCard) -> None:
     if card.features not in FEATURES:
         raise ValueError(f"features '{card.features}' are not known; there are: {', '.join(FEATURES)}")
     if card.model.state_dim != STATE_DIM:
-        raise ValueError(f"the model reads {card.model.state_dim} features, '{card.features}' makes {STATE_DIM}")
+        raise ValueError(f"the model expects {card.model.state_dim} features, '{card.features}' computes {STATE_DIM}")
     if not len(card.action_scale) == card.model.action_dim == card.contract.action_dim:
         raise ValueError(
             f"{len(card.action_scale)} action scales, {card.model.action_dim} model outputs and "
@@ -133,7 +133,7 @@ def check_pretrained(card: ModelCard) -> None:
     if how is None:
         raise ValueError("features 'pretrained' need the key processing")
     if card.action_scale:
-        raise ValueError("features 'pretrained' take no action_scale: the action statistics scale")
+        raise ValueError("features 'pretrained' must not have action_scale: the action statistics define the scale")
     if (family := FAMILY_OF[how.prompt]) != card.model.family:
         raise ValueError(f"prompt form '{how.prompt}' belongs to {family}, the model is {card.model.family}")
     _check_sizes(card, how)
@@ -155,7 +155,7 @@ def _check_sizes(card: ModelCard, how: Processing) -> None:
     if how.delta and len(how.delta) != contract.action_dim:
         raise ValueError(f"the delta mask has {len(how.delta)} entries, the contract {contract.action_dim} actions")
     if any(how.delta[contract.state_dim :]):
-        raise ValueError(f"a relative action beyond the {contract.state_dim} state entries has nothing to start from")
+        raise ValueError(f"a relative action beyond the {contract.state_dim} state entries has no reference")
 
 
 def _check_slots(card: ModelCard, how: Processing) -> None:
@@ -172,9 +172,9 @@ def _check_slots(card: ModelCard, how: Processing) -> None:
     if unknown := set(used) - known:
         raise ValueError(f"camera '{min(unknown)}' of a slot is not in the contract")
     if unseen := known - set(used):
-        raise ValueError(f"camera '{min(unseen)}' of the contract goes into no slot: the policy would not see it")
+        raise ValueError(f"camera '{min(unseen)}' of the contract has no slot: the policy would ignore it")
     if not used:
-        raise ValueError("no slot has a camera: the policy would see nothing")
+        raise ValueError("no slot has a camera: the policy would get no image")
 
 
 def _check_tokenizer(card: ModelCard, wanted: TokenizerFile) -> None:
@@ -184,6 +184,6 @@ def _check_tokenizer(card: ModelCard, wanted: TokenizerFile) -> None:
         raise ValueError(f"the tokenizer has {wanted.vocabulary} tokens, the model {card.model.vocabulary}: wrong one")
     if wanted.kind == "bytes":
         if wanted.vocabulary != VOCABULARY or wanted.sha256:
-            raise ValueError(f"the byte tokenizer has {VOCABULARY} tokens and no file, the card says otherwise")
+            raise ValueError(f"the byte tokenizer has {VOCABULARY} tokens and no file, the card differs")
     elif len(wanted.sha256) != 64:
         raise ValueError(f"the SHA-256 of the tokenizer's file is 64 digits, not '{wanted.sha256}'")

@@ -1,4 +1,4 @@
-"""Rows of a batch that go on from the actions a robot still plays: contract units -> model space, denoised, checked.
+"""Real-time chunking in the contract's units: previous actions to model space, denoised, checked.
 
 Two passes at most, one per method. What comes back begins with the very numbers that were asked with: through model
 space and back they would be rounded, and a robot that compares them must find no difference.
@@ -117,7 +117,7 @@ def _fault(policy: RtcPolicy, ask: PolicyRequest) -> ValueError | None:
         return ValueError(f"continuation has {n} actions of {width}: at most {most} of {wanted} are continued")
     if asked.inference_delay >= policy.horizon:
         return ValueError(
-            f"inference_delay {asked.inference_delay} is the whole horizon of {policy.horizon}: nothing would be new"
+            f"inference_delay {asked.inference_delay} must be below the horizon, {policy.horizon}: no action is new"
         )
     if not np.isfinite(asked.actions).all():
         return ValueError("continuation: an action is not finite")

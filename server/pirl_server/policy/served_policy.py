@@ -1,4 +1,4 @@
-"""What one draw of the policy leaves behind, and the seam through which the service draws it."""
+"""Result of one policy inference, and the ServedPolicy protocol."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def one_by_one(policy: ServedPolicy, asks: Sequence[PolicyRequest]) -> list[Poli
 
 def _alone(policy: ServedPolicy, ask: PolicyRequest) -> PolicySample | ValueError:
     if ask.continuation is not None:
-        return ValueError(f"policy {policy.version} can't continue a chunk: ask without a continuation")
+        return ValueError(f"policy {policy.version} does not support real-time chunking: send no continuation")
     try:
         return policy.sample(ask.observation, explore=ask.explore, seed=ask.seed)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Processor of our own small policies: fixed physical scales, byte prompts, images as they are."""
+"""Processor of our own small policies: fixed physical scales, byte prompts, images unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text to ids. Ours is bytes; PaliGemma's is a file that the user supplies, and is checked before a robot moves by it.
+"""Text to ids. Ours is bytes; PaliGemma's is a file supplied by the user and checked before a robot moves.
 
 The libraries that read such files are optional and imported where one is opened: `pip install pirl[paligemma]`.
 """
@@ -103,7 +103,7 @@ def open_tokenizer(wanted: TokenizerFile, path: Path | None, known: Mapping[int,
         raise ValueError(f"tokenizer '{wanted.kind}' needs its file: load the policy from its checkpoint folder")
     opened = _sentencepiece(path) if wanted.kind == "sentencepiece" else _tokenizer_json(path)
     if opened.vocabulary != wanted.vocabulary:
-        raise ValueError(f"'{path}' has {opened.vocabulary} tokens, the card says {wanted.vocabulary}: wrong file")
+        raise ValueError(f"'{path}' has {opened.vocabulary} tokens, the card requires {wanted.vocabulary}: wrong file")
     if opened.vocabulary in known:
         _check_known(opened, path, *known[opened.vocabulary])
     return opened
@@ -151,10 +151,10 @@ def _checked(opened: FileTokenizer, path: Path) -> FileTokenizer:
 def _check_known(opened: FileTokenizer, path: Path, name: str, ids: Ids) -> None:
     """Raise ValueError unless ids are those of the named vocabulary and text survives both ways."""
     if opened.ids != ids:
-        raise ValueError(f"'{path}' has {opened.ids}, {name} has {ids}: give the tokenizer that the model came with")
+        raise ValueError(f"'{path}' has {opened.ids}, {name} has {ids}: use the tokenizer the model was trained with")
     back = opened.decode(opened.encode(PROBE))
     if back.strip() != PROBE:
-        raise ValueError(f"'{path}' reads {PROBE!r} as {back!r}: give the tokenizer that the model came with")
+        raise ValueError(f"'{path}' reads {PROBE!r} as {back!r}: use the tokenizer the model was trained with")
 
 
 def _library(name: str, path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Pairs replies with requests: what every watcher of gRPC calls needs before it can count, trace or log them."""
+"""Pairs requests with replies, for metrics, spans and logs of gRPC calls."""
 
 from __future__ import annotations
 

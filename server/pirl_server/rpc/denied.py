@@ -1,4 +1,4 @@
-"""Why a call may not go on: raised by whatever checks calls, turned into a status by the interceptor."""
+"""Denial of a call: raised by checks, turned into a gRPC status by the interceptor."""
 
 from __future__ import annotations
 

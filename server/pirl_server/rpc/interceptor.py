@@ -1,4 +1,4 @@
-"""What may look at every call on its way in and out: the gate, the metrics, the spans, the log.
+"""Interceptor that lets observers see each request and reply.
 
 A session is one call that carries many; watchers see each of them as if it had come alone.
 """

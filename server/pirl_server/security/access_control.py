@@ -1,4 +1,4 @@
-"""Decides whether a call may go on: who calls, may that scope, for that robot, so often. Knows no gRPC, no HTTP."""
+"""Authorises a call by caller, scope, robot and rate. Independent of gRPC and HTTP."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class AccessControl:
         An id that breaks the rule is not remembered: the service refuses it, in words that say why.
         """
         if self._limiter is not None and is_name(name) and (wait_ns := self._limiter.take(name)):
-            raise DeniedError("too-many-requests", "asked too often", wait_ns / 1e9)
+            raise DeniedError("too-many-requests", "rate limit exceeded", wait_ns / 1e9)
 
     def _caller(self, call: str, authorization: str, peer: str) -> Caller:
         if self._tokens is None:
@@ -102,7 +102,7 @@ class AccessControl:
         try:
             token = self._tokens.find(text.strip()) if scheme.lower() in SCHEMES else None
         except ValueError as error:
-            _LOG.error("nobody is let in: %s", error)
+            _LOG.error("all calls are rejected: %s", error)
             token = None
         if token is None:
             self._refused(call, Caller("unknown", peer, frozenset(), frozenset()), "token")

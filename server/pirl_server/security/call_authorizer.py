@@ -1,4 +1,4 @@
-"""The gate among the watchers: lets gRPC calls in or not, and writes what they changed into the audit log."""
+"""Authorises gRPC calls and writes their effects to the audit log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bound on the open connections of a port, kept where they are accepted: before TLS, before a byte is read.
+"""Limits the open connections of a port at accept, before TLS and before a byte is read.
 
 A server of asyncio calls `accept` of the listening socket that it is given. The one made here counts what it accepts,
 until its descriptor is closed, so the same bound serves every protocol. When all seats are taken, the connection
@@ -122,7 +122,7 @@ class Seats:
 
     def refused(self, connection: socket.socket) -> None:
         """Log that the connection is not served."""
-        _LOG.warning("%s: no seat for another connection: all, or half by one address, are at work", self._name)
+        _LOG.warning("%s: connection limit reached, in total or for one address", self._name)
 
     def leave(self, seat: Seat) -> None:
         """Free the seat."""

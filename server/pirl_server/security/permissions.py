@@ -1,4 +1,4 @@
-"""Which scope may call what: one row per RPC of the services and per route of the REST API.
+"""Scopes per call: one row per RPC of the services and per route of the REST API.
 
 robot     drives one robot: asks for chunks, writes its episodes
 operator  stands beside robots: looks, labels, stops, chooses what is served

@@ -1,4 +1,4 @@
-"""What waits for the device and what comes back from it."""
+"""Runs one batch of inference requests and resolves their results."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def resolve(batch: Batch) -> None:
 def _sample(policy: ServedPolicy, requests: Sequence[Request]) -> Sequence[PolicySample | Exception]:
     try:
         drawn = policy.sample_batch([request.ask for request in requests])
-        assert len(drawn) == len(requests), f"{policy.version} drew {len(drawn)} rows of {len(requests)}"
+        assert len(drawn) == len(requests), f"{policy.version} sampled {len(drawn)} rows of {len(requests)}"
         return drawn
     except Exception as error:  # the asking threads re-raise it: no request may end the model thread
         if len(requests) == 1:

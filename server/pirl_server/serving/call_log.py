@@ -1,4 +1,4 @@
-"""The policy calls of one open episode: the newest in memory, the older ones in plain files, one per column.
+"""The policy calls of one open episode: the newest in memory, older ones in plain files, one per column.
 
 `add` never touches the disk. Another thread calls `spill`, which writes the oldest calls to the files and lets them go.
 """

@@ -1,4 +1,4 @@
-"""Which robots are there, by which way they ask, and a way to stop each of them.
+"""Connected robots, and pushing events to them.
 
 A robot on a session is sent events. One that makes unary calls can't be: its stop is kept here, and it gets no chunk
 until its program begins anew, with a GetInfo from the host that it was stopped on. Times are seconds of the Unix clock,
@@ -61,6 +61,7 @@ class RobotConnections:
         self._listeners: dict[str, list[Callable[[Any], None]]] = {}
         self._stops: dict[str, pb.EmergencyStopEvent] = {}
         self._announced: Any = None
+        self._unheard: set[str] = set()  # robots whose stop no session was notified of
 
     def list(self) -> list[RobotConnection]:
         """Return the robots seen since the server started, by id; one that is not `reachable` may be gone for good."""
@@ -95,6 +96,7 @@ class RobotConnections:
             robots = list(self._present) if robot_id is None else [robot_id]
             polling = [robot for robot in robots if robot in self._present and self._present[robot].polling]
             self._stops.update(dict.fromkeys(polling, stop))
+            self._unheard.update(robot for robot in polling if robot not in self._listeners)
         return len(polling) + self.push(robot_id, pb.ServerEvent(emergency_stop=stop))
 
     def check_stop(self, robot_id: str) -> None:
@@ -104,7 +106,7 @@ class RobotConnections:
             if stop is not None:
                 host = _host(self._present[robot_id].address)
                 raise StoppedError(
-                    f"emergency stop by {stop.by or 'somebody'} at the policy server: {stop.reason};"
+                    f"emergency stop by {stop.by or 'unknown user'} on the policy server: {stop.reason};"
                     f" once the arm may move again, call GetInfo as '{robot_id}' from {host}"
                 )
 
@@ -113,6 +115,7 @@ class RobotConnections:
         with self._lock:
             if robot_id in self._stops and _host(self._present[robot_id].address) == _host(address):
                 del self._stops[robot_id]
+                self._unheard.discard(robot_id)
 
     def seen(self, robot_id: str, address: str, policy_version: str = "", *, polling: bool = False) -> None:
         """Note that a robot asked, `polling` without a session; `policy_version` where it was answered by one.
@@ -134,9 +137,10 @@ class RobotConnections:
             self._note(robot_id, address)
             heard = self._listeners.setdefault(robot_id, [])
             heard.append(hear)
-            known, stop = self._present[robot_id], self._stops.get(robot_id)
-            if stop is not None and _host(known.address) == _host(address):
-                del self._stops[robot_id]  # it is notified below
+            known, stop = self._present[robot_id], None
+            if robot_id in self._unheard:
+                self._unheard.remove(robot_id)
+                stop = self._stops[robot_id]
             since = self._now() if len(heard) == 1 else known.since
             self._present[robot_id] = replace(known, sessions=len(heard), since=since)
             announced = self._announced
@@ -178,6 +182,7 @@ class RobotConnections:
             if not known.sessions and silent_s >= kept_s:
                 del self._present[robot_id], self._asked[robot_id]
                 self._stops.pop(robot_id, None)
+                self._unheard.discard(robot_id)
                 return
         raise BusyError(f"{MAX_ROBOTS} robots are connected already")
 

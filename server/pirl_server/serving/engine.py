@@ -1,4 +1,4 @@
-"""One thread owns the device and draws the samples of all robots, in batches; versions come and go between two batches.
+"""One thread owns the device and samples for all robots in batches; versions change between two batches.
 
 Who is served when: each robot has at most one request waiting, its newest; the robots' places are served in order; what
 waits for the same policy version is drawn in one pass, up to the largest batch size. A lone robot is served at once,

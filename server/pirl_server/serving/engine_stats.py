@@ -1,4 +1,4 @@
-"""What the engine has done so far, for metrics and dashboards."""
+"""Counters of the engine, for metrics and dashboards."""
 
 from __future__ import annotations
 

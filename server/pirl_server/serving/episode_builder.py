@@ -1,4 +1,4 @@
-"""An episode that is still being driven: what the service has drawn and the robot has reported so far."""
+"""An open episode: the samples of the service and the outcomes from the robot so far."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What robots say about their episodes: start, outcomes, end, label. No call here touches the device."""
+"""Episode calls of robots: start, outcomes, end, label. None of them uses the device."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pirl_contract import ActionChunk, Contract, Observation, StepOutcome
-from pirl_contract.names import check_robot_id
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import codec
 from pirl_server.policy.served_policy import PolicySample, ServedPolicy
@@ -30,10 +29,9 @@ class EpisodeCalls:
 
     def start(self, request: Any, policy: ServedPolicy, explore: bool) -> Any:
         """Open an episode after comparing the contracts; `explore` for a robot that asks for no sampling mode."""
-        check_robot_id(request.robot_id)
         contract = Contract.from_json(request.contract_json)
         if differences := policy.contract.difference(contract):
-            raise ContractMismatchError("the policy's contract is another one; " + "; ".join(differences))
+            raise ContractMismatchError("the policy's contract differs; " + "; ".join(differences))
         _check_start(request)
         start = EpisodeStart(
             robot_id=request.robot_id,
@@ -82,13 +80,13 @@ class EpisodeCalls:
         """
         if not episode_id:
             if outcomes:
-                raise ValueError("outcomes without an episode id: nothing could be logged; call StartEpisode first")
+                raise ValueError("outcomes without an episode id can't be logged; call StartEpisode first")
             return None
         episode = self._find(self._recorder.find, episode_id)
         if seen.robot_id != episode.start.robot_id:
             raise ValueError(f"episode '{episode_id}' belongs to robot '{episode.start.robot_id}'")
         if seen.instruction != episode.start.instruction:
-            raise ValueError("the instruction changed within an episode: end it and start another")
+            raise ValueError("the instruction changed within an episode: end it and start a new one")
         episode.add_outcomes(outcomes)
         self._recorder.check_room(episode)
         return episode
@@ -114,7 +112,7 @@ class EpisodeCalls:
         try:
             return look(episode_id)
         except KeyError:
-            raise NotFoundError(f"no open episode '{episode_id}': it was ended, or closed when idle") from None
+            raise NotFoundError(f"no open episode '{episode_id}': it has ended, or was closed when idle") from None
 
 
 def _label(request: Any) -> tuple[bool | None, str]:

@@ -1,4 +1,4 @@
-"""Why a request gets no chunk. Each has its own status on the wire."""
+"""Errors of inference requests, each with its own gRPC status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which gRPC status each failure becomes. Clients get one line of words; tracebacks stay in the server's log."""
+"""Exceptions to gRPC status codes. Clients get one line of text; tracebacks stay in the server's log."""
 
 from __future__ import annotations
 
@@ -72,4 +72,4 @@ def _translate(error: Exception) -> tuple[grpc.StatusCode, str]:
             return code, str(error.args[0]) if error.args else kind.__name__
     if isinstance(error, OSError):
         return grpc.StatusCode.INTERNAL, f"the episode could not be written: {error.strerror}; end it again later"
-    return grpc.StatusCode.INTERNAL, "internal error: the server's log has it"
+    return grpc.StatusCode.INTERNAL, "internal error: see the server's log"

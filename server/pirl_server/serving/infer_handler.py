@@ -1,4 +1,4 @@
-"""One Infer request: checked, handed to the engine, and what comes of it; the same for unary calls and sessions."""
+"""One Infer request: checked, queued, its result returned; the same for unary calls and sessions."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class InferHandler:
         try:
             inference = pending.answer.result()
         except CancelledError:
-            raise ExpiredError("given up by the client before the device was touched") from None
+            raise ExpiredError("cancelled by the client before inference") from None
         robot_id, caller = pending.request.robot_id, pending.caller
         if not caller.session:
             self._attendance.check_stop(robot_id)  # it may have come while the device was busy
@@ -165,7 +165,7 @@ class InferHandler:
         if request.contract_hash != policy.contract.hash:
             raise ContractMismatchError(
                 f"contract hash is '{request.contract_hash}', the policy's {policy.contract.hash}:"
-                " ask GetInfo for its contract; StartEpisode says where they differ"
+                " get its contract with GetInfo; StartEpisode reports the differences"
             )
         # before any picture is opened: what is of the wrong size is not worth it
         policy.contract.check_sizes(codec.image_sizes(request.observation))
@@ -174,7 +174,7 @@ class InferHandler:
 def _chunk(pending: PendingChunk, inference: Inference) -> ActionChunk:
     sample, policy = inference.sample, inference.policy
     if not np.isfinite(sample.actions).all():
-        raise RuntimeError(f"policy {policy.version} drew actions that are not finite, seed {sample.seed}")
+        raise RuntimeError(f"policy {policy.version} sampled actions that are not finite, seed {sample.seed}")
     return ActionChunk(
         actions=sample.actions,
         dt_s=1.0 / policy.contract.rate_hz,

@@ -1,4 +1,4 @@
-"""The queue with its bound, its window and its counts: who is let in, who is sent away, when a batch is due.
+"""The bounded request queue: one slot per robot, batch window, counters.
 
 No lock of its own, and it tells nobody: it returns who is refused and why, for its caller to tell outside of a lock.
 """
@@ -67,7 +67,7 @@ class RequestQueue:
     def _busy(self) -> BusyError:
         batches = 1 + math.ceil(len(self.waiting) / self._rows)  # the one on the device comes first
         hint_s = batches * self.tally.mean_batch_ms / 1000
-        return BusyError(f"{self.size} requests are waiting already: try again in {hint_s:.2f} s", hint_s)
+        return BusyError(f"{self.size} requests are already waiting: retry in {hint_s:.2f} s", hint_s)
 
 
 def tell(refused: Sequence[tuple[Request, Exception]]) -> None:

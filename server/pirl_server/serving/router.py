@@ -1,4 +1,4 @@
-"""Which version answers which robot. Plain decisions: no device, no disk.
+"""Maps each robot to a policy version. Pure functions: no device, no disk.
 
 Without an alias, or with `production`: the version that the robot is pinned to; else the candidate for the robots of
 the canary, by list or by share; else whichever version is production. `candidate` may be asked for by name; `shadow`
@@ -94,8 +94,8 @@ class Router:
             return self._candidate
         if alias not in ("", PRODUCTION):
             known = (PRODUCTION, *([CANDIDATE] if self._candidate else []))
-            why = "the shadow never drives a robot; served are" if alias == SHADOW else "served here are"
-            raise NotFoundError(f"alias '{alias}' can't be asked: {why} {', '.join(known)}")
+            why = "the shadow never controls a robot; available:" if alias == SHADOW else "available:"
+            raise NotFoundError(f"alias '{alias}' is not served: {why} {', '.join(known)}")
         if robot_id in self._routes.pins:
             return self._routes.pins[robot_id]
         return self._candidate if self._in_canary(robot_id) else None

@@ -73,7 +73,7 @@ def start_grpc(
         else:
             port = server.add_secure_port(address, credentials)
     except RuntimeError:
-        raise ValueError(f"cannot listen on {address}: the port is taken or the address is not ours") from None
+        raise ValueError(f"cannot listen on {address}: the port is in use or the address is not local") from None
     server.start()
     health_service.start()
     return RobotServer(server, service, health_service), port

@@ -1,4 +1,4 @@
-"""The policy service of policy.proto: unary calls and sessions, both answered by the same functions."""
+"""The policy service of policy.proto: unary calls and sessions, handled by the same functions."""
 
 # ruff: noqa: N802  (policy.proto names the methods)
 from __future__ import annotations

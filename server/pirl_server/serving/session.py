@@ -1,4 +1,4 @@
-"""One robot's session: many calls on one stream, answered in any order, and events that nobody asked for.
+"""One robot's session: many calls on one stream, replies in any order, and server-pushed events.
 
 Two threads serve it. One reads requests and hands them on; gRPC's own draws the replies out of `replies` and sends
 them. Ends of episodes wait for the disk, so they are worked off beside it. When `MAX_IN_FLIGHT` calls have no reply
@@ -136,7 +136,7 @@ class Session:
             reply = self._calls.at_once[kind](call)
             self._answer(request.id, lambda: {kind: reply})
         else:
-            raise ValueError("the message holds no call that this server knows")
+            raise ValueError("the message holds no call known to this server")
 
     def _infer(self, request: Any, call: Any) -> None:
         wait_s = min(request.timeout_ms / 1000 or MAX_WAIT_S, MAX_WAIT_S)
@@ -156,7 +156,7 @@ class Session:
         if not robot_id or robot_id == self._robot_id:
             return
         if self._robot_id:
-            raise ValueError(f"this session belongs to robot '{self._robot_id}': open another one for another robot")
+            raise ValueError(f"this session belongs to robot '{self._robot_id}': open one session per robot")
         check_robot_id(robot_id)
         with self._lock:
             if self._ended:

@@ -1,4 +1,4 @@
-"""The executed steps of one open episode, a few hundred bytes each and no more than a fixed number."""
+"""The executed steps of one open episode, a few hundred bytes each, up to a fixed number."""
 
 from __future__ import annotations
 

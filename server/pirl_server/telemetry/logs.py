@@ -1,4 +1,4 @@
-"""One line per event, as text for people or as JSON for machines, with the request and the robot it is about."""
+"""One line per event, as text or as JSON, with its request and robot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps a line that comes again and again from filling the disk: ten of a kind at once, then one every ten seconds.
+"""Rate-limits repeated log lines: ten of a kind at once, then one every ten seconds.
 
 A kind is the logger, the level, the RPC and the text before its values are filled in. The next line that passes says
 how many were left out.

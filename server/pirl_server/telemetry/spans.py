@@ -33,7 +33,7 @@ def spans_from_environment(version: str) -> Spans | None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
-        raise ValueError("OTEL_EXPORTER_OTLP_ENDPOINT asks for spans: install pirl[otel], or unset it") from None
+        raise ValueError("OTEL_EXPORTER_OTLP_ENDPOINT needs OpenTelemetry: install pirl[otel], or unset it") from None
     # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES go before ours
     ours = Resource({"service.name": "pirl", "service.version": version})
     provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()))

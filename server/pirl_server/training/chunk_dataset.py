@@ -1,4 +1,4 @@
-"""Training samples of flow matching: what was observed, and the H actions that followed.
+"""Training samples of flow matching: an observation and the H actions that followed.
 
 Shape letters: M windows, P distinct prompts, L prompt tokens, H horizon, D the contract's actions, A the model's,
 F features, S state.

@@ -61,7 +61,7 @@ def _gather(pipes: list[Connection], total: int, progress: Progress) -> dict[int
             try:
                 message = load(pipe.recv_bytes())
             except EOFError:
-                raise RuntimeError("an evaluation worker died; the log has its last words") from None
+                raise RuntimeError("an evaluation worker died; see the log") from None
             seed, success, steps = (int(value) for value in message["result"])
             results[seed] = RolloutResult(bool(success), steps, float(message["reward"][0]), ())
             if len(results) == total:

@@ -82,7 +82,7 @@ class LiberoScene:
                 return
             except RandomizationError:
                 continue
-        raise RuntimeError(f"LIBERO found no place for the objects of {self._bddl.stem} in {PLACEMENTS} attempts")
+        raise RuntimeError(f"LIBERO could not place the objects of {self._bddl.stem} in {PLACEMENTS} attempts")
 
 
 def make_libero_env(task_id: str, *, cameras: bool = False, image_size: int = IMAGE_SIZE) -> SparseEnv:

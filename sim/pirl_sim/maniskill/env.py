@@ -36,7 +36,7 @@ class PandaEnv:
     def reset(self, seed: int) -> Observation:
         """Start the episode of `seed`: same initial state and instruction for the same seed, with either stepper."""
         if self._closed:
-            raise RuntimeError("reset after close: make a new environment")
+            raise RuntimeError("reset after close: create a new environment")
         self._phi, _ = self._stepper.reset(seed)
         self._steps, self._running, self._ever_reset = 0, True, True
         self.instruction = self.task.instruction(seed)

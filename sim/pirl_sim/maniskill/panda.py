@@ -1,4 +1,4 @@
-"""The simulated Panda's contract: what each number of its state and action means.
+"""The simulated Panda's contract: the meaning of each entry of its state and action.
 
 Frame: ManiSkill's world frame. The table top is z = 0, x points away from the robot, z up. The robot's base
 (`panda_link0`) stands at `BASE_POSITION` without rotation, so base frame = world frame minus that offset.

@@ -1,4 +1,4 @@
-"""Is there a Vulkan driver that SAPIEN accepts?"""
+"""Checks for a Vulkan driver that SAPIEN accepts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def require_vulkan(cameras: bool) -> None:
     except RuntimeError as error:
         need = "cameras need a Vulkan driver" if cameras else "ManiSkill needs a Vulkan driver, even without cameras,"
         remedy = f"{HINT}, or use cameras=False" if cameras else HINT
-        raise RuntimeError(f"{need} that SAPIEN accepts and none was found: {remedy} (SAPIEN: {error})") from error
+        raise RuntimeError(f"{need} that SAPIEN accepts, but none was found: {remedy} (SAPIEN: {error})") from error
 
 
 @cache

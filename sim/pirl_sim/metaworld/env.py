@@ -32,7 +32,7 @@ class MetaWorldEnv:
     def reset(self, seed: int) -> Observation:
         """Start the episode of `seed`: it picks the task, then everything that the task draws."""
         if self._closed:
-            raise RuntimeError("reset after close: make a new environment")
+            raise RuntimeError("reset after close: create a new environment")
         name = self.suite.task_of(seed)
         self._leave()
         self._scene = self._pool.take(name)

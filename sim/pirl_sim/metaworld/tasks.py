@@ -1,4 +1,4 @@
-"""MetaWorld's 50 tasks, the sentence that means each, and its suites of 10 and 50.
+"""MetaWorld's 50 tasks with their instructions, and its suites of 10 and 50.
 
 Ids: "metaworld/reach-v3" and so on, "metaworld/mt10", "metaworld/mt50". One sentence a task: in a suite it is all that
 tells tasks apart, and no two are equal.

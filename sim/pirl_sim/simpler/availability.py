@@ -1,4 +1,4 @@
-"""Are ManiSkill and what its Bridge tasks need here? Told without importing it, which takes seconds."""
+"""Checks that ManiSkill and the assets of its Bridge tasks are installed, without the slow import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One of our checkpoints in openpi's or lerobot's layout: to the last bit what was imported, where nothing was trained.
+"""Exports a checkpoint to openpi's or lerobot's layout: bit-identical to its import where nothing was trained.
 
 An imported checkpoint, and what was fine-tuned from it, carries source.safetensors: names, unused heads and side files
 are taken from there. For the other layout, or without it, they are made from the card, and unused heads are zeros.
@@ -47,7 +47,7 @@ def export_checkpoint(stack: Stack, checkpoint: Path, out: Path) -> list[str]:
     """
     card, weights, _ = load_checkpoint(checkpoint)
     if card.features != PRETRAINED or card.processing is None:
-        raise ValueError(f"'{checkpoint}' reads features '{card.features}', which only this server makes")
+        raise ValueError(f"'{checkpoint}' reads features '{card.features}', which only this server computes")
     _check_fit(checkpoint, card, weights)
     kept = _read_source(checkpoint / SOURCE, stack)
     notes = []

@@ -1,4 +1,4 @@
-"""What a person says about a checkpoint: all that its folder doesn't."""
+"""Options of an import: what the checkpoint's folder does not contain."""
 
 from __future__ import annotations
 

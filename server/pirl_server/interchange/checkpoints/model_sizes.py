@@ -1,4 +1,4 @@
-"""The sizes of a model, read off its weights' shapes; what shapes can't tell comes from config.json or a known variant.
+"""Model sizes from the shapes of the weights; the rest comes from config.json or a known variant.
 
 How a projection of 2048 splits into heads is no part of any shape: a wrong split would load and run.
 """
@@ -59,7 +59,7 @@ def sizes(layouts: Mapping[str, Layout], side: Side) -> Pi0Config:
     `layouts` is by canonical name. The result is a claim: the caller compares every shape with it.
     """
     if side.horizon is None:
-        raise ValueError("config.json does not say the length of a chunk: give it by --horizon N")
+        raise ValueError("config.json has no chunk length: give it with --horizon N")
     family = family_of(layouts, side)
     language, expert = _tower(layouts, TEXT), _tower(layouts, EXPERT)
     head_dim = _head_dim((language, expert), side, (_depth(layouts, TEXT), _depth(layouts, EXPERT)))
@@ -108,7 +108,7 @@ def _compare(side: Side, config: Pi0Config) -> None:
     claims = {"state": (side.model_dims[0], config.state_dim), "action": (side.model_dims[1], config.action_dim)}
     for name, (claimed, found) in claims.items():
         if claimed not in (None, found):
-            raise ValueError(f"config.json says a model of {claimed} {name} dimensions, the weights have {found}")
+            raise ValueError(f"config.json has a model of {claimed} {name} dimensions, the weights have {found}")
     assert config.vision is not None
     if side.image_px not in (None, config.vision.image_px):
         raise ValueError(f"config.json says images of {side.image_px} px, the weights are for {config.vision.image_px}")

@@ -1,4 +1,4 @@
-"""A folder that is there whole or not at all."""
+"""Creates a folder atomically."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def staged(out: Path) -> Iterator[Path]:
     Raises ValueError when `out` is there already, or for what the disk refuses.
     """
     if out.exists() or out.is_symlink():
-        raise ValueError(f"'{out}' is already there: name a folder that isn't")
+        raise ValueError(f"'{out}' already exists: give a new folder")
     folder = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}")
     try:
         folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Who attends to whom, as additive biases for `scaled_dot_product_attention`.
+"""Attention masks as additive biases for `scaled_dot_product_attention`.
 
 Blocks: prefix | state | actions. Prefix tokens see each other, the state sees the prefix and itself, actions see all.
 Tokens that do not exist are seen by nobody.

@@ -53,7 +53,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor, modulation: Modulation | None = None) -> Tensor:
         """Normalise the last axis."""
-        assert modulation is None, "a plain norm knows no time"
+        assert modulation is None, "a plain norm takes no time"
         y = normalised(widened(x))
         return torch.addcmul(y, y, self.weight.to(y.dtype)).to(x.dtype)
 

@@ -1,4 +1,4 @@
-"""Sizes of a pi0 or pi0.5 model. Frozen, and plain numbers only, so that a checkpoint can carry them as JSON."""
+"""Sizes of a pi0 or pi0.5 model. Frozen, and plain numbers only, so that a checkpoint can store them as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a rollout worker hands to the learner: arrays over decisions, as safetensors bytes (nothing is unpickled).
+"""A rollout worker's batch for the learner: arrays over decisions, as safetensors bytes (no pickle).
 
 T decisions of each of N environments, in time order; F features, K stored latents, H horizon, D action dim, S state.
 """

@@ -1,4 +1,4 @@
-"""Rollouts of many environments with one policy, in one process: observations never leave it, decisions do.
+"""Rollouts of many environments with one policy in one process: it returns decisions, not observations.
 
 Shape letters: N environments, H horizon, D action dim, F features.
 """

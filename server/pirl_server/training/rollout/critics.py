@@ -1,4 +1,4 @@
-"""What tells a decision's value: a state vector, the action expert's outputs (V_expert) or the prefix (V_vlm).
+"""Inputs of the critic: a state vector, the action expert's outputs (V_expert) or the prefix (V_vlm).
 
 Each also reads the elapsed share of the episode, in its last column: a time limit is then a true end, whose value is 0.
 

@@ -1,4 +1,4 @@
-"""What an update changes, and how it is made from a checkpoint: the policy, what explores with it, the critic."""
+"""The learner: policy, exploration and critic, built from a checkpoint, with their optimisers."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _critic(checkpoint: Path, policy: FlowPolicy, config: PpoConfig) -> nn.Modul
         except RuntimeError as error:
             raise ValueError(
                 f"'{checkpoint}': its critic is not one that RL in simulation trains with critic '{config.critic}'; "
-                "without its critic.safetensors a new one is made"
+                "remove its critic.safetensors to train a new one"
             ) from error
     return critic
 

@@ -81,7 +81,7 @@ def _actor_step(
     if first:
         numbers |= update_metrics.exploration(std, minibatch.index, card.denoise_steps, card.contract.action_dim)
     if math.isnan(numbers["approx_kl"]):
-        raise RuntimeError("the density of what was drawn is not a number: the weights are not finite any more")
+        raise RuntimeError("the log-probability of the sampled actions is NaN: the weights are no longer finite")
     if beyond_target(numbers["approx_kl"], config.max_kl):
         return numbers
     entropy, near = _entropy(learner, std, config), policy.new_zeros(())

@@ -1,4 +1,4 @@
-"""What an update reports: numbers by name, from those of its minibatches.
+"""Metrics of an update by name, averaged over its minibatches.
 
 Shape letters: B decisions, K denoise steps, H horizon, D action dim.
 """

@@ -1,4 +1,4 @@
-"""Random views of the training images, as openpi trains with: crop, turn, colours. For supervised training only.
+"""Image augmentation as in openpi's training: crop, rotation, colours. For supervised training only.
 
 Reinforcement learning must not see them: the density of a decision is that of the very pixels it was made from.
 Shape letters: B batch, C cameras, h height, w width.

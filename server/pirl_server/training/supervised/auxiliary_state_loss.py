@@ -1,4 +1,4 @@
-"""Grounding: while a policy that sees is taught, its prefix must also tell where things are, which a simulator knows.
+"""Auxiliary loss: predict object state from the image prefix.
 
 The action alone says too little about a picture: 11,555 windows of `PushCube-v1` taught a small policy one of the
 cube's two coordinates and not the other. pi0.5 likewise learns to locate objects beside acting (arXiv 2504.16054). The

@@ -1,4 +1,4 @@
-"""Exponential moving average of weights: smoother than the last step's, at one copy of what is trained."""
+"""Exponential moving average of the weights, for the cost of one copy of the trained ones."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def sft(
     env = make_env()
     seeds = demonstration_seeds(seed)
     if config.demonstrations > len(seeds):
-        raise ValueError(f"{config.demonstrations} demonstrations, at most {len(seeds)} have seeds of their own")
+        raise ValueError(f"{config.demonstrations} demonstrations, there are {len(seeds)} reserved seeds")
     demonstrations = [
         demonstrate(env, expert, reset_seed, config.execution_noise, max_steps)
         for reset_seed in seeds[: config.demonstrations]
@@ -104,7 +104,7 @@ def sft_episodes(
     succeeded, and for one that was logged under another contract.
     """
     if config.grounding:
-        raise ValueError("grounding asks for what only a simulator knows: set source to 'expert', or leave it out")
+        raise ValueError("grounding needs object states from a simulator: set source to 'expert', or remove it")
     policy = _start(card, base, seed)
     good = experience((episode for episode in episodes if episode.info.success), progress)
     windows = episode_windows(policy, good, gamma=1.0).windows
@@ -124,7 +124,7 @@ def _told(config: SftConfig, policy: FlowPolicy, demonstrations: Sequence[Demons
     if config.grounding not in FEATURES:
         raise ValueError(f"grounding '{config.grounding}' is not known; there are: {', '.join(FEATURES)}")
     if policy.card.model.vision is None or config.vlm != "train":
-        raise ValueError("grounding teaches vision: it needs a preset with a camera, and vlm 'train'")
+        raise ValueError("grounding trains the vision tower: it needs a preset with a camera, and vlm 'train'")
     states = np.stack([observation.state for observations, _ in demonstrations for observation in observations])
     return torch.from_numpy(FEATURES[config.grounding](states))
 

@@ -1,4 +1,4 @@
-"""Which weights learn: all of a half of the model, low-rank adapters in it, or none of it."""
+"""Selects the trainable weights: all of a half of the model, low-rank adapters in it, or none."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def freeze_and_adapt(model: Pi0, config: FlowMatchingConfig) -> list[nn.Paramete
         parameter.requires_grad_(_learns(name, config))
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
-        raise ValueError("vlm and expert are both 'frozen': nothing is left to train")
+        raise ValueError("vlm and expert are both 'frozen': no parameter is left to train")
     return parameters
 
 
