@@ -1,4 +1,4 @@
-"""A human's commands from their topics to the arm executor: joint targets, twists of the tool, a joystick."""
+"""Teleop commands from topics to the arm executor: joint targets, tool twists, a joystick."""
 
 from __future__ import annotations
 

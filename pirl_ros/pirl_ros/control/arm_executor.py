@@ -135,7 +135,7 @@ class ArmExecutor:
         if held is not None:
             reason = held.reason
         elif source != ControlSource.POLICY and chunk.episode_id == before:
-            reason = f"{source.name.lower()} drives"
+            reason = f"control source is {source.name.lower()}"
         else:
             reason = self._buffer.accept(chunk)
         if self._buffer.episode_id != before:
@@ -296,7 +296,7 @@ class ArmExecutor:
 
     def _teleoperate(self, state: Measured, now_ns: int) -> ArmCommand | None:
         if self._sources.source == ControlSource.HOLD:
-            return self._rest(Alteration.NONE, state, "control source is hold: holding")
+            return self._rest(Alteration.NONE, state, "control source is hold")
         teleop = self._sources.latest_teleop(now_ns)
         if teleop is None:
             return self._rest(Alteration.NONE, state, f"no teleop command for {self._sources.timeout_s:g} s: holding")

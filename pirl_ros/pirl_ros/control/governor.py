@@ -1,4 +1,4 @@
-"""The governor: the last stage before the arm's controller, for every control source. Software, not safety-rated.
+"""The governor: limits every command, last before the arm's controller. Software, not safety-rated.
 
 A step is taken only when a full stop after it, computed to its end, keeps every limit: position, velocity,
 acceleration, jerk, and the tool centre inside the workspace. Otherwise the stop computed before is continued. So one
