@@ -3,7 +3,7 @@
     python bench/chunk_costs.py [--quick] [--json]
 
 Ratios over a chunk that begins anew, for one robot; and over eight robots one after the other, for eight in a batch.
-Medians over rounds in which every kind takes its turn, with new pictures each time; one CPU thread, 10 denoise steps,
+Medians over rounds in which every kind takes its turn, with new images each time; one CPU thread, 10 denoise steps,
 chunks of 10 actions of which 3 are played meanwhile, random weights.
 """
 
@@ -46,7 +46,7 @@ def fresh_policy(size: str) -> FlowPolicy:
 
 
 def look(policy: FlowPolicy, seed: int) -> Observation:
-    """What a robot sees; another seed is another picture."""
+    """What a robot sees; another seed is another image."""
     random = np.random.default_rng(seed)
     images = {
         camera.name: random.integers(0, 255, (camera.height, camera.width, 3), np.uint8)

@@ -21,7 +21,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from pirl_contract.schema import Alteration
-from pirl_ros.control.arm_executor import ArmCycle
+from pirl_ros.control.arm_executor import ArmExecutor
 from pirl_ros.control.chunk_buffer import PlayableChunk
 from pirl_ros.control.governor import Governor
 from pirl_ros.control.kinematics import Array, Chain
@@ -55,16 +55,16 @@ class Rig:
     """The arm, its clock and its policy; `now_ns` is monotonic, stamps differ from it by `clock_ns`."""
 
     def __init__(self, profile: Profile, seed: int) -> None:
-        self.profile, self.cycle, self.rng = profile, ArmCycle(profile), np.random.default_rng(seed)
+        self.profile, self.executor, self.rng = profile, ArmExecutor(profile), np.random.default_rng(seed)
         self.now_ns, self.clock_ns, self.sequence = 10 * HOUR_NS, 5 * HOUR_NS, 0
         self.joints, self.sent, self.goal = READY.copy(), [READY], READY
         self.expiry_ns = 0
-        self.cycle.begin("e")
+        self.executor.begin("e")
 
     @property
     def playing(self) -> bool:
         """Whether an action of a chunk was sent in the last period."""
-        return self.cycle.report.mode.value in ("playing", "draining")
+        return self.executor.report.mode.value in ("playing", "draining")
 
     def state(self) -> Bundle:
         names = [joint.name for joint in self.profile.joints]
@@ -74,7 +74,7 @@ class Rig:
     def period(self, state: bool = True) -> Alteration:
         """Let one pass; the arm follows with a lag."""
         self.now_ns += PERIOD_NS
-        command = self.cycle.tick(self.state() if state else None, self.now_ns).command
+        command = self.executor.tick(self.state() if state else None, self.now_ns).command
         if command is None:
             return Alteration.NONE
         if command.joints is not None:
@@ -103,7 +103,7 @@ class Rig:
         self.sequence += 1
         stamp_ns = self.now_ns + self.clock_ns - age_ns
         name = f"c{self.sequence}"
-        return self.cycle.accept(
+        return self.executor.accept(
             PlayableChunk("e", self.sequence, name, actions.astype(np.float32), EXECUTE, stamp_ns, PERIOD_NS / 1e9)
         )
 
@@ -148,7 +148,7 @@ def cut_link(profile: Profile, count: int) -> dict[str, float]:
         while rig.playing:
             rig.period()
         to_brake.append((rig.now_ns - rig.expiry_ns) / PERIOD_NS)
-        while rig.cycle.report.mode.value != "stopped":
+        while rig.executor.report.mode.value != "stopped":
             rig.period()
         to_rest.append((rig.now_ns - rig.expiry_ns) / PERIOD_NS)
         still = rig.sent[-1]
@@ -174,7 +174,7 @@ def silence(profile: Profile, count: int) -> dict[str, float]:
         for _ in range(int(rig.rng.integers(2, EXECUTE))):
             rig.period()
         began_ns, braked = rig.now_ns, 0
-        while not rig.cycle.report.latched:
+        while not rig.executor.report.latched:
             rig.period(state=False)
             if not braked and not rig.playing:
                 braked = rig.now_ns
@@ -182,7 +182,7 @@ def silence(profile: Profile, count: int) -> dict[str, float]:
         latch_ms.append((rig.now_ns - began_ns) / 1e6 - 1e3 * profile.safety.watchdog_s)
         for _ in range(50):
             rig.period()
-        broken += len(rig.broken()) + (rig.cycle.report.mode.value != "stopped")
+        broken += len(rig.broken()) + (rig.executor.report.mode.value != "stopped")
     return {
         "silences": count,
         "ms from the last state to braking, most": max(brake_ms),
@@ -213,7 +213,7 @@ def clock_jumps(profile: Profile, count: int) -> dict[str, float]:
         rig.chunk(age_ns=rig.now_ns + rig.clock_ns - stamp_ns)
         wrong += pass_by(1) == fresh
         pass_by(3)
-        rig.cycle.engage("bench")
+        rig.executor.engage("bench")
         pass_by(5)
     return {"clock jumps": count, "wrong staleness decisions": wrong, "clock jumps: limits broken": len(rig.broken())}
 

@@ -4,7 +4,7 @@
 
 Valid requests and replies of every kind are damaged, as bytes and field by field, and decoded as the server does it and
 as the client does. Anything but a DecodeError or a ValueError ends the run with the seed and the bytes; so does a
-message whose decoding allocates more than its bound: what it carries a few times over, and the pictures that the
+message whose decoding allocates more than its bound: what it carries a few times over, and the images that the
 contract allows.
 """
 
@@ -30,6 +30,7 @@ from pirl_contract import (
     Camera,
     Contract,
     ControlSource,
+    Field,
     Observation,
     PreviousChunk,
     StepOutcome,
@@ -38,7 +39,8 @@ from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import codec, image_codec
 
 SIDE = 16
-CONTRACT = Contract("fuzzed", (Camera("a", SIDE, SIDE), Camera("b", SIDE, SIDE)), (), (), 10.0)
+STATE = tuple(Field(name, "rad") for name in ("q0", "q1", "q2"))
+CONTRACT = Contract("fuzzed", (Camera("a", SIDE, SIDE), Camera("b", SIDE, SIDE)), STATE, (), 10.0)
 PICTURES = 2 * 3 * SIDE * SIDE
 FIXED_BYTES = 256 * 1024
 """for what any message may cost: messages in Python, the decoders' own tables"""
@@ -66,11 +68,7 @@ def _decode_reply(reply: Any) -> None:
 
 def _decode_request(request: Any) -> None:
     if request.HasField("infer"):
-        codec.outcomes_from_proto(request.infer.outcomes)
-        CONTRACT.check_sizes(codec.image_sizes(request.infer.observation))
-        codec.observation_from_proto(request.infer.observation, "robot")
-        if request.infer.HasField("continuation"):
-            codec.continuation_from_proto(request.infer.continuation)
+        codec.decode_infer(request.infer, CONTRACT)
     elif request.HasField("start_episode"):
         Contract.from_json(request.start_episode.contract_json)
 

@@ -7,7 +7,7 @@
 Every success rate is of 200 fixed initial states through ManiSkill's own step, by the deterministic sampler (ODE). A
 run that is finished is kept below --out and not made again, so a command that was stopped goes on where it was.
 `--ablation` compares settings, everything else equal, with a smaller budget; runs of other tables are found again.
-`--camera`: the policy sees the object in a picture of 64 pixels and reads its own arm; the critic alone is told more.
+`--camera`: the policy sees the object in an image of 64 pixels and reads its own arm; the critic alone is told more.
 `--quick` shows that it runs, not what it learns.
 """
 
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one object, figure -> number")
     parser.add_argument("--tasks", nargs="+", choices=sorted(TASKS), help="default: all; for an ablation PullCube-v1")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--ppo", nargs="*", default=[], metavar="KEY=VALUE", help="fields of PpoConfig")
+    parser.add_argument("--ppo", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of PpoConfig fields")
     parser.add_argument("--ablation", choices=sorted(ABLATIONS), help="compare settings instead")
     parser.add_argument("--camera", action="store_true", help="policies that see; default task: PushCube-v1")
     parser.add_argument("--out", type=Path, default=Path("runs/learning/manipulation"))

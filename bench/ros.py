@@ -3,7 +3,7 @@
     python bench/ros.py [--quick] [--json] [--apart] [--cut] [--kills 200]
 
 Load: one 640x480 camera at 30 Hz, joint states at 100 Hz, joint commands at 50 Hz, against the real policy service on
-the same host, whose policy costs nothing. Latency: from the stamp of the picture in an observation, taken before it is
+the same host, whose policy costs nothing. Latency: from the stamp of the image in an observation, taken before it is
 published, to when this process's middleware has the chunk, and the first command made of it, which waits for the next
 control period (up to 20 ms).
 Faults: the server is killed with SIGKILL in mid-motion; the recorded commands are checked by code of its own.
@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one object, figure -> number")
     parser.add_argument("--kills", type=int, default=200, help="how often the server is killed in mid-motion")
     parser.add_argument("--apart", action="store_true", help="three processes instead of one")
-    parser.add_argument("--cut", action="store_true", help="pictures cut up, as Fast DDS does by itself")
+    parser.add_argument("--cut", action="store_true", help="images cut up, as Fast DDS does by itself")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rig = Rig(Path(folder), images=True, whole=not options.cut)

@@ -31,7 +31,7 @@ def image_message(encoding: str) -> SimpleNamespace:
 
 
 def compressed_message(suffix: str) -> SimpleNamespace:
-    """A smooth picture with noise, compressed."""
+    """A smooth image with noise, compressed."""
     ramp = np.linspace(0, 230, WIDTH)[None, :, None] + np.zeros((HEIGHT, 1, 3))
     picture = (ramp + np.random.default_rng(0).uniform(0, 25, ramp.shape)).astype(np.uint8)
     data = require_decoder().imencode(f".{suffix}", picture)[1].tobytes()

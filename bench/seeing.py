@@ -2,8 +2,8 @@
 
     python bench/seeing.py [CHECKPOINT] [--task PushCube-v1] [--quick] [--json]
 
-Vision and language make keys and values of a picture, which is all that the action expert gets of it. A linear map
-from the values of each layer to the object's x and y is fitted on some pictures and tried on 100 others: its mean error
+Vision and language make keys and values of an image, which is all that the action expert gets of it. A linear map
+from the values of each layer to the object's x and y is fitted on some images and tried on 100 others: its mean error
 bounds from above what an expert can know. Beside it, the error of who knows the mean only. Without a checkpoint the
 weights are random: most of what a view has to tell survives those.
 """
@@ -89,7 +89,7 @@ def main() -> None:
         "checkpoint", nargs="?", type=Path, help="folder of a policy with a camera; default: random weights"
     )
     parser.add_argument("--task", default="PushCube-v1", help="one of ManiSkill's")
-    parser.add_argument("--quick", action="store_true", help="fewer pictures, a larger error")
+    parser.add_argument("--quick", action="store_true", help="fewer images, a larger error")
     parser.add_argument("--json", action="store_true", help="one object, figure -> number")
     options = parser.parse_args()
     fitted = 100 if options.quick else 600

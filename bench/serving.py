@@ -1,4 +1,4 @@
-"""What does serving cost beside openpi's and lerobot's servers, for one robot and for many? Same policy, same pictures.
+"""What does serving cost beside openpi's and lerobot's servers, for one robot and for many? Same policy, same images.
 
     python bench/serving.py [--quick] [--json] [--peers DIR] [--write FILE]
 

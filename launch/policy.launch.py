@@ -13,19 +13,19 @@ def arguments() -> list[DeclareLaunchArgument]:
     params = PathJoinSubstitution([FindPackageShare("pirl_ros"), "launch", "params"])
     profile = [params, "/", LaunchConfiguration("robot"), ".yaml"]
     return [
-        DeclareLaunchArgument("namespace", default_value="", description="prefix of all topics of this arm"),
+        DeclareLaunchArgument("namespace", default_value="", description="namespace of this arm"),
         DeclareLaunchArgument("robot", default_value="panda_sim", description="name of a shipped robot profile"),
         DeclareLaunchArgument("params_file", default_value=profile, description="robot profile; overrides robot"),
         DeclareLaunchArgument("server", default_value="127.0.0.1:50051", description="policy server, host:port"),
         DeclareLaunchArgument("token_file", default_value="", description="file with this robot's token"),
-        DeclareLaunchArgument("tls_ca", default_value="", description="authority of the server's certificate (PEM)"),
+        DeclareLaunchArgument("tls_ca", default_value="", description="CA of the server's certificate (PEM)"),
         DeclareLaunchArgument("tls_cert", default_value="", description="this robot's certificate (PEM), for mTLS"),
         DeclareLaunchArgument("tls_key", default_value="", description="its key (PEM)"),
         DeclareLaunchArgument("robot_id", default_value="robot", description="name on the server, one per arm"),
         DeclareLaunchArgument("mode", default_value="", description="explore, deterministic; empty: server's choice"),
-        DeclareLaunchArgument("alias", default_value="", description="which served policy; empty: production"),
+        DeclareLaunchArgument("alias", default_value="", description="alias of the served policy; empty: production"),
         DeclareLaunchArgument("use_cameras", default_value="true", description="false: state-only policy"),
-        DeclareLaunchArgument("dry_run", default_value="false", description="true: nothing goes to a controller"),
+        DeclareLaunchArgument("dry_run", default_value="false", description="true: send nothing to the controllers"),
         DeclareLaunchArgument("composed", default_value="true", description="all nodes in one process"),
         DeclareLaunchArgument("use_sim_time", default_value="false", description="take time from /clock"),
         DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn or error"),

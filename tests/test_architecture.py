@@ -54,6 +54,21 @@ def imported(source: str) -> Iterator[str]:
             yield node.module or "."
 
 
+def untyped(source: str) -> list[str]:
+    """Functions with a parameter or a result of the bare type Any."""
+    return [node.name for node in functions(source) if "Any" in map(ast.unparse, annotations(node))]
+
+
+def functions(source: str) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def annotations(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.expr]:
+    words = node.args
+    given = [*words.posonlyargs, *words.args, *words.kwonlyargs, words.vararg, words.kwarg]
+    return [each for each in (*(word and word.annotation for word in given), node.returns) if each is not None]
+
+
 def test_top_level_folders_are_no_packages() -> None:
     """One with an __init__.py would shadow the package inside it."""
     assert list(ROOT.glob("*/__init__.py")) == []
@@ -91,6 +106,19 @@ def test_the_paper_fits_its_screens_and_imports_torch_only() -> None:
         ours = {name for name in imported(source) if name.startswith("pirl_server.algorithm")}
         assert too_long(source, MAX_ALGORITHM_FILE) == [], path.name
         assert set(imported(source)) - ours <= allowed, path.name
+
+
+@pytest.mark.parametrize("folder", ["serving", "rpc"])
+def test_requests_and_replies_have_their_generated_types(folder: str) -> None:
+    """At most 3 of 100 functions take or return a bare Any."""
+    sources = [path.read_text() for path in sorted((ROOT / "server/pirl_server" / folder).glob("*.py"))]
+    found, total = [name for source in sources for name in untyped(source)], sum(map(len, map(functions, sources)))
+    assert len(found) <= 0.03 * total, found
+
+
+def test_a_bare_any_is_noticed() -> None:
+    source = "def f(a: Any, *b: int) -> list[Any]: ...\nasync def g(*, c: int) -> Any: ...\ndef h(a: pb.Image): ..."
+    assert (untyped(source), len(functions(source))) == (["f", "g"], 3)
 
 
 @pytest.mark.parametrize(

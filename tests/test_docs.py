@@ -21,9 +21,9 @@ import pytest
 from pirl_contract import Camera, Contract, Field
 from pirl_server.api import episodes, health, jobs, metrics, models, robots, routing
 from pirl_server.api.schemas import PromoteRequest, RollbackRequest
+from pirl_server.config.jobs import parse_spec
 from pirl_server.episodes.schema import Calls, Episode, EpisodeInfo, Steps
 from pirl_server.episodes.zarr_layout import write_group
-from pirl_server.jobs.spec import parse_spec
 
 ROOT = Path(__file__).parents[1]
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -1,7 +1,8 @@
-"""What an earlier revision stored is read as it was written: an episode store and a checkpoint beside recorded numbers.
+"""What an earlier revision stored is read as it was written: episodes and a checkpoint beside recorded numbers, jobs.
 
 `tests/fixtures/stored` is never written again. It holds an episode of five steps and three policy calls, labelled after
 it was published, and the checkpoint that drew its chunks, with critic and noise net.
+Its jobs and its experiment say 0, or an empty text, where None is off now.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,14 @@ import numpy as np
 import pytest
 
 from pirl_contract import Observation
+from pirl_server.config.jobs import Evaluate, FinetuneEpisodes, FinetuneSim, Sft, parse_spec
+from pirl_server.config.training import PpoConfig
 from pirl_server.episodes.schema import Episode
 from pirl_server.episodes.store import EpisodeStore
+from pirl_server.jobs.job import JobStore
 from pirl_server.policy.checkpoint import load_checkpoint, load_noise_net
 from pirl_server.policy.flow_policy import FlowPolicy
+from pirl_server.training import experiment
 
 STORED = Path(__file__).parent / "fixtures" / "stored"
 RECORDED: dict[str, Any] = json.loads((STORED / "recorded.json").read_text())
@@ -110,3 +116,25 @@ def test_a_changed_byte_is_noticed(root: Path) -> None:
     chain.write_bytes(bytes(data))
     with pytest.raises(ValueError, match="chain"):
         EpisodeStore(root).open(home.name)
+
+
+def test_earlier_jobs_are_read_and_a_stored_0_of_a_choice_is_off() -> None:
+    found = JobStore(STORED / "jobs").list()
+    assert [job.status.value for job in found] == ["failed", "succeeded", "queued", "succeeded"]
+    assert [job.spec for job in found] == [
+        FinetuneEpisodes(task="PushCube-v1", seed=2, base="candidate"),
+        Evaluate(task="PushCube-v1", episodes=128),
+        Sft(task="PushCube-v1"),
+        FinetuneSim(task="PushCube-v1", config=PpoConfig(envs=16, gamma=1.0)),
+    ]
+    written = json.loads((STORED / "jobs" / found[-1].id / "spec.json").read_text())
+    zeros = [name for name, value in written["config"].items() if value == 0]
+    assert len(zeros) == 11
+    assert {getattr(found[-1].spec.config, name) for name in zeros} == {None}
+    with pytest.raises(ValueError, match=r"'config\.epochs' must be greater than or equal to 1, got 0"):
+        parse_spec(written | {"config": {"epochs": 0}})  # negative control: not every 0 is off
+
+
+def test_an_earlier_experiment_is_read_as_it_was() -> None:
+    config = experiment.read(STORED / "experiment").ppo()
+    assert config == replace(PpoConfig(envs=8), critic_features="policy")

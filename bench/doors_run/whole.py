@@ -122,7 +122,7 @@ class Whole:
 
 
 class Robot:
-    """Asks for chunks over a session, pictures in shared memory, until it is closed."""
+    """Asks for chunks over a session, images in shared memory, until it is closed."""
 
     def __init__(self, server: Whole, robot_id: str, rate_hz: float = 10.0) -> None:
         self.answered, self.stops, self.failures = 0, 0, list[str]()

@@ -1,4 +1,4 @@
-"""A control for policies that see: the arm is where it is, the pictures are of another scene."""
+"""A control for policies that see: the arm is where it is, the images are of another scene."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SCENE = 500_000
 
 
 class Elsewhere:
-    """The task by the simulator's own step. A policy that does not need its pictures does as well as before."""
+    """The task by the simulator's own step. A policy that does not need its images does as well as before."""
 
     def __init__(self, task: str) -> None:
         self._env = simulation.reference_env(task, sees=True)

@@ -19,7 +19,8 @@ from elsewhere import Elsewhere
 from pirl_contract.protocols import MakeEnv
 from pirl_server import simulation
 from pirl_server.atomic_files import write_json
-from pirl_server.config.training import PpoConfig, SftConfig, override
+from pirl_server.config.fields import parse
+from pirl_server.config.training import PpoConfig, SftConfig
 from pirl_server.policy.checkpoint import checkpoint_version
 from pirl_server.registry.wilson import wilson_interval
 from pirl_server.training.evaluate import evaluate
@@ -97,7 +98,7 @@ def trained(plan: Plan, out: Path) -> dict[str, Any]:
     base = start(plan, out)
     before = kept_rate(plan, base)
     curve, began = Curve(), time.monotonic()
-    config = override(PpoConfig(), plan.ppo)
+    config = parse(PpoConfig, plan.ppo)
     finetune(base, folder / "rl", plan.fast_env, simulation.max_steps(plan.task), config, plan.seed, curve)
     wall_s = time.monotonic() - began
     result = {
@@ -118,7 +119,7 @@ def trained(plan: Plan, out: Path) -> dict[str, Any]:
 
 def start(plan: Plan, out: Path) -> Path:
     """The supervised checkpoint: one per task, seed and setting, shared by the runs that begin there."""
-    config = override(SftConfig(), plan.sft)
+    config = parse(SftConfig, plan.sft)
     depends = [plan.task, plan.seed, plan.sft, plan.pretraining]
     name = sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:10]
     folder = out / f"base-{plan.folder}-{plan.seed}-{name}"

@@ -31,7 +31,7 @@ def figures(rows: list[dict[str, Any]]) -> dict[str, float]:
         for when in ("before", "after"):
             shown[f"{name}, {when}"] = row[when]["successes"] / row[when]["episodes"]
         if "elsewhere" in row:
-            shown[f"{name}, pictures of another scene"] = row["elsewhere"]["successes"] / row["elsewhere"]["episodes"]
+            shown[f"{name}, images of another scene"] = row["elsewhere"]["successes"] / row["elsewhere"]["episodes"]
         shown[f"{name}, env steps"] = row["env_steps"]
         shown[f"{name}, RL s"] = row["rl_s"]
     return shown
@@ -128,9 +128,9 @@ def line(row: dict[str, Any]) -> str:
 
 
 def controls(rows: list[dict[str, Any]]) -> list[str]:
-    """What the pictures were needed for, of policies that see."""
+    """What the images were needed for, of policies that see."""
     told = [
-        f"- seed {row['plan']['seed']} after RL, shown pictures of another scene: {interval(row['elsewhere'])}"
+        f"- seed {row['plan']['seed']} after RL, shown images of another scene: {interval(row['elsewhere'])}"
         for row in rows
         if "elsewhere" in row
     ]

@@ -27,7 +27,7 @@ from pirl_ros.adapters.interfaces import ActionChunk, ExecuteInstruction, Safety
 ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / ".ros/install/pirl_ros/lib/pirl_ros"
 IMAGES_PROFILE = ROOT / "launch/params/fastdds_images.xml"
-"""pictures in one piece, as docs/how-to/qos-and-cameras.md advises"""
+"""images in one piece, as docs/how-to/qos-and-cameras.md advises"""
 READY = [0.0, 0.3927, 0.0, -1.9635, 0.0, 2.3562, 0.7854]
 RATE_HZ, JOINTS_HZ, IMAGES_HZ = 50.0, 100.0, 30.0
 ACCELERATION, JERK = 10.0, 500.0

@@ -17,7 +17,6 @@ from worker import work
 from pirl_contract import Camera, Contract, Field, Observation
 from pirl_server import malloc
 from pirl_server.episodes.store import EpisodeStore
-from pirl_server.openpi_wire.handler import EngineDoor
 from pirl_server.openpi_wire.server import start_openpi
 from pirl_server.policy.served_policy import PolicyRequest, PolicySample
 from pirl_server.serving.engine import Engine
@@ -79,8 +78,9 @@ class Servers:
         """Start one service; returns its gRPC port and its openpi port."""
         engine, policy = Engine(), TimedPolicy(contract_of(payload), model_ms)
         engine.swap(policy)
-        server, port = start_grpc(PolicyService(engine, Recorder(self._store), explore=False), "127.0.0.1:0")
-        openpi = start_openpi(EngineDoor(engine), "127.0.0.1", 0)
+        service = PolicyService(engine, Recorder(self._store), explore=False)
+        server, port = start_grpc(service, "127.0.0.1:0")
+        openpi = start_openpi(service.dispatcher, "127.0.0.1", 0)
         self._open += [server, openpi]
         self._engine, self._policy = engine, policy
         return {"port": port, "openpi_port": openpi.port}

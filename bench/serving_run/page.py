@@ -20,7 +20,7 @@ This page was written by that command: {date}, {machine}, load average {load} at
 grpcio {grpcio}, websockets {websockets}, openpi-client {openpi}; lerobot 0.6.1 in an environment of its own.
 
 Servers run on one core and robots on another, each in a process of its own. The policy returns zeros [50, 32] at once,
-or after a sleep of the model time, which is the same for any number of robots in a batch. Pictures are noise. The
+or after a sleep of the model time, which is the same for any number of robots in a batch. Images are noise. The
 routes take turns, so that a disturbance meets all of them. `openpi` is its client from the package index, unmodified,
 and its server's pattern: websockets, its msgpack, the policy called in the event loop. lerobot is its own
 `PolicyServer` with zeros in place of the network and of the preparation of images, once without its floor of 33 ms and

@@ -1,4 +1,4 @@
-"""An environment that costs nothing: noise as pictures and states, so that the learner alone is measured."""
+"""An environment that costs nothing: noise as images and states, so that the learner alone is measured."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def both(base: Path, config: PpoConfig, decisions: int, repeats: int) -> tuple[f
 
 
 def rollout(base: Path, config: PpoConfig, decisions: int, keep_bytes: int) -> DecisionBatch:
-    """The same decisions with their prefixes, or with their pictures."""
+    """The same decisions with their prefixes, or with their images."""
     learner = make_learner(base, config, 0)
     contract, says = learner.policy.contract, learner.policy.instructions[0]
     make = partial(PicturesEnv, contract, says, length=40)
@@ -91,7 +91,7 @@ def rollout(base: Path, config: PpoConfig, decisions: int, keep_bytes: int) -> D
 
 
 def plain_prepare(learner: Learner, batch: DecisionBatch, config: PpoConfig) -> Decisions:
-    """As `prepare`, but nothing is kept: each minibatch encodes its pictures and prompts again."""
+    """As `prepare`, but nothing is kept: each minibatch encodes its images and prompts again."""
     policy, images = learner.policy, batch.images
     assert images is not None
     pictures = {name: each.reshape(-1, *each.shape[2:]) for name, each in images.items()}

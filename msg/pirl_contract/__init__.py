@@ -1,4 +1,4 @@
-"""What crosses a process boundary: schema, seams, wire codec and client.
+"""Everything that crosses a process boundary: schema, protocols, wire codec and client.
 
 Needs numpy, grpcio and protobuf only, so that a robot can install it without a deep-learning stack.
 Nothing here imports the server, the simulator or ROS.

@@ -90,7 +90,7 @@ class AsyncPolicyClient:
         return self._asking.chunk(await self._call("infer", request, pictures))
 
     async def report_outcomes(self, outcomes: Iterable[StepOutcome]) -> int:
-        """Tell what the robot did when no `infer` is due; return how many steps the episode has."""
+        """Report outcomes when no `infer` is due; return how many steps the episode has."""
         reply = await self._call("report_outcomes", self._asking.report_outcomes(outcomes))
         return int(reply.steps)
 

@@ -1,8 +1,8 @@
-"""The robot's end of the wire: a `Policy` over gRPC. numpy, grpcio and protobuf only.
+"""The network client of the robot: a `Policy` over gRPC. numpy, grpcio and protobuf only.
 
 One client serves one robot and one thread at a time; `close` may be called from any. A lost server is a
 ConnectionError on each call until it is back: the client never waits longer than `timeout_s` and never sends an
-observation twice, which would be old by then. It connects again by itself, and the episode goes on.
+observation twice, which would be old by then. It reconnects by itself, and the episode continues.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class PolicyClient:
     """Policy over the network. See the module's docstring for threads and failures.
 
     Raises from every call: ConnectionError (server unreachable or gone), TimeoutError (later than `timeout_s`, or given
-    up by the server, which may say when to ask again), ValueError (the server refused, its reason is the text).
+    up by the server, which may say when to ask again), ValueError (the server rejected, its reason is the text).
     """
 
     def __init__(
@@ -97,15 +97,15 @@ class PolicyClient:
         outcomes: Iterable[StepOutcome] = (),
         continuation: PreviousChunk | None = None,
     ) -> ActionChunk:
-        """Return the chunk for this observation; report what became of earlier steps on the way.
+        """Return the chunk for this observation; report the outcomes of earlier steps with it.
 
-        With a `continuation` the chunk goes on from what the robot still plays.
+        With a `continuation` the chunk continues what the robot still plays.
         """
         request, pictures = self._asking.infer(observation, outcomes, continuation)
         return self._asking.chunk(self._call("infer", request, pictures))
 
     def report_outcomes(self, outcomes: Iterable[StepOutcome]) -> int:
-        """Tell what the robot did when no `infer` is due; return how many steps the episode has."""
+        """Report outcomes when no `infer` is due; return how many steps the episode has."""
         steps: int = self._call("report_outcomes", self._asking.report_outcomes(outcomes)).steps
         return steps
 

@@ -1,4 +1,4 @@
-"""How far the server's clock is from the robot's, from the four stamps of each call.
+"""Offset of the server's clock to the robot's, from the four stamps of each call.
 
 The robot's clock is the reference: times of observations and actions are its own, the server's are translated. Both
 clocks are monotonic, so that neither is ever set; a restarted server is another clock.
@@ -63,5 +63,5 @@ class ClockSync:
         """Translate a time of the server's clock. Raises ValueError before the first sample."""
         best = self.best(now_ns)
         if best is None:
-            raise ValueError("no call has been answered yet: the server's clock is not known")
+            raise ValueError("no call has completed yet: the server's clock offset is unknown")
         return round(server_ns - best.offset_ns)

@@ -1,4 +1,4 @@
-"""Tests of the seams, shipped with them: inherit a mixin, return your object, receive the contract as tests.
+"""Tests of the protocols, shipped with them: inherit a mixin, return your object, run the contract as tests.
 
 class TestMyEnv(EnvConformance):
     def make_env(self): return MyEnv()

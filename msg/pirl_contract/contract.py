@@ -1,6 +1,6 @@
 """The contract of one robot: cameras, state, action, rate. Its hash is checked at connect, at job start and on read.
 
-Two sides with different hashes never exchange an observation: `Contract.difference` says in words what differs.
+Two sides with different hashes never exchange an observation: `Contract.difference` lists what differs.
 """
 
 from __future__ import annotations

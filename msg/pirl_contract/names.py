@@ -1,4 +1,4 @@
-"""The one rule for names that become part of a path, of a URL, of a metric: robots, tasks, versions, aliases.
+"""The rule for names used in paths, URLs and metrics: robots, tasks, versions, aliases.
 
 A robot whose id keeps it can be reached by everything that names robots; the robot checks it before it connects, the
 server with each request.

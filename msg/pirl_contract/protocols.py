@@ -1,4 +1,4 @@
-"""The two seams of the house: `Policy` and `Env`.
+"""The two protocols: `Policy` and `Env`.
 
 The network client, the served policy, a fake and a replay are all policies; ManiSkill and a real robot's driver are
 environments. `pirl_contract.conformance` holds the tests that every implementation inherits.

@@ -1,4 +1,4 @@
-"""One rollout for every pairing: in process, over the network, against a fake."""
+"""One rollout function for every pairing: in process, over the network, against a fake."""
 
 from __future__ import annotations
 

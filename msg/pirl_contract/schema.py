@@ -1,4 +1,4 @@
-"""The values that cross a process boundary: observation, action chunk, what became of each step.
+"""The values that cross a process boundary: observation, action chunk, outcome of each step.
 
 Units, once: angles in radians, lengths in metres, time in nanoseconds of the robot's monotonic clock (`*_ns`),
 images uint8 RGB in HWC order. S = length of the state vector, D = of one action, H = horizon (actions in a chunk).
@@ -79,7 +79,7 @@ class ActionChunk:
 
 @dataclass(frozen=True)
 class PreviousChunk:
-    """What the robot still plays while it asks: the new chunk must go on from there (real-time chunking)."""
+    """What the robot still plays at the request: the new chunk must continue it (real-time chunking)."""
 
     actions: Vector
     """[n, D] float32, contract units: what is commanded from the observation's capture on; n <= H"""
@@ -95,7 +95,7 @@ class PreviousChunk:
             raise ValueError(f"actions must be float32 [n, D], got {self.actions.dtype} {self.actions.shape}")
         if not 0 <= self.inference_delay <= len(self.actions):
             raise ValueError(
-                f"inference_delay {self.inference_delay} must lie within the {len(self.actions)} actions that continue"
+                f"inference_delay {self.inference_delay} must lie within the {len(self.actions)} previous actions"
             )
 
 
@@ -112,9 +112,9 @@ class Alteration(IntFlag):
     JUMP = 2
     """step larger than allowed, shortened"""
     NOT_FINITE = 4
-    """NaN or infinity: refused, the arm held"""
+    """NaN or infinity: rejected, the arm held"""
     STALE = 8
-    """chunk or observation too old: refused, the arm held"""
+    """chunk or observation too old: rejected, the arm held"""
     WATCHDOG = 16
     """nothing to play: the arm held"""
     BLENDED = 32
@@ -143,7 +143,7 @@ class ControlSource(IntEnum):
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """What became of action `index` of chunk `chunk_id`; reported by the robot, written by the server."""
+    """Outcome of action `index` of chunk `chunk_id`; reported by the robot, written by the server."""
 
     chunk_id: str
     index: int

@@ -1,1 +1,1 @@
-"""The robot side: thin ROS 2 nodes over logic that knows no ROS (convert, sync, chunk_buffer, kinematics, safety)."""
+"""The robot side: thin ROS 2 nodes over logic that does not import ROS."""

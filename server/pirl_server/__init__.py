@@ -1,1 +1,1 @@
-"""The GPU machine: policy service, episode store, training, jobs, registry. `app` alone builds the world."""
+"""The GPU machine: policy service, episode store, training, jobs, registry. `app` builds the server."""

@@ -1,9 +1,8 @@
-"""The composition root: builds the running server out of its parts and takes it down again in the right order."""
+"""The composition root: builds the running server and shuts it down in the right order."""
 
 from __future__ import annotations
 
 import logging
-import math
 import socket
 import sys
 from collections.abc import Iterator
@@ -20,7 +19,6 @@ from pirl_server.api.stop_listener import stop_door
 from pirl_server.config.serve import ServeConfig
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.supervisor import Supervisor
-from pirl_server.openpi_wire.handler import EngineDoor
 from pirl_server.openpi_wire.observation_keys import Keys
 from pirl_server.openpi_wire.server import OpenpiServer, start_openpi
 from pirl_server.paths import EPISODES, JOBS, MODELS, TOKENS
@@ -41,6 +39,7 @@ from pirl_server.security.rate_limiter import Limiter
 from pirl_server.security.tls import TlsFiles
 from pirl_server.security.tokens import TokenFile
 from pirl_server.serving.deployment import Deployment
+from pirl_server.serving.dispatcher import Dispatcher
 from pirl_server.serving.engine import Engine
 from pirl_server.serving.episode_memory import Limits
 from pirl_server.serving.recorder import Recorder
@@ -79,8 +78,8 @@ def serve(config: ServeConfig) -> int:
         rest = make_listener(api, listen(config.host, config.rest_port, Seats("REST", shares(limit).rest)), files)
         ports = f"gRPC {config.grpc_port}, REST {config.rest_port}"
         ports += f", emergency stops {stop_port}" if stop_port else ""
-        ports += "" if config.openpi_port is None else f", openpi's clients {config.openpi_port}"
-        print(f"pirl serves {config.host}: {ports}", flush=True)
+        ports += "" if config.openpi_port is None else f", openpi clients {config.openpi_port}"
+        print(f"pirl serves on {config.host}: {ports}", flush=True)
         return signals.serve(rest, api.state.services.stopping, config.drain_seconds)
 
 
@@ -105,8 +104,8 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
         closing.callback(engine.close)
         closing.callback(recorder.close)
         deployment.start(production)
-        service = PolicyService(engine, recorder, config.explore, router=router)
         gate = _gate(config, registry, recorder, store)
+        service = PolicyService(engine, recorder, config.explore, router=router, check_rate=gate.check_rate)
         metrics, latencies = Metrics(engine, service.attendance, recorder), Latencies()
         spans = spans_from_environment(metadata.version("pirl"))
         calls = CallTracker([CallLog(), metrics, latencies, *([spans] if spans else [])])
@@ -114,8 +113,7 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             service, config, CallInterceptor([calls, CallAuthorizer(gate, registry.audit_log)], PUBLIC_RPCS)
         )
         if config.openpi_port is not None:
-            door = EngineDoor(engine, router, gate.check_rate, service.attendance)
-            closing.callback(_start_openpi(config, door, gate).close)
+            closing.callback(_start_openpi(config, service.dispatcher, gate).close)
         command = [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve())]
         jobs = Supervisor(config.root / JOBS, command)
         api = create_api(
@@ -143,7 +141,7 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
 
 
 def _busy(engine: Engine, service: PolicyService) -> bool:
-    """Whether a request waits or a robot has a session; others can't be notified, so nobody waits for them."""
+    """Whether a request waits or a robot has a session; others can't be notified, so they are not waited for."""
     return engine.stats().waiting > 0 or any(robot.sessions for robot in service.attendance.list())
 
 
@@ -155,15 +153,15 @@ def _start(service: PolicyService, config: ServeConfig, interceptor: CallInterce
         connections = shares(current_limit()).grpc
         return start_grpc(service, f"{host}:{config.grpc_port}", credentials, [interceptor], connections)
     except ValueError as error:
-        raise ValueError(f"{error}; give another one with --grpc-port") from None
+        raise ValueError(f"{error}; choose another one with --grpc-port") from None
 
 
-def _start_openpi(config: ServeConfig, door: EngineDoor, gate: AccessControl) -> OpenpiServer:
+def _start_openpi(config: ServeConfig, dispatcher: Dispatcher, gate: AccessControl) -> OpenpiServer:
     files, check = _tls(config), None if gate.open else gate.robot
     keys, tls = Keys.parse(config.openpi_key), files.context() if files else None
     assert config.openpi_port is not None
     try:
-        return start_openpi(door, config.host, config.openpi_port, keys=keys, check=check, tls=tls)
+        return start_openpi(dispatcher, config.host, config.openpi_port, keys=keys, check=check, tls=tls)
     except ValueError as error:
         raise ValueError(f"--openpi-port, --openpi-key: {error}") from None
 
@@ -173,7 +171,7 @@ def _tls(config: ServeConfig) -> TlsFiles | None:
     if config.tls_cert is None and config.tls_key is None and config.tls_client_ca is None:
         return None
     if config.tls_cert is None or config.tls_key is None:
-        raise ValueError("a certificate and its key belong together: give both --tls-cert and --tls-key")
+        raise ValueError("a certificate needs its key: give both --tls-cert and --tls-key")
     files = TlsFiles(config.tls_cert, config.tls_key, config.tls_client_ca)
     files.check()
     return files
@@ -212,17 +210,17 @@ def adopt(registry: Registry, checkpoint: Path | None) -> str:
             registry.point(PRODUCTION, version, actor="serve", reason=f"started with {checkpoint}", event="started")
             production = version
     if production is None:
-        raise ValueError("nothing is in production yet: give a checkpoint, pirl serve CHECKPOINT")
+        raise ValueError("no version is in production yet: give a checkpoint, pirl serve CHECKPOINT")
     try:
         registry.get(production)
     except (KeyError, ValueError) as error:
         raise ValueError(
-            f"version {production}, which is in production, can't be read ({error}): put it right, or start with its"
+            f"version {production}, which is in production, can't be read ({error}): repair it, or start with its"
             " checkpoint, pirl serve CHECKPOINT"
         ) from None
     registry.versions()  # to know what is damaged
     for name, reason in registry.damaged.items():
-        _LOG.error("%s among the versions can't be read: %s", name, reason)
+        _LOG.error("version %s can't be read: %s", name, reason)
     return production
 
 
@@ -233,17 +231,15 @@ def _production(registry: Registry, checkpoint: Path | None) -> str | None:
     except ValueError as error:
         if checkpoint is None:
             raise
-        _LOG.error("%s: nothing says what was in production, so %s is", error, checkpoint)
+        _LOG.error("%s: no record of the production version, so %s is now in production", error, checkpoint)
         registry.forget_aliases(str(error))
     return registry.aliases().get(PRODUCTION)
 
 
 def _check_address(config: ServeConfig) -> None:
-    """Refuse an address beyond this machine that nothing protects, and a negative drain time."""
+    """Refuse an address beyond this machine that nothing protects."""
     tls, tokens = config.tls_cert is not None, _tokens(config) is not None
     check_bind(config.host, tls=tls, tokens=tokens, allow_insecure=config.allow_insecure)
-    if not 0 <= config.drain_seconds < math.inf:
-        raise ValueError(f"--drain-seconds {config.drain_seconds:g} must be 0 or more")
 
 
 def _check_rest_port(config: ServeConfig) -> None:
@@ -253,4 +249,4 @@ def _check_rest_port(config: ServeConfig) -> None:
         try:
             probe.bind((address, config.rest_port))
         except OSError:
-            raise ValueError(f"REST port {config.rest_port} is taken: give another one with --rest-port") from None
+            raise ValueError(f"REST port {config.rest_port} is in use: choose another one with --rest-port") from None

@@ -1,4 +1,4 @@
-"""Writes that a crash leaves whole: the old content or the new one; and the rule for names, re-exported."""
+"""Crash-safe (atomic) file writes; and the rule for names, re-exported."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def write_json(path: Path, value: Any) -> None:
 def replacing(path: Path, value: Any) -> Iterator[None]:
     """Replace the file in one step when the body has ended well; when it raises, the old content stays.
 
-    The new content is on the disk before the body runs, and a rename takes no room: what a full disk refuses, it
-    refuses before anything has changed.
+    The new content is on the disk before the body runs, and a rename takes no room: what a full disk rejects, it
+    rejects before anything has changed.
     """
     staged = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -81,7 +81,7 @@ def append_line(path: Path, value: Any) -> None:
 def quarantine(path: Path, folder: Path, reason: str) -> Path:
     """Move a damaged file or folder away, leave the reason beside it (NAME.reason.txt) and return where it is now.
 
-    Raises OSError when the disk refuses the move.
+    Raises OSError when the disk rejects the move.
     """
     folder.mkdir(parents=True, exist_ok=True)
     home = folder / path.name

@@ -3,151 +3,83 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pirl_server.episodes.schema import Episode
+from pirl_server.config.command_line import add_settings, parse_flags, settings
+from pirl_server.config.fields import parse
+from pirl_server.config.jobs import Evaluate, FinetuneSim, Sft
+from pirl_server.config.serve import ServeConfig
+from pirl_server.config.training import PpoConfig, SftConfig
 
 
 def serve(arguments: Sequence[str]) -> int:
     """Serve a policy to robots (gRPC) and people (REST)."""
     parser = argparse.ArgumentParser(prog="pirl serve", description=serve.__doc__)
-    parser.add_argument(
-        "checkpoint", nargs="?", type=Path, help="folder with card.json; default: what is in production"
-    )
-    parser.add_argument(
-        "--root", type=Path, default=Path("runs/server"), help="models, episodes and jobs are kept here"
-    )
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--grpc-port", type=int, default=50051)
-    parser.add_argument("--rest-port", type=int, default=8000)
-    parser.add_argument("--stop-port", type=int, help="emergency stops only; default: two above REST; 0: none")
-    parser.add_argument("--device", default="cpu", help="where policies run: cpu, cuda, cuda:1")
-    parser.add_argument("--explore", action="store_true", help="sample stochastically unless a robot asks otherwise")
-    parser.add_argument("--tls-cert", type=Path, metavar="PEM", help="certificate of this machine, for gRPC and REST")
-    parser.add_argument("--tls-key", type=Path, metavar="PEM", help="its private key")
-    parser.add_argument("--tls-client-ca", type=Path, metavar="PEM", help="let in only certificates of this authority")
-    parser.add_argument("--robot-rate-hz", type=float, default=0.0, help="chunks per second and robot; 0: any number")
-    parser.add_argument("--episode-memory-mib", type=int, default=1024, help="of open episodes; the rest: on disk")
-    parser.add_argument("--openpi-port", type=int, help="also answer clients of openpi, on their own wire")
-    parser.add_argument("--openpi-key", action="append", default=[], metavar="NAME=KEY", help="camera, state or prompt")
-    parser.add_argument(
-        "--drain-seconds", type=float, default=5.0, help="how long connected robots are answered after SIGTERM"
-    )
-    parser.add_argument("--log-format", choices=("text", "json"), default="text")
-    parser.add_argument(
-        "--allow-insecure", action="store_true", help="development: a public address without certificate or tokens"
-    )
+    config = parse_flags(parser, ServeConfig, arguments, first="checkpoint")
     from pirl_server.app import serve as run
-    from pirl_server.config.serve import ServeConfig
 
-    return run(ServeConfig(**vars(parser.parse_args(arguments))))
+    return run(config)
 
 
 def sft(arguments: Sequence[str]) -> int:
     """Train a policy on scripted demonstrations, or on successful logged episodes, and write a checkpoint folder."""
-    from dataclasses import replace
-    from functools import partial
-
-    from pirl_server import simulation
-    from pirl_server.config.training import SftConfig, override
-    from pirl_server.policy.checkpoint import load_card
-    from pirl_server.training.progress import Printed
-    from pirl_server.training.supervised.sft import new_card, sft_episodes
-    from pirl_server.training.supervised.sft import sft as train
-
     parser = argparse.ArgumentParser(prog="pirl sft", description=sft.__doc__)
-    _common(parser)
+    _common(parser, Sft)
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--base", type=Path, help="checkpoint folder to start from; default: new weights")
     parser.add_argument(
-        "--episodes", type=Path, metavar="ROOT", help="learn from the episodes that a server keeps here"
+        "--episodes", type=Path, metavar="ROOT", help="train on the successful episodes in the --root of a server"
     )
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="fields of SftConfig")
+    add_settings(parser, SftConfig)
     options = parser.parse_args(arguments)
-    config = override(SftConfig(), dict(_setting(word) for word in options.set))
-    if options.base is None:
-        card = new_card(
-            config.preset, options.task, simulation.contract(options.task), simulation.instructions(options.task)
-        )
-    else:
-        card = load_card(options.base)
-    if options.episodes is not None:
-        episodes = _successes(options.episodes, card.contract.hash)
-        version = sft_episodes(options.out, card, episodes, config, options.seed, Printed(), options.base)
-    else:
-        sees = card.model.vision is not None
-        steps, expert = simulation.max_steps(options.task), simulation.expert(options.task)
-        version = train(
-            options.out,
-            replace(card, task=options.task, instructions=simulation.instructions(options.task)),
-            partial(simulation.fast_env, options.task, sees),
-            expert,
-            steps,
-            config,
-            options.seed,
-            Printed(),
-            options.base,
-        )
+    source = {} if options.episodes is None else {"source": "episodes"}
+    config = parse(SftConfig, settings(options.set) | source)
+    spec = parse(Sft, {"task": options.task, "seed": options.seed, "config": config})
+    from pirl_server import simulation
+    from pirl_server.training.progress import Printed
+    from pirl_server.training.recipes import train_sft
+
+    base, root = options.base, options.episodes
+    version = train_sft(spec, options.out, Printed(), simulation, base=base, root=root, any_instruction=True)
     print(f"{options.out}: version {version}")
     return 0
 
 
-def _successes(root: Path, contract_hash: str) -> Iterator[Episode]:
-    """Episodes below a server's root that are labelled a success, of the robot with this contract.
-
-    Raises ValueError when there is none.
-    """
-    from pirl_server.episodes.store import EpisodeStore
-    from pirl_server.paths import EPISODES
-
-    if not (root / EPISODES).is_dir():
-        raise ValueError(f"'{root}' keeps no episodes: give the --root of a server")
-    store = EpisodeStore(root / EPISODES)
-    found = store.list()
-    good = [each for each in found if each.success and each.contract_hash == contract_hash]
-    if not good:
-        raise ValueError(f"none of {len(found)} episodes in '{root}' is a success of the robot that the policy is for")
-    return (store.open(each.id) for each in good)
-
-
 def finetune(arguments: Sequence[str]) -> int:
     """Improve a checkpoint folder by online RL in simulation, or make an experiment again and compare."""
-    from dataclasses import replace
-
-    from pirl_server.config.training import override
-    from pirl_server.job_main import rl_defaults, run_experiment
-    from pirl_server.training import experiment
+    from pirl_server.job_main import run_experiment
+    from pirl_server.training import experiment, recipes
 
     parser = argparse.ArgumentParser(prog="pirl finetune", description=finetune.__doc__)
-    _common(parser)
+    _common(parser, FinetuneSim)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("base", nargs="?", type=Path, help="checkpoint folder to start from")
-    what.add_argument("--again", type=Path, metavar="EXPERIMENT", help="folder of an experiment: run it once more")
+    what.add_argument("--again", type=Path, metavar="EXPERIMENT", help="folder of an experiment to rerun")
     parser.add_argument("--out", type=Path, required=True, help="folder of the experiment to write")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="fields of PpoConfig")
+    add_settings(parser, PpoConfig)
     options = parser.parse_args(arguments)
     if options.again is not None:
         before = experiment.read(options.again)
         before.check_base()
         plan = replace(before, result="", cancelled=False)
     else:
-        config = override(rl_defaults(options.base), dict(_setting(word) for word in options.set))
-        plan = experiment.planned(options.task, options.base, config, options.seed)
+        config = parse(PpoConfig, settings(options.set))
+        spec = parse(FinetuneSim, {"task": options.task, "seed": options.seed, "config": config})
+        config = recipes.sim_rl_config(spec.config, options.base)
+        plan = experiment.planned(spec.task, options.base, config, spec.seed)
     version = run_experiment(plan, options.out, experiment.Recorded(options.out))
     print(f"{options.out / experiment.CHECKPOINT}: version {version}")
     if options.again is not None:
-        print("the same version again" if version == before.result else f"before it was version {before.result}")
+        print("same version as before" if version == before.result else f"the first run gave version {before.result}")
         return int(version != before.result)
     return 0
 
 
 def evaluate(arguments: Sequence[str]) -> int:
     """Success of a checkpoint folder on fixed initial states, through the simulator's own step."""
-    from functools import partial
-
     from pirl_server import simulation
     from pirl_server.policy.checkpoint import load_card
     from pirl_server.registry.wilson import wilson_interval
@@ -156,18 +88,19 @@ def evaluate(arguments: Sequence[str]) -> int:
     from pirl_server.training.seeds import evaluation_seeds
 
     parser = argparse.ArgumentParser(prog="pirl evaluate", description=evaluate.__doc__)
-    _common(parser)
+    _common(parser, Evaluate)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--episodes", type=int, default=128)
+    parser.add_argument("--episodes", type=int, default=Evaluate.episodes, help="initial states (default: %(default)s)")
     options = parser.parse_args(arguments)
+    spec = parse(Evaluate, {"task": options.task, "seed": options.seed, "episodes": options.episodes})
     card = load_card(options.checkpoint)
-    make = partial(simulation.reference_env, options.task, card.model.vision is not None)
-    seeds = evaluation_seeds(options.seed)[: options.episodes]
-    results = run(options.checkpoint, make, simulation.max_steps(options.task), seeds, Printed())
+    make = partial(simulation.reference_env, spec.task, card.model.vision is not None)
+    seeds = evaluation_seeds(spec.seed)[: spec.episodes]
+    results = run(options.checkpoint, make, simulation.max_steps(spec.task), seeds, Printed())
     parts: dict[str, list[bool]] = {}
     for seed, result in sorted(results.items()):
-        parts.setdefault(simulation.part(options.task, seed), []).append(result.success)
-    whole = {options.task: [result.success for result in results.values()]}
+        parts.setdefault(simulation.part(spec.task, seed), []).append(result.success)
+    whole = {spec.task: [result.success for result in results.values()]}
     for name, successes in (parts | whole).items():
         low, high = wilson_interval(sum(successes), len(successes))
         rate = sum(successes) / len(successes)
@@ -175,19 +108,6 @@ def evaluate(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--task", default="PushCube-v1")
-    parser.add_argument("--seed", type=int, default=0)
-
-
-def _setting(word: str) -> tuple[str, str | int | float]:
-    """KEY=VALUE with the value as a number where it is one. Raises ValueError for another form."""
-    key, equals, text = word.partition("=")
-    if not equals:
-        raise ValueError(f"'{word}' is not KEY=VALUE")
-    for kind in (int, float):
-        try:
-            return key, kind(text)
-        except ValueError:
-            continue
-    return key, text
+def _common(parser: argparse.ArgumentParser, kind: type[Sft | FinetuneSim | Evaluate]) -> None:
+    parser.add_argument("--task", default="PushCube-v1", help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=kind.seed, help="default: %(default)s")

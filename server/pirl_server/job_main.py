@@ -1,4 +1,4 @@
-"""The process of one job: `python -m pirl_server.job_main ROOT JOB_DIR`. Composition root of everything that trains."""
+"""The process of one job: `python -m pirl_server.job_main ROOT JOB_DIR`. Composition root of training."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ from pathlib import Path
 from pirl_contract import Contract
 from pirl_server import simulation
 from pirl_server.atomic_files import utc_now
-from pirl_server.config.training import EpisodesConfig, PpoConfig, SftConfig, override
-from pirl_server.episodes.schema import Episode
-from pirl_server.episodes.store import EpisodeStore
+from pirl_server.config.jobs import Evaluate, FinetuneEpisodes, FinetuneSim, JobSpec, Sft, parse_spec
+from pirl_server.config.training import PpoConfig
 from pirl_server.jobs.reporter import Reporter
-from pirl_server.jobs.spec import Evaluate, FinetuneEpisodes, FinetuneSim, JobSpec, Sft, parse_spec
-from pirl_server.paths import EPISODES, MODELS
+from pirl_server.paths import MODELS
 from pirl_server.policy.checkpoint import load_card
-from pirl_server.policy.features import features_of
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.registry.evaluation import Evaluation, list_hash
-from pirl_server.registry.versions import ModelVersion, Registry
-from pirl_server.training import experiment
+from pirl_server.registry.routing_rules import CANDIDATE
+from pirl_server.registry.versions import Registry
+from pirl_server.training import experiment, recipes
 from pirl_server.training.chunk_dataset import ChunkDataset
 from pirl_server.training.episode_rl.finetune import finetune_episodes
 from pirl_server.training.evaluate import evaluate
@@ -29,25 +27,16 @@ from pirl_server.training.progress import Progress
 from pirl_server.training.seeds import demonstration_seeds, evaluation_seeds, training_seeds
 from pirl_server.training.sim_rl.finetune import finetune
 from pirl_server.training.supervised.demonstrations import demonstrate, windows_of
-from pirl_server.training.supervised.sft import new_card, sft, sft_episodes
-
-CANDIDATE = "candidate"
 
 
 def check(spec: JobSpec) -> None:
-    """Raise ValueError with one line when the task, a config key or the seed won't do, before anything is queued."""
+    """Raise ValueError with one line when the task or the seed won't do, before anything is queued."""
     simulation.check_task(spec.task)
     if isinstance(spec, Evaluate):
         evaluation_seeds(spec.seed)
-        if spec.config:
-            raise ValueError(f"config key '{next(iter(spec.config))}' is not known: evaluate takes none")
-        return
-    if isinstance(spec, FinetuneSim):
-        override(PpoConfig(), spec.config)
+    elif isinstance(spec, FinetuneSim):
         training_seeds(spec.seed)
-    elif isinstance(spec, FinetuneEpisodes):
-        override(EpisodesConfig(), spec.config)
-    elif override(SftConfig(), spec.config).source == "expert":
+    elif isinstance(spec, Sft) and spec.config.source == "expert":
         demonstration_seeds(spec.seed)
         simulation.expert(spec.task)
 
@@ -76,44 +65,19 @@ def _train(
     base = None if spec.base is None else registry.resolve(spec.base)
     out = job_dir / "checkpoint"
     if isinstance(spec, Sft):
-        version = _sft(spec, base, root, out, report)
+        start = None if base is None else base.path
+        version = recipes.train_sft(spec, out, report, simulation, base=start, root=root)
     elif isinstance(spec, FinetuneSim):
         assert base is not None
-        version = _finetune_sim(spec, base.path, job_dir, report)
+        config = recipes.sim_rl_config(spec.config, base.path)
+        version = run_experiment(experiment.planned(spec.task, base.path, config, spec.seed), job_dir, report)
     else:
         assert base is not None
-        _check_instructions(base.path, spec.task, simulation.instructions(spec.task))
-        episodes = _episodes(root, spec.task, base.contract)
-        settings = override(EpisodesConfig(), spec.config)
-        version = finetune_episodes(base.path, out, episodes, settings, spec.seed, report)
+        instructions = simulation.instructions(spec.task)
+        _check_instructions(base.path, spec.task, instructions)
+        episodes = recipes.logged_episodes(root, base.contract, instructions)
+        version = finetune_episodes(base.path, out, episodes, spec.config, spec.seed, report)
     return version, None if base is None else base.version
-
-
-def _sft(spec: Sft, base: ModelVersion | None, root: Path, out: Path, report: Reporter) -> str:
-    config = override(SftConfig(), spec.config)
-    contract = simulation.contract(spec.task) if base is None else base.contract
-    card = new_card(config.preset, spec.task, contract, simulation.instructions(spec.task))
-    start = None if base is None else base.path
-    if config.source == "episodes":
-        return sft_episodes(
-            out, card, _episodes(root, spec.task, contract, good=True), config, spec.seed, report, start
-        )
-    sees = (card if start is None else load_card(start)).model.vision is not None
-    make = partial(simulation.fast_env, spec.task, sees)
-    steps, expert = simulation.max_steps(spec.task), simulation.expert(spec.task)
-    return sft(out, card, make, expert, steps, config, spec.seed, report, start)
-
-
-def _finetune_sim(spec: FinetuneSim, base: Path, job_dir: Path, report: Reporter) -> str:
-    config = override(rl_defaults(base), spec.config)
-    return run_experiment(experiment.planned(spec.task, base, config, spec.seed), job_dir, report)
-
-
-def rl_defaults(base: Path) -> PpoConfig:
-    """With a camera in the loop, the critic alone is told where things are."""
-    card = load_card(base)
-    sees = card.model.vision is not None
-    return PpoConfig(critic_features=features_of(card.contract.robot, sees=False) if sees else "policy")
 
 
 def run_experiment(plan: experiment.Experiment, folder: Path, progress: Progress) -> str:
@@ -145,17 +109,10 @@ def _demonstrations(task: str, config: PpoConfig, seed: int, policy: FlowPolicy)
     return windows_of(policy, shown)
 
 
-def _episodes(root: Path, task: str, contract: Contract, good: bool = False) -> list[Episode]:
-    """Episodes below the root of this robot and task; only those labelled a success where `good`."""
-    store, sentences = EpisodeStore(root / EPISODES), simulation.instructions(task)
-    mine = [found for found in store.list() if found.contract_hash == contract.hash and found.instruction in sentences]
-    return [store.open(found.id) for found in mine if found.success or not good]
-
-
 def _check_instructions(checkpoint: Path, task: str, sentences: tuple[str, ...]) -> None:
     card = load_card(checkpoint)
     if unknown := set(sentences) - set(card.instructions):
-        raise ValueError(f"the base was trained for {card.task}, not for {task}: it does not know '{min(unknown)}'")
+        raise ValueError(f"the base was trained for {card.task}, not for {task}: '{min(unknown)}' is not in it")
 
 
 def _evaluate(spec: Evaluate, registry: Registry, job_dir: Path, report: Reporter) -> dict[str, object]:

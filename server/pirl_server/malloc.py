@@ -1,4 +1,4 @@
-"""glibc's allocator, set for threads that come and go and for messages of megabytes.
+"""glibc allocator settings for short-lived threads and messages of megabytes.
 
 By default each thread that finds the arenas busy opens another, up to eight per core, and what dead threads leave in
 theirs is seldom used again: a server whose robots connect and leave grows although nothing holds on to the memory. And
@@ -16,7 +16,7 @@ KEEP = 64 * 2**20
 MAP_FROM = 32 * 2**20
 """bytes from which an allocation is mapped alone: the most that glibc takes, and where a free of that size gets it"""
 
-# mallopt(3): parameter, value, the environment variable with which whoever starts the process decides instead
+# mallopt(3): parameter, value, the environment variable that overrides it
 _OPTIONS = (
     (-8, ARENAS, "MALLOC_ARENA_MAX"),
     (-1, KEEP, "MALLOC_TRIM_THRESHOLD_"),

@@ -1,7 +1,7 @@
-"""Where things lie below the server's root folder; the server and its job processes agree on it here."""
+"""Paths below the server's root folder, shared by the server and its job processes."""
 
 MODELS = "models"
 EPISODES = "episodes"
 JOBS = "jobs"
 TOKENS = "tokens.json"
-"""who may speak to the server; without it nobody is asked, and only this machine may"""
+"""access tokens; without the file no token is required, on loopback only"""

@@ -1,4 +1,4 @@
-"""Runs one command so that nothing it started outlives it, or outlives the process that asked for it.
+"""Runs one command so that no descendant outlives it, or outlives the process that started it.
 
     python -I -S reaper.py PARENT COMMAND [ARGUMENT ...]
 

@@ -1,4 +1,4 @@
-"""One server per root: a second one would sweep the first one's staging and end its job.
+"""One server per root: a second one would delete the first one's staging and end its job.
 
 Jobs and commands that read or add below the root do not take part.
 """
@@ -25,14 +25,14 @@ def root_lock(root: Path) -> Iterator[None]:
         root.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise ValueError(f"root '{root}' can't be used: {error}; give one that may be written to with --root") from None
+        raise ValueError(f"root '{root}' can't be used: {error}; give a writable folder with --root") from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(
-                f"root '{root}' is in use by the server with process id {_holder(descriptor)}: stop that one, or give"
-                " this one a root of its own with --root"
+                f"root '{root}' is in use by the server with process id {_holder(descriptor)}: stop it, or give"
+                " this one another folder with --root"
             ) from None
         with suppress(OSError):  # a full disk: the lock holds without the number too
             os.pwrite(descriptor, f"{os.getpid():<20}\n".encode(), 0)

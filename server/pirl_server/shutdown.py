@@ -1,4 +1,4 @@
-"""The end of a server: what a signal starts and in which order.
+"""Shutdown of a server: what a signal starts and in which order.
 
 first signal    not ready (readyz, gRPC health), robots are notified; requests are answered until no robot is connected
                 any more, or for the drain time; then the listeners close, and `app.build` takes down the rest
@@ -23,7 +23,7 @@ SIGNALS = {signal.SIGTERM: 0, signal.SIGINT: 130}
 """exit status after each, when all went well"""
 POLL_S = 0.05
 LISTENER_S = 5.0
-"""a listener that has not ended so long after it was told to is left behind: episodes come first"""
+"""a listener that has not ended so long after its signal is abandoned: episodes come first"""
 
 
 class Stopping:
@@ -39,7 +39,7 @@ class Stopping:
         self.draining = False
         """not ready any more"""
         self.closing = False
-        """streams that would go on for ever end now"""
+        """endless streams end now"""
 
     def drain(self, seconds: float) -> None:
         """Be not ready, and return after so many seconds or when no robot is connected any more."""
@@ -95,7 +95,7 @@ class Signals:
         thread = threading.Thread(target=self._listen, args=(listener,), name="rest", daemon=True)
         thread.start()
         if (number := self._received.get()) is None:
-            raise RuntimeError("the REST listener has ended: the log says why")
+            raise RuntimeError("the REST listener has ended: see the log")
         stopping.drain(drain_s)
         stopping.close()
         listener.should_exit = True

@@ -1,4 +1,4 @@
-"""The server's only door to the simulators; imported by the composition roots (`app`, `job_main`) and by nothing else.
+"""The only module that imports the simulators; used by the composition roots (`app`, `job_main`) only.
 
 Every function takes a task id (`PushCube-v1`, `metaworld/mt10`), raises ValueError for an unknown one, and is
 importable by name, so that worker processes can be given it.

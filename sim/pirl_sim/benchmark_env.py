@@ -1,4 +1,4 @@
-"""Another project's simulator as an `Env`: its own reset, step and success, no reward beside success."""
+"""Another project's simulator as an `Env`: its own reset, step and success; the reward is success only."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class SparseEnv:
     def reset(self, seed: int) -> Observation:
         """Start the episode of `seed`: it picks the task, then its initial state. Raises RuntimeError after close."""
         if self._closed:
-            raise RuntimeError("reset after close: make a new environment")
+            raise RuntimeError("reset after close: create a new environment")
         self._running = False
         scene = self._scene_of(self.suite.task_of(seed))
         scene.reset(self.suite.episode_of(seed), seed)
@@ -115,7 +115,7 @@ class SparseTask:
 
 @dataclass(frozen=True)
 class SparseSuite:
-    """One task or several that a policy must tell apart by their sentences."""
+    """One task or several that a policy distinguishes by their instructions."""
 
     id: str
     tasks: tuple[SparseTask, ...]

@@ -1,4 +1,4 @@
-"""Is there an OpenGL that MuJoCo can render with?"""
+"""Checks for an OpenGL that MuJoCo can render with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HINT = "install libegl1 and set MUJOCO_GL=egl, or libosmesa6 and MUJOCO_GL=osmes
 
 @cache
 def require_opengl() -> None:
-    """Raise RuntimeError, saying what to install and set, unless MuJoCo can make a picture without a window."""
+    """Raise RuntimeError, saying what to install and set, unless MuJoCo can make an image without a window."""
     # MuJoCo's own choice is a window: no good in a worker process.
     os.environ.setdefault("MUJOCO_GL", "egl")
     try:
@@ -24,5 +24,5 @@ def require_opengl() -> None:
     except Exception as error:  # each binding fails with another type
         chosen = os.environ["MUJOCO_GL"]
         raise RuntimeError(
-            f"cameras need OpenGL and MUJOCO_GL={chosen} found none: {HINT}, or use cameras=False ({error})"
+            f"cameras need OpenGL, but MUJOCO_GL={chosen} found none: {HINT}, or use cameras=False ({error})"
         ) from error

@@ -1,4 +1,4 @@
-"""Where a task id leads: a slash in it names the simulator, ids without one are ManiSkill's."""
+"""Task id to simulator: the part before a slash names it, ids without one are ManiSkill's."""
 
 from __future__ import annotations
 

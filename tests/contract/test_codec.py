@@ -11,7 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pirl_contract import ActionChunk, Alteration, ControlSource, Observation, StepOutcome
+from pirl_contract import (
+    ActionChunk,
+    Alteration,
+    Camera,
+    Contract,
+    ControlSource,
+    Field,
+    Observation,
+    PreviousChunk,
+    StepOutcome,
+)
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import codec
 
@@ -69,7 +79,7 @@ def test_tensors_come_back(array: np.ndarray) -> None:
 
 @pytest.mark.parametrize("array", [np.zeros(2), np.zeros(2, np.int32), np.zeros(2, bool), np.array(["a"])])
 def test_other_dtypes_do_not_travel(array: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="does not travel"):
+    with pytest.raises(ValueError, match="is not supported"):
         codec.tensor_to_proto(array)
 
 
@@ -153,6 +163,65 @@ def test_a_state_that_is_not_finite_is_refused_with_its_place(bad: float) -> Non
     outcome = pb.StepOutcome(executed=[0.0], state=[bad])
     with pytest.raises(ValueError, match="not finite"):
         codec.outcomes_from_proto([outcome])
+
+
+def infer_request() -> pb.InferRequest:
+    """One that fits `CONTRACT`."""
+    return pb.InferRequest(
+        robot_id="arm",
+        mode=pb.SAMPLING_MODE_EXPLORE,
+        observation=image(),
+        outcomes=[pb.StepOutcome(index=3)],
+        continuation=codec.continuation_to_proto(PreviousChunk(np.ones((4, 2), np.float32), 1, "prefix")),
+    )
+
+
+CONTRACT = Contract("arm", (Camera("wrist", 2, 3),), tuple(Field(f"q{i}", "rad") for i in range(2)), (), 10.0)
+
+
+def test_an_infer_request_is_decoded_once_and_whole() -> None:
+    request = infer_request()
+    call = codec.decode_infer(request, CONTRACT)
+    same(call.observation, codec.observation_from_proto(request.observation, "arm"))
+    assert [outcome.index for outcome in call.outcomes] == [3]
+    assert call.previous_chunk is not None
+    assert (call.previous_chunk.method, call.previous_chunk.inference_delay) == ("prefix", 1)
+    modes = (pb.SAMPLING_MODE_UNSPECIFIED, pb.SAMPLING_MODE_DETERMINISTIC, pb.SAMPLING_MODE_EXPLORE)
+    assert [codec.explore_from_proto(mode) for mode in modes] == [None, False, True]
+    assert call.explore is True
+    with pytest.raises(ValueError, match="mode 9"):
+        codec.explore_from_proto(9)
+    del request.outcomes[:]
+    request.ClearField("continuation")
+    bare = codec.decode_infer(request, CONTRACT)
+    assert (bare.outcomes, bare.previous_chunk) == ([], None)
+
+
+def test_an_image_of_another_size_is_refused_before_any_is_read() -> None:
+    opened: list[str] = []
+    request = infer_request()
+    request.observation.images["wrist"].encoding = pb.IMAGE_ENCODING_SHARED_MEMORY
+
+    def read(where: pb.SharedMemory, height: int, width: int) -> np.ndarray:
+        opened.append(where.name)
+        return np.zeros((height, width, 3), np.uint8)
+
+    codec.decode_infer(request, CONTRACT, read)
+    assert len(opened) == 1
+    request.observation.images["wrist"].height = 3
+    with pytest.raises(ValueError, match="'wrist' is 3x3, the contract says 2x3"):
+        codec.decode_infer(request, CONTRACT, read)
+    del request.observation.images["wrist"]
+    with pytest.raises(ValueError, match="'wrist' is missing"):
+        codec.decode_infer(request, CONTRACT, read)
+    assert len(opened) == 1
+
+
+def test_a_state_of_another_length_is_refused() -> None:
+    request = infer_request()
+    request.observation.state.CopyFrom(codec.tensor_to_proto(np.zeros(3, np.float32)))
+    with pytest.raises(ValueError, match="state has 3 entries, the contract 2"):
+        codec.decode_infer(request, CONTRACT)
 
 
 def test_too_much_is_refused() -> None:

@@ -168,7 +168,7 @@ def test_images_are_bounded_together() -> None:
     for name in "abcde":
         entry = message.images[name]
         entry.encoding, entry.height, entry.width, entry.data = pb.IMAGE_ENCODING_JPEG, side, side, file
-    with pytest.raises(ValueError, match="pixels together"):
+    with pytest.raises(ValueError, match="pixels in total"):
         codec.image_sizes(message)
     del message.images["e"]
     assert len(codec.image_sizes(message)) == 4

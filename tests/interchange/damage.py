@@ -224,7 +224,7 @@ def both_forms(folder: Path, dice: random.Random) -> None:
 
 
 PATH_DAMAGE: dict[str, Damage] = {
-    "link out": leaving_link,
+    "link to outside": leaving_link,
     "link to nowhere": looping_link,
     "index points elsewhere": point_at(
         "..", ".", "", "/etc/passwd", "../x", "a/b", "x\\y", "\0", "nothing.safetensors"

@@ -116,7 +116,7 @@ def test_the_other_layout_is_made_from_the_card(tmp_path: Path, stack: Stack, ot
 
 def test_a_policy_with_features_of_our_own_stays_here(tmp_path: Path) -> None:
     save_toy(tmp_path / "toy")
-    with pytest.raises(ValueError, match="which only this server makes"):
+    with pytest.raises(ValueError, match="which only this server computes"):
         export_checkpoint("openpi", tmp_path / "toy", tmp_path / "back")
     assert not (tmp_path / "back").exists()
 

@@ -168,7 +168,7 @@ def test_statistics_that_are_several_or_none(openpi: Path, tmp_path: Path) -> No
     assert card.processing.state.second == pytest.approx([2 * x for x in STATS["state"]["std"]])
     for name in ("leg", "maker/arm"):
         (openpi / "assets" / name / "norm_stats.json").rename(openpi / f"{name.replace('/', '-')}.json")
-    refused("give the data set's own by --norm-stats FILE", replace(asked, out=tmp_path / "b"))
+    refused("give those of the data set with --norm-stats FILE", replace(asked, out=tmp_path / "b"))
     given, _ = import_checkpoint(replace(asked, out=tmp_path / "b", norm_stats=openpi / "leg.json"))
     assert given.processing == card.processing
 

@@ -56,7 +56,7 @@ def test_compiled_samples_match_the_goldens(family: str) -> None:
 def test_what_does_not_fit_is_refused() -> None:
     golden, inputs = read("pi0")
     runner = CompiledPi0(golden.model, batch=2, cameras=3, steps=4, buckets=(8,), backend=Tracing())
-    with pytest.raises(ValueError, match="3 rows, 3 cameras and 12 tokens do not fit"):
+    with pytest.raises(ValueError, match="3 rows, 3 cameras and 12 tokens exceed"):
         runner.sample(inputs)
     assert inputs.images is not None
     fewer = {name: value[:1] for name, value in vars(inputs).items()}

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from pirl_server.algorithm.chain import chain_log_prob, sample_chain
 from pirl_server.algorithm.flow_noise import bounded_std, transition
+from pirl_server.model.byte_tokens import encode_all
 from pirl_server.model.noise_net import NoiseNet, noisy_velocity
-from pirl_server.model.pi0.byte_tokens import encode_all
 from pirl_server.model.pi0.config import Family, tiny_state
 from pirl_server.model.pi0.pi0 import Pi0
 

@@ -131,7 +131,7 @@ def test_pi05_without_a_state_and_only_a_language_head(tmp_path: Path) -> None:
         (lambda _, details: details.update(family="pi0"), "weights do not fit"),
         (lambda _, details: details.update(family="pi7"), "'pi7' is not known"),
         (lambda _, details: details.update(vlm="{"), "Expecting"),
-        (lambda _, details: details.update(horizon="6"), "the sizes say (3, 6, 8)"),
+        (lambda _, details: details.update(horizon="6"), "the sizes require (3, 6, 8)"),
         (lambda tensors, _: [tensors.pop(key) for key in list(tensors) if "out/" in key], "records no output"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pirl_server.model.pi0.byte_tokens import BOS, NEWLINE, PAD, VOCABULARY, encode, encode_all, prompt
+from pirl_server.model.byte_tokens import BOS, NEWLINE, PAD, VOCABULARY, encode, encode_all, prompt
 
 
 def test_prompt_form() -> None:

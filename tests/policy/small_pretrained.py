@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from pirl_contract import Camera, Contract, Field, Observation
+from pirl_server.model.byte_tokens import VOCABULARY
 from pirl_server.model.layers.tower_config import TowerConfig, VisionConfig
-from pirl_server.model.pi0.byte_tokens import VOCABULARY
 from pirl_server.model.pi0.config import Family, Pi0Config
 from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.policy.flow_policy import FlowPolicy

@@ -105,7 +105,7 @@ def test_what_cannot_be_continued_is_refused_alone_and_in_words() -> None:
         "use: guided": known(two, 1, "prefix"),
         "5 actions of 2: at most 4 of 2": known(np.zeros((5, 2), np.float32), 1, "guided"),
         "2 actions of 3: at most 4 of 2": known(np.zeros((2, 3), np.float32), 1, "guided"),
-        "delay 4 is the whole horizon": known(np.zeros((4, 2), np.float32), 4, "guided"),
+        "delay 4 must be below the horizon": known(np.zeros((4, 2), np.float32), 4, "guided"),
         "not finite": known(torn, 1, "guided"),
     }
     good = PolicyRequest(observation, False, 0, known(two, 1, "guided"))

@@ -28,7 +28,7 @@ def lines(statistics: Normalisation, *states: Any, count: int = 50) -> list[str]
 def test_states_like_the_data_give_one_line_after_the_last(statistics: Normalisation) -> None:
     assert lines(statistics, *[(1.0, 0.05)] * 49) == []
     assert lines(statistics, *[(1.0, 0.05)] * 200) == [
-        "statistics fit: 50 observations lie where the policy's data lay"
+        "statistics match: 50 observations are within the range of the policy's data"
     ]
 
 
@@ -55,7 +55,7 @@ def test_each_dimension_is_complained_about_once_and_the_verdict_names_them() ->
     found = lines(ZSCORE, (9.0, 0.0), (9.0, 0.0), (9.0, 99.0), (1.0, 0.0), (9.0, 99.0), count=4)
     assert [line.split("'")[1] for line in found[:2]] == ["shoulder", "grip"]
     assert found[2:] == [
-        "statistics do not fit: of 4 observations some were far from the policy's data in shoulder, grip"
+        "statistics do not match: some of 4 observations are far from the policy's data in shoulder, grip"
     ]
 
 

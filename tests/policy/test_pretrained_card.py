@@ -53,10 +53,10 @@ STATS = ("processing", "state")
 SLOTS = ("processing", "slots")
 FILE = {"kind": "sentencepiece", "vocabulary": 260, "sha256": "0" * 64}
 FAULTS: dict[str, tuple[Callable[[Raw], object], str]] = {
-    "no processing": (put("processing", to=None), "need the key processing"),
+    "not have processing": (put("processing", to=None), "need the key processing"),
     "unknown key in it": (put("processing", "crop", to=1), "processing.crop"),
     "unknown prompt": (put("processing", "prompt", to="pi1"), "processing.prompt"),
-    "scales as well": (put("action_scale", to=[1.0]), "take no action_scale"),
+    "scales as well": (put("action_scale", to=[1.0]), "must not have action_scale"),
     "family of another model": (put("model", "family", to="pi05"), "family 'pi0' with a model of family 'pi05'"),
     "family of another card": (put("family", to="pi05"), "family 'pi05' with a model of family 'pi0'"),
     "unknown family": (put("family", to="pi2"), "family 'pi2' is not served"),
@@ -67,7 +67,7 @@ FAULTS: dict[str, tuple[Callable[[Raw], object], str]] = {
     "more actions than outputs": (put("model", "action_dim", to=2), "3 action entries, the model has room for 1 to 2"),
     "more joints than inputs": (put("model", "state_dim", to=3), "4 state entries, the model has room for 1 to 3"),
     "a camera that is not there": (put(*SLOTS, 1, "camera", to="left"), "camera 'left' of a slot is not in the"),
-    "a camera that goes nowhere": (put(*SLOTS, 0, "camera", to=None), "camera 'front' of the contract goes into no"),
+    "a camera that goes nowhere": (put(*SLOTS, 0, "camera", to=None), "camera 'front' of the contract has no"),
     "a camera twice": (put(*SLOTS, 1, "camera", to="front"), "two slots have the same camera"),
     "a slot twice": (put(*SLOTS, 1, "key", to="right"), "two slots have the same key"),
     "slots without vision": (put("model", "vision", to=None), "slot 'base_0_rgb' is for images"),
@@ -111,7 +111,7 @@ def test_a_relative_action_needs_a_state_to_start_from() -> None:
     raw = json.loads(card.to_json())
     for name in ("first", "second"):
         raw["processing"]["state"][name] = raw["processing"]["state"][name][:1]
-    with pytest.raises(ValueError, match="beyond the 1 state entries has nothing to start from"):
+    with pytest.raises(ValueError, match="beyond the 1 state entries has no reference"):
         ModelCard.from_json(json.dumps(raw))
 
 
@@ -119,13 +119,13 @@ def test_all_slots_empty_is_a_policy_that_sees_nothing() -> None:
     raw = json.loads(small_card(contract=replace(CONTRACT, cameras=())).to_json())
     for slot in raw["processing"]["slots"]:
         slot["camera"] = None
-    with pytest.raises(ValueError, match="would see nothing"):
+    with pytest.raises(ValueError, match="would get no image"):
         ModelCard.from_json(json.dumps(raw))
 
 
 def test_a_contract_s_camera_without_a_slot_is_not_seen() -> None:
     more = replace(CONTRACT, cameras=(*CONTRACT.cameras, Camera("top", 8, 8)))
-    with pytest.raises(ValueError, match="camera 'top' of the contract goes into no slot"):
+    with pytest.raises(ValueError, match="camera 'top' of the contract has no slot"):
         ModelCard.from_json(small_card(contract=more).to_json())
 
 
@@ -133,5 +133,5 @@ def test_features_of_the_table_need_the_state_token_of_pi0() -> None:
     card = toy_card(family="pi05", model=replace(toy_card().model, family="pi05"))
     with pytest.raises(ValueError, match="no state token for features 'proprioception': with features 'pretrained'"):
         ModelCard.from_json(card.to_json())
-    with pytest.raises(ValueError, match="take no processing"):
+    with pytest.raises(ValueError, match="must not have processing"):
         ModelCard.from_json(toy_card(processing=small_card().processing).to_json())

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pirl_server.model.pi0.byte_tokens import BOS, NEWLINE, PAD, VOCABULARY, encode
+from pirl_server.model.byte_tokens import BOS, NEWLINE, PAD, VOCABULARY, encode
 from pirl_server.policy.prompt import Prompter, cleaned, discretised, with_state
 from pirl_server.policy.tokenizer import ByteTokenizer
 
@@ -87,7 +87,7 @@ def test_whether_it_fits_does_not_depend_on_the_joints(state: float) -> None:
 
 
 def test_an_id_without_an_embedding_is_refused() -> None:
-    with pytest.raises(ValueError, match="has token 259, the model knows 200"):
+    with pytest.raises(ValueError, match="has token 259, the model has 200"):
         Prompter(ByteTokenizer(), "pi0", True, 40, 200).tokens(["push"], STATE)
 
 

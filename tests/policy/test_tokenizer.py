@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from small_pretrained import MEAN, STD, small_card, small_observation, small_weights
 
-from pirl_server.model.pi0.byte_tokens import BOS, NEWLINE, PAD, VOCABULARY
+from pirl_server.model.byte_tokens import BOS, NEWLINE, PAD, VOCABULARY
 from pirl_server.policy.checkpoint import file_sha256, save_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.processing_spec import TokenizerFile
@@ -99,7 +99,7 @@ def test_both_ways_give_the_text_back(fixture: str, request: pytest.FixtureReque
 @FILES
 def test_another_vocabulary_is_refused(fixture: str, request: pytest.FixtureRequest) -> None:
     path = request.getfixturevalue(fixture)
-    with pytest.raises(ValueError, match=f"has {size_of(path)} tokens, the card says 257152: wrong file"):
+    with pytest.raises(ValueError, match=f"has {size_of(path)} tokens, the card requires 257152: wrong file"):
         open_tokenizer(wanted(path, 257_152), path)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pirl_contract.schema import StepOutcome
-from pirl_ros.control.arm_executor import ArmCycle, Tick
+from pirl_ros.control.arm_executor import ArmExecutor, Tick
 from pirl_ros.control.chunk_buffer import PlayableChunk
 from pirl_ros.control.control_source import ControlSourceMux
 from pirl_ros.control.kinematics import Chain
@@ -59,7 +59,7 @@ class DrivenArm:
     """Follows its commands with a lag. `now_ns` is monotonic, `clock_ns` is what its message stamps differ by."""
 
     def __init__(self, profile: Profile, takeover: ControlSourceMux | None = None) -> None:
-        self.profile, self.cycle = profile, ArmCycle(profile, takeover)
+        self.profile, self.executor = profile, ArmExecutor(profile, takeover)
         self.now_ns, self.clock_ns, self.joints = 10 * HOUR_NS, 2 * HOUR_NS, READY.copy()
         self.ticks: list[Tick] = []
         self.sequence = 0
@@ -84,7 +84,7 @@ class DrivenArm:
     @property
     def mode(self) -> str:
         """What the arm says it does."""
-        return str(self.cycle.report.mode.value)
+        return str(self.executor.report.mode.value)
 
     def bundle(self) -> Bundle:
         """The state now."""
@@ -100,7 +100,7 @@ class DrivenArm:
         """Let periods pass; `state`: whether the arm's state still comes."""
         for _ in range(periods):
             self.now_ns += PERIOD_NS
-            tick = self.cycle.tick(self.bundle() if state else None, self.now_ns)
+            tick = self.executor.tick(self.bundle() if state else None, self.now_ns)
             self.ticks.append(tick)
             if tick.command is not None and tick.command.joints is not None:
                 self.joints = self.joints + 0.6 * (tick.command.joints - self.joints)
@@ -114,7 +114,7 @@ class DrivenArm:
             sent = self.commands[before:]
             if self.mode in ("stopped", "holding", "idle") and (not sent or (sent[-1] == self.commands[-2]).all()):
                 return period
-        raise AssertionError(f"not at rest after {most} periods: {self.cycle.report}")
+        raise AssertionError(f"not at rest after {most} periods: {self.executor.report}")
 
     def chunk(self, actions: np.ndarray, execute: int | None = None, episode: str = "e", age: int = 0) -> str:
         """Give it a chunk [H, D] that answers the state of `age` periods ago."""
@@ -122,7 +122,7 @@ class DrivenArm:
         stamp = self.stamp_ns - age * PERIOD_NS
         horizon = len(actions) if execute is None else execute
         name = f"c{self.sequence}"
-        return self.cycle.accept(
+        return self.executor.accept(
             PlayableChunk(episode, self.sequence, name, actions.astype(np.float32), horizon, stamp, PERIOD_NS / 1e9)
         )
 

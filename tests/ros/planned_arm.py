@@ -13,7 +13,7 @@ from trajectory_player import TrajectoryPlayer
 
 from pirl_contract.schema import ControlSource
 from pirl_ros.adapters import controllers as controllers_module
-from pirl_ros.control.arm_executor import ArmCycle
+from pirl_ros.control.arm_executor import ArmExecutor
 from pirl_ros.control.chunk_buffer import PlayableChunk
 from pirl_ros.control.kinematics import Array, Chain
 from pirl_ros.control.limits import Limits
@@ -88,7 +88,7 @@ class PlannedArm:
         from_desired: bool = False,
         cycle_s: float = 0.01,
     ) -> None:
-        self.profile, self.cycle, self.limits = profile, ArmCycle(profile), Limits.from_profile(profile)
+        self.profile, self.executor, self.limits = profile, ArmExecutor(profile), Limits.from_profile(profile)
         self.chain, self.dt_s = Chain.from_table(profile.kinematics), 1.0 / profile.rate_hz
         self.start = free_pose(profile)
         self.finger, self.gripper_targets = profile.gripper.open, list[float]()
@@ -101,7 +101,7 @@ class PlannedArm:
 
         goal = SimpleNamespace(Goal=lambda: SimpleNamespace(trajectory=SimpleNamespace()))
         monkeypatch.setattr(trajectory_controller, "control_action", lambda _: goal)
-        monkeypatch.setattr(trajectory_controller, "NewestGoal", self._goals)
+        monkeypatch.setattr(trajectory_controller, "LatestGoalClient", self._goals)
         monkeypatch.setattr(controllers_module, "GripperGoals", lambda *_: controllers_module.GripperPositions(*_))
         node = SimpleNamespace(create_publisher=self._publisher, get_clock=self._clock)
         made = controllers_module.make_controllers(node, profile, False, self._gave_up)
@@ -116,7 +116,7 @@ class PlannedArm:
         """Give it a chunk [H, D] that answers the newest state."""
         self._sequence += 1
         execute = len(actions) if execute is None else execute
-        reason = self.cycle.accept(
+        reason = self.executor.accept(
             PlayableChunk("e", self._sequence, f"c{self._sequence}", actions.astype(np.float32), execute, self._now_ns)
         )
         self.controllers.renew()
@@ -138,10 +138,10 @@ class PlannedArm:
         for _ in range(periods):
             self._now_ns += round(self.dt_s * 1e9)
             self.arm.run_until((self._now_ns - 10**12) / 1e9)
-            tick = self.cycle.tick(self._bundle() if state else None, self._now_ns)
-            report = self.cycle.report
+            tick = self.executor.tick(self._bundle() if state else None, self._now_ns)
+            report = self.executor.report
             self.controllers.heed(report.control_source, report.episode_id)
-            self.bits.append(self.controllers.send(tick.command, self.cycle.ahead))
+            self.bits.append(self.controllers.send(tick.command, self.executor.ahead))
             if tick.command is not None:
                 self.bits[-1] |= tick.command.alterations
                 if tick.command.joints is not None:
@@ -153,12 +153,12 @@ class PlannedArm:
 
     def deactivate(self) -> None:
         """As arm_node does."""
-        self.cycle.end(self.cycle.episode_id)
+        self.executor.end(self.executor.episode_id)
         for _ in range(round(2.0 / self.dt_s)):
-            if self.cycle.report.mode not in _MOVING:
+            if self.executor.report.mode not in _MOVING:
                 break
             self.run()
-        self.controllers.send(None, self.cycle.ahead)
+        self.controllers.send(None, self.executor.ahead)
         self.controllers.stop()
         self._now_ns += round(SETTLING_S * 1e9)
         self.arm.run_until((self._now_ns - 10**12) / 1e9)
@@ -166,11 +166,11 @@ class PlannedArm:
     def ending(self, way: str) -> None:
         """End the motion and wait until the arm is where that leads."""
         ends: dict[str, Callable[[], object]] = {
-            "end": lambda: self.cycle.end("e"),
-            "next episode": lambda: self.cycle.begin("other"),
-            "emergency stop": lambda: self.cycle.emergency_stop("a test", "test"),
-            "hold": lambda: self.cycle.set_control_source(ControlSource.HOLD, "test"),
-            "takeover": lambda: self.cycle.set_control_source(ControlSource.HUMAN, "test"),
+            "end": lambda: self.executor.end("e"),
+            "next episode": lambda: self.executor.begin("other"),
+            "emergency stop": lambda: self.executor.emergency_stop("a test", "test"),
+            "hold": lambda: self.executor.set_control_source(ControlSource.HOLD, "test"),
+            "takeover": lambda: self.executor.set_control_source(ControlSource.HUMAN, "test"),
         }
         if way == "deactivate":
             self.deactivate()
@@ -178,7 +178,7 @@ class PlannedArm:
             self.run(round(SETTLING_S / self.dt_s), state=False)
         elif way == "chunk, then end":
             self.chunk(self.sweep(50, 0.5))
-            self.cycle.end("e")
+            self.executor.end("e")
             self.settle()
         else:
             ends[way]()
@@ -200,7 +200,7 @@ class PlannedArm:
 
     def _gave_up(self, reason: str) -> None:
         self.faults.append(reason)
-        self.cycle.disobeyed(reason)
+        self.executor.controller_fault(reason)
 
     def _publisher(self, kind: Any, topic: str, quality: Any) -> Any:
         return SimpleNamespace(publish=self._on_gripper if topic == self.profile.gripper.topic else self._on_arm)

@@ -81,7 +81,7 @@ class Probe:
                 again_s += self.patience_s / 6
             return any(future.done() for future in futures)
 
-        self.until(answered, f"no answer of {service}")
+        self.until(answered, f"no response from {service}")
         return next(future.result() for future in futures if future.done())
 
     def change(self, node: str, transition: int) -> int:

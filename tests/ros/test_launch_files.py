@@ -64,21 +64,18 @@ def test_every_executable_is_installed(path: Path) -> None:
         script = ROOT / "pirl_ros" / "scripts" / ast.literal_eval(keyword(node, "executable"))
         assert script.stat().st_mode & 0o111, f"{script} must be executable"
         assert f"scripts/{script.name}" in cmake
-        assert (ROOT / "pirl_ros" / "pirl_ros" / f"{script.name}.py").is_file()
+        assert (ROOT / "pirl_ros" / "pirl_ros" / "nodes" / f"{script.name}.py").is_file()
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_every_parameter_given_is_declared_by_the_nodes(path: Path) -> None:
-    source = "".join((ROOT / "pirl_ros" / "pirl_ros" / f"{name}.py").read_text() for name in _parameter_files())
+    folders = (ROOT / "pirl_ros" / "pirl_ros" / name for name in ("nodes", "adapters"))
+    source = "".join(path.read_text() for folder in folders for path in folder.glob("*.py"))
     keys = [key for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Dict) for key in node.keys]
     names = {key.value for key in keys if isinstance(key, ast.Constant)} - {"package", "namespace", "output"}
     assert names
     for name in names - {"ros_arguments", "use_sim_time"}:
         assert f'"{name}"' in source, name
-
-
-def _parameter_files() -> tuple[str, ...]:
-    return ("parameters", "policy_node", "arm_node", "episode_node", "sim_arm_node", "running", "server_access")
 
 
 def test_the_default_profile_exists_and_loads() -> None:

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pirl_contract import ActionChunk, Alteration, StepOutcome
-from pirl_ros.control.chunk_buffer import FADE_STEPS, ChunkBuffer, PlayableChunk
+from pirl_ros.control.chunk_buffer import FADE_STEPS, ChunkBuffer, Play, PlayableChunk
 from pirl_ros.policy_session.rtc import LatencyEstimate, RtcTracker
 from pirl_ros.profile.profile import Profile
+from pirl_ros.sensing.state_history import Measured, StateHistory
 
 DT_S, DT_NS = 0.02, 20_000_000
 BOTH = ("guided", "prefix")
@@ -111,9 +112,16 @@ def playable(sequence: int, actions: np.ndarray) -> PlayableChunk:
     return PlayableChunk("e", sequence, f"c{sequence}", actions.astype(np.float32), len(actions), 0)
 
 
+def observed(period: int) -> StateHistory:
+    """States in which stamp 0, that of every chunk here, was received in this period."""
+    states = StateHistory()
+    states.push(Measured(0, period * DT_NS, np.zeros(1)))
+    return states
+
+
 def play(buffer: ChunkBuffer, periods: range, captured: int = 0) -> list[tuple[float, bool]]:
-    steps = [buffer.next(period * DT_NS, captured * DT_NS) for period in periods]
-    return [(float(step.action[0]), step.blended) for step in steps if step is not None]
+    steps = [buffer.next(period * DT_NS, observed(captured)) for period in periods]
+    return [(float(step.action[0]), step.blended) for step in steps if isinstance(step, Play)]
 
 
 def line(start: float, count: int = 12) -> np.ndarray:
@@ -122,9 +130,9 @@ def line(start: float, count: int = 12) -> np.ndarray:
 
 def test_a_chunk_that_tears_off_is_faded_in() -> None:
     buffer = ChunkBuffer(DT_NS, 10**9)
-    buffer.offer(playable(1, line(0)))
+    buffer.accept(playable(1, line(0)))
     assert play(buffer, range(4)) == [(0, False), (1, False), (2, False), (3, False)]
-    buffer.offer(playable(2, line(102)))  # answers the state of period 2: index i belongs to period 2 + i
+    buffer.accept(playable(2, line(102)))  # answers the state of period 2: index i belongs to period 2 + i
     played = play(buffer, range(4, 10), captured=2)
     share = np.arange(1, FADE_STEPS + 1) / (FADE_STEPS + 1)
     assert [value for value, _ in played[:FADE_STEPS]] == pytest.approx((np.arange(4, 8) + 100 * share).tolist())
@@ -134,32 +142,32 @@ def test_a_chunk_that_tears_off_is_faded_in() -> None:
 
 def test_a_chunk_that_continues_is_played_as_it_is() -> None:
     buffer = ChunkBuffer(DT_NS, 10**9)
-    buffer.offer(playable(1, line(0)))
+    buffer.accept(playable(1, line(0)))
     play(buffer, range(4))
     going_on = line(2)
     going_on[2:] += 0.5
-    buffer.offer(playable(2, going_on))
+    buffer.accept(playable(2, going_on))
     assert play(buffer, range(4, 7), captured=2) == [(4.5, False), (5.5, False), (6.5, False)]
 
 
 def test_what_is_left_bounds_the_fading_and_a_stop_ends_it() -> None:
     buffer = ChunkBuffer(DT_NS, 10**9)
-    buffer.offer(playable(1, line(0, 6)))
+    buffer.accept(playable(1, line(0, 6)))
     play(buffer, range(4))
-    buffer.offer(playable(2, line(102, 5)))
+    buffer.accept(playable(2, line(102, 5)))
     assert [blended for _, blended in play(buffer, range(4, 7), captured=2)] == [True, True, False]
-    buffer.offer(playable(3, line(200)))
+    buffer.accept(playable(3, line(200)))
     play(buffer, range(7, 9), captured=7)
-    buffer.wait()
-    buffer.offer(playable(4, line(300)))
+    buffer.flush(7 * DT_NS)
+    buffer.accept(playable(4, line(300)))
     assert play(buffer, range(9, 10), captured=9) == [(300, False)]
 
 
 def test_in_lock_step_nothing_is_faded() -> None:
     buffer = ChunkBuffer(DT_NS)
-    buffer.offer(playable(1, line(0)))
+    buffer.accept(playable(1, line(0)))
     play(buffer, range(2))
-    buffer.offer(playable(2, line(100)))
+    buffer.accept(playable(2, line(100)))
     assert play(buffer, range(2, 4)) == [(100, False), (101, False)]
 
 
@@ -168,17 +176,15 @@ def test_whatever_comes_no_action_is_played_twice_and_nothing_goes_back(
     events: list[tuple[int, int, int, bool]],
 ) -> None:
     """Lost, late, repeated and reordered chunks; index i of a chunk belongs to the period of its capture + i."""
-    buffer, played, now = ChunkBuffer(DT_NS, 10**9), [], 0
+    buffer, played, now = ChunkBuffer(DT_NS, 10**9), [], 10
     captured_of: dict[int, int] = {}
     for sequence, pause, age, lost in events:
         now += pause
         if not lost:
             captured_of.setdefault(sequence, now - age)
-            buffer.offer(playable(sequence, line(0, 9)))
-        waiting = buffer.waiting
-        capture = captured_of[waiting.sequence] if waiting is not None else 0
-        step = buffer.next(now * DT_NS, capture * DT_NS)
-        if step is not None:
+            buffer.accept(playable(sequence, line(0, 9)))
+        step = buffer.next(now * DT_NS, observed(captured_of.get(sequence, 0)))
+        if isinstance(step, Play):
             played.append((step.chunk.sequence, step.index))
             assert step.index <= now - captured_of[step.chunk.sequence], "nothing is played ahead of its time"
     assert played == sorted(set(played))
@@ -187,7 +193,7 @@ def test_whatever_comes_no_action_is_played_twice_and_nothing_goes_back(
 def test_an_arm_reports_what_was_blended(profile: Profile) -> None:
     arm = DrivenArm(real_profile(profile))
     arm.run()
-    arm.cycle.begin("e")
+    arm.executor.begin("e")
     arm.chunk(arm.sweep(20, 0.1))
     arm.run(6)
     arm.chunk(arm.sweep(20, 0.05))
@@ -202,8 +208,8 @@ def test_a_chunk_of_the_policy_is_not_changed_by_the_fading() -> None:
     actions = line(102).astype(np.float32)
     chunk = replace(playable(2, actions), actions=actions)
     buffer = ChunkBuffer(DT_NS, 10**9)
-    buffer.offer(playable(1, line(0)))
+    buffer.accept(playable(1, line(0)))
     play(buffer, range(4))
-    buffer.offer(chunk)
+    buffer.accept(chunk)
     play(buffer, range(4, 6), captured=2)
     np.testing.assert_array_equal(actions, line(102))

@@ -103,7 +103,7 @@ def test_unfit_images_are_refused() -> None:
         image_to_rgb(image_message(height=2, width=2, encoding="bayer_rggb8", step=2, data=b"1234"))
     with pytest.raises(ValueError, match="even size"):
         image_to_rgb(image_message(height=1, width=1, encoding="yuyv", step=2, data=b"12"))
-    with pytest.raises(ValueError, match="not written here"):
+    with pytest.raises(ValueError, match="not supported for output"):
         fill_image(image_message(), np.zeros((1, 1, 3), np.uint8), "mono8")
     with pytest.raises(ValueError, match="too few"):
         image_to_rgb(image_message(height=2, width=1, encoding="rgb8", step=3, data=b"123"))

@@ -20,7 +20,7 @@ def arm(profile: Profile) -> DrivenArm:
     arm.run(3)
     assert arm.commands == [], "nobody asked for anything"
     assert arm.mode == "idle"
-    arm.cycle.begin("e")
+    arm.executor.begin("e")
     arm.run()
     return arm
 
@@ -51,11 +51,11 @@ def test_link_loss_drains_brakes_holds_and_latches(arm: DrivenArm) -> None:
     arm.chunk(arm.sweep(50), execute=5)
     arm.run(5 + LINK_LOSS)
     assert arm.mode == "draining"
-    assert not arm.cycle.report.latched
+    assert not arm.executor.report.latched
     arm.run(2)
     assert arm.mode == "decelerating", "within two periods of the chunk's expiry"
     arm.rest()
-    report = arm.cycle.report
+    report = arm.executor.report
     assert (arm.mode, report.latched) == ("stopped", True)
     assert "no chunk for 0.3" in report.reason
     assert "no chunk" in arm.chunk(arm.sweep(5)), "a late reply is discarded"
@@ -72,13 +72,13 @@ def test_after_a_latch_it_takes_an_act_and_a_fresh_observation(arm: DrivenArm) -
     arm.chunk(arm.sweep(3))
     arm.run(3 + LINK_LOSS + 5)
     arm.rest()
-    assert arm.cycle.engage("test") == ""
+    assert arm.executor.engage("test") == ""
     still = arm.commands[-1]
     arm.run(5)
     np.testing.assert_array_equal(arm.commands[-1], still)
     assert arm.chunk(arm.sweep(5), age=10) == ""
     arm.run()
-    assert "before the arm was engaged" in arm.cycle.report.reason
+    assert "before the arm was engaged" in arm.executor.report.reason
     arm.run(5)
     np.testing.assert_array_equal(arm.commands[-1], still)
     arm.chunk(arm.sweep(5))
@@ -90,15 +90,15 @@ def test_after_a_latch_it_takes_an_act_and_a_fresh_observation(arm: DrivenArm) -
 def test_a_new_episode_is_such_an_act(arm: DrivenArm) -> None:
     arm.chunk(arm.sweep(3))
     arm.run(3 + LINK_LOSS + 30)
-    assert arm.cycle.report.latched
+    assert arm.executor.report.latched
     assert arm.chunk(arm.sweep(3), episode="next") != "", "a chunk alone opens nothing"
-    arm.cycle.begin("next")
-    assert not arm.cycle.report.latched
+    arm.executor.begin("next")
+    assert not arm.executor.report.latched
 
 
 def test_a_slow_first_answer_is_no_link_loss(arm: DrivenArm) -> None:
     arm.run(200)
-    assert not arm.cycle.report.latched
+    assert not arm.executor.report.latched
     assert arm.commands == [], "nothing was moved: the controller holds by itself"
 
 
@@ -108,10 +108,10 @@ def test_silence_of_the_state_brakes_at_once_and_latches_at_the_watchdog(arm: Dr
     arm.run(1, state=False)
     assert arm.mode == "decelerating"
     arm.run(4, state=False)
-    assert not arm.cycle.report.latched
+    assert not arm.executor.report.latched
     arm.run(1, state=False)
-    assert arm.cycle.report.latched
-    assert "no state of the arm" in arm.cycle.report.reason
+    assert arm.executor.report.latched
+    assert "no state of the arm" in arm.executor.report.reason
     arm.run(30, state=False)
     assert arm.mode == "stopped"
     arm.run(10)
@@ -123,9 +123,9 @@ def test_a_loop_that_stood_still_latches(arm: DrivenArm) -> None:
     arm.chunk(arm.sweep(50))
     arm.run(10)
     arm.now_ns += 6 * PERIOD_NS
-    assert arm.cycle.overdue(arm.now_ns)
+    assert arm.executor.overdue(arm.now_ns)
     arm.run()
-    assert "stood still" in arm.cycle.report.reason
+    assert "did not run for more than" in arm.executor.report.reason
     arm.rest()
     assert arm.mode == "stopped"
     assert arm.violations() == {}
@@ -134,7 +134,7 @@ def test_a_loop_that_stood_still_latches(arm: DrivenArm) -> None:
 def test_two_calls_in_one_period_play_one_action(arm: DrivenArm) -> None:
     arm.chunk(arm.sweep(50))
     arm.run(5)
-    again = arm.cycle.tick(arm.bundle(), arm.now_ns + PERIOD_NS // 4)
+    again = arm.executor.tick(arm.bundle(), arm.now_ns + PERIOD_NS // 4)
     assert again.command is None
 
 
@@ -174,15 +174,15 @@ def test_an_old_chunk_is_old_by_the_monotonic_clock(arm: DrivenArm, profile: Pro
 def test_at_the_end_of_an_episode_it_brakes_and_is_then_left_alone(arm: DrivenArm) -> None:
     arm.chunk(arm.sweep(50))
     arm.run(10)
-    arm.cycle.end("e")
+    arm.executor.end("e")
     arm.rest()
     sent = len(arm.commands)
     arm.run(30)
     assert arm.mode == "idle"
     assert len(arm.commands) == sent
-    assert not arm.cycle.report.latched
+    assert not arm.executor.report.latched
     arm.joints = READY + 0.2
-    arm.cycle.begin("next")
+    arm.executor.begin("next")
     arm.run()
     arm.chunk(np.hstack([np.tile(arm.joints, (5, 1)), np.ones((5, 1))]), episode="next")
     arm.run()
@@ -190,8 +190,8 @@ def test_at_the_end_of_an_episode_it_brakes_and_is_then_left_alone(arm: DrivenAr
 
 
 def test_speed_is_a_part_of_the_limits(arm: DrivenArm) -> None:
-    arm.cycle.set_speed_scale(0.1)
-    assert arm.cycle.report.speed_scale == 0.1
+    arm.executor.set_speed_scale(0.1)
+    assert arm.executor.report.speed_scale == 0.1
     arm.chunk(arm.sweep(30, 3.0))
     arm.run(30)
     speed = np.abs(np.diff(arm.commands, axis=0)).max(axis=0) / (PERIOD_NS / 1e9)
@@ -199,10 +199,10 @@ def test_speed_is_a_part_of_the_limits(arm: DrivenArm) -> None:
 
 
 def test_what_lies_ahead_is_what_is_then_sent_and_ends_at_rest(arm: DrivenArm) -> None:
-    assert arm.cycle.ahead() is None
+    assert arm.executor.ahead() is None
     arm.chunk(arm.sweep(12), execute=12)
     arm.run(4)
-    ahead = arm.cycle.ahead()
+    ahead = arm.executor.ahead()
     assert ahead is not None
     np.testing.assert_array_equal(ahead.positions[0], arm.commands[-1])
     np.testing.assert_array_equal(ahead.velocities[-1], 0.0)
@@ -217,10 +217,10 @@ def test_counts_and_ages_are_reported(arm: DrivenArm) -> None:
     arm.run(2)
     arm.chunk(np.tile([*READY, 1.0], (10, 1)))
     arm.run(4)
-    report = arm.cycle.report
+    report = arm.executor.report
     assert (report.played, report.altered) == (6, 2)
     assert report.alteration_counts[2] == 2
     assert report.queue_depth == 5, "its first action was due when the last of the other chunk was played"
     assert report.action_age_s == pytest.approx(0.08)
-    assert "late" in arm.cycle.accept(PlayableChunk("e", 0, "old", np.zeros((1, 8), np.float32), 1, 0))
-    assert arm.cycle.report.dropped == 1
+    assert "late" in arm.executor.accept(PlayableChunk("e", 0, "old", np.zeros((1, 8), np.float32), 1, 0))
+    assert arm.executor.report.dropped == 1

@@ -74,7 +74,7 @@ def test_a_newer_chunk_takes_the_place_of_the_goal_under_way(arm: RealArm) -> No
 
 
 @pytest.mark.parametrize(
-    ("order", "words"), [("abort follow", "the arm lags behind"), ("refuse follow", "refused a trajectory")]
+    ("order", "words"), [("abort follow", "the arm lags behind"), ("refuse follow", "rejected a trajectory")]
 )
 def test_an_arm_that_does_not_obey_is_latched_and_told_nothing_more(
     arm: RealArm, ros: Any, order: str, words: str
@@ -103,7 +103,7 @@ def test_without_a_controller_it_is_latched_too(probe: Any, ros: Any, tmp_path: 
     arm = start(probe, tmp_path, gripper=GRIP)
     arm.chunk()
     probe.until(lambda: arm.state.latched, "not latched")
-    assert "nobody takes trajectories on follow" in arm.state.reason
+    assert "no action server or subscriber on follow" in arm.state.reason
 
 
 def test_deactivation_brakes_and_then_cancels(arm: RealArm) -> None:
@@ -151,7 +151,7 @@ def test_a_refused_gripper_goal_is_sent_again_and_an_aborted_one_told(arm: RealA
     arm.order("refuse grip")
     arm.chunk(gripper=-1.0, length=400, speed=0.02)
     arm.wait("refused", "grip", 2)
-    arm.probe.until(lambda: "the goal was refused" in ros.warnings_of(arm.probe, "arm_node"), "not in diagnostics")
+    arm.probe.until(lambda: "the goal was rejected" in ros.warnings_of(arm.probe, "arm_node"), "not in diagnostics")
     assert not arm.state.latched, "the arm goes on"
     arm.order("accept")
     arm.wait("goal", "grip")

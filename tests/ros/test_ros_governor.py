@@ -12,11 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pirl_contract import Alteration
-from pirl_ros.control.governor import Governor
+from pirl_ros.control.governor import Governor, stop_from
 from pirl_ros.control.kinematics import Chain
 from pirl_ros.control.limit_check import violations
 from pirl_ros.control.limits import Limits
-from pirl_ros.control.stop_trajectory import stop_from
 from pirl_ros.control.workspace import Workspace
 from pirl_ros.profile.profile import Profile
 

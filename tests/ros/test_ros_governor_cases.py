@@ -98,7 +98,7 @@ def test_an_arm_that_was_moved_while_held_is_held_where_it_is(profile: Profile, 
 def test_a_part_of_the_speed_is_kept_to(profile: Profile, chain: Chain) -> None:
     limits = real_limits(profile)
     governor, commands = Governor(limits, chain), [READY]
-    governor.set_speed(0.2)
+    governor.set_speed_scale(0.2)
     for _ in range(60):
         command, _ = governor.command(READY + 0.5, commands[-1], *FRESH)
         assert command is not None
@@ -107,7 +107,7 @@ def test_a_part_of_the_speed_is_kept_to(profile: Profile, chain: Chain) -> None:
     assert violations(np.array(commands), slow, chain) == {}
     for bad in (0.0, 1.1, float("nan")):
         with pytest.raises(ValueError, match="speed scale"):
-            governor.set_speed(bad)
+            governor.set_speed_scale(bad)
 
 
 def test_a_copy_goes_its_own_way(profile: Profile, chain: Chain) -> None:

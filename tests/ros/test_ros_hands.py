@@ -19,7 +19,7 @@ def arm(profile: Profile) -> DrivenArm:
     arm.run(3)
     assert arm.commands == [], "nobody asked for anything"
     assert arm.mode == "idle"
-    arm.cycle.begin("e")
+    arm.executor.begin("e")
     arm.run()
     return arm
 
@@ -27,30 +27,30 @@ def arm(profile: Profile) -> DrivenArm:
 def test_emergency_stop_takes_two_acts_to_move_again(arm: DrivenArm) -> None:
     arm.chunk(arm.sweep(50))
     arm.run(10)
-    arm.cycle.emergency_stop("smoke", "operator")
+    arm.executor.emergency_stop("smoke", "operator")
     arm.run()
     assert arm.mode == "decelerating"
     arm.rest()
-    report = arm.cycle.report
+    report = arm.executor.report
     assert (arm.mode, report.emergency_stop, report.latched) == ("stopped", True, True)
     assert "smoke" in report.reason
     for refused in (
         arm.chunk(arm.sweep(5)),
-        arm.cycle.engage("test"),
-        arm.cycle.set_control_source(ControlSource.HUMAN, "test"),
-        arm.cycle.teleop(JointTarget(READY), arm.now_ns),
+        arm.executor.engage("test"),
+        arm.executor.set_control_source(ControlSource.HUMAN, "test"),
+        arm.executor.update_teleop(JointTarget(READY), arm.now_ns),
     ):
         assert "smoke" in refused
-    arm.cycle.begin("next")
-    assert arm.cycle.report.emergency_stop, "a new episode does not clear it"
-    assert arm.cycle.clear_emergency_stop("operator") == ""
-    assert arm.cycle.clear_emergency_stop("operator") != ""
+    arm.executor.begin("next")
+    assert arm.executor.report.emergency_stop, "a new episode does not clear it"
+    assert arm.executor.clear_emergency_stop("operator") == ""
+    assert arm.executor.clear_emergency_stop("operator") != ""
     still = arm.commands[-1]
     arm.chunk(arm.sweep(5), episode="next")
     arm.run(20)
     np.testing.assert_array_equal(arm.commands[-1], still)
-    assert arm.cycle.engage("operator") == ""
-    assert arm.cycle.report.last_act == "engaged by operator"
+    assert arm.executor.engage("operator") == ""
+    assert arm.executor.report.last_act == "engaged by operator"
     arm.run()
     arm.chunk(arm.sweep(5), episode="next")
     arm.run(5)
@@ -61,10 +61,10 @@ def test_emergency_stop_takes_two_acts_to_move_again(arm: DrivenArm) -> None:
 def test_takeover_and_hand_back_are_smooth_and_recorded(arm: DrivenArm) -> None:
     arm.chunk(arm.sweep(50))
     arm.run(10)
-    assert arm.cycle.set_control_source(ControlSource.HUMAN, "gamepad") == ""
-    assert "human drives" in arm.chunk(arm.sweep(5))
+    assert arm.executor.set_control_source(ControlSource.HUMAN, "gamepad") == ""
+    assert "control source is human" in arm.chunk(arm.sweep(5))
     for _ in range(40):
-        assert arm.cycle.teleop(JointTarget(READY - 0.1, gripper=-1.0), arm.now_ns) == ""
+        assert arm.executor.update_teleop(JointTarget(READY - 0.1, gripper=-1.0), arm.now_ns) == ""
         arm.run()
         assert arm.mode == "human"
     np.testing.assert_allclose(arm.commands[-1], READY - 0.1, atol=1e-9)
@@ -72,7 +72,7 @@ def test_takeover_and_hand_back_are_smooth_and_recorded(arm: DrivenArm) -> None:
     assert len(human) == 39
     assert {outcome.chunk_id for outcome in human} == {""}
     assert human[-1].executed[-1] == -1.0
-    assert arm.cycle.set_control_source(ControlSource.POLICY, "gamepad") == ""
+    assert arm.executor.set_control_source(ControlSource.POLICY, "gamepad") == ""
     arm.run()
     arm.chunk(arm.sweep(20))
     arm.run(20)
@@ -81,9 +81,9 @@ def test_takeover_and_hand_back_are_smooth_and_recorded(arm: DrivenArm) -> None:
 
 
 def test_a_hand_that_falls_silent_holds_the_arm(arm: DrivenArm) -> None:
-    arm.cycle.set_control_source(ControlSource.HUMAN, "gamepad")
+    arm.executor.set_control_source(ControlSource.HUMAN, "gamepad")
     for _ in range(20):
-        arm.cycle.teleop(TcpTwist(np.array([0.1, 0.0, 0.05]), np.array([0.0, 0.0, 0.2])), arm.now_ns)
+        arm.executor.update_teleop(TcpTwist(np.array([0.1, 0.0, 0.05]), np.array([0.0, 0.0, 0.2])), arm.now_ns)
         arm.run()
     assert arm.mode == "human"
     # A twist of 0.1 m/s for 0.4 s, less what it takes to speed up.
@@ -92,16 +92,16 @@ def test_a_hand_that_falls_silent_holds_the_arm(arm: DrivenArm) -> None:
     arm.run(20)
     arm.rest()
     assert arm.mode == "holding"
-    assert "silent" in arm.cycle.report.reason
+    assert "no teleop command" in arm.executor.report.reason
     assert arm.violations() == {}
 
 
 def test_a_hand_may_not_leave_the_limits(arm: DrivenArm) -> None:
-    arm.cycle.set_control_source(ControlSource.HUMAN, "gamepad")
-    assert "7" in arm.cycle.teleop(JointTarget(np.zeros(6)), arm.now_ns)
-    assert "not finite" in arm.cycle.teleop(JointTarget(np.full(7, np.nan)), arm.now_ns)
+    arm.executor.set_control_source(ControlSource.HUMAN, "gamepad")
+    assert "7" in arm.executor.update_teleop(JointTarget(np.zeros(6)), arm.now_ns)
+    assert "not finite" in arm.executor.update_teleop(JointTarget(np.full(7, np.nan)), arm.now_ns)
     for _ in range(150):
-        arm.cycle.teleop(TcpTwist(np.array([5.0, 0.0, -5.0])), arm.now_ns)
+        arm.executor.update_teleop(TcpTwist(np.array([5.0, 0.0, -5.0])), arm.now_ns)
         arm.run()
     assert arm.violations() == {}
 
@@ -109,8 +109,8 @@ def test_a_hand_may_not_leave_the_limits(arm: DrivenArm) -> None:
 def test_hold_is_held_and_drops_chunks(arm: DrivenArm) -> None:
     arm.chunk(arm.sweep(50))
     arm.run(10)
-    assert arm.cycle.set_control_source(ControlSource.HOLD, "dashboard") == ""
-    assert "hold drives" in arm.chunk(arm.sweep(5))
+    assert arm.executor.set_control_source(ControlSource.HOLD, "dashboard") == ""
+    assert "control source is hold" in arm.chunk(arm.sweep(5))
     arm.rest()
     assert arm.mode == "holding"
     assert arm.violations() == {}
@@ -125,7 +125,7 @@ ACTS = st.sampled_from(
 @given(st.lists(st.tuples(ACTS, st.integers(1, 8)), min_size=3, max_size=25), st.integers(0, 1000))
 def test_whatever_happens_limits_are_kept(profile: Profile, acts: list[tuple[str, int]], seed: int) -> None:
     arm, rng = DrivenArm(real_profile(profile)), np.random.default_rng(seed)
-    arm.cycle.begin("e")
+    arm.executor.begin("e")
     for act, periods in [("chunk", 5), *acts]:
         if act == "chunk":
             arm.chunk(
@@ -136,18 +136,18 @@ def test_whatever_happens_limits_are_kept(profile: Profile, acts: list[tuple[str
         elif act == "late":
             arm.chunk(arm.sweep(20), age=int(rng.integers(0, 300)))
         elif act == "stop":
-            arm.cycle.emergency_stop("test", "test")
+            arm.executor.emergency_stop("test", "test")
         elif act == "clear":
-            arm.cycle.clear_emergency_stop("test")
+            arm.executor.clear_emergency_stop("test")
         elif act == "engage":
-            arm.cycle.engage("test")
+            arm.executor.engage("test")
         elif act in ("human", "policy", "hold"):
-            arm.cycle.set_control_source(ControlSource[act.upper()], "test")
+            arm.executor.set_control_source(ControlSource[act.upper()], "test")
         elif act == "twist":
-            arm.cycle.teleop(TcpTwist(rng.normal(0, 1, 3), rng.normal(0, 1, 3)), arm.now_ns)
+            arm.executor.update_teleop(TcpTwist(rng.normal(0, 1, 3), rng.normal(0, 1, 3)), arm.now_ns)
         elif act == "pause":
             arm.now_ns += periods * PERIOD_NS
         arm.run(periods, state=act != "silent")
-    arm.cycle.emergency_stop("end", "test")
+    arm.executor.emergency_stop("end", "test")
     arm.rest(200)
     assert not arm.commands or arm.violations() == {}

@@ -19,7 +19,7 @@ def test_the_first_fault_stays_until_somebody_engages() -> None:
     latch.fault(Alteration.WATCHDOG, "state")
     assert latch.held is not None
     assert (latch.held.bit, latch.held.reason) == (Alteration.LINK_LOSS, "link")
-    assert "no emergency stop" in latch.clear("me")
+    assert "no emergency stop" in latch.clear_emergency_stop("me")
     assert latch.engage() == ""
     assert latch.held is None
 
@@ -27,16 +27,16 @@ def test_the_first_fault_stays_until_somebody_engages() -> None:
 def test_an_emergency_stop_goes_before_faults_and_takes_two_acts() -> None:
     latch = FaultLatch()
     latch.fault(Alteration.LINK_LOSS, "link")
-    latch.emergency("smoke", "dashboard")
+    latch.emergency_stop("smoke", "dashboard")
     assert latch.held is not None
     assert latch.held.bit == Alteration.EMERGENCY_STOP
     assert "dashboard: smoke" in latch.engage()
-    assert latch.clear("operator") == ""
-    assert not latch.emergency_stop
+    assert latch.clear_emergency_stop("operator") == ""
+    assert not latch.emergency_stopped
     assert "cleared by operator" in latch.held.reason
-    latch.emergency("again", "dashboard")
+    latch.emergency_stop("again", "dashboard")
     assert latch.engage() != ""
-    latch.clear("operator")
+    latch.clear_emergency_stop("operator")
     assert latch.engage() == ""
     assert latch.held is None
 

@@ -15,8 +15,8 @@ from pirl_ros.sensing.observation import (
     GRIPPER,
     JOINTS,
     camera_images,
-    joint_positions,
     make_synchronizer,
+    measured_arm,
     state_vector,
 )
 from pirl_ros.sensing.synchronizer import Bundle
@@ -57,7 +57,7 @@ def test_a_robot_without_velocities(profile: Profile) -> None:
     values = values_for(robot)
     values[JOINTS].velocity = []
     assert state_vector(robot, Bundle(0, 0, values)).size == robot.contract.state_dim == 26
-    assert joint_positions(robot, Bundle(0, 0, values)).tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert measured_arm(robot, Bundle(0, 0, values)).joints.tolist() == [0, 1, 2, 3, 4, 5, 6]
 
 
 def test_a_gripper_that_reports_on_its_own(profile: Profile) -> None:

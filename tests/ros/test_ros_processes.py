@@ -58,7 +58,7 @@ def test_every_executable_starts_with_the_robot_sides_packages_only(probe: Any) 
     alone = subprocess.run(
         [library / "run_episodes", "--ros-args", "-p", "patience_s:=0.1"], capture_output=True, text=True, check=False
     )
-    assert "gave up: service 'reset_environment' did not appear" in alone.stderr
+    assert "run aborted: service 'reset_environment' did not appear" in alone.stderr
 
 
 def test_every_transition_of_every_node(probe: Any) -> None:

@@ -104,11 +104,11 @@ def test_two_robots_and_one_real_server(ros: Any, tmp_path: Path, profile: Profi
         assert success == {"left": True, "right": False}
 
         # A person at the server stops one of them.
-        assert server.rest("/robots/left/emergency-stop", {"reason": "a hand in the way"})["told"] == ["left"]
+        assert server.rest("/robots/left/emergency-stop", {"reason": "a hand in the way"})["notified"] == ["left"]
         arm = lambda side: probes[side].seen["safety_state"][-1]  # noqa: E731
         probes["left"].until(lambda: "a hand in the way" in arm("left").reason, "it does not stop")
         assert arm("left").emergency_stop
-        assert "at the policy server" in arm("left").reason
+        assert "on the policy server" in arm("left").reason
         probes["right"].more("safety_state", 3)
         assert not arm("right").emergency_stop
     finally:

@@ -112,12 +112,12 @@ BIG = tuple(replace(camera, height=3000, width=4000) for camera in shipped("fran
 @pytest.mark.parametrize(
     ("profile", "key", "words"),
     [
-        (safer(workspace=MILLIMETRES), "safety.workspace", "must be in metres"),
+        (safer(workspace=MILLIMETRES), "safety.workspace", "give it in metres"),
         (changed(kinematics=FLAT), "kinematics.joints", "copy xyz and rpy"),
         (safer(max_chunk_age=0.01), "safety.max_chunk_age", "below one control period"),
         (safer(slop=0.5), "safety.slop", "stale first"),
         (changed(cameras=BIG), "cameras", "MiB per observation"),
-        (changed(poses=TWICE), "cameras, poses", "'tool' is there 2 times"),
+        (changed(poses=TWICE), "cameras, poses", "'tool' is used 2 times"),
         (replace(shipped("so100"), action="tcp_delta", tcp_step=0.01), "action", "use joint_position"),
     ],
 )

@@ -226,10 +226,10 @@ def test_a_grasp_outlasts_a_change_of_hands(monkeypatch: Any) -> None:
     arm.run(50)
     assert arm.gripper_targets[-1] == pytest.approx(profile.gripper.closed, abs=1e-3)
     arm.finger = 0.6
-    arm.cycle.emergency_stop("a test", "test")
+    arm.executor.emergency_stop("a test", "test")
     arm.run(20)
-    arm.cycle.clear_emergency_stop("test")
-    arm.cycle.engage("test")
+    arm.executor.clear_emergency_stop("test")
+    arm.executor.engage("test")
     arm.run(2)
     before = len(arm.gripper_targets)
     arm.chunk(arm.sweep(10, 0.01, -1.0))

@@ -91,7 +91,7 @@ def test_a_ruled_stream_gives_its_message_whatever_the_distance(rule: Rule, chos
 def test_asof_never_takes_a_message_from_later() -> None:
     sync = make_ruled("asof")
     sync.push("joints", 90 * MS, "j", 310 * MS)
-    assert sync.newest(320 * MS) == (None, "wrench has nothing stamped before the others")
+    assert sync.newest(320 * MS) == (None, "wrench has no message stamped before the others")
 
 
 @pytest.mark.parametrize("rule", ["asof", "hold"])

@@ -51,22 +51,22 @@ def test_no_pad_makes_it_faster_than_full(axes: list[float]) -> None:
 
 def test_a_hand_is_heard_only_while_it_drives_and_only_for_a_while() -> None:
     takeover, target = ControlSourceMux(timeout_s=0.2), JointTarget(np.zeros(7))
-    assert "policy drives" in takeover.update(target, 0)
-    assert takeover.switch(ControlSource.HUMAN)
-    assert not takeover.switch(ControlSource.HUMAN), "no change"
-    assert takeover.latest(0) is None
-    assert takeover.update(target, SECOND) == ""
-    assert takeover.latest(SECOND + SECOND // 5) is target
-    assert takeover.latest(SECOND + SECOND // 5 + 1) is None
+    assert "control source is policy" in takeover.update_teleop(target, 0)
+    assert takeover.set_control_source(ControlSource.HUMAN)
+    assert not takeover.set_control_source(ControlSource.HUMAN), "no change"
+    assert takeover.latest_teleop(0) is None
+    assert takeover.update_teleop(target, SECOND) == ""
+    assert takeover.latest_teleop(SECOND + SECOND // 5) is target
+    assert takeover.latest_teleop(SECOND + SECOND // 5 + 1) is None
 
 
 def test_what_was_said_before_a_change_of_hands_is_forgotten() -> None:
     takeover = ControlSourceMux()
-    takeover.switch(ControlSource.HUMAN)
-    takeover.update(JointTarget(np.zeros(7)), 0)
-    takeover.switch(ControlSource.POLICY)
-    takeover.switch(ControlSource.HUMAN)
-    assert takeover.latest(0) is None
+    takeover.set_control_source(ControlSource.HUMAN)
+    takeover.update_teleop(JointTarget(np.zeros(7)), 0)
+    takeover.set_control_source(ControlSource.POLICY)
+    takeover.set_control_source(ControlSource.HUMAN)
+    assert takeover.latest_teleop(0) is None
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,6 @@ def test_what_was_said_before_a_change_of_hands_is_forgotten() -> None:
 )
 def test_commands_that_are_no_numbers_are_dropped_in_words(command: JointTarget | TcpTwist) -> None:
     takeover = ControlSourceMux()
-    takeover.switch(ControlSource.HUMAN)
-    assert "not finite" in takeover.update(command, 0)
-    assert takeover.latest(0) is None
+    takeover.set_control_source(ControlSource.HUMAN)
+    assert "not finite" in takeover.update_teleop(command, 0)
+    assert takeover.latest_teleop(0) is None

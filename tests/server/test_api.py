@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -20,7 +21,8 @@ import uvicorn
 from pirl_contract import Contract, StepOutcome
 from pirl_server import atomic_files
 from pirl_server.api.application import create_api
-from pirl_server.jobs.spec import JobSpec
+from pirl_server.config.jobs import JobSpec
+from pirl_server.config.training import EpisodesConfig, PpoConfig, SftConfig
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.registry.evaluation import Evaluation, list_hash
 from pirl_server.registry.versions import Registry
@@ -36,13 +38,17 @@ import json, sys, time
 from pathlib import Path
 from pirl_server.jobs.reporter import Reporter
 directory = Path(sys.argv[1])
-config = json.loads((directory / "spec.json").read_text())["config"]
+seed = json.loads((directory / "spec.json").read_text())["seed"]
 with Reporter(directory) as report:
-    for i in range(config.get("count", 3)):
+    for i in range(0 if seed == 99 else 3):
         report.progress(i, 3)
-    while config.get("hold") and not report.cancelled:
+    while seed == 99 and not report.cancelled:
         time.sleep(0.01)
 """
+
+
+SILENT = 99
+"""seed of a job that reports nothing and ends when it is cancelled"""
 
 
 def check_job(spec: JobSpec) -> None:
@@ -170,7 +176,7 @@ def test_events_stream_to_the_end_and_resume(web: httpx.Client) -> None:
 
 
 def test_a_silent_job_keeps_the_line_open_until_it_is_cancelled(web: httpx.Client) -> None:
-    job = submit(web, config={"hold": True, "count": 0})
+    job = submit(web, seed=SILENT)
     wait(web, job, "running")
     with web.stream("GET", f"/v1/jobs/{job['id']}/events") as reply:
         lines = reply.iter_lines()
@@ -292,6 +298,41 @@ def test_openapi_names_every_operation_and_every_reference_resolves(web: httpx.C
         assert name in document["components"]["schemas"]
     assert "HTTPValidationError" not in document["components"]["schemas"]
     assert {"Problem", "FieldError"} <= set(document["components"]["schemas"])
+
+
+def test_openapi_shows_each_field_of_each_kind_with_description_unit_and_range(web: httpx.Client) -> None:
+    document = web.get("/openapi.json").json()
+    body = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body["discriminator"]["propertyName"] == "kind"
+    kinds = {kind: schema_of(document, ref) for kind, ref in body["discriminator"]["mapping"].items()}
+    assert kinds.keys() == {"sft", "finetune_sim", "finetune_episodes", "evaluate"}
+    trained = {"finetune_sim": PpoConfig, "finetune_episodes": EpisodesConfig, "sft": SftConfig}
+    configs = [schema_of(document, kinds[kind]["properties"]["config"]["$ref"]) for kind in trained]
+    names = [[field.name for field in fields(config)] for config in trained.values()]
+    assert [list(config["properties"]) for config in configs] == names
+    own = {name: field for kind in kinds.values() for name, field in kind["properties"].items()}
+    del own["kind"], own["config"]
+    every = [*own.items(), *(pair for config in configs for pair in config["properties"].items())]
+    for name, field in every:
+        assert field["description"], name
+        for shape in field.get("anyOf", [field]):
+            if shape.get("type") in ("integer", "number"):
+                assert field["unit"], name
+                assert "minimum" in shape or "exclusiveMinimum" in shape, name
+
+
+def schema_of(document: dict[str, Any], ref: str) -> dict[str, Any]:
+    return dict(document["components"]["schemas"][ref.rsplit("/", 1)[-1]])
+
+
+def test_a_job_is_shown_with_every_default_and_off_is_null(web: httpx.Client) -> None:
+    shown = submit(web, config={"dual_clip": 0, "envs": 4})["spec"]["config"]
+    assert (shown["dual_clip"], shown["envs"], shown["epochs"]) == (None, 4, PpoConfig().epochs)
+    found = problem(web.post("/v1/jobs", json={"kind": "sft", "task": "T-1", "config": {"step": 1, "draws": 0}}), 422)
+    assert {error["field"]: error["message"] for error in found["errors"]} == {
+        "body.sft.config.step": "is not known; did you mean steps?",
+        "body.sft.config.draws": "must be greater than or equal to 1, got 0",
+    }
 
 
 @pytest.mark.parametrize(

@@ -32,13 +32,14 @@ def test_a_stop_reaches_the_robots_session_and_says_what_it_is(server: Server) -
         listed = web.get("/v1/robots").json()["data"]
         assert [(robot["id"], robot["connected"]) for robot in listed] == [("arm-1", True), ("arm-2", True)]
         reply = web.post("/v1/robots/arm-1/emergency-stop", json={"reason": "hand in the way"})
-        assert (reply.status_code, reply.json()["told"]) == (202, ["arm-1"])
+        assert (reply.status_code, reply.json()["notified"]) == (202, ["arm-1"])
+        assert reply.json()["told"] == ["arm-1"], "the old name, for one version"
         assert "not safety-rated" in reply.json()["note"]
         stop = next(one.replies).event.emergency_stop
         assert stop.reason == "hand in the way"
         assert stop.by == "anna (rest:127.0.0.1)"
         everyone = web.post("/v1/emergency-stop")
-        assert everyone.json()["told"] == ["arm-1", "arm-2"]
+        assert everyone.json()["notified"] == ["arm-1", "arm-2"]
         assert next(one.replies).WhichOneof("reply") == next(two.replies).WhichOneof("reply") == "event"
         one.close(), two.close()
         while any(robot["connected"] for robot in web.get("/v1/robots").json()["data"]):
@@ -49,7 +50,13 @@ def test_a_stop_reaches_the_robots_session_and_says_what_it_is(server: Server) -
         assert web.post("/v1/robots/arm-1/emergency-stop/clear").status_code == 404
         assert web.delete("/v1/robots/arm-1/emergency-stop").status_code == 405
     audited = server.audited("emergency stop")
-    assert [line["result"] for line in audited] == ["told", "told", "nobody told", "nobody told", "nobody told"]
+    assert [line["result"] for line in audited] == [
+        "notified",
+        "notified",
+        "not connected",
+        "not connected",
+        "not connected",
+    ]
     assert {line["actor"] for line in audited} == {"anna (rest:127.0.0.1)"}
 
 
@@ -62,7 +69,7 @@ def test_a_full_disk_does_not_hide_that_the_robots_were_told(server: Server, mon
 
     monkeypatch.setattr(server.registry.audit_log, "write", full)
     with server.web(anna) as web:
-        assert web.post("/v1/emergency-stop").json()["told"] == ["arm-1"]
+        assert web.post("/v1/emergency-stop").json()["notified"] == ["arm-1"]
     assert next(robot.replies).HasField("event")
     robot.close()
 
@@ -78,7 +85,7 @@ def test_latency_and_version_of_the_last_answer_are_listed(server: Server, contr
     assert robot["latency_ms"] > 0
 
 
-@pytest.mark.parametrize(("where", "words"), [("queue", "queue is full"), ("disk", "MiB are left")])
+@pytest.mark.parametrize(("where", "words"), [("queue", "queue is full"), ("disk", "MiB of disk space left")])
 def test_not_ready_without_room(server: Server, monkeypatch: pytest.MonkeyPatch, where: str, words: str) -> None:
     if where == "queue":
         monkeypatch.setattr(server.engine, "queue_size", 0)

@@ -35,7 +35,7 @@ def test_refusals_are_counted_by_their_kind(service: Any, make_policy: Any, caps
     service.engine.swap(make_policy(version="v2", mark=float("nan")))
     found = figures(capsys, service.address, "--duration", "0.2")
     assert found["answers"] == 0
-    assert list(found["errors"]) == ["policy server refused (internal)"]
+    assert list(found["errors"]) == ["policy server rejected the call (internal)"]
 
 
 def test_a_table_for_people_and_a_server_that_is_not_there(service: Any, capsys: pytest.CaptureFixture[str]) -> None:

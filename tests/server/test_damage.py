@@ -20,10 +20,10 @@ from serve_process import CHECKPOINT, CONTRACT, INSTRUCTION, ServeProcess, obser
 from pirl_contract.client import PolicyClient
 from pirl_server import atomic_files
 from pirl_server.app import adopt
+from pirl_server.config.jobs import Sft
 from pirl_server.jobs import job, supervisor
 from pirl_server.jobs.events import EventLog, EventTail
 from pirl_server.jobs.job import JobStore, Status
-from pirl_server.jobs.spec import Sft
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.registry.versions import Registry
 
@@ -249,7 +249,7 @@ def test_jobs_start_on_a_full_disk_and_go_on_when_it_has_room(full: Disk, runnin
     assert jobs.get(queued.id).status is Status.QUEUED
     full.empty()
     assert ended(jobs, queued.id) is Status.SUCCEEDED
-    assert jobs.get(left.id).error == "server restarted while it ran"
+    assert jobs.get(left.id).error == "server restarted while the job ran"
     assert jobs.degraded == []
 
 

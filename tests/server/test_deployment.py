@@ -45,7 +45,7 @@ class World:
     def load(self, version: str) -> Any:
         self.loads.append(version)
         if version in self.broken:
-            raise ValueError(f"{version} is torn")
+            raise ValueError(f"{version} is incomplete")
         return self.make_policy(version=version, mark=float(version[1:]))
 
     def answered_by(self, robot_id: str = "arm-1", episode_id: str = "", alias: str = "") -> str:

@@ -117,7 +117,7 @@ def test_one_robots_full_memory_refuses_nobody_an_end(make: Make) -> None:
     (large, large_id), (small, small_id) = world.start("arm-1"), world.start("arm-2")
     words = fill(large)
     assert "open episodes of robot 'arm-1'" in words
-    assert "MiB are left on the disk" in words
+    assert "MiB of disk space left" in words
     chunk = small.infer(observe(0, "arm-2"))
     assert small.report_outcomes([step(chunk.chunk_id, 1)]) == 1
     assert large.report_outcomes([step("", 10**6)]) > 10
@@ -209,7 +209,7 @@ def test_a_robot_has_a_share_of_the_open_episodes(make: Make) -> None:
     world = make(open_per_robot=2)
     greedy, _ = world.start("arm-1")
     greedy.start_episode(world.contract, INSTRUCTION)
-    with pytest.raises(TimeoutError, match="robot 'arm-1' has 2 episodes open already: end one of them"):
+    with pytest.raises(TimeoutError, match="robot 'arm-1' has 2 open episodes already: end one of them"):
         greedy.start_episode(world.contract, INSTRUCTION)
     world.start("arm-2")
     with pytest.raises(ValueError, match="metadata: 70001 characters, at most 65536 are kept"):

@@ -102,7 +102,7 @@ def test_full_memory_ends_and_a_kill_leaves_nothing_behind(serve: Serve) -> None
             np.testing.assert_array_equal(pixels, [observe(contract, n).images[name] for n in range(calls)])
     assert serve.staging == []
     rest = f"http://127.0.0.1:{serve.rest}/v1"
-    assert httpx.post(f"{rest}/emergency-stop", json={"reason": "hand"}).json()["told"] == ["arm-1", "arm-2"]
+    assert httpx.post(f"{rest}/emergency-stop", json={"reason": "hand"}).json()["notified"] == ["arm-1", "arm-2"]
     with pytest.raises(ValueError, match=r"emergency stop by .*: hand"):
         [large.infer(observe(contract, 0)) for _ in range(1000)]
     killed_id, _ = drive(small, CALLS)

@@ -50,7 +50,7 @@ def test_what_was_read_cannot_be_written_to() -> None:
 @pytest.mark.parametrize(
     ("data", "fault"),
     [
-        (array(shape=[2, 4]), "has 32 bytes, here are 24"),
+        (array(shape=[2, 4]), "has 32 bytes, got 24"),
         (array(shape=[2**40, 2**40]), "here are 24"),
         (array(shape=[-2, -3]), "list of sizes"),
         (array(shape=[2.0, 3]), "list of sizes"),

@@ -178,7 +178,7 @@ def test_promotion_activates_first_and_is_audited(registry: Registry, tmp_path: 
     with pytest.raises(ValueError, match="needs a reason"):
         promoter.promote("v2", "ada", force=True)
     assert not promoter.promote("v2", "ada", "arm is parked", force=True).allowed
-    with pytest.raises(ValueError, match="in production already"):
+    with pytest.raises(ValueError, match="already in production"):
         promoter.promote("v2", "ada")
     assert promoter.rollback("bob", "it shakes") == "v1"
     assert active == ["v1", "v2", "v1"]

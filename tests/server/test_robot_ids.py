@@ -25,7 +25,6 @@ from pirl_contract.async_client import AsyncPolicyClient
 from pirl_contract.client import PolicyClient
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import codec
-from pirl_server.openpi_wire.handler import EngineDoor
 from pirl_server.openpi_wire.msgpack_numpy import pack
 from pirl_server.openpi_wire.server import start_openpi
 from pirl_server.serving import connections
@@ -56,8 +55,7 @@ class Doors:
         self.fleet = self.server.tokens.create("fleet", ["robot"])
         self.web = self.server.web(self.server.tokens.create("anna", ["operator"]))
         self.metadata, self.openpi_id = (("authorization", f"Bearer {self.fleet}"),), ""
-        door = EngineDoor(self.server.engine, self.server.router, None, self.server.service.attendance)
-        self.openpi = start_openpi(door, "127.0.0.1", 0, check=lambda _: self.openpi_id)
+        self.openpi = start_openpi(self.server.service.dispatcher, "127.0.0.1", 0, check=lambda _: self.openpi_id)
 
     def call(self, method: str, request: Any) -> Any:
         return getattr(self.server.stub, method)(request, metadata=self.metadata, timeout=20)
@@ -71,7 +69,7 @@ class Doors:
         path = "/v1/emergency-stop" if robot_id is None else f"/v1/robots/{robot_id}/emergency-stop"
         reply = self.web.post(path, json={"reason": "hand in the cell"})
         assert reply.status_code == 202, (robot_id, reply.text)
-        return list(reply.json()["told"])
+        return list(reply.json()["notified"])
 
     def listed(self) -> list[str]:
         return [robot["id"] for robot in self.web.get("/v1/robots").json()["data"]]
@@ -115,7 +113,7 @@ def test_unary_calls(doors: Doors, ask: Any, robot_id: str) -> None:
         assert robot_id in doors.stop(whom)
         words = doors.refusal("Infer", ask(robot_id))
         assert words.startswith("FAILED_PRECONDITION: emergency stop by anna (rest:127.0.0.1)"), words
-        assert "hand in the cell; once the arm may move again, call GetInfo as" in words
+        assert "hand in the cell; when the arm may move again, call GetInfo as" in words
         doors.call("GetInfo", pb.GetInfoRequest())  # of no robot: lifts nothing
         assert doors.refusal("Infer", ask(robot_id)) == words
         doors.call("GetInfo", pb.GetInfoRequest(robot_id=robot_id))
@@ -175,7 +173,7 @@ def test_openpis_wire(doors: Doors, robot_id: str) -> None:
                     assert robot_id in doors.stop(whom)
             assert "emergency stop by anna (rest:127.0.0.1)" in str(reply)
             client.send(pack(GOOD))
-            assert "connect anew" in str(client.recv(timeout=20))
+            assert "reconnect" in str(client.recv(timeout=20))
 
 
 @given(robot_id=IDS)

@@ -19,9 +19,10 @@ import pytest
 from pirl_contract import ActionChunk, Alteration, Observation, StepOutcome
 from pirl_contract.client import PolicyClient
 from pirl_contract.v1 import policy_pb2 as pb
-from pirl_ros.control.chunk_buffer import ChunkBuffer, PlannedStep, PlayableChunk
+from pirl_ros.control.chunk_buffer import ChunkBuffer, Play, PlayableChunk
 from pirl_ros.policy_session import session as session_module
 from pirl_ros.policy_session.session import PolicySession
+from pirl_ros.sensing.state_history import Measured, StateHistory
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.serving.engine import Engine
@@ -61,7 +62,8 @@ class Arm:
     drawn: dict[str, ActionChunk] = field(default_factory=dict)
     captured: dict[str, int] = field(default_factory=dict)
     """by chunk, the period of the observation that it answers"""
-    played: list[tuple[int, PlannedStep]] = field(default_factory=list)
+    states: StateHistory = field(default_factory=StateHistory)
+    played: list[tuple[int, Play]] = field(default_factory=list)
     """with the period"""
     under_way: list[tuple[int, pb.SessionReply]] = field(default_factory=list)
     period: int = 0
@@ -70,7 +72,7 @@ class Arm:
     def on_chunk(self, chunk: ActionChunk, stamp_ns: int, episode_id: str) -> None:
         self.drawn[chunk.chunk_id], self.captured[chunk.chunk_id] = chunk, stamp_ns // PERIOD_NS
         number = len(self.drawn)
-        self.buffer.offer(
+        self.buffer.accept(
             PlayableChunk(
                 episode_id, number, chunk.chunk_id, chunk.actions, chunk.execute_horizon, stamp_ns, chunk.dt_s
             )
@@ -82,9 +84,9 @@ class Arm:
             self.clock.now_ns = self.period * PERIOD_NS
             self._report()
             self._let_through()
-            waiting = self.buffer.waiting
-            step = self.buffer.next(self.clock.now_ns, waiting.stamp_ns if waiting else None)
-            self.played += [] if step is None else [(self.period, step)]
+            self.states.push(Measured(self.clock.now_ns, self.clock.now_ns, np.zeros(1)))
+            step = self.buffer.next(self.clock.now_ns, self.states)
+            self.played += [(self.period, step)] if isinstance(step, Play) else []
             if self.session.wants(self.clock.now_ns, self.clock.now_ns):
                 self._ask()
 

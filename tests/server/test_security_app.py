@@ -34,12 +34,12 @@ def test_a_public_address_is_refused_without_both(tmp_path: Path, given: dict[st
     files: Any = {"tls_cert": issued.cert, "tls_key": issued.key} if "tls" in given else {}
     if "token" in given:
         TokenFile(tmp_path / TOKENS).create("arm1", ["robot"])
-    with pytest.raises(ValueError, match="can be reached from other machines: that needs"):
+    with pytest.raises(ValueError, match="is reachable from other machines, which requires"):
         serve(ServeConfig(CHECKPOINT, tmp_path, host="0.0.0.0", rest_port=0, **files))
 
 
 def test_half_a_certificate_and_a_broken_token_file_stop_the_start(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="belong together"):
+    with pytest.raises(ValueError, match="needs its key"):
         serve(ServeConfig(CHECKPOINT, tmp_path, tls_cert=tmp_path / "x"))
     (tmp_path / TOKENS).write_text("{}")
     with pytest.raises(ValueError, match="chmod 600"):
@@ -49,7 +49,7 @@ def test_half_a_certificate_and_a_broken_token_file_stop_the_start(tmp_path: Pat
 def test_a_taken_port_for_stops_is_refused_at_the_start(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ValueError, match=rf"{port} for emergency stops is taken.*--stop-port"):
+        with pytest.raises(ValueError, match=rf"{port} for emergency stops is in use.*--stop-port"):
             serve(ServeConfig(CHECKPOINT, tmp_path, rest_port=0, stop_port=port))
 
 
@@ -74,7 +74,7 @@ def test_stops_over_tls_and_ipv6(tmp_path: Path) -> None:
         trust = ssl.create_default_context(cafile=str(ours.cert))
         with httpx.Client(base_url=f"https://[::1]:{port}", verify=trust, timeout=60) as web:
             headers = {"Authorization": f"Bearer {anna}"}
-            assert web.post("/v1/emergency-stop", headers=headers).json()["told"] == ["arm-1"]
+            assert web.post("/v1/emergency-stop", headers=headers).json()["notified"] == ["arm-1"]
         assert told.get(timeout=60).HasField("emergency_stop")
         client.close()
 

@@ -91,7 +91,7 @@ def test_a_public_address_needs_both_certificate_and_tokens(caplog: pytest.LogCa
     assert caplog.records == []
     check_bind("0.0.0.0", tls=False, tokens=False, allow_insecure=True)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    with pytest.raises(ValueError, match="not known here"):
+    with pytest.raises(ValueError, match="can't be resolved"):
         check_bind("no-such-host.invalid", tls=True, tokens=False, allow_insecure=True)
 
 
@@ -106,8 +106,8 @@ def test_certificates_are_checked_before_anything_listens(tmp_path: Path) -> Non
         (TlsFiles(old.cert, old.key), "expired on"),
         (TlsFiles(new.cert, new.key), "not valid before"),
         (TlsFiles(tmp_path / "none.pem", good.key), "cannot be read: No such file"),
-        (TlsFiles(good.cert, tmp_path / "text"), "not a private key"),
-        (TlsFiles(tmp_path / "text", good.key), "holds no certificate"),
+        (TlsFiles(good.cert, tmp_path / "text"), "not a PEM private key"),
+        (TlsFiles(tmp_path / "text", good.key), "holds no PEM certificate"),
         (TlsFiles(good.cert, good.key, old.cert), "expired on"),
     ):
         with pytest.raises(ValueError, match=words):

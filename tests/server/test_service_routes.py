@@ -37,7 +37,7 @@ def test_a_robot_meets_its_version_from_its_next_episode_on(
     assert client.info().policy_version == "v2", "a robot is told who would answer it"
     router.change(Routes(), None)
     assert client.infer(observe(2)).policy_version == "v1"
-    with pytest.raises(ValueError, match="shadow never drives"):
+    with pytest.raises(ValueError, match="shadow never controls"):
         PolicyClient(f"127.0.0.1:{port}", "arm-1", timeout_s=20.0, alias="shadow").infer(observe(0))
     client.close()
     server.stop(None).wait()

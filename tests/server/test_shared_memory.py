@@ -218,7 +218,7 @@ def test_another_host_is_sent_the_pixels_themselves(
     assert blocks() == []
     explicit = PolicyClient(service.address, "arm-2", 20.0, encoding="shared_memory")
     explicit.info()
-    with pytest.raises(ValueError, match="not known to be on this host"):
+    with pytest.raises(ValueError, match="unknown whether the server is on this host"):
         explicit.infer(observe(0))
     explicit.close()
 

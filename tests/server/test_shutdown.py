@@ -186,7 +186,7 @@ def test_nobody_connected_is_no_drain_and_a_busy_robot_gets_no_more_than_its_tim
 
 @pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
 def test_a_drain_of_no_length_is_refused(tmp_path: Path, seconds: float) -> None:
-    with pytest.raises(ValueError, match=f"--drain-seconds {seconds:g} must be 0 or more"):
+    with pytest.raises(ValueError, match="drain_seconds"):
         serve(ServeConfig(CHECKPOINT, tmp_path, drain_seconds=seconds))
 
 

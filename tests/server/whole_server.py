@@ -51,9 +51,11 @@ class Server:
         self.recorder, self.registry = Recorder(store), Registry(root / "models")
         self.tokens, self.now = TokenFile(root / TOKENS), 0
         self.router = Router(self.recorder.is_open)
-        service = PolicyService(self.engine, self.recorder, explore=False, router=self.router)
-        self.service, audit = service, self.registry.audit_log
+        audit = self.registry.audit_log
         self.gate = AccessControl(self.tokens, audit, Limiter(10**9, 3, clock=lambda: self.now))
+        self.service = service = PolicyService(
+            self.engine, self.recorder, explore=False, router=self.router, check_rate=self.gate.check_rate
+        )
         for version in ("v1", "v2"):
             (source := root / version).mkdir()
             (source / "card.json").write_text("{}")

@@ -196,7 +196,7 @@ def test_collisions_at_placement_are_tried_again_but_not_for_ever(stand_in: type
     env.reset(10)
     assert stand_in.collisions == 0
     stand_in.collisions = 1000
-    with pytest.raises(RuntimeError, match="found no place for the objects of 0 in 20 attempts"):
+    with pytest.raises(RuntimeError, match="could not place the objects of 0 in 20 attempts"):
         env.reset(20)
 
 

@@ -234,7 +234,7 @@ def test_unknown_names_are_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> 
         with pytest.raises(ValueError, match=f"unknown task '{wrong}'; known: metaworld/mt10"):
             make_metaworld_env(wrong)
     observation = make_metaworld_env("metaworld/push-v3").reset(0)
-    with pytest.raises(ValueError, match="no task of MetaWorld is called 'juggle'"):
+    with pytest.raises(ValueError, match="MetaWorld has no task with instruction 'juggle'"):
         metaworld_expert(type(observation)({}, observation.state, "juggle"))
     monkeypatch.setattr(metaworld_scene, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="need metaworld and mujoco: pip install metaworld"):

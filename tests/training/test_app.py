@@ -15,8 +15,8 @@ from toy_arm import CONTRACT, save_toy
 from pirl_contract.client import PolicyClient
 from pirl_server import job_main
 from pirl_server.app import adopt, build, serve
+from pirl_server.config.jobs import parse_spec
 from pirl_server.config.serve import ServeConfig
-from pirl_server.jobs.spec import parse_spec
 from pirl_server.paths import MODELS
 from pirl_server.policy.checkpoint import checkpoint_version
 from pirl_server.registry.promotion import PRODUCTION
@@ -122,14 +122,14 @@ def test_a_taken_port_is_refused_with_its_option(tmp_path: Path) -> None:
     [
         ({"kind": "finetune_sim", "task": "Push-v0"}, "unknown task 'Push-v0'; known: PushCube-v1"),
         ({"kind": "evaluate", "task": "Push-v0"}, "unknown task"),
-        ({"kind": "finetune_sim", "config": {"epoch": 1}}, "'epoch' is not known"),
-        ({"kind": "finetune_sim", "config": {"epochs": 0}}, "'epochs' must be positive"),
-        ({"kind": "finetune_sim", "config": {"temperature": 1}}, "'temperature' is not known"),
-        ({"kind": "finetune_episodes", "config": {"envs": 1}}, "'envs' is not known"),
-        ({"kind": "sft", "config": {"envs": 1}}, "'envs' is not known"),
-        ({"kind": "sft", "config": {"source": "dreams"}}, "'source' must be one of expert, episodes"),
-        ({"kind": "finetune_sim", "config": {"critic_features": 1}}, "'critic_features' must be str"),
-        ({"kind": "evaluate", "config": {"workers": 1}}, "'workers' is not known: evaluate takes none"),
+        ({"kind": "finetune_sim", "config": {"epoch": 1}}, "'config.epoch' is not known; did you mean epochs"),
+        ({"kind": "finetune_sim", "config": {"epochs": 0}}, "'config.epochs' must be greater than or equal to 1"),
+        ({"kind": "finetune_sim", "config": {"temperature": 1}}, "'config.temperature' is not known"),
+        ({"kind": "finetune_episodes", "config": {"envs": 1}}, "'config.envs' is not known"),
+        ({"kind": "sft", "config": {"envs": 1}}, "'config.envs' is not known"),
+        ({"kind": "sft", "config": {"source": "dreams"}}, "'config.source' must be 'expert' or 'episodes'"),
+        ({"kind": "finetune_sim", "config": {"critic_features": 1}}, "'config.critic_features' must be a valid string"),
+        ({"kind": "evaluate", "config": {"workers": 1}}, "'config' is not known; there are: episodes, kind"),
         ({"kind": "evaluate", "seed": 10}, "seed 10 must be 0 to 9"),
         ({"kind": "finetune_sim", "seed": 4294}, "seed 4294 must be 0 to 998"),
         ({"kind": "sft", "seed": 100}, "seed 100 must be 0 to 99"),

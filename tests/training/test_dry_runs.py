@@ -49,7 +49,7 @@ def test_dry_runs_change_no_bit_of_what_is_learned(tmp_path: Path, learn: Learn,
 
 @pytest.mark.parametrize("learn", [improve, imitate])
 def test_dry_runs_alone_are_refused_and_named(tmp_path: Path, learn: Learn) -> None:
-    with pytest.raises(ValueError, match=r"nothing to learn from: each of .* is a dry run: .*dry_run:=false"):
+    with pytest.raises(ValueError, match=r"no training data: each of .* is a dry run: .*dry_run:=false"):
         learn(tmp_path, DRY, Heard())
     assert not (tmp_path / "out").exists()
 

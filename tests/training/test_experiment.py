@@ -33,7 +33,7 @@ def test_what_was_written_makes_the_same_version_again(tmp_path: Path) -> None:
 
 
 def test_what_is_no_experiment_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is no experiment"):
+    with pytest.raises(ValueError, match="is not an experiment"):
         experiment.read(tmp_path)
     base = save_toy(tmp_path / "base")
     plan = experiment.planned("toy", base, CONFIG, seed=3)
@@ -46,7 +46,7 @@ def test_what_is_no_experiment_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'epochen' is not known"):
         experiment.read(tmp_path).ppo()
     save_toy(tmp_path / "base", seed=5)
-    with pytest.raises(ValueError, match=f"the experiment began with {plan.base_version}"):
+    with pytest.raises(ValueError, match=f"the experiment used {plan.base_version}"):
         plan.check_base()
 
 
@@ -77,10 +77,10 @@ def test_the_command_makes_an_experiment_again(tmp_path: Path, capsys: pytest.Ca
     assert command(first) == 0
     assert (tmp_path / "one" / "metrics.jsonl").stat().st_size > 0
     assert command(["--again", str(tmp_path / "one"), "--out", str(tmp_path / "two")]) == 0
-    assert "the same version again" in capsys.readouterr().out
+    assert "same version as before" in capsys.readouterr().out
 
 
 def test_the_command_refuses_a_base_of_another_task(tmp_path: Path) -> None:
     """Its network would be told sentences that it has never read."""
-    with pytest.raises(ValueError, match="trained for toy, not for PullCube-v1: it does not know '"):
+    with pytest.raises(ValueError, match="trained for toy, not for PullCube-v1: '"):
         command([str(save_toy(tmp_path / "base")), "--task", "PullCube-v1", "--out", str(tmp_path / "out")])

@@ -16,7 +16,7 @@ from pirl_contract import Contract
 from pirl_server.algorithm.awr import advantage_weight
 from pirl_server.config.training import EpisodesConfig
 from pirl_server.episodes.schema import Episode
-from pirl_server.model.pi0.pi0 import VLM_PARTS
+from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.policy.checkpoint import checkpoint_version
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.episode_dataset import episode_windows
@@ -61,7 +61,7 @@ def test_successful_episodes_are_imitated_and_lineage_is_recorded(base: Path, tm
     before = FlowPolicy.load(base).model.state_dict()
     changed = {name for name, tensor in good.model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed
-    assert not any(name.startswith(VLM_PARTS) for name in changed)
+    assert not any(name.startswith(Pi0.VLM_PARTS) for name in changed)
 
 
 def test_weights_favour_the_decisions_of_successful_episodes() -> None:

@@ -11,7 +11,7 @@ import torch
 from toy_arm import Heard, make_toy, save_toy, toy_policy
 
 from pirl_server.config.training import PpoConfig
-from pirl_server.model.pi0.pi0 import VLM_PARTS
+from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.policy.checkpoint import load_checkpoint, save_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.sim_rl.finetune import finetune
@@ -40,7 +40,7 @@ def test_a_run_trains_the_expert_only_and_records_its_lineage(base: Path, tmp_pa
     before = parent.model.state_dict()
     changed = {name for name, tensor in made.model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed
-    assert not any(name.startswith(VLM_PARTS) for name in changed)
+    assert not any(name.startswith(Pi0.VLM_PARTS) for name in changed)
     assert load_checkpoint(tmp_path / "out")[2] is not None, "the critic goes with it"
     assert [numbers["env_steps"] for numbers in heard.numbers] == [20, 40, 60]
     assert all(numbers["first_log_ratio"] < 1e-5 for numbers in heard.numbers)
@@ -88,5 +88,5 @@ def test_a_policy_with_cameras_is_trained_in_the_same_way(tmp_path: Path) -> Non
     made, before = FlowPolicy.load(tmp_path / "out").model.state_dict(), FlowPolicy.load(base).model.state_dict()
     changed = {name for name, tensor in made.items() if not torch.equal(tensor, before[name])}
     assert changed
-    assert not any(name.startswith(VLM_PARTS) for name in changed)
+    assert not any(name.startswith(Pi0.VLM_PARTS) for name in changed)
     assert all(numbers["first_log_ratio"] < 1e-5 for numbers in heard.numbers)

@@ -14,7 +14,7 @@ from toy_arm import INSTRUCTIONS, Heard, spoken_policy, toy_card, toy_policy
 
 from pirl_server.config.training import FlowMatchingConfig
 from pirl_server.model.layers.lora import merged_state_dict
-from pirl_server.model.pi0.pi0 import VLM_PARTS, Pi0
+from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.model.prefix import Prefix
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.processor import Array, Images
@@ -60,7 +60,7 @@ def test_only_what_is_chosen_learns(sees: bool, vlm: str, expert: str) -> None:
     after, changed, losses = train(policy, vlm=vlm, expert=expert, lora_rank=2)
     assert {name: tensor.shape for name, tensor in after.items()} == plain, "the result is a plain model"
     assert np.isfinite(losses).all()
-    of_vlm = {name for name in changed if name.startswith(VLM_PARTS)}
+    of_vlm = {name for name in changed if name.startswith(Pi0.VLM_PARTS)}
     of_expert = {name for name in changed if name.startswith("expert.")}
     assert bool(of_vlm) == (vlm != "frozen")
     assert bool(changed - of_vlm) == (expert != "frozen")

@@ -129,5 +129,5 @@ def test_what_cannot_be_grounded_is_refused(tmp_path: Path, sees: bool, changes:
 
 
 def test_logged_episodes_know_nothing_more_than_the_robot(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="what only a simulator knows"):
+    with pytest.raises(ValueError, match="needs object states from a simulator"):
         sft_episodes(tmp_path, toy_card(), [], CONFIG, 0, Heard())

@@ -12,8 +12,8 @@ import pytest
 from toy_arm import Heard
 
 from pirl_server import commands, job_main, simulation
+from pirl_server.config.jobs import parse_spec
 from pirl_server.config.training import PpoConfig
-from pirl_server.jobs.spec import parse_spec
 from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.policy.checkpoint import load_card
 from pirl_server.policy.features import features_of

@@ -12,7 +12,8 @@ from toy_arm import BEST, INSTRUCTIONS, SCALE, Heard, make_toy, toy_card, toy_po
 
 from pirl_contract import Observation
 from pirl_server.algorithm.flow import draw_time, flow_matching_loss, interpolate
-from pirl_server.config.training import FlowMatchingConfig, SftConfig, override
+from pirl_server.config.fields import parse
+from pirl_server.config.training import FlowMatchingConfig, SftConfig
 from pirl_server.policy.checkpoint import load_card
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.chunk_dataset import ChunkDataset, make_windows
@@ -86,5 +87,5 @@ def test_a_delay_of_whole_chunks_is_refused() -> None:
     policy = toy_policy(horizon=4)
     with pytest.raises(ValueError, match="prefix_delay 4 must be below the horizon of 4"):
         fit(policy, windows_for(policy), replace(CONFIG, prefix_delay=4), 0, Heard())
-    with pytest.raises(ValueError, match="'prefix_delay' must be positive"):
-        override(SftConfig(), {"prefix_delay": -1})
+    with pytest.raises(ValueError, match="'prefix_delay' must be greater than or equal to 0"):
+        parse(SftConfig, {"prefix_delay": -1})

@@ -7,7 +7,8 @@ from itertools import combinations
 
 import pytest
 
-from pirl_server.config.training import EpisodesConfig, PpoConfig, SftConfig, override
+from pirl_server.config.fields import parse
+from pirl_server.config.training import EpisodesConfig, PpoConfig, SftConfig
 from pirl_server.training.seeds import (
     DEMONSTRATION,
     EVALUATION,
@@ -20,59 +21,63 @@ from pirl_server.training.seeds import (
 
 
 def test_fields_are_replaced_by_name() -> None:
-    config = override(PpoConfig(), {"envs": 4, "gamma": 1, "clip": 0.1})
+    config = parse(PpoConfig, {"envs": 4, "gamma": 1, "clip": 0.1})
     assert (config.envs, config.gamma, config.clip) == (4, 1, 0.1)
     assert config.epochs == PpoConfig().epochs
-    assert override(SftConfig(), {"preset": "tiny"}).preset == "tiny"
-    assert override(EpisodesConfig(), {}) == EpisodesConfig()
+    assert parse(SftConfig, {"preset": "tiny"}).preset == "tiny"
+    assert parse(EpisodesConfig, {}) == EpisodesConfig()
 
 
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"epoch": 3}, "'epoch' is not known; there are: .*epochs"),
-        ({"Epochs": 3}, "not known"),
-        ({"epochs": 3.0}, "'epochs' must be int, got 3.0"),
-        ({"epochs": "3"}, "must be int"),
-        ({"epochs": True}, "must be int"),
-        ({"epochs": None}, "must be int"),
-        ({"clip": "0.2"}, "must be float"),
-        ({"clip": [0.2]}, "must be float"),
-        ({"epochs": 0}, "'epochs' must be positive, got 0"),
-        ({"clip": -0.2}, "must be positive"),
-        ({"clip": math.nan}, "must be positive"),
-        ({"clip": math.inf}, "must be positive"),
+        ({"epoch": 3}, "'epoch' is not known; did you mean epochs"),
+        ({"xyz": 3}, "'xyz' is not known; there are: actor_learning_rate, .*epochs"),
+        ({"epochs": 3.0}, "'epochs' must be a valid integer, got 3.0"),
+        ({"epochs": "3"}, "must be a valid integer"),
+        ({"epochs": True}, "must be a valid integer, got True"),
+        ({"epochs": None}, "must be a valid integer, got None"),
+        ({"clip": "0.2"}, "must be a valid number"),
+        ({"clip": [0.2]}, "'clip' must be a valid number"),
+        ({"epochs": 0}, "'epochs' must be greater than or equal to 1, got 0"),
+        ({"clip": -0.2}, "must be greater than 0, got -0.2"),
+        ({"clip": math.nan}, "must be a finite number, got nan"),
+        ({"clip": math.inf}, "must be a finite number, got inf"),
+        ({"gamma": 1.5}, "must be less than or equal to 1"),
+        ({"critic_features": "\ud800"}, "'critic_features' must be Unicode: it has a lone surrogate"),
+        ({"epochs": 0, "clip": 0}, "'epochs' .*; 'clip' "),
     ],
 )
 def test_what_is_unknown_mistyped_or_not_positive_is_refused(values: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        override(PpoConfig(), values)
+        parse(PpoConfig, values)
 
 
 def test_a_choice_must_be_one_of_its_words() -> None:
-    assert override(SftConfig(), {"vlm": "lora", "precision": "bfloat16"}).vlm == "lora"
+    assert parse(SftConfig, {"vlm": "lora", "precision": "bfloat16"}).vlm == "lora"
     for values, words in (
-        ({"vlm": "thawed"}, "'vlm' must be one of train, lora, frozen, got 'thawed'"),
-        ({"precision": 16}, "'precision' must be one of float32, bfloat16, got 16"),
-        ({"source": "dreams"}, "'source' must be one of expert, episodes"),
+        ({"vlm": "thawed"}, "'vlm' must be 'train', 'lora' or 'frozen', got 'thawed'"),
+        ({"precision": 16}, "'precision' must be 'float32' or 'bfloat16', got 16"),
+        ({"source": "dreams"}, "'source' must be 'expert' or 'episodes'"),
     ):
         with pytest.raises(ValueError, match=words):
-            override(SftConfig(), values)
+            parse(SftConfig, values)
 
 
 def test_what_is_off_by_default_can_be_told_so() -> None:
     off = {"warmup_steps": 0, "weight_decay": 0, "ema_decay": 0.0, "augment": 0}
-    assert override(SftConfig(), off) == SftConfig()
-    assert override(PpoConfig(), {"warmup_updates": 0, "dual_clip": 0}).warmup_updates == 0
-    with pytest.raises(ValueError, match="'lora_rank' must be positive"):
-        override(SftConfig(), {"lora_rank": 0})
-    with pytest.raises(ValueError, match="'ema_decay' must be positive"):
-        override(SftConfig(), {"ema_decay": -0.5})
+    assert parse(SftConfig, off) == SftConfig()
+    assert parse(PpoConfig, {"warmup_updates": 0, "dual_clip": 0}) == PpoConfig(warmup_updates=0)
+    assert PpoConfig(dual_clip=0).dual_clip is None
+    with pytest.raises(ValueError, match="'lora_rank' must be greater than or equal to 1"):
+        parse(SftConfig, {"lora_rank": 0})
+    with pytest.raises(ValueError, match="'ema_decay' must be greater than 0"):
+        parse(SftConfig, {"ema_decay": -0.5})
 
 
 def test_a_number_is_no_preset() -> None:
-    with pytest.raises(ValueError, match="'preset' must be str"):
-        override(SftConfig(), {"preset": 1})
+    with pytest.raises(ValueError, match="'preset' must be 'tiny-state' or 'tiny', got 1"):
+        parse(SftConfig, {"preset": 1})
 
 
 def test_no_reset_seed_has_two_uses() -> None:

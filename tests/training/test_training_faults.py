@@ -16,7 +16,8 @@ import pytest
 import torch
 from toy_arm import Heard, make_toy, save_toy
 
-from pirl_server.config.training import PpoConfig, override
+from pirl_server.config.fields import parse
+from pirl_server.config.training import PpoConfig
 from pirl_server.policy.checkpoint import load_checkpoint
 from pirl_server.training.rollout.collector import Collector, GroupCollector
 from pirl_server.training.sim_rl.finetune import finetune
@@ -73,7 +74,7 @@ def test_a_reward_that_is_not_a_number_stops_groups_too(checkpoint: Path) -> Non
     rollouts = GroupCollector(make_toy(length=3), learner.policy, 8, count(1), 3, explorer=learner.explorer)
     batch, before = rollouts.collect(1), weights(learner)
     batch.reward_TN[1, 3] = np.nan
-    with pytest.raises(RuntimeError, match="reward: a value of the rollouts is not finite; nothing was learnt"):
+    with pytest.raises(RuntimeError, match="reward: a rollout value is not finite; the update was skipped"):
         step(learner, batch, config)
     assert unchanged(learner, before)
 
@@ -115,10 +116,10 @@ def test_only_groups_with_both_outcomes_are_learnt_from(checkpoint: Path) -> Non
 
 
 def test_an_empty_group_is_refused_and_so_is_a_batch_without_one(checkpoint: Path) -> None:
-    with pytest.raises(ValueError, match="group 1: at least 2 episodes of one initial state are compared"):
-        override(PpoConfig(), {"advantage": "grpo", "group": 1})
+    with pytest.raises(ValueError, match="group 1: a group compares at least 2 episodes of one initial state"):
+        parse(PpoConfig, {"advantage": "grpo", "group": 1})
     with pytest.raises(ValueError, match=r"12 environments of 2 workers .* groups of 8: set envs to a multiple of 16"):
-        override(PpoConfig(), {"advantage": "grpo", "envs": 12})
+        parse(PpoConfig, {"advantage": "grpo", "envs": 12})
     config = PpoConfig(**GRPO)
     learner = make_learner(checkpoint, config, 0)
     batch = GroupCollector(make_toy(), learner.policy, 8, count(1), 1, explorer=learner.explorer).collect(1)
@@ -168,28 +169,28 @@ def _kill(name: str) -> None:
 
 def test_choices_that_do_not_go_together_are_refused_in_words() -> None:
     for values, words in (
-        ({"noise": "flow-noise"}, "'flow-noise' is in every denoise step: set steps to 'all'"),
+        ({"noise": "flow-noise"}, "'flow-noise' applies to every denoise step: set steps to 'all'"),
         ({"reduction": "mean_steps"}, "'mean_steps' needs a density of each step: set steps to 'all'"),
-        ({"entropy_weight": 0.1}, "the noise of 'flow-sde' is given and has no entropy to learn"),
+        ({"entropy_weight": 0.1}, "noise 'flow-sde' is not learned, it has no entropy"),
         ({"noise": "cps", "noise_level": 1.5}, "noise_level 1.5 must be at most 1"),
-        ({"noise": "cps", "denoise_steps": 1}, "silent in its last denoise step"),
+        ({"noise": "cps", "denoise_steps": 1}, "zero in the last denoise step"),
         ({"std_low": 0.2}, "std_low 0.2 must be below std_high 0.16"),
-        ({"dual_clip": 1.0}, "dual_clip 1.0 must be above 1"),
+        ({"dual_clip": 1.0}, "'dual_clip' must be greater than 1, got 1.0"),
     ):
         with pytest.raises(ValueError, match=words):
-            override(PpoConfig(), values)
+            parse(PpoConfig, values)
 
 
 def test_a_checkpoint_that_does_not_fit_the_choice_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="execute_horizon 3 is beyond the horizon of 2"):
         make_learner(checkpoint, PpoConfig(execute_horizon=3), 0)
     told = save_toy(tmp_path / "told", critic=True)
-    with pytest.raises(ValueError, match=r"with critic 'expert'; without its critic\.safetensors a new one is made"):
+    with pytest.raises(ValueError, match=r"with critic 'expert'; remove its critic\.safetensors to train a new one"):
         make_learner(told, PpoConfig(critic="expert"), 0)
     single = save_toy(tmp_path / "single", denoise_steps=1)
-    with pytest.raises(ValueError, match="silent in its last denoise step"):
+    with pytest.raises(ValueError, match="zero in the last denoise step"):
         make_learner(single, PpoConfig(noise="cps"), 0)
-    with pytest.raises(ValueError, match="no demonstrations to imitate"):
+    with pytest.raises(ValueError, match="there are no demonstrations"):
         finetune(checkpoint, tmp_path / "out", make_toy(), 1, PpoConfig(imitation_weight=0.1), 0, Heard())
 
 

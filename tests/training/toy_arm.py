@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from pirl_contract import Camera, Contract, Env, Field, Observation, StepResult
+from pirl_server.model.byte_tokens import VOCABULARY, encode_all
 from pirl_server.model.critic import StateCritic
 from pirl_server.model.layers.tower_config import TowerConfig, VisionConfig
-from pirl_server.model.pi0.byte_tokens import VOCABULARY, encode_all
 from pirl_server.model.pi0.config import Pi0Config
 from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.policy.checkpoint import save_checkpoint

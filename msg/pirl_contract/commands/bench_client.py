@@ -1,4 +1,4 @@
-"""`pirl bench-client ADDRESS`: how a policy server answers robots of the contract that it serves itself.
+"""`pirl bench-client ADDRESS`: load test of a policy server with robots of its own contract.
 
 Each robot is a client with a thread of its own; images are noise, which compresses badly, as cameras' do not: JPEG and
 PNG look slower here than they are. Nothing is logged, and no arm moves.
@@ -80,9 +80,9 @@ def _drive(client: PolicyClient, observation: Observation, load: Load, tally: Ta
 
 
 def _kind(error: Exception) -> str:
-    """Few different words for many errors: the class, and the status code where the server refused."""
+    """Few different words for many errors: the class, and the status code where the server rejected."""
     text = str(error)
-    return text.split(":")[0] if text.startswith("policy server refused") else type(error).__name__
+    return text.split(":")[0] if text.startswith("policy server rejected") else type(error).__name__
 
 
 def _observation(info: PolicyInfo, seed: int) -> Observation:
@@ -141,18 +141,18 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pirl bench-client", description="Load a policy server with robots.")
+    parser = argparse.ArgumentParser(prog="pirl bench-client", description="Load-test a policy server.")
     parser.add_argument("address", help="host:port of gRPC")
     parser.add_argument("--robots", type=int, default=1)
-    parser.add_argument("--rate", type=float, default=0.0, metavar="HZ", help="of each robot; 0: as fast as it goes")
+    parser.add_argument("--rate", type=float, default=0.0, metavar="HZ", help="of each robot; 0: unlimited")
     parser.add_argument("--duration", type=float, default=10.0, metavar="S")
     parser.add_argument("--timeout", type=float, default=2.0, metavar="S", help="of each request")
     parser.add_argument("--transport", choices=("session", "unary"), default="session")
     parser.add_argument("--encoding", choices=ENCODINGS, default="auto")
-    parser.add_argument("--tls", action="store_true", help="encrypt, by the system's certificates unless --ca is given")
-    parser.add_argument("--ca", type=Path, help="PEM file the server's certificate descends from")
+    parser.add_argument("--tls", action="store_true", help="use TLS with the system's CAs unless --ca is given")
+    parser.add_argument("--ca", type=Path, help="PEM file of the CA of the server's certificate")
     parser.add_argument("--cert", type=Path, help="PEM file of the client's certificate")
-    parser.add_argument("--key", type=Path, help="PEM file of its key")
+    parser.add_argument("--key", type=Path, help="PEM file of its private key")
     parser.add_argument("--token-file", type=Path, help="file with the bearer token")
-    parser.add_argument("--json", action="store_true", help="one object instead of a table")
+    parser.add_argument("--json", action="store_true", help="print a JSON object instead of a table")
     return parser

@@ -1,4 +1,4 @@
-"""`pirl NAME [ARGUMENT ...]`: finds the command behind NAME among the installed parts and runs it.
+"""`pirl NAME [ARGUMENT ...]`: finds the command NAME among the installed packages and runs it.
 
 Commands are entry points of the group "pirl.commands", so that a robot with the base package has what works there
 and nothing is imported before it is asked for.

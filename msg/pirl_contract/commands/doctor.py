@@ -1,4 +1,4 @@
-"""`pirl doctor`: says in words what is missing or wrong on this machine, and the fix for each.
+"""`pirl doctor`: checks this machine and prints a fix for each problem.
 
 Uses the standard library and asks other programs and packages in child processes, so that a broken part can't break it.
 Exit status: 0 all is well or only optional parts are missing, 1 something that is needed is not right.
@@ -23,7 +23,7 @@ PORTS = {"gRPC": 50051, "REST": 8000, "emergency stops": 8002}
 
 @dataclass(frozen=True)
 class Finding:
-    """One checked thing: its state in words and, unless it is well, the fix."""
+    """One checked item: its state and, if it is not ok, the fix."""
 
     subject: str
     state: str
@@ -61,7 +61,7 @@ def check_gpu() -> Finding:
         if output:
             return Finding("gpu", output)
     return Finding(
-        "gpu", "none", "small presets run on the CPU; full-size pi0 wants an NVIDIA GPU and its driver", True
+        "gpu", "none", "small presets run on the CPU; full-size pi0 needs an NVIDIA GPU and its driver", True
     )
 
 
@@ -90,7 +90,7 @@ def check_ros() -> Finding:
         return Finding("ros", "rclpy is not importable", fix, optional=True)
     if _python("import pirl_msgs.msg; print(1)") is None:
         fix = "make setup builds it; then run: source docker/ros_env.sh (or colcon build and source install/setup.bash)"
-        return Finding("ros", "rclpy is there, pirl_msgs is not", fix)
+        return Finding("ros", "rclpy is importable, pirl_msgs is not", fix)
     return Finding("ros", "rclpy and pirl_msgs are importable")
 
 
@@ -113,7 +113,7 @@ def check_ports() -> Finding:
     taken = [f"{name} {port}" for name, port in PORTS.items() if not _free(port)]
     if not taken:
         return Finding("ports", ", ".join(f"{name} {port} free" for name, port in PORTS.items()))
-    fix = "stop what listens there or give others: pirl serve --grpc-port N --rest-port N --stop-port N"
+    fix = "stop the process that uses it or choose others: pirl serve --grpc-port N --rest-port N --stop-port N"
     return Finding("ports", f"taken: {', '.join(taken)}", fix, optional=True)
 
 
@@ -124,7 +124,7 @@ CHECKS: tuple[Callable[[], Finding], ...] = (
 
 def main(arguments: Sequence[str] = ()) -> int:
     """Print one line per finding and the fix below what is not right."""
-    argparse.ArgumentParser(prog="pirl doctor", description="What is missing or wrong here, with the fix").parse_args(
+    argparse.ArgumentParser(prog="pirl doctor", description="Check this machine; print the fixes").parse_args(
         list(arguments)
     )
     wrong = 0

@@ -1,4 +1,4 @@
-"""The two ways of `transport` for a client with an event loop. What is said there holds here."""
+"""The two transports for clients with an event loop. See `transport` for their behaviour."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ import grpc
 
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire.errors import RefusedError, of_error, of_refusal
+from pirl_contract.wire.grpc_options import SERVICE_PATH, SESSION_PATH
 from pirl_contract.wire.serialization import Picture
 from pirl_contract.wire.transport import (
     BACKOFF_S,
     HELLO,
     HELLO_TIMEOUT_S,
     NO_PICTURES,
-    SERVICE,
-    SESSION,
     UNARY,
     session_bytes,
     unary_bytes,
 )
 
 SILENCE_S = 1.0
-"""how long a server is given to refuse a stream on which nothing is written"""
+"""how long a server is given to reject a stream on which nothing is written"""
 
 
 class AsyncTransport(Protocol):
@@ -46,7 +45,9 @@ class AsyncUnaryTransport:
     def __init__(self, channel: Any, metadata: Sequence[tuple[str, str]]) -> None:
         self._metadata = tuple(metadata)
         self._methods = {
-            name: channel.unary_unary(SERVICE + method, request_serializer=None, response_deserializer=reply.FromString)
+            name: channel.unary_unary(
+                SERVICE_PATH + method, request_serializer=None, response_deserializer=reply.FromString
+            )
             for name, (method, reply) in UNARY.items()
         }
 
@@ -77,7 +78,7 @@ class AsyncSessionTransport:
     ) -> None:
         self._metadata, self._hello, self._on_hello, self._on_event = tuple(metadata), hello, on_hello, on_event
         self._method = channel.stream_stream(
-            SESSION, request_serializer=None, response_deserializer=pb.SessionReply.FromString
+            SESSION_PATH, request_serializer=None, response_deserializer=pb.SessionReply.FromString
         )
         self._call: Any = None
         self._reader: asyncio.Task[None] | None = None
@@ -132,7 +133,7 @@ class AsyncSessionTransport:
             async with self._one_writer:
                 await call.write(data)
         except (grpc.RpcError, asyncio.InvalidStateError):
-            return  # the reader learns why and tells whoever waits
+            return  # the reader gets the reason and notifies the waiting calls
 
     async def _read(self) -> None:
         while True:

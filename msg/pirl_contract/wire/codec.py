@@ -6,10 +6,12 @@ A malformed message raises ValueError with the field's name: the service answers
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pirl_contract.contract import Contract
 from pirl_contract.schema import (
     ActionChunk,
     Alteration,
@@ -36,6 +38,12 @@ CONTINUATIONS: Mapping[ContinuationMethod, pb.Continuation.Method] = {
     "prefix": pb.Continuation.METHOD_PREFIX,
 }
 """how a way to continue is called on the wire"""
+_METHODS: Mapping[int, ContinuationMethod] = {number: method for method, number in CONTINUATIONS.items()}
+_EXPLORE: Mapping[int, bool | None] = {
+    pb.SAMPLING_MODE_UNSPECIFIED: None,
+    pb.SAMPLING_MODE_DETERMINISTIC: False,
+    pb.SAMPLING_MODE_EXPLORE: True,
+}
 _ENUM_OF_KIND = {"f4": pb.DTYPE_FLOAT32, "u1": pb.DTYPE_UINT8, "i8": pb.DTYPE_INT64}
 
 
@@ -43,7 +51,7 @@ def tensor_to_proto(array: NDArray[np.generic]) -> pb.Tensor:
     """Encode a float32, uint8 or int64 array of any shape. ValueError: another dtype."""
     kind = array.dtype.str.lstrip("<|>=")
     if kind not in _ENUM_OF_KIND:
-        raise ValueError(f"tensor dtype {array.dtype} does not travel: use float32, uint8 or int64")
+        raise ValueError(f"tensor dtype {array.dtype} is not supported: use float32, uint8 or int64")
     return pb.Tensor(dtype=_ENUM_OF_KIND[kind], shape=array.shape, data=np.ascontiguousarray(array).tobytes())
 
 
@@ -57,7 +65,7 @@ def array_from_proto(tensor: pb.Tensor, name: str, shape: Sequence[int | None] |
         raise ValueError(f"{name}: unknown dtype {tensor.dtype}")
     sizes = tuple(tensor.shape)
     if any(size < 0 for size in sizes) or len(sizes) > 4:
-        raise ValueError(f"{name}: shape {sizes} is not a shape of up to four dimensions")
+        raise ValueError(f"{name}: shape {sizes} must have up to four sizes above 0")
     expected_bytes = dtype.itemsize
     for size in sizes:  # Python integers: a hostile shape cannot overflow
         expected_bytes *= size
@@ -97,18 +105,23 @@ def image_sizes(message: pb.Observation) -> dict[str, tuple[int, int]]:
         raise ValueError(f"images: {len(message.images)} cameras, at most {MAX_CAMERAS} are accepted")
     total = sum(pixels_of(image, name) for name, image in message.images.items())
     if total > MAX_IMAGE_PIXELS:
-        raise ValueError(f"images: {total} pixels together, at most {MAX_IMAGE_PIXELS} are accepted")
+        raise ValueError(f"images: {total} pixels in total, at most {MAX_IMAGE_PIXELS} are accepted")
     return {name: (image.height, image.width) for name, image in message.images.items()}
 
 
 def observation_from_proto(
     message: pb.Observation, robot_id: str, read_shared: ReadShared | None = None
 ) -> Observation:
-    """Decode and check an observation; `read_shared` copies images out of shared memory, None refuses those.
+    """Decode and check an observation; `read_shared` copies images out of shared memory, None rejects those.
 
     Raises ValueError with the field at fault.
     """
     image_sizes(message)
+    return _observation(message, robot_id, read_shared)
+
+
+def _observation(message: pb.Observation, robot_id: str, read_shared: ReadShared | None) -> Observation:
+    """Decode an observation whose image sizes were checked."""
     if len(message.instruction.encode()) > MAX_INSTRUCTION_BYTES:
         raise ValueError(f"instruction: longer than {MAX_INSTRUCTION_BYTES} bytes")
     state = array_from_proto(message.state, "state", (None,))
@@ -137,14 +150,13 @@ def continuation_to_proto(continuation: PreviousChunk) -> pb.Continuation:
 
 def continuation_from_proto(message: pb.Continuation) -> PreviousChunk:
     """Decode and check what the robot still plays. Raises ValueError with the field at fault."""
-    methods = {number: method for method, number in CONTINUATIONS.items()}
-    if message.method not in methods:
+    if message.method not in _METHODS:
         raise ValueError(f"continuation.method: {message.method} is not known")
     actions = array_from_proto(message.actions, "continuation.actions", (None, None))
     if actions.dtype != np.float32 or not np.isfinite(actions).all():
         raise ValueError("continuation.actions: must be float32 and finite")
     chunk = actions.astype(np.float32, copy=False)
-    return PreviousChunk(chunk, message.delay, methods[message.method], message.chunk_id)
+    return PreviousChunk(chunk, message.delay, _METHODS[message.method], message.chunk_id)
 
 
 def outcomes_to_proto(outcomes: Iterable[StepOutcome]) -> list[pb.StepOutcome]:
@@ -187,6 +199,41 @@ def outcomes_from_proto(messages: Iterable[pb.StepOutcome]) -> list[StepOutcome]
             )
         )
     return outcomes
+
+
+@dataclass(frozen=True)
+class InferCall:
+    """A decoded and checked InferRequest."""
+
+    observation: Observation
+    outcomes: list[StepOutcome]
+    """of earlier chunks"""
+    previous_chunk: PreviousChunk | None
+    explore: bool | None
+    """None: the server's default for this robot"""
+
+
+def decode_infer(request: pb.InferRequest, contract: Contract, read_shared: ReadShared | None = None) -> InferCall:
+    """Decode a request for a policy with this contract; `read_shared` as in `observation_from_proto`.
+
+    Raises ValueError with the field at fault. No image is decoded before all declared sizes match the contract.
+    """
+    contract.check_sizes(image_sizes(request.observation))
+    observation = _observation(request.observation, request.robot_id, read_shared)
+    contract.check_state(observation)
+    return InferCall(
+        observation,
+        outcomes_from_proto(request.outcomes),
+        continuation_from_proto(request.continuation) if request.HasField("continuation") else None,
+        explore_from_proto(request.mode),
+    )
+
+
+def explore_from_proto(mode: pb.SamplingMode) -> bool | None:
+    """Whether to sample stochastically; None: the server's default. Raises ValueError for an unknown mode."""
+    if mode not in _EXPLORE:
+        raise ValueError(f"mode {mode} is not known")
+    return _EXPLORE[mode]
 
 
 def chunk_to_proto(chunk: ActionChunk, sequence: int) -> pb.InferReply:

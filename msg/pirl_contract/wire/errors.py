@@ -1,4 +1,4 @@
-"""What a refused or lost call becomes on the robot: ConnectionError, TimeoutError or ValueError, with the reason."""
+"""Errors of rejected or lost calls on the robot: ConnectionError, TimeoutError or ValueError, with the reason."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 import grpc
 
 from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.wire.grpc_options import RETRY_AFTER, STATUS_BY_NUMBER
 
-RETRY_AFTER = "retry-after-ms"
-_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 _GIVEN_UP = (grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
@@ -31,7 +30,7 @@ def of_error(error: Any) -> RefusedError:
 
 def of_refusal(refusal: pb.Refusal) -> RefusedError:
     """Read a refusal within a session."""
-    code = _BY_NUMBER.get(refusal.code, grpc.StatusCode.UNKNOWN)
+    code = STATUS_BY_NUMBER.get(refusal.code, grpc.StatusCode.UNKNOWN)
     return RefusedError(code, refusal.message, refusal.retry_after_ms)
 
 
@@ -47,7 +46,7 @@ class Failures:
         if code is grpc.StatusCode.UNAVAILABLE:
             return ConnectionError(f"{server} is not reachable: {refused.text}")
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return TimeoutError(f"{server} took longer than {timeout_s} s")
+            return TimeoutError(f"{server} did not reply within {timeout_s} s")
         if code in _GIVEN_UP:
-            return TimeoutError(f"{server} gave this request up: {refused.text}")
-        return ValueError(f"policy server refused ({code.name.lower()}): {refused.text}")
+            return TimeoutError(f"{server} aborted this request: {refused.text}")
+        return ValueError(f"policy server rejected the call ({code.name.lower()}): {refused.text}")

@@ -1,19 +1,29 @@
-"""How both ends set up HTTP/2: sizes, keepalive, encryption, the bearer token."""
+"""What both ends agree on besides messages: names on the wire, HTTP/2 sizes, keepalive, encryption, bearer token."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
 
+from pirl_contract.v1 import policy_pb2 as pb
+
+SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["PolicyService"].full_name
+SERVICE_PATH = f"/{SERVICE_NAME}/"
+"""the HTTP/2 path of a call is this and the name of its RPC"""
+SESSION_PATH = SERVICE_PATH + "Session"
+RETRY_AFTER = "retry-after-ms"
+"""key in the trailing metadata of a rejected call that may succeed later"""
+STATUS_BY_NUMBER: Mapping[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+"""the number is that of google.rpc.Code, as in `pb.Refusal.code`"""
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 WIRE = 2
 """the newest wire: 1 had unary calls and raw images only"""
 KEEPALIVE_S = 5.0
-"""a peer that is not heard of for this long is asked whether it is still there"""
+"""a peer without traffic for this long gets a keepalive ping"""
 KEEPALIVE_TIMEOUT_S = 3.0
 """and given up when it has not answered after this long: a cable was pulled, a router has forgotten the connection"""
 WINDOW_BYTES = 4 * 1024 * 1024
@@ -68,7 +78,7 @@ def client_options(tls: Tls | None) -> Options:
 def credentials(tls: Tls) -> Any:
     """Read the files. Raises ValueError that names the one at fault."""
     if (tls.certificate is None) != (tls.key is None):
-        raise ValueError("a client certificate and its key belong together: give both or neither")
+        raise ValueError("a client certificate needs its key: give both or neither")
     return grpc.ssl_channel_credentials(
         root_certificates=_read(tls.roots),
         private_key=_read(tls.key),

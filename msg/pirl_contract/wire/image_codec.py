@@ -1,4 +1,4 @@
-"""JPEG and PNG images: made by the client, opened by the server, by OpenCV or else by Pillow.
+"""JPEG and PNG images: encoded by the client, decoded by the server, with OpenCV or Pillow.
 
 Neither is needed to drive a robot: without them images travel raw. A file is opened only after its own header has been
 read here, so that a small message cannot make the decoder allocate more than the declared size, and only in the plain
@@ -60,7 +60,7 @@ def decode(data: bytes, form: PictureFormat, height: int, width: int) -> NDArray
     """
     found = jpeg_size(data) if form == "jpeg" else png_size(data)
     if found != (height, width):
-        raise ValueError(f"the {form} file is {found[0]}x{found[1]}, declared was {height}x{width}")
+        raise ValueError(f"the {form} file is {found[0]}x{found[1]}, declared as {height}x{width}")
     image = _opened(data, form)
     if image is None or image.shape != (height, width, 3) or image.dtype != np.uint8:
         raise ValueError(f"the {form} file is damaged")
@@ -75,7 +75,7 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
     if data[:2] != b"\xff\xd8":
         raise ValueError("not a JPEG file")
     if data[-2:] != b"\xff\xd9":
-        raise ValueError("the JPEG file is cut off")  # decoders would fill the rest with grey
+        raise ValueError("the JPEG file is truncated")  # decoders would fill the rest with grey
     at, size = 2, None
     for _ in range(MAX_SEGMENTS):
         if at + 4 > len(data) or data[at] != 0xFF:
@@ -154,7 +154,7 @@ def pixels_of(image: pb.Image, name: str) -> int:
     """Declared size in pixels. Raises ValueError when it is nothing or more than any observation may hold."""
     pixels: int = image.height * image.width
     if not 0 < pixels <= MAX_IMAGE_PIXELS:
-        raise ValueError(f"image '{name}': {image.height}x{image.width} is not a size that is accepted")
+        raise ValueError(f"image '{name}': {image.height}x{image.width} is not an accepted size")
     return pixels
 
 
@@ -172,4 +172,4 @@ def image_from_proto(image: pb.Image, name: str, read_shared: ReadShared | None 
             return read_shared(image.shared, image.height, image.width)
     except ValueError as error:
         raise ValueError(f"image '{name}': {error}") from None
-    raise ValueError(f"image '{name}': encoding {image.encoding} is not accepted here; GetInfo says which are")
+    raise ValueError(f"image '{name}': encoding {image.encoding} is not accepted; GetInfo lists the accepted ones")

@@ -1,4 +1,4 @@
-"""How the images of an observation travel: chosen once, agreed with the server, and made for each request."""
+"""Encodes the images of an observation: encoding chosen once with the server, applied to each request."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ class ImageSender:
 
     def _place(self, images: Mapping[str, NDArray[np.uint8]]) -> dict[str, Picture] | None:
         if not self._same_host:
-            raise ValueError("the server is not known to be on this host: call info() first, or use encoding 'auto'")
+            raise ValueError("unknown whether the server is on this host: call info() first, or use encoding 'auto'")
         try:
             return self._shared.place(images)
         except OSError as error:
             if self._encoding == "shared_memory":
-                raise ValueError(f"no shared memory can be had ({error}): use encoding 'auto'") from None
-            _LOG.warning("no shared memory can be had (%s): images travel raw", error)
+                raise ValueError(f"shared memory is unavailable ({error}): use encoding 'auto'") from None
+            _LOG.warning("shared memory is unavailable (%s): images are sent raw", error)
             self._same_host = False
             self._shared.close()
             return None

@@ -1,4 +1,4 @@
-"""What a client says and what it understands, whichever way it is carried: shared by the clients of all kinds."""
+"""Builds requests and parses replies, independent of transport."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class RequestBuilder:
         self._check_stop()
         returned_ns = time.monotonic_ns()
         if reply.sequence != self._sequence:
-            raise ValueError(f"the server answered request {reply.sequence}, asked was {self._sequence}")
+            raise ValueError(f"the server replied to request {reply.sequence}, expected {self._sequence}")
         chunk = codec.chunk_from_proto(reply)
         if reply.received_time_ns:
             self.clock.add(reply.sent_time_ns, reply.received_time_ns, reply.replied_time_ns, returned_ns)
@@ -173,7 +173,7 @@ class RequestBuilder:
         return EpisodeReceipt(path=reply.path, steps=reply.steps)
 
     def report_outcomes(self, outcomes: Iterable[StepOutcome]) -> pb.ReportOutcomesRequest:
-        """Tell what the robot did."""
+        """Report outcomes."""
         return pb.ReportOutcomesRequest(episode_id=self._episode_id, outcomes=codec.outcomes_to_proto(outcomes))
 
     def label_episode(self, outcome: Label, source: str, note: str, episode_id: str) -> pb.LabelEpisodeRequest:
@@ -190,7 +190,7 @@ class RequestBuilder:
         """Take an event for a robot that has no handler of its own: no chunk after an emergency stop. Any thread."""
         if event.HasField("emergency_stop"):
             stop = event.emergency_stop
-            self._stop = f"emergency stop by {stop.by or 'somebody'} at the policy server: {stop.reason}"
+            self._stop = f"emergency stop by {stop.by or 'unknown user'} on the policy server: {stop.reason}"
 
     def reset(self) -> None:
         """Forget the episode."""
@@ -202,7 +202,7 @@ class RequestBuilder:
 
     def _check_stop(self) -> None:
         if self._stop:
-            raise ValueError(f"{self._stop}; once the arm may move again, call info()")
+            raise ValueError(f"{self._stop}; when the arm may move again, call info()")
 
     def _agree(self, contract: Contract) -> None:
         self._contract_hash = contract.hash

@@ -1,9 +1,9 @@
-"""A request with its images as one byte string, each pixel copied once.
+"""Serialises a request with its images to one byte string, each pixel copied once.
 
 A message that carries another is serialised by copying the inner one at every level: for three small cameras most of
 a request's time. Protobuf lets the fields of one message stand in any order and merges a submessage that comes in
 parts (its encoding guide, "last one wins": embedded messages are merged), so the images can simply be put behind the
-rest. The receiver cannot tell the difference; a test compares the two.
+rest. The receiver cannot distinguish them; a test compares the two.
 """
 
 from __future__ import annotations

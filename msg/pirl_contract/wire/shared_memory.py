@@ -1,7 +1,7 @@
-"""Images for a server on the same host: written once into shared memory, so that only their place travels.
+"""Images for a server on the same host: written once to shared memory; only their location is sent.
 
 The client owns one POSIX shared memory block with a ring of slots, one slot per request. Before each image stand 8
-bytes, its generation: the server reads them before and after it has copied the pixels, and refuses the image when they
+bytes, its generation: the server reads them before and after it has copied the pixels, and rejects the image when they
 are not those of the message (a seqlock with one writer). A slot is written again after `SLOTS` requests; by then the
 server has answered, or has dropped the request for a newer one.
 
@@ -40,7 +40,7 @@ _PAGE = 64  # a cache line: pixels of two images never share one
 def host_id() -> str:
     """Name what a peer must have in common to share memory with this process; '' where it cannot be shared.
 
-    The running kernel, the very /dev/shm (containers each have their own) and the user, whose blocks nobody else reads.
+    The running kernel, the very /dev/shm (containers each have their own) and the user, whose blocks are private.
     """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -52,7 +52,7 @@ def host_id() -> str:
 
 
 class SharedImages:
-    """The client's block. One thread at a time; made anew when the cameras change their sizes."""
+    """The client's block. One thread at a time; recreated when the cameras change their sizes."""
 
     def __init__(self) -> None:
         self._sizes: dict[str, tuple[int, ...]] = {}
@@ -102,7 +102,7 @@ class _Block:
         self.close = weakref.finalize(self, _release, memory, self._file)
 
     def write(self, image: NDArray[np.uint8], offset: int, generation: int) -> None:
-        """Put the pixels at `offset`; whoever reads meanwhile finds a generation that no message names."""
+        """Put the pixels at `offset`; a concurrent reader finds a generation that no message names."""
         before = offset - GENERATION.size
         os.pwrite(self._file, GENERATION.pack(0), before)
         if os.pwrite(self._file, image.data, offset) != image.nbytes:

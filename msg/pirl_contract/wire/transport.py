@@ -1,4 +1,4 @@
-"""The two ways a call can be carried, for a client with threads: one by one, or on one stream.
+"""The two transports for clients with threads: unary calls, or one stream that receives server-pushed events.
 
 A call is known by its name in `SessionRequest`. Every carrier raises RefusedError and nothing else when there is no
 reply, and never sends a request twice.
@@ -17,10 +17,9 @@ import grpc
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import serialization
 from pirl_contract.wire.errors import RefusedError, of_error, of_refusal
+from pirl_contract.wire.grpc_options import SERVICE_PATH, SESSION_PATH
 from pirl_contract.wire.serialization import Picture
 
-SERVICE = "/pirl.v1.PolicyService/"
-SESSION = SERVICE + "Session"
 NO_PICTURES: Mapping[str, Picture] = {}
 UNARY: Mapping[str, tuple[str, Any]] = {
     "get_info": ("GetInfo", pb.GetInfoReply),
@@ -48,7 +47,9 @@ class UnaryTransport:
     def __init__(self, channel: Any, metadata: Sequence[tuple[str, str]]) -> None:
         self._metadata = tuple(metadata)
         self._methods = {
-            name: channel.unary_unary(SERVICE + method, request_serializer=None, response_deserializer=reply.FromString)
+            name: channel.unary_unary(
+                SERVICE_PATH + method, request_serializer=None, response_deserializer=reply.FromString
+            )
             for name, (method, reply) in UNARY.items()
         }
 
@@ -75,11 +76,11 @@ def session_bytes(id: int, name: str, request: Any, timeout_s: float, pictures: 
     return serialization.session_bytes(wrapped, pictures)
 
 
-# Carries calls on one stream and hears what the server says unasked; opens the stream again when it breaks.
+# Carries calls on one stream and receives server-pushed events; opens the stream again when it breaks.
 # gRPC's own thread sends, one of ours reads. A reply is handed to the call of its id; one that comes after its call has
-# timed out finds nobody and is dropped. When a stream breaks, every call that waits is refused with the reason; nothing
-# is sent again. The next call opens a new stream at once; without one the reader does, ever less often, so that events
-# still arrive.
+# timed out has no caller and is dropped. When a stream breaks, every call that waits is rejected with the reason;
+# nothing is sent again. The next call opens a new stream at once; without one the reader does, ever less often, so that
+# events still arrive.
 
 BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 """waits between attempts of the reader; the last one is repeated"""
@@ -106,7 +107,7 @@ class SessionTransport:
     ) -> None:
         self._metadata, self._hello, self._on_hello, self._on_event = tuple(metadata), hello, on_hello, on_event
         self._method = channel.stream_stream(
-            SESSION, request_serializer=None, response_deserializer=pb.SessionReply.FromString
+            SESSION_PATH, request_serializer=None, response_deserializer=pb.SessionReply.FromString
         )
         self._lock = threading.Lock()
         self._stream: _Stream | None = None
@@ -212,7 +213,7 @@ class _Stream:
         return RefusedError(grpc.StatusCode.UNAVAILABLE, "the server ended the session")
 
     def fail(self, lost: RefusedError) -> None:
-        """Refuse what waits, and what may still come."""
+        """Reject what waits, and what may still come."""
         self._lost = lost
         for slot in list(self._waiting.values()):
             slot.put(lost)

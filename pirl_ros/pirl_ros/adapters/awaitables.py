@@ -1,4 +1,4 @@
-"""Waiting inside a callback without blocking its executor: for another thread, for another node, for a while."""
+"""Awaitables for callbacks that must not block their executor: a thread's result, a service call, a delay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads from a joint_trajectory_controller the setting on which a new chunk joins the running one without a step."""
+"""Checks that a joint_trajectory_controller interpolates a new chunk from its desired state."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ControllerSettings:
             self._client = node.create_client(GetParameters, f"{self._controller}/get_parameters")
 
     def look(self) -> None:
-        """Ask, unless that was done or nobody answers yet."""
+        """Read the parameters, unless already done or the service is not up yet."""
         client = self._client
         if client is None or not client.service_is_ready():
             return

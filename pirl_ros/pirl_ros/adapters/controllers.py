@@ -1,4 +1,4 @@
-"""Governed commands on their way to the controllers of arm and gripper, in the form that the profile names."""
+"""Sends limited commands to the controllers of arm and gripper, by the command kinds of the profile."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Controller(Protocol):
     """Where commands go."""
 
     problem: str
-    """why it does not do what it was told last; empty when all is well"""
+    """why the last command is not executed; empty when it is"""
 
     @property
     def remaining_s(self) -> float:
@@ -85,7 +85,7 @@ class Controllers:
         return "; ".join(controller.problem for controller in self._all if controller.problem)
 
     def heed(self, control_source: str, episode_id: str) -> None:
-        """To be told before each command."""
+        """Call before each command."""
         if self._driven != (control_source, episode_id):
             self._driven = (control_source, episode_id)
             for controller in self._all:
@@ -162,7 +162,7 @@ class TwistController:
     """The tool centre's twist, one message per period, to MoveIt Servo.
 
     A twist leads from the command before to this one, both the governor's, so it holds nothing of where the arm was
-    moved by somebody else. It is slowed down to the profile's speeds. One that no motion of the joints within their
+    moved by another source. It is slowed down to the profile's speeds. One that no motion of the joints within their
     limits can give is a fault: zero is sent instead and the arm is latched.
     """
 
@@ -198,7 +198,7 @@ class TwistController:
         return Alteration.NONE if slowed is twist else Alteration.LIMIT
 
     def rest(self, ahead: Callable[[], Ahead | None]) -> None:
-        """Send zero once: a servo node goes on with the last twist until its own time-out."""
+        """Send zero once: a servo node continues with the last twist until its own time-out."""
         if self._moving:
             self._publish(np.zeros(6))
 

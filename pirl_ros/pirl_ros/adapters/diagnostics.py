@@ -1,4 +1,4 @@
-"""One node's line in /diagnostics: what it does, or why it does not."""
+"""One node's entry in /diagnostics: its state, or the reason why it is idle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the two ends of a topic know each other: each finds the other by itself, and what is sent before is lost."""
+"""Matched publishers and subscribers of a topic: messages sent before the match are lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""start_episode, stop_episode, label_episode and pause over a PolicySession, and the events that tell the arm."""
+"""start_episode, stop_episode, label_episode and pause over a PolicySession, and the events for the arm."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LAST_OUTCOME_PERIODS = 3
 
 
 class EpisodeServices:
-    """`listen(True)` is called before an episode starts, `listen(False)` when it has ended or was refused."""
+    """`listen(True)` is called before an episode starts, `listen(False)` when it has ended or was rejected."""
 
     def __init__(self, node: Any, session: PolicySession, rate_hz: float, listen: Callable[[bool], None]) -> None:
         self._node, self._session, self._listen = node, session, listen
@@ -37,7 +37,7 @@ class EpisodeServices:
         instruction = request.instruction or self.instruction
         metadata = dict(zip(request.metadata_keys, request.metadata_values))
         if self._node.dry_run:
-            self._node.get_logger().warning("arm_node is in a dry run: the episode is marked, no learner reads it")
+            self._node.get_logger().warning("arm_node is in dry_run: the episode is excluded from training")
             metadata[DRY_RUN_KEY] = "true"
         try:
             self._check(request, instruction)
@@ -67,7 +67,7 @@ class EpisodeServices:
         if not instruction:
             raise ValueError("no instruction: give one in the request or publish it on ~/instruction")
         if len(request.metadata_keys) != len(request.metadata_values):
-            raise ValueError("metadata_keys and metadata_values must be of one length")
+            raise ValueError("metadata_keys and metadata_values must have the same length")
         if not 0.0 < request.speed_scale <= 1.0:
             raise ValueError(f"speed_scale must be above 0 and at most 1, got {request.speed_scale:g}")
 
@@ -102,7 +102,7 @@ class EpisodeServices:
     async def _label(self, request: Any, response: Any) -> Any:
         try:
             if not request.episode_id or request.outcome not in _LABELS:
-                raise ValueError(f"a label needs an episode_id and one of {', '.join(_LABELS)}")
+                raise ValueError(f"a label needs an episode_id and an outcome of {', '.join(_LABELS)}")
             label = cast(Label, request.outcome)
             labelling = self._session.label(label, request.label_source, request.note, request.episode_id)
             response.previous = await from_thread(self._node, labelling)

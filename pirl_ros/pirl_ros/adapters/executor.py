@@ -1,6 +1,6 @@
-"""An executor that does not carry every service and event along for each message.
+"""An executor that polls services and events at 20 Hz instead of for each message.
 
-rclpy makes its wait set anew each time it waits and puts in all entities of all nodes. Three lifecycle nodes have some
+rclpy rebuilds its wait set each time it waits and adds all entities of all nodes. Three lifecycle nodes have some
 fifty services and fifty events beside a handful of timers and subscriptions: that is 2 ms of CPU for each message. Here
 services, clients, actions and events are looked at twenty times a second, messages and timers always.
 """

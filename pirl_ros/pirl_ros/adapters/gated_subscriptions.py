@@ -1,6 +1,6 @@
-"""Subscriptions that wake nobody: read when their node wants to know, not when a message comes.
+"""Subscriptions read on demand instead of waking the executor.
 
-An executor of rclpy builds its wait set anew for each message, which costs more than most callbacks do. A control
+An executor of rclpy rebuilds its wait set for each message, which costs more than most callbacks do. A control
 loop at a fixed rate needs the newest joint states once per period, however many were published.
 """
 

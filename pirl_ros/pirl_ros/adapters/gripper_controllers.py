@@ -1,6 +1,6 @@
-"""Gripper commands on their way: as targets of a joint_trajectory_controller, or as goals, for changes only.
+"""Gripper commands: targets of a joint_trajectory_controller each period, or action goals on change.
 
-A command of a stop or a hold says nothing of the gripper: it stays as it is, whoever put it so.
+A stop or hold command leaves the gripper as it is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pirl_ros.control.lookahead import Ahead
 from pirl_ros.profile.profile import Profile
 
 _AGAIN_S = 1.0
-"""pause after a goal that nobody took"""
+"""pause after a goal that no server accepted"""
 _KINDS = {"parallel_gripper_command": "ParallelGripperCommand", "gripper_command": "GripperCommand"}
 
 
@@ -63,10 +63,10 @@ class GripperPositions:
 
 
 class GripperGoals:
-    """Goals to a gripper's action; how fast it moves is the driver's business, which a goal can tell its limit.
+    """Goals to a gripper's action; its driver controls the speed, which a goal may limit.
 
-    A gripper that stalls has grasped something, whether its action calls that success or an abort. A goal that nobody
-    took is sent again; one that was tried and given up is not: `problem` tells of it.
+    A gripper that stalls has grasped something, whether its action calls that success or an abort. A goal that was not
+    accepted is sent again; an aborted one is not: `problem` reports it.
     """
 
     remaining_s = 0.0
@@ -79,7 +79,7 @@ class GripperGoals:
         self.problem = ""
 
     def send(self, command: ArmCommand, ahead: Callable[[], Ahead | None]) -> Alteration:
-        """Send a goal when the wish has changed and lasted."""
+        """Send a goal when the command has changed and settled."""
         now_s = time.monotonic()
         if not _means_the_gripper(command) or now_s < self._again_s:
             return Alteration.NONE
@@ -89,17 +89,17 @@ class GripperGoals:
         if self._goals.ready:
             self._goals.send(fill_gripper_goal(self._goal.Goal(), self._gripper, position, self._velocity))
         else:
-            self._not_taken("nobody takes goals")
+            self._not_taken("no action server: is the controller active?")
         return Alteration.NONE
 
     def rest(self, ahead: Callable[[], Ahead | None]) -> None:
         """A grasp outlives the episode."""
 
     def renew(self) -> None:
-        """A wish outlives the chunk."""
+        """A settling command survives a new chunk."""
 
     def release(self) -> None:
-        """Send the next wish even if it is the one that was sent last."""
+        """Send the next command even if it equals the last one."""
         self._switch.release()
 
     def stop(self) -> None:
@@ -116,7 +116,7 @@ class GripperGoals:
 
     def _on_end(self, fate: GoalOutcome, result: Any) -> None:
         if fate == "refused":
-            self._not_taken("the goal was refused")
+            self._not_taken("the goal was rejected")
         elif fate == "succeeded" or result.stalled:
             self.problem = ""
         else:

@@ -1,4 +1,4 @@
-"""The steps of one instruction over ROS: reset, start, watch, stop, arm at rest. Coroutines: they block no executor."""
+"""Steps of one instruction over ROS: reset, start, observe, stop, arm at rest. Coroutines that block no executor."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MOVING = ("playing", "decelerating")
 
 
 class EpisodeFlow:
-    """Carries out one instruction at a time, and labels an episode that somebody else started."""
+    """Carries out one instruction at a time, and labels an episode started elsewhere."""
 
     def __init__(self, node: Any, start: Any, stop: Any, reset: Any, pause: Any, label: Any, events: Any) -> None:
         self._node, self._start, self._stop, self._reset, self._pause = node, start, stop, reset, pause
@@ -49,7 +49,7 @@ class EpisodeFlow:
 
     @property
     def under_way(self) -> bool:
-        """Whether an episode is, whoever started it, or an instruction."""
+        """Whether an episode or an instruction is running, started from here or elsewhere."""
         return self.busy or bool(self._policy.episode_id)
 
     @property
@@ -99,14 +99,14 @@ class EpisodeFlow:
             self._look()
 
     def scene_ready(self) -> bool:
-        """The operator has put the scene back; False when nobody waits for it."""
+        """The operator has reset the scene; False when no goal waits for it."""
         if self.phase != "resetting" or self._scene.done():
             return False
         self._scene.set_result(None)
         return True
 
     async def carry_out(self, handle: Any, operator_reset: bool) -> EpisodeRun:
-        """Carry the goal out and return what became of it."""
+        """Run the goal and return its outcome."""
         run, goal, self._handle = self._run, handle.request, handle
         assert run is not None
         timer = self._node.create_timer(_FEEDBACK_S, self._look)
@@ -136,7 +136,7 @@ class EpisodeFlow:
             self._look()
             return run
         if not end or label == "undo":
-            raise ValueError("an episode that was started by service is labelled once, when it ends")
+            raise ValueError("an episode started by service is labelled once, when it ends")
         run = self.reserve(limits)
         try:
             run.begin(self._policy.episode_id, time.monotonic())
@@ -152,9 +152,9 @@ class EpisodeFlow:
         run = EpisodeRun(limits)
         run.begin(episode_id or self._last_id, time.monotonic())
         if not run.episode_id:
-            raise ValueError("no episode is running, and none was kept since this node started")
+            raise ValueError("no episode is running, and none has ended since this node started")
         if label == "discard":
-            raise ValueError(f"episode {run.episode_id} is published: delete it on the server")
+            raise ValueError(f"episode {run.episode_id} is already published: delete it on the server")
         if label != "undo":
             run.mark(label, True, time.monotonic())
         request = LabelEpisode.Request(
@@ -162,7 +162,7 @@ class EpisodeFlow:
         )
         answered = await call_service(self._node, self._label, request, lambda: limits.patience_s)
         if answered is None or not answered.ok:
-            raise ValueError("no answer of label_episode" if answered is None else answered.message)
+            raise ValueError("no response from label_episode" if answered is None else answered.message)
         self._tell(EpisodeEvent.LABEL, episode_id=run.episode_id, outcome=run.outcome, reason=note)
         return run
 
@@ -216,7 +216,7 @@ class EpisodeFlow:
         run = self._run
         assert run is not None
         reply = await call_service(self._node, client, request, lambda: run.limits.patience_s)
-        silent = f"no answer of {client.srv_name} within {run.limits.patience_s:g} s"
+        silent = f"no response from {client.srv_name} within {run.limits.patience_s:g} s"
         return client.srv_type.Response(ok=False, message=silent) if reply is None else reply
 
     def _look(self) -> None:

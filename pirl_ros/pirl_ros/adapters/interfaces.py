@@ -1,4 +1,4 @@
-"""The one place that imports pirl_msgs, which exists only after a colcon build."""
+"""The only module that imports pirl_msgs, which exists only after a colcon build."""
 
 from __future__ import annotations
 

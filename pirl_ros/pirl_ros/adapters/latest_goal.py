@@ -1,4 +1,4 @@
-"""Goals to one action server, of which only the newest counts."""
+"""Action client in which only the latest goal counts."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _FATES: dict[int, GoalOutcome] = {
 
 
 class LatestGoalClient:
-    """Sends goals; `ended(fate, result)` is called for the newest one, with no result for a refused one.
+    """Sends goals; `ended(fate, result)` is called for the newest one, with no result for a rejected one.
 
-    A controller ends a goal by itself when a newer one comes, some as canceled, others as aborted: what becomes of a
-    replaced goal, or of one that was given up here, is not told.
+    A controller ends a goal by itself when a newer one comes, some as canceled, others as aborted: the end of a
+    replaced goal, or of one cancelled here, is not reported.
     """
 
     def __init__(self, node: Any, kind: Any, name: str, ended: Callable[[GoalOutcome, Any], None]) -> None:
@@ -33,11 +33,11 @@ class LatestGoalClient:
 
     @property
     def ready(self) -> bool:
-        """Whether somebody takes goals."""
+        """Whether an action server is available."""
         return bool(self._client.server_is_ready())
 
     def send(self, goal: Any) -> None:
-        """Send a goal in place of the present one, which goes on until this one is accepted."""
+        """Send a goal in place of the present one, which stays active until this one is accepted."""
         self._number += 1
         self._client.send_goal_async(goal).add_done_callback(partial(self._on_answer, self._number))
 

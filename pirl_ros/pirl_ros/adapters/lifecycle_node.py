@@ -1,4 +1,4 @@
-"""The lifecycle that our nodes share: make everything in `configure`, work while `active`, drop it in `cleanup`."""
+"""The lifecycle of our nodes: create everything in `configure`, work while `active`, destroy it in `cleanup`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RCLError = rclpy_implementation.RCLError
 
 
 class ManagedNode(LifecycleNode):
-    """A lifecycle node whose `configure` may refuse with ValueError: logged in one line; it stays unconfigured.
+    """A lifecycle node whose `configure` may reject with ValueError: logged in one line; it stays unconfigured.
 
     With `use_sim_time` the stamps of what it says about itself are those of /clock; timers and every decision stay on
     the machine's monotonic clock: a simulation that stops must not stop a watchdog.
@@ -58,7 +58,7 @@ class ManagedNode(LifecycleNode):
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is under way that somebody waits for; after `rest`, while the executor still works."""
+        """Whether no goal or call is in progress; after `rest`, while the executor still works."""
         return True
 
     def rest(self) -> None:
@@ -113,9 +113,9 @@ class ManagedNode(LifecycleNode):
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Inactive to unconfigured; not while somebody waits for what is under way."""
+        """Inactive to unconfigured; not while a goal or call is in progress."""
         if not self.finished:
-            self.get_logger().error("what is under way has not ended yet: clean up later")
+            self.get_logger().error("a goal or call is still in progress: clean up when it has ended")
             return TransitionCallbackReturn.FAILURE
         with self._logged():
             self._undo()

@@ -1,4 +1,4 @@
-"""How every node starts, brings itself up and ends: soon after SIGINT or SIGTERM, given once or repeatedly.
+"""Main function of a node: start, bring up, and prompt shutdown on SIGINT or SIGTERM, single or repeated.
 
 The end of a process is the end of an arm's motion: an arm comes to rest before anything else is done, and what fails in
 one node is logged and keeps no other from its end.
@@ -88,7 +88,7 @@ def _handle_signals(handler: Any) -> None:
 def _bring_up(node: ManagedNode) -> None:
     for transition in (node.trigger_configure, node.trigger_activate):
         if transition() is not TransitionCallbackReturn.SUCCESS:
-            node.get_logger().error("autostart failed; the reason is above. `ros2 lifecycle set` can try again")
+            node.get_logger().error("autostart failed for the reason above; retry with `ros2 lifecycle set`")
             return
 
 
@@ -126,6 +126,6 @@ def _tried(node: ManagedNode, step: Callable[[], object]) -> bool:
     try:
         step()
     except Exception:
-        node.get_logger().error(f"while the process ends: {traceback.format_exc()}")
+        node.get_logger().error(f"error during process shutdown: {traceback.format_exc()}")
         return False
     return True

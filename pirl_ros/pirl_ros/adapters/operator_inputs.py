@@ -1,4 +1,4 @@
-"""Topics that people and foreign nodes publish to: whatever quality of service they offer, they are received.
+"""Subscriptions to topics of operators and foreign nodes that match any QoS a publisher offers.
 
 A best-effort, volatile reader matches every publisher. It gets no retransmission though, not even of a reliable one.
 So what is published once has a reliable reader beside it: a reliable publisher's message then comes twice.

@@ -1,4 +1,4 @@
-"""Declared, typed, ranged and described parameters in one line each."""
+"""Declares typed, ranged and described parameters in one line each."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def declare(
 def declare_profile(node: Any) -> None:
     """Declare what `read_profile` reads."""
     declare(node, "profile", "", "path of the robot profile (YAML)")
-    declare(node, "use_cameras", True, "false: the policy sees the state only")
+    declare(node, "use_cameras", True, "false: state-only policy, no camera is subscribed to")
 
 
 def read_profile(node: Any) -> Profile:

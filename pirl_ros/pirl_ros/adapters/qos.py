@@ -1,4 +1,4 @@
-"""Quality of service of every topic, said once, and what is said when two ends of a topic do not fit."""
+"""Quality of service of every topic, and the message for an incompatible publisher or subscription."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ except ImportError:  # Humble
     from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
 
 _PUBLISHER_FIXES = {
-    "RELIABILITY": "it is best effort and is not received here: publish reliable",
-    "DURABILITY": "it is volatile and is not received here: publish transient local",
+    "RELIABILITY": "best effort publisher, reliable subscription: publish reliable",
+    "DURABILITY": "volatile publisher, transient local subscription: publish transient local",
 }
 _SUBSCRIPTION_FIXES = {
-    "RELIABILITY": "it is reliable and receives nothing: subscribe best effort",
-    "DURABILITY": "it is transient local and receives nothing: subscribe volatile",
+    "RELIABILITY": "reliable subscription, best effort publisher: subscribe best effort",
+    "DURABILITY": "transient local subscription, volatile publisher: subscribe volatile",
 }
 
 
@@ -58,7 +58,7 @@ def command(rate_hz: float) -> QoSProfile:
 def subscription_events(
     topic: str, report: Callable[[str], None], reliability_fix: str = ""
 ) -> SubscriptionEventCallbacks:
-    """Event callbacks of a subscription: `report` gets in words that a publisher of `topic` does not fit.
+    """Event callbacks of a subscription: `report` gets the message about an incompatible publisher of `topic`.
 
     `reliability_fix`: what to do about a best-effort publisher, where there is something better than another publisher.
     """
@@ -67,7 +67,7 @@ def subscription_events(
 
 
 def publisher_events(topic: str, report: Callable[[str], None]) -> PublisherEventCallbacks:
-    """Event callbacks of a publisher: `report` gets in words that a subscription to `topic` does not fit."""
+    """Event callbacks of a publisher: `report` gets the message about an incompatible subscription."""
     return PublisherEventCallbacks(
         incompatible_qos=_on_incompatible("a subscription", topic, report, _SUBSCRIPTION_FIXES)
     )
@@ -79,7 +79,7 @@ def silent_events() -> SubscriptionEventCallbacks:
 
 
 def compatible(publisher: QoSProfile, subscription: QoSProfile) -> bool:
-    """Whether messages pass, as far as both profiles say; what a middleware does not tell is taken to fit."""
+    """Whether messages pass, as far as both profiles say; policies unknown to the middleware are taken to match."""
     return qos_check_compatible(_stated(publisher), _stated(subscription))[0] != QoSCompatibility.ERROR
 
 
@@ -103,7 +103,8 @@ def _on_incompatible(
 ) -> Callable[[Any], None]:
     def on_event(event: Any) -> None:
         kind = qos_policy_name_from_kind(event.last_policy_kind).removeprefix("RMW_QOS_POLICY_")
-        report(f"{other} of {topic} has incompatible QoS ({kind.lower()}): {fixes.get(kind, 'make both ends equal')}")
+        fix = fixes.get(kind, "use the same policy on both ends")
+        report(f"{other} of {topic} has incompatible QoS ({kind.lower()}): {fix}")
 
     return on_event
 

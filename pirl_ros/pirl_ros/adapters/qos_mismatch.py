@@ -1,4 +1,4 @@
-"""Publishers and subscriptions of other nodes whose quality of service does not fit ours: no message passes there."""
+"""Tracks publishers and subscriptions of other nodes whose QoS is incompatible with ours."""
 
 from __future__ import annotations
 

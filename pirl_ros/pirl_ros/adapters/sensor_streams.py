@@ -1,4 +1,4 @@
-"""The profile's topics, subscribed and put into a synchroniser."""
+"""Subscribes to the profile's topics and feeds a synchroniser."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pirl_ros.sensing.observation import GRIPPER, JOINTS, camera_stream, make_sy
 from pirl_ros.sensing.sensor_messages import require_decoder, stamp_to_ns
 from pirl_ros.sensing.synchronizer import Bundle
 
-_READ_BEST_EFFORT = "it is best effort, read reliable: set reliable_sensors: false in the robot profile"
+_READ_BEST_EFFORT = "best effort publisher, reliable subscription: set reliable_sensors: false in the robot profile"
 
 
 class SensorStreams:

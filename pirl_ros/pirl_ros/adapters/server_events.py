@@ -1,4 +1,4 @@
-"""What the policy server says unasked, carried from the client's thread into the node's: above all a person's stop."""
+"""Forwards server-pushed events from the client's thread to the node's, above all emergency stops."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class ServerEvents:
             if event.HasField("emergency_stop"):
                 self._stop(event.emergency_stop.by, event.emergency_stop.reason)
             elif event.HasField("draining"):
-                self._log(f"the policy server goes down in {event.draining.grace_s:g} s: end the episode")
+                self._log(f"the policy server shuts down in {event.draining.grace_s:g} s: end the episode")
             elif event.HasField("policy_changed"):
-                self._log(f"the next episode is driven by policy {event.policy_changed.policy_version}")
+                self._log(f"the next episode uses policy {event.policy_changed.policy_version}")
 
     def _stop(self, by: str, reason: str) -> None:
-        who = f"{by or 'somebody'} at the policy server"
+        who = f"{by or 'unknown user'} on the policy server"
         self._node.get_logger().error(f"emergency stop by {who}: {reason}")
         self._topic.publish(Bool(data=True))
         self._service.call_async(EmergencyStop.Request(source=who, reason=reason))

@@ -1,4 +1,4 @@
-"""The seam to a simulated arm, found by name at run time: the robot side imports no simulator."""
+"""Loads a simulated arm by name at run time, so that the robot side imports no simulator."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class SimulatedArm(Protocol):
 
 
 def load_simulator(spec: str, task: str, image_size: int) -> SimulatedArm:
-    """Call `module:function` of `spec` with task and image_size. ValueError: no such function, or it refused."""
+    """Call `module:function` of `spec` with task and image_size. ValueError: no such function, or it rejected."""
     module_name, _, function_name = spec.partition(":")
     try:
         make: Any = getattr(importlib.import_module(module_name), function_name)

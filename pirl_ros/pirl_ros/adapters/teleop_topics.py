@@ -1,4 +1,4 @@
-"""A human's commands from their topics to the takeover mux: joint targets, twists of the tool, a joystick."""
+"""Teleop commands from topics to the arm executor: joint targets, tool twists, a joystick."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from sensor_msgs.msg import JointState, Joy
 
 from pirl_ros.adapters.operator_inputs import receive_stream
 from pirl_ros.adapters.parameters import declare
-from pirl_ros.control.arm_executor import ArmCycle
+from pirl_ros.control.action_mapping import gripper_action
+from pirl_ros.control.arm_executor import ArmExecutor
 from pirl_ros.control.control_source import JointTarget, Joystick, TcpTwist
-from pirl_ros.control.gripper import gripper_action
 from pirl_ros.profile.profile import Profile
 
 
 class TeleopTopics:
-    """Takes commands at any time; the mux heeds them only while a human drives."""
+    """Receives commands at any time; they have an effect only while a human drives."""
 
     @staticmethod
     def declare(node: Any) -> None:
         """Declare the joystick's parameters."""
-        declare(node, "joy_axes", [1, 0, 4], "axes of the joystick that move the tool along x, y, z")
-        declare(node, "joy_deadman", 4, "button that must be held while the joystick drives", between=(0, 64))
-        declare(node, "joy_speed", 0.1, "m/s at full deflection", between=(0.001, 1.0))
+        declare(node, "joy_axes", [1, 0, 4], "joystick axes for tool motion along x, y, z")
+        declare(node, "joy_deadman", 4, "deadman button: hold it while driving with the joystick", between=(0, 64))
+        declare(node, "joy_speed", 0.1, "tool speed in m/s at full deflection", between=(0.001, 1.0))
 
-    def __init__(self, node: Any, profile: Profile, cycle: ArmCycle) -> None:
+    def __init__(self, node: Any, profile: Profile, arm: ArmExecutor) -> None:
         """Subscribe. ValueError: joy_axes are not three."""
         axes = tuple(node.get_parameter("joy_axes").value)
         if len(axes) != 3:
@@ -37,7 +37,7 @@ class TeleopTopics:
             deadman=node.get_parameter("joy_deadman").value,
             speed=node.get_parameter("joy_speed").value,
         )
-        self._node, self._profile, self._cycle = node, profile, cycle
+        self._node, self._profile, self._arm = node, profile, arm
         receive_stream(node, JointState, "teleop/joint_targets", self._on_joints)
         receive_stream(node, TwistStamped, "teleop/twist", self._on_twist)
         receive_stream(node, Joy, "joy", self._on_joy)
@@ -50,20 +50,20 @@ class TeleopTopics:
             return
         gripper = positions.get(self._profile.gripper.command_joint)
         opening = None if gripper is None else gripper_action(self._profile.gripper, gripper)
-        self._take(JointTarget(np.array([positions[name] for name in names], np.float64), opening))
+        self._update(JointTarget(np.array([positions[name] for name in names], np.float64), opening))
 
     def _on_twist(self, message: Any) -> None:
         linear = message.twist.linear
         turn = message.twist.angular
-        self._take(TcpTwist(np.array([linear.x, linear.y, linear.z]), np.array([turn.x, turn.y, turn.z])))
+        self._update(TcpTwist(np.array([linear.x, linear.y, linear.z]), np.array([turn.x, turn.y, turn.z])))
 
     def _on_joy(self, message: Any) -> None:
         twist = self._joystick.read(list(message.axes), list(message.buttons))
         if twist is not None:
-            self._take(twist)
+            self._update(twist)
 
-    def _take(self, command: JointTarget | TcpTwist) -> None:
-        self._dropped(self._cycle.teleop(command, time.monotonic_ns()))
+    def _update(self, command: JointTarget | TcpTwist) -> None:
+        self._dropped(self._arm.update_teleop(command, time.monotonic_ns()))
 
     def _dropped(self, reason: str) -> None:
         if reason:

@@ -1,4 +1,4 @@
-"""The whole rest of a chunk to a joint_trajectory_controller, by topic or as a goal."""
+"""Sends the whole rest of a chunk to a joint_trajectory_controller, by topic or as a goal."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TrajectoryController:
     the simulated one, gets each command by itself.
 
     As goals: a newer goal takes the place of the one being executed, also that of a stop, which is a plan too. One that
-    the controller refuses or gives up is reported to `gave_up`: from then on the arm does not do what it is commanded.
+    the controller rejects or gives up is reported to `gave_up`: from then on the arm does not do what it is commanded.
     """
 
     def __init__(self, node: Any, profile: Profile, gave_up: Callable[[str], None]) -> None:
@@ -91,7 +91,7 @@ class TrajectoryController:
         """Nothing depends on where the arm was."""
 
     def stop(self) -> None:
-        """Cancel the goal under way: the arm has come to rest and nobody commands it any more."""
+        """Cancel the goal under way: the arm is at rest and no longer commanded."""
         if self._goals is not None:
             self._goals.cancel()
         self._before, self._anew = None, True
@@ -115,15 +115,15 @@ class TrajectoryController:
             self._goals.send(controller_messages.fill_goal(self._goal.Goal(), *given))
             self.problem = ""
         else:
-            self._fail(f"nobody takes trajectories on {self._topic}: is the controller active?")
+            self._fail(f"no action server or subscriber on {self._topic}: is the controller active?")
 
     def _on_end(self, fate: GoalOutcome, result: Any) -> None:
         if fate == "succeeded":
             return
         words = {
-            "refused": "refused a trajectory: is it active, and of these joints?",
-            "canceled": "had its goal cancelled by somebody else",
-            "aborted": f"gave up: {getattr(result, 'error_string', '') or getattr(result, 'error_code', '')}",
+            "refused": "rejected a trajectory: is it active, and does it command these joints?",
+            "canceled": "had its goal cancelled by another client",
+            "aborted": f"aborted: {getattr(result, 'error_string', '') or getattr(result, 'error_code', '')}",
         }
         reason = f"the controller {self._topic} {words[fate]}"
         if fate == "aborted" and result.error_code == self._goal.Result.GOAL_TOLERANCE_VIOLATED:

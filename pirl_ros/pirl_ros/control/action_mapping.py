@@ -1,7 +1,8 @@
-"""One action of the policy, or one wish of a person's hand, into one governed command for the arm."""
+"""Maps a policy action or teleop command to one limited joint command and gripper target."""
 
 from __future__ import annotations
 
+import math
 from copy import copy
 from dataclasses import dataclass
 
@@ -10,10 +11,10 @@ import numpy as np
 from pirl_contract.schema import Alteration, ControlSource, Vector
 from pirl_ros.control.control_source import JointTarget, TcpTwist, Teleop
 from pirl_ros.control.governor import Governor
-from pirl_ros.control.gripper import GripperRate, gripper_metres
 from pirl_ros.control.kinematics import Array, Chain, turned
 from pirl_ros.control.limits import Limits
 from pirl_ros.profile.profile import Profile
+from pirl_ros.profile.sections import GripperGroup
 
 _ALTERS_THE_PATH = ~(Alteration.CLIPPED | Alteration.NONE)
 _LEAD_RAD = 0.1
@@ -81,14 +82,14 @@ class ActionMapper:
         return gripper_metres(self._gripper, self._opening)
 
     def release(self) -> None:
-        """Start anew from wherever the arm is, at rest: when an episode begins or somebody else has moved the arm."""
+        """Restart from the arm's position, at rest: when an episode begins or another source has moved the arm."""
         self._governor.release()
 
-    def set_speed(self, share: float) -> None:
+    def set_speed_scale(self, share: float) -> None:
         """Use only this part of the velocity limits; ValueError unless in (0, 1]."""
-        self._governor.set_speed(share)
+        self._governor.set_speed_scale(share)
         if self._gripper_rate is not None:
-            self._gripper_rate.set_speed(share)
+            self._gripper_rate.set_speed_scale(share)
 
     def gripper_at(self, finger: float | None, keep_grasp: bool) -> None:
         """Start the gripper from where it is measured, in its own unit; None: it is not measured.
@@ -99,7 +100,7 @@ class ActionMapper:
             self._gripper_rate.start_at(finger, keep_grasp)
 
     def copy(self) -> ActionMapper:
-        """Return one that goes on from here on its own: to look ahead."""
+        """Return an independent copy, for lookahead."""
         other = copy(self)
         other._governor = self._governor.copy()
         other._gripper_rate = None if self._gripper_rate is None else self._gripper_rate.copy()
@@ -126,12 +127,12 @@ class ActionMapper:
         before = self._governor.position
         joints, more = self._governor.command(target, measured, chunk_age_s, observation_age_s)
         altered |= bits | more
+        previous = self._governor.previous
         if joints is None or altered & _REFUSED:
             return self._report(joints, measured if before is None else before, origin, altered, ControlSource.HOLD)
         altered |= self._move_gripper(float(clipped[-1]))
         if not altered & _ALTERS_THE_PATH:
-            before = self._governor.previous
-            return ArmCommand(joints, self.gripper_m, clipped, altered, ControlSource.POLICY, before)
+            return ArmCommand(joints, self.gripper_m, clipped, altered, ControlSource.POLICY, previous)
         return self._report(joints, measured, origin, altered, ControlSource.POLICY)
 
     def follow(self, hand: Teleop, measured: Array, observation_age_s: float) -> ArmCommand:
@@ -142,7 +143,7 @@ class ActionMapper:
         if isinstance(hand, JointTarget):
             target, bits = hand.joints, Alteration.NONE
             if target.shape != measured.shape:
-                raise ValueError(f"teleop gives {target.size} joints, the arm has {measured.size}")
+                raise ValueError(f"teleop command has {target.size} joints, the arm has {measured.size}")
         else:
             target, bits = self._moved(hand, measured)
             self._aim = target
@@ -209,3 +210,53 @@ class ActionMapper:
             arm = end if self._kind == "joint_position" else end - origin
         executed: Vector = np.append(arm, self._opening).astype(np.float32)
         return ArmCommand(joints, self.gripper_m, executed, altered, source, self._governor.previous)
+
+
+class GripperRate:
+    """Bounds the speed of a gripper target that follows the action step by step; in units of the action, [-1, 1].
+
+    Where the fingers are is measured at the start and after somebody else may have moved them. Fingers that press an
+    object stand wider than their target: within an episode such a target is kept, or the object would slip.
+    """
+
+    def __init__(self, gripper: GripperGroup, period_s: float, speed_scale: float) -> None:
+        stroke = abs(gripper.open - gripper.closed)
+        self._gripper, self._largest = gripper, 2.0 * gripper.velocity_limit * speed_scale * period_s / stroke
+        self._share = 1.0
+        self._at: float | None = None
+
+    def set_speed_scale(self, share: float) -> None:
+        """Use only this share (0, 1] of the velocity limit."""
+        self._share = share
+
+    def start_at(self, finger: float | None, keep_grasp: bool = False) -> None:
+        """Start from the measured finger, in the gripper's unit; None: it is not measured, go on from the target."""
+        if finger is None or not math.isfinite(finger):
+            return
+        measured = gripper_action(self._gripper, finger)
+        if not (keep_grasp and self._at is not None and self._at < measured):
+            self._at = measured
+
+    def step(self, wanted: float) -> float:
+        """Return the action one period on: `wanted`, or as far towards it as the limit allows."""
+        largest = self._share * self._largest
+        if self._at is None or abs(wanted - self._at) <= largest:
+            self._at = wanted
+        else:
+            self._at += math.copysign(largest, wanted - self._at)
+        return self._at
+
+    def copy(self) -> GripperRate:
+        """Return one that goes on from here on its own."""
+        return copy(self)
+
+
+def gripper_metres(gripper: GripperGroup, action: float) -> float:
+    """Return the finger target in metres for a gripper action in [-1 closed, 1 open]."""
+    return gripper.closed + (float(action) + 1.0) / 2.0 * (gripper.open - gripper.closed)
+
+
+def gripper_action(gripper: GripperGroup, metres: float) -> float:
+    """Return the gripper action in [-1, 1] for a finger target in metres: the inverse of `gripper_metres`."""
+    action = (metres - gripper.closed) / (gripper.open - gripper.closed) * 2.0 - 1.0
+    return min(1.0, max(-1.0, action))

@@ -1,4 +1,7 @@
-"""Who drives the arm this period and what comes of it: policy, person, or the way to rest. Knows no ROS."""
+"""Executes chunks, teleop commands and stops on the arm: at most one limited command per control period. Knows no ROS.
+
+All `now_ns` are monotonic. Stamps of messages are only compared among each other: a clock that jumps ages nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,50 +10,82 @@ from typing import Literal
 
 from pirl_contract.schema import Alteration, ControlSource, StepOutcome
 from pirl_ros.control.action_mapping import ActionMapper, ArmCommand
-from pirl_ros.control.chunk_buffer import ChunkBuffer, PlannedStep, PlayableChunk
+from pirl_ros.control.chunk_buffer import ChunkBuffer, Missing, Play, PlayableChunk, Stale
 from pirl_ros.control.control_source import ControlSourceMux, JointTarget, Teleop
 from pirl_ros.control.fault_latch import FaultLatch
 from pirl_ros.control.lookahead import Ahead, look_ahead
-from pirl_ros.control.safety_report import Mode, SafetyReport, Tally
+from pirl_ros.control.safety_report import Mode, SafetyReport
 from pirl_ros.profile.profile import Profile
-from pirl_ros.sensing.observation import finger_position, joint_positions, state_vector
+from pirl_ros.sensing.observation import measured_arm, state_vector
 from pirl_ros.sensing.state_history import Measured, StateHistory
 from pirl_ros.sensing.synchronizer import Bundle
 
 
 @dataclass(frozen=True)
-class Played:
-    """A command and what it is of; `chunk_id` is empty when a person or a stop drove, `index` then only counts."""
+class Tick:
+    """Result of one period: a command to send, an outcome to report; either may be None."""
+
+    command: ArmCommand | None = None
+    outcome: StepOutcome | None = None
+
+
+@dataclass(frozen=True)
+class _Played:
+    """A command and its origin; for a person's or a stop's `chunk_id` is empty and `index` only counts."""
 
     chunk_id: str
     index: int
     command: ArmCommand
 
 
-FingerFrom = Literal["", "measured", "grasp"]
-"""Where the next gripper target starts: from the last one; from the measured finger; from there unless it grasps."""
+class _Counts:
+    """Counts of actions, alterations and dropped chunks."""
+
+    def __init__(self) -> None:
+        self.played = self.altered = self.dropped = 0
+        self.by_bit = dict.fromkeys((bit for bit in Alteration if bit), 0)
+        """actions for each bit, in the order of the bits"""
+
+    def add(self, alterations: Alteration) -> None:
+        """Count one action."""
+        self.played += 1
+        self.altered += bool(alterations)
+        for bit in self.by_bit:
+            self.by_bit[bit] += bool(alterations & bit)
+
+
+_FingerStart = Literal["", "measured", "grasp"]
+"""Where the next gripper target starts: at the last one; at the measured finger; there unless it grasps."""
 
 
 class ArmExecutor:
-    """Plays chunks while nothing speaks against it; whatever does leads to a stop within the limits.
+    """Plays chunks unless a fault is active; any fault triggers a limit-respecting stop.
 
-    Link lost: the checked rest of the chunk is played for link_loss_s, then the arm brakes and is latched. No state for
-    watchdog_s, or this not called for as long: brakes and is latched. In lock-step nothing is sent to an arm at rest.
+    tick joint_states (a simulator in lock-step): `tick` is called for each state, each gets at most one command, an arm
+    at rest gets none.
+    tick timer (a real arm): `tick` is called every period, also without a state, and the arm always gets a command
+    while an episode is open, a person drives or the latch is closed.
+
+    Link lost: the checked rest of the chunk is played for link_loss_s, then the arm brakes and the latch closes. No
+    state for watchdog_s, or `tick` not called for as long: brakes, and the latch closes.
     """
 
-    def __init__(self, profile: Profile, takeover: ControlSourceMux) -> None:
-        self._timed, self._period_ns = profile.tick == "timer", round(1e9 / profile.rate_hz)
+    def __init__(self, profile: Profile, sources: ControlSourceMux | None = None) -> None:
+        """ValueError: the profile's limits are not complete."""
+        self._profile, self._timed, self._period_ns = profile, profile.tick == "timer", round(1e9 / profile.rate_hz)
         self._watchdog_s, self._link_loss_s = profile.safety.watchdog_s, profile.safety.link_loss_s
-        self._motion, self._takeover, self._history = ActionMapper(profile), takeover, StateHistory()
+        self._mapper, self._history, self._latch = ActionMapper(profile), StateHistory(), FaultLatch()
+        self._sources = sources or ControlSourceMux()
         self._buffer = ChunkBuffer(self._period_ns, int(self._link_loss_s * 1e9) if self._timed else None)
-        self._joints = len(profile.arm.joints)
-        self._tally, self._fresh_from_ns, self._nameless = Tally(), -1, 0
-        self._captured: Measured | None = None
-        self._speed, self._mode, self._reason, self._act = 1.0, Mode.IDLE, "", ""
-        self._finger_from: FingerFrom = "measured"
-        self.latch = FaultLatch()
-        self.played: Played | None = None
+        self._counts, self._unnamed, self._action_age_s = _Counts(), 0, 0.0
+        self._speed_scale, self._mode, self._reason, self._last_act = 1.0, Mode.IDLE, "", ""
+        self._finger_start: _FingerStart = "measured"
+        self._observed: Measured | None = None
+        """the arm at the observation of the chunk being played"""
+        self._played: _Played | None = None
         """not yet reported"""
+        self._stamp_ns: int | None = None
+        self._called_ns: int | None = None
 
     @property
     def episode_id(self) -> str:
@@ -60,356 +95,161 @@ class ArmExecutor:
     @property
     def report(self) -> SafetyReport:
         """A snapshot."""
-        held, tally = self.latch.held, self._tally
+        held, counts = self._latch.held, self._counts
         return SafetyReport(
             mode=self._mode,
             reason=held.reason if held else self._reason,
-            emergency_stop=self.latch.emergency_stop,
+            emergency_stop=self._latch.emergency_stopped,
             latched=held is not None,
-            last_act=self._act,
-            control_source=self._takeover.source.name.lower(),
-            episode_id=self.episode_id,
+            last_act=self._last_act,
+            control_source=self._sources.source.name.lower(),
+            episode_id=self._buffer.episode_id,
             queue_depth=self._buffer.depth,
-            action_age_s=tally.age_s,
-            speed_scale=self._speed,
-            played=tally.played,
-            altered=tally.altered,
-            dropped=tally.dropped,
-            alteration_counts=tally.by_bit,
+            action_age_s=self._action_age_s,
+            speed_scale=self._speed_scale,
+            played=counts.played,
+            altered=counts.altered,
+            dropped=counts.dropped,
+            alteration_counts=tuple(counts.by_bit.values()),
         )
 
     def begin(self, episode_id: str) -> None:
-        """Open a latch, but no emergency stop, and take chunks of this episode. Twice changes nothing."""
-        if episode_id == self.episode_id:
+        """Start an episode, a deliberate act: opens the latch, but ends no emergency stop. Twice changes nothing."""
+        if episode_id == self._buffer.episode_id:
             return
         self._buffer.begin(episode_id)
-        if self.latch.held is not None:
+        if self._latch.held is not None:
             self.engage(f"start of episode {episode_id}")
-        self._takeover.switch(ControlSource.POLICY)
-        self._anew()
+        self._sources.set_control_source(ControlSource.POLICY)
+        self._reset_episode()
 
     def end(self, episode_id: str) -> None:
-        """Play nothing more of it."""
+        """End an episode: play nothing more of it. The newest action is still reported."""
         self._buffer.end(episode_id)
-        self._takeover.switch(ControlSource.POLICY)
-        self._start_over()
+        self._sources.set_control_source(ControlSource.POLICY)
+        self._reset_motion()
 
     def accept(self, chunk: PlayableChunk) -> str:
         """Take a chunk; returns '' or why it was dropped."""
-        before, held = self.episode_id, self.latch.held
+        before, held, source = self._buffer.episode_id, self._latch.held, self._sources.source
         if held is not None:
             reason = held.reason
-        elif self._takeover.source != ControlSource.POLICY and chunk.episode_id == before:
-            reason = f"{self._takeover.source.name.lower()} drives"
+        elif source != ControlSource.POLICY and chunk.episode_id == before:
+            reason = f"control source is {source.name.lower()}"
         else:
-            reason = self._buffer.offer(chunk)
-        if self.episode_id != before:
-            self._anew()
-        self._tally.dropped += bool(reason)
+            reason = self._buffer.accept(chunk)
+        if self._buffer.episode_id != before:
+            self._reset_episode()
+        self._counts.dropped += bool(reason)
         return reason
 
     def engage(self, source: str) -> str:
-        """Open the latch; what was observed before is not acted on. Returns '' or why not."""
-        refused = self.latch.engage()
-        if not refused:
-            self._act = f"engaged by {source}"
-            self._forget()
-        return refused
+        """Open the latch; observations from before are not acted on. Returns '' or why not."""
+        reason = self._latch.engage()
+        if not reason:
+            self._last_act = f"engaged by {source}"
+            self._flush()
+        return reason
 
     def emergency_stop(self, reason: str, source: str) -> None:
-        """Latch."""
-        self.latch.emergency(reason, source)
-        self._act = f"stopped by {source}"
-        self._forget()
+        """Close the latch: the arm comes to rest within its limits and stays. Software, not safety-rated."""
+        self._latch.emergency_stop(reason, source)
+        self._last_act = f"stopped by {source}"
+        self._flush()
 
     def clear_emergency_stop(self, source: str) -> str:
-        """End the stop, not the latch. Returns '' or why not."""
-        refused = self.latch.clear(source)
-        if not refused:
-            self._act = f"stop cleared by {source}"
-        return refused
+        """End the emergency stop; the latch stays closed, nothing moves. Returns '' or why not."""
+        reason = self._latch.clear_emergency_stop(source)
+        if not reason:
+            self._last_act = f"stop cleared by {source}"
+        return reason
 
-    def stalled(self) -> None:
-        """This was not called for as long as the watchdog allows."""
+    def controller_fault(self, reason: str) -> None:
+        """The arm's controller rejected or aborted a command and holds by itself: close the latch.
+
+        Nothing more is sent until it is opened; the next command starts from where the arm is then.
+        """
         if self._engaged:
-            self.latch.fault(Alteration.WATCHDOG, f"the control loop stood still for more than {self._watchdog_s:g} s")
-            self._forget()
+            self._latch.fault(Alteration.WATCHDOG, reason)
+            self._mapper.release()
+            self._flush()
 
-    def disobeyed(self, reason: str) -> None:
-        """The arm's controller gave up and holds by itself: latch, and go on from where the arm is then."""
-        if self._engaged:
-            self.latch.fault(Alteration.WATCHDOG, reason)
-            self._motion.release()
-            self._forget()
+    def set_control_source(self, source: ControlSource, by: str) -> str:
+        """Change the control source, smoothly. Returns '' or why not.
 
-    def hand_over(self, source: ControlSource, who: str) -> str:
-        """Change who drives. A person who takes over opens a latch, but no emergency stop. Returns '' or why not."""
-        held = self.latch.held
-        if held is not None and (self.latch.emergency_stop or source == ControlSource.POLICY):
-            return f"{held.reason}: not handed over"
+        A person who takes over opens the latch, but ends no emergency stop.
+        """
+        held = self._latch.held
+        if held is not None and (self._latch.emergency_stopped or source == ControlSource.POLICY):
+            return f"{held.reason}: control source not changed"
         if source == ControlSource.HUMAN:
-            self.latch.engage()
-        if self._takeover.switch(source):
-            self._act = f"{source.name.lower()} drives, by {who}"
-            self._forget()
+            self._latch.engage()
+        if self._sources.set_control_source(source):
+            self._last_act = f"control source {source.name.lower()}, set by {by}"
+            self._flush()
         return ""
 
-    def hear(self, command: Teleop, now_ns: int) -> str:
-        """Take a command of a person's hand; returns '' or why it was dropped."""
-        if self.latch.held is not None:
-            return self.latch.held.reason
-        if isinstance(command, JointTarget) and command.joints.shape != (self._joints,):
-            return f"teleop gives {command.joints.size} joints, the arm has {self._joints}"
-        return self._takeover.update(command, now_ns)
-
-    def add_alterations(self, alterations: Alteration) -> None:
-        """Report these with the newest command too."""
-        if self.played is not None and alterations:
-            command = replace(self.played.command, alterations=self.played.command.alterations | alterations)
-            self.played = replace(self.played, command=command)
-
-    def set_speed(self, share: float) -> None:
-        """Use only this part of the velocity limits; ValueError unless in (0, 1]."""
-        self._motion.set_speed(share)
-        self._speed = share
-
-    def ahead(self) -> Ahead | None:
-        """Return the commands to come."""
-        playing = self._mode in (Mode.PLAYING, Mode.DRAINING)
-        actions = self._buffer.remaining() if playing else None
-        reference = None if self._captured is None else self._captured.joints
-        return look_ahead(self._motion, () if actions is None else actions, reference, self._period_ns / 1e9)
-
-    def drive(self, state: Measured | None, now_ns: int, gap_s: float) -> ArmCommand | None:
-        """Return the command of this period; None: send nothing. `gap_s`: since the state before, in lock-step."""
-        if state is not None:
-            self._history.push(state)
-        silent_s = (now_ns - self._history.newest_ns) / 1e9
-        if self._timed and self._engaged and self._history.newest_ns >= 0 and silent_s > self._watchdog_s:
-            self.latch.fault(Alteration.WATCHDOG, f"no state of the arm for {silent_s:.2f} s")
-            self._forget()
-        if self.latch.held is not None:
-            return self._rest(self.latch.held.bit, state, "")
-        if state is None:
-            self._buffer.drop()
-            return self._rest(Alteration.STALE, state, "no fresh state of the arm")
-        if self._finger_from:
-            self._motion.gripper_at(state.finger, keep_grasp=self._finger_from == "grasp")
-            self._finger_from = ""
-        age_s = max((now_ns - state.received_ns) / 1e9, gap_s if self._buffer.under_way else 0.0)
-        if self._takeover.source == ControlSource.POLICY:
-            return self._policy(state, now_ns, age_s)
-        hand = self._takeover.latest(now_ns)
-        if hand is None:
-            return self._rest(Alteration.NONE, state, "the hand is silent: held")
-        command = self._motion.follow(hand, state.joints, age_s)
-        self._mode, self._reason = Mode.HUMAN, ""
-        return self._drove(command)
-
-    @property
-    def _engaged(self) -> bool:
-        return bool(self.episode_id) or self._takeover.source != ControlSource.POLICY
-
-    def _policy(self, state: Measured, now_ns: int, age_s: float) -> ArmCommand | None:
-        waiting = self._buffer.waiting
-        if waiting is not None:
-            self._captured = self._history.at(waiting.stamp_ns, now_ns)
-            if self._captured is not None and self._captured.received_ns <= self._fresh_from_ns:
-                self._buffer.drop()
-                return self._rest(Alteration.STALE, state, "the chunk answers what was seen before the arm was engaged")
-        planned = self._buffer.next(now_ns, None if self._captured is None else self._captured.received_ns)
-        if planned is None:
-            return self._wait(state, now_ns)
-        return self._play(planned, state, now_ns, age_s)
-
-    def _wait(self, state: Measured, now_ns: int) -> ArmCommand | None:
-        missing_s = self._buffer.missing_ns(now_ns) / 1e9
-        if not self._timed or missing_s == 0:
-            return self._rest(Alteration.WATCHDOG, state, "")
-        if missing_s > self._link_loss_s:
-            self.latch.fault(Alteration.LINK_LOSS, f"no chunk for {missing_s:.2f} s after the last one was played")
-            self._forget()
-        return self._rest(Alteration.LINK_LOSS, state, "no newer chunk came")
-
-    def _play(self, planned: PlannedStep, state: Measured, now_ns: int, age_s: float) -> ArmCommand:
-        captured = self._captured
-        chunk_age_s = float("inf") if captured is None else (now_ns - captured.received_ns) / 1e9
-        reference = None if captured is None else captured.joints
-        checked_s = chunk_age_s if planned.entered else 0.0
-        command = self._motion.step(planned.action, state.joints, checked_s, age_s, reference)
-        self._tally.age_s, self._mode, self._reason = chunk_age_s, Mode.PLAYING, ""
-        if planned.blended:
-            command = replace(command, alterations=command.alterations | Alteration.BLENDED)
-        if planned.drained:
-            command = replace(command, alterations=command.alterations | Alteration.LINK_LOSS)
-            self._mode, self._reason = Mode.DRAINING, "no newer chunk came"
-        if command.alterations & Alteration.STALE:
-            self._buffer.drop()
-        self._tally.count(command.alterations)
-        self.played = Played(planned.chunk.chunk_id, planned.index, command)
-        return command
-
-    def _rest(self, bit: Alteration, state: Measured | None, reason: str) -> ArmCommand | None:
-        """Brake; at rest hold, as long as somebody may still want the arm there."""
-        moving, held = not self._motion.at_rest, self.latch.held is not None
-        self._reason = reason
-        if moving:
-            self._mode = Mode.DECELERATING
-            return self._drove(self._motion.brake(bit))
-        self._mode = Mode.STOPPED if held else (Mode.HOLDING if self._engaged else Mode.IDLE)
-        if not self._timed:
-            return None
-        command = self._motion.brake(bit, None if state is None else state.joints)
-        return None if self._mode == Mode.IDLE or command.joints is None else command
-
-    def _drove(self, command: ArmCommand) -> ArmCommand:
-        """Report a step that no chunk asked for, so that an episode has no hole where the arm moved."""
-        if self.episode_id:
-            self._nameless += 1
-            self._tally.count(command.alterations)
-            self.played = Played("", self._nameless, command)
-        return command
-
-    def _forget(self) -> None:
-        """Drop what is queued; only a chunk that answers a newer state than those known is played from now on."""
-        self._buffer.wait()
-        self._fresh_from_ns = self._history.newest_ns
-        self._finger_from = self._finger_from or "grasp"
-
-    def _anew(self) -> None:
-        """Another episode: nothing of the old one is reported."""
-        self.played, self._captured, self._finger_from = None, None, "measured"
-        self._start_over()
-
-    def _start_over(self) -> None:
-        """Start from where the arm is. A real arm is braked first and may lag: the governor finds out by itself."""
-        if not self._timed:
-            self._motion.release()
-
-
-# One control period of the arm: report what the last command led to, give the next one. Knows no ROS.
-# All `now_ns` are monotonic. Stamps of messages are only looked up among each other: a clock that jumps ages nothing.
-
-
-@dataclass(frozen=True)
-class Tick:
-    """What one period gave: a command to send, an outcome to report; either may be None."""
-
-    command: ArmCommand | None = None
-    outcome: StepOutcome | None = None
-
-
-class ArmCycle:
-    """Chunks, hands and stops in, at most one governed command per period out.
-
-    tick joint_states (a simulator in lock-step): `tick` is called for each state, each gets at most one command.
-    tick timer (a real arm): `tick` is called every period, also without a state, and the arm is always told something
-    while an episode is open, a person drives or the stop is latched.
-    """
-
-    def __init__(self, profile: Profile, takeover: ControlSourceMux | None = None) -> None:
-        """Refuse to exist without complete limits: ValueError."""
-        self._profile, self._timed = profile, profile.tick == "timer"
-        self._period_ns = round(1e9 / profile.rate_hz)
-        self._driver = ArmExecutor(profile, takeover or ControlSourceMux())
-        self._stamp_ns: int | None = None
-        self._called_ns: int | None = None
-
-    @property
-    def episode_id(self) -> str:
-        """The running episode; empty when there is none."""
-        return self._driver.episode_id
-
-    @property
-    def report(self) -> SafetyReport:
-        """A snapshot."""
-        return self._driver.report
-
-    def begin(self, episode_id: str) -> None:
-        """An episode starts, a deliberate act: it opens a latch, but no emergency stop. Twice changes nothing."""
-        self._driver.begin(episode_id)
-
-    def end(self, episode_id: str) -> None:
-        """An episode ended: play nothing more of it. The action under way is still reported."""
-        self._driver.end(episode_id)
-
-    def accept(self, chunk: PlayableChunk) -> str:
-        """Take a chunk; returns '' or why it was dropped."""
-        return self._driver.accept(chunk)
-
-    def engage(self, source: str) -> str:
-        """Open the latch: what was observed before is not acted on. Returns '' or why not."""
-        return self._driver.engage(source)
-
-    def emergency_stop(self, reason: str, source: str) -> None:
-        """Latch: the arm comes to rest within its limits and stays. Software, not safety-rated."""
-        self._driver.emergency_stop(reason, source)
-
-    def disobeyed(self, reason: str) -> None:
-        """The arm's controller refused or gave up what it was sent: latch; nothing more is sent until it is opened."""
-        self._driver.disobeyed(reason)
-
-    def clear_emergency_stop(self, source: str) -> str:
-        """End the stop. Nothing moves by it. Returns '' or why not."""
-        return self._driver.clear_emergency_stop(source)
-
-    def set_control_source(self, source: ControlSource, who: str) -> str:
-        """Hand over, smoothly. A person who takes over opens a latch, but no stop. Returns '' or why not."""
-        return self._driver.hand_over(source, who)
-
-    def teleop(self, command: Teleop, now_ns: int) -> str:
-        """Take a command of a person's hand; returns '' or why it was dropped."""
-        return self._driver.hear(command, now_ns)
+    def update_teleop(self, command: Teleop, now_ns: int) -> str:
+        """Take a teleop command; returns '' or why it was dropped."""
+        if self._latch.held is not None:
+            return self._latch.held.reason
+        joints = len(self._profile.arm.joints)
+        if isinstance(command, JointTarget) and command.joints.shape != (joints,):
+            return f"teleop command has {command.joints.size} joints, the arm has {joints}"
+        return self._sources.update_teleop(command, now_ns)
 
     def set_speed_scale(self, share: float) -> None:
-        """Use only this part of the velocity limits from now on; ValueError unless in (0, 1]."""
-        self._driver.set_speed(share)
+        """Use only this share of the velocity limits from now on; ValueError unless in (0, 1]."""
+        self._mapper.set_speed_scale(share)
+        self._speed_scale = share
 
     def add_alterations(self, alterations: Alteration) -> None:
-        """Report these with the newest command too: what its controller had to change."""
-        self._driver.add_alterations(alterations)
+        """Report these with the newest command too: what the arm's controller had to change."""
+        if self._played is not None and alterations:
+            command = replace(self._played.command, alterations=self._played.command.alterations | alterations)
+            self._played = replace(self._played, command=command)
 
     def ahead(self) -> Ahead | None:
         """Return the commands to come: the rest of the chunk being played, then the stop. None: nothing was sent."""
-        return self._driver.ahead()
+        playing = self._mode in (Mode.PLAYING, Mode.DRAINING)
+        actions = self._buffer.remaining() if playing else None
+        reference = None if self._observed is None else self._observed.joints
+        return look_ahead(self._mapper, () if actions is None else actions, reference, self._period_ns / 1e9)
 
     def overdue(self, now_ns: int) -> bool:
-        """Whether `tick` was not called for as long as the watchdog allows; may be asked from another thread."""
-        return self._called_ns is not None and now_ns - self._called_ns > self._profile.safety.watchdog_s * 1e9
+        """Whether `tick` was not called for as long as the watchdog allows; may be called from another thread."""
+        return self._called_ns is not None and now_ns - self._called_ns > self._watchdog_s * 1e9
 
     def tick(self, bundle: Bundle | None, now_ns: int) -> Tick:
-        """Report and play for this state. ValueError when its messages do not fit the profile."""
-        if not (self._is_period(now_ns) if self._timed else bundle is not None and self._is_news(bundle, now_ns)):
+        """Report the last command with this state and return the next one. ValueError: its messages are unfit."""
+        if not (self._is_period(now_ns) if self._timed else bundle is not None and self._is_new(bundle, now_ns)):
             return Tick()
         state = outcome = None
         gap_s = 0.0
         if bundle is not None:
-            joints = joint_positions(self._profile, bundle).astype(float)
-            state = Measured(bundle.stamp_ns, bundle.received_ns, joints, finger_position(self._profile, bundle))
+            state = measured_arm(self._profile, bundle)
             if not self._timed and self._stamp_ns is not None:
                 gap_s = (bundle.stamp_ns - self._stamp_ns) / 1e9
             outcome = self._outcome(bundle)
             self._stamp_ns = bundle.stamp_ns
-        if self.overdue(now_ns):
-            self._driver.stalled()
-        self._called_ns = now_ns
-        return Tick(self._driver.drive(state, now_ns, gap_s), outcome)
+        self._check_watchdog(state, now_ns)
+        return Tick(self._command(state, now_ns, gap_s), outcome)
 
     def _is_period(self, now_ns: int) -> bool:
         """Two calls in one period, after a pause of the machine, would play at twice the speed."""
         return self._called_ns is None or now_ns - self._called_ns >= self._period_ns // 2
 
-    def _is_news(self, bundle: Bundle, now_ns: int) -> bool:
-        """A state that was answered gives nothing.
+    def _is_new(self, bundle: Bundle, now_ns: int) -> bool:
+        """A state that got its command gets no second one.
 
-        One that found nothing to play is still answered by a chunk that arrives within half a control period after it.
+        One that found nothing to play still gets one by a chunk that arrives within half a control period after it.
         """
         if bundle.stamp_ns != self._stamp_ns:
             return True
-        return self._driver.played is None and now_ns - bundle.received_ns <= self._period_ns // 2
+        return self._played is None and now_ns - bundle.received_ns <= self._period_ns // 2
 
     def _outcome(self, bundle: Bundle) -> StepOutcome | None:
-        played, self._driver.played = self._driver.played, None
+        played, self._played = self._played, None
         if played is None:
             return None
         return StepOutcome(
@@ -421,3 +261,116 @@ class ArmCycle:
             source=played.command.source,
             time_ns=bundle.stamp_ns,
         )
+
+    def _check_watchdog(self, state: Measured | None, now_ns: int) -> None:
+        """Close the latch when this, or the state of a real arm, comes too late."""
+        overdue, self._called_ns = self.overdue(now_ns), now_ns
+        if overdue and self._engaged:
+            self._fault(Alteration.WATCHDOG, f"the control loop did not run for more than {self._watchdog_s:g} s")
+        if state is not None:
+            self._history.push(state)
+        newest_ns = self._history.newest_ns
+        silent_s = (now_ns - newest_ns) / 1e9
+        if self._timed and newest_ns >= 0 and silent_s > self._watchdog_s and self._engaged:
+            self._fault(Alteration.WATCHDOG, f"no state of the arm for {silent_s:.2f} s")
+
+    def _command(self, state: Measured | None, now_ns: int, gap_s: float) -> ArmCommand | None:
+        """Return the command of this period; None: send nothing. `gap_s`: since the state before, in lock-step."""
+        if self._latch.held is not None:
+            return self._rest(self._latch.held.bit, state, "")
+        if state is None:
+            self._buffer.drop()
+            return self._rest(Alteration.STALE, state, "no fresh state of the arm")
+        if self._finger_start:
+            self._mapper.gripper_at(state.finger, keep_grasp=self._finger_start == "grasp")
+            self._finger_start = ""
+        if self._sources.source != ControlSource.POLICY:
+            return self._teleoperate(state, now_ns)
+        match self._buffer.next(now_ns, self._history):
+            case Play() as play:
+                return self._play(play, state, now_ns, gap_s)
+            case Stale():
+                return self._rest(Alteration.STALE, state, "the chunk was observed before the arm was engaged")
+            case Missing(overdue_ns):
+                return self._wait(overdue_ns / 1e9, state)
+
+    def _teleoperate(self, state: Measured, now_ns: int) -> ArmCommand | None:
+        if self._sources.source == ControlSource.HOLD:
+            return self._rest(Alteration.NONE, state, "control source is hold")
+        teleop = self._sources.latest_teleop(now_ns)
+        if teleop is None:
+            return self._rest(Alteration.NONE, state, f"no teleop command for {self._sources.timeout_s:g} s: holding")
+        command = self._mapper.follow(teleop, state.joints, max((now_ns - state.received_ns) / 1e9, 0.0))
+        self._mode, self._reason = Mode.HUMAN, ""
+        return self._record(command)
+
+    def _wait(self, overdue_s: float, state: Measured) -> ArmCommand | None:
+        if not self._timed or overdue_s == 0:
+            return self._rest(Alteration.WATCHDOG, state, "")
+        if overdue_s > self._link_loss_s:
+            self._fault(Alteration.LINK_LOSS, f"no chunk for {overdue_s:.2f} s after the last chunk ended")
+        return self._rest(Alteration.LINK_LOSS, state, "no newer chunk received")
+
+    def _play(self, play: Play, state: Measured, now_ns: int, gap_s: float) -> ArmCommand:
+        self._observed = play.observed
+        chunk_age_s = float("inf") if play.observed is None else (now_ns - play.observed.received_ns) / 1e9
+        reference = None if play.observed is None else play.observed.joints
+        checked_s = chunk_age_s if play.entered else 0.0
+        state_age_s = max((now_ns - state.received_ns) / 1e9, 0.0 if play.entered else gap_s)
+        command = self._mapper.step(play.action, state.joints, checked_s, state_age_s, reference)
+        self._action_age_s, self._mode, self._reason = chunk_age_s, Mode.PLAYING, ""
+        if play.blended:
+            command = replace(command, alterations=command.alterations | Alteration.BLENDED)
+        if play.drained:
+            command = replace(command, alterations=command.alterations | Alteration.LINK_LOSS)
+            self._mode, self._reason = Mode.DRAINING, "no newer chunk received"
+        if command.alterations & Alteration.STALE:
+            self._buffer.drop()
+        self._counts.add(command.alterations)
+        self._played = _Played(play.chunk.chunk_id, play.index, command)
+        return command
+
+    def _rest(self, bit: Alteration, state: Measured | None, reason: str) -> ArmCommand | None:
+        """Brake; at rest hold while an episode is open, a person drives or the latch is closed."""
+        self._reason = reason
+        if not self._mapper.at_rest:
+            self._mode = Mode.DECELERATING
+            return self._record(self._mapper.brake(bit))
+        held = self._latch.held is not None
+        self._mode = Mode.STOPPED if held else (Mode.HOLDING if self._engaged else Mode.IDLE)
+        if not self._timed:
+            return None
+        command = self._mapper.brake(bit, None if state is None else state.joints)
+        return None if self._mode == Mode.IDLE or command.joints is None else command
+
+    def _record(self, command: ArmCommand) -> ArmCommand:
+        """Report a step that belongs to no chunk, so that an episode has no hole where the arm moved."""
+        if self._buffer.episode_id:
+            self._unnamed += 1
+            self._counts.add(command.alterations)
+            self._played = _Played("", self._unnamed, command)
+        return command
+
+    @property
+    def _engaged(self) -> bool:
+        """Whether an episode is open or a source other than the policy is selected."""
+        return bool(self._buffer.episode_id) or self._sources.source != ControlSource.POLICY
+
+    def _fault(self, bit: Alteration, reason: str) -> None:
+        self._latch.fault(bit, reason)
+        self._flush()
+
+    def _flush(self) -> None:
+        """Drop the chunk; only one whose observation is newer than every known state is played from now on."""
+        self._buffer.flush(self._history.newest_ns)
+        self._finger_start = self._finger_start or "grasp"
+
+    def _reset_episode(self) -> None:
+        """Start another episode: nothing of the old one is reported."""
+        self._played, self._observed, self._finger_start = None, None, "measured"
+        self._reset_motion()
+
+    def _reset_motion(self) -> None:
+        """Start from where the arm is. A real arm is braked first and may lag: the governor detects that itself."""
+        if not self._timed:
+            self._mapper.release()

@@ -1,4 +1,4 @@
-"""Who drives, and what a person's hand says. A change of hands is smooth: everybody goes through the governor."""
+"""Selects the control source; commands of every source pass through the governor, so that a change is smooth."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class JointTarget:
-    """Where the joints shall go: a leader arm, a slider."""
+    """Joint positions to reach: from a leader arm, a slider."""
 
     joints: Array
     """[J] rad"""
@@ -25,7 +25,7 @@ class JointTarget:
 
 @dataclass(frozen=True)
 class TcpTwist:
-    """How the tool centre shall move: a joystick, a space mouse."""
+    """Velocity of the tool centre: from a joystick, a space mouse."""
 
     linear: Array
     """[3] m/s, base frame"""
@@ -49,7 +49,7 @@ class Joystick:
     close: int = 0
     open: int = 1
     speed: float = 0.1
-    """m/s at full deflection"""
+    """m/s of the tool at full deflection"""
     turn_speed: float = 0.5
     """rad/s at full deflection"""
     dead_zone: float = 0.1
@@ -75,30 +75,32 @@ class Joystick:
 
 
 class ControlSourceMux:
-    """The mux: POLICY, HUMAN or HOLD, and the newest command of the hand with its age."""
+    """The active source, POLICY, HUMAN or HOLD, and the newest teleop command with its age."""
 
     def __init__(self, timeout_s: float = 0.25) -> None:
+        """`timeout_s`: how long a teleop command stays valid."""
         self.source = ControlSource.POLICY
+        self.timeout_s = timeout_s
         self._timeout_ns = int(timeout_s * 1e9)
         self._newest: tuple[Teleop, int] | None = None
 
-    def switch(self, source: ControlSource) -> bool:
-        """Hand over; returns whether that changed anything. What was said before counts no more."""
+    def set_control_source(self, source: ControlSource) -> bool:
+        """Activate `source` and drop the newest teleop command. Returns whether the source changed."""
         changed, self.source, self._newest = source != self.source, source, None
         return changed
 
-    def update(self, command: Teleop, now_ns: int) -> str:
-        """Take a command of the hand. Returns '' or why it is dropped."""
+    def update_teleop(self, command: Teleop, now_ns: int) -> str:
+        """Keep `command`, received at `now_ns` (monotonic). Returns '' or why it is dropped."""
         if self.source != ControlSource.HUMAN:
-            return f"{self.source.name.lower()} drives: take over first"
+            return f"control source is {self.source.name.lower()}: take over first"
         values = command.joints if isinstance(command, JointTarget) else np.hstack([command.linear, command.angular])
         if not np.isfinite(values).all() or (command.gripper is not None and not abs(command.gripper) <= 1):
             return "teleop command is not finite or its gripper not in [-1, 1]"
         self._newest = (command, now_ns)
         return ""
 
-    def latest(self, now_ns: int) -> Teleop | None:
-        """Return what the hand says now; None when it fell silent: then the arm holds."""
+    def latest_teleop(self, now_ns: int) -> Teleop | None:
+        """Return the newest teleop command; None when it is older than `timeout_s`: then the arm holds."""
         if self._newest is None or now_ns - self._newest[1] > self._timeout_ns:
             return None
         return self._newest[0]

@@ -1,4 +1,4 @@
-"""What keeps the arm at rest until a person wants it to move again. Software, not safety-rated."""
+"""Holds the arm at rest after a fault or an emergency stop until an operator engages it. Software, not safety-rated."""
 
 from __future__ import annotations
 
@@ -16,49 +16,41 @@ class Held:
 
 
 class FaultLatch:
-    """Faults and the software emergency stop. Nothing here opens by itself, and opening moves nothing.
+    """Faults and the software emergency stop. It never opens by itself, and opening it moves nothing.
 
-    An emergency stop takes two acts: `clear` ends the stop, `engage` lets the arm be driven again. A fault takes one.
+    After an emergency stop two acts are needed: `clear_emergency_stop`, then `engage`. After a fault only `engage`.
     """
 
     def __init__(self) -> None:
-        self._held: Held | None = None
-        self._stopped = False
-
-    @property
-    def held(self) -> Held | None:
-        """Why the arm may not be driven; None when it may."""
-        return self._held
-
-    @property
-    def emergency_stop(self) -> bool:
-        """Whether the emergency stop was pressed and not cleared."""
-        return self._stopped
+        self.held: Held | None = None
+        """Why the arm may not move; None when it may. Changed by the methods only."""
+        self.emergency_stopped = False
+        """Whether an emergency stop was commanded and not cleared. Changed by the methods only."""
 
     def fault(self, bit: Alteration, reason: str) -> None:
-        """Hold because of a fault; the first reason stays."""
-        if self._held is None:
-            self._held = Held(bit, reason)
+        """Hold because of a fault, reported as `bit`; the first reason stays."""
+        if self.held is None:
+            self.held = Held(bit, reason)
 
-    def emergency(self, reason: str, source: str) -> None:
-        """Hold because somebody says so; goes before any fault."""
-        self._stopped = True
+    def emergency_stop(self, reason: str, source: str) -> None:
+        """Hold on command of `source`; replaces the reason of any fault."""
+        self.emergency_stopped = True
         who, why = source or "unknown", reason or "no reason"
-        self._held = Held(Alteration.EMERGENCY_STOP, f"emergency stop by {who}: {why}")
+        self.held = Held(Alteration.EMERGENCY_STOP, f"emergency stop by {who}: {why}")
 
-    def clear(self, source: str) -> str:
+    def clear_emergency_stop(self, source: str) -> str:
         """End the emergency stop; the arm stays held. Returns '' or why not."""
-        if not self._stopped:
+        if not self.emergency_stopped:
             return "no emergency stop is engaged"
-        self._stopped = False
+        self.emergency_stopped = False
         reason = f"emergency stop cleared by {source or 'unknown'}: engage, or start an episode, to move again"
-        self._held = Held(Alteration.EMERGENCY_STOP, reason)
+        self.held = Held(Alteration.EMERGENCY_STOP, reason)
         return ""
 
     def engage(self) -> str:
-        """Let the arm be driven again, a deliberate act. Returns '' or why not."""
-        if self._stopped:
-            assert self._held is not None
-            return f"{self._held.reason}: clear it first"
-        self._held = None
+        """Open: a deliberate act. Returns '' or why not."""
+        if self.emergency_stopped:
+            assert self.held is not None
+            return f"{self.held.reason}: clear it first"
+        self.held = None
         return ""

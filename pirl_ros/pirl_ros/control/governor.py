@@ -1,28 +1,35 @@
-"""The governor: the last thing between whoever drives and the arm's controller. It is software and not safety-rated.
+"""The governor: limits every command, last before the arm's controller. Software, not safety-rated.
 
-A step is taken only when a full stop after it, worked out to its end, keeps every limit: position, velocity,
-acceleration, jerk, and the tool centre inside the workspace. Otherwise the stop worked out before goes on. So there is
-always one left to make, whatever comes in next, and the proof is the check in `_to_rest` and nothing else.
+A step is taken only when a full stop after it, computed to its end, keeps every limit: position, velocity,
+acceleration, jerk, and the tool centre inside the workspace. Otherwise the stop computed before is continued. So one
+is always available, whatever input comes next, and the proof is the check in `_to_rest` and nothing else: `follow`
+only suggests a step, `stop_from` gives the stop after it.
 
-Method: a reference governor (Garone, Di Cairano and Kolmanovsky 2017, "Reference and command governors for linear
-systems") whose admissible commands are those with one stop left, the idea behind inevitable collision states (Fraichard
-and Asama 2004). The stop is worked out by `stop_trajectory`, the step is suggested by `trajectory_tracking`.
-J = joints, N = periods; positions in rad, and rates per period as in `stop_trajectory`.
+Method: a reference governor (Garone, Di Cairano and Kolmanovsky 2017, "Reference and command governors for systems
+with constraints") whose admissible commands are those with one stop left, the idea behind inevitable collision states
+(Fraichard and Asama 2004).
+
+Everything is counted in control periods, so that limits hold on what is really sent: with position p_k (rad),
+v_k = p_k - p_{k-1} (rad per period), a_k = v_k - v_{k-1}, j_k = a_k - a_{k-1}. J = joints, N = periods until rest.
 """
 
 from __future__ import annotations
 
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pirl_contract.schema import Alteration
 from pirl_ros.control.kinematics import Chain
 from pirl_ros.control.limits import Limits
-from pirl_ros.control.stop_trajectory import Array, Mask, stop_from
-from pirl_ros.control.trajectory_tracking import Bounds, Motion, follow, shorten
 from pirl_ros.control.workspace import Workspace
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Range = tuple[Array, Array]
 
 _PLANNED = 1.0 - 1e-6
 """share of each limit that is planned with, so that rounding stays below the limit"""
@@ -30,13 +37,48 @@ _RETRIES = 3
 """how often a step that has no stop is halved"""
 _SETTLED_S = 0.5
 """after which a drive that lags has caught up with a command at rest"""
+_SLACK = 1.0 + 1e-9
+"""rounding of a quotient that is compared with the limit it was made from"""
+_TRIES = 3
+"""lengths of the first part that are tried"""
+_GRID = np.linspace(0.0, 1.0, 17)[:, None]
+"""shares of an acceleration range at which the stopping point is computed"""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Limits per period: velocity, acceleration, jerk, each [J]."""
+
+    velocity: Array
+    acceleration: Array
+    jerk: Array
+
+    @cached_property
+    def far_below(self) -> Array:
+        """[J] speed up to which the velocity limit allows any acceleration for one period."""
+        steps = np.ceil(self.acceleration / self.jerk)
+        return self.velocity - steps * (self.acceleration - self.jerk * (steps - 1) / 2)
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Position, velocity and acceleration of the newest command, each [J]."""
+
+    p: Array
+    v: Array
+    a: Array
+
+    def moved_to(self, p: Array) -> Motion:
+        """Return the motion after one more period that ends at `p`. `p` [J] rad."""
+        v = p - self.p
+        return Motion(p, v, v - self.v)
 
 
 class Governor:
     """One command per control period. `command` follows a target, `brake` comes to rest and stays there."""
 
     def __init__(self, limits: Limits, chain: Chain) -> None:
-        """Refuse to exist without complete limits: ValueError."""
+        """Reject to exist without complete limits: ValueError."""
         if len(chain.origins) != len(limits.low):
             raise ValueError(f"the governor needs kinematics of {len(limits.low)} joints, got {len(chain.origins)}")
         self._limits = limits
@@ -70,14 +112,14 @@ class Governor:
         self._motion: Motion | None = None
         self._rested = 0
 
-    def set_speed(self, share: float) -> None:
+    def set_speed_scale(self, share: float) -> None:
         """Use only this part of the velocity limits from now on; ValueError unless in (0, 1]."""
         if not 0 < share <= 1:
             raise ValueError(f"speed scale must be in (0, 1], got {share:g}")
         self._cruise = replace(self._planned, velocity=share * self._planned.velocity)
 
     def copy(self) -> Governor:
-        """Return one that goes on from here on its own: to look ahead."""
+        """Return an independent copy, for lookahead."""
         return copy(self)
 
     def settle(self, measured: Array) -> None:
@@ -213,3 +255,162 @@ class Governor:
 
 def _padded(path: Array, length: int) -> Array:
     return np.vstack([path, np.repeat(path[-1:], length - len(path), axis=0)])
+
+
+def follow(motion: Motion, goal: Array, drift: Array, locked: Mask, bounds: Bounds, least_share: float = 0.1) -> Array:
+    """Return the next positions [J]: the goal itself where it can be had, else on the way to it.
+
+    `drift` [J] is how the goal itself moves per period, `locked` [J] where the last command was the last goal. A goal
+    that keeps the limits itself is therefore followed without a lag. One that does not is approached so that the
+    command could always come to rest where the goal would. On a straight way: each joint uses a share of its limits in
+    proportion to its part of the way, but at least `least_share`.
+
+    Method: jerk-limited online trajectory generation, a relative of Kroeger 2011 (Reflexxes) and of Berscheid and
+    Kroeger 2021 (Ruckig), but with one period of foresight: they solve for the whole time-optimal profile, here the
+    acceleration of the next period is the one whose stopping point, in closed form, is nearest to that of the goal. It
+    is not time-optimal, costs the same every period and takes a new goal, also a moving one, at each. Joints keep to a
+    straight way by sharing their limits (phase synchronisation), but not exactly.
+    """
+    # A joint that may do anything from one period to the next needs no plan, only its velocity limit.
+    free = (bounds.acceleration >= 2 * bounds.velocity) & (bounds.jerk >= 4 * bounds.velocity)
+    direct = shorten(goal, motion.p, bounds.velocity)
+    if free.all():
+        return direct
+    exact, hard = goal - motion.p - motion.v, _range(motion, bounds)
+    miss = drift - (motion.v + exact)
+    nearly = (np.abs(miss) <= bounds.acceleration) & (np.abs(miss - exact) <= bounds.jerk)
+    landing = (exact >= hard[0]) & (exact <= hard[1]) & (locked | nearly)
+    if landing.all():
+        return goal
+    shares = bounds if drift.any() else _shares(motion, goal, bounds, least_share)
+    soft = _range(motion, shares)
+    landing &= locked | ((exact >= soft[0]) & (exact <= soft[1]))
+    approach = motion.p + motion.v + _approach(motion, goal, drift, shares, hard, soft)
+    chosen: Array = np.where(landing, goal, np.where(free, direct, approach))
+    return chosen
+
+
+def shorten(target: Array, origin: Array, largest: Array) -> Array:
+    """Return `target` itself, or the point on the way from `origin` to it where no joint moves more than `largest`.
+
+    All are [J] rad; the direction of the step is kept.
+    """
+    with np.errstate(over="ignore"):
+        step = np.clip(target - origin, -1e6, 1e6)
+    excess = float(np.max(np.abs(step) / largest))
+    return target if excess <= 1.0 else origin + step / excess
+
+
+def _range(motion: Motion, bounds: Bounds) -> tuple[Array, Array]:
+    """Accelerations [J] of the next period that keep jerk, acceleration and velocity.
+
+    Going into the velocity limit, the acceleration must fall at the jerk limit: n a - j n(n-1)/2 is still gained.
+    """
+    low = np.maximum(motion.a - bounds.jerk, -bounds.acceleration)
+    high = np.minimum(motion.a + bounds.jerk, bounds.acceleration)
+    if (np.abs(motion.v) <= bounds.far_below).all():
+        return low, high
+    up, down = (_entry(bounds.velocity - side * motion.v, bounds.jerk) for side in (1.0, -1.0))
+    return np.minimum(np.maximum(low, -down), high), np.maximum(np.minimum(high, up), low)
+
+
+def _entry(room: Array, jerk: Array) -> Array:
+    steps = np.maximum(np.ceil((np.sqrt(1 + 8 * np.maximum(room, 0.0) / jerk) - 1) / 2), 1.0)
+    entry: Array = np.where(room < 0, room, room / steps + jerk * (steps - 1) / 2)
+    return entry
+
+
+def _approach(motion: Motion, goal: Array, drift: Array, shares: Bounds, hard: Range, soft: Range) -> Array:
+    """Acceleration [J] after which the stopping point is nearest to that of the goal."""
+    acceleration, jerk = shares.acceleration, np.minimum(shares.jerk, shares.acceleration)
+    (low, high), joints = hard, np.arange(len(goal))
+    wanted = goal + np.sign(drift) * _distance(np.abs(drift), acceleration, jerk)
+    tried = low + _GRID * (high - low)
+    ends = _stopping_point(motion, tried, acceleration, jerk)
+    upper = np.minimum(np.maximum((ends <= wanted).sum(axis=0), 1), len(_GRID) - 1)
+    low, high = tried[upper - 1, joints], tried[upper, joints]
+    below, above = ends[upper - 1, joints], ends[upper, joints]
+    share = (wanted - below) / np.maximum(above - below, 1e-300)
+    nearest: Array = low + np.minimum(np.maximum(share, 0.0), 1.0) * (high - low)
+    # Speeding up keeps to the joint's share, braking may use all there is.
+    within = np.minimum(np.maximum(nearest, soft[0]), soft[1])
+    return np.where(motion.v * nearest < 0, nearest, np.minimum(np.maximum(within, hard[0]), hard[1]))
+
+
+def _shares(motion: Motion, goal: Array, bounds: Bounds, least: float) -> Bounds:
+    """Limits to plan with."""
+    way = np.maximum(np.abs(goal - motion.p), 1e-12)
+    limits = np.stack([bounds.velocity, bounds.acceleration, bounds.jerk])
+    velocity, acceleration, jerk = np.maximum((limits / way).min(axis=1, keepdims=True) * way, least * limits)
+    return Bounds(velocity, acceleration, jerk)
+
+
+def _stopping_point(motion: Motion, a: Array, acceleration: Array, jerk: Array) -> Array:
+    """Where the joints come to rest when they brake after a period of acceleration `a` [.., J]; it rises with `a`.
+
+    Sums over whole periods are samples of the continuous triple integrator at position p - 5a/6 and velocity v + a/2.
+    """
+    v = motion.v + 1.5 * a
+    p = motion.p + motion.v + a / 6
+    sign = np.where(v + a * np.abs(a) / (2 * jerk) < 0, -1.0, 1.0)
+    coasting = _distance(np.maximum(sign * v + a**2 / (2 * jerk), 0.0), acceleration, jerk)
+    end: Array = p + sign * (v * a / jerk + coasting) + a**3 / (3 * jerk**2)
+    return end
+
+
+def _distance(speed: Array, acceleration: Array, jerk: Array) -> Array:
+    """Way from `speed` without acceleration to rest."""
+    long = speed * (speed / acceleration + acceleration / jerk) / 2
+    distance: Array = np.where(speed * jerk >= acceleration**2, long, speed * np.sqrt(speed / jerk))
+    return distance
+
+
+def stop_from(p: Array, v: Array, a: Array, acceleration: Array, jerk: Array) -> tuple[Array, Mask]:
+    """Return the positions [N, J] that follow `p` until rest, and for which joints [J] they keep both limits.
+
+    Per joint: the acceleration goes in a straight line to -b, stays there, and goes in a straight line to 0. The three
+    counts of periods are whole numbers; b then follows from the velocity that has to vanish. All arguments are [J]:
+    `p` rad, `v` rad per period, `a` and `acceleration` rad per period^2, `jerk` rad per period^3.
+
+    Method: the time-optimal stop of a triple integrator with bounded acceleration and jerk (ramp, hold, ramp), the
+    final part of jerk-limited online trajectory generation (Kroeger 2011; Berscheid and Kroeger 2021). Ramps and hold
+    are rounded up to whole periods and the peak acceleration is solved for again, as Lambrechts, Boerlage and Steinbuch
+    2005 do for sampled third-order profiles.
+    """
+    counts, peak, kept = _profile(v, a, acceleration, jerk)
+    first, held, last = counts
+    total = int((first + held + last).max()) - 1
+    if total <= 1:
+        return p[None], kept
+    step = np.arange(1.0, total + 1.0)[:, None]
+    rising = a + (peak - a) * np.minimum(step / first, 1.0)
+    falling = peak * np.minimum(np.maximum((step - first - held) / last, 0.0), 1.0)
+    positions: Array = p + (v + (rising - falling).cumsum(axis=0)).cumsum(axis=0)
+    return positions, kept
+
+
+def _profile(v: Array, a: Array, acceleration: Array, jerk: Array) -> tuple[tuple[Array, Array, Array], Array, Mask]:
+    """Periods [J] of the three parts, peak acceleration [J] with its sign, and whether both limits are kept [J].
+
+    The counts come from the time-optimal stop of the continuous triple integrator, of which the sums here are samples
+    at velocity v + a/2, and are rounded up; of three lengths of the first part the shortest that works is taken.
+    """
+    after = v + a * (0.5 + np.abs(a) / (2 * jerk))
+    sign = np.where(after < 0, -1.0, 1.0)
+    speed, pull = sign * v, sign * a
+    best = np.minimum(np.sqrt(np.maximum(jerk * (speed + pull / 2) + pull**2 / 2, 0.0)), acceleration)
+    last = np.maximum(np.ceil(best / jerk), 1.0)
+    shortest = first = np.maximum(np.ceil(np.abs(pull + best) / jerk), 1.0)
+    for more in range(1, _TRIES + 1):
+        lost = speed + pull * (first - 1) / 2
+        ramps = (first + last) / 2
+        held = np.maximum(np.ceil(lost / np.maximum(best, 1e-300) - ramps), 0.0)
+        needed = lost / (ramps + held)
+        size = np.abs(needed)
+        kept = (size <= acceleration * _SLACK) & (
+            np.maximum(size / last, np.abs(needed + pull) / first) <= jerk * _SLACK
+        )
+        if kept.all() or more == _TRIES:
+            break
+        first = np.where(kept, first, shortest + more)
+    return (first, held, last), -sign * needed, kept

@@ -1,4 +1,4 @@
-"""Whether commands that were sent keep the limits: worked out from the commands alone, apart from the governor."""
+"""Checks that sent commands keep the limits: computed from the commands alone, independent of the governor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the governor enforces, taken from a robot profile. It is software and not safety-rated."""
+"""Limits that the governor enforces, from a robot profile. Software, not safety-rated."""
 
 from __future__ import annotations
 

@@ -1,11 +1,9 @@
-"""What the arm's safety logic says about itself, for a topic and for diagnostics. Software, not safety-rated."""
+"""State of the arm's safety logic, for a topic and for diagnostics. Software, not safety-rated."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-
-from pirl_contract.schema import Alteration
 
 
 class Mode(str, Enum):
@@ -37,7 +35,7 @@ class SafetyReport:
     emergency_stop: bool
     latched: bool
     last_act: str
-    """who stopped, cleared, engaged or handed over last; empty: nobody"""
+    """source of the last stop, clear, engage or takeover; empty: none"""
     control_source: str
     """policy | human | hold"""
     episode_id: str
@@ -50,28 +48,6 @@ class SafetyReport:
     altered: int
     """of the played ones, changed or held"""
     dropped: int
-    """chunks refused"""
+    """chunks rejected"""
     alteration_counts: tuple[int, ...]
     """actions altered for each reason, in the order of the bits of `Alteration`"""
-
-
-class Tally:
-    """Counts actions, alterations and refused chunks."""
-
-    def __init__(self) -> None:
-        self.played = self.altered = self.dropped = 0
-        self.age_s = 0.0
-        """from the observation to the newest command made of it"""
-        self._by_bit = dict.fromkeys((bit for bit in Alteration if bit), 0)
-
-    def count(self, alterations: Alteration) -> None:
-        """Take in one action."""
-        self.played += 1
-        self.altered += bool(alterations)
-        for bit in self._by_bit:
-            self._by_bit[bit] += bool(alterations & bit)
-
-    @property
-    def by_bit(self) -> tuple[int, ...]:
-        """In the order of the bits."""
-        return tuple(self._by_bit.values())

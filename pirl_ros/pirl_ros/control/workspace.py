@@ -1,4 +1,4 @@
-"""The box that the tool centre may not leave. Metres, base frame of the kinematics. J = joints, N = points."""
+"""The workspace box of the tool centre. Metres, base frame of the kinematics. J = joints, N = points."""
 
 from __future__ import annotations
 

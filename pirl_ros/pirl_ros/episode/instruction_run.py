@@ -1,4 +1,4 @@
-"""One instruction being carried out: its label, and when and why it ends. Knows no ROS; all times are monotonic s."""
+"""One running instruction: its label, and when and why it ends. Does not import ROS; times are monotonic s."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Ending:
 
     @property
     def fault(self) -> bool:
-        """Whether it was cut short by something that nobody asked for."""
+        """Whether it was interrupted by a fault."""
         return self.code not in ("NONE", "TIME_LIMIT", "CANCELED")
 
     @property
@@ -78,7 +78,7 @@ class EpisodeRun:
         if label not in LABELS:
             raise ValueError(f"label '{label}' is not known: use {', '.join(LABELS)}")
         if label == "undo" and self.outcome == "unlabeled":
-            raise ValueError("there is no label to take back")
+            raise ValueError("there is no label to retract")
         self.outcome = "unlabeled" if label == "undo" else label  # type: ignore[assignment]
         self.label_source = "operator"
         if end and label != "undo" and self._ending is None:
@@ -125,7 +125,7 @@ class EpisodeRun:
             self.end(Ending("LINK_LOST", "link_lost", reason))
 
     def ending(self, now_s: float) -> Ending | None:
-        """Return why it is over, or None while it goes on."""
+        """Return why it is over, or None while it runs."""
         if self._ending is None:
             self._ending = self._over(now_s)
             late = self._ending is not None and self._ending.reason == "time_limit"
@@ -140,12 +140,12 @@ class EpisodeRun:
         if self._labelled_s is not None:
             return Ending("NONE", "label") if now_s - self._labelled_s >= limits.undo_window_s else None
         if now_s - self._began_s >= limits.duration_s:
-            return Ending("TIME_LIMIT", "time_limit", f"{limits.duration_s:g} s are over")
+            return Ending("TIME_LIMIT", "time_limit", f"{limits.duration_s:g} s elapsed")
         if now_s - self._arm_s >= limits.patience_s:
-            return Ending("NODE_LOST", "node_lost", f"arm_node has been silent for {limits.patience_s:g} s")
+            return Ending("NODE_LOST", "node_lost", f"no message from arm_node for {limits.patience_s:g} s")
         if now_s - self._policy_s >= limits.patience_s:
             problem = self._policy_problem
             if problem:
                 return Ending("LINK_LOST", "link_lost", problem)
-            return Ending("NODE_LOST", "node_lost", f"policy_node has been silent for {limits.patience_s:g} s")
+            return Ending("NODE_LOST", "node_lost", f"no message from policy_node for {limits.patience_s:g} s")
         return None

@@ -1,4 +1,4 @@
-"""What the episodes of one sitting were like, as JSON."""
+"""Summary of one run_episodes session, as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Governed joint targets as the messages that arm controllers take. Messages are filled, never made: no ROS here.
+"""Limited joint targets as messages of arm controllers. Fills messages, never creates them: no ROS here.
 
 N = points of one message, J = joints; rad, seconds. `before_J` is the command that precedes the first point: the last
 one sent, or the measured joints when there is none.
@@ -92,7 +92,7 @@ def fill_goal(
 def fill_positions(message: Any, names: Sequence[str], positions_J: Array, order: Sequence[str] = ()) -> Any:
     """Write a std_msgs/Float64MultiArray for a forward_command_controller, whose own joint `order` it takes.
 
-    Such a controller has no time-out: it holds the last command for ever.
+    Such a controller has no time-out: it holds the last command forever.
     """
     by_name = dict(zip(names, positions_J.tolist(), strict=True))
     message.data = [by_name[name] for name in order or names]
@@ -144,7 +144,7 @@ def first_positions(message: Any, names: Sequence[str]) -> Vector:
     if sorted(message.joint_names) != sorted(names):
         raise ValueError(f"command for {', '.join(message.joint_names) or 'no joint'}; this is {', '.join(names)}")
     if not message.points or len(message.points[0].positions) != len(names):
-        raise ValueError(f"command must hold a point of {len(names)} positions")
+        raise ValueError(f"command must hold one point with {len(names)} positions")
     by_name = dict(zip(message.joint_names, message.points[0].positions))
     positions = np.array([by_name[name] for name in names], np.float32)
     if not np.isfinite(positions).all():

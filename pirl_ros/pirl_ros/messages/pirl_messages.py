@@ -1,4 +1,4 @@
-"""Our own messages to the contract's values and back. Duck-typed: nothing here imports ROS."""
+"""Converts pirl_msgs to the contract's values and back. Duck-typed: nothing here imports ROS."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def read_chunk(message: Any, action_dim: int) -> PlayableChunk:
     horizon, width = int(message.horizon), int(message.action_dim)
     if width != action_dim or horizon < 1 or len(message.actions) != horizon * width:
         raise ValueError(
-            f"chunk {message.chunk_id} holds {len(message.actions)} numbers for {horizon} x {width},"
-            f" this arm takes actions of {action_dim}"
+            f"chunk {message.chunk_id} holds {len(message.actions)} values for {horizon} x {width},"
+            f" this arm expects action dimension {action_dim}"
         )
     return PlayableChunk(
         episode_id=message.episode_id,
@@ -60,7 +60,7 @@ def read_chunk(message: Any, action_dim: int) -> PlayableChunk:
 
 
 def fill_safety_state(message: Any, report: SafetyReport, active: bool, dry_run: bool) -> Any:
-    """Write what the arm does into a pirl_msgs/SafetyState and return it; who hears whom is left to its node."""
+    """Write what the arm does into a pirl_msgs/SafetyState and return it; discovery fields are left to its node."""
     message.mode = report.mode.value if active else "inactive"
     message.reason, message.episode_id = report.reason, report.episode_id
     message.emergency_stop, message.latched = report.emergency_stop, report.latched

@@ -1,4 +1,4 @@
-"""Plays action chunks on the arm: chunk in, governed joint commands out, one outcome reported per action."""
+"""Plays action chunks on the arm: chunk in, limited joint commands out, one outcome published per action."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pirl_ros.adapters.node_main import run
 from pirl_ros.adapters.parameters import declare, declare_profile, read_profile
 from pirl_ros.adapters.sensor_streams import SensorStreams
 from pirl_ros.adapters.teleop_topics import TeleopTopics
-from pirl_ros.control.arm_executor import ArmCycle, Tick
+from pirl_ros.control.arm_executor import ArmExecutor, Tick
 from pirl_ros.control.safety_report import Mode
 from pirl_ros.messages.pirl_messages import fill_outcome, fill_safety_state, read_chunk
 
@@ -41,8 +41,8 @@ class ArmNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__("arm_node")
         declare_profile(self)
-        declare(self, "dry_run", False, "true: compute and report everything, send nothing to a controller")
-        declare(self, "speed_scale", 1.0, "part of the velocity limits that is used", between=(0.01, 1.0), dynamic=True)
+        declare(self, "dry_run", False, "true: compute and report everything, send nothing to the controllers")
+        declare(self, "speed_scale", 1.0, "fraction of the velocity limits, (0, 1]", between=(0.01, 1.0), dynamic=True)
         TeleopTopics.declare(self)
         self.add_on_set_parameters_callback(self._on_parameters)
 
@@ -50,13 +50,13 @@ class ArmNode(ManagedNode):
         """Create everything from the profile. ValueError: the profile is wrong or has no limits."""
         self._profile = read_profile(self)
         self._by_state = self._profile.tick == "joint_states"
-        self._cycle = ArmCycle(self._profile)
-        self._cycle.set_speed_scale(self._speed_scale())
+        self._arm = ArmExecutor(self._profile)
+        self._arm.set_speed_scale(self._speed_scale())
         self._reason, self._states = "", 0
         self._told, self._told_s = Alteration.NONE, 0.0
         self._state_key: tuple[object, ...] = ()
         self._dry_run = self.get_parameter("dry_run").value
-        self._controllers = Controllers(make_controllers(self, self._profile, self._dry_run, self._on_disobeyed))
+        self._controllers = Controllers(make_controllers(self, self._profile, self._dry_run, self._on_controller_fault))
         self._settings = ControllerSettings(self, self._profile)
         self._diagnostics = Diagnostics(self, self._profile.robot)
         self._outcomes = self.create_publisher(StepOutcome, "step_outcomes", qos.OUTCOME)
@@ -71,8 +71,8 @@ class ArmNode(ManagedNode):
         self._streams = SensorStreams(self, self._profile, False, self._answer, self._sensors)
         self._chunks = self.create_subscription(ActionChunk, "action_chunks", self._on_chunk, qos.CHUNK)
         self.create_subscription(EpisodeEvent, "episode_events", self._on_episode, qos.OUTCOME)
-        self._people = ArmServices(self, self._cycle, self._changed)
-        self._teleop = TeleopTopics(self, self._profile, self._cycle)
+        self._people = ArmServices(self, self._arm, self._changed)
+        self._teleop = TeleopTopics(self, self._profile, self._arm)
 
     def activate(self) -> None:
         """Ready to play the next episode."""
@@ -80,12 +80,12 @@ class ArmNode(ManagedNode):
 
     def deactivate(self) -> None:
         """Bring the arm to rest, then send nothing more: the controller holds what it was last given."""
-        self._cycle.end(self._cycle.episode_id)
+        self._arm.end(self._arm.episode_id)
         deadline = time.monotonic() + _REST_S
-        while not self._by_state and self._cycle.report.mode in _MOVING and time.monotonic() < deadline:
+        while not self._by_state and self._arm.report.mode in _MOVING and time.monotonic() < deadline:
             self._tick()
             time.sleep(1.0 / self._profile.rate_hz)
-        self._controllers.send(None, self._cycle.ahead)
+        self._controllers.send(None, self._arm.ahead)
         # A goal that is cancelled ends where the arm is at that moment, at whatever speed.
         time.sleep(min(self._controllers.remaining_s, _REST_S))
         self._controllers.stop()
@@ -94,8 +94,8 @@ class ArmNode(ManagedNode):
         """Destroy the controllers' actions: they are no entities that a node lists."""
         self._controllers.close()
 
-    def _on_disobeyed(self, reason: str) -> None:
-        self._cycle.disobeyed(reason)
+    def _on_controller_fault(self, reason: str) -> None:
+        self._arm.controller_fault(reason)
         self._changed()
 
     def _speed_scale(self) -> float:
@@ -104,16 +104,16 @@ class ArmNode(ManagedNode):
     def _on_parameters(self, parameters: list[Any]) -> SetParametersResult:
         for parameter in parameters:
             if parameter.name == "speed_scale" and self.configured:
-                self._cycle.set_speed_scale(parameter.value)
+                self._arm.set_speed_scale(parameter.value)
         return SetParametersResult(successful=True)
 
     def _on_episode(self, event: Any) -> None:
         if event.event == EpisodeEvent.START:
-            self._cycle.set_speed_scale(min(self._speed_scale(), event.speed_scale))
-            self._cycle.begin(event.episode_id)
+            self._arm.set_speed_scale(min(self._speed_scale(), event.speed_scale))
+            self._arm.begin(event.episode_id)
         elif event.event == EpisodeEvent.END:
-            self._cycle.end(event.episode_id)
-            self._cycle.set_speed_scale(self._speed_scale())
+            self._arm.end(event.episode_id)
+            self._arm.set_speed_scale(self._speed_scale())
         self._changed()
 
     def _on_chunk(self, message: Any) -> None:
@@ -121,14 +121,14 @@ class ArmNode(ManagedNode):
             return
         try:
             chunk = read_chunk(message, self._profile.contract.action_dim)
-            dropped = self._cycle.accept(chunk)
+            dropped = self._arm.accept(chunk)
         except ValueError as error:
             dropped = str(error)
         if dropped:
             self.get_logger().warning(f"chunk dropped: {dropped}", throttle_duration_sec=1.0)
             return
         self._controllers.renew()
-        if self._timer is not None and self._cycle.report.mode in (Mode.IDLE, Mode.HOLDING):
+        if self._timer is not None and self._arm.report.mode in (Mode.IDLE, Mode.HOLDING):
             # Nothing is under way that a period counts from: the new one starts here.
             self._timer.reset()
             self._tick()
@@ -145,16 +145,16 @@ class ArmNode(ManagedNode):
         if not self.active or (bundle is None and self._by_state):
             return
         try:
-            tick = self._cycle.tick(bundle, time.monotonic_ns())
+            tick = self._arm.tick(bundle, time.monotonic_ns())
         except ValueError as error:
             self._reason = str(error)
             return
         self._send(tick)
 
     def _send(self, tick: Tick) -> None:
-        report = self._cycle.report
+        report = self._arm.report
         self._controllers.heed(report.control_source, report.episode_id)
-        self._cycle.add_alterations(self._controllers.send(tick.command, self._cycle.ahead))
+        self._arm.add_alterations(self._controllers.send(tick.command, self._arm.ahead))
         if tick.command is not None:
             self._tell(tick.command.alterations)
         if tick.outcome is not None:
@@ -170,14 +170,14 @@ class ArmNode(ManagedNode):
 
     def _changed(self) -> None:
         """Publish the state at once when something that a person would want to see has changed."""
-        report = self._cycle.report
+        report = self._arm.report
         key = (report.mode, report.emergency_stop, report.latched, report.control_source, report.episode_id)
         if key != self._state_key:
             self._state_key = key
             self._publish_state()
 
     def _publish_state(self) -> None:
-        state = fill_safety_state(SafetyState(), self._cycle.report, self.active, self._dry_run)
+        state = fill_safety_state(SafetyState(), self._arm.report, self.active, self._dry_run)
         state.outcome_readers = matched_subscribers(self, self._outcomes)
         state.ready = self.active and bool(state.outcome_readers)
         state.hears_chunks = matched_publishers(self, self._chunks) > 0
@@ -191,7 +191,7 @@ class ArmNode(ManagedNode):
             return
         # Asked again: a stream that fell silent calls nothing by itself.
         _, reason = self._streams.newest()
-        report = self._cycle.report
+        report = self._arm.report
         self._settings.look()
         told = [reason or self._reason or report.reason, self._controllers.problem, self._settings.problem]
         self._diagnostics.publish("; ".join(dict.fromkeys(filter(None, told))), safety_values(report))

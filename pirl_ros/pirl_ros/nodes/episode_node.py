@@ -1,4 +1,4 @@
-"""Carries out instructions as episodes: the action, the operator's labels, the scene's reset, one at a time."""
+"""Runs instructions as episodes: the action, the operator's labels, the scene's reset, one at a time."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class EpisodeNode(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__("episode_node")
-        declare(self, "max_duration_s", 60.0, "time limit of a goal that states none, s", (1.0, 3600.0), dynamic=True)
-        declare(self, "undo_window_s", 2.0, "how long a label can be taken back, s", (0.0, 60.0), dynamic=True)
-        declare(self, "patience_s", 10.0, "how long a silent node or server is borne, s", (1.0, 600.0), dynamic=True)
+        declare(self, "max_duration_s", 60.0, "default time limit of a goal, s", (1.0, 3600.0), dynamic=True)
+        declare(self, "undo_window_s", 2.0, "time during which a label can be retracted, s", (0.0, 60.0), dynamic=True)
+        declare(self, "patience_s", 10.0, "time-out for messages from nodes and server, s", (1.0, 600.0), dynamic=True)
         declare(self, "operator_reset", False, "each goal waits for ~/scene_ready before it starts", dynamic=True)
 
     def configure(self) -> None:
@@ -101,9 +101,9 @@ class EpisodeNode(ManagedNode):
         if not self.active:
             return "episode_node is not active"
         if self._flow.busy:
-            return "another instruction is being carried out: cancel it first"
+            return "another instruction is running: cancel it first"
         if self._flow.emergency_stop:
-            return "the emergency stop is engaged: clear_emergency_stop first"
+            return "the emergency stop is engaged: call clear_emergency_stop first"
         if not goal.instruction:
             return "the instruction is empty"
         if not goal.max_duration >= 0.0 or not 0.0 < goal.speed_scale <= 1.0:
@@ -154,7 +154,7 @@ class EpisodeNode(ManagedNode):
 
     def _scene_ready(self, _: Any, response: Any) -> Any:
         response.success = self._flow.scene_ready()
-        response.message = "" if response.success else "no goal waits for the scene"
+        response.message = "" if response.success else "no goal is waiting for the scene"
         return response
 
     def _diagnose(self) -> None:

@@ -1,4 +1,4 @@
-"""Asks the policy server: synchronised cameras, joints, poses and an instruction out, action chunks in."""
+"""Requests inference: synchronised cameras, joints, poses and an instruction out, action chunks in."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class PolicyNode(ManagedNode):
         declare(self, "server_address", "127.0.0.1:50051", "policy server, host:port")
         declare_access(self)
         declare(self, "robot_id", "robot", "name of this robot on the server; one per arm")
-        declare(self, "mode", "", "explore: noisy, to learn from; deterministic: best guess; empty: as the server says")
-        declare(self, "alias", "", "which served policy; empty: production")
-        declare(self, "timeout_s", 2.0, "longest wait for the server, s", between=(0.05, 60.0), dynamic=True)
+        declare(self, "mode", "", "explore (with noise, for training), deterministic; empty: server's default")
+        declare(self, "alias", "", "alias of the served policy; empty: production")
+        declare(self, "timeout_s", 2.0, "time-out of a call to the server, s", between=(0.05, 60.0), dynamic=True)
         self.add_on_set_parameters_callback(self._on_parameters)
 
     def configure(self) -> None:
@@ -62,8 +62,8 @@ class PolicyNode(ManagedNode):
         self._diagnostics = Diagnostics(self, self._profile.robot)
         self._chunks = self.create_publisher(ActionChunk, "action_chunks", qos.CHUNK)
         self._status = self.create_publisher(PolicyStatus, "~/status", qos.LATCHED)
-        # Without an episode nobody needs them: looked at twice a second, to say what is missing.
-        # An arm that plays by time publishes at all times: while a chunk plays, nobody needs that either.
+        # Without an episode they are read twice a second, to report missing ones.
+        # An arm that plays by time publishes at all times: while a chunk plays, they are not needed either.
         by_time = self._profile.tick == "timer"
         self._sensors: GatedGroup = OnDemandGroup(lambda: self._session.wanting) if by_time else GatedGroup()
         self._streams = SensorStreams(self, self._profile, True, self._observe, self._sensors)
@@ -118,12 +118,12 @@ class PolicyNode(ManagedNode):
             self._ask(bundle)
 
     def _arm_missing(self) -> str:
-        # Its own word, not the list of publishers: an arm that does not know us yet would report to nobody.
+        # Its own word, not the list of publishers: an arm that does not know us yet would report to no one.
         arm = self._arm
         here = arm.ready and time.monotonic() - self._arm_s < _ARM_SILENT_S
         plays = arm.hears_chunks and self._chunks.get_subscription_count()
         reports = self.get_fully_qualified_name() in arm.outcome_readers and matched_publishers(self, self._outcomes)
-        return "" if here and plays and reports else "no arm_node plays action_chunks and reports step_outcomes"
+        return "" if here and plays and reports else "no arm_node on action_chunks and step_outcomes"
 
     def _on_arm(self, state: Any) -> None:
         self._arm, self._arm_s = state, time.monotonic()
@@ -137,7 +137,7 @@ class PolicyNode(ManagedNode):
         """Why no episode may start now; '' when one may."""
         if not self.active:
             return "policy_node is not active: activate it first"
-        return f"emergency stop: {self._arm.reason}; clear_emergency_stop first" if self._arm.emergency_stop else ""
+        return f"emergency stop: {self._arm.reason}; call clear_emergency_stop" if self._arm.emergency_stop else ""
 
     def _ask(self, bundle: Bundle) -> None:
         instruction = self._session.standing.instruction
@@ -171,7 +171,7 @@ class PolicyNode(ManagedNode):
             "episode": standing.episode_id,
             "chunks": standing.chunks,
             "steps": standing.steps,
-            "questions without an answer": standing.failures,
+            "failed inferences": standing.failures,
             "dry run": self.dry_run,
             "round trip ms": f"{standing.round_trip_ms:.1f}",
         }

@@ -1,4 +1,4 @@
-"""policy_node, arm_node and episode_node in one process and one executor: no message of theirs crosses a process."""
+"""policy_node, arm_node and episode_node in one process and one executor, without inter-process messages."""
 
 from __future__ import annotations
 

@@ -30,12 +30,12 @@ class EpisodeRunner(Node):
 
     def __init__(self, stop: threading.Event) -> None:
         super().__init__("run_episodes")
-        self.episodes = declare(self, "episodes", 1, "how many episodes to run")
+        self.episodes = declare(self, "episodes", 1, "number of episodes to run")
         self.first_seed = declare(self, "first_seed", 0, "seed of the first reset; each further one adds 1")
         self._max_steps = declare(self, "max_steps", 48, "an episode fails after this many played actions")
         self._time_limit_s = declare(self, "time_limit_s", 60.0, "an episode fails after this time, s")
-        self._patience_s = declare(self, "patience_s", 60.0, "how long to wait for nodes and server, s")
-        self._instruction = declare(self, "instruction", "", "words to use in place of the task's own")
+        self._patience_s = declare(self, "patience_s", 60.0, "time-out for nodes and server, s")
+        self._instruction = declare(self, "instruction", "", "instruction to use instead of the task's own")
         self.summary_path = declare(self, "summary_path", "", "JSON file for the result; empty: none")
         self._record_dir = declare(self, "record_dir", "", "folder for the frames of recorded episodes; empty: none")
         self._record_seeds = declare(self, "record_seeds", [0], "seeds of the episodes to record")
@@ -82,7 +82,7 @@ class EpisodeRunner(Node):
                 raise TimeoutError(f"service '{name}' did not appear within {self._patience_s:g} s")
         # We may know the arm before it knows us: what it reports until then would be missing from the count of steps.
         if not self._wait(lambda: self._reported_to, self._patience_s):
-            raise TimeoutError(f"no arm_node reports its steps to us within {self._patience_s:g} s")
+            raise TimeoutError(f"no arm_node publishes step_outcomes within {self._patience_s:g} s")
 
     def run_episode(self, seed: int) -> EpisodeRecord:
         """Run one episode. TimeoutError: a node or the server cannot be had."""
@@ -126,7 +126,7 @@ class EpisodeRunner(Node):
             np.savez_compressed(folder / f"episode_{seed}.npz", frames=np.stack(self._frames))
 
     def _call(self, name: str, request: Any, heed_signal: bool = True) -> Any:
-        """Call a service until it agrees; what it refuses with is printed once per reason."""
+        """Call a service until it agrees; what it rejects with is printed once per reason."""
         deadline, said = time.monotonic() + self._patience_s, ""
         while True:
             future = self._remote[name].call_async(request)
@@ -161,7 +161,7 @@ def _run_all(node: EpisodeRunner, records: list[EpisodeRecord]) -> int:
             records.append(node.run_episode(node.first_seed + number))
             print(records[-1].line(number + 1, node.episodes), flush=True)
     except TimeoutError as error:
-        print(f"gave up: {error}", file=sys.stderr, flush=True)
+        print(f"run aborted: {error}", file=sys.stderr, flush=True)
         return 1
     except InterruptedError:
         print("interrupted", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The simulator as a robot: sensors out and joint commands in, over the topics that a real arm has; and /clock."""
+"""The simulator as a robot: publishes sensors and /clock, subscribes to joint commands, on a real arm's topics."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pirl_ros.adapters.lifecycle_node import ManagedNode
 from pirl_ros.adapters.node_main import run
 from pirl_ros.adapters.parameters import declare, declare_profile, read_profile
 from pirl_ros.adapters.simulated_arm import SimulatedArm, load_simulator
-from pirl_ros.control.gripper import gripper_action
+from pirl_ros.control.action_mapping import gripper_action
 from pirl_ros.messages.controller_messages import first_positions
 from pirl_ros.messages.pirl_messages import ns_to_stamp
 from pirl_ros.sensing.sensor_messages import fill_image, fill_pose
@@ -38,10 +38,8 @@ class SimArmNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__("sim_arm_node")
         declare_profile(self)
-        declare(
-            self, "simulator", "pirl_sim.maniskill.sim_robot:make_robot", "module:function that makes the simulated arm"
-        )
-        declare(self, "task", "PushCube-v1", "name of the task, given to the simulator")
+        declare(self, "simulator", "pirl_sim.maniskill.sim_robot:make_robot", "module:function of the simulated arm")
+        declare(self, "task", "PushCube-v1", "task name, passed to the simulator")
 
     def configure(self) -> None:
         """Load the simulator and create the topics. ValueError: it cannot start, or is not the profile's robot."""

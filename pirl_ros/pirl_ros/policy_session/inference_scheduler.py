@@ -1,8 +1,8 @@
-"""When to ask for the next chunk: a state machine that knows no server and no ROS.
+"""Decides when to request the next chunk: a state machine without server and ROS.
 
 In lock-step the policy sees the state after the last action of its previous chunk, as in training. An arm that plays by
 time is asked about earlier, by what an answer has been taking, so that the next chunk is there when this one ends; and
-about what comes in from then on: a picture that lay there for most of its period would only make the answer older.
+about what comes in from then on: an image that lay there for most of its period would only make the answer older.
 Times are nanoseconds; `stamp_ns` is on the clock of message stamps, `now_ns` monotonic.
 """
 
@@ -84,7 +84,7 @@ class InferenceScheduler:
     def played(self, chunk_id: str, index: int, stamp_ns: int, dropped: bool = False, now_ns: int = 0) -> None:
         """The arm reports an action; after the one that is to be asked at, observations from then on are wanted.
 
-        `dropped`: the arm refuses the rest of the chunk, so this was the last one.
+        `dropped`: the arm rejects the rest of the chunk, so this was the last one.
         """
         chunk = self._chunk
         if self.phase != "playing" or chunk is None or chunk.chunk_id != chunk_id:

@@ -1,4 +1,4 @@
-"""What a question says of the chunk still being played, so that the answer goes on from there. Knows no ROS.
+"""Real-time chunking on the robot: the previous chunk and the inference delay of a request. Does not import ROS.
 
 Real-time chunking (arXiv 2506.07339): the arm plays on while the server thinks. The actions from the observation's
 capture on travel with the question; as many of them as will have been played when the answer comes return unchanged.
@@ -54,7 +54,7 @@ class RtcTracker:
         self._chunk, self._played = chunk, None
 
     def report(self, outcome: StepOutcome) -> None:
-        """Take in what the arm did. Whatever is not of this chunk ends it: a person, a stop, a refusal."""
+        """Take in what the arm did. Whatever is not of this chunk ends it: a person, a stop, a rejection."""
         if self._chunk is None:
             return
         if outcome.chunk_id == self._chunk.chunk_id and not outcome.alterations & Alteration.STALE:

@@ -1,4 +1,4 @@
-"""The policy server as one robot sees it: every call in one worker thread, every failure a reason in words."""
+"""Session of one robot with the policy server: calls run in one worker thread, failures become a reason."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Standing:
 @dataclass(eq=False)
 class _Episode:
     outcomes: list[StepOutcome] = field(default_factory=list)
-    """not yet told to the server"""
+    """not yet reported to the server"""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class PolicySession:
         alias: str = "",
         ahead: bool = False,
     ) -> None:
-        """`ahead`: ask for a chunk before the one being played has ended, and have it go on from there."""
+        """`ahead`: request a chunk before the one being played has ended, with real-time chunking."""
         self._connect, self._contract, self._on_chunk = connect, contract, on_chunk
         self._default_alias = self._alias = alias
         self._client = connect(alias)
@@ -235,14 +235,14 @@ class PolicySession:
             chunk = self._client.infer(question.observation, tuple(outcomes), question.continuation)
         except _FAILURES as error:
             with self._lock:
-                # Not known to have arrived: told again, the server keeps one per chunk and index.
+                # Not known to have arrived: sent again, the server keeps one per chunk and index.
                 episode.outcomes[:0] = outcomes
                 self._standing = replace(self._standing, reason=str(error), failures=self._standing.failures + 1)
                 if question.number == self._asked:
                     self._pacing.failed(time.monotonic_ns())
             return
         with self._lock:
-            # The episode may be over, or paused and asked about anew, since this was asked.
+            # The episode may be over, or paused and resumed, since this request.
             if self._episode is episode and self._pacing.phase == "inferring" and question.number == self._asked:
                 self._deliver(chunk, question, began_ns)
 

@@ -51,7 +51,7 @@ class Profile:
         if self.rate_hz <= 0:
             raise ValueError("rate_hz must be above 0")
         if (self.action == "tcp_delta") != (self.tcp_step > 0):
-            raise ValueError("tcp_step must be above 0 for action tcp_delta and left out for the others")
+            raise ValueError("tcp_step must be above 0 for action tcp_delta and omitted for other actions")
         if self.command.kind == "servo_twist" and self.action != "tcp_delta":
             raise ValueError("command.kind servo_twist moves the tool centre: it needs action tcp_delta")
         if len(self.kinematics.joints) != len(self.arm.joints):
@@ -63,7 +63,7 @@ class Profile:
         streams += [wrench.name for wrench in self.wrenches]
         for names in (joints, streams):
             if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise ValueError(f"'{twice[0]}' is there twice: joints, cameras, poses and wrenches need own names")
+                raise ValueError(f"'{twice[0]}' is defined twice: joints, cameras, poses, wrenches need unique names")
 
     @property
     def joints(self) -> tuple[Finger, ...]:
@@ -91,7 +91,7 @@ class Profile:
         )
 
     def without_cameras(self) -> Profile:
-        """Return the profile of the same robot for a policy that sees the state only."""
+        """Return the profile of the same robot for a state-only policy."""
         return replace(self, cameras=())
 
     def _arm_action(self) -> list[Field]:

@@ -1,4 +1,4 @@
-"""The parts of a robot profile, as the YAML file names them. Each refuses with ValueError what cannot be right.
+"""The sections of a robot profile, as named in the YAML file. Invalid values raise ValueError.
 
 Units: rad, rad/s, rad/s^2, rad/s^3; metres in place of rad for a finger that slides; seconds.
 """
@@ -81,9 +81,9 @@ class Command:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name):g}")
         if (self.kind == "servo_twist") != bool(self.frame):
-            raise ValueError("frame is needed for kind servo_twist and means nothing for the others")
+            raise ValueError("frame is needed for kind servo_twist and must be empty for the others")
         if self.joints and self.kind != "forward_position":
-            raise ValueError("joints is for kind forward_position: trajectories carry names")
+            raise ValueError("joints is for kind forward_position only: trajectories carry joint names")
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ class Box:
 
 @dataclass(frozen=True)
 class SafetyLimits:
-    """What the governor and the synchroniser refuse."""
+    """What the governor and the synchroniser reject."""
 
     workspace: Box
     """where the tool centre may be"""
@@ -251,7 +251,7 @@ class KinematicTable:
     joints: tuple[Origin, ...]
     tool: Origin
     checked: bool = True
-    """false: nobody has compared it with the arm yet; `pirl robot check` warns"""
+    """false: not compared with the arm yet; `pirl robot check` warns"""
 
 
 def _three(name: str, values: Sequence[float]) -> None:

@@ -1,4 +1,4 @@
-"""Parsed YAML into frozen dataclasses, strictly: no unknown key, no missing key, no silent conversion."""
+"""Parsed YAML to frozen dataclasses, strictly: no unknown key, no missing key, no silent conversion."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def build(kind: Any, raw: Any, where: str) -> Any:
         return tuple(build(get_args(kind)[0], entry, f"{where}[{index}]") for index, entry in enumerate(raw))
     if get_origin(kind) is Literal:
         if raw not in get_args(kind):
-            raise ValueError(f"{where}: {raw!r} is none of {', '.join(get_args(kind))}")
+            raise ValueError(f"{where}: {raw!r} is not one of {', '.join(get_args(kind))}")
         return raw
     if kind is float and isinstance(raw, (int, float)) and not isinstance(raw, bool) and math.isfinite(raw):
         return float(raw)

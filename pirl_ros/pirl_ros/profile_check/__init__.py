@@ -1,4 +1,4 @@
-"""`pirl robot check`: what follows from a profile, and what looks wrong in it.
+"""`pirl robot check`: derived quantities of a robot profile, errors and warnings.
 
 Shape letters: J joints.
 """

@@ -1,4 +1,4 @@
-"""`pirl robot check FILE`: what a robot profile says, in words and numbers, and what is wrong with it. Needs no ROS."""
+"""`pirl robot check FILE`: prints a robot profile, its derived quantities, errors and warnings. Needs no ROS."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `pirl robot`; returns 0, or 1 when the profile has errors."""
     parser = argparse.ArgumentParser(
-        prog="pirl robot", description="check: print what a robot profile says and what is wrong with it"
+        prog="pirl robot", description="check: print a robot profile and its errors and warnings"
     )
     parser.add_argument("action", choices=["check"])
     parser.add_argument("file", help="robot profile (YAML), like launch/params/franka.yaml")
-    parser.add_argument("--contract", metavar="FILE", help="write the robot's contract there, as JSON")
-    parser.add_argument("--no-cameras", action="store_true", help="for a policy that sees the state only")
+    parser.add_argument("--contract", metavar="FILE", help="write the robot's contract to this file as JSON")
+    parser.add_argument("--no-cameras", action="store_true", help="check as for a state-only policy")
     options = parser.parse_args(arguments)
     try:
         return check_file(options.file, options.contract, not options.no_cameras)
@@ -100,8 +100,8 @@ def _motion(profile: Profile) -> Iterator[str]:
     yield f"box      {_metres(box.low)} to {_metres(box.high)}"
     brake, safety = braking(profile), profile.safety
     yield (
-        f"stopping {brake.joint} is the worst: {safety.link_loss_s:g} s of checked motion after the last chunk, then"
-        f" {brake.seconds:.2f} s of braking, {math.degrees(brake.angle):.0f} degrees in all at full speed"
+        f"stopping {brake.joint} is the worst case: {safety.link_loss_s:g} s of checked motion after the last chunk,"
+        f" then {brake.seconds:.2f} s of braking, {math.degrees(brake.angle):.0f} degrees in all at full speed"
     )
     ages = {"chunk": safety.max_chunk_age, "observation": safety.max_observation_age, "watchdog": safety.watchdog_s}
     yield f"ages     {', '.join(f'{name} {limit:g} s' for name, limit in ages.items())}, slop {safety.slop:g} s"

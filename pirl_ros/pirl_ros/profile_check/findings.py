@@ -1,4 +1,4 @@
-"""What is doubtful or wrong about a robot profile that could be read. Each finding names the key and what to do."""
+"""Errors and warnings of a valid robot profile. Each finding names the key and the fix."""
 
 from __future__ import annotations
 
@@ -77,19 +77,19 @@ def _kinematics(profile: Profile) -> Iterator[Finding]:
     share = _share_inside(profile, chain, low, high)
     if share == 0.0:
         yield Finding(
-            "safety.workspace", "no pose was found inside the box: it must be in metres, in the base frame", True
+            "safety.workspace", "no sampled pose lies inside the box: give it in metres, in the base frame", True
         )
     elif share == 1.0:
-        yield Finding("safety.workspace", "the box holds everything that the arm can reach, so it bounds nothing")
+        yield Finding("safety.workspace", "the box contains the whole reach of the arm, so it limits nothing")
     if not profile.kinematics.checked:
         yield Finding(
             "kinematics.checked",
-            "false: compare the poses above with your arm (tf2_echo), measure kinematics.tool, then say true",
+            "false: compare the poses above with your arm (tf2_echo), measure kinematics.tool, then set true",
         )
     if profile.action == "tcp_delta" and len(profile.arm.joints) < _QUATERNION_JOINTS:
         count = len(profile.arm.joints)
         yield Finding(
-            "action", f"tcp_delta keeps the tool's orientation, {count} joints cannot: use joint_position", True
+            "action", f"tcp_delta keeps the tool's orientation, {count} joints cannot do that: use joint_position", True
         )
     if not any(origin.xyz != (0.0, 0.0, 0.0) for origin in profile.kinematics.joints):
         yield Finding("kinematics.joints", "all origins are at 0: copy xyz and rpy of each joint from the URDF", True)
@@ -108,14 +108,14 @@ def _limits(profile: Profile) -> Iterator[Finding]:
     safety = profile.safety
     if safety.speed_scale > 1:
         yield Finding(
-            "safety.speed_scale", f"{safety.speed_scale:g} lets targets outrun the joints: for simulation only"
+            "safety.speed_scale", f"{safety.speed_scale:g} lets targets run ahead of the joints: for simulation only"
         )
     doubts: dict[str, Callable[[Joint], bool]] = {
-        "a range of more than two turns is not a limit": lambda j: j.high - j.low > 4 * math.pi + 0.1,
-        "velocity, acceleration or jerk is above what arms can do": lambda j: (
+        "the range exceeds two turns, so it limits nothing": lambda j: j.high - j.low > 4 * math.pi + 0.1,
+        "velocity, acceleration or jerk is beyond any real arm": lambda j: (
             j.velocity > 4 * math.pi or j.acceleration > 200 or j.jerk > 20000
         ),
-        "reaching full speed and stopping again takes more than the whole range": lambda j: (
+        "accelerating to full speed and stopping takes more than the whole range": lambda j: (
             (j.velocity * safety.speed_scale) ** 2 / j.acceleration > j.high - j.low
         ),
     }
@@ -126,7 +126,7 @@ def _limits(profile: Profile) -> Iterator[Finding]:
         speed = profile.tcp_step * profile.rate_hz
         yield Finding("tcp_step", f"{profile.tcp_step:g} m at {profile.rate_hz:g} Hz is {speed:.1f} m/s")
     if safety.max_jump > 1.0:
-        yield Finding("safety.max_jump", f"{safety.max_jump:g} rad between arm and target is hardly a limit")
+        yield Finding("safety.max_jump", f"{safety.max_jump:g} rad between arm and target is too large to be a limit")
 
 
 def _times(profile: Profile) -> Iterator[Finding]:
@@ -134,9 +134,9 @@ def _times(profile: Profile) -> Iterator[Finding]:
     names = ("max_chunk_age", "max_observation_age", "watchdog_s")
     for name in names:
         if getattr(safety, name) < period:
-            yield Finding(f"safety.{name}", f"below one control period ({period:.3f} s): nothing would be played", True)
+            yield Finding(f"safety.{name}", f"below one control period ({period:.3f} s): nothing would play", True)
     if safety.slop > safety.max_observation_age:
-        yield Finding("safety.slop", "above max_observation_age: streams that far apart are stale first", True)
+        yield Finding("safety.slop", "above max_observation_age: such streams are rejected as stale first", True)
     for name, largest in (
         ("watchdog_s", 1.0),
         ("link_loss_s", 1.0),
@@ -144,23 +144,23 @@ def _times(profile: Profile) -> Iterator[Finding]:
         ("max_chunk_age", 2.0),
     ):
         if getattr(safety, name) > largest:
-            yield Finding(f"safety.{name}", f"{getattr(safety, name):g} s without news is long for a real arm")
+            yield Finding(f"safety.{name}", f"{getattr(safety, name):g} s without a message is long for a real arm")
     brake = braking(profile)
     if brake.angle > 1.0:
         yield Finding(
             "safety",
-            f"{brake.joint} turns {math.degrees(brake.angle):.0f} degrees after the last word of the server:"
+            f"{brake.joint} turns {math.degrees(brake.angle):.0f} degrees after the last chunk:"
             " lower speed_scale or link_loss_s",
         )
     if profile.rate_hz > 100:
-        yield Finding("rate_hz", f"{profile.rate_hz:g} Hz is more than a Python timer keeps")
+        yield Finding("rate_hz", f"{profile.rate_hz:g} Hz is more than a Python timer can keep")
 
 
 def _streams(profile: Profile) -> Iterator[Finding]:
     size = sum(3 * camera.height * camera.width for camera in profile.cameras)
     if size > MAX_OBSERVATION_BYTES:
         text = (
-            f"{size / 2**20:.0f} MiB per observation, the server takes {MAX_OBSERVATION_BYTES >> 20}: publish smaller"
+            f"{size / 2**20:.0f} MiB per observation, the server accepts {MAX_OBSERVATION_BYTES >> 20}: publish smaller"
         )
         yield Finding("cameras", text, True)
     if any(camera.compressed for camera in profile.cameras) and importlib.util.find_spec("cv2") is None:
@@ -168,20 +168,20 @@ def _streams(profile: Profile) -> Iterator[Finding]:
     topics = [camera.topic for camera in profile.cameras] + [pose.topic for pose in profile.poses]
     for topic, count in Counter(topics).items():
         if count > 1:
-            yield Finding("cameras, poses", f"topic '{topic}' is there {count} times", True)
+            yield Finding("cameras, poses", f"topic '{topic}' is used {count} times", True)
     named = [profile.joint_states, profile.command.topic, profile.gripper.topic, *topics]
     if absolute := [topic for topic in named if topic.startswith("/")]:
         yield Finding("topics", f"'{absolute[0]}' is absolute: a second robot in another namespace would share it")
     if not profile.gripper.joints:
-        yield Finding("gripper.joints", "empty: the policy does not see its gripper")
+        yield Finding("gripper.joints", "empty: the gripper state is not part of the observation")
 
 
 def _outputs(profile: Profile) -> Iterator[Finding]:
     if profile.command.kind == "forward_position":
-        yield Finding("command.kind", "forward_position has no time-out: it holds the last command for ever")
+        yield Finding("command.kind", "forward_position has no time-out: it holds the last command forever")
     if profile.tick == "joint_states" and profile.command.kind != "joint_trajectory":
         yield Finding(
-            "tick", "joint_states is for an arm that steps with its states, like the simulated one: use timer"
+            "tick", "joint_states is for an arm that advances with its joint states, like the simulated one: use timer"
         )
     gripper = profile.gripper
     ends = [(joint.low, joint.high) for joint in gripper.joints if joint.name == gripper.command_joint]
@@ -190,4 +190,4 @@ def _outputs(profile: Profile) -> Iterator[Finding]:
         if outside:
             yield Finding("gripper", f"target {outside[0]:g} is outside of {gripper.command_joint}'s {low:g}..{high:g}")
     if gripper.settle > 0.5:
-        yield Finding("gripper.settle", f"{gripper.settle:g} s of the same wish before the gripper moves")
+        yield Finding("gripper.settle", f"{gripper.settle:g} s of an unchanged command before the gripper moves")

@@ -1,4 +1,4 @@
-"""Which streams make an observation, and how a bundle of messages becomes the contract's state vector."""
+"""Streams of an observation, and a bundle of messages to the contract's state vector."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pirl_ros.sensing.sensor_messages import (
     pose_to_vector,
     wrench_to_vector,
 )
+from pirl_ros.sensing.state_history import Measured
 from pirl_ros.sensing.synchronizer import Bundle, Stream, Synchronizer
 
 JOINTS = "joint states"
@@ -60,18 +61,18 @@ def make_synchronizer(profile: Profile, cameras: bool) -> Synchronizer:
     return Synchronizer(streams, profile.safety.slop)
 
 
-def joint_positions(profile: Profile, bundle: Bundle) -> Vector:
-    """Return the measured arm joints, rad, in the profile's order: [J] float32."""
-    return joints_by_name(bundle.values[JOINTS], [joint.name for joint in profile.arm.joints], velocities=False)[0]
+def measured_arm(profile: Profile, bundle: Bundle) -> Measured:
+    """Return the arm joints in the profile's order and the commanded finger. ValueError: a message lacks one of them.
 
-
-def finger_position(profile: Profile, bundle: Bundle) -> float | None:
-    """Return where the commanded gripper joint is, in the gripper's unit; None when the profile does not measure it."""
-    gripper = profile.gripper
-    if gripper.command_joint not in [joint.name for joint in gripper.joints]:
-        return None
-    message = bundle.values[GRIPPER if gripper.joint_states else JOINTS]
-    return float(joints_by_name(message, [gripper.command_joint], velocities=False)[0][0])
+    The finger is None when the profile does not measure it.
+    """
+    gripper, finger = profile.gripper, None
+    arm_names, finger_names = ([joint.name for joint in part.joints] for part in (profile.arm, gripper))
+    joints = joints_by_name(bundle.values[JOINTS], arm_names, velocities=False)[0].astype(float)
+    if gripper.command_joint in finger_names:
+        message = bundle.values[GRIPPER if gripper.joint_states else JOINTS]
+        finger = float(joints_by_name(message, [gripper.command_joint], velocities=False)[0][0])
+    return Measured(bundle.stamp_ns, bundle.received_ns, joints, finger)
 
 
 def state_vector(profile: Profile, bundle: Bundle) -> Vector:
@@ -81,12 +82,13 @@ def state_vector(profile: Profile, bundle: Bundle) -> Vector:
         (bundle.values[JOINTS], arm),
         (bundle.values[GRIPPER if profile.gripper.joint_states else JOINTS], fingers),
     ]
-    measured = [joints_by_name(message, names, profile.velocities) for message, names in groups]
-    parts = [positions for positions, _ in measured] + [velocities for _, velocities in measured]
+    positions, velocities = zip(*[joints_by_name(message, names, profile.velocities) for message, names in groups])
+    parts = [*positions, *velocities]
     for pose in profile.poses:
         vector = pose_to_vector(bundle.values[pose_stream(pose.name)])
         parts.append(vector[:3] if pose.position_only else vector)
-    parts += [wrench_to_vector(bundle.values[wrench_stream(wrench.name)]) for wrench in profile.wrenches]
+    for wrench in profile.wrenches:
+        parts.append(wrench_to_vector(bundle.values[wrench_stream(wrench.name)]))
     return np.concatenate(parts).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""ROS messages to numpy and back, without ROS: functions look at the fields of a message, never at its class."""
+"""Sensor messages to numpy and back, duck-typed: functions read fields, never the class."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def image_to_rgb(message: Any) -> Image:
         return planar_to_rgb(_rows(message, int(message.width), int(message.height) * 3 // 2), encoding)
     if encoding.startswith("bayer_"):
         raise ValueError(
-            f"image encoding '{encoding}' is raw sensor data: run image_proc's debayer node and name its topic"
+            f"image encoding '{encoding}' is a Bayer pattern: run image_proc's debayer node and use its output topic"
         )
     raise ValueError(f"image encoding '{encoding}' is not supported: use {', '.join(_SUPPORTED)}")
 
@@ -50,7 +50,7 @@ def image_to_rgb(message: Any) -> Image:
 def compressed_to_rgb(message: Any) -> Image:
     """Return sensor_msgs/CompressedImage (JPEG or PNG) as uint8 RGB [height, width, 3]. ValueError: why not."""
     if "compressedDepth" in message.format:
-        raise ValueError(f"compressed image of format '{message.format}' is a depth map: name a colour image's topic")
+        raise ValueError(f"compressed image of format '{message.format}' is a depth map: use a colour image's topic")
     cv2 = require_decoder()
     data = np.frombuffer(message.data, np.uint8)
     # A policy was trained on the pixels as the sensor gave them, not as an EXIF tag would turn them.
@@ -68,7 +68,7 @@ def require_decoder() -> Any:
     except ImportError as error:
         raise ValueError(
             "compressed cameras need OpenCV: apt install python3-opencv (or pip install opencv-python-headless),"
-            " or name the raw image's topic with compressed: false"
+            " or use the raw image topic with compressed: false"
         ) from error
 
 
@@ -78,7 +78,7 @@ def fill_image(message: Any, image: Image, encoding: str = "rgb8") -> None:
     Raises ValueError for another encoding.
     """
     if encoding not in ("rgb8", "bgr8", "rgba8", "bgra8"):
-        raise ValueError(f"image encoding '{encoding}' is not written here: use rgb8, bgr8, rgba8 or bgra8")
+        raise ValueError(f"image encoding '{encoding}' is not supported for output: use rgb8, bgr8, rgba8 or bgra8")
     channels, order = _ENCODINGS[encoding]
     height, width, _ = image.shape
     stored = np.full((height, width, channels), 255, np.uint8)
@@ -149,7 +149,7 @@ def _entries(what: str, values: Sequence[float], names: Sequence[str], order: Se
     if not order:
         return np.zeros(0, np.float32)
     if len(values) != len(names):
-        raise ValueError(f"joint state must carry one {what} per name, it has {len(values)} for {len(names)}")
+        raise ValueError(f"joint state must have one {what} per name, it has {len(values)} for {len(names)}")
     entries = np.asarray(values, np.float32)[order]
     if not np.isfinite(entries).all():
         raise ValueError(f"joint state is not finite: {what} of {names[order[int(np.argmin(np.isfinite(entries)))]]}")

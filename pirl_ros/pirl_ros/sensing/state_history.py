@@ -1,4 +1,4 @@
-"""When a stamped state was measured by this host's monotonic clock, and what it was.
+"""Joint states by stamp, each with its arrival on this host's monotonic clock.
 
 Message stamps may jump by an hour when a clock is set. So a stamp is never compared with the time now: it is looked up
 among the states that came, each with the monotonic time of its arrival.

@@ -1,4 +1,4 @@
-"""The newest complete set of streams. A missing or stale stream means no set and the reason in words, never zeros."""
+"""The newest complete set of streams. A missing or stale stream gives no set and a reason, never zeros."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ class Synchronizer:
 
     def __init__(self, streams: Mapping[str, Stream], slop_s: float) -> None:
         """Take the streams, and the largest distance of stamps in one set."""
-        assert any(stream.rule == "sync" for stream in streams.values()), "no stream gives a set its stamp"
+        assert any(stream.rule == "sync" for stream in streams.values()), "no stream has rule sync"
         self._streams = dict(streams)
         self._slop_ns = int(slop_s * 1e9)
         self._arrivals: dict[str, deque[Arrival]] = {name: deque(maxlen=_KEEP) for name in streams}
 
     def push(self, name: str, stamp_ns: int, value: Any, now_ns: int) -> None:
-        """Take one message in. One stamped earlier than the newest of its stream starts the stream anew."""
+        """Take one message in. One stamped earlier than the newest of its stream resets the stream."""
         arrivals = self._arrivals[name]
         if arrivals and stamp_ns < arrivals[-1].stamp_ns:
             arrivals.clear()
@@ -102,7 +102,7 @@ class Synchronizer:
         elif stream.rule == "asof":
             arrival = next((earlier for earlier in reversed(arrivals) if earlier.stamp_ns <= anchor_ns), None)
         if arrival is None:
-            return None, f"{name} has nothing stamped before the others"
+            return None, f"{name} has no message stamped before the others"
         age_s = (now_ns - arrival.received_ns) / 1e9
         if age_s > stream.max_age_s:
             return None, f"{name} is stale: {age_s:.1f} s old, limit {stream.max_age_s:g} s"

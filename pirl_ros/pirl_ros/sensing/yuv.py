@@ -1,4 +1,4 @@
-"""YUV pictures of webcams and drivers to RGB: ITU-R BT.601, luma 16..235, as OpenCV and most drivers mean it."""
+"""YUV images of webcams and drivers to RGB: ITU-R BT.601, luma 16..235, as OpenCV and most drivers use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Advantages made comparable: normalised over a batch, or relative to a group of episodes from one initial state.
+"""Comparable advantages: normalised over a batch, or relative to a group of episodes from one initial state.
 
 Shape letters: G groups, N episodes per group; `normalise` takes any shape.
 """
@@ -54,7 +54,7 @@ def mixed_groups(return_GN: Tensor, *, low: float = 0.1, high: float = 0.9) -> T
 
 
 def require_both_outcomes(success: Tensor) -> None:
-    """Refuse episodes that all ended alike, for learners that have no critic to compare with.
+    """Reject episodes that all ended alike, for learners that have no critic to compare with.
 
     `success`: [E] bool of E episodes. Raises ValueError that says which outcome is missing.
     """
@@ -62,7 +62,7 @@ def require_both_outcomes(success: Tensor) -> None:
     if wins in (0, episodes):
         have, miss = ("a success", "failures") if wins else ("a failure", "successes")
         raise ValueError(
-            f"each of {episodes} episodes is {have}: nothing tells a better action from a worse one; add {miss}"
+            f"each of {episodes} episodes is {have}: without both, actions cannot be compared; add {miss}"
             if episodes
             else "there are no episodes to learn from"
         )

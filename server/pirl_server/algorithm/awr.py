@@ -1,4 +1,4 @@
-"""Advantage-weighted flow matching: learning from logs that carry no density (AWR, arXiv 1910.00177).
+"""Advantage-weighted flow matching: training on logs without log-probabilities (AWR, arXiv 1910.00177).
 
 Shape letters: B batch, H horizon, D action dim.
 """

@@ -1,4 +1,4 @@
-"""The two-layer MDP in full: every denoise step is stochastic and has a density of its own.
+"""The full two-layer MDP: every denoise step is stochastic and has its own density.
 
 The inner MDP walks the chain of one decision, the outer one goes from decision to decision. Flow-Noise always samples
 so; Flow-SDE may, at K network passes per sample and recomputation where the hybrid sampler has one.

@@ -1,4 +1,4 @@
-"""Refuse numbers that are not finite before anything has learnt from them."""
+"""Rejects non-finite numbers before they reach an update."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def require_finite(name: str, values: Tensor) -> None:
         first = tuple(wrong.nonzero()[0].tolist())
         raise ValueError(
             f"{name}: {int(wrong.sum())} of {values.numel()} values are not finite, the first is "
-            f"{float(values[first])} at {list(first)}; nothing was learnt from them"
+            f"{float(values[first])} at {list(first)}; the update was skipped"
         )
 
 

@@ -1,4 +1,4 @@
-"""Flow-SDE: a stochastic step with the same marginals as the flow ODE, hence a density to learn from.
+"""Flow-SDE: a stochastic step with the marginals of the flow ODE, hence with a density for PPO.
 
 The paper prints Eqs. 7-9 in its own clock but with the score, schedule and sign of the opposite one; taken literally
 they diverge. What stands here is re-derived in the t clock of `flow.py`; `docs/algorithm.md` has the derivation.

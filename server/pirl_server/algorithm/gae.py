@@ -23,7 +23,7 @@ def gae(
 ) -> tuple[Tensor, Tensor]:
     """Advantages and returns (advantage + value), each [T, N]; both discounts are per decision.
 
-    `last_value` is the value of the observation after row T-1, used where the episode goes on. `terminated`: the task
+    `last_value` is the value of the observation after row T-1, used where the episode continues. `terminated`: the task
     ended by itself, the value after it is 0. `truncated`: a time limit or a stop cut it, the value after it is
     `final_value` (read only there). Rows that are not `valid` are skipped as if they had been cut out, and give 0.
     """

@@ -1,4 +1,4 @@
-"""Numbers that tell whether an update is healthy. Nothing here has a gradient to give.
+"""Health metrics of an update, without gradients.
 
 Shape letters: B decisions, K denoise steps, H horizon, D action dim.
 """
@@ -76,6 +76,6 @@ def entropy_per_step_and_dimension(std_BKHD: Tensor) -> Tensor:
 
 
 def std_of_drawn_steps(std_BHD: Tensor, index_B: Tensor, steps: int) -> Tensor:
-    """Hybrid sampling's std [K, D], each step over the decisions that drew it; NaN for a step that nobody drew."""
+    """Hybrid sampling's std [K, D], each step over the decisions that drew it; NaN for a step without samples."""
     rows = [std_BHD[index_B == k].mean(dim=(0, 1)) for k in range(steps)]
     return torch.stack(rows)

@@ -1,6 +1,7 @@
-"""Advantage-conditioned flow matching: learning from any logged episode, without densities (RECAP, arXiv 2511.14759).
+"""Advantage-conditioned flow matching: training on any logged episode, without densities (RECAP, arXiv 2511.14759).
 
-The network is told whether an action was better than usual, trained by plain flow matching, and asked for better ones.
+The network gets as input whether an action was better than usual, trained by plain flow matching, and conditioned on
+better ones.
 
 Shape letters: T decisions of an episode, B decisions.
 """
@@ -35,5 +36,5 @@ def better_than_usual(advantage_B: Tensor, human_B: Tensor, positive: float) -> 
 
 
 def keep_condition(batch: int, dropout: float, generator: torch.Generator) -> Tensor:
-    """Which samples are told their indicator [B] bool; the others train the unconditional branch of guidance."""
+    """Which samples get their indicator [B] bool; the others train the unconditional branch of guidance."""
     return torch.rand(batch, generator=generator, device=generator.device) >= dropout

@@ -1,4 +1,4 @@
-"""Real-time chunking: a new chunk that goes on from the actions still being played while it is drawn.
+"""Real-time chunking: samples a new chunk that continues the actions still being played.
 
 Two ways. Guided (arXiv 2506.07339) inpaints any flow policy at inference: each step's velocity is pulled towards the
 actions that are known. Prefix-conditioned (arXiv 2512.05964) is for a policy trained for it: the known actions enter

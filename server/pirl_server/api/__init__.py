@@ -1,1 +1,1 @@
-"""The REST API: jobs, episodes, models, health. `create_api` builds it around what the composition root made."""
+"""The REST API: jobs, episodes, models, health. `create_api` builds it from the parts of the composition root."""

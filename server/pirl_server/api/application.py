@@ -15,8 +15,8 @@ from pirl_server.api import metrics as metric_routes
 from pirl_server.api.dependencies import Services
 from pirl_server.api.middleware import Guard, check_row
 from pirl_server.api.request_body import MAX_STOP_BODY, Bodies
+from pirl_server.config.jobs import JobSpec
 from pirl_server.episodes.store import EpisodeStore
-from pirl_server.jobs.spec import JobSpec
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.registry.promotion import Promoter
 from pirl_server.registry.versions import Registry
@@ -29,12 +29,12 @@ from pirl_server.shutdown import Stopping
 from pirl_server.telemetry.metrics import Latencies, Metrics
 
 TAGS = [
-    {"name": "jobs", "description": "Training and evaluation: queue, follow, cancel"},
-    {"name": "episodes", "description": "What the robots did"},
-    {"name": "models", "description": "Versions, which of them serves, and going back"},
-    {"name": "routing", "description": "Which version answers which robot: pins, canary, shadow"},
-    {"name": "robots", "description": "Who is connected, and stopping them: software, not safety-rated"},
-    {"name": "health", "description": "Process, readiness, what is served, metrics"},
+    {"name": "jobs", "description": "Training and evaluation jobs: create, follow, cancel"},
+    {"name": "episodes", "description": "Recorded robot episodes"},
+    {"name": "models", "description": "Model versions: production alias, promotion, rollback"},
+    {"name": "routing", "description": "Which version serves which robot: pins, canary, shadow"},
+    {"name": "robots", "description": "Connected robots and their emergency stop (software, not safety-rated)"},
+    {"name": "health", "description": "Liveness, readiness, served versions, metrics"},
 ]
 
 

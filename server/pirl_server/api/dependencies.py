@@ -1,4 +1,4 @@
-"""What the handlers work on, handed to each of them by FastAPI."""
+"""Services of the handlers, injected by FastAPI."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
+from pirl_server.config.jobs import JobSpec
 from pirl_server.episodes.store import EpisodeStore
-from pirl_server.jobs.spec import JobSpec
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.registry.promotion import Promoter
 from pirl_server.registry.versions import Registry

@@ -1,4 +1,4 @@
-"""/v1/episodes: what the robots did."""
+"""/v1/episodes: recorded robot episodes."""
 
 from __future__ import annotations
 

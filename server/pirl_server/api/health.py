@@ -1,4 +1,4 @@
-"""Is the process up, is a policy served, which one. These handlers never wait for a thread or the device."""
+"""Health checks: liveness, readiness, served version. These handlers never wait for a thread or the device."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ async def readyz(services: ServicesDep) -> Readiness:
     `degraded` names what does not work beside serving: damaged jobs and versions, a job queue that stands still.
     """
     if services.stopping.draining:
-        raise ProblemError(503, "stopping", "the server is stopping: it still answers, but not for long")
+        raise ProblemError(503, "stopping", "the server is stopping: only connected robots are served")
     if services.engine.current is None:
         raise ProblemError(503, "not-ready", "no policy is loaded yet")
     if (waiting := services.engine.stats().waiting) >= services.engine.queue_size:
         raise ProblemError(503, "not-ready", f"{waiting} requests are waiting: the queue is full")
     if (free := shutil.disk_usage(services.registry.audit_log.path.parent).free) < MIN_FREE_BYTES:
-        raise ProblemError(503, "not-ready", f"{free // 2**20} MiB are left on the disk: episodes may not be kept")
+        raise ProblemError(503, "not-ready", f"{free // 2**20} MiB of disk space left: episodes may be lost")
     degraded = [*services.jobs.degraded, *services.registry.degraded]
     return Readiness(status="degraded" if degraded else "ok", degraded=degraded)
 

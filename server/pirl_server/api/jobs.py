@@ -11,8 +11,8 @@ from pirl_server.api.dependencies import JobId, Services, ServicesDep, actor
 from pirl_server.api.problems import ProblemError, conflict, invalid, no_storage, not_found, responses
 from pirl_server.api.schemas import Damaged, JobPage, JobView
 from pirl_server.api.sse import stream
+from pirl_server.config.jobs import Evaluate, JobSpec
 from pirl_server.jobs.job import DamagedJobError, Job, Status
-from pirl_server.jobs.spec import JobSpec
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 EVENT_STREAM = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events"}}
@@ -23,8 +23,7 @@ def create_job(
     spec: Annotated[JobSpec, Body()], services: ServicesDep, request: Request, response: Response
 ) -> JobView:
     """Queue a training or an evaluation."""
-    field = "base" if "base" in type(spec).model_fields else "version"
-    name = getattr(spec, field)
+    field, name = ("version", spec.version) if isinstance(spec, Evaluate) else ("base", spec.base)
     try:
         if name is not None:
             services.registry.resolve(name)
@@ -83,14 +82,14 @@ def cancel_job(job_id: JobId, services: ServicesDep, request: Request) -> JobVie
     "/{job_id}/events",
     operation_id="streamJobEvents",
     response_class=StreamingResponse,
-    responses=responses(404, 422) | EVENT_STREAM | {204: {"description": "The job has ended and nothing is left"}},
+    responses=responses(404, 422) | EVENT_STREAM | {204: {"description": "The job has ended, no further events"}},
 )
 def stream_events(
     job_id: JobId, services: ServicesDep, last_event_id: Annotated[int, Header(alias="Last-Event-ID", ge=0)] = 0
 ) -> Response:
     """Follow a job as server-sent events: status, progress, metrics, result; ends with the job.
 
-    After a break send `Last-Event-ID` to go on where it was. 204 tells an EventSource not to come back.
+    After a break send `Last-Event-ID` to resume. 204 makes an EventSource stop reconnecting.
     """
     ended = _find(services, job_id).status.ended
     tail = services.jobs.events(job_id, last_event_id)

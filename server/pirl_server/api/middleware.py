@@ -1,4 +1,4 @@
-"""Lets REST calls in or not, before anything but their headers is read: the same gate as gRPC's."""
+"""Authorises REST calls by their headers, before the body is read, with the access control of gRPC."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Guard:
     def _enter(self, scope: Scope) -> Caller:
         headers, path = Headers(scope=scope), scope["path"]
         if self._gate.open and is_from_a_page(headers.get("host", ""), headers.get("origin")):
-            raise DeniedError("forbidden", "pages of other sites may not call: this server asks for no token")
+            raise DeniedError("forbidden", "cross-origin calls are rejected while the server runs without tokens")
         scope["state"]["row"] = key = self._row(scope)
         allowed = ROUTES.get(key) if key else ANY_TOKEN
         call = " ".join(key or (scope["method"], problems.excerpt(path)))
@@ -67,7 +67,7 @@ class Guard:
 
     def _check_rate(self, caller: Caller) -> None:
         if self._limiter is not None and (wait_ns := self._limiter.take(caller.name)):
-            raise DeniedError("too-many-requests", "asked too often", wait_ns / 1e9)
+            raise DeniedError("too-many-requests", "rate limit exceeded", wait_ns / 1e9)
 
 
 async def check_row(request: Request) -> None:
@@ -76,4 +76,4 @@ async def check_row(request: Request) -> None:
     Raises DeniedError.
     """
     if request.state.row != (request.method, request.scope["route"].path):
-        raise DeniedError("forbidden", "this call has no row in the table of scopes")
+        raise DeniedError("forbidden", "this route has no entry in the table of scopes")

@@ -53,7 +53,7 @@ def promote(body: PromoteRequest, services: ServicesDep, request: Request) -> Pr
         raise not_found("version", body.version) from None
     except PromotionRefusedError as refusal:
         errors = [FieldError(field="version", message=reason) for reason in refusal.result.refusals]
-        raise conflict(f"the gate refused {body.version}: {refusal}", tuple(errors)) from None
+        raise conflict(f"the promotion gate rejected {body.version}: {refusal}", tuple(errors)) from None
     except ValueError as error:
         raise conflict(str(error)) from None
     except OSError as error:
@@ -67,7 +67,7 @@ def rollback(body: RollbackRequest, services: ServicesDep, request: Request) -> 
     try:
         return Promoted(version=services.promoter.rollback(actor(request), body.reason))
     except KeyError as error:
-        raise conflict(f"version {error.args[0]}, which was in production before, is gone") from None
+        raise conflict(f"version {error.args[0]}, the previous production version, no longer exists") from None
     except ValueError as error:
         raise conflict(str(error)) from None
     except OSError as error:

@@ -15,6 +15,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from pirl_server.config.fields import message
+from pirl_server.config.jobs import known_fields
 from pirl_server.rpc.denied import DeniedError
 
 _LOG = logging.getLogger(__name__)
@@ -78,8 +80,8 @@ def invalid(field: str, message: str) -> ProblemError:
 
 
 def no_storage(what: str, error: OSError) -> ProblemError:
-    """Make the answer for what the disk refuses to keep."""
-    return ProblemError(503, "no-storage", f"{what} can't be stored: {error}: make room, then ask again")
+    """Make the answer for what the disk rejects to keep."""
+    return ProblemError(503, "no-storage", f"{what} can't be stored: {error}: free disk space, then retry")
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -116,7 +118,7 @@ async def _on_problem(_: Request, error: Exception) -> JSONResponse:
 
 
 def denied(error: DeniedError) -> JSONResponse:
-    """Make the answer to a call that may not go on: 401 with WWW-Authenticate, 403, or 429 with Retry-After."""
+    """Make the response to a denied call: 401 with WWW-Authenticate, 403, or 429 with Retry-After."""
     response = answer(ProblemError(_DENIED[error.kind], error.kind, str(error)).problem)
     if error.kind == "unauthenticated":
         response.headers["WWW-Authenticate"] = "Bearer"
@@ -143,10 +145,8 @@ async def _on_validation(_: Request, error: Exception) -> JSONResponse:
 def _field_error(fault: dict[str, Any]) -> FieldError:
     """Name the field and what it must be. A key that is not known, or a union's tag, comes from the request."""
     field = ".".join(excerpt(str(part)) for part in fault["loc"])
-    if fault["type"] == "union_tag_invalid":
-        given, known = excerpt(str(fault["ctx"]["tag"])), fault["ctx"]["expected_tags"]
-        return FieldError(field=field, message=f"{fault['ctx']['discriminator']} must be one of {known}, got '{given}'")
-    return FieldError(field=field, message=excerpt(fault["msg"], MAX_MESSAGE))
+    said = message(fault, known_fields(tuple(fault["loc"][1:])))
+    return FieldError(field=field, message=excerpt(said, MAX_MESSAGE))
 
 
 async def _on_http(_: Request, error: Exception) -> JSONResponse:
@@ -158,4 +158,4 @@ async def _on_http(_: Request, error: Exception) -> JSONResponse:
 
 async def _on_bug(_: Request, error: Exception) -> JSONResponse:
     _LOG.error("unexpected error", exc_info=error)
-    return answer(ProblemError(500, "internal-error", "internal error: the server's log has it").problem)
+    return answer(ProblemError(500, "internal-error", "internal error: see the server's log").problem)

@@ -5,8 +5,8 @@ uvicorn 0.54 offers `limit_concurrency`, which is looked at when a header is com
 that connects and sends half a header, or nothing, is kept for ever, any number of them, and TLS for a minute. Here
 
 - connections are counted where they are accepted (`security.connection_limits`);
-- each has ten seconds for its header, then for its body, and thirty to go on reading an answer;
-- a body needs a Content-Length: a chunk of one byte costs h11 some 17 microseconds, before anybody has looked at the
+- each has ten seconds for its header, then for its body, and thirty to continue reading a response;
+- a body needs a Content-Length: a chunk of one byte costs h11 some 17 microseconds, before it has parsed the
   token;
 - a client whose body is not going to be read still gets its answer, then two seconds to notice;
 - `X-Forwarded-For` is not believed: the audit log names who really called.

@@ -1,7 +1,7 @@
-"""/v1/robots: who is connected, and the way to stop them from here.
+"""/v1/robots: connected robots and their emergency stop.
 
-There is no call that clears a stop. Whoever clears it must see the arm, so that is done at the robot; a call over the
-network could let an arm move beside a person whom its sender cannot see.
+There is no call that clears a stop. The person who clears it must see the arm, so that is done at the robot; a call
+over the network could let an arm move beside a person whom its sender cannot see.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ async def list_robots(services: ServicesDep) -> RobotList:
 async def stop_robot(robot_id: RobotId, services: ServicesDep, request: Request, body: StopBody = None) -> Stopped:
     """Notify one robot to latch its software stop. Not safety-rated: the message may not arrive.
 
-    A robot that asks without a session gets no chunk from now on, until its program begins anew.
+    A robot without a session gets no more chunks until its program restarts.
 
-    202 says that it was told, not that it stands. The stop is cleared at the robot, never from here.
+    202 means that it was notified, not that it stands still. The stop is cleared at the robot, never from here.
     """
     return await _stop(services, request, body, [robot_id])
 
 
 @router.post("/emergency-stop", status_code=202, operation_id="stopAllRobots", responses=responses(404, 422))
 async def stop_all(services: ServicesDep, request: Request, body: StopBody = None) -> Stopped:
-    """Tell every connected robot to latch its software stop. Not safety-rated: a message may not arrive."""
+    """Notify every connected robot to latch its software stop. Not safety-rated: a message may not arrive."""
     return await _stop(
         services, request, body, [each.robot_id for each in services.attendance.list() if each.reachable]
     )
@@ -59,23 +59,23 @@ async def stop_all(services: ServicesDep, request: Request, body: StopBody = Non
 
 async def _stop(services: Services, request: Request, body: StopRequest | None, robots: list[str]) -> Stopped:
     who, reason = actor(request), body.reason if body else ""
-    told = [robot for robot in robots if services.attendance.emergency_stop(robot, reason, who)]
-    names = ",".join(told or robots)
-    # a disk that hangs must not hold up the answer, nor the next stop
+    notified = [robot for robot in robots if services.attendance.emergency_stop(robot, reason, who)]
+    names = ",".join(notified or robots)
+    # a disk that hangs must not delay the reply, nor the next stop
     writing = asyncio.get_running_loop().run_in_executor(
-        None, _audit, services, who, "told" if told else "nobody told", names, reason
+        None, _audit, services, who, "notified" if notified else "not connected", names, reason
     )
     await asyncio.wait([writing], timeout=AUDIT_WAIT_S)
-    if not told:
-        raise ProblemError(404, "not-connected", f"nobody was told: {names or 'no robot'} has no session here")
-    return Stopped(told=told)
+    if not notified:
+        raise ProblemError(404, "not-connected", f"no connected robot to notify: {names or 'no robot'} has a session")
+    return Stopped(notified=notified, told=notified)
 
 
 def _audit(services: Services, who: str, result: str, names: str, reason: str) -> None:
     try:
         services.registry.audit_log.write("emergency stop", who, result, robots=names, reason=reason)
     except OSError:  # a full disk must not make a stop look as if it had failed
-        _LOG.exception("%s stopped %s, but the audit log cannot be written", who, names)
+        _LOG.exception("%s stopped %s, but the audit log can't be written", who, names)
 
 
 def _view(services: Services, presence: RobotConnection) -> RobotView:

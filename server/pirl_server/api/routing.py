@@ -1,4 +1,4 @@
-"""/v1/routing: which version answers which robot besides production: canary, shadow, pins.
+"""/v1/routing: which version serves which robot besides production: canary, shadow, pins.
 
 Production itself moves by /v1/models/promote and /v1/models/rollback only, so that nothing gets past the gate here.
 """
@@ -28,7 +28,7 @@ from pirl_server.registry.routing_rules import CANDIDATE, SHADOW
 
 router = APIRouter(prefix="/v1/routing", tags=["routing"])
 RobotId = Annotated[str, Path(pattern=NAME_PATTERN, examples=["arm-1"])]
-Reason = Annotated[str, Query(max_length=1000, description="goes to the audit log")]
+Reason = Annotated[str, Query(max_length=1000, description="written to the audit log")]
 
 
 @router.get("", operation_id="getRouting")

@@ -1,4 +1,4 @@
-"""The JSON shapes of /v1/routing."""
+"""JSON schemas of /v1/routing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _Wish(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     version: Version
-    reason: str = Field(default="", max_length=1000, description="goes to the audit log")
+    reason: str = Field(default="", max_length=1000, description="written to the audit log")
 
 
 class PinRequest(_Wish):
@@ -34,7 +34,7 @@ class CanaryRequest(_Wish):
 class ShadowRequest(_Wish):
     """What is compared with production."""
 
-    share: Share = Field(default=1.0, description="of production's answers")
+    share: Share = Field(default=1.0, description="of production's requests")
 
 
 class CanaryView(BaseModel):

@@ -1,4 +1,4 @@
-"""The JSON shapes of the API's answers."""
+"""JSON schemas of the API."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from pirl_server.atomic_files import NAME_PATTERN
+from pirl_server.config.jobs import JobSpec
 from pirl_server.episodes.store import EpisodeSummary
 from pirl_server.jobs.job import Job, Status
-from pirl_server.jobs.spec import JobSpec
 from pirl_server.registry.evaluation import Evaluation
 from pirl_server.registry.promotion_gate import Comparison, GateResult
 
@@ -23,7 +23,7 @@ class JobView(BaseModel):
     created: str
     started: str | None
     finished: str | None
-    error: str | None = Field(description="one line: why it failed or was cancelled")
+    error: str | None = Field(description="reason of failure or cancellation, one line")
     result: dict[str, Any] | None
 
     @classmethod
@@ -46,7 +46,7 @@ class JobPage(BaseModel):
     first_id: str | None
     last_id: str | None
     has_more: bool
-    damaged: list[Damaged] = Field(default=[], description="jobs met since the start that can't be shown")
+    damaged: list[Damaged] = Field(default=[], description="damaged jobs found since the server started")
 
 
 class EpisodeView(BaseModel):
@@ -118,7 +118,7 @@ class ModelList(BaseModel):
 
     data: list[ModelView]
     aliases: dict[str, str]
-    damaged: list[Damaged] = Field(default=[], description="folders among the versions that can't be read")
+    damaged: list[Damaged] = Field(default=[], description="version folders that can't be read")
 
 
 class PromoteRequest(BaseModel):
@@ -152,7 +152,7 @@ class ComparisonView(BaseModel):
 
 
 class Promoted(BaseModel):
-    """What is served now and what the gate saw; `overridden` lists the refusals that `force` went past."""
+    """What is served now and what the gate saw; `overridden` lists the rejections that `force` went past."""
 
     version: str
     comparisons: list[ComparisonView] = []
@@ -169,13 +169,13 @@ class RobotView(BaseModel):
     """One robot as the server knows it. Times are the server's wall clock."""
 
     id: str = Field(examples=["arm-1"])
-    connected: bool = Field(description="it has a session, so that it is notified of a stop")
-    reachable: bool = Field(description="a stop from here has an effect: it has a session, or gets no more chunks")
+    connected: bool = Field(description="the robot has a session and is notified of a stop")
+    reachable: bool = Field(description="a stop from here has an effect: it has a session or gets no more chunks")
     address: str = Field(examples=["ipv4:10.0.0.7:51324"])
-    policy_version: str | None = Field(description="that last answered it")
+    policy_version: str | None = Field(description="policy version of its last result")
     since: str = Field(examples=["2026-01-31T08:00:00.000+00:00"])
     last_seen: str
-    latency_ms: float | None = Field(description="of its last answer, from arrival to reply, within the server")
+    latency_ms: float | None = Field(description="of its last result, from arrival to reply, within the server")
 
 
 class RobotList(BaseModel):
@@ -185,7 +185,7 @@ class RobotList(BaseModel):
 
 
 class StopRequest(BaseModel):
-    """Why; it is shown to whoever stands at the robot, and written down."""
+    """Reason; shown at the robot and logged."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"reason": "hand in the workspace"}]})
 
@@ -193,11 +193,12 @@ class StopRequest(BaseModel):
 
 
 class Stopped(BaseModel):
-    """Which robots were told."""
+    """Which robots were notified."""
 
-    told: list[str] = Field(examples=[["arm-1"]])
+    notified: list[str] = Field(description="ids of the notified robots", examples=[["arm-1"]])
+    told: list[str] = Field(description="old name of `notified`", deprecated=True, examples=[["arm-1"]])
     note: str = (
-        "Software, not safety-rated: these robots were told, which does not mean that they stand."
+        "Software, not safety-rated: these robots were notified, which does not mean that they stand still."
         " Use the emergency stop at the robot. It is cleared there, never from here."
     )
 
@@ -212,7 +213,7 @@ class Readiness(BaseModel):
     """Robots are served; `degraded` when something else is not well."""
 
     status: str = Field(description="ok or degraded")
-    degraded: list[str] = Field(description="what does not work and why, one line each")
+    degraded: list[str] = Field(description="reasons of degradation, one line each")
 
 
 class Info(BaseModel):

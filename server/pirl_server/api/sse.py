@@ -23,7 +23,7 @@ async def stream(tail: EventTail, ended: Callable[[], bool], heartbeat_s: float)
         if over:
             return
         if time.monotonic() - spoken >= heartbeat_s:
-            yield ": still here\n\n"
+            yield ": keep-alive\n\n"
             spoken = time.monotonic()
         await asyncio.sleep(POLL_S)
 

@@ -1,4 +1,4 @@
-"""A port for the emergency stop alone, with its own thread, event loop and seats, whatever the REST port is busy with.
+"""A port for emergency stops only, with its own thread, event loop and connections, independent of the REST port.
 
 Its requests are tiny and answered at once, so a connection that is not is the first to go when seats run out. A few
 descriptors are held back for it, to be used when the process has no other left.
@@ -37,7 +37,7 @@ def stop_door(host: str, port: int, tls: TlsFiles | None = None) -> Iterator[Cal
         claimed = listen(host, port, seats)
     except OSError:
         seats.close()
-        raise ValueError(f"port {port} for emergency stops is taken: give another one with --stop-port") from None
+        raise ValueError(f"port {port} for emergency stops is in use: choose another one with --stop-port") from None
 
     def start(api: FastAPI) -> None:
         listener = make_listener(create_stop_api(api), claimed, tls)

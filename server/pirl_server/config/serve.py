@@ -1,48 +1,69 @@
-"""What `pirl serve` can be set to."""
+"""Settings of `pirl serve`: its flags, their defaults and their help are these fields."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic.dataclasses import dataclass
 
-@dataclass(frozen=True)
-class ServeConfig:
-    """What `pirl serve` is told."""
-
-    checkpoint: Path | None
-    """folder to start from; None: whatever is in production below `root`"""
-    root: Path
-    """models, episodes and jobs are kept here"""
-    host: str = "127.0.0.1"
-    grpc_port: int = 50051
-    rest_port: int = 8000
-    stop_port: int | None = None
-    """takes emergency stops only, from its own thread; None: two above the REST port, 0: nowhere"""
-    explore: bool = False
-    """default sampling mode of robots that ask for none"""
-    tls_cert: Path | None = None
-    """PEM files of gRPC and REST; without them nothing is encrypted"""
-    tls_key: Path | None = None
-    tls_client_ca: Path | None = None
-    """only clients with a certificate of this authority may connect"""
-    allow_insecure: bool = False
-    """bind an address that other machines reach without certificate or tokens, with a warning"""
-    robot_rate_hz: float = 0.0
-    """chunks that each robot may ask for per second; 0: any number"""
-    openpi_port: int | None = None
-    """where clients of openpi are answered on their own wire; None: nowhere"""
-    openpi_key: Sequence[str] = ()
-    """NAME=KEY words: which key of their observations is which camera, the state or the prompt"""
-    episode_memory_mib: int = 1024
-    """of all open episodes; a robot may take a quarter, what is beyond half of that waits in files below `root`"""
-    log_format: Format = "text"
-    device: str = "cpu"
-    """where policies run, in torch's words: cpu, cuda, cuda:1"""
-    drain_seconds: float = 5.0
-    """from SIGTERM or SIGINT on, how long connected robots are still answered"""
-
+from pirl_server.config.fields import CHECKED, OFF, about, number
 
 Format = Literal["text", "json"]
+MAX_PORT = 2**16 - 1
+
+
+def _port(description: str) -> object:
+    return number(description, "PORT", ge=0, le=MAX_PORT)
+
+
+@dataclass(frozen=True, config=CHECKED)
+class ServeConfig:
+    """What `pirl serve` takes. A field's unit is the placeholder of its flag."""
+
+    checkpoint: Annotated[
+        Path | None, about("folder with card.json to start from; default: the version in production below the root")
+    ] = None
+    root: Annotated[Path, about("models, episodes and jobs are kept here", "FOLDER")] = Path("runs/server")
+    host: Annotated[str, about("address to bind", "HOST")] = "127.0.0.1"
+    grpc_port: Annotated[int, _port("robots connect here")] = 50051
+    rest_port: Annotated[int, _port("people and tools connect here")] = 8000
+    stop_port: Annotated[
+        int | None, _port("takes emergency stops only, in its own thread; default: two above the REST port; 0: none")
+    ] = None
+    device: Annotated[str, about("where policies run, torch's name: cpu, cuda, cuda:1", "DEVICE")] = "cpu"
+    explore: Annotated[bool, about("sample stochastically unless a robot requests otherwise")] = False
+    tls_cert: Annotated[
+        Path | None, about("certificate of this machine, for gRPC and REST; default: no encryption", "PEM")
+    ] = None
+    tls_key: Annotated[Path | None, about("private key of the certificate", "PEM")] = None
+    tls_client_ca: Annotated[
+        Path | None, about("admit only clients with a certificate of this authority", "PEM")
+    ] = None  # fmt: skip
+    robot_rate_hz: Annotated[
+        float | None, number("inference requests per second and robot; default: no limit", "HZ", gt=0), OFF
+    ] = None
+    episode_memory_mib: Annotated[
+        int,
+        number(
+            "memory of all open episodes; a robot may take a quarter, beyond half of that they wait in files below the"
+            " root", "MIB", ge=1,
+        ),
+    ] = 1024  # fmt: skip
+    openpi_port: Annotated[
+        int | None, _port("also serve openpi's clients, on their own protocol; default: no such port")
+    ] = None
+    openpi_key: Annotated[
+        Sequence[str],
+        about(
+            "which key of an openpi observation is which camera, the state or the prompt; may be repeated", "NAME=KEY"
+        ),
+    ] = ()
+    drain_seconds: Annotated[
+        float, number("how long connected robots are still served after SIGTERM or SIGINT", "SECONDS", ge=0)
+    ] = 5.0
+    log_format: Annotated[Format, about("one line of text or one JSON object per event")] = "text"
+    allow_insecure: Annotated[
+        bool, about("development: bind a public address without certificate or tokens, with a warning")
+    ] = False

@@ -1,4 +1,4 @@
-"""Processes of the demo: each child with its own log, all of them and theirs gone within seconds of the end."""
+"""Processes of the demo: one log per child, and all descendants ended within seconds."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Processes:
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback interface that nobody listens on now."""
+    """Return a TCP port of the loopback interface that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -68,7 +68,7 @@ def write_report(folder: Path, outcome: Outcome, metrics: Sequence[dict[str, flo
 
 
 def draw_curves(path: Path, outcome: Outcome, metrics: Sequence[dict[str, float]]) -> None:
-    """Success over env steps with both evaluations, and the numbers that tell whether the updates were healthy."""
+    """Success over env steps with both evaluations, and the health metrics of the updates."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -117,7 +117,7 @@ def draw_robot(path: Path, before: Path, after: Path) -> None:
             frames.append(picture.quantize(COLOURS, dither=Image.Dither.NONE))
         frames += [frames[-1]] * 10
     if not frames:
-        raise RuntimeError("no camera frame was recorded: nothing arrived on the camera's topic")
+        raise RuntimeError("no camera frame was recorded: no message arrived on the camera's topic")
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=50, loop=0)
 
 

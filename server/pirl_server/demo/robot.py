@@ -1,4 +1,4 @@
-"""The demo's robot: the installed ROS 2 nodes as processes, and sittings of episodes run by run_episodes."""
+"""The demo's robot: the installed ROS 2 nodes as processes, and sessions of run_episodes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NODES = ("sim_arm_node", "arm_node", "policy_node")
 
 @dataclass(frozen=True)
 class Robot:
-    """Where the nodes are and what they are told. `ROS_DOMAIN_ID` and the like come with the processes' environment."""
+    """Where the nodes are, and their parameters. `ROS_DOMAIN_ID` and the like come with the processes' environment."""
 
     processes: Processes
     executables: Path
@@ -63,7 +63,7 @@ class Robot:
             bar.show(*_progress(self.processes.log(name), episodes))
             time.sleep(0.5)
         if status != 0:
-            raise RuntimeError(f"run_episodes gave up, status {status}: {_last_line(self.processes.log(name))}")
+            raise RuntimeError(f"run_episodes failed, status {status}: {_last_line(self.processes.log(name))}")
         bar.show(episodes, episodes, _progress(self.processes.log(name), episodes)[2])
         result: dict[str, Any] = json.loads(summary.read_text())
         return result

@@ -1,4 +1,4 @@
-"""The demo's course: serve, drive the robot, fine-tune over REST, evaluate, promote, drive the robot again."""
+"""Steps of the demo: serve, drive the robot, fine-tune over REST, evaluate, promote, drive the robot again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pirl_server.training.seeds import ROBOT
 BASE = Path(__file__).parents[1] / "checkpoints" / "pushcube-base"
 NOTE = """\
 The policy is the pi0 architecture at its smallest preset without a camera ("tiny-state"): it acts on joints, tool and
-object poses. The camera's pictures flow through ROS, over the wire and into the episodes, but this policy does not
+object poses. The camera's images flow through ROS, over the wire and into the episodes, but this policy does not
 look at them: learning from pixels does not fit the demo's time on two cores."""
 
 
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"\ndemo stopped: {error}\nlogs: {options.out / 'logs'}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ninterrupted; everything that was started is stopped", file=sys.stderr)
+        print("\ninterrupted; all started processes were stopped", file=sys.stderr)
         return 130
 
 
@@ -112,9 +112,9 @@ def improve(config: DemoConfig, rest: Rest, robot: Robot, began: float) -> tuple
     heading(f"evaluating both versions on the same {config.evaluation_episodes} initial states (ManiSkill's own step)")
     before = evaluate(config, rest, "production", "base    ")
     after = evaluate(config, rest, tuned["version"], "after RL")
-    heading("promotion: gate, then the running server swaps")
+    heading("promotion: gate, then hot swap in the running server")
     promote(config, rest, tuned["version"], after["wilson_low"] > before["wilson_high"])
-    heading("the robot runs again; nothing was restarted")
+    heading("the robot runs again, without a restart")
     robot_after = sitting("robot_after", config, robot)
     acted = [row for row in metrics if row.get("approx_kl")]
     outcome = Outcome(
@@ -151,7 +151,7 @@ def promote(config: DemoConfig, rest: Rest, version: str, improved: bool) -> Non
     Raises RuntimeError when the server serves another version afterwards.
     """
     if not improved:
-        print(f"{version} is not better beyond doubt: not promoted")
+        print(f"{version} is not significantly better: not promoted")
         return
     rest.post("/v1/models/promote", {"version": version, "reason": f"demo, seed {config.seed}"})
     serving = rest.get("/v1/info")["policy_version"]
@@ -166,6 +166,6 @@ def conclude(config: DemoConfig, outcome: Outcome) -> int:
     print(f"\n{outcome.table()}\n\nreport: {report} (curves.png, robot.gif, result.json)")
     print(f"episodes: {config.out / 'server' / 'episodes'} (open them with zarr)")
     if not outcome.improved:
-        print("FAILED: the two intervals overlap, so nothing was shown", file=sys.stderr)
+        print("FAILED: the two intervals overlap: no significant improvement", file=sys.stderr)
         return 1
     return 0

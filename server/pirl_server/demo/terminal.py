@@ -1,4 +1,4 @@
-"""Progress on the terminal: a bar that rewrites its line where there is a terminal, plain lines where there is none."""
+"""Progress on the terminal: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

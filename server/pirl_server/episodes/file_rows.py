@@ -1,4 +1,4 @@
-"""An array whose rows lie one after the other in a plain file, read a slice at a time.
+"""An array stored row by row in a plain file, read a slice at a time.
 
 Read, not mapped: a mapping kills the process that touches it when its file was cut short or the disk fails.
 """

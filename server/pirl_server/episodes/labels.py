@@ -1,6 +1,6 @@
-"""Labels that were given after an episode was published: one JSON line each, the newest of an episode counts.
+"""Labels given after an episode was published: one JSON line each, the newest of an episode counts.
 
-The episode itself stays as it was sealed; whoever reads it through the store sees the newest label. A line that a crash
+The episode itself stays as it was sealed; readers of the store get the newest label. A line that a crash
 cut off is no label, and the next one begins on a line of its own.
 """
 
@@ -18,7 +18,7 @@ from pirl_server.atomic_files import append_line, locked, sync, utc_now
 
 @dataclass(frozen=True)
 class Label:
-    """What somebody said about an episode; `success` None takes back what was said before."""
+    """A label of an episode; `success` None retracts the one before."""
 
     success: bool | None
     source: str

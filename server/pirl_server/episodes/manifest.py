@@ -1,4 +1,4 @@
-"""MANIFEST.json: size and SHA-256 of every file of a published directory, and the means to make it survive a crash."""
+"""MANIFEST.json: size and SHA-256 of every file of a published directory, and its crash-safe write."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def verify(directory: Path) -> None:
     """Raise ValueError that names the first file which is missing, additional or not what the manifest says."""
     manifest = read(directory)
     if manifest is None:
-        raise ValueError(f"{directory} has no manifest that fits its files: it is torn, or not one of ours")
+        raise ValueError(f"{directory} has no manifest that matches its files: incomplete, or not an episode")
     found = {path.relative_to(directory).as_posix() for path in _files(directory)} - {NAME}
     for name in sorted(found ^ set(manifest["files"])):
         raise ValueError(f"{directory}: '{name}' is {'not in the manifest' if name in found else 'missing'}")
     for name, entry in manifest["files"].items():
         if _digest(directory / name) != entry["sha256"]:
-            raise ValueError(f"{directory}: '{name}' was changed after it was published (SHA-256 differs)")
+            raise ValueError(f"{directory}: '{name}' was changed after publishing (SHA-256 differs)")
 
 
 def _files(directory: Path) -> list[Path]:

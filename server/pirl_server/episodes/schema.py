@@ -1,4 +1,4 @@
-"""One episode in memory, and with it the schema of the store: every array is declared here with its dimensions.
+"""One episode in memory, and the schema of the store: every array is declared here with its dimensions.
 
 C = policy calls, T = executed steps, S = state, D = action, H = horizon, K = denoise steps.
 The string beside each array's type names its dimensions as they are stored.
@@ -88,7 +88,7 @@ class EpisodeInfo:
     contract: Contract
     instruction: str
     success: bool | None
-    """None: nobody has said"""
+    """None: unlabelled"""
     label_source: str
     """operator, sim or classifier; empty when unlabelled"""
     end_reason: str

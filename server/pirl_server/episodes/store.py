@@ -1,4 +1,4 @@
-"""The directory of episodes: staged, sealed with a manifest, then renamed into place; so whole or not there at all.
+"""The directory of episodes: staged, sealed with a manifest, then renamed into place, so publishing is atomic.
 
 root/staging/<id>/                       what a killed writer leaves; swept when a recorder starts
 root/staging/<id>.open/                  calls of an episode that still runs, when they are too many for memory
@@ -134,7 +134,7 @@ class EpisodeStore:
         return replace(episode, info=replace(episode.info, success=label.success, label_source=label.source))
 
     def label(self, episode_id: str, success: bool | None, source: str, note: str = "") -> bool | None:
-        """Label a published episode anew, None to take its label back; return what it was labelled before.
+        """Relabel a published episode, None to retract its label; return the previous label.
 
         Raises KeyError for an unknown id.
         """

@@ -2,7 +2,7 @@
 
 Arrays are written once, each in one uncompressed file up to 32 MiB and in several of equal length beyond: lossless
 codecs win about a tenth on camera noise and cost most of the time. Images keep one chunk per call inside a file, so
-that a single picture can be read. No more than one such file is held in memory: the columns of a long episode may be
+that a single image can be read. No more than one such file is held in memory: the columns of a long episode may be
 `FileRows`.
 """
 
@@ -65,7 +65,7 @@ def _attributes(episode: Episode) -> dict[str, Any]:
 
 
 def _info(attributes: dict[str, Any]) -> EpisodeInfo:
-    # Written before dry runs were marked: nobody knows any more, and most were none.
+    # Written before dry runs were marked: unknown, and most were none.
     attributes = {"dry_run": False} | attributes
     values = {key.name: attributes[key.name] for key in dataclasses.fields(EpisodeInfo)}
     values["contract"] = Contract.from_json(values["contract"])

@@ -1,1 +1,1 @@
-"""Checkpoints of openpi and lerobot in and out: what they bring is data, and what is not understood is refused."""
+"""Checkpoints of openpi and lerobot in and out, read as data; unknown content is rejected."""

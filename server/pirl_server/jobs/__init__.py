@@ -1,1 +1,1 @@
-"""Jobs: training and evaluation asked for over REST, each below its own reaper, with events and a clear end."""
+"""Jobs: training and evaluation requested over REST, each below its own reaper, with events and one final state."""

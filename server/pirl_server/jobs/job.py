@@ -1,4 +1,4 @@
-"""Jobs on disk: one directory each, so that a restart of the server forgets nothing.
+"""Jobs on disk: one directory each, which survives a restart of the server.
 
 root/<id>/spec.json     what was asked, defaults filled in
          /state.json    written by the supervisor only
@@ -23,7 +23,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from pirl_server.atomic_files import read_json, utc_now, write_json
-from pirl_server.jobs.spec import JobSpec, parse_spec
+from pirl_server.config.jobs import JobSpec, parse_spec, stored
 
 _ID = re.compile(r"job_[0-9a-f]{24}")
 STATE, SPEC = "state.json", "spec.json"
@@ -58,7 +58,7 @@ class Job:
     process_started: int | None = None
     """clock ticks since boot at which its process began: with the pid this names one process for good"""
     error: str | None = None
-    """one line: why it failed or was cancelled"""
+    """reason of failure or cancellation, one line"""
     result: dict[str, Any] | None = None
 
 
@@ -93,11 +93,11 @@ class JobStore:
         return self._root / job_id
 
     def create(self, spec: JobSpec) -> Job:
-        """Store a new job as queued. When the disk refuses (OSError) nothing is left of it."""
+        """Store a new job as queued. When the disk rejects (OSError) nothing is left of it."""
         job = Job(f"job_{time.time_ns():016x}{secrets.token_hex(4)}", spec, Status.QUEUED, utc_now())
         self.path(job.id).mkdir(parents=True)
         try:
-            write_json(self.path(job.id) / SPEC, spec.model_dump())
+            write_json(self.path(job.id) / SPEC, stored(spec))
             self.save(job)
         except OSError:
             shutil.rmtree(self.path(job.id), ignore_errors=True)

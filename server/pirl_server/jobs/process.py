@@ -1,4 +1,4 @@
-"""One job's processes: started below a reaper, ended whole, recognised again after a restart."""
+"""One job's processes: started below a reaper, ended together, recognised after a restart."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POLL_S = 0.05
 
 
 class JobProcess:
-    """A command below a reaper, in a session of their own; nobody but this object waits for it.
+    """A command below a reaper, in a session of their own; only this object waits for it.
 
     `pid` is the reaper's: it and all that the command started are gone when this process or the command is, however
     that ended. The thread that makes this object must live until `wait` has returned.
@@ -34,7 +34,7 @@ class JobProcess:
         self.pid = self._process.pid
         self.started = process_start(self.pid)
         self.stopped = False
-        """true once it was told to end"""
+        """true once it was signalled to end"""
 
     def wait(self, grace_s: Callable[[], float | None]) -> int:
         """Return the exit status once the command has ended and all that it started.

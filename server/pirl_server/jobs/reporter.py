@@ -1,4 +1,4 @@
-"""The job process's side: progress, metrics, result and failure, and the wish to stop.
+"""Reports from the job's process: progress, metrics, result, failure; and receives the cancel request.
 
 with Reporter(job_dir) as report:
     for step in range(total):

@@ -1,6 +1,6 @@
-"""Runs queued jobs one at a time (one device), each below its own reaper; alone it writes their state.
+"""Runs queued jobs one at a time (one device), each below its own reaper; the only writer of their state.
 
-No error ends the thread that does it. What the disk refuses is tried again until it has room; a job whose files can't
+No error ends the thread that does it. What the disk rejects is tried again until it has room; a job whose files can't
 be read is moved into quarantine, or left out where it is when even that fails.
 """
 
@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pirl_server.atomic_files import quarantine, read_json, utc_now
+from pirl_server.config.jobs import JobSpec
 from pirl_server.jobs.events import EventLog, EventTail
 from pirl_server.jobs.job import DamagedJobError, Job, JobStore, Status
 from pirl_server.jobs.process import JobProcess, end_orphan
 from pirl_server.jobs.reporter import ERROR, RESULT
-from pirl_server.jobs.spec import JobSpec
 
 _LOG = logging.getLogger(__name__)
 ALL = 2**31
@@ -57,7 +57,7 @@ class Supervisor:
         try:
             self._recover()
         except Exception as error:  # robots are served without jobs; the thread tries again
-            self._report("the jobs of the last run can't be closed", error)
+            self._report("the jobs of the previous run can't be closed", error)
         self._worker = threading.Thread(target=self._work, name="jobs", daemon=True)
         self._worker.start()
 
@@ -66,7 +66,7 @@ class Supervisor:
         """What keeps jobs from being run or shown, one line each; empty: nothing. Never waits."""
         lines = [f"jobs: {self._trouble}"] if self._trouble else []
         lines += (
-            [] if self._worker.is_alive() or self._closing else ["jobs: their thread has ended: restart the server"]
+            [] if self._worker.is_alive() or self._closing else ["jobs: supervisor thread ended: restart the server"]
         )
         return lines + [f"jobs: {job_id} is damaged: {why}" for job_id, why in sorted(self.damaged.items())]
 
@@ -79,7 +79,7 @@ class Supervisor:
         """Queue a job. Raises OSError when the disk refuses it. Raises RuntimeError while the server stops."""
         with self._changed:
             if self._closing:
-                raise RuntimeError("the server is stopping: it takes no more jobs")
+                raise RuntimeError("the server is stopping: new jobs are rejected")
             job = self._store.create(spec)
             self._announce(job)
             self._changed.notify_all()
@@ -111,7 +111,7 @@ class Supervisor:
         with self._changed:
             job = self.get(job_id)
             if job.status.ended:
-                raise ValueError(f"{job_id} has {job.status.value} already")
+                raise ValueError(f"{job_id} is already {job.status.value}")
             if job.status is Status.QUEUED:
                 return self._finish(job, Status.CANCELLED, "cancelled before it started")
             self._cancelled.add(job_id)
@@ -130,8 +130,8 @@ class Supervisor:
         self._put_away()
         for job in left:
             if job.pid is not None and end_orphan(job.pid, job.process_started):
-                _LOG.warning("%s had outlived the server that started it and was ended", job.id)
-            self._finish(job, Status.FAILED, "server restarted while it ran")
+                _LOG.warning("%s was still running after its server ended and was killed", job.id)
+            self._finish(job, Status.FAILED, "server restarted while the job ran")
         self._recovered = True
 
     def _put_away(self) -> None:
@@ -143,7 +143,7 @@ class Supervisor:
                 home = quarantine(path, self._quarantine, why)
             except OSError as error:
                 self._immovable.add(job_id)
-                _LOG.error("%s is damaged and stays where it is (%s): %s", job_id, error, why)
+                _LOG.error("%s is damaged and can't be moved (%s): %s", job_id, error, why)
             else:
                 self._store.damaged[job_id] = f"{why}; it was moved to '{home}'"
                 _LOG.error("%s is damaged: %s; it was moved to '%s'", job_id, why, home)
@@ -176,7 +176,7 @@ class Supervisor:
             pause_s = min(2 * pause_s, RETRY_S)
 
     def _report(self, what: str, error: Exception) -> None:
-        trouble = f"{what}, tried again every {RETRY_S:g} s: {error}"
+        trouble = f"{what}, retried every {RETRY_S:g} s: {error}"
         if trouble != self._trouble:
             _LOG.error("%s", trouble, exc_info=error)
         self._trouble = trouble
@@ -206,7 +206,7 @@ class Supervisor:
         try:
             self._store.save(running)
         except OSError:
-            _LOG.exception("the process of %s can't be noted: it runs all the same", job.id)
+            _LOG.exception("the process id of %s can't be stored; the job runs anyway", job.id)
         code = process.wait(lambda: self._grace(job.id))
         return running, *self._verdict(running, directory, code, process.stopped)
 
@@ -215,11 +215,11 @@ class Supervisor:
             if self._store.path(job.id).is_dir():
                 self._finish(job, status, error)
             else:
-                _LOG.error("%s: %s, and its folder was removed while it ran", job.id, status.value)
+                _LOG.error("%s: %s, but its folder was removed while it ran", job.id, status.value)
             self._cancelled.discard(job.id)
 
     def _grace(self, job_id: str) -> float | None:
-        """Seconds that a job has left to end by itself; None: nobody wants it to end."""
+        """Seconds that a job has left to end by itself; None: it has not been cancelled."""
         if self._closing:
             return self._close_grace_s
         return self._cancel_grace_s if job_id in self._cancelled else None
@@ -249,7 +249,7 @@ class Supervisor:
         try:
             EventLog(self._store.path(job.id)).append("status", {"status": job.status.value, "error": job.error})
         except OSError as error:
-            _LOG.error("%s is %s, and that is missing in its events: %s", job.id, job.status.value, error)
+            _LOG.error("%s is %s, but the event can't be written: %s", job.id, job.status.value, error)
 
 
 def _result(path: Path) -> dict[str, Any] | None:
@@ -258,7 +258,7 @@ def _result(path: Path) -> dict[str, Any] | None:
         return None
     result = read_json(path)
     if not isinstance(result, dict):
-        raise ValueError(f"'{path}' can't be read: it holds no object")
+        raise ValueError(f"'{path}' can't be read: it holds no JSON object")
     return result
 
 
@@ -271,4 +271,4 @@ def _why(directory: Path, code: int) -> str:
     with (directory / "log.txt").open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
         lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else f"its process ended with status {code} and said nothing"
+    return lines[-1].strip() if lines else f"its process ended with status {code} without a message"

@@ -1,1 +1,1 @@
-"""The pi0 architecture in plain torch: SigLIP and Gemma for the prefix, an action expert that reads its KV cache."""
+"""Policy networks in plain torch: the `FlowModel` seam, pi0 and pi0.5 behind it, critics beside it."""

@@ -1,4 +1,4 @@
-"""What the vision-language half leaves for the action expert: computed once per observation, read at every step.
+"""The image and language prefix for the action expert: computed once per observation, read at every step.
 
 Shape letters: L layers, B batch, V key/value heads, T prefix tokens, S more tokens, E head dim,
 W width, M rows chosen.

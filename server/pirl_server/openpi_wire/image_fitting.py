@@ -1,4 +1,4 @@
-"""Pictures as openpi's robots send them, to the uint8 RGB of the contract's size."""
+"""Images as openpi's robots send them, to uint8 RGB of the contract's size."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def to_rgb8(picture: Any, key: str) -> Pixels:
     if picture.dtype.kind != "f":
         raise ValueError(f"'{key}' must be uint8, or float in [0, 1], got {picture.dtype}")
     if not (picture.min() >= 0.0 and picture.max() <= 1.0):  # false for NaN too
-        raise ValueError(f"'{key}' is {picture.dtype} and leaves [0, 1]: send uint8, or divide by 255")
+        raise ValueError(f"'{key}' is {picture.dtype} and outside [0, 1]: send uint8, or divide by 255")
     return np.ascontiguousarray(255 * picture).astype(np.uint8)
 
 
 def letterboxed(image: Pixels, height: int, width: int) -> Pixels:
-    """Fit the whole picture into `height` x `width` between black bars, as openpi's clients resize theirs."""
+    """Fit the whole image into `height` x `width` between black bars, as openpi's clients resize theirs."""
     if image.shape[:2] == (height, width):
         return image
     # By division, and cut off: multiplying by the inverse rounds a pixel away here and there.

@@ -1,7 +1,7 @@
-"""msgpack with openpi's encoding of numpy arrays, read from strangers: nothing is evaluated, sizes are checked first.
+"""msgpack with openpi's encoding of numpy arrays, from untrusted clients: no evaluation, sizes checked first.
 
 An array is the map {b"__ndarray__": True, b"data", b"dtype", b"shape"}, a numpy scalar {b"__npgeneric__": True,
-b"data", b"dtype"}. Dtypes are numbers and booleans; strings, objects and structures are refused.
+b"data", b"dtype"}. Dtypes are numbers and booleans; strings, objects and structures are rejected.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_ENTRIES = 256
-"""of one map or list: a header that claims more is refused before room is made for it"""
+"""of one map or list: a header that claims more is rejected before room is made for it"""
 MAX_TEXT_BYTES = 65536
 MAX_DEPTH, MAX_DIMENSIONS = 8, 8
 _DTYPE = re.compile(r"[<|=]?(?:[biu]1|[iuf][248])")
@@ -43,7 +43,7 @@ def _pack_array(value: Any) -> Any:
     if isinstance(value, np.ndarray) and _DTYPE.fullmatch(value.dtype.str):
         data = value.tobytes()  # C order, whatever the array's own
         return {b"__ndarray__": True, b"data": data, b"dtype": value.dtype.str, b"shape": value.shape}
-    raise TypeError(f"{type(value).__name__} does not go over this wire")
+    raise TypeError(f"{type(value).__name__} is not supported by the openpi protocol")
 
 
 def _unpacked(value: Any, depth: int) -> Any:
@@ -67,7 +67,7 @@ def _array(fields: dict[Any, Any]) -> NDArray[Any]:
     shape = _sides(fields.get(b"shape"))
     expected = math.prod(shape) * dtype.itemsize
     if expected != len(data):
-        raise ValueError(f"an array of {dtype} {shape} has {expected} bytes, here are {len(data)}")
+        raise ValueError(f"an array of {dtype} {shape} has {expected} bytes, got {len(data)}")
     # an array with a side of zero may still claim sides that no address reaches
     return np.frombuffer(data, dtype).reshape(shape if data else (0,))
 
@@ -92,5 +92,5 @@ def _scalar(fields: dict[Any, Any]) -> Any:
 
 def _dtype(name: Any) -> np.dtype[Any]:
     if not isinstance(name, str) or not _DTYPE.fullmatch(name):
-        raise ValueError(f"dtype {str(name)[:40]!r} is refused: numbers and booleans in little endian only")
+        raise ValueError(f"dtype {str(name)[:40]!r} is rejected: send numbers or booleans in little endian")
     return np.dtype(name)

@@ -1,4 +1,4 @@
-"""Which key of an openpi observation is which camera of the contract, its state, its instruction.
+"""Maps the keys of an openpi observation to the contract's cameras, state and instruction.
 
 openpi leaves the names to each robot: DROID says "observation/wrist_image_left", ALOHA {"images": {"cam_high": ...}},
 LIBERO "observation/image". What is named after a camera of the contract is found by itself; the rest is declared.
@@ -38,7 +38,7 @@ class Keys:
         for word in words:
             name, _, key = word.partition("=")
             if not name or not key:
-                raise ValueError(f"'{word}' must read NAME=KEY: a camera, 'state' or 'prompt', and its key")
+                raise ValueError(f"'{word}' must be NAME=KEY: a camera, 'state' or 'prompt', and its key")
             if name in named:
                 raise ValueError(f"'{name}' is given twice, as '{named[name]}' and as '{key}'")
             named[name] = key
@@ -61,7 +61,7 @@ class Keys:
     ) -> Observation:
         """Translate one message. Raises ValueError that names the keys that were expected and those that came."""
         if not isinstance(message, dict):
-            raise ValueError(f"an observation is a map of keys, not {type(message).__name__}")
+            raise ValueError(f"an observation must be a map, not {type(message).__name__}")
         flat = _flat(message)
         images = {}
         for camera in contract.cameras:
@@ -91,7 +91,7 @@ class Keys:
             return str(flat[self.prompt])
         if len(instructions) == 1:
             return instructions[0]
-        raise ValueError(f"'{self.prompt}' is missing, and the policy knows {len(instructions)} instructions, not one")
+        raise ValueError(f"'{self.prompt}' is missing, and the policy has {len(instructions)} instructions, not one")
 
 
 def _flat(message: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
@@ -99,7 +99,7 @@ def _flat(message: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in message.items():
         if not isinstance(key, str):
-            raise ValueError(f"keys are text, not {type(key).__name__}")
+            raise ValueError(f"keys must be text, not {type(key).__name__}")
         flat |= _flat(value, f"{prefix}{key}/") if isinstance(value, dict) else {prefix + key: value}
     return flat
 
@@ -111,7 +111,7 @@ def _first(flat: Mapping[str, Any], choices: Iterable[tuple[str, ...]], what: st
             return keys
     wanted = " or ".join("+".join(f"'{key}'" for key in keys) for keys in choices)
     came = ", ".join(f"'{key[:60]}'" for key in sorted(flat)[:20]) or "none"
-    raise ValueError(f"{what} is missing: expected {wanted}; the keys that came: {came}")
+    raise ValueError(f"{what} is missing: expected {wanted}; received keys: {came}")
 
 
 def _vector(value: Any, key: str) -> NDArray[np.float32]:

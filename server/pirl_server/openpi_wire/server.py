@@ -1,4 +1,4 @@
-"""The port for openpi's clients: one event loop in a thread of its own, which never runs the policy.
+"""The port for openpi clients: one event loop in its own thread, which never runs the policy.
 
 Every connection is a handler of its own, so many robots share a batch and none waits for another's reply.
 """
@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from http import HTTPStatus
-from typing import Any
 from weakref import WeakKeyDictionary
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -22,16 +21,18 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 
-from pirl_contract.client import MAX_MESSAGE_BYTES
 from pirl_contract.names import check_robot_id
-from pirl_server.openpi_wire.handler import Answerer, Door, metadata
+from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.wire.grpc_options import MAX_MESSAGE_BYTES
+from pirl_server.openpi_wire.handler import Answerer, metadata
 from pirl_server.openpi_wire.observation_keys import Keys
 from pirl_server.security.connection_limits import BACKLOG, REQUEST_S, Seats, listen
 from pirl_server.security.file_limits import current_limit, shares
+from pirl_server.serving.dispatcher import Dispatcher
 from pirl_server.serving.errors import BusyError, ExpiredError, NoPolicyError, StoppedError
 
 CLOSE_S = 1.0
-"""a client that does not answer the end of its connection holds nobody up for longer"""
+"""time to wait for a client that does not close its connection"""
 
 Check = Callable[[str | None], str]
 """Authorization header -> name of the robot. Raises PermissionError, whose text the client reads."""
@@ -40,9 +41,9 @@ Check = Callable[[str | None], str]
 class OpenpiServer:
     """A running port; made by `start_openpi`."""
 
-    def __init__(self, door: Door, keys: Keys, check: Check | None) -> None:
+    def __init__(self, dispatcher: Dispatcher, keys: Keys, check: Check | None) -> None:
         self.port = 0
-        self._door, self._keys, self._check = door, keys, check
+        self._dispatcher, self._keys, self._check = dispatcher, keys, check
         self._robots: WeakKeyDictionary[ServerConnection, str] = WeakKeyDictionary()
         self._numbers, self._seats = itertools.count(1), Seats("openpi's clients", shares(current_limit()).openpi)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -82,16 +83,16 @@ class OpenpiServer:
         await self._server.wait_closed()
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Answer /healthz, refuse who may not in; None lets the handshake go on."""
+        """Answer /healthz, reject who may not in; None continues the handshake."""
         if request.path == "/healthz":
             return connection.respond(HTTPStatus.OK, "OK\n")
         if request.headers.get("Origin") is not None:  # browsers always send it, and no page is served here
-            return connection.respond(HTTPStatus.FORBIDDEN, "pages may not connect\n")
+            return connection.respond(HTTPStatus.FORBIDDEN, "requests from web pages are rejected\n")
         robot_id = f"openpi-{next(self._numbers)}"
         try:
             if self._check is not None:
                 robot_id = check_robot_id(self._check(request.headers.get("Authorization")))
-            self._door.policy(robot_id)
+            self._dispatcher.policy(robot_id)
         except ValueError as error:
             return connection.respond(HTTPStatus.FORBIDDEN, f"{error}\n")
         except PermissionError as error:
@@ -100,45 +101,48 @@ class OpenpiServer:
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}\n")
         self._robots[connection] = robot_id
         if (seat := self._seats.at(connection.transport.get_extra_info("socket").fileno())) is not None:
-            seat.work()  # from now on nobody else gets it
+            seat.work()  # from now on it is taken
         return None
 
     async def _converse(self, connection: ServerConnection) -> None:
         robot_id, address = self._robots[connection], _address(connection)
+        connections = self._dispatcher.connections
         over: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
-        answerer = Answerer(self._door, self._keys, robot_id, over)
+        answerer = Answerer(self._dispatcher, self._keys, robot_id, over)
         gone = asyncio.ensure_future(connection.wait_closed())
-        gone.add_done_callback(lambda _: _settle(over, ExpiredError("the client is gone")))
+        gone.add_done_callback(lambda _: _settle(over, ExpiredError("the client has disconnected")))
         notify = _notifier(over)
         try:
-            self._door.join(robot_id, address, notify)
+            # connecting is how a client of this wire begins anew after a stop
+            connections.lift_stop(robot_id, address)
+            connections.join(check_robot_id(robot_id), address, notify)
         except BusyError as error:
             gone.cancel()
             await connection.close(CloseCode.TRY_AGAIN_LATER, str(error))
             return
         try:
-            await connection.send(metadata(self._door.policy(robot_id), self._keys))
+            await connection.send(metadata(self._dispatcher.policy(robot_id), self._keys))
             async for message in connection:
                 reply = await answerer.reply(message)
-                self._door.seen(robot_id, address, answerer.version)
+                connections.seen(robot_id, address, answerer.version)
                 await connection.send(reply)
         except ConnectionClosed:
-            pass  # in the middle of a reply: there is nobody to answer
+            pass  # in the middle of a reply: there is no receiver
         finally:
-            self._door.leave(robot_id, notify)
+            connections.leave(robot_id, notify)
             gone.cancel()
 
 
-def _notifier(over: asyncio.Future[Exception]) -> Callable[[Any], None]:
+def _notifier(over: asyncio.Future[Exception]) -> Callable[[pb.ServerEvent], None]:
     """Return what ends a conversation when its robot is stopped: every request is refused until it connects anew."""
     loop = over.get_loop()
 
-    def notify(event: Any) -> None:
+    def notify(event: pb.ServerEvent) -> None:
         if not event.HasField("emergency_stop"):
             return
         stop = event.emergency_stop
-        words = f"emergency stop by {stop.by or 'somebody'} at the policy server: {stop.reason}"
-        refusal = StoppedError(f"{words}; once the arm may move again, connect anew")
+        words = f"emergency stop by {stop.by or 'unknown user'} on the policy server: {stop.reason}"
+        refusal = StoppedError(f"{words}; when the arm may move again, reconnect")
         if not loop.is_closed():
             loop.call_soon_threadsafe(_settle, over, refusal)
 
@@ -157,7 +161,7 @@ def _address(connection: ServerConnection) -> str:
 
 
 def start_openpi(
-    door: Door,
+    dispatcher: Dispatcher,
     host: str,
     port: int,
     *,
@@ -167,14 +171,14 @@ def start_openpi(
 ) -> OpenpiServer:
     """Serve openpi's wire at `host:port` (port 0: a free one); stop it with `close`.
 
-    `check` None: anybody may connect, and each connection is a robot of its own. Raises ValueError when the address
+    `check` None: any client may connect, and each connection is a robot of its own. Raises ValueError when the address
     cannot be bound or when `keys` names a camera that the served contract lacks.
     """
     keys = keys or Keys()
-    keys.check(door.policy("").contract)
-    server = OpenpiServer(door, keys, check)
+    keys.check(dispatcher.policy("").contract)
+    server = OpenpiServer(dispatcher, keys, check)
     try:
         server.start(host, port, tls)
     except OSError as error:
-        raise ValueError(f"cannot listen on {host}:{port} for openpi's clients: {error.strerror or error}") from None
+        raise ValueError(f"cannot listen on {host}:{port} for openpi clients: {error.strerror or error}") from None
     return server

@@ -1,1 +1,1 @@
-"""A served policy: observation to action chunk, with everything RL needs to know about how it was drawn."""
+"""A served policy: observation to action chunk, with all that RL needs about the sample."""

@@ -1,4 +1,4 @@
-"""Several asks as rows of one forward pass, each what it would be alone.
+"""Several requests as rows of one forward pass; each row is as if alone.
 
 Shape letters: N rows, H horizon, A the model's action dim, K denoise steps; of a prefix L layers, V key/value heads,
 T tokens, E head dim.
@@ -14,10 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from pirl_server.model.prefix import Prefix
-from pirl_server.policy.served_policy import PolicyRequest
-
-BATCH_SIZES = (1, 2, 4, 8, 16)
-"""row counts that a policy is warmed up at; the last is the most rows of one pass"""
+from pirl_server.policy.served_policy import BATCH_SIZES, PolicyRequest
 
 
 class Noise(NamedTuple):

@@ -121,15 +121,15 @@ def check_tokenizer(folder: Path, card: ModelCard) -> None:
         return
     found = tokenizer_file(folder)
     if found is None:
-        raise ValueError(f"'{folder}': the card's tokenizer is a file, and there is no {' or '.join(TOKENIZERS)}")
+        raise ValueError(f"'{folder}': the card needs a tokenizer file: no {' or '.join(TOKENIZERS)}")
     if file_sha256(found) != wanted.sha256:
-        raise ValueError(f"'{found}' is not the tokenizer of the card: its SHA-256 is not {wanted.sha256[:12]}...")
+        raise ValueError(f"'{found}' is not the tokenizer of the card: its SHA-256 must be {wanted.sha256[:12]}...")
 
 
 def check_finite(name: str, tensor: torch.Tensor) -> None:
     """Raise ValueError for a tensor that is no floating point number or holds one that is not finite. Any shape."""
     if not tensor.is_floating_point():
-        raise ValueError(f"tensor '{name}' is {tensor.dtype}, weights are floating point numbers")
+        raise ValueError(f"tensor '{name}' is {tensor.dtype}, weights must be floating point")
     for chunk in torch.split(tensor.reshape(-1), CHUNK_ELEMENTS):
         if not torch.isfinite(chunk).all():
             raise ValueError(f"tensor '{name}' holds values that are not finite")

@@ -1,4 +1,4 @@
-"""State vector in SI units -> what the network's state token is fed. Fixed physical scales, no data statistics.
+"""State vector in SI units to the input of the state token. Fixed physical scales, no data statistics.
 
 Statistics of a few demonstrations saturate as soon as the arm leaves them; scales of the table do not. A checkpoint's
 card names its feature set, so that training and serving cannot use different ones.
@@ -64,7 +64,7 @@ def proprioception(state_NS: Array) -> Array:
 
 
 def object_and_goal(state_NS: Array) -> Array:
-    """Where a picture of the table shows object and goal. [N, 35] -> [N, 32], state as in `tabletop_relative`."""
+    """Where an image of the table shows object and goal. [N, 35] -> [N, 32], state as in `tabletop_relative`."""
     thing, goal = state_NS[:, 25:28], state_NS[:, 32:35]
     return _padded(np.concatenate([thing / _SCALE_M, goal / _SCALE_M], axis=1))
 

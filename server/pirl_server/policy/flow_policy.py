@@ -1,4 +1,4 @@
-"""A checkpoint that can be asked: features, prefix, K denoise steps, actions in the contract's units.
+"""Inference for one loaded checkpoint: features, prefix, K denoise steps, actions in the contract's units.
 
 The prefix (vision and language, frozen in RL) is computed once per observation, and once per instruction when the
 model has no camera: then it serves a whole episode, every rollout and every PPO epoch.
@@ -25,7 +25,8 @@ from pirl_contract import Contract, Observation
 from pirl_server.algorithm import flow_sde
 from pirl_server.algorithm.flow import Transition
 from pirl_server.algorithm.hybrid_sampler import Draw, hybrid_sample
-from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.model import families
+from pirl_server.model.flow_model import FlowModel
 from pirl_server.model.prefix import Prefix
 from pirl_server.policy.batching import noise, pad_to_batch_size, stack_prefixes
 from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint
@@ -43,9 +44,9 @@ MAX_CACHED_PREFIXES = 64
 
 
 class FlowPolicy:
-    """`ServedPolicy` over a pi0 or pi0.5 model. Not thread-safe: one thread owns it."""
+    """`ServedPolicy` over a flow model of any family. Not thread-safe: one thread owns it."""
 
-    def __init__(self, card: ModelCard, model: Pi0, version: str, processor: Processor | None = None) -> None:
+    def __init__(self, card: ModelCard, model: FlowModel, version: str, processor: Processor | None = None) -> None:
         """Without a processor the card's is made, which then must not need a file."""
         self.card, self.model, self.version = card, model.eval(), version
         self.processor: Processor = make_processor(card, None) if processor is None else processor
@@ -62,7 +63,7 @@ class FlowPolicy:
         card, weights, _ = load_checkpoint(folder)
         processor = make_processor(card, folder)
         with torch.device("meta"):
-            model = Pi0(card.model)
+            model: FlowModel = families.build(card.model)
         try:
             model.load_state_dict(weights, assign=True)
         except RuntimeError as error:

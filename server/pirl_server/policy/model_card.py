@@ -1,4 +1,4 @@
-"""The model card: what a checkpoint's weights do not say and a wrong guess of which would run without an error."""
+"""The model card: settings not recoverable from weights; a wrong one fails silently."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from pirl_contract import Contract
-from pirl_server.model.pi0.byte_tokens import VOCABULARY
-from pirl_server.model.pi0.config import Pi0Config
+from pirl_server.model.byte_tokens import VOCABULARY
+from pirl_server.model.families import FAMILIES, read_config
+from pirl_server.model.flow_model import FlowModelConfig
 from pirl_server.policy.features import FEATURES, STATE_DIM
 from pirl_server.policy.normalisation import check_statistics
 from pirl_server.policy.processing_spec import PRETRAINED, Processing, TokenizerFile
+
+DEFAULT_FAMILY = "pi0"
+"""of a card that names none"""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class ModelCard:
 
     name: str
     contract: Contract
-    model: Pi0Config
+    model: FlowModelConfig
     features: str
     """key of `policy.features.FEATURES`, or "pretrained": then `processing` says what is done"""
     action_scale: tuple[float, ...]
@@ -34,14 +38,14 @@ class ModelCard:
     """a of the exploration schedule"""
     instructions: tuple[str, ...]
     task: str
-    family: str = "pi0"
+    family: str = DEFAULT_FAMILY
     tokenizer: str = "bytes"
     lineage: Mapping[str, str] = field(default_factory=dict)
     """how it was made: parent version, job, command"""
     processing: Processing | None = None
     """a pretrained policy's images, prompt, normalisation and tokenizer"""
     prefix_delay: int = 0
-    """longest run of given first actions that it was trained to go on from (arXiv 2512.05964); 0: it was not"""
+    """longest run of given first actions that it was trained to continue (arXiv 2512.05964); 0: it was not"""
 
     def to_json(self) -> str:
         """Return canonical JSON. What older readers do not know is left out where it says nothing."""
@@ -59,7 +63,7 @@ class ModelCard:
             if unknown:
                 raise ValueError(f"unknown key '{min(unknown)}'")
             raw["contract"] = Contract.from_json(json.dumps(raw["contract"]))
-            raw["model"] = Pi0Config.from_dict(raw["model"])
+            raw["model"] = read_config(raw.get("family", DEFAULT_FAMILY), raw["model"])
             raw["processing"] = Processing.from_dict(raw["processing"]) if raw.get("processing") else None
             values: dict[str, Any] = {
                 key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()
@@ -75,8 +79,8 @@ class ModelCard:
 
 def _check(card: ModelCard) -> None:
     """Raise ValueError for what would fail at the first chunk, or worse, would not."""
-    if card.family not in ("pi0", "pi05"):
-        raise ValueError(f"family '{card.family}' is not served here")
+    if card.family not in FAMILIES:
+        raise ValueError(f"family '{card.family}' is not supported")
     if card.family != card.model.family:
         raise ValueError(f"family '{card.family}' with a model of family '{card.model.family}'")
     if card.features == PRETRAINED:
@@ -95,8 +99,8 @@ def _check(card: ModelCard) -> None:
 
 def _check_tabletop(card: ModelCard) -> None:
     if card.processing is not None:
-        raise ValueError(f"features '{card.features}' take no processing, only '{PRETRAINED}' do")
-    if card.family != "pi0":
+        raise ValueError(f"features '{card.features}' must not have processing, only '{PRETRAINED}' do")
+    if not card.model.state_token:
         raise ValueError(
             f"family '{card.family}' has no state token for features '{card.features}': with features '{PRETRAINED}'"
             " and prompt 'pi05' it reads the state as text"
@@ -106,7 +110,7 @@ def _check_tabletop(card: ModelCard) -> None:
     if card.features not in FEATURES:
         raise ValueError(f"features '{card.features}' are not known; there are: {', '.join(FEATURES)}")
     if card.model.state_dim != STATE_DIM:
-        raise ValueError(f"the model reads {card.model.state_dim} features, '{card.features}' makes {STATE_DIM}")
+        raise ValueError(f"the model expects {card.model.state_dim} features, '{card.features}' computes {STATE_DIM}")
     if not len(card.action_scale) == card.model.action_dim == card.contract.action_dim:
         raise ValueError(
             f"{len(card.action_scale)} action scales, {card.model.action_dim} model outputs and "
@@ -133,7 +137,7 @@ def check_pretrained(card: ModelCard) -> None:
     if how is None:
         raise ValueError("features 'pretrained' need the key processing")
     if card.action_scale:
-        raise ValueError("features 'pretrained' take no action_scale: the action statistics scale")
+        raise ValueError("features 'pretrained' must not have action_scale: the action statistics define the scale")
     if (family := FAMILY_OF[how.prompt]) != card.model.family:
         raise ValueError(f"prompt form '{how.prompt}' belongs to {family}, the model is {card.model.family}")
     _check_sizes(card, how)
@@ -155,7 +159,7 @@ def _check_sizes(card: ModelCard, how: Processing) -> None:
     if how.delta and len(how.delta) != contract.action_dim:
         raise ValueError(f"the delta mask has {len(how.delta)} entries, the contract {contract.action_dim} actions")
     if any(how.delta[contract.state_dim :]):
-        raise ValueError(f"a relative action beyond the {contract.state_dim} state entries has nothing to start from")
+        raise ValueError(f"a relative action beyond the {contract.state_dim} state entries has no reference")
 
 
 def _check_slots(card: ModelCard, how: Processing) -> None:
@@ -172,9 +176,9 @@ def _check_slots(card: ModelCard, how: Processing) -> None:
     if unknown := set(used) - known:
         raise ValueError(f"camera '{min(unknown)}' of a slot is not in the contract")
     if unseen := known - set(used):
-        raise ValueError(f"camera '{min(unseen)}' of the contract goes into no slot: the policy would not see it")
+        raise ValueError(f"camera '{min(unseen)}' of the contract has no slot: the policy would ignore it")
     if not used:
-        raise ValueError("no slot has a camera: the policy would see nothing")
+        raise ValueError("no slot has a camera: the policy would get no image")
 
 
 def _check_tokenizer(card: ModelCard, wanted: TokenizerFile) -> None:
@@ -184,6 +188,6 @@ def _check_tokenizer(card: ModelCard, wanted: TokenizerFile) -> None:
         raise ValueError(f"the tokenizer has {wanted.vocabulary} tokens, the model {card.model.vocabulary}: wrong one")
     if wanted.kind == "bytes":
         if wanted.vocabulary != VOCABULARY or wanted.sha256:
-            raise ValueError(f"the byte tokenizer has {VOCABULARY} tokens and no file, the card says otherwise")
+            raise ValueError(f"the byte tokenizer has {VOCABULARY} tokens and no file, the card differs")
     elif len(wanted.sha256) != 64:
         raise ValueError(f"the SHA-256 of the tokenizer's file is 64 digits, not '{wanted.sha256}'")

@@ -1,4 +1,4 @@
-"""Physical units to model range and back by a data set's statistics. Never clipped: openpi and lerobot do not either.
+"""Physical units to model range and back by data statistics. Never clipped, like openpi and lerobot.
 
 Computed in float64; who puts the numbers into a tensor rounds once.
 
@@ -23,7 +23,7 @@ OPENPI_EPSILON, LEROBOT_EPSILON = 1e-6, 1e-8
 
 
 class Normaliser:
-    """x -> (x - offset) / scale of the last axis, with the epsilon of whoever trained the policy."""
+    """x -> (x - offset) / scale of the last axis, with the epsilon used in training."""
 
     def __init__(self, statistics: Normalisation) -> None:
         first, second = np.asarray(statistics.first, np.float64), np.asarray(statistics.second, np.float64)
@@ -56,7 +56,7 @@ def check_statistics(statistics: Normalisation, names: Sequence[str], kind: str)
     """
     if statistics.scheme == "none":
         if statistics.first or statistics.second:
-            raise ValueError(f"{kind} statistics are given, and their scheme is 'none': drop them or name the scheme")
+            raise ValueError(f"{kind} statistics are given, but their scheme is 'none': remove them or set the scheme")
         return
     if not len(statistics.first) == len(statistics.second) == len(names):
         raise ValueError(
@@ -75,6 +75,6 @@ def _check_one(what: str, scheme: str, first: float, second: float) -> None:
         name, extent, least = ("q99 - q01", second - first, SMALLEST_RANGE)
     if extent < least:
         raise ValueError(
-            f"{what}: {name} is {extent:g}, below {least:g}: it never moved in the data, and the least motion would be"
+            f"{what}: {name} is {extent:g}, below {least:g}: it hardly moved in the data, and a small motion would be"
             " a huge input; give statistics of data in which it moves"
         )

@@ -1,4 +1,4 @@
-"""The seam between the contract's units and the model's tensors. A card says which implementation is behind it.
+"""The protocol between the contract's units and the model's tensors. The card selects the implementation.
 
 Shape letters: N robots or environments, C cameras, H horizon, D the contract's actions, A the model's (A >= D),
 S state, F state features, L prompt tokens.

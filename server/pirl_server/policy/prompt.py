@@ -1,6 +1,6 @@
-"""Instruction, and for pi0.5 the joint state, to prompt tokens, in exactly the forms that checkpoints were trained on.
+"""Instruction, and for pi0.5 the joint state, to prompt tokens, exactly as in training.
 
-A prompt that does not fit is refused: openpi cuts it and warns, but half an instruction is another instruction, and a
+A prompt that does not fit is rejected: openpi cuts it and warns, but half an instruction is another instruction, and a
 robot would carry it out.
 
 Shape letters: N prompts, L tokens, S state.
@@ -63,7 +63,7 @@ class Prompter:
             )
         if max(own) >= self._embeddings:
             raise ValueError(
-                f"instruction {instruction!r} has token {max(own)}, the model knows {self._embeddings}: rephrase it"
+                f"instruction {instruction!r} has token {max(own)}, the model has {self._embeddings}: rephrase it"
             )
         return own
 

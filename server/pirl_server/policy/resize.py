@@ -22,7 +22,7 @@ Method = Literal["pil", "torch"]
 
 
 def letterbox(images_NhwC: Pixels, px: int, method: Method, bars: float) -> Tensor:
-    """uint8 RGB [N, h, w, 3] -> float32 [N, 3, px, px] in [-1, 1]; `bars` is the value around the picture.
+    """uint8 RGB [N, h, w, 3] -> float32 [N, 3, px, px] in [-1, 1]; `bars` is the value around the image.
 
     Images of the right size are scaled only.
     """
@@ -44,7 +44,7 @@ def scaled(images_NhwC: Pixels) -> Tensor:
 
 
 def fitted(height: int, width: int, px: int) -> tuple[int, int]:
-    """Size of the picture inside the square: the longer side fills it, fractions are cut off.
+    """Size of the image inside the square: the longer side fills it, fractions are cut off.
 
     Divides by the ratio instead of multiplying by its inverse: both stacks do, and round a pixel away where that does.
     """

@@ -1,4 +1,4 @@
-"""Rows of a batch that go on from the actions a robot still plays: contract units -> model space, denoised, checked.
+"""Real-time chunking in the contract's units: previous actions to model space, denoised, checked.
 
 Two passes at most, one per method. What comes back begins with the very numbers that were asked with: through model
 space and back they would be rounded, and a robot that compares them must find no difference.
@@ -19,7 +19,7 @@ from pirl_contract import Contract, Observation, PreviousChunk
 from pirl_server.algorithm import rtc
 from pirl_server.algorithm.flow import Transition, Velocity
 from pirl_server.algorithm.hybrid_sampler import hybrid_sample
-from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.model.flow_model import FlowModel
 from pirl_server.model.prefix import Prefix
 from pirl_server.policy.batching import noise, pad_to_batch_size
 from pirl_server.policy.model_card import ModelCard
@@ -35,7 +35,7 @@ class RtcPolicy(Protocol):
         """Its model card."""
 
     @property
-    def model(self) -> Pi0:
+    def model(self) -> FlowModel:
         """Its network."""
 
     @property
@@ -79,7 +79,7 @@ class _Known(NamedTuple):
     """What is known of N chunks before they are drawn, where the model is."""
 
     target_NHA: Tensor
-    """model space; beyond `count` the last known action, which nobody reads"""
+    """model space; beyond `count` the last known action, which is not read"""
     delay_N: Tensor
     count_N: Tensor
 
@@ -117,7 +117,7 @@ def _fault(policy: RtcPolicy, ask: PolicyRequest) -> ValueError | None:
         return ValueError(f"continuation has {n} actions of {width}: at most {most} of {wanted} are continued")
     if asked.inference_delay >= policy.horizon:
         return ValueError(
-            f"inference_delay {asked.inference_delay} is the whole horizon of {policy.horizon}: nothing would be new"
+            f"inference_delay {asked.inference_delay} must be below the horizon, {policy.horizon}: no action is new"
         )
     if not np.isfinite(asked.actions).all():
         return ValueError("continuation: an action is not finite")

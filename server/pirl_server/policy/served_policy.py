@@ -1,4 +1,4 @@
-"""What one draw of the policy leaves behind, and the seam through which the service draws it."""
+"""Result of one policy inference, and the ServedPolicy protocol."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from pirl_contract import Contract, Observation, PreviousChunk
 
 Array = NDArray[np.float32]
+BATCH_SIZES = (1, 2, 4, 8, 16)
+"""row counts that a policy is warmed up at; the last is the most rows of one pass"""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class PolicyRequest:
     explore: bool
     seed: int
     continuation: PreviousChunk | None = None
-    """None: a chunk that begins anew"""
+    """None: a chunk without RTC"""
 
 
 class ServedPolicy(Protocol):
@@ -79,7 +81,7 @@ class ServedPolicy(Protocol):
 
     @property
     def continuations(self) -> tuple[str, ...]:
-        """Values of `PreviousChunk.method` that it can be asked with; none: it only draws chunks that begin anew."""
+        """Values of `PreviousChunk.method` that it supports; none: no real-time chunking."""
 
     def sample(self, observation: Observation, *, explore: bool, seed: int) -> PolicySample:
         """Draw one chunk. Raises ValueError, naming the fault, when the observation does not fit the contract."""
@@ -88,7 +90,7 @@ class ServedPolicy(Protocol):
         """Draw one chunk per ask, in order; an ask that can't be answered leaves its ValueError in its place.
 
         A row is what it would be alone: neither its noise nor its numbers (within float32 rounding) depend on the
-        others. Called by the thread that owns the device, with 1 to 16 asks.
+        others. Called by the thread that owns the device, with at most `BATCH_SIZES[-1]` asks.
         """
 
 
@@ -99,7 +101,7 @@ def one_by_one(policy: ServedPolicy, asks: Sequence[PolicyRequest]) -> list[Poli
 
 def _alone(policy: ServedPolicy, ask: PolicyRequest) -> PolicySample | ValueError:
     if ask.continuation is not None:
-        return ValueError(f"policy {policy.version} can't continue a chunk: ask without a continuation")
+        return ValueError(f"policy {policy.version} does not support real-time chunking: send no continuation")
     try:
         return policy.sample(ask.observation, explore=ask.explore, seed=ask.seed)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Do the statistics of a card fit the robot that is connected? The first observations tell.
+"""Checks from the first observations whether the card's statistics match the connected robot.
 
 Wrong statistics (another robot's, degrees for radians, another order of joints) raise no error anywhere: they make the
 network extrapolate, and the arm does something. A state far outside of what the data set held is said at once.
@@ -54,6 +54,6 @@ class FirstObservations:
 
     def _verdict(self) -> str:
         if not self._odd:
-            return f"statistics fit: {self._count} observations lie where the policy's data lay"
+            return f"statistics match: {self._count} observations are within the range of the policy's data"
         odd = ", ".join(self._names[index] for index in sorted(self._odd))
-        return f"statistics do not fit: of {self._count} observations some were far from the policy's data in {odd}"
+        return f"statistics do not match: some of {self._count} observations are far from the policy's data in {odd}"

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pirl_server.model.pi0.byte_tokens import encode_all
+from pirl_server.model.byte_tokens import encode_all
 from pirl_server.policy.features import FEATURES
 from pirl_server.policy.model_card import ModelCard
 from pirl_server.policy.processor import Array, Images

@@ -1,4 +1,4 @@
-"""Text to ids. Ours is bytes; PaliGemma's is a file that the user supplies, and is checked before a robot moves by it.
+"""Text to ids. Ours is bytes; PaliGemma's is a file supplied by the user and checked before a robot moves.
 
 The libraries that read such files are optional and imported where one is opened: `pip install pirl[paligemma]`.
 """
@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from pirl_server.model.pi0.byte_tokens import BOS, EOS, NEWLINE, PAD, VOCABULARY
+from pirl_server.model.byte_tokens import BOS, EOS, NEWLINE, PAD, VOCABULARY
 from pirl_server.policy.processing_spec import TokenizerFile
 
 PROBE = "Task: pick up the red cube, State: 0 128 255 -1;\nAction:"
@@ -56,7 +56,7 @@ class Tokenizer(Protocol):
 
 
 class ByteTokenizer:
-    """UTF-8 bytes and four tokens of our own; see `model.pi0.byte_tokens`."""
+    """UTF-8 bytes and four tokens of our own; see `model.byte_tokens`."""
 
     vocabulary, pad, bos, newline = VOCABULARY, PAD, BOS, (NEWLINE,)
     ids = Ids(PAD, EOS, BOS, (NEWLINE,))
@@ -103,7 +103,7 @@ def open_tokenizer(wanted: TokenizerFile, path: Path | None, known: Mapping[int,
         raise ValueError(f"tokenizer '{wanted.kind}' needs its file: load the policy from its checkpoint folder")
     opened = _sentencepiece(path) if wanted.kind == "sentencepiece" else _tokenizer_json(path)
     if opened.vocabulary != wanted.vocabulary:
-        raise ValueError(f"'{path}' has {opened.vocabulary} tokens, the card says {wanted.vocabulary}: wrong file")
+        raise ValueError(f"'{path}' has {opened.vocabulary} tokens, the card requires {wanted.vocabulary}: wrong file")
     if opened.vocabulary in known:
         _check_known(opened, path, *known[opened.vocabulary])
     return opened
@@ -141,7 +141,7 @@ def _tokenizer_json(path: Path) -> FileTokenizer:
 
 
 def _checked(opened: FileTokenizer, path: Path) -> FileTokenizer:
-    """Refuse a tokenizer without the tokens that a prompt is built of."""
+    """Reject a tokenizer without the tokens that a prompt is built of."""
     missing = [name for name in ("pad", "bos") if getattr(opened.ids, name) < 0]
     if missing or not opened.ids.newline:
         raise ValueError(f"'{path}' has no token for {' and '.join(missing) or 'a line break'}: not a PaliGemma file")
@@ -151,10 +151,10 @@ def _checked(opened: FileTokenizer, path: Path) -> FileTokenizer:
 def _check_known(opened: FileTokenizer, path: Path, name: str, ids: Ids) -> None:
     """Raise ValueError unless ids are those of the named vocabulary and text survives both ways."""
     if opened.ids != ids:
-        raise ValueError(f"'{path}' has {opened.ids}, {name} has {ids}: give the tokenizer that the model came with")
+        raise ValueError(f"'{path}' has {opened.ids}, {name} has {ids}: use the tokenizer the model was trained with")
     back = opened.decode(opened.encode(PROBE))
     if back.strip() != PROBE:
-        raise ValueError(f"'{path}' reads {PROBE!r} as {back!r}: give the tokenizer that the model came with")
+        raise ValueError(f"'{path}' reads {PROBE!r} as {back!r}: use the tokenizer the model was trained with")
 
 
 def _library(name: str, path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""Aliases on disk: what each means now, and what it meant before (the stack that a rollback pops).
+"""Aliases on disk: the current version of each, and its previous ones (the stack that a rollback pops).
 
 root/aliases.json       replaced in one step, after the change is in the audit log
 root/aliases.copy.json  the same content: read when aliases.json is damaged or lost
@@ -77,7 +77,7 @@ class Aliases:
                 if aliases and (not path.exists() or _read(path) != aliases):
                     write_json(path, aliases)
         except OSError as error:
-            _LOG.error("the aliases below '%s' stay as they are: %s", self.path.parent, error)
+            _LOG.error("the aliases below '%s' can't be backed up: %s", self.path.parent, error)
 
     def forget(self, folder: Path, reason: str) -> None:
         """Move all that can't be read into `folder`: there are no aliases after this. Raises OSError."""
@@ -99,7 +99,7 @@ class Aliases:
                 found = read(source)
             except (OSError, ValueError):
                 continue
-            damage = f"{error}; '{source}' was read instead: {_meant(found)}"
+            damage = f"{error}; '{source}' was used instead: {_meant(found)}"
             if damage != self.damage:
                 _LOG.error("%s", damage)
             self.damage = damage
@@ -142,7 +142,7 @@ def _replay(audit: Path) -> dict[str, Entry]:
             else:
                 aliases[alias] = pointed(aliases.get(alias), check_name("version", said["version"]))
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise ValueError(f"'{audit}' does not say what the aliases mean: {error!r}") from None
+            raise ValueError(f"'{audit}' does not define the aliases: {error!r}") from None
     if not aliases:
         raise ValueError(f"'{audit}' names no alias")
     return aliases

@@ -1,4 +1,4 @@
-"""The audit log: who did what, when, and what came of it. JSON lines, only ever appended.
+"""The audit log: who did what, when, with what result. JSON lines, append-only.
 
 One file for the whole server; the registry writes its promotions there, in the same form:
 {"time", "event", "actor", "result", ...}.

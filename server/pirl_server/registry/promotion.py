@@ -41,7 +41,7 @@ class Promoter:
         with self._one_at_a_time:
             incumbent = self._registry.aliases().get(PRODUCTION)
             if version == incumbent:
-                raise ValueError(f"{version} is in production already")
+                raise ValueError(f"{version} is already in production")
             result = check_gate(self._registry, incumbent, version)
             if not result.allowed and not force:
                 self._registry.audit("refused", version, actor, "; ".join(result.refusals))
@@ -57,7 +57,7 @@ class Promoter:
         with self._one_at_a_time:
             previous = self._registry.previous(PRODUCTION)
             if previous is None:
-                raise ValueError("there is no earlier production version to go back to")
+                raise ValueError("there is no earlier production version to roll back to")
             with self._serving_again(self._registry.aliases()[PRODUCTION]):
                 self._activate(previous)
                 return self._registry.step_back(PRODUCTION, actor, reason)

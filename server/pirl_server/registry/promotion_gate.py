@@ -1,4 +1,4 @@
-"""The promotion gate: may this version replace the one that robots run on now?
+"""The promotion gate: decides whether a version may replace the production version.
 
 The rule: both were evaluated on at least one common fixed list (same task, same initial states, at least 50
 episodes); on every such list the candidate succeeded at least as often; and both have the same contract. The intervals
@@ -26,7 +26,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class GateResult:
-    """What the gate saw and why it refuses; no reasons: it lets the candidate through."""
+    """What the gate saw and why it rejects; no reasons: it lets the candidate through."""
 
     refusals: tuple[str, ...]
     comparisons: tuple[Comparison, ...] = ()
@@ -67,5 +67,5 @@ def _worse(pair: Comparison) -> str:
     new, old = pair.candidate, pair.incumbent
     return (
         f"on {new.task}, list {new.list_hash}, {new.version} succeeded {new.successes} of {new.episodes} times"
-        f" and {old.version} {old.successes}: it would be a step back"
+        f" and {old.version} {old.successes}: a regression"
     )

@@ -1,4 +1,4 @@
-"""Which robots are served by another version than production: what an operator decided, kept across restarts.
+"""Which robots get another version than production: set by an operator, kept across restarts.
 
 The file lies beside aliases.json, which says what `candidate` and `shadow` mean; it is replaced in one step.
 """
@@ -19,7 +19,7 @@ SHADOW = "shadow"
 
 @dataclass(frozen=True)
 class Routes:
-    """Robots by id, shares between 0 and 1. Nothing given: production serves everybody."""
+    """Robots by id, shares between 0 and 1. Nothing given: production serves all robots."""
 
     pins: Mapping[str, str] = field(default_factory=dict)
     """robot -> version that it stays on, whatever is promoted"""
@@ -28,7 +28,7 @@ class Routes:
     canary_share: float = 0.0
     """of all other robots, how many get the candidate: chosen by a hash of robot and candidate"""
     shadow_share: float = 0.0
-    """of production's answers, how many the shadow version draws too"""
+    """of production's requests, how many the shadow version draws too"""
 
     def __post_init__(self) -> None:
         for name in ("canary_share", "shadow_share"):
@@ -46,7 +46,7 @@ def read_routes(path: Path) -> Routes:
         raw = json.loads(path.read_text())
         return Routes(**(raw | {"canary_robots": tuple(raw["canary_robots"])}))
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"'{path}' can't be read ({error}): put it right, or remove it to serve production") from None
+        raise ValueError(f"'{path}' can't be read ({error}): repair it, or remove it to serve production") from None
 
 
 def routes_json(routes: Routes) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class ModelVersion:
     """One checkpoint in the registry."""
 
     version: str
-    """content hash, given by whoever saved the checkpoint"""
+    """content hash, computed when the checkpoint was saved"""
     path: Path
     """directory with its files"""
     contract: Contract
@@ -52,7 +52,7 @@ class Registry:
         self._versions.mkdir(parents=True, exist_ok=True)
         self.evaluations = Evaluations(root)
         self.audit_log = AuditLog(root / "audit.jsonl")
-        """of the whole server: whoever changes something writes here"""
+        """of the whole server: every change is logged here"""
         self._aliases = Aliases(root, self.audit_log.path)
         self.damaged: dict[str, str] = {}
         """folders among the versions that `versions` could not read when it was called last, and why"""
@@ -108,7 +108,7 @@ class Registry:
             try:
                 found.append(self.get(home.name))
             except KeyError:
-                damaged[home.name] = f"'{home}' has no {LINEAGE}: it is no version"
+                damaged[home.name] = f"'{home}' has no {LINEAGE}: not a model version"
             except (ValueError, OSError) as error:
                 damaged[home.name] = str(error)
         self.damaged = damaged
@@ -157,7 +157,7 @@ class Registry:
         with locked(self._root / ".lock"):
             aliases = self._aliases.read()
             if alias not in aliases or not aliases[alias]["previous"]:
-                raise ValueError(f"alias '{alias}' has no earlier version to go back to")
+                raise ValueError(f"alias '{alias}' has no earlier version to roll back to")
             entry = stepped_back(aliases[alias])
             with self._aliases.replacing(aliases | {alias: entry}):
                 self.audit(ROLLED_BACK, entry["version"], actor, reason, alias=alias)
@@ -168,7 +168,7 @@ class Registry:
         with locked(self._root / ".lock"):
             aliases = self._aliases.read()
             if alias not in aliases:
-                raise ValueError(f"there is no {alias}")
+                raise ValueError(f"alias '{alias}' does not exist")
             version = aliases.pop(alias)["version"]
             with self._aliases.replacing(aliases):
                 self.audit(DROPPED, version, actor, reason, alias=alias)

@@ -1,4 +1,4 @@
-"""Pairs replies with requests: what every watcher of gRPC calls needs before it can count, trace or log them."""
+"""Pairs requests with replies, for metrics, spans and logs of gRPC calls."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
+from google.protobuf.message import Message
 
 from pirl_contract.names import is_name
 from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.wire.grpc_options import STATUS_BY_NUMBER
 
 INVALID = "(invalid)"
 """no robot can be called that"""
 _PROCESS, _NUMBERS = uuid.uuid4().hex[:12], itertools.count(1)
-_CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
 @dataclass(slots=True)  # not frozen: that costs more than all the rest of a call
@@ -47,17 +48,17 @@ class Call:
 
 
 class Listener(Protocol):
-    """Is told of calls."""
+    """Notified when calls start and end."""
 
     def began(self, call: Call) -> None:
-        """A request was read; in the thread that goes on to handle it, unless it came in a session."""
+        """A request was read; in the thread that handles it, unless it came in a session."""
 
-    def ended(self, call: Call, reply: Any, code: str) -> None:
+    def ended(self, call: Call, reply: Message | None, code: str) -> None:
         """It was answered, or refused with `code`: then `reply` is None. `code` is OK or another gRPC status."""
 
 
 class CallTracker:
-    """A watcher that tells its listeners, in order, of calls begun and ended, those within sessions too."""
+    """A watcher that notifies its listeners, in order, of calls begun and ended, those within sessions too."""
 
     def __init__(self, listeners: Sequence[Listener]) -> None:
         self._listeners = tuple(listeners)
@@ -75,17 +76,18 @@ class _Pairs:
         self._pending: dict[int, Call] = {}
         self._answered = False
 
-    def request(self, rpc: str, message: Any, id: int) -> None:
+    def request(self, rpc: str, message: Message, id: int) -> None:
         call = self._pending[id] = self._call(rpc, message, id)
         for listener in self._listeners:
             listener.began(call)
 
-    def reply(self, id: int, message: Any) -> None:
+    def reply(self, id: int, message: Message) -> None:
         if (call := self._pending.pop(id, None)) is None:
             return
         self._answered = id == 0
         if isinstance(message, pb.Refusal):
-            self._ended(call, None, _CODES.get(message.code, "UNKNOWN"))
+            code = STATUS_BY_NUMBER.get(message.code, grpc.StatusCode.UNKNOWN)
+            self._ended(call, None, code.name)
         else:
             self._ended(call, message, "OK")
 
@@ -100,10 +102,10 @@ class _Pairs:
             whole.began_ns, whole.clock = self._began_ns, self._clock
             self._ended(whole, None, code.name)
 
-    def _ended(self, call: Call, reply: Any, code: str) -> None:
+    def _ended(self, call: Call, reply: Message | None, code: str) -> None:
         for listener in self._listeners:
             listener.ended(call, reply, code)
 
-    def _call(self, rpc: str, message: Any, id: int) -> Call:
+    def _call(self, rpc: str, message: Message | None, id: int) -> Call:
         name, request_id = rpc.rpartition("/")[2], f"{self._stream_id}-{id}" if id else self._stream_id
         return Call(name, message, time.time_ns(), time.perf_counter(), self._metadata, self._peer, request_id)

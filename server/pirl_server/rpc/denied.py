@@ -1,4 +1,4 @@
-"""Why a call may not go on: raised by whatever checks calls, turned into a status by the interceptor."""
+"""Denial of a call: raised by checks, turned into a gRPC status by the interceptor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ Kind = Literal["unauthenticated", "forbidden", "too-many-requests"]
 
 
 class DeniedError(PermissionError):
-    """The call may not go on. Its text is for the caller and tells nothing about tokens, names or what exists."""
+    """The call is denied. Its text is for the caller and reveals nothing about tokens, names or what exists."""
 
     def __init__(self, kind: Kind, text: str, retry_after_s: float = 0.0) -> None:
         super().__init__(text)

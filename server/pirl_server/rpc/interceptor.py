@@ -1,4 +1,4 @@
-"""What may look at every call on its way in and out: the gate, the metrics, the spans, the log.
+"""Interceptor that lets observers see each request and reply.
 
 A session is one call that carries many; watchers see each of them as if it had come alone.
 """
@@ -7,27 +7,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import NoReturn, Protocol, TypeAlias, TypeVar, cast
 
 import grpc
+from google.protobuf.message import Message
 
 from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.wire.grpc_options import RETRY_AFTER, SERVICE_PATH
 from pirl_server.rpc.denied import DeniedError
 
-SERVICE = "/pirl.v1.PolicyService/"
-SESSION = SERVICE + "Session"
+AnyMessage = TypeVar("AnyMessage", bound=Message)
+Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
+Unary: TypeAlias = Callable[[Message, grpc.ServicerContext], Message]
+UnaryStream: TypeAlias = Callable[[Message, grpc.ServicerContext], Iterator[Message]]
+StreamStream: TypeAlias = Callable[[Iterator[Message], grpc.ServicerContext], Iterator[Message]]
 
 
 class CallWatch(Protocol):
     """Looks at one call, or at one session with all its calls. Requests and replies may come from two threads."""
 
-    def request(self, rpc: str, message: Any, id: int) -> None:
+    def request(self, rpc: str, message: Message, id: int) -> None:
         """See a request before it is handled; `rpc` is its full name, `id` is 0 outside a session.
 
-        Raises DeniedError to refuse it.
+        Raises DeniedError to reject it.
         """
 
-    def reply(self, id: int, message: Any) -> None:
+    def reply(self, id: int, message: Message) -> None:
         """See the reply to the request of that id; within a session it may be a `pb.Refusal`."""
 
     def closed(self, code: grpc.StatusCode) -> None:
@@ -38,36 +43,36 @@ class Watcher(Protocol):
     """Makes a CallWatch for each call."""
 
     def opened(self, rpc: str, metadata: Mapping[str, str], peer: str) -> CallWatch:
-        """See a call begin, before its first request is read. Raises DeniedError to refuse it."""
+        """See a call begin, before its first request is read. Raises DeniedError to reject it."""
 
 
 class Watched:
-    """All watchers around one call, in order; the first that refuses ends it and those before it see the end."""
+    """All watchers around one call, in order; the first that rejects ends it and those before it see the end."""
 
     def __init__(self, watchers: Sequence[Watcher], rpc: str) -> None:
         self._watchers, self._rpc = watchers, rpc
         self._watches: list[CallWatch] = []
 
-    def open(self, metadata: Any, peer: str) -> None:
-        """Begin. `metadata` is gRPC's sequence of pairs. Raises DeniedError."""
+    def open(self, metadata: Metadata | None, peer: str) -> None:
+        """Begin. Raises DeniedError."""
         words = {key: value for key, value in metadata or () if isinstance(value, str)}
         for watcher in self._watchers:
             self._watches.append(watcher.opened(self._rpc, words, peer))
 
-    def request(self, message: Any) -> Any:
+    def request(self, message: AnyMessage) -> AnyMessage:
         """Show a request and return it. Raises DeniedError."""
-        rpc, id_, inner = self._rpc, 0, message
+        rpc, id_, inner = self._rpc, 0, cast(Message, message)
         if isinstance(message, pb.SessionRequest):
             if (call := message.WhichOneof("call")) is None:
-                return message  # the service answers it in words
+                return message  # the service returns an error for it
             rpc, id_, inner = _RPC_OF[call], message.id, getattr(message, call)
         for watch in self._watches:
             watch.request(rpc, inner, id_)
         return message
 
-    def reply(self, message: Any) -> Any:
+    def reply(self, message: AnyMessage) -> AnyMessage:
         """Show a reply and return it; events, which answer nothing, are passed by."""
-        id_, inner = 0, message
+        id_, inner = 0, cast(Message, message)
         if isinstance(message, pb.SessionReply):
             if (kind := message.WhichOneof("reply")) in (None, "event"):
                 return message
@@ -82,9 +87,9 @@ class Watched:
             watch.closed(code)
 
 
-# get_info -> /pirl.v1.PolicyService/GetInfo: the fields of the session are named after the calls
+# get_info -> the path of GetInfo: the fields of the session are named after the calls
 _RPC_OF = {
-    field.name: SERVICE + "".join(word.capitalize() for word in field.name.split("_"))
+    field.name: SERVICE_PATH + "".join(word.capitalize() for word in field.name.split("_"))
     for field in pb.SessionRequest.DESCRIPTOR.oneofs_by_name["call"].fields
 }
 
@@ -94,49 +99,51 @@ STATUS = {
     "forbidden": grpc.StatusCode.PERMISSION_DENIED,
     "too-many-requests": grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
-RETRY_AFTER = "retry-after-ms"
-"""trailing metadata of a refusal that time will lift"""
 
 
 class CallInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # gRPC has no types
     """Shows every call, streamed or not, to the watchers; a DeniedError of theirs becomes the call's status.
 
-    Within a session it becomes the answer to that message, and the session goes on unless its token is no longer valid.
+    Within a session it becomes the answer to that message, and the session continues unless its token is no longer
+    valid.
     """
 
     def __init__(self, watchers: Sequence[Watcher], public: Collection[str]) -> None:
-        """Calls named in `public` need no token and are shown to nobody: health."""
+        """Calls named in `public` need no token and are not shown to observers: health."""
         self._watchers, self._public = tuple(watchers), frozenset(public)
 
-    def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler | None:
         """Wrap the handler that would answer; an unknown method stays UNIMPLEMENTED, health is left alone."""
         handler = continuation(handler_call_details)
         if handler is None or handler_call_details.method in self._public:
             return handler
-        wrap, make, behave = _shape(handler)
-        watched = wrap(behave, lambda: Watched(self._watchers, handler_call_details.method))
-        return make(watched, handler.request_deserializer, handler.response_serializer)
+        return _watched(handler, lambda: Watched(self._watchers, handler_call_details.method))
 
 
-def _shape(handler: Any) -> tuple[Any, Any, Any]:
+def _watched(handler: grpc.RpcMethodHandler, watch: Callable[[], Watched]) -> grpc.RpcMethodHandler:
+    codecs = (handler.request_deserializer, handler.response_serializer)
     if handler.request_streaming and handler.response_streaming:
-        return _stream_stream, grpc.stream_stream_rpc_method_handler, handler.stream_stream
+        return grpc.stream_stream_rpc_method_handler(_stream_stream(handler.stream_stream, watch), *codecs)
     if handler.response_streaming:
-        return _unary_stream, grpc.unary_stream_rpc_method_handler, handler.unary_stream
+        return grpc.unary_stream_rpc_method_handler(_unary_stream(handler.unary_stream, watch), *codecs)
     assert not handler.request_streaming, "no service of ours only streams requests"
-    return _unary_unary, grpc.unary_unary_rpc_method_handler, handler.unary_unary
+    return grpc.unary_unary_rpc_method_handler(_unary_unary(handler.unary_unary, watch), *codecs)
 
 
-def _unary_unary(behave: Any, watch: Callable[[], Watched]) -> Any:
-    def watched(request: Any, context: Any) -> Any:
+def _unary_unary(behave: Unary, watch: Callable[[], Watched]) -> Unary:
+    def watched(request: Message, context: grpc.ServicerContext) -> Message:
         with _status(watch(), context) as call:
             return call.reply(behave(call.request(request), context))
 
     return watched
 
 
-def _unary_stream(behave: Any, watch: Callable[[], Watched]) -> Any:
-    def watched(request: Any, context: Any) -> Iterator[Any]:
+def _unary_stream(behave: UnaryStream, watch: Callable[[], Watched]) -> UnaryStream:
+    def watched(request: Message, context: grpc.ServicerContext) -> Iterator[Message]:
         with _status(watch(), context) as call:
             for reply in behave(call.request(request), context):
                 yield call.reply(reply)
@@ -144,8 +151,8 @@ def _unary_stream(behave: Any, watch: Callable[[], Watched]) -> Any:
     return watched
 
 
-def _stream_stream(behave: Any, watch: Callable[[], Watched]) -> Any:
-    def watched(requests: Any, context: Any) -> Iterator[Any]:
+def _stream_stream(behave: StreamStream, watch: Callable[[], Watched]) -> StreamStream:
+    def watched(requests: Iterator[Message], context: grpc.ServicerContext) -> Iterator[Message]:
         with _status(watch(), context) as call:
             for reply in behave(_shown(requests, call, context), context):
                 yield call.reply(reply)
@@ -153,21 +160,21 @@ def _stream_stream(behave: Any, watch: Callable[[], Watched]) -> Any:
     return watched
 
 
-def _shown(requests: Iterable[Any], call: Watched, context: Any) -> Iterator[Any]:
+def _shown(requests: Iterator[Message], call: Watched, context: grpc.ServicerContext) -> Iterator[Message]:
     for request in requests:
         try:
-            shown = call.request(request)
+            yield call.request(request)
+            continue
         except DeniedError as denied:
             if denied.kind == "unauthenticated" or not isinstance(request, pb.SessionRequest):
                 _abort(context, denied)
             code, wait_ms = STATUS[denied.kind].value[0], retry_after_ms(denied)
             refusal = pb.Refusal(code=code, message=str(denied), retry_after_ms=wait_ms)
-            shown = pb.SessionReply(id=request.id, error=refusal)  # a session passes on what is answered already
-        yield shown
+        yield pb.SessionReply(id=request.id, error=refusal)  # a session passes on what is answered already
 
 
 @contextmanager
-def _status(call: Watched, context: Any) -> Iterator[Watched]:
+def _status(call: Watched, context: grpc.ServicerContext) -> Iterator[Watched]:
     try:
         call.open(context.invocation_metadata(), context.peer())
         yield call
@@ -184,10 +191,11 @@ def _status(call: Watched, context: Any) -> Iterator[Watched]:
         call.close(context.code() or grpc.StatusCode.OK)
 
 
-def _abort(context: Any, denied: DeniedError) -> None:
+def _abort(context: grpc.ServicerContext, denied: DeniedError) -> NoReturn:
     if denied.retry_after_s:
         context.set_trailing_metadata(((RETRY_AFTER, str(retry_after_ms(denied))),))
     context.abort(STATUS[denied.kind], str(denied))
+    raise AssertionError("abort raises")
 
 
 def retry_after_ms(denied: DeniedError) -> int:

@@ -1,1 +1,1 @@
-"""Who may speak to the server, as what, how often and over what: tokens, scopes, limits, certificates, audit."""
+"""Authentication, authorisation, limits, certificates and audit of all callers."""

@@ -1,4 +1,4 @@
-"""Decides whether a call may go on: who calls, may that scope, for that robot, so often. Knows no gRPC, no HTTP."""
+"""Authorises a call by caller, scope, robot and rate. Independent of gRPC and HTTP."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pirl_contract.names import is_name
+from pirl_contract.wire.grpc_options import SERVICE_PATH
 from pirl_server.registry.audit import AuditLog
 from pirl_server.rpc.denied import DeniedError
 from pirl_server.security.permissions import PUBLIC, RPCS, SCOPES
@@ -14,7 +15,7 @@ from pirl_server.security.rate_limiter import Limiter
 from pirl_server.security.tokens import TokenFile
 
 _LOG = logging.getLogger(__name__)
-_INFER = "/pirl.v1.PolicyService/Infer"
+_INFER = SERVICE_PATH + "Infer"
 SCHEMES = ("bearer", "api-key")
 """of the Authorization header; openpi's clients send the second"""
 
@@ -34,7 +35,7 @@ class Caller:
 
 
 class AccessControl:
-    """Without a token file everybody is let in as admin: only for a loopback address, `check_bind` sees to it.
+    """Without a token file every caller is admin: only for a loopback address, `check_bind` sees to it.
 
     `robot_of(episode_id)` names the robot of an episode, None when there is none: calls that carry only an episode
     are checked against that robot.
@@ -48,9 +49,9 @@ class AccessControl:
         robot_of: Callable[[str], str | None] = lambda episode_id: None,
     ) -> None:
         self.open = tokens is None
-        """nobody is asked for a token"""
+        """no token is required"""
         self._tokens, self._audit, self._limiter, self._robot_of = tokens, audit, limiter, robot_of
-        # whoever holds no token must not be able to fill the disk with refusals
+        # callers without a token must not be able to fill the disk with rejections
         self._audited = Limiter(interval_ns=10_000_000_000, burst=10)
 
     def enter(self, call: str, allowed: frozenset[str] | None, authorization: str, peer: str) -> Caller:
@@ -90,10 +91,10 @@ class AccessControl:
     def check_rate(self, name: str) -> None:
         """Count one call of this robot. Raises DeniedError when it asks too often.
 
-        An id that breaks the rule is not remembered: the service refuses it, in words that say why.
+        An id that breaks the rule is not remembered: the service rejects it with a reason.
         """
         if self._limiter is not None and is_name(name) and (wait_ns := self._limiter.take(name)):
-            raise DeniedError("too-many-requests", "asked too often", wait_ns / 1e9)
+            raise DeniedError("too-many-requests", "rate limit exceeded", wait_ns / 1e9)
 
     def _caller(self, call: str, authorization: str, peer: str) -> Caller:
         if self._tokens is None:
@@ -102,7 +103,7 @@ class AccessControl:
         try:
             token = self._tokens.find(text.strip()) if scheme.lower() in SCHEMES else None
         except ValueError as error:
-            _LOG.error("nobody is let in: %s", error)
+            _LOG.error("all calls are rejected: %s", error)
             token = None
         if token is None:
             self._refused(call, Caller("unknown", peer, frozenset(), frozenset()), "token")

@@ -1,4 +1,4 @@
-"""Which addresses the server may listen on, given what protects it."""
+"""Addresses the server may listen on, given its certificate and tokens."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def is_loopback(host: str) -> bool:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise ValueError(f"host '{host}' is not known here ({error}): give another one with --host") from None
+        raise ValueError(f"host '{host}' can't be resolved ({error}): choose another one with --host") from None
     return all(ipaddress.ip_address(str(info[4][0]).partition("%")[0]).is_loopback for info in found)
 
 
 def check_bind(host: str, *, tls: bool, tokens: bool, allow_insecure: bool) -> None:
-    """Refuse an address that other machines reach unless it is encrypted and authenticated.
+    """Reject an address that other machines reach unless it is encrypted and authenticated.
 
     Raises ValueError with what is missing. `allow_insecure` lets it pass with a warning, for development.
     """
@@ -29,7 +29,7 @@ def check_bind(host: str, *, tls: bool, tokens: bool, allow_insecure: bool) -> N
         return
     if not allow_insecure:
         raise ValueError(
-            f"host {host} can be reached from other machines: that needs {' and '.join(missing)};"
-            " for development on a network of its own, --allow-insecure"
+            f"host {host} is reachable from other machines, which requires {' and '.join(missing)};"
+            " for development on an isolated network use --allow-insecure"
         )
-    _LOG.warning("host %s can be reached from other machines without %s", host, " or ".join(missing))
+    _LOG.warning("host %s is reachable from other machines without %s", host, " or ".join(missing))

@@ -1,23 +1,23 @@
-"""The gate among the watchers: lets gRPC calls in or not, and writes what they changed into the audit log."""
+"""Authorises gRPC calls and writes their effects to the audit log."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 
 from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.wire.grpc_options import SERVICE_PATH, SESSION_PATH
 from pirl_server.registry.audit import AuditLog
-from pirl_server.rpc.interceptor import SERVICE, SESSION
 from pirl_server.security.access_control import AccessControl, Caller
 from pirl_server.security.permissions import RPCS
 
-_LABEL, _INFER, _INFO = SERVICE + "LabelEpisode", SERVICE + "Infer", SERVICE + "GetInfo"
+_INFO = SERVICE_PATH + "GetInfo"
 
 
 class CallAuthorizer:
-    """Checks token, scope, robot and rate of each call; within a session of each message, so that revoking ends it."""
+    """Checks token, scope and robot of each call; within a session of each message, so that revoking ends it."""
 
     def __init__(self, gate: AccessControl, audit: AuditLog) -> None:
         self._gate, self._audit = gate, audit
@@ -35,22 +35,21 @@ class _GateWatch:
     ) -> None:
         self._gate, self._audit, self._rpc = gate, audit, rpc
         self._authorization, self._peer, self._caller = authorization, peer, caller
-        self._labels: dict[int, Any] = {}
+        self._labels: dict[int, pb.LabelEpisodeRequest] = {}
 
-    def request(self, rpc: str, message: Any, id: int) -> None:
-        if self._rpc == SESSION:
+    def request(self, rpc: str, message: Message, id: int) -> None:
+        if self._rpc == SESSION_PATH:
             self._caller = self._gate.enter(rpc, RPCS.get(rpc), self._authorization, self._peer)
-        if rpc.startswith(SERVICE) and rpc != SESSION:
+        if rpc.startswith(SERVICE_PATH) and rpc != SESSION_PATH:
             robot = getattr(message, "robot_id", None)
             if robot or rpc != _INFO:  # that one may be asked for no robot
                 self._gate.check_robot(self._caller, rpc, robot, getattr(message, "episode_id", ""))
-        if rpc == _INFER:
-            self._gate.check_rate(message.robot_id)
-        if rpc == _LABEL:
+        if isinstance(message, pb.LabelEpisodeRequest):
             self._labels[id] = message
 
-    def reply(self, id: int, message: Any) -> None:
-        if (asked := self._labels.pop(id, None)) is None or isinstance(message, pb.Refusal):
+    def reply(self, id: int, message: Message) -> None:
+        asked = self._labels.pop(id, None)
+        if asked is None or not isinstance(message, pb.LabelEpisodeReply):
             return
         self._audit.write(
             "label changed",

@@ -1,4 +1,4 @@
-"""`pirl token`: make, show and take back what robots and people show to the server."""
+"""`pirl token`: create, list and revoke access tokens."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ def token(arguments: Sequence[str]) -> int:
         made = file.create(options.name, options.scope, robots, _expiry(options.expires))
         print(made)
         if len(file.list()) == 1:
-            print(
-                "the first token of this root: a server that runs already asks for it once restarted", file=sys.stderr
-            )
+            print("first token of this root: a running server requires tokens after a restart", file=sys.stderr)
     elif options.verb == "revoke":
         print(f"revoked {file.revoke(options.name).name}")
     else:
@@ -40,13 +38,13 @@ def token(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pirl token", description=token.__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    create = verbs.add_parser("create", help="print a new token, once: only its hash is kept")
-    create.add_argument("--name", required=True, help="whose it is: the audit log shows it")
-    create.add_argument("--scope", required=True, action="append", choices=SCOPES, help="may be given several times")
-    create.add_argument("--robots", default="", metavar="ID,ID", help="the only robots it speaks for; default: any")
+    create = verbs.add_parser("create", help="create a token and print it once: only its hash is stored")
+    create.add_argument("--name", required=True, help="name of its owner, shown in the audit log")
+    create.add_argument("--scope", required=True, action="append", choices=SCOPES, help="repeatable")
+    create.add_argument("--robots", default="", metavar="ID,ID", help="restrict it to these robots; default: any")
     create.add_argument("--expires", default="", metavar="WHEN", help="90d, 12h, or a date such as 2030-01-31")
-    verbs.add_parser("list", help="show names, scopes and ends")
-    verbs.add_parser("revoke", help="take one back").add_argument("name")
+    verbs.add_parser("list", help="list names, scopes and expiry")
+    verbs.add_parser("revoke", help="revoke a token").add_argument("name")
     for verb in verbs.choices.values():
         verb.add_argument("--root", type=Path, default=Path("runs/server"), help="the --root of the server")
     return parser

@@ -1,4 +1,4 @@
-"""A bound on the open connections of a port, kept where they are accepted: before TLS, before a byte is read.
+"""Limits the open connections of a port at accept, before TLS and before a byte is read.
 
 A server of asyncio calls `accept` of the listening socket that it is given. The one made here counts what it accepts,
 until its descriptor is closed, so the same bound serves every protocol. When all seats are taken, the connection
@@ -29,8 +29,8 @@ BATCH = 16
 """accepted at once, before those accepted earlier are read from"""
 CHANCE_S = 0.05
 """how long a connection may at least wait for its request while all seats are taken"""
-BACKLOG = 1024
-"""connections that the kernel keeps until they are accepted"""
+BACKLOG = 256
+"""connections that the kernel keeps until they are accepted: a longer line would make everybody in it wait"""
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 PAUSE_S = 0.9
 """less than the second after which asyncio tries again"""
@@ -53,7 +53,7 @@ class Seat(socket.socket):
         self.deadline = time.monotonic() + seconds
 
     def work(self) -> None:
-        """Note that it is our turn: from now on nobody else gets the seat. One caller's share of them is bounded."""
+        """Note that it is our turn: from now on the seat is taken. One caller's share of them is bounded."""
         self.deadline = None
         if self._seats.at_work(self.peer) > self._seats.per_peer:
             self._seats.refused(self)
@@ -107,7 +107,7 @@ class Seats:
         return len(self._staying()) >= self.total
 
     def at_work(self, peer: str) -> int:
-        """Return how many of this address nobody else can have."""
+        """Return the seats that this address occupies."""
         return sum(seat.peer == peer and seat.deadline is None for seat in self._staying())
 
     def take(self, connection: socket.socket, address: Any) -> Seat | None:
@@ -122,7 +122,7 @@ class Seats:
 
     def refused(self, connection: socket.socket) -> None:
         """Log that the connection is not served."""
-        _LOG.warning("%s: no seat for another connection: all, or half by one address, are at work", self._name)
+        _LOG.warning("%s: connection limit reached, in total or for one address", self._name)
 
     def leave(self, seat: Seat) -> None:
         """Free the seat."""

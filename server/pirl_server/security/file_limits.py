@@ -1,4 +1,4 @@
-"""How many open files the process may have, and which door may take how many of them.
+"""Limit of open files, and each port's share of it.
 
 A connection is a descriptor, and so is the shared memory of a robot, a file of an episode, a pipe to a job. A door that
 may take all of them takes them from the robots.
@@ -39,7 +39,7 @@ def raise_limit() -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     limit = current_limit()
     if limit < MIN_DESCRIPTORS:
-        _LOG.warning("%d open files are allowed, too few for robots and people: raise `ulimit -Hn` to 4096", limit)
+        _LOG.warning("the limit of %d open files is too low: raise `ulimit -Hn` to 4096", limit)
     return limit
 
 

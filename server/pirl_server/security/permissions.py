@@ -1,14 +1,16 @@
-"""Which scope may call what: one row per RPC of the services and per route of the REST API.
+"""Scopes per call: one row per RPC of the services and per route of the REST API.
 
 robot     drives one robot: asks for chunks, writes its episodes
 operator  stands beside robots: looks, labels, stops, chooses what is served
 trainer   makes versions: jobs, episodes, models to read
 admin     all of it, and what goes past a gate
 
-What has no row is refused, even to admin: a new call gets its row or does not work.
+What has no row is rejected, even to admin: a new call gets its row or does not work.
 """
 
 from __future__ import annotations
+
+from pirl_contract.wire.grpc_options import SERVICE_PATH
 
 ROBOT, OPERATOR, TRAINER, ADMIN = SCOPES = ("robot", "operator", "trainer", "admin")
 _ROBOTS = frozenset({ROBOT, ADMIN})
@@ -18,16 +20,16 @@ _ROBOTS_AND_OPERATORS = frozenset({ROBOT, OPERATOR, ADMIN})
 _PEOPLE = frozenset({OPERATOR, TRAINER, ADMIN})
 _ANY_TOKEN = frozenset(SCOPES)
 PUBLIC: frozenset[str] = frozenset({"public"})
-"""needs no token: health only, since whoever watches over the process may hold none"""
+"""needs no token: health only, since process monitors may have none"""
 
 RPCS: dict[str, frozenset[str]] = {
-    "/pirl.v1.PolicyService/GetInfo": _ANY_TOKEN,
-    "/pirl.v1.PolicyService/Infer": _ROBOTS,
-    "/pirl.v1.PolicyService/Session": _ROBOTS,
-    "/pirl.v1.PolicyService/StartEpisode": _ROBOTS,
-    "/pirl.v1.PolicyService/EndEpisode": _ROBOTS,
-    "/pirl.v1.PolicyService/ReportOutcomes": _ROBOTS,
-    "/pirl.v1.PolicyService/LabelEpisode": _ROBOTS_AND_OPERATORS,
+    SERVICE_PATH + "GetInfo": _ANY_TOKEN,
+    SERVICE_PATH + "Infer": _ROBOTS,
+    SERVICE_PATH + "Session": _ROBOTS,
+    SERVICE_PATH + "StartEpisode": _ROBOTS,
+    SERVICE_PATH + "EndEpisode": _ROBOTS,
+    SERVICE_PATH + "ReportOutcomes": _ROBOTS,
+    SERVICE_PATH + "LabelEpisode": _ROBOTS_AND_OPERATORS,
     "/grpc.health.v1.Health/Check": PUBLIC,
     "/grpc.health.v1.Health/Watch": PUBLIC,
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _ANY_TOKEN,
@@ -62,7 +64,7 @@ ROUTES: dict[tuple[str, str], frozenset[str]] = {
     ("PUT", "/v1/routing/pins/{robot_id}"): _OPERATORS,
     ("DELETE", "/v1/routing/pins/{robot_id}"): _OPERATORS,
     ("GET", "/v1/robots"): _PEOPLE,
-    # whoever sees that something goes wrong may stop it
+    # any observer of a failure may stop it
     ("POST", "/v1/robots/{robot_id}/emergency-stop"): _PEOPLE,
     ("POST", "/v1/emergency-stop"): _PEOPLE,
 }

@@ -1,6 +1,6 @@
-"""How often each robot may ask: a token bucket per name, kept as one number (GCRA, ITU-T I.371 Annex A).
+"""Rate limit per robot: a token bucket per name, stored as one number (GCRA, ITU-T I.371 Annex A).
 
-The number is when the bucket will be full again. A call moves it one interval on; it is refused when that would be
+The number is when the bucket will be full again. A call moves it one interval on; it is rejected when that would be
 more than `burst` intervals from now. Whole nanoseconds: no rounding adds up.
 """
 

@@ -1,4 +1,4 @@
-"""Certificates: read and checked when the server starts, not when the first robot fails to connect."""
+"""Certificates, read and checked when the server starts, not when the first robot fails to connect."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TlsFiles:
         except TypeError:
             raise ValueError(f"key {self.key} is encrypted: store it without a passphrase, mode 600") from None
         except (ValueError, UnsupportedAlgorithm):
-            raise ValueError(f"key {self.key} is not a private key in PEM form") from None
+            raise ValueError(f"key {self.key} is not a PEM private key") from None
         if key.public_key() != chain[0].public_key():
             raise ValueError(f"key {self.key} does not belong to the first certificate of {self.cert}")
         if self.client_ca is not None:
@@ -73,7 +73,7 @@ def _certificates(path: Path) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(_bytes(path))
     except ValueError as error:
-        raise ValueError(f"{path} holds no certificate in PEM form ({error})") from None
+        raise ValueError(f"{path} holds no PEM certificate ({error})") from None
 
 
 def _check_time(path: Path, certificate: x509.Certificate) -> None:

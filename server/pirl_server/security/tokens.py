@@ -1,8 +1,8 @@
-"""Bearer tokens: who may speak to the server, as what, for which robots, until when.
+"""Bearer tokens: name, scopes, robots and expiry.
 
 A token is `pirl_<id>_<secret>`; the id is public and finds the entry, the secret has 256 random bits. The file keeps
-sha256 of the whole. A slow, salted hash protects secrets that people choose; nobody guesses one of 2^256, so a fast one
-gives nothing away here and costs a microsecond per call (OWASP, Password Storage and Cryptographic Storage).
+sha256 of the whole. A slow, salted hash protects secrets that people choose; one of 2^256 cannot be guessed, so a fast
+one gives nothing away here and costs a microsecond per call (OWASP, Password Storage and Cryptographic Storage).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Token:
 class TokenFile:
     """The tokens on disk, read again when the file changes. Any thread may call any method.
 
-    A file that was readable once and is gone, malformed or open to others lets nobody in until it is repaired: to
+    A file that was readable once and is gone, malformed or open to others rejects all callers until it is repaired: to
     trust what was read before would keep a revoked token alive.
     """
 
@@ -90,7 +90,7 @@ class TokenFile:
         with locked(self._lock_path()):
             present = self.list()
             if name in {each.name for each in present}:
-                raise ValueError(f"there is a token named '{name}' already: revoke it first, or take another name")
+                raise ValueError(f"there is a token named '{name}' already: revoke it first, or choose another name")
             _write(self.path, [*present, token])
         return text
 
@@ -100,7 +100,7 @@ class TokenFile:
             present = self.list()
             gone = [token for token in present if token.name == name]
             if not gone:
-                raise ValueError(f"no token is named '{name}': `pirl token list` shows them")
+                raise ValueError(f"no token is named '{name}': list them with `pirl token list`")
             _write(self.path, [token for token in present if token.name != name])
         return gone[0]
 
@@ -134,7 +134,7 @@ def _read(path: Path) -> dict[str, Token]:
     except OSError as error:
         raise ValueError(f"token file {path} cannot be read: {error.strerror}") from None
     if mode & 0o077:
-        raise ValueError(f"token file {path} is open to others (mode {mode:03o}): chmod 600 {path}")
+        raise ValueError(f"token file {path} is readable by other users (mode {mode:03o}): chmod 600 {path}")
     try:
         tokens = [_token(entry) for entry in json.loads(text)["tokens"]]
     except (KeyError, TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Is it a browser that calls, for a page of another site? Where no token is asked for, that page could drive robots."""
+"""Rejects cross-origin browser calls while the server requires no token: they could drive robots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What waits for the device and what comes back from it."""
+"""Runs one batch of inference requests and resolves their results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Inference:
 
 @dataclass(frozen=True)
 class Request:
-    """One wish of one robot. `answer` is set by whoever takes the request out of the queue."""
+    """One queued inference request. `answer` is set by the thread that takes it out of the queue."""
 
     ask: PolicyRequest
     robot_id: str
@@ -69,7 +69,7 @@ class Batch:
 
 
 def run_batch(policy: ServedPolicy, requests: Sequence[Request], idle: bool) -> Batch:
-    """Draw for requests of one version; returns when the device has finished. Nobody is told yet: see `resolve`."""
+    """Sample for requests of one version; returns when the device has finished. Notifies no caller: see `resolve`."""
     started = time.monotonic()
     drawn = _sample(policy, requests)
     infer_ms = 1000 * (time.monotonic() - started)
@@ -83,7 +83,7 @@ def run_batch(policy: ServedPolicy, requests: Sequence[Request], idle: bool) -> 
 
 
 def resolve(batch: Batch) -> None:
-    """Tell the askers. Each request must have been taken for running: see `Future.set_running_or_notify_cancel`."""
+    """Notify the callers. Each request must have been taken for running: see `Future.set_running_or_notify_cancel`."""
     for request, answer in zip(batch.requests, batch.answers):
         if isinstance(answer, Exception):
             request.answer.set_exception(answer)
@@ -94,7 +94,7 @@ def resolve(batch: Batch) -> None:
 def _sample(policy: ServedPolicy, requests: Sequence[Request]) -> Sequence[PolicySample | Exception]:
     try:
         drawn = policy.sample_batch([request.ask for request in requests])
-        assert len(drawn) == len(requests), f"{policy.version} drew {len(drawn)} rows of {len(requests)}"
+        assert len(drawn) == len(requests), f"{policy.version} sampled {len(drawn)} rows of {len(requests)}"
         return drawn
     except Exception as error:  # the asking threads re-raise it: no request may end the model thread
         if len(requests) == 1:

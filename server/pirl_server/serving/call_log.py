@@ -1,4 +1,4 @@
-"""The policy calls of one open episode: the newest in memory, the older ones in plain files, one per column.
+"""The policy calls of one open episode: the newest in memory, older ones in plain files, one per column.
 
 `add` never touches the disk. Another thread calls `spill`, which writes the oldest calls to the files and lets them go.
 """
@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
+from io import FileIO
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -167,6 +168,6 @@ def _image(number: int) -> str:
     return f"image-{number}"
 
 
-def _write(file: Any, data: memoryview) -> None:
+def _write(file: FileIO, data: memoryview) -> None:
     while data:
         data = data[file.write(data) :]

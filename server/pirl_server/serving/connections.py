@@ -1,7 +1,7 @@
-"""Which robots are there, by which way they ask, and a way to stop each of them.
+"""Connected robots, and pushing events to them.
 
 A robot on a session is sent events. One that makes unary calls can't be: its stop is kept here, and it gets no chunk
-until its program begins anew, with a GetInfo from the host that it was stopped on. Times are seconds of the Unix clock,
+until its program restarts, with a GetInfo from the host that it was stopped on. Times are seconds of the Unix clock,
 for people to read: nothing is decided by them.
 """
 
@@ -12,7 +12,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_server.serving.errors import BusyError, StoppedError
@@ -58,9 +57,9 @@ class RobotConnections:
         self._now, self._lock = now, threading.Lock()
         self._present: dict[str, RobotConnection] = {}
         self._asked: OrderedDict[str, float] = OrderedDict()  # monotonic seconds, the longest silent first
-        self._listeners: dict[str, list[Callable[[Any], None]]] = {}
+        self._listeners: dict[str, list[Callable[[pb.ServerEvent], None]]] = {}
         self._stops: dict[str, pb.EmergencyStopEvent] = {}
-        self._announced: Any = None
+        self._announced: pb.ServerEvent | None = None
         self._unheard: set[str] = set()  # robots whose stop no session was notified of
 
     def list(self) -> list[RobotConnection]:
@@ -68,10 +67,10 @@ class RobotConnections:
         with self._lock:
             return sorted(self._present.values(), key=lambda presence: presence.robot_id)
 
-    def push(self, robot_id: str | None, event: Any) -> int:
+    def push(self, robot_id: str | None, event: pb.ServerEvent) -> int:
         """Send a `pb.ServerEvent` to one robot, None for all; return how many sessions it was handed to.
 
-        0 means that nobody hears: an unknown robot, or one without a session. It never says that a robot has obeyed.
+        0 means no receiver: an unknown robot, or one without a session. It never says that a robot has obeyed.
         """
         with self._lock:
             robots = list(self._listeners) if robot_id is None else [robot_id]
@@ -80,7 +79,7 @@ class RobotConnections:
             hear(event)
         return len(hearing)
 
-    def announce(self, event: Any) -> None:
+    def announce(self, event: pb.ServerEvent) -> None:
         """Send a `pb.ServerEvent` to all robots, and to each that joins from now on."""
         with self._lock:
             self._announced = event
@@ -106,12 +105,12 @@ class RobotConnections:
             if stop is not None:
                 host = _host(self._present[robot_id].address)
                 raise StoppedError(
-                    f"emergency stop by {stop.by or 'somebody'} at the policy server: {stop.reason};"
+                    f"emergency stop by {stop.by or 'unknown user'} on the policy server: {stop.reason};"
                     f" once the arm may move again, call GetInfo as '{robot_id}' from {host}"
                 )
 
     def lift_stop(self, robot_id: str, address: str) -> None:
-        """Let a robot begin anew; only from the host that it was stopped on: others can't see the arm."""
+        """Let a robot restart; only from the host that it was stopped on: others can't see the arm."""
         with self._lock:
             if robot_id in self._stops and _host(self._present[robot_id].address) == _host(address):
                 del self._stops[robot_id]
@@ -125,7 +124,7 @@ class RobotConnections:
         with self._lock:
             self._note(robot_id, address, policy_version, polling)
 
-    def join(self, robot_id: str, address: str, hear: Callable[[Any], None]) -> None:
+    def join(self, robot_id: str, address: str, hear: Callable[[pb.ServerEvent], None]) -> None:
         """Note a session; `hear(event)` is called for each event, from any thread, and must not wait.
 
         A robot that was stopped before it had a session is notified now. Raises BusyError as `seen` does, and for a
@@ -149,7 +148,7 @@ class RobotConnections:
         if announced is not None:
             hear(announced)
 
-    def leave(self, robot_id: str, hear: Callable[[Any], None]) -> None:
+    def leave(self, robot_id: str, hear: Callable[[pb.ServerEvent], None]) -> None:
         """Note that a session has ended."""
         with self._lock:
             heard = self._listeners[robot_id]

@@ -1,7 +1,7 @@
-"""Keeps what is in memory in line with what was decided: production, candidate, shadow, pins.
+"""Loads and unloads policies to match the routing: production, candidate, shadow, pins.
 
 Every change goes the same way: the version is loaded and warmed up while the others serve, then the decision is
-written, then it takes effect, then what nobody needs any more is unloaded. When a step raises, robots are served as
+written, then it takes effect, then unused versions are unloaded. When a step raises, robots are served as
 before. The version that was in production last stays loaded, as long as there is room: to roll back takes no loading.
 """
 
@@ -26,7 +26,7 @@ class Deployment:
     """One change at a time; every method may be called from any thread and returns when the change is in effect.
 
     `load(version)` reads a registered version onto the device. `actor` and `reason` go to the audit log. All raise
-    KeyError for an unknown version and ValueError in words for one that can't be served beside the others.
+    KeyError for an unknown version and ValueError for one that can't be served beside the others.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Deployment:
                 try:
                     self._bring(version) if version else None
                 except (KeyError, ValueError, OSError) as error:
-                    _LOG.warning("%s can't be served as was decided, production stands in: %s", version, error)
+                    _LOG.warning("%s can't be served as routed, production is used instead: %s", version, error)
             self._apply()
 
     def activate(self, version: str) -> None:
@@ -70,7 +70,7 @@ class Deployment:
             if before is not None and before.version != version:
                 self._last = before.version
             if self._registry.aliases().get(CANDIDATE) == version:
-                self._forget(CANDIDATE, "promotion", "it is in production")
+                self._forget(CANDIDATE, "promotion", "it is the production version")
             self._apply()
 
     def canary(self, version: str, robots: Sequence[str], share: float, actor: str, reason: str = "") -> None:

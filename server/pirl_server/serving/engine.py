@@ -1,4 +1,4 @@
-"""One thread owns the device and draws the samples of all robots, in batches; versions come and go between two batches.
+"""One thread owns the device and samples for all robots in batches; versions change between two batches.
 
 Who is served when: each robot has at most one request waiting, its newest; the robots' places are served in order; what
 waits for the same policy version is drawn in one pass, up to the largest batch size. A lone robot is served at once,
@@ -22,7 +22,7 @@ from concurrent.futures import Future
 from functools import partial
 
 from pirl_contract import Observation, PreviousChunk
-from pirl_server.policy.served_policy import PolicyRequest, ServedPolicy
+from pirl_server.policy.served_policy import BATCH_SIZES, PolicyRequest, ServedPolicy
 from pirl_server.serving.batch import Batch, Request, resolve, run_batch
 from pirl_server.serving.batch import Inference as Inference
 from pirl_server.serving.engine_stats import EngineStats
@@ -31,7 +31,6 @@ from pirl_server.serving.loaded_policies import LoadedPolicies, WarmUp
 from pirl_server.serving.request_queue import RequestQueue, tell
 
 _LOG = logging.getLogger(__name__)
-BATCH_SIZES = (1, 2, 4, 8, 16)
 IDLE_LIMIT = 64
 """draws for comparison that are kept waiting; the oldest is given up first"""
 
@@ -97,7 +96,7 @@ class Engine:
     ) -> Future[Inference]:
         """Queue one request; `deadline` is a `time.monotonic()` value.
 
-        `robot_id` is whoever is to be told apart: a newer request of the same robot takes over the place of the one
+        `robot_id` identifies the robot: a newer request of the same robot takes over the place of the one
         that waits. Within a `session` the higher `sequence` is newer; otherwise the later arrival. `version` None:
         whichever is current when the device is free.
 
@@ -155,7 +154,7 @@ class Engine:
             self._line.tally.counts["swaps"] += self._shelf.use(version)
 
     def unload(self, version: str) -> None:
-        """Free a version; requests that asked for it by name are answered first, new ones are refused.
+        """Free a version; requests that asked for it by name are answered first, new ones are rejected.
 
         Raises KeyError when it is not loaded, ValueError when it is the current one.
         """
@@ -173,7 +172,7 @@ class Engine:
             self.unload(before.version)
 
     def close(self) -> None:
-        """Finish the batch on the device, refuse the waiting requests and end the thread."""
+        """Finish the batch on the device, reject the waiting requests and end the thread."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""What the engine has done so far, for metrics and dashboards."""
+"""Counters of the engine, for metrics and dashboards."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class EngineStats:
     """rows -> number of batches of that many rows; without idle ones"""
     answered: int
     failed: int
-    """that the policy refused or broke down on"""
+    """that the policy rejected or broke down on"""
     superseded: int
     expired: int
     """deadline passed before the device was touched"""

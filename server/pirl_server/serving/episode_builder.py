@@ -1,4 +1,4 @@
-"""An episode that is still being driven: what the service has drawn and the robot has reported so far."""
+"""An open episode: the samples of the service and the outcomes from the robot so far."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class EpisodeStart:
 
 @dataclass(frozen=True)
 class EpisodeEnd:
-    """How an episode ended and who says so; `success` None: nobody has said."""
+    """How an episode ended and by whose label; `success` None: unlabelled."""
 
     success: bool | None
     label_source: str
@@ -166,7 +166,7 @@ class EpisodeBuilder:
         return Episode(info, self.calls.table(self._first_steps(steps.call)), steps, final)
 
     def _is_dry_run(self, steps: Steps) -> bool:
-        """Whether the robot said so at the start, or of any step: what moved in the others is not told apart."""
+        """Whether the robot said so at the start, or of any step: movement in the others is not distinguished."""
         announced = self.start.metadata.get(DRY_RUN_KEY) == "true"
         return announced or bool((steps.alterations & int(Alteration.DRY_RUN)).any())
 

@@ -1,9 +1,9 @@
-"""What robots say about their episodes: start, outcomes, end, label. No call here touches the device."""
+"""Episode calls of robots: start, outcomes, end, label. None of them uses the device."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeVar
 
 from pirl_contract import ActionChunk, Contract, Observation, StepOutcome
 from pirl_contract.v1 import policy_pb2 as pb
@@ -18,6 +18,7 @@ LABEL_SOURCES = ("operator", "sim", "classifier")
 MAX_NOTE = 1000
 MAX_METADATA_BYTES = 65536
 SUCCESS = {pb.OUTCOME_UNLABELED: None, pb.OUTCOME_SUCCESS: True, pb.OUTCOME_FAILURE: False}
+Found = TypeVar("Found")
 _OUTCOME = {success: outcome for outcome, success in SUCCESS.items()}
 
 
@@ -27,34 +28,35 @@ class EpisodeCalls:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
 
-    def start(self, request: Any, policy: ServedPolicy, explore: bool) -> Any:
+    def start(self, request: pb.StartEpisodeRequest, policy: ServedPolicy, explore: bool) -> pb.StartEpisodeReply:
         """Open an episode after comparing the contracts; `explore` for a robot that asks for no sampling mode.
 
         Raises ContractMismatchError when they differ.
         """
         contract = Contract.from_json(request.contract_json)
         if differences := policy.contract.difference(contract):
-            raise ContractMismatchError("the policy's contract is another one; " + "; ".join(differences))
+            raise ContractMismatchError("the policy's contract differs; " + "; ".join(differences))
         _check_start(request)
+        asked = codec.explore_from_proto(request.mode)
         start = EpisodeStart(
             robot_id=request.robot_id,
             contract=contract,
             instruction=request.instruction,
             policy_name=policy.name,
             execute_horizon=policy.execute_horizon,
-            explore=self.explores(request.mode, explore),
+            explore=explore if asked is None else asked,
             metadata=dict(request.metadata),
         )
         return pb.StartEpisodeReply(episode_id=self._recorder.start(start).id, policy_version=policy.version)
 
-    def report(self, request: Any) -> Any:
+    def report(self, request: pb.ReportOutcomesRequest) -> pb.ReportOutcomesReply:
         """Take in what the robot did, without a question."""
         outcomes = codec.outcomes_from_proto(request.outcomes)
         episode = self._find(self._recorder.find, request.episode_id)
         episode.add_outcomes(outcomes)
         return pb.ReportOutcomesReply(steps=episode.steps)
 
-    def end(self, request: Any) -> Any:
+    def end(self, request: pb.EndEpisodeRequest) -> pb.EndEpisodeReply:
         """Publish or drop an episode; returns when it is on the disk."""
         ending, outcomes = _ending(request), codec.outcomes_from_proto(request.outcomes)
         if request.discard:
@@ -65,7 +67,7 @@ class EpisodeCalls:
             )
         return pb.EndEpisodeReply(path=receipt.path, steps=receipt.steps)
 
-    def label(self, request: Any) -> Any:
+    def label(self, request: pb.LabelEpisodeRequest) -> pb.LabelEpisodeReply:
         """Say, or take back, how an episode went, while it runs or after it was published.
 
         Raises NotFoundError for an unknown episode and ValueError for too long a note.
@@ -87,13 +89,13 @@ class EpisodeCalls:
         """
         if not episode_id:
             if outcomes:
-                raise ValueError("outcomes without an episode id: nothing could be logged; call StartEpisode first")
+                raise ValueError("outcomes without an episode id can't be logged; call StartEpisode first")
             return None
         episode = self._find(self._recorder.find, episode_id)
         if seen.robot_id != episode.start.robot_id:
             raise ValueError(f"episode '{episode_id}' belongs to robot '{episode.start.robot_id}'")
         if seen.instruction != episode.start.instruction:
-            raise ValueError("the instruction changed within an episode: end it and start another")
+            raise ValueError("the instruction changed within an episode: end it and start a new one")
         episode.add_outcomes(outcomes)
         self._recorder.check_room(episode)
         return episode
@@ -109,20 +111,14 @@ class EpisodeCalls:
         """Log the answer to an Infer request. Never waits for the disk."""
         self._recorder.add_call(episode, observation, sample, chunk, latency_ms)
 
-    def explores(self, mode: int, default: bool) -> bool:
-        """Whether to sample stochastically, as a request says. Raises ValueError for an unknown mode."""
-        if mode not in pb.SamplingMode.values():
-            raise ValueError(f"mode {mode} is not known")
-        return default if mode == pb.SAMPLING_MODE_UNSPECIFIED else mode == pb.SAMPLING_MODE_EXPLORE
-
-    def _find(self, look: Callable[[str], Any], episode_id: str) -> Any:
+    def _find(self, look: Callable[[str], Found], episode_id: str) -> Found:
         try:
             return look(episode_id)
         except KeyError:
-            raise NotFoundError(f"no open episode '{episode_id}': it was ended, or closed when idle") from None
+            raise NotFoundError(f"no open episode '{episode_id}': it has ended, or was closed when idle") from None
 
 
-def _label(request: Any) -> tuple[bool | None, str]:
+def _label(request: pb.EndEpisodeRequest | pb.LabelEpisodeRequest) -> tuple[bool | None, str]:
     if request.outcome not in SUCCESS:
         raise ValueError(f"outcome {request.outcome} is not known")
     success = SUCCESS[request.outcome]
@@ -131,7 +127,7 @@ def _label(request: Any) -> tuple[bool | None, str]:
     return success, request.label_source if success is not None else ""
 
 
-def _ending(request: Any) -> EpisodeEnd:
+def _ending(request: pb.EndEpisodeRequest) -> EpisodeEnd:
     if request.discard:
         return EpisodeEnd(None, "", "operator")
     success, source = _label(request)
@@ -145,7 +141,7 @@ def _ending(request: Any) -> EpisodeEnd:
     return EpisodeEnd(success, source, request.end_reason, final)
 
 
-def _check_start(request: Any) -> None:
+def _check_start(request: pb.StartEpisodeRequest) -> None:
     if (size := len(request.instruction.encode())) > codec.MAX_INSTRUCTION_BYTES:
         raise ValueError(f"instruction: {size} bytes, at most {codec.MAX_INSTRUCTION_BYTES} are accepted")
     if (size := sum(len(key) + len(value) for key, value in request.metadata.items())) > MAX_METADATA_BYTES:

@@ -1,7 +1,7 @@
-"""How much memory open episodes may take, and who has to wait for the disk when they take too much.
+"""Memory limit of open episodes: over the limit, calls wait for the disk or are rejected.
 
 Every robot has a share. What an episode holds beyond half of it is written to files by a thread of its own, so a robot
-is refused only when the disk does not take the calls, and never for what another robot holds.
+is rejected only when the disk does not take the calls, and never for what another robot holds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pirl_server.serving.errors import BusyError
 
 _LOG = logging.getLogger(__name__)
 RETRY_S = 1.0
-"""how often the disk is tried again after it refused"""
+"""how often the disk is tried again after it rejected"""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Limits:
     def of_memory(cls, memory: int) -> Limits:
         """The usual ones for this much memory: a quarter of it for each robot. Raises ValueError below 1 MiB."""
         if memory < 2**20:
-            raise ValueError(f"{memory} bytes of memory for open episodes: give 1 MiB at least")
+            raise ValueError(f"{memory} bytes of memory for open episodes: give at least 1 MiB")
         return cls(memory=memory, memory_per_robot=memory // 4)
 
 
@@ -63,9 +63,9 @@ class Room:
         """Raise BusyError when the robot, or all together, may not open another episode."""
         episodes, limits = self._open(), self.limits
         if len(episodes) >= limits.open:
-            raise BusyError(f"{limits.open} episodes are open already: end one of them")
+            raise BusyError(f"{limits.open} episodes are already open: end one of them")
         if sum(each.start.robot_id == robot_id for each in episodes) >= limits.open_per_robot:
-            raise BusyError(f"robot '{robot_id}' has {limits.open_per_robot} episodes open already: end one of them")
+            raise BusyError(f"robot '{robot_id}' has {limits.open_per_robot} open episodes already: end one of them")
         self.check_call(robot_id)
 
     def check_call(self, robot_id: str) -> None:
@@ -78,10 +78,10 @@ class Room:
             share = min(share, self.limits.memory // len(used))
         if used[robot_id] > share:
             self._wake.set()
-            why = self._fault or "the disk takes them more slowly than they come"
+            why = self._fault or "the disk writes more slowly than data arrives"
             raise BusyError(
                 f"open episodes of robot '{robot_id}' hold {used[robot_id] >> 10} KiB in memory, its share is"
-                f" {share >> 10} KiB ({why}): end the episode, or ask without one"
+                f" {share >> 10} KiB ({why}): end the episode, or request without an episode id"
             )
 
     def grew(self, episode: EpisodeBuilder) -> None:
@@ -114,11 +114,11 @@ class Room:
                 continue
             try:
                 if (free := self._free_bytes()) < self.limits.free:
-                    fault = f"{free >> 20} MiB are left on the disk, {self.limits.free >> 20} MiB stay free"
+                    fault = f"{free >> 20} MiB of disk space left, {self.limits.free >> 20} MiB stay free"
                     continue
                 episode.calls.spill(kept)
             except OSError as error:
-                fault = f"the disk refuses them: {error.strerror or error}"
+                fault = f"writing to disk failed: {error.strerror or error}"
         if fault and fault != self._fault:
-            _LOG.error("calls of open episodes stay in memory: %s", fault)
+            _LOG.error("calls of open episodes are kept in memory: %s", fault)
         self._fault = fault

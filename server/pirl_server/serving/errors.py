@@ -1,4 +1,4 @@
-"""Why a request gets no chunk. Each has its own status on the wire."""
+"""Errors of inference requests, each with its own gRPC status."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SupersededError(RuntimeError):
 
 
 class StoppedError(RuntimeError):
-    """A person has stopped the robot from here: no chunk until it begins anew, from where it stands."""
+    """A person has stopped the robot from here: no chunk until it restarts, on its own host."""
 
 
 class NoPolicyError(RuntimeError):

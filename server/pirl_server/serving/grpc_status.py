@@ -1,4 +1,4 @@
-"""Which gRPC status each failure becomes. Clients get one line of words; tracebacks stay in the server's log."""
+"""Exceptions to gRPC status codes. Clients get one line of text; tracebacks stay in the server's log."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.wire.grpc_options import RETRY_AFTER, STATUS_BY_NUMBER
+from pirl_server.rpc.denied import DeniedError
+from pirl_server.rpc.interceptor import STATUS
 from pirl_server.serving.errors import BusyError, ExpiredError, NoPolicyError, StoppedError, SupersededError
 
 _LOG = logging.getLogger(__name__)
@@ -25,9 +29,6 @@ class NotFoundError(KeyError):
     """The id or alias names nothing; the text says what was looked for."""
 
 
-RETRY_AFTER = "retry-after-ms"
-"""trailing metadata of a refusal that time will lift"""
-_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 _STATUS: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (ContractMismatchError, grpc.StatusCode.FAILED_PRECONDITION),
     (StoppedError, grpc.StatusCode.FAILED_PRECONDITION),
@@ -44,32 +45,35 @@ def answers_with_status(handler: Handler) -> Handler:
     """Wrap a servicer method `(self, request, context)`: what it raises becomes a status with its text."""
 
     @functools.wraps(handler)
-    def wrapped(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
+    def wrapped(self: object, request: Message, context: grpc.ServicerContext) -> Message:
         try:
-            return handler(self, request, context)
+            reply: Message = handler(self, request, context)
+            return reply
         except Exception as error:
             refused = refusal(error)
         if refused.retry_after_ms:
             context.set_trailing_metadata(((RETRY_AFTER, str(refused.retry_after_ms)),))
-        context.abort(_BY_NUMBER[refused.code], refused.message)
+        context.abort(STATUS_BY_NUMBER[refused.code], refused.message)
         raise AssertionError("abort raises")
 
     return wrapped  # type: ignore[return-value]
 
 
 def refusal(error: Exception) -> pb.Refusal:
-    """Return what the client is told: the status code, one line of words, and when to ask again."""
+    """Return the status code, one line of text and the retry delay for the client."""
     code, text = _translate(error)
     if code is grpc.StatusCode.INTERNAL:
         _LOG.error("a call failed", exc_info=error)
-    retry_after_ms = math.ceil(1000 * error.retry_after_s) if isinstance(error, BusyError) else 0
+    retry_after_ms = math.ceil(1000 * error.retry_after_s) if isinstance(error, (BusyError, DeniedError)) else 0
     return pb.Refusal(code=code.value[0], message=text, retry_after_ms=retry_after_ms)
 
 
 def _translate(error: Exception) -> tuple[grpc.StatusCode, str]:
+    if isinstance(error, DeniedError):
+        return STATUS[error.kind], str(error)
     for kind, code in _STATUS:
         if isinstance(error, kind):
             return code, str(error.args[0]) if error.args else kind.__name__
     if isinstance(error, OSError):
         return grpc.StatusCode.INTERNAL, f"the episode could not be written: {error.strerror}; end it again later"
-    return grpc.StatusCode.INTERNAL, "internal error: the server's log has it"
+    return grpc.StatusCode.INTERNAL, "internal error: see the server's log"

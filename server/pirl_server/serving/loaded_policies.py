@@ -1,4 +1,4 @@
-"""The policies in memory: which versions there are, which of them answers when none is named. Plain data, no lock."""
+"""The policies in memory and the default one. Plain data, no lock."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class LoadedPolicies:
         others = dict.fromkeys((*self.policies, *coming))
         others.pop(version, None)
         if len(others) >= self.size:
-            raise ValueError(f"no room for {version}: {self.size} versions may be loaded and {', '.join(others)} are")
+            raise ValueError(f"no slot for {version}: {self.size} versions may be loaded and {', '.join(others)} are")
 
     def put(self, policy: ServedPolicy, shape: Shape) -> None:
         """Take a warm policy in. Raises ValueError when a running server can't take it: other contract, other chain."""
@@ -60,7 +60,7 @@ class LoadedPolicies:
         return changed
 
     def leave(self, version: str) -> None:
-        """Refuse new requests for a version. Raises KeyError (not loaded), ValueError (in use)."""
+        """Reject new requests for a version. Raises KeyError (not loaded), ValueError (in use)."""
         if version not in self.policies:
             raise KeyError(version)
         if self.current is not None and self.current.version == version:
@@ -75,11 +75,11 @@ class LoadedPolicies:
 
 def _check_fits(policy: ServedPolicy, shape: Shape, served: ServedPolicy, served_shape: Shape) -> None:
     if differences := served.contract.difference(policy.contract):
-        raise ValueError(f"a running server keeps its contract; restart it for {policy.version}: {differences[0]}")
+        raise ValueError(f"a running server keeps its contract; restart it to serve {policy.version}: {differences[0]}")
     if shape != served_shape:
         raise ValueError(
             f"chain [K+1, H, A] of {policy.version} is {shape}, of the served policy {served_shape}:"
-            " open episodes would not fit; restart the server to serve it"
+            " open episodes would not match; restart the server to serve it"
         )
 
 

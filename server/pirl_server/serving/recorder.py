@@ -1,4 +1,4 @@
-"""Keeps the open episodes of all robots and publishes each when it ends, or when its robot has vanished."""
+"""Holds the open episodes of all robots and publishes each when it ends or its robot has disconnected."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Recorder:
 
         `ending` None: as its robot has announced, or vanished. Outcomes beyond the episode's bound are left out.
         Raises KeyError for an unknown id. Whatever else it raises (ValueError for outcomes or a final observation that
-        do not fit, OSError when the disk refuses): nothing is visible, the episode stays open and keeps its ending, and
+        do not fit, OSError when the disk rejects): nothing is visible, the episode stays open and keeps its ending, and
         ending it again is allowed.
         """
         with self._lock:
@@ -177,7 +177,7 @@ class Recorder:
             try:
                 self._store.label(episode.id, *late)
             except Exception:  # the episode is published: its end has not failed
-                _LOG.exception("episode %s is published, but its label of meanwhile could not be written", episode.id)
+                _LOG.exception("episode %s is published, but its pending label could not be stored", episode.id)
         episode.close()
         closing.done.set_result(receipt)
         return receipt
@@ -213,7 +213,7 @@ class Recorder:
             except KeyError:
                 continue  # its robot ended it meanwhile
             except OSError:
-                lost = "it is lost" if self._closing.is_set() else "tried again later"
+                lost = "it is lost" if self._closing.is_set() else "retrying later"
                 _LOG.exception("episode %s was left open and could not be written: %s", episode.id, lost)
             except Exception:
                 _LOG.exception("episode %s was left open and can't be written: it is lost", episode.id)

@@ -1,6 +1,6 @@
-"""The queue with its bound, its window and its counts: who is let in, who is sent away, when a batch is due.
+"""The bounded request queue: one slot per robot, batch window, counters.
 
-No lock of its own, and it tells nobody: it returns who is refused and why, for its caller to tell outside of a lock.
+No lock of its own, and no notification: it returns rejected requests, for its caller to notify without a lock.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class RequestQueue:
         self._window = BatchWindow(window_s)
 
     def admit(self, request: Request) -> Refused:
-        """Give the request its robot's place; return who is refused for it. Raises BusyError when there is no room."""
+        """Give the request its robot's place; return who is rejected for it. Raises BusyError when there is no room."""
         refused: Refused = []
         if len(self.waiting) >= self.size and request.robot_id not in self.waiting:
             refused = self._unwanted(request.submitted)
@@ -40,7 +40,7 @@ class RequestQueue:
         return refused
 
     def wait_s(self, now: float) -> float | None:
-        """Seconds until the next batch is due; None: nobody waits."""
+        """Seconds until the next batch is due; None: no request waits."""
         if not self.waiting:
             return None
         return self._window.remaining_s(len(self.waiting), self._rows, self.waiting.since, now)
@@ -52,7 +52,7 @@ class RequestQueue:
             self._window.ended((request.robot_id for request in batch.requests), now)
 
     def take(self, current: str, now: float) -> tuple[list[Request], Refused]:
-        """Return the rows of the next batch, all of one version, and who is refused instead."""
+        """Return the rows of the next batch, all of one version, and who is rejected instead."""
         refused = self._unwanted(now)
         return self.waiting.take(self._rows, current), refused
 
@@ -67,11 +67,11 @@ class RequestQueue:
     def _busy(self) -> BusyError:
         batches = 1 + math.ceil(len(self.waiting) / self._rows)  # the one on the device comes first
         hint_s = batches * self.tally.mean_batch_ms / 1000
-        return BusyError(f"{self.size} requests are waiting already: try again in {hint_s:.2f} s", hint_s)
+        return BusyError(f"{self.size} requests are already waiting: retry in {hint_s:.2f} s", hint_s)
 
 
 def tell(refused: Sequence[tuple[Request, Exception]]) -> None:
-    """Answer the refused. Never under a lock: callbacks of their futures run here."""
+    """Answer the rejected. Never under a lock: callbacks of their futures run here."""
     for request, reason in refused:
         request.refuse(reason)
 
@@ -174,8 +174,9 @@ class BatchWindow:
     def ended(self, robot_ids: Iterable[str], now: float) -> None:
         """Note that these robots were answered together.
 
-        Those that ask anew at once would miss a batch that starts now, and then take turns with the others: two
-        batches per answer. Robots that ask by their own clock are not waited for: it would only make them wait.
+        Those that send the next request at once would miss a batch that starts now, and then take turns with the
+        others: two batches per answer. Robots that ask by their own clock are not waited for: it would only make them
+        wait.
         """
         answered = [robot_id for robot_id in robot_ids if robot_id in self._asked]
         self._answered.update(dict.fromkeys(answered, now))
@@ -184,7 +185,7 @@ class BatchWindow:
     def remaining_s(self, waiting: int, rows: int, since: float, now: float) -> float:
         """Seconds until the batch should start; 0: now.
 
-        `waiting` robots wait, the first `since` then; a batch holds `rows`. There is nobody to wait for when every
+        `waiting` robots wait, the first `since` then; a batch holds `rows`. There is no robot to wait for when every
         active robot waits already, and no reason to when the batch is full.
         """
         self._forget(now)

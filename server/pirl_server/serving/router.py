@@ -1,4 +1,4 @@
-"""Which version answers which robot. Plain decisions: no device, no disk.
+"""Maps each robot to a policy version. Pure functions: no device, no disk.
 
 Without an alias, or with `production`: the version that the robot is pinned to; else the candidate for the robots of
 the canary, by list or by share; else whichever version is production. `candidate` may be asked for by name; `shadow`
@@ -6,8 +6,8 @@ never drives a robot.
 
 What takes effect when: promoting or rolling back production reaches every robot that follows it with its next chunk,
 also within an episode (each chunk names its version), so that a bad version is gone at once. Pins and canary are
-decided when an episode begins and hold until it ends; without an episode every request is decided anew. Recalling the
-candidate is a rollback: its running episodes go on with production from their next chunk.
+decided when an episode begins and hold until it ends; without an episode every request is routed by itself. Recalling
+the candidate is a rollback: its running episodes continue with production from their next chunk.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Router:
             self._routes, self._candidate = routes, candidate or ""
 
     def recall(self, version: str) -> None:
-        """Let the running episodes that were given this version go on with production."""
+        """Let the running episodes that were given this version continue with production."""
         with self._lock:
             self._held = {episode: None if held == version else held for episode, held in self._held.items()}
 
@@ -94,8 +94,8 @@ class Router:
             return self._candidate
         if alias not in ("", PRODUCTION):
             known = (PRODUCTION, *([CANDIDATE] if self._candidate else []))
-            why = "the shadow never drives a robot; served are" if alias == SHADOW else "served here are"
-            raise NotFoundError(f"alias '{alias}' can't be asked: {why} {', '.join(known)}")
+            why = "the shadow never controls a robot; available:" if alias == SHADOW else "available:"
+            raise NotFoundError(f"alias '{alias}' is not served: {why} {', '.join(known)}")
         if robot_id in self._routes.pins:
             return self._routes.pins[robot_id]
         return self._candidate if self._in_canary(robot_id) else None

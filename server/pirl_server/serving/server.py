@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -14,22 +13,21 @@ from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
-from pirl_contract.wire.grpc_options import Options, wire_options
+from pirl_contract.wire.grpc_options import SERVICE_NAME, Options, wire_options
 from pirl_server.serving.service import PolicyService
 
 SPARE_THREADS = 8
 """beyond sessions and those that can wait for the device: health, GetInfo and episode calls never queue behind them"""
-SERVICE = pb.DESCRIPTOR.services_by_name["PolicyService"].full_name
 HANDSHAKE_MS = 10_000
 """for TLS and the first frame of HTTP/2; gRPC's own two minutes let silent connections hold every seat"""
 HEALTH_PERIOD_S = 0.5
-"""how soon a watcher of the health service hears of a change; who asks is told the truth of that moment"""
+"""delay until watchers of the health service are notified of a change; a Check call gets the current state"""
 
 
 class RobotServer:
     """A running server. `stop` ends it; nothing else needs to be done, but `drain` gives robots time before it."""
 
-    def __init__(self, server: Any, service: PolicyService, health_service: _Health) -> None:
+    def __init__(self, server: grpc.Server, service: PolicyService, health_service: _Health) -> None:
         self._server, self._service, self._health = server, service, health_service
         self._draining = False
 
@@ -50,8 +48,8 @@ class RobotServer:
 def start_grpc(
     service: PolicyService,
     address: str,
-    credentials: Any = None,
-    interceptors: Sequence[Any] = (),
+    credentials: grpc.ServerCredentials | None = None,
+    interceptors: Sequence[grpc.ServerInterceptor] = (),
     max_connections: int = 256,
 ) -> tuple[RobotServer, int]:
     """Start serving at `host:port` (port 0: a free one) and return the server and its port.
@@ -65,7 +63,7 @@ def start_grpc(
     policy_pb2_grpc.add_PolicyServiceServicer_to_server(service, server)
     health_service = _Health(service)
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
-    names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    names = (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(names, server)
     try:
         if credentials is None:
@@ -73,13 +71,13 @@ def start_grpc(
         else:
             port = server.add_secure_port(address, credentials)
     except RuntimeError:
-        raise ValueError(f"cannot listen on {address}: the port is taken or the address is not ours") from None
+        raise ValueError(f"cannot listen on {address}: the port is in use or the address is not local") from None
     server.start()
     health_service.start()
     return RobotServer(server, service, health_service), port
 
 
-def _session_handler(service: PolicyService) -> Any:
+def _session_handler(service: PolicyService) -> grpc.GenericRpcHandler:
     """Session as in the stubs, but for bytes that are no message: those become a message without a call, to be refused.
 
     gRPC itself never ends a stream whose request can't be parsed: its call stays in the server for good.
@@ -87,7 +85,7 @@ def _session_handler(service: PolicyService) -> Any:
     handler = grpc.stream_stream_rpc_method_handler(
         service.Session, request_deserializer=_parsed, response_serializer=pb.SessionReply.SerializeToString
     )
-    return grpc.method_handlers_generic_handler(SERVICE, {"Session": handler})
+    return grpc.method_handlers_generic_handler(SERVICE_NAME, {"Session": handler})
 
 
 def _parsed(data: bytes) -> pb.SessionRequest:
@@ -128,7 +126,9 @@ class _Health(health.HealthServicer):
         self._draining.set()
         self._refresh()
 
-    def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
+    def Check(  # noqa: N802
+        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
+    ) -> health_pb2.HealthCheckResponse:
         """Answer without waiting for anything."""
         self._refresh()
         return super().Check(request, context)
@@ -141,7 +141,7 @@ class _Health(health.HealthServicer):
         serving = self._service.ready and not self._draining.is_set()
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         with self._changing:
-            if status != self._told:  # watchers hear of changes only
+            if status != self._told:  # watchers are notified of changes only
                 self._told = status
-                for name in ("", SERVICE):
+                for name in ("", SERVICE_NAME):
                     self.set(name, status)

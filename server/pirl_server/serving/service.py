@@ -1,26 +1,26 @@
-"""The policy service of policy.proto: unary calls and sessions, both answered by the same functions."""
+"""The policy service of policy.proto: unary calls and sessions, handled by the same functions."""
 
 # ruff: noqa: N802  (policy.proto names the methods)
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import grpc
 
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
 from pirl_server.serving.connections import RobotConnections
+from pirl_server.serving.dispatcher import MAX_WAIT_S, Dispatcher
 from pirl_server.serving.engine import Engine
 from pirl_server.serving.episode_handler import EpisodeCalls
 from pirl_server.serving.grpc_status import answers_with_status
 from pirl_server.serving.infer_handler import Caller, InferHandler
 from pirl_server.serving.recorder import Recorder
 from pirl_server.serving.router import Router
-from pirl_server.serving.session import MAX_WAIT_S, Calls, Session
+from pirl_server.serving.session import Calls, Incoming, Session
 
 DISK_THREADS = 4
 """ends and labels of episodes that sessions wait for at the same time"""
@@ -37,14 +37,17 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         attendance: RobotConnections | None = None,
         max_sessions: int = 64,
         router: Router | None = None,
+        check_rate: Callable[[str], None] | None = None,
     ) -> None:
-        self.attendance = attendance or RobotConnections()
+        router = router or Router(recorder.is_open)
+        self.dispatcher = Dispatcher(engine, attendance, router, check_rate)
+        """the way to the engine, for openpi's wire too"""
+        self.attendance = self.dispatcher.connections
         self.max_sessions = max_sessions
         self.max_waiting = engine.queue_size + 1
         """requests that can wait for the device at the same time: the queue and the one on the device"""
         self._engine, self._episodes = engine, EpisodeCalls(recorder)
-        self._router = router or Router(recorder.is_open)
-        self._inferring = InferHandler(engine, self._episodes, self.attendance, explore, self._router)
+        self._inferring = InferHandler(self.dispatcher, self._episodes, explore, router)
         self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="episodes")
         self._seats = threading.Semaphore(max_sessions)
         self._calls = Calls(
@@ -64,19 +67,19 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         return self._engine.current is not None
 
     @answers_with_status
-    def GetInfo(self, request: Any, context: Any) -> Any:
+    def GetInfo(self, request: pb.GetInfoRequest, context: grpc.ServicerContext) -> pb.GetInfoReply:
         """Say what is served; never waits for inference. A robot without a session begins anew with it."""
         reply = self._inferring.get_info(request)
         self.attendance.lift_stop(request.robot_id, context.peer())
         return reply
 
     @answers_with_status
-    def StartEpisode(self, request: Any, context: Any) -> Any:
+    def StartEpisode(self, request: pb.StartEpisodeRequest, context: grpc.ServicerContext) -> pb.StartEpisodeReply:
         """Open an episode after comparing the contracts."""
         return self._inferring.start_episode(request)
 
     @answers_with_status
-    def Infer(self, request: Any, context: Any) -> Any:
+    def Infer(self, request: pb.InferRequest, context: grpc.ServicerContext) -> pb.InferReply:
         """Answer one observation with one chunk; outcomes are kept even when the inference then fails."""
         remaining = context.time_remaining()
         wait_s = MAX_WAIT_S if remaining is None else min(remaining, MAX_WAIT_S)
@@ -85,21 +88,23 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         return self._inferring.finish(pending)
 
     @answers_with_status
-    def EndEpisode(self, request: Any, context: Any) -> Any:
+    def EndEpisode(self, request: pb.EndEpisodeRequest, context: grpc.ServicerContext) -> pb.EndEpisodeReply:
         """Publish or drop an episode; the reply comes when it is on the disk."""
         return self._episodes.end(request)
 
     @answers_with_status
-    def ReportOutcomes(self, request: Any, context: Any) -> Any:
+    def ReportOutcomes(
+        self, request: pb.ReportOutcomesRequest, context: grpc.ServicerContext
+    ) -> pb.ReportOutcomesReply:
         """Take in what the robot did, without a question."""
         return self._episodes.report(request)
 
     @answers_with_status
-    def LabelEpisode(self, request: Any, context: Any) -> Any:
+    def LabelEpisode(self, request: pb.LabelEpisodeRequest, context: grpc.ServicerContext) -> pb.LabelEpisodeReply:
         """Say, or take back, how an episode went."""
         return self._episodes.label(request)
 
-    def Session(self, requests: Iterator[Any], context: Any) -> Iterator[pb.SessionReply]:
+    def Session(self, requests: Iterator[Incoming], context: grpc.ServicerContext) -> Iterator[pb.SessionReply]:
         """Serve one robot for as long as its stream lives."""
         if not self._seats.acquire(blocking=False):
             # each session keeps a thread: beyond the limit they would take those of the other calls

@@ -1,4 +1,4 @@
-"""One robot's session: many calls on one stream, answered in any order, and events that nobody asked for.
+"""One robot's session: many calls on one stream, replies in any order, and server-pushed events.
 
 Two threads serve it. One reads requests and hands them on; gRPC's own draws the replies out of `replies` and sends
 them. Ends of episodes wait for the disk, so they are worked off beside it. When `MAX_IN_FLIGHT` calls have no reply
@@ -14,32 +14,35 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
+
+from google.protobuf.message import Message
 
 from pirl_contract.names import check_robot_id
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_server.serving.connections import RobotConnections
+from pirl_server.serving.dispatcher import MAX_WAIT_S
 from pirl_server.serving.grpc_status import refusal
 from pirl_server.serving.infer_handler import Caller, PendingChunk
 
 MAX_IN_FLIGHT = 32
 HELLO_S = 10.0
 """a stream on which nothing is said for so long gives its seat back"""
-MAX_WAIT_S = 30.0
-"""for a request that names no limit"""
+Incoming = pb.SessionRequest | pb.SessionReply
+"""a reply in place of a request: an interceptor has rejected that request, and the session passes its reply on"""
 
 
 @dataclass(frozen=True)
 class Calls:
     """What a session can be asked: functions from request to reply, by the names of the proto; any may raise."""
 
-    at_once: Mapping[str, Callable[[Any], Any]]
+    at_once: Mapping[str, Callable[[Any], Message]]
     """in the thread that reads"""
-    beside: Mapping[str, Callable[[Any], Any]]
+    beside: Mapping[str, Callable[[Any], Message]]
     """those that wait for the disk"""
-    begin: Callable[[Any, Caller, float], PendingChunk]
+    begin: Callable[[pb.InferRequest, Caller, float], PendingChunk]
     """for infer: request, caller, deadline"""
-    finish: Callable[[PendingChunk], Any]
+    finish: Callable[[PendingChunk], pb.InferReply]
     """the reply to infer, once it is there"""
 
 
@@ -49,7 +52,7 @@ class Session:
     def __init__(self, calls: Calls, attendance: RobotConnections, beside: Executor, address: str) -> None:
         self._calls, self._attendance, self._beside = calls, attendance, beside
         self._caller = Caller(address, uuid.uuid4().hex)
-        self._out: ReplyQueue[Callable[[], Any]] = ReplyQueue()
+        self._out: ReplyQueue[Callable[[], pb.SessionReply]] = ReplyQueue()
         self._room = threading.Semaphore(MAX_IN_FLIGHT)
         self._lock = threading.Lock()
         self._pending: dict[int, PendingChunk | None] = {}
@@ -57,7 +60,7 @@ class Session:
         self._ended = False
         self._begun = threading.Event()
 
-    def replies(self, requests: Iterator[Any]) -> Iterator[Any]:
+    def replies(self, requests: Iterator[Incoming]) -> Iterator[pb.SessionReply]:
         """Give the replies as they are ready, until the client is done and everything is answered, or it is gone."""
         reader = threading.Thread(target=self._read, args=(requests,), name="session", daemon=True)
         reader.start()
@@ -84,11 +87,11 @@ class Session:
         self._begun.set()
         self._out.close()
 
-    def hear(self, event: Any) -> None:
+    def hear(self, event: pb.ServerEvent) -> None:
         """Send a `pb.ServerEvent`. Any thread."""
         self._out.put(lambda: pb.SessionReply(event=event))
 
-    def _read(self, requests: Iterator[Any]) -> None:
+    def _read(self, requests: Iterator[Incoming]) -> None:
         try:
             for request in requests:
                 self._begun.set()
@@ -103,7 +106,7 @@ class Session:
         finally:
             self._begun.set()
 
-    def _take(self, request: Any) -> None:
+    def _take(self, request: Incoming) -> None:
         if isinstance(request, pb.SessionReply):  # an interceptor has answered in our place
             self._out.put(lambda: self._passed_on(request))
             return
@@ -119,28 +122,28 @@ class Session:
             failure = error
             self._answer(request.id, lambda: _raise(failure), forget=not known)
 
-    def _passed_on(self, reply: Any) -> Any:
+    def _passed_on(self, reply: pb.SessionReply) -> pb.SessionReply:
         self._room.release()
         return reply
 
-    def _start(self, request: Any) -> None:
+    def _start(self, request: pb.SessionRequest) -> None:
         kind = request.WhichOneof("call")
-        call = getattr(request, kind) if kind else None
+        if kind is None:
+            raise ValueError("the message holds no call that this server knows")
+        call = getattr(request, kind)
         self._meet(getattr(call, "robot_id", ""))
         if kind == "infer":
-            self._infer(request, call)
+            self._infer(request)
         elif kind in self._calls.beside:
             done = self._beside.submit(self._calls.beside[kind], call)
             done.add_done_callback(lambda done: self._answer(request.id, lambda: {kind: done.result()}))
-        elif kind in self._calls.at_once:
+        else:
             reply = self._calls.at_once[kind](call)
             self._answer(request.id, lambda: {kind: reply})
-        else:
-            raise ValueError("the message holds no call that this server knows")
 
-    def _infer(self, request: Any, call: Any) -> None:
+    def _infer(self, request: pb.SessionRequest) -> None:
         wait_s = min(request.timeout_ms / 1000 or MAX_WAIT_S, MAX_WAIT_S)
-        pending = self._calls.begin(call, self._caller, time.monotonic() + wait_s)
+        pending = self._calls.begin(request.infer, self._caller, time.monotonic() + wait_s)
         with self._lock:
             self._pending[request.id] = pending
         if self._ended:
@@ -156,7 +159,7 @@ class Session:
         if not robot_id or robot_id == self._robot_id:
             return
         if self._robot_id:
-            raise ValueError(f"this session belongs to robot '{self._robot_id}': open another one for another robot")
+            raise ValueError(f"this session belongs to robot '{self._robot_id}': open one session per robot")
         check_robot_id(robot_id)
         with self._lock:
             if self._ended:
@@ -164,10 +167,10 @@ class Session:
             self._attendance.join(robot_id, self._caller.address, self.hear)
             self._robot_id = robot_id
 
-    def _answer(self, id: int, make: Callable[[], Any], forget: bool = True) -> None:
+    def _answer(self, id: int, make: Callable[[], dict[str, Any]], forget: bool = True) -> None:
         """Queue a reply; `make` is called by the thread that sends it, so that no other one waits for that work."""
 
-        def reply() -> Any:
+        def reply() -> pb.SessionReply:
             try:
                 return pb.SessionReply(id=id, **make())
             except Exception as error:
@@ -181,7 +184,7 @@ class Session:
         self._out.put_expected(reply)
 
 
-def _raise(error: Exception) -> Any:
+def _raise(error: Exception) -> NoReturn:
     raise error
 
 
@@ -189,7 +192,7 @@ Item = TypeVar("Item")
 
 
 class ReplyQueue(Generic[Item]):
-    """Any thread puts, one takes. What is put after the end is dropped: there is nobody to send it to."""
+    """Any thread puts, one takes. What is put after the end is dropped: there is no receiver."""
 
     def __init__(self) -> None:
         self._items: SimpleQueue[Item | None] = SimpleQueue()

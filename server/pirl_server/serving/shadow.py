@@ -1,4 +1,4 @@
-"""A version that is watched before it may drive: it draws from observations that production has answered.
+"""Shadow evaluation: samples a version on production's observations before it may control a robot.
 
 It draws with the same seed and only while no robot waits; its chunks are compared with those the robots got and are
 then dropped. Distances are in the contract's units, per action: how far apart the two would have moved that joint.
@@ -34,7 +34,7 @@ class ShadowReport:
     version: str
     compared: int
     skipped: int
-    """chosen, but the device was never idle long enough, or the shadow refused the observation"""
+    """chosen, but the device was never idle long enough, or the shadow rejected the observation"""
     rms: Mapping[str, float]
     """by action name, root mean square over all steps of the chunks"""
     worst: Mapping[str, float]
@@ -56,9 +56,9 @@ class Shadow:
         self.change(None, 0.0)
 
     def change(self, version: str | None, share: float) -> None:
-        """Compare this version on a share of production's answers from now on; None: none.
+        """Compare this version on a share of production's requests from now on; None: none.
 
-        The report begins anew when this, or production, is another version than before.
+        The report is reset when this or production changes.
         """
         policy = self._engine.current
         actions, pair = len(policy.contract.action) if policy else 0, (version, policy.version if policy else None)

@@ -1,4 +1,4 @@
-"""Reads images out of blocks that clients of the same host own. Nothing a client says or does there is trusted.
+"""Reads images from shared memory of clients on the same host. Client data is untrusted.
 
 A block is read like a file, never mapped: a client that shortens it makes the read come back short, where a mapping
 would end this process. Python's own SharedMemory is not used, because on Python before 3.13 its resource tracker would
@@ -18,7 +18,7 @@ from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire.shared_memory import FOLDER, GENERATION, PREFIX
 
 _NAME = re.compile(re.escape(PREFIX) + "[0-9a-f]{32}")
-_OVERWRITTEN = "the image was overwritten before it was read: the next request came first"
+_OVERWRITTEN = "the image was overwritten by the next request before it was read"
 
 
 def read_shared(where: pb.SharedMemory, height: int, width: int) -> NDArray[np.uint8]:
@@ -28,7 +28,7 @@ def read_shared(where: pb.SharedMemory, height: int, width: int) -> NDArray[np.u
     not lie within it, and when it was written again meanwhile.
     """
     if not _NAME.fullmatch(where.name):
-        raise ValueError("the name of the shared memory is not one that a client of this server gives")
+        raise ValueError("the shared memory name does not follow the naming of pirl clients")
     try:
         file = os.open(FOLDER / where.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
@@ -42,10 +42,10 @@ def read_shared(where: pb.SharedMemory, height: int, width: int) -> NDArray[np.u
 def _read(file: int, where: pb.SharedMemory, height: int, width: int) -> NDArray[np.uint8]:
     status, size = os.fstat(file), 3 * height * width
     if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-        raise ValueError("the shared memory is not a block of the user that serves")
+        raise ValueError("the shared memory does not belong to the server's user")
     before = where.offset - GENERATION.size
     if not 0 <= before <= status.st_size - GENERATION.size - size:
-        raise ValueError(f"{size} bytes at {where.offset} do not lie within the {status.st_size} of the block")
+        raise ValueError(f"{size} bytes at {where.offset} exceed the {status.st_size} bytes of the block")
     generation, image = bytearray(GENERATION.size), np.empty((height, width, 3), np.uint8)
     got = os.preadv(file, [generation, image.data], before)
     after = os.pread(file, GENERATION.size, before)

@@ -1,4 +1,4 @@
-"""The executed steps of one open episode, a few hundred bytes each and no more than a fixed number."""
+"""The executed steps of one open episode, a few hundred bytes each, up to a fixed number."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class LoggedSteps:
         """
         new, keys = [], set[bytes]()
         for call, step in outcomes:
-            # a step driven without a chunk or a clock has no identity: it cannot be told from a repetition
+            # a step driven without a chunk or a clock has no identity: it cannot be distinguished from a repetition
             if step.chunk_id or step.time_ns:
                 key = _KEY.pack(call, step.index, step.time_ns)
                 if key in self._seen or key in keys:

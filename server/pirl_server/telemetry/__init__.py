@@ -1,1 +1,1 @@
-"""What people see of the running server: numbers for Prometheus, spans for OpenTelemetry, one log line per event."""
+"""Observability of the running server: Prometheus metrics, OpenTelemetry spans, one log line per event."""

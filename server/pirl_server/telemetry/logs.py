@@ -1,4 +1,4 @@
-"""One line per event, as text for people or as JSON for machines, with the request and the robot it is about."""
+"""One line per event, as text or as JSON, with its request and robot."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 from contextvars import ContextVar
 from datetime import datetime, timezone
 from typing import Any
+
+from google.protobuf.message import Message
 
 from pirl_server.config.serve import Format
 from pirl_server.rpc.call_tracker import Call
@@ -84,7 +86,7 @@ class CallLog:
         """Let lines of this thread name the call."""
         _ABOUT.set({"request_id": call.request_id, "robot_id": call.robot_id})
 
-    def ended(self, call: Call, reply: Any, code: str) -> None:
+    def ended(self, call: Call, reply: Message | None, code: str) -> None:
         """Write the call's own line."""
         level = logging.DEBUG if call.rpc in _MANY and code == "OK" else logging.INFO
         if _LOG.isEnabledFor(level):

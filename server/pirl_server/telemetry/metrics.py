@@ -1,17 +1,18 @@
-"""Prometheus metrics of one server, in a registry of its own. A scrape reads counters: it never waits for inference."""
+"""Prometheus metrics of one server, in its own registry. A scrape reads counters: it never waits for inference."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Any
 
+from google.protobuf.message import Message
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from pirl_contract import Alteration
+from pirl_contract.v1 import policy_pb2 as pb
 from pirl_server.rpc.call_tracker import Call
 from pirl_server.serving.batch import Batch
 from pirl_server.serving.connections import RobotConnections
@@ -33,13 +34,15 @@ class Metrics:
         into = self.registry = CollectorRegistry()
         into.register(_Live(engine, attendance, recorder))
         self._stages = Histogram(
-            "pirl_stage_seconds", "Time of an answered request by stage", ["stage"], buckets=_SECONDS, registry=into
+            "pirl_stage_seconds", "Latency of an inference request by stage", ["stage"], buckets=_SECONDS, registry=into
         )
-        self._rows = Histogram("pirl_batch_rows", "Requests in one pass over the device", buckets=_ROWS, registry=into)
+        self._rows = Histogram("pirl_batch_rows", "Requests per inference batch", buckets=_ROWS, registry=into)
         self._calls = Counter("pirl_calls", "gRPC calls by method and status", ["rpc", "code"], registry=into)
-        self._robots = Counter("pirl_robot_requests", "Requests for a chunk by robot", ["robot"], registry=into)
-        self._steps = Counter("pirl_steps", "Executed actions that robots reported", registry=into)
-        self._altered = Counter("pirl_altered_steps", "Executed actions altered, by how", ["alteration"], registry=into)
+        self._robots = Counter("pirl_robot_requests", "Inference requests by robot", ["robot"], registry=into)
+        self._steps = Counter("pirl_steps", "Executed actions reported by robots", registry=into)
+        self._altered = Counter(
+            "pirl_altered_steps", "Executed actions that were altered, by kind", ["alteration"], registry=into
+        )
         self._stage = {stage: self._stages.labels(stage) for stage in STAGES}
         self._call_series = _Series(lambda key: self._calls.labels(*key))
         self._by_robot: dict[str, Counter] = {}
@@ -47,19 +50,19 @@ class Metrics:
         engine.observe(self._batch)
 
     def began(self, call: Call) -> None:
-        """Count what robots report; it is kept even when the call is refused afterwards."""
+        """Count what robots report; it is kept even when the call is rejected afterwards."""
         for outcome in getattr(call.request, "outcomes", ()):
             self._steps.inc()
             for bit in Alteration(outcome.alterations & _ALL_BITS):
                 self._altered.labels(str(bit.name).lower()).inc()
 
-    def ended(self, call: Call, reply: Any, code: str) -> None:
+    def ended(self, call: Call, reply: Message | None, code: str) -> None:
         """Count the call, and the stages of an answered one."""
         self._call_series[call.rpc, code].inc()
         if call.rpc != "Infer":
             return
         self._robot_series(call.robot_id).inc()
-        if reply is not None:
+        if isinstance(reply, pb.InferReply):
             for stage, milliseconds in reply.timings_ms.items():
                 if (series := self._stage.get(stage)) is not None:
                     series.observe(milliseconds / 1000)
@@ -96,21 +99,21 @@ class _Live(Collector):
 
     def collect(self) -> Iterable[Metric]:
         stats = self._engine.stats()
-        yield GaugeMetricFamily("pirl_queue_depth", "Requests that wait for the device", stats.waiting)
-        yield CounterMetricFamily("pirl_swaps", "Times that another version came into use", stats.swaps)
-        yield CounterMetricFamily("pirl_shadow_draws", "Draws for comparison only", stats.idle_answered)
-        outcomes = CounterMetricFamily("pirl_inferences", "Requests by what became of them", labels=["outcome"])
+        yield GaugeMetricFamily("pirl_queue_depth", "Inference requests waiting for the device", stats.waiting)
+        yield CounterMetricFamily("pirl_swaps", "Switches to another policy version", stats.swaps)
+        yield CounterMetricFamily("pirl_shadow_draws", "Shadow inferences, for comparison only", stats.idle_answered)
+        outcomes = CounterMetricFamily("pirl_inferences", "Inference requests by outcome", labels=["outcome"])
         for outcome in _OUTCOMES:
             outcomes.add_metric([outcome], getattr(stats, outcome))
         yield outcomes
-        loaded = GaugeMetricFamily("pirl_version_loaded", "1: in memory; 2: answers by default", labels=["version"])
+        loaded = GaugeMetricFamily("pirl_version_loaded", "1: loaded; 2: served by default", labels=["version"])
         for version in stats.loaded:
             loaded.add_metric([version], 2 if version == stats.current else 1)
         yield loaded
         robots = sum(presence.sessions > 0 for presence in self._attendance.list())
         yield GaugeMetricFamily("pirl_robots_connected", "Robots with an open session", robots)
         yield GaugeMetricFamily("pirl_episodes_open", "Episodes being recorded", self._recorder.open_episodes)
-        held = GaugeMetricFamily("pirl_episode_bytes", "What open episodes hold, by where it lies", labels=["where"])
+        held = GaugeMetricFamily("pirl_episode_bytes", "Bytes of open episodes, by location", labels=["where"])
         for where, size in zip(("memory", "disk"), self._recorder.nbytes()):
             held.add_metric([where], size)
         yield held
@@ -135,7 +138,7 @@ class Latencies:
     def began(self, call: Call) -> None:
         """Nothing is known yet."""
 
-    def ended(self, call: Call, reply: Any, code: str) -> None:
+    def ended(self, call: Call, reply: Message | None, code: str) -> None:
         """Remember how long an answered inference took."""
         if call.rpc != "Infer" or reply is None:
             return

@@ -1,4 +1,4 @@
-"""Keeps a line that comes again and again from filling the disk: ten of a kind at once, then one every ten seconds.
+"""Rate-limits repeated log lines: ten of a kind at once, then one every ten seconds.
 
 A kind is the logger, the level, the RPC and the text before its values are filled in. The next line that passes says
 how many were left out.
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 BURST, INTERVAL_S = 10, 10.0
 MAX_KINDS = 1024
 REFUSED = ("UNAUTHENTICATED", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED")
-"""codes of calls that anybody may cause as often as they like"""
+"""codes that any caller can cause at any rate"""
 
 
 @dataclass
@@ -27,7 +27,7 @@ class _Kind:
 
 
 class Repeats(logging.Filter):
-    """Lets warnings, errors and refused calls pass at a bounded rate, everything else as it comes."""
+    """Lets warnings, errors and rejected calls pass at a bounded rate, everything else as it comes."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()

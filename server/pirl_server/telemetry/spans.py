@@ -11,6 +11,10 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from google.protobuf.message import Message
+
+from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.wire.grpc_options import SERVICE_NAME
 from pirl_server.rpc.call_tracker import Call
 
 if TYPE_CHECKING:
@@ -33,7 +37,7 @@ def spans_from_environment(version: str) -> Spans | None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
-        raise ValueError("OTEL_EXPORTER_OTLP_ENDPOINT asks for spans: install pirl[otel], or unset it") from None
+        raise ValueError("OTEL_EXPORTER_OTLP_ENDPOINT needs OpenTelemetry: install pirl[otel], or unset it") from None
     # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES go before ours
     ours = Resource({"service.name": "pirl", "service.version": version})
     provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()))
@@ -55,27 +59,27 @@ class Spans:
     def began(self, call: Call) -> None:
         """Nothing yet: the span is drawn whole when the call has ended."""
 
-    def ended(self, call: Call, reply: Any, code: str) -> None:
+    def ended(self, call: Call, reply: Message | None, code: str) -> None:
         """Draw the call and its stages."""
-        if call.rpc != "Infer" or call.request is None:
+        if not isinstance(call.request, pb.InferRequest):
             return
         from opentelemetry.trace import set_span_in_context
 
         traceparent = call.request.traceparent or call.metadata.get("traceparent", "")
         parent = self._propagator.extract({"traceparent": traceparent} if traceparent else {})
         end_ns = call.began_ns + round(1e9 * call.seconds)
-        attributes = {
+        attributes: dict[str, str | int] = {
             "rpc.system": "grpc",
-            "rpc.service": "pirl.v1.PolicyService",
+            "rpc.service": SERVICE_NAME,
             "rpc.method": call.rpc,
             "rpc.grpc.status_code": code,
             "pirl.robot_id": call.robot_id,
             "pirl.sequence": call.request.sequence,
         }
         span = self._tracer.start_span(
-            "pirl.v1.PolicyService/Infer", parent, self._kind, attributes, start_time=call.began_ns
+            f"{SERVICE_NAME}/{call.rpc}", parent, self._kind, attributes, start_time=call.began_ns
         )
-        if reply is None:
+        if not isinstance(reply, pb.InferReply):
             span.set_status(self._error)
         elif span.is_recording():
             span.set_attribute("pirl.policy_version", reply.policy_version)

@@ -1,4 +1,4 @@
-"""Training samples of flow matching: what was observed, and the H actions that followed.
+"""Training samples of flow matching: an observation and the H actions that followed.
 
 Shape letters: M windows, P distinct prompts, L prompt tokens, H horizon, D the contract's actions, A the model's,
 F features, S state.
@@ -36,7 +36,7 @@ class ChunkDataset:
     images: Images | None = None
     """uint8 [M, height, width, 3] by camera, for policies that see"""
     aux_target: Tensor | None = None
-    """[M, F] what the prefix has to tell besides, which a simulator knows
+    """[M, F] targets of the auxiliary loss, from the simulator's state
     (`training.supervised.auxiliary_state_loss`)"""
 
     def __len__(self) -> int:

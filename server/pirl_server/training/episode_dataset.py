@@ -1,4 +1,4 @@
-"""Logged episodes as training windows with advantages: what the robot really did, weighed by how it turned out.
+"""Logged episodes as training samples with advantages: executed actions, weighted by the outcome.
 
 Works for any log: no density is needed, so deterministic serving, takeovers and altered steps all count. What counts
 as the action is what was executed, not what was sampled. In a dry run nothing was: no learner reads one.
@@ -18,7 +18,7 @@ from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.chunk_dataset import ChunkDataset, make_windows, stack_images
 from pirl_server.training.progress import Progress
 
-NOT_EXECUTED = "in a dry run no action reaches an arm; launch the robot with dry_run:=false"
+NOT_EXECUTED = "in a dry run no action reaches the arm; launch the robot with dry_run:=false"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def experience(episodes: Iterable[Episode], progress: Progress) -> list[Episode]
         else:
             kept.append(episode)
     if dry_runs and not kept:
-        raise ValueError(f"nothing to learn from: each of {dry_runs} episodes is a dry run: {NOT_EXECUTED}")
+        raise ValueError(f"no training data: each of {dry_runs} episodes is a dry run: {NOT_EXECUTED}")
     if dry_runs:
         progress.metrics(dry_runs_left_out=float(dry_runs))
         progress.progress(
@@ -78,7 +78,7 @@ def episode_windows(policy: FlowPolicy, episodes: Iterable[Episode], gamma: floa
         number += [index] * len(played)
         images.append({name: view[played] for name, view in episode.calls.images.items()})
     if not labelled:
-        raise ValueError("no labelled episode to learn from: end episodes with success or failure")
+        raise ValueError("no labelled episode: end episodes with success or failure")
     steps = np.concatenate(elapsed).astype(np.float32)
     pictures = stack_images(policy, images)
     return EpisodeWindows(
@@ -104,4 +104,4 @@ def _window(executed_TD: np.ndarray, start: int, horizon: int) -> np.ndarray:
 
 def _check(policy: FlowPolicy, episode: Episode) -> None:
     if difference := policy.contract.difference(episode.info.contract):
-        raise ValueError(f"episode {episode.info.id} was logged under another contract: {difference[0]}")
+        raise ValueError(f"episode {episode.info.id} was logged under a different contract: {difference[0]}")

@@ -61,7 +61,7 @@ def _gather(pipes: list[Connection], total: int, progress: Progress) -> dict[int
             try:
                 message = load(pipe.recv_bytes())
             except EOFError:
-                raise RuntimeError("an evaluation worker died; the log has its last words") from None
+                raise RuntimeError("an evaluation worker died; see the log") from None
             seed, success, steps = (int(value) for value in message["result"])
             results[seed] = RolloutResult(bool(success), steps, float(message["reward"][0]), ())
             if len(results) == total:
@@ -72,7 +72,7 @@ def _gather(pipes: list[Connection], total: int, progress: Progress) -> dict[int
 
 
 def work(pipe: Connection, checkpoint: Path, make_env: MakeEnv, max_steps: int, seeds: list[int]) -> None:
-    """A worker's life: one message per episode, then wait to be ended, or for the end of whoever asked."""
+    """A worker's life: one message per episode, then wait to be ended, or for the end of the parent."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     assert parent.pid is not None
@@ -89,6 +89,6 @@ def work(pipe: Connection, checkpoint: Path, make_env: MakeEnv, max_steps: int, 
             pipe.send_bytes(save({"result": values, "reward": np.array([result.total_reward])}))
         parent.join()
     except BrokenPipeError:
-        pass  # nobody listens any more
+        pass  # no receiver any more
     finally:
         env.close()

@@ -1,4 +1,4 @@
-"""An experiment's folder: all that a run of online RL depends on beside what came of it, so that it can be made again.
+"""An experiment's folder: everything that a run of online RL depends on and its result, so that it can be rerun.
 
 FOLDER/experiment.json   `Experiment`; written before the run, and with its result after it
 FOLDER/metrics.jsonl     numbers of each update, where the run was started by hand; a job keeps its own
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from pirl_server.atomic_files import append_line, write_json
-from pirl_server.config.training import PpoConfig, override
+from pirl_server.config.fields import parse
+from pirl_server.config.training import PpoConfig
 from pirl_server.policy.checkpoint import checkpoint_version
 from pirl_server.training.progress import Printed
 
@@ -45,13 +46,13 @@ class Experiment:
 
     def ppo(self) -> PpoConfig:
         """The config. Raises ValueError for a key that this version of the program does not know."""
-        return override(PpoConfig(), self.config)
+        return parse(PpoConfig, self.config)
 
     def check_base(self) -> None:
         """Raise ValueError when another checkpoint lies where the base was."""
         found = checkpoint_version(Path(self.base))
         if found != self.base_version:
-            raise ValueError(f"'{self.base}' holds version {found} now, the experiment began with {self.base_version}")
+            raise ValueError(f"'{self.base}' holds version {found} now, the experiment used {self.base_version}")
 
 
 def planned(task: str, base: Path, config: PpoConfig, seed: int) -> Experiment:
@@ -76,7 +77,7 @@ def read(folder: Path) -> Experiment:
     """Find it again. Raises ValueError when the folder holds none or one that can't be read."""
     path = folder / EXPERIMENT
     if not path.is_file():
-        raise ValueError(f"'{folder}' is no experiment: no {EXPERIMENT} in it")
+        raise ValueError(f"'{folder}' is not an experiment: it has no {EXPERIMENT}")
     try:
         values = json.loads(path.read_text())
         return Experiment(**{field.name: values[field.name] for field in fields(Experiment)})

@@ -1,4 +1,4 @@
-"""Prefixes of many observations: a batch at a time with their graph, or all of them at once and kept.
+"""Prefixes of many observations: per batch with gradients, or computed once and cached.
 
 With vision and language frozen, a prefix depends on the observation alone. PPO then encodes each decision's once per
 update and every epoch selects rows, so that only the action expert runs in the minibatches.

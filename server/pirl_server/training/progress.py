@@ -1,4 +1,4 @@
-"""How a training loop reports: the seam to the job process, to the command line and to tests."""
+"""The progress protocol of a training loop: job process, command line and tests implement it."""
 
 from __future__ import annotations
 

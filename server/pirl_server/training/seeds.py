@@ -1,4 +1,4 @@
-"""Which reset seeds belong to what: training never sees an initial state that a reported success rate is taken on."""
+"""Reset seeds by purpose: training never sees an initial state of an evaluation."""
 
 EVALUATION = range(0, 100_000)
 """fixed lists of evaluations start at 0"""
@@ -29,5 +29,5 @@ def _block(kind: range, seed: int, size: int) -> range:
     """Block number `seed` of a kind. Raises ValueError beyond the last: what follows is kept for other uses."""
     blocks = len(kind) // size
     if not 0 <= seed < blocks:
-        raise ValueError(f"seed {seed} must be 0 to {blocks - 1} here: further initial states are kept for other uses")
+        raise ValueError(f"seed {seed} must be 0 to {blocks - 1} here: other initial states are reserved")
     return kind[seed * size : (seed + 1) * size]

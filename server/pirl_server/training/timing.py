@@ -1,4 +1,4 @@
-"""Where a run's wall time goes."""
+"""Wall time of a run by phase."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is LIBERO here, with its assets, and will it keep from asking questions?"""
+"""Checks that LIBERO and its assets are installed, and prevents its prompts on stdin."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 LIBERO's observation of a control step is taken at the first of its 25 physics steps, so it is some 48 ms old when the
 step ends: robosuite 1.4.0 samples so. Demonstrations and published results have that lag, and so does this. It is also
-why pictures are rendered at every step and not when somebody looks.
+why images are rendered at every step and not on demand.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class LiberoScene:
                 return
             except RandomizationError:
                 continue
-        raise RuntimeError(f"LIBERO found no place for the objects of {self._bddl.stem} in {PLACEMENTS} attempts")
+        raise RuntimeError(f"LIBERO could not place the objects of {self._bddl.stem} in {PLACEMENTS} attempts")
 
 
 def make_libero_env(task_id: str, *, cameras: bool = False, image_size: int = IMAGE_SIZE) -> SparseEnv:

@@ -1,4 +1,4 @@
-"""LIBERO's four suites of ten tasks, by LIBERO's names and in its order, and the sentence that means each.
+"""LIBERO's four suites of ten tasks, by LIBERO's names and order, with their instructions.
 
 Ids: "libero/spatial", "libero/object", "libero/goal", "libero/10" (LIBERO-Long), and for one task
 "libero/goal/turn_on_the_stove" and so on. The sentences are LIBERO's: its name without the scene, with spaces.

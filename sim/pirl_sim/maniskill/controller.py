@@ -1,4 +1,4 @@
-"""The Panda's controller without torch: joint and tool-centre targets set straight on the SAPIEN joints.
+"""The Panda's controller without torch: joint and tool-centre targets set directly on the SAPIEN joints.
 
 It repeats ManiSkill's pd_ee_delta_pos and pd_joint_pos in the same float32 operations, so that the drive targets are
 bit-equal to the ones ManiSkill would set and the physics that follows is the same.

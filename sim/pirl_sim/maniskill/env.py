@@ -39,7 +39,7 @@ class PandaEnv:
         Raises RuntimeError after close.
         """
         if self._closed:
-            raise RuntimeError("reset after close: make a new environment")
+            raise RuntimeError("reset after close: create a new environment")
         self._phi, _ = self._stepper.reset(seed)
         self._steps, self._running, self._ever_reset = 0, True, True
         self.instruction = self.task.instruction(seed)

@@ -1,4 +1,4 @@
-"""Scripted experts: the action a person would give, from the full state of the simulator (object and goal included).
+"""Scripted experts: the next action from the full state of the simulator (object and goal included).
 
 Each is a function of the current state only, so it also answers for states that noise has led to.
 """

@@ -1,4 +1,4 @@
-"""Whether the Panda holds the object, by ManiSkill's contact test in numpy, and how fast the object moves."""
+"""Grasp detection by ManiSkill's contact test in numpy, and the speed of the object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where an episode starts: ManiSkill's own randomisation for a seed, without the cost of its reset."""
+"""Initial states of episodes: ManiSkill's own randomisation for a seed, without the cost of its reset."""
 
 from __future__ import annotations
 

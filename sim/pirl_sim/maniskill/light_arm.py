@@ -1,6 +1,6 @@
 """A Panda that renders fast: the installed arm with its visual meshes decimated, made at first use and cached.
 
-The stock arm has 122,000 triangles and a software renderer spends nine tenths of a picture on them. Collision shapes,
+The stock arm has 122,000 triangles and a software renderer spends nine tenths of an image on them. Collision shapes,
 joints and inertias stay the installed ones, so the physics is unchanged.
 """
 

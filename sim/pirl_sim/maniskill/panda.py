@@ -1,4 +1,4 @@
-"""The simulated Panda's contract: what each number of its state and action means.
+"""The simulated Panda's contract: the meaning of each entry of its state and action.
 
 Frame: ManiSkill's world frame. The table top is z = 0, x points away from the robot, z up. The robot's base
 (`panda_link0`) stands at `BASE_POSITION` without rotation, so base frame = world frame minus that offset.
@@ -17,7 +17,7 @@ CAMERA_EYE = (0.45, 0.0, 0.5)
 CAMERA_TARGET = (-0.02, 0.0, 0.03)
 """m, world frame: what the camera is aimed at"""
 CAMERA_FOV = 0.8
-"""rad, vertical field of view; the picture is square"""
+"""rad, vertical field of view; the image is square"""
 BASE_POSITION = (-0.615, 0.0, 0.0)
 """m, world frame, of `panda_link0`; its rotation is the identity"""
 TCP_IN_HAND = (0.0, 0.0, 0.1034)

@@ -1,4 +1,4 @@
-"""ManiSkill's normalised dense reward and success conditions, from the state vector and what it lacks.
+"""ManiSkill's normalised dense reward and success conditions, from the state vector and a few extra values.
 
 phi is in [0, 1] and 1 exactly at success. Formulas and thresholds are those of ManiSkill 3.0.1
 (`mani_skill/envs/tasks/tabletop/`), evaluated in float64 on the float32 state: they agree to 1e-6.

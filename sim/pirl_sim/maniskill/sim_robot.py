@@ -1,4 +1,4 @@
-"""A simulated arm to be driven like a real one: absolute joint targets at 20 Hz, sensors read in between.
+"""A simulated arm driven like a real one: absolute joint targets at 20 Hz, sensors read in between.
 
 A ROS node owns one and plays the robot with it. There is no episode end here: the arm moves on until `reset`.
 """

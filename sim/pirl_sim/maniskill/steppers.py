@@ -1,4 +1,4 @@
-"""Two ways to pass one control step: ManiSkill's own (the reference) and the lean one (the same physics, no torch)."""
+"""Two steppers for one control step: ManiSkill's own (the reference) and a lean one (same physics, no torch)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The simulated tasks: ManiSkill id, the words a policy is told, what the scene calls its object and goal."""
+"""The simulated tasks: ManiSkill id, instructions, and the scene's names of object and goal."""
 
 from __future__ import annotations
 

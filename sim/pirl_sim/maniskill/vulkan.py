@@ -1,4 +1,4 @@
-"""Is there a Vulkan driver that SAPIEN accepts?"""
+"""Checks for a Vulkan driver that SAPIEN accepts."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def require_vulkan(cameras: bool) -> None:
     except RuntimeError as error:
         need = "cameras need a Vulkan driver" if cameras else "ManiSkill needs a Vulkan driver, even without cameras,"
         remedy = f"{HINT}, or use cameras=False" if cameras else HINT
-        raise RuntimeError(f"{need} that SAPIEN accepts and none was found: {remedy} (SAPIEN: {error})") from error
+        raise RuntimeError(f"{need} that SAPIEN accepts, but none was found: {remedy} (SAPIEN: {error})") from error
 
 
 @cache
 def _kept_renderer() -> Any:
     """Return a renderer that lives as long as the process.
 
-    The first picture of a process costs some 11 s of CPU time (a software driver computes SAPIEN's reflection tables);
+    The first image of a process costs some 11 s of CPU time (a software driver computes SAPIEN's reflection tables);
     they are freed with the last renderer, so without this one the next environment would pay again.
     """
     import sapien

@@ -1,4 +1,4 @@
-"""One ManiSkill scene with a Panda, and the SAPIEN handles the project reads and drives directly."""
+"""One ManiSkill scene with a Panda, and the SAPIEN handles that the project reads and drives directly."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class World:
         self.robot = base.agent.robot._objs[0]
         self.joints = list(self.robot.active_joints)
         names = [joint.name for joint in self.joints]
-        assert all(map(str.endswith, names, JOINTS)), f"the state is in another order than the joints: {names}"
+        assert all(map(str.endswith, names, JOINTS)), f"the state has a different order than the joints: {names}"
         self.root = self.robot.root
         self.tcp = base.agent.tcp._objs[0].entity
         self.fingers = tuple(link._objs[0].entity for link in (base.agent.finger1_link, base.agent.finger2_link))

@@ -35,7 +35,7 @@ class MetaWorldEnv:
         Raises RuntimeError after close.
         """
         if self._closed:
-            raise RuntimeError("reset after close: make a new environment")
+            raise RuntimeError("reset after close: create a new environment")
         name = self.suite.task_of(seed)
         self._leave()
         self._scene = self._pool.take(name)

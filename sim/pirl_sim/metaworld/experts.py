@@ -1,4 +1,4 @@
-"""MetaWorld's own scripted policies as one expert of all its tasks: the instruction says which is asked for."""
+"""MetaWorld's own scripted policies as one expert for all its tasks, selected by the instruction."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SLOWER = {"bin-picking-v3": 0.25, "peg-insert-side-v3": 0.6}
 def metaworld_expert(observation: Observation) -> Vector:
     """Return the action [4] in the contract's units. Raises ValueError for a sentence that means no task."""
     if observation.instruction not in BY_SENTENCE:
-        raise ValueError(f"no task of MetaWorld is called '{observation.instruction}'")
+        raise ValueError(f"MetaWorld has no task with instruction '{observation.instruction}'")
     name = BY_SENTENCE[observation.instruction]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that an action will be clipped, as we do here

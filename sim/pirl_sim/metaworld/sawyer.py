@@ -1,4 +1,4 @@
-"""MetaWorld's Sawyer as a contract: what each number of its state and action means, the same for all 50 tasks.
+"""MetaWorld's Sawyer as a contract: the meaning of each entry of its state and action, the same for all 50 tasks.
 
 Frame: MuJoCo's world frame, m; the robot looks along y, z up, the table top is z = 0. `hand` is the wrist body that
 the mocap weld drives, some 5 cm above the finger tips. Quaternions stand as each task of MetaWorld gives them (some

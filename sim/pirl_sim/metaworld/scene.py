@@ -34,7 +34,7 @@ class Scene:
         """[27] as in `sawyer_contract`, of the last reset or step"""
         self._env: Any = _task_class(name)()
         self._env._partially_observable = False
-        # Both are decided anew at each reset; without the first line the goal would stay a hidden zero.
+        # Both are sampled again at each reset; without the first line the goal would stay a hidden zero.
         self._env.__dict__.pop("sawyer_observation_space", None)
         self._env.seeded_rand_vec, self._env._set_task_called = True, True
         self._model, self._data = self._env.model, self._env.data

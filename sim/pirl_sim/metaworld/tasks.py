@@ -1,7 +1,7 @@
-"""MetaWorld's 50 tasks, the sentence that means each, and its suites of 10 and 50.
+"""MetaWorld's 50 tasks with their instructions, and its suites of 10 and 50.
 
 Ids: "metaworld/reach-v3" and so on, "metaworld/mt10", "metaworld/mt50". One sentence a task: in a suite it is all that
-tells tasks apart, and no two are equal.
+identifies the task, and no two are equal.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ BY_SENTENCE = {sentence: name for name, sentence in SENTENCES.items()}
 
 @dataclass(frozen=True)
 class Suite:
-    """One task or several that a policy must tell apart by their sentences."""
+    """One task or several that a policy distinguishes by their instructions."""
 
     id: str
     tasks: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Are ManiSkill and what its Bridge tasks need here? Told without importing it, which takes seconds."""
+"""Checks that ManiSkill and the assets of its Bridge tasks are installed, without the slow import."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ASSETS = {
 def require_simpler() -> None:
     """Raise ValueError, saying what to install or download, unless the Bridge tasks can be loaded.
 
-    ManiSkill itself would ask on stdin whether to download, which in a job nobody answers.
+    ManiSkill itself would ask on stdin whether to download, which blocks a job.
     """
     if find_spec("mani_skill") is None:
         raise ValueError(f"tasks of SIMPLER need mani_skill: {INSTALL}")

@@ -24,7 +24,7 @@ class BridgeScene:
         self._cameras = cameras
         self._env: Any = task_class(task.name)(
             num_envs=1,
-            obs_mode="rgb+segmentation",  # the only one; the segments cut the picture out of its real background
+            obs_mode="rgb+segmentation",  # the only one; the segments cut the image out of its real background
             reward_mode="none",
             sim_backend="physx_cpu",
             render_backend="cpu",

@@ -1,4 +1,4 @@
-"""SIMPLER's four Bridge tasks that ManiSkill ships, the sentence that means each, and all of them as a suite.
+"""SIMPLER's four Bridge tasks that ManiSkill ships, with their instructions, and all of them as a suite.
 
 Ids: "simpler/PutCarrotOnPlateInScene-v1" and so on, "simpler/bridge".
 """

@@ -1,4 +1,4 @@
-"""The model card of an imported checkpoint: what its folder says, completed by what a person says."""
+"""Builds the model card of an imported checkpoint from its folder and the import options."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def answered(request: Request, side: Side) -> Side:
 def make_card(
     request: Request, side: Side, config: Pi0Config, tokenizer: TokenizerFile, lineage: Mapping[str, str]
 ) -> ModelCard:
-    """Raise ValueError for what nobody said, and for two that contradict each other."""
+    """Raise ValueError for missing and for contradicting information."""
     if side.horizon is not None and request.horizon not in (None, side.horizon):
         raise ValueError(f"--horizon {request.horizon}: config.json says {side.horizon}")
     family = config.family
@@ -85,9 +85,7 @@ def _prompt(request: Request, side: Side, family: Family) -> PromptFormat:
     prompt = request.prompt or said or ("pi0" if family == "pi0" else None)
     allowed = PROMPTS[family]
     if prompt is None:
-        raise ValueError(
-            f"a pi0.5 folder doesn't say how its prompts were written: give --prompt {' or '.join(allowed)}"
-        )
+        raise ValueError(f"a pi0.5 folder does not define its prompt format: give --prompt {' or '.join(allowed)}")
     if prompt not in allowed:
         raise ValueError(f"prompt {prompt} does not go with {family} weights; there are: {', '.join(allowed)}")
     return prompt
@@ -98,7 +96,7 @@ def _dim(kind: str, found: Normalisation, declared: int | None, config: Pi0Confi
     width = len(found.first) or declared
     most = config.state_dim if kind == "state" else config.action_dim
     if width is None:
-        raise ValueError(f"nothing says how many {kind} dimensions the robot has: give statistics by --norm-stats")
+        raise ValueError(f"the number of {kind} dimensions is unknown: give statistics with --norm-stats")
     if declared not in (None, width):
         raise ValueError(f"the {kind} has {declared} dimensions in config.json and {width} in its statistics")
     if width > most:
@@ -123,14 +121,14 @@ def _delta(request: Request, side: Side, dims: tuple[int, int]) -> tuple[bool, .
     delta = side.delta if request.delta is None else request.delta
     if delta is None:
         raise ValueError(
-            "the folder doesn't say which actions are relative to the state: give --delta, a 1 or 0 for each of the "
+            "the folder doesn't define which actions are relative to the state: give --delta, a 1 or 0 for each of the "
             f"{dims[1]} dimensions, or --delta none"
         )
     if delta and len(delta) != dims[1]:
         raise ValueError(f"--delta has {len(delta)} entries, the action {dims[1]} dimensions")
     if any(delta[dims[0] :]):
         raise ValueError(
-            f"--delta: action {dims[0] + delta[dims[0] :].index(True)} is relative to a state that isn't there"
+            f"--delta: action {dims[0] + delta[dims[0] :].index(True)} is relative to a state entry that does not exist"
         )
     return delta if any(delta) else ()
 

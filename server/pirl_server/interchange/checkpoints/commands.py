@@ -1,4 +1,4 @@
-"""`pirl import` and `pirl export`: arguments in, one function call, and what was decided in words."""
+"""`pirl import` and `pirl export`: arguments in, one function call, and a summary of what was chosen."""
 
 from __future__ import annotations
 
@@ -40,9 +40,7 @@ def import_command(arguments: Sequence[str]) -> int:
     )
     print("\n".join(summary(card)))
     if card.contract.robot == TEMPLATE:
-        print(
-            "no --contract: this template stands in for it and fits no robot; save it, edit it, import again with it:"
-        )
+        print("no --contract given: this template matches no robot; save it, edit it and import again with it:")
         print(card.contract.to_json())
     print(f"{options.out}: version {version}")
     return 0
@@ -53,7 +51,7 @@ def export_command(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="pirl export", description=export_command.__doc__)
     parser.add_argument("stack", choices=("openpi", "lerobot"))
     parser.add_argument("checkpoint", type=Path, help="folder with card.json")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write, not there yet")
+    parser.add_argument("--out", type=Path, required=True, help="new folder to write")
     options = parser.parse_args(arguments)
     for line in export_checkpoint(options.stack, options.checkpoint, options.out):
         print(line)
@@ -99,15 +97,15 @@ def _import_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("stack", choices=("openpi", "lerobot"))
     add("source", type=Path, metavar="PATH", help="folder with model.safetensors, or with its index and shards")
-    add("--out", type=Path, required=True, help="checkpoint folder to write, not there yet")
+    add("--out", type=Path, required=True, help="checkpoint new folder to write")
     add("--tokenizer", required=True, help="PaliGemma's .model or tokenizer.json; 'bytes' for our own small models")
     add("--contract", type=Path, help="the robot as JSON; default: a template, printed")
     add("--camera", action="append", default=[], metavar="KEY=NAME", help="which camera feeds which image input")
-    add("--prompt", choices=("pi0", "pi05", "pi05_without_state"), help="pi0.5 from openpi: must be said")
-    add("--delta", metavar="1,1,0|none", help="which actions are relative to the state; from openpi: must be said")
-    add("--norm-stats", type=Path, metavar="FILE", help="norm_stats.json instead of the folder's own statistics")
-    add("--asset-id", help="whose statistics, where assets/ has several")
-    add("--horizon", type=int, help="length of a chunk, where there is no config.json")
+    add("--prompt", choices=("pi0", "pi05", "pi05_without_state"), help="prompt format; required for pi0.5 from openpi")
+    add("--delta", metavar="1,1,0|none", help="which actions are relative to the state; required from openpi")
+    add("--norm-stats", type=Path, metavar="FILE", help="norm_stats.json to use instead of the folder's statistics")
+    add("--asset-id", help="asset id of the statistics, when assets/ has several")
+    add("--horizon", type=int, help="length of a chunk, when there is no config.json")
     add("--execute-horizon", type=int, help="actions played of a chunk; default: n_action_steps, or half the chunk")
     add("--dtype", choices=DTYPES, help="cast the weights; default: as they are")
     add("--pad", type=int, choices=(-1, -3), default=-1, help="bars beside images; -3: fine-tuned with lerobot 0.4")

@@ -1,4 +1,4 @@
-"""What becomes of each tensor: checked by name, shape and type before a byte is written, then moved group by group.
+"""Conversion of each tensor: checked by name, shape and type before a byte is written, then copied group by group.
 
 A group is a layer or a single tensor: what is stacked into one of our tensors always lies within one.
 """
@@ -52,7 +52,7 @@ def make_plan(folder: TensorFolder, side: Side, dtype: torch.dtype | None) -> Pl
             found = list(layouts[name].shape)
             raise ValueError(f"tensor '{sources[name]}' has shape {found}, the model's is {list(expected[name])}")
     if unknown := set(layouts) - set(expected):
-        raise ValueError(f"tensor '{sources[min(unknown)]}' is no part of a {config.family} of {config.depth} layers")
+        raise ValueError(f"tensor '{sources[min(unknown)]}' does not fit a {config.family} of {config.depth} layers")
     return Plan(config, names, sources, _converted(sources, layouts, dtype))
 
 
@@ -121,4 +121,4 @@ def _check_text(folder: TensorFolder, names: tuple[str, ...]) -> None:
     same = folder.layouts[names[0]] == folder.layouts[names[1]]
     pairs = zip(torch.split(one, CHUNK_ELEMENTS), torch.split(other, CHUNK_ELEMENTS))
     if not same or not all(torch.equal(a.view(torch.uint8), b.view(torch.uint8)) for a, b in pairs):
-        raise ValueError(f"tensors '{names[0]}' and '{names[1]}' must be one and the same embedding, and differ")
+        raise ValueError(f"tensors '{names[0]}' and '{names[1]}' must be the same embedding, but differ")

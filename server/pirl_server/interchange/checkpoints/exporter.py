@@ -1,4 +1,4 @@
-"""One of our checkpoints in openpi's or lerobot's layout: to the last bit what was imported, where nothing was trained.
+"""Exports a checkpoint to openpi's or lerobot's layout: bit-identical to its import where nothing was trained.
 
 An imported checkpoint, and what was fine-tuned from it, carries source.safetensors: names, unused heads and side files
 are taken from there. For the other layout, or without it, they are made from the card, and unused heads are zeros.
@@ -23,7 +23,7 @@ from pirl_server.interchange.checkpoints.tensor_folder import SINGLE, Layout, Te
 from pirl_server.interchange.checkpoints.tensor_names import EXPERT_HEAD, sort_names
 from pirl_server.interchange.checkpoints.weight_dialects import EMBEDDING, HEAD
 from pirl_server.interchange.checkpoints.weight_names import to_openpi
-from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.model import families
 from pirl_server.policy.checkpoint import SOURCE, StateDict, load_checkpoint
 from pirl_server.policy.model_card import ModelCard
 from pirl_server.policy.processing_spec import PRETRAINED
@@ -47,7 +47,7 @@ def export_checkpoint(stack: Stack, checkpoint: Path, out: Path) -> list[str]:
     """
     card, weights, _ = load_checkpoint(checkpoint)
     if card.features != PRETRAINED or card.processing is None:
-        raise ValueError(f"'{checkpoint}' reads features '{card.features}', which only this server makes")
+        raise ValueError(f"'{checkpoint}' reads features '{card.features}', which only this server computes")
     _check_fit(checkpoint, card, weights)
     kept = _read_source(checkpoint / SOURCE, stack)
     notes = []
@@ -107,7 +107,7 @@ def _read_source(path: Path, stack: Stack) -> Kept | None:
 
 
 def _made(stack: Stack, card: ModelCard, weights: StateDict) -> Kept:
-    """Names as the library saves them today, the embedding under its head's name, an expert head that nobody reads."""
+    """Names as the library saves them today, the embedding under its head's name, an unused expert head."""
     prefix = "model." if stack == "lerobot" else ""
     names = [prefix + name for name in (*to_openpi(weights), HEAD, EXPERT_HEAD) if name != EMBEDDING]
     dtype = weights["expert.layers.0.down_proj.weight"].dtype
@@ -118,7 +118,7 @@ def _made(stack: Stack, card: ModelCard, weights: StateDict) -> Kept:
 
 def _check_fit(checkpoint: Path, card: ModelCard, weights: StateDict) -> None:
     with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in Pi0(card.model).state_dict().items()}
+        shapes = {name: tensor.shape for name, tensor in families.build(card.model).state_dict().items()}
     found = {name: tensor.shape for name, tensor in weights.items()}
     wrong = sorted(name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name))
     if wrong:

@@ -1,4 +1,4 @@
-"""What a person says about a checkpoint: all that its folder doesn't."""
+"""Options of an import: what the checkpoint's folder does not contain."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pirl_server.policy.processing_spec import PromptFormat
 
 @dataclass(frozen=True)
 class Request:
-    """One import. None: not said, the folder or the family decides, or the import is refused."""
+    """One import. None: not said, the folder or the family decides, or the import is rejected."""
 
     stack: Stack
     source: Path

@@ -1,4 +1,4 @@
-"""A checkpoint of openpi or lerobot becomes one of ours: everything is checked, then written in one step.
+"""Imports a checkpoint of openpi or lerobot: everything is checked, then written in one step.
 
 What the policy never reads goes to source.safetensors, so that an export gives back every byte: names, unused heads
 and the side files. It is no part of the policy's version.

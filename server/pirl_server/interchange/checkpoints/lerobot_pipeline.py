@@ -1,4 +1,4 @@
-"""lerobot's processor pipelines, read as data: steps whose meaning is known, and no others."""
+"""lerobot's processor pipelines, read as data: supported steps only."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _steps(folder: Path, name: str, known: Sequence[str]) -> list[_Step]:
     steps = parse(_Pipeline, read_object(path), f"'{path}'").steps
     for step in steps:
         if step.registry_name not in known:
-            raise ValueError(f"'{path}': step {step.registry_name[:100]!r} is not known here: its effect can't be kept")
+            raise ValueError(f"'{path}': step {step.registry_name[:100]!r} is not supported: its effect would be lost")
         if step.registry_name in CONFIGS:
             parse(CONFIGS[step.registry_name], step.config, f"'{path}': {step.registry_name}")
     return steps
@@ -135,7 +135,7 @@ def _steps(folder: Path, name: str, known: Sequence[str]) -> list[_Step]:
 def _only(steps: Sequence[_Step], name: str) -> _Step | None:
     found = [step for step in steps if step.registry_name == name]
     if len(found) > 1:
-        raise ValueError(f"step '{name}' is there {len(found)} times")
+        raise ValueError(f"step '{name}' occurs {len(found)} times")
     return found[0] if found else None
 
 

@@ -1,4 +1,4 @@
-"""lerobot's side files: config.json, whose older field names are known too, and the two processor pipelines."""
+"""Reads lerobot's side files: config.json, older field names included, and the two processor pipelines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""lerobot's side files made from a model card: config.json and both processor pipelines with their statistics."""
+"""Writes lerobot's side files from a model card: config.json and both processor pipelines with their statistics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sizes of a model, read off its weights' shapes; what shapes can't tell comes from config.json or a known variant.
+"""Model sizes from the shapes of the weights; the rest comes from config.json or a known variant.
 
 How a projection of 2048 splits into heads is no part of any shape: a wrong split would load and run.
 """
@@ -14,6 +14,7 @@ from pirl_server.interchange.checkpoints.source_metadata import Side
 from pirl_server.interchange.checkpoints.tensor_folder import Layout
 from pirl_server.interchange.checkpoints.weight_dialects import EMBEDDING
 from pirl_server.interchange.checkpoints.weight_names import EXPERT, TEXT, VISION
+from pirl_server.model.flow_model import FlowModelConfig
 from pirl_server.model.layers.tower_config import TowerConfig, VisionConfig
 from pirl_server.model.pi0.config import Family, Pi0Config
 
@@ -59,7 +60,7 @@ def sizes(layouts: Mapping[str, Layout], side: Side) -> Pi0Config:
     `layouts` is by canonical name. The result is a claim: the caller compares every shape with it.
     """
     if side.horizon is None:
-        raise ValueError("config.json does not say the length of a chunk: give it by --horizon N")
+        raise ValueError("config.json has no chunk length: give it with --horizon N")
     family = family_of(layouts, side)
     language, expert = _tower(layouts, TEXT), _tower(layouts, EXPERT)
     head_dim = _head_dim((language, expert), side, (_depth(layouts, TEXT), _depth(layouts, EXPERT)))
@@ -88,8 +89,9 @@ def sizes(layouts: Mapping[str, Layout], side: Side) -> Pi0Config:
     return config
 
 
-def unreadable(config: Pi0Config) -> dict[str, str | int]:
+def unreadable(config: FlowModelConfig) -> dict[str, str | int]:
     """What config.json must say of a model because its weights' shapes don't: variants, or head sizes."""
+    assert isinstance(config, Pi0Config), "both libraries' layouts are of pi0 and pi0.5"
     named = {
         key: name
         for key, tower in (("paligemma_variant", config.vlm), ("action_expert_variant", config.expert))
@@ -108,7 +110,7 @@ def _compare(side: Side, config: Pi0Config) -> None:
     claims = {"state": (side.model_dims[0], config.state_dim), "action": (side.model_dims[1], config.action_dim)}
     for name, (claimed, found) in claims.items():
         if claimed not in (None, found):
-            raise ValueError(f"config.json says a model of {claimed} {name} dimensions, the weights have {found}")
+            raise ValueError(f"config.json has a model of {claimed} {name} dimensions, the weights have {found}")
     assert config.vision is not None
     if side.image_px not in (None, config.vision.image_px):
         raise ValueError(f"config.json says images of {side.image_px} px, the weights are for {config.vision.image_px}")

@@ -1,4 +1,4 @@
-"""openpi's side files: config.json, when the JAX converter wrote one, and assets/<asset id>/norm_stats.json."""
+"""Reads openpi's side files: config.json, when the JAX converter wrote one, and assets/<asset id>/norm_stats.json."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONFIG, ASSETS, NORM_STATS = "config.json", "assets", "norm_stats.json"
 
 
 class _Config(BaseModel):
-    """The converter's five fields, and those that name what neither they nor the weights tell."""
+    """The converter's five fields, and those that name what neither they nor the weights contain."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
     action_dim: PositiveInt | None = None
@@ -73,5 +73,5 @@ def find_norm_stats(folder: Path, asset_id: str | None) -> Path | None:
     if asset_id is not None and asset_id not in found:
         raise ValueError(f"'{assets}' has no statistics of {asset_id!r}; there are: {', '.join(found) or 'none'}")
     if asset_id is None and len(found) > 1:
-        raise ValueError(f"'{assets}' has statistics of {', '.join(found)}: name one by --asset-id")
+        raise ValueError(f"'{assets}' has statistics of {', '.join(found)}: choose one with --asset-id")
     return found[asset_id] if asset_id is not None else next(iter(found.values()), None)

@@ -1,4 +1,4 @@
-"""openpi's side files made from a model card."""
+"""Writes openpi's side files from a model card."""
 
 from __future__ import annotations
 

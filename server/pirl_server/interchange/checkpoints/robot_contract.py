@@ -1,4 +1,4 @@
-"""The robot behind a checkpoint: its contract, or a template of one, and which camera feeds which image input."""
+"""The robot of a checkpoint: its contract, or a template, and which camera feeds which image input."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def slots(keys: Sequence[str], contract: Contract, chosen: Mapping[str, str]) ->
         if len(uses) != 1:
             feeds = f"feeds {' and '.join(uses)}" if uses else "feeds no input"
             raise ValueError(
-                f"camera '{name}' of the contract {feeds}: choose by --camera KEY={name}, KEY being {', '.join(keys)}"
+                f"camera '{name}' of the contract {feeds}: choose with --camera KEY={name}, KEY being {', '.join(keys)}"
             )
     if not names:
-        raise ValueError("the contract has no camera: at least one image input must be fed")
+        raise ValueError("the contract has no camera: at least one image input needs a camera")
     return found

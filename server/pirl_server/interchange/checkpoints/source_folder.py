@@ -1,4 +1,4 @@
-"""Somebody else's folder, read as data: plain files inside it only, every fault one ValueError with the file's name."""
+"""Reads a foreign folder as data: plain files inside it only, every fault one ValueError with the file's name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def inside(folder: Path, path: Path) -> Path:
     except (OSError, RuntimeError) as error:
         raise ValueError(f"'{path}' is missing or can't be opened") from error
     if not real.is_relative_to(folder.resolve()):
-        raise ValueError(f"'{path}' is a link out of its folder: copy the files instead of linking them")
+        raise ValueError(f"'{path}' is a link to outside its folder: copy the files instead of linking them")
     return path
 
 

@@ -1,4 +1,4 @@
-"""What stands beside the weights: all that a folder itself says about how its policy was fed. None: it doesn't say."""
+"""Metadata beside the weights: what the folder itself states about the policy's inputs. None: not stated."""
 
 from __future__ import annotations
 

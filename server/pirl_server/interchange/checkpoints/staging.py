@@ -1,4 +1,4 @@
-"""A folder that is there whole or not at all."""
+"""Creates a folder atomically."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pirl_server.interchange.checkpoints.source_folder import one_line
 def staged(out: Path) -> Iterator[Path]:
     """A new folder beside `out` that takes its place at the end; nothing stays when the body raises.
 
-    Raises ValueError when `out` is there already, or for what the disk refuses.
+    Raises ValueError when `out` is there already, or for what the disk rejects.
     """
     if out.exists() or out.is_symlink():
-        raise ValueError(f"'{out}' is already there: name a folder that isn't")
+        raise ValueError(f"'{out}' already exists: give a new folder")
     folder = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}")
     try:
         folder.mkdir(parents=True)

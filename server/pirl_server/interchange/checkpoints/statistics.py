@@ -1,4 +1,4 @@
-"""Normalisation statistics, and which of them a scheme needs. Whether they are usable, `policy.normalisation` says."""
+"""Normalisation statistics and those a scheme needs. `policy.normalisation` checks their values."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def normalisation(kind: str, statistics: Statistics | None, scheme: Scheme, conv
     names = NEEDED[scheme]
     if statistics is None or any(name not in statistics for name in names):
         raise ValueError(
-            f"no {' and '.join(names)} of the {kind} in this folder: give the data set's own by --norm-stats FILE"
+            f"no {' and '.join(names)} of the {kind} in this folder: give those of the data set with --norm-stats FILE"
         )
     first, second = (statistics[name] for name in names)
     if len(first) != len(second) or not first:

@@ -1,4 +1,4 @@
-"""Tensors of a folder by name, mapped from one safetensors file or from the shards that an index lists."""
+"""Tensors of a folder by name, mapped from one safetensors file or from the shards of an index."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class TensorFolder:
             raise ValueError(f"'{folder}' is not a folder")
         if (folder / INDEX).exists():
             if (folder / SINGLE).exists():
-                raise ValueError(f"'{folder}' has both {SINGLE} and {INDEX}: remove the one that is not meant")
+                raise ValueError(f"'{folder}' has both {SINGLE} and {INDEX}: remove one of them")
             return cls(_sharded(folder))
         file = TensorFile(plain_file(folder, SINGLE))
         return cls(dict.fromkeys(file.names(), file))

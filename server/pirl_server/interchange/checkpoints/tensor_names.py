@@ -1,4 +1,4 @@
-"""Names as they come, sorted: weights of the policy, the text embedding, statistics, and what the policy never reads.
+"""Sorts tensor names: weights of the policy, the text embedding, statistics, and unused tensors.
 
 Names of today's openpi are the canonical ones: `interchange.checkpoints.weight_dialects` makes them of other programs'
 and older ones, `interchange.checkpoints.weight_names` turns them into ours.
@@ -55,5 +55,5 @@ def canonical_names(names: list[str]) -> dict[str, str]:
     renamed = from_old_nesting(from_transformers(without_model(numbered)))
     found = {meaning: names[int(number)] for meaning, number in renamed.items()}
     if lost := set(names) - set(found.values()):
-        raise ValueError(f"tensor '{min(lost)}' is there twice, under an older and a newer name")
+        raise ValueError(f"tensor '{min(lost)}' occurs twice, under an older and a newer name")
     return found

@@ -1,4 +1,4 @@
-"""Which tokenizer a person gave, by its content: sentencepiece's protobuf, a tokenizer.json, or our own bytes.
+"""Detects the kind of a tokenizer file: sentencepiece protobuf, tokenizer.json, or our own bytes.
 
 Its ids are checked against the embedding's rows here, its pieces where it is used.
 """
@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from pirl_server.interchange.checkpoints.source_folder import one_line
-from pirl_server.model.pi0.byte_tokens import VOCABULARY
+from pirl_server.model.byte_tokens import VOCABULARY
 from pirl_server.policy.checkpoint import TOKENIZERS, file_sha256
 from pirl_server.policy.processing_spec import TokenizerFile
 
@@ -39,7 +39,7 @@ def describe(choice: str, rows: int) -> tuple[TokenizerFile, str]:
     if not tokens:
         raise ValueError(f"'{path}' is neither a sentencepiece model nor a tokenizer.json")
     if abs(tokens - rows) > MARGIN:
-        raise ValueError(f"'{path}' has {tokens} tokens, the model's embedding {rows} rows: it is another tokenizer")
+        raise ValueError(f"'{path}' has {tokens} tokens, the model's embedding {rows} rows: different tokenizer")
     kind, name = ("tokenizer_json", TOKENIZERS[1]) if is_json else ("sentencepiece", TOKENIZERS[0])
     return TokenizerFile(kind, tokens, file_sha256(path)), name  # type: ignore[arg-type]  # both are kinds
 
@@ -50,7 +50,7 @@ def _json_tokens(path: Path, content: bytes) -> int:
         ids = [*raw["model"]["vocab"].values(), *(each["id"] for each in raw.get("added_tokens", []))]
         return 1 + max(map(int, ids))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"'{path}' is no tokenizer.json: no 'model.vocab' in it") from error
+        raise ValueError(f"'{path}' is not a tokenizer.json: it has no 'model.vocab'") from error
 
 
 def sentencepiece_tokens(content: bytes) -> int:

@@ -1,4 +1,4 @@
-"""State dicts of pi0 in the names of other programs and older versions, brought to openpi's of today.
+"""Renames state dicts of pi0 from other programs and older versions to openpi's current names.
 
 Renames only, and one copy for a tied embedding. Keys that are not known keep their names.
 """

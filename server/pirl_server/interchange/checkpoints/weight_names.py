@@ -1,4 +1,4 @@
-"""Names of openpi's PyTorch weights in terms of ours, both ways: renames, and projections joined into one.
+"""Maps openpi's PyTorch weight names to ours and back: renames, and projections joined into one.
 
 A key that is not in the table keeps its name, so that who loads the result can name it. Weights are moved whole or
 stacked along their output axis, so there and back is the same to the last bit. Other layouts: `weight_dialects.py`.
@@ -94,7 +94,7 @@ def _joined(weights: Mapping[str, Tensor]) -> Weights:
                 continue
             pieces = [joined.pop(name) for name in names]
             if len({piece.shape[1:] for piece in pieces}) > 1:
-                raise ValueError(f"'{first}' {tuple(pieces[0].shape)} does not fit its sisters {', '.join(names[1:])}")
+                raise ValueError(f"'{first}' {tuple(pieces[0].shape)} does not match {', '.join(names[1:])}")
             joined[first.replace(f".{parts[0]}.", f".{whole}.")] = torch.cat(pieces)
     return joined
 

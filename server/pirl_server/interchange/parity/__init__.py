@@ -1,1 +1,1 @@
-"""The model beside recorded numbers of another implementation."""
+"""Compares the model with recorded numbers of another implementation."""

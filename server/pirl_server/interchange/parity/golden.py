@@ -1,4 +1,4 @@
-"""Golden files: a model's sizes, weights and inputs beside another implementation's outputs, in one safetensors file.
+"""Golden files: a model's sizes, weights and inputs with another implementation's outputs, in one safetensors file.
 
 `weights/*` hold a state dict in openpi's, lerobot's or transformers' names, `in/*` one batch, `out/loss` the unreduced
 loss at `in/time`, `out/sample_K` the Euler samples of K steps, the metadata the sizes.
@@ -98,7 +98,7 @@ def _check(golden: Golden) -> None:
     """Raise ValueError for a tensor of another shape than the sizes say, or a file with nothing to compare."""
     for name, (tensor, shape) in _shapes(golden).items():
         if tensor is not None and tensor.shape != shape:
-            raise ValueError(f"'{name}' has shape {tuple(tensor.shape)}, the sizes say {shape}")
+            raise ValueError(f"'{name}' has shape {tuple(tensor.shape)}, the sizes require {shape}")
     tokens, vocabulary = golden.prefix["tokens_BL"], golden.model.config.vocabulary
     assert tokens is not None
     if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < vocabulary:

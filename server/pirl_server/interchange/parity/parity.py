@@ -1,4 +1,4 @@
-"""`pirl parity`: runs the model on golden files and says how far its numbers are from the recorded ones.
+"""`pirl parity`: runs the model on golden files and reports the difference to the recorded outputs.
 
 Shape letters: B batch, H horizon, D action dim.
 """

@@ -1,1 +1,1 @@
-"""Transformer layers that know no policy."""
+"""Transformer layers, independent of a policy."""

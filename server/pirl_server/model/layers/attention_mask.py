@@ -1,7 +1,7 @@
-"""Who attends to whom, as additive biases for `scaled_dot_product_attention`.
+"""Attention masks as additive biases for `scaled_dot_product_attention`.
 
 Blocks: prefix | state | actions. Prefix tokens see each other, the state sees the prefix and itself, actions see all.
-Tokens that do not exist are seen by nobody.
+Masked tokens are attended to by none.
 
 Shape letters: B batch, T tokens attended to, S suffix tokens, H actions.
 """
@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 def key_bias(exists_BT: Tensor, dtype: torch.dtype) -> Tensor:
     """Bias [B, 1, 1, T] that hides the tokens that do not exist from every query.
 
-    A row without any token sees all of them: attention over nothing would be NaN, and nobody reads such a row.
+    A row without any token sees all of them: attention over nothing would be NaN, and such a row is not read.
     """
     visible_BT = exists_BT | ~exists_BT.any(dim=1, keepdim=True)
     return torch.zeros_like(visible_BT, dtype=dtype).masked_fill(~visible_BT, float("-inf"))[:, None, None]

@@ -1,4 +1,4 @@
-"""A Gemma tower that reads another tower's keys and values: the language model and the action expert are both one.
+"""A Gemma tower that can attend to another tower's keys and values: language model and action expert.
 
 The prefix never attends to the suffix, so the two towers of pi0 need no joint pass: the language model runs once and
 leaves its keys and values; the expert puts its own behind them.
@@ -95,7 +95,7 @@ class Layer(nn.Module):
 
 
 class Gemma(nn.Module):
-    """A stack of blocks and a final norm. Embeddings belong to whoever feeds it."""
+    """A stack of blocks and a final norm. Embeddings belong to its caller."""
 
     def __init__(self, config: StackConfig, tower: TowerConfig, *, adaptive: bool = False) -> None:
         super().__init__()

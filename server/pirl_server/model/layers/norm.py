@@ -54,7 +54,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor, modulation: Modulation | None = None) -> Tensor:
         """Normalise the last axis of x [..., W]; the result has the same shape."""
-        assert modulation is None, "a plain norm knows no time"
+        assert modulation is None, "a plain norm takes no time"
         y = normalised(widened(x))
         return torch.addcmul(y, y, self.weight.to(y.dtype)).to(x.dtype)
 

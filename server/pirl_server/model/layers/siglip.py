@@ -19,7 +19,7 @@ LONGEST = 100.0
 
 
 def grid_positions(patches: int, width: int) -> Tensor:
-    """Where each patch of a square picture is, as waves of its row and column: [P, W], to start learning from.
+    """Where each patch of a square image is, as waves of its row and column: [P, W], to start learning from.
 
     The fixed embedding of "Better plain ViT baselines for ImageNet-1k" (arXiv 2205.01580), as first value of a learned
     one.

@@ -1,4 +1,4 @@
-"""A chunk by compiled kernels at fixed shapes; on a GPU replayed as two CUDA graphs, prefix and all K steps.
+"""Compiled inference at fixed shapes; on a GPU two CUDA graphs, prefix and all K steps.
 
 Shapes are fixed by padding: a number of rows, of cameras, and a few text lengths, each compiled once. Masks do the work
 that cutting does in eager mode, so the numbers are the same. Eager mode stays what it is; nothing here is needed.
@@ -94,7 +94,7 @@ class CompiledPi0:
         used = int(inputs.token_mask.any(dim=0).nonzero().max()) + 1
         if rows > self.batch or cameras != self.cameras or used > self.buckets[-1]:
             raise ValueError(
-                f"{rows} rows, {cameras} cameras and {used} tokens do not fit what was compiled: up to {self.batch} "
+                f"{rows} rows, {cameras} cameras and {used} tokens exceed the compiled shapes: up to {self.batch} "
                 f"rows, {self.cameras} cameras and up to {self.buckets[-1]} tokens"
             )
         buffers, run = self._run(next(length for length in self.buckets if length >= used))
@@ -181,7 +181,7 @@ class Inputs:
     def fill(self, batch: Inputs, length: int) -> None:
         """Copy a batch and the first `length` words of its prompts into the first rows.
 
-        Rows left over keep what they had, which nobody reads.
+        Rows left over keep their old content, which is not read.
         """
         self.token_mask.zero_()
         for entry in fields(Inputs):

@@ -1,4 +1,4 @@
-"""Sizes of a pi0 or pi0.5 model. Frozen, and plain numbers only, so that a checkpoint can carry them as JSON."""
+"""Sizes of a pi0 or pi0.5 model. Frozen, and plain numbers only, so that a checkpoint can store them as JSON."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+from pirl_server.model.byte_tokens import VOCABULARY
 from pirl_server.model.layers.tower_config import TowerConfig, VisionConfig
-from pirl_server.model.pi0.byte_tokens import VOCABULARY
 
 Family = Literal["pi0", "pi05"]
 """pi0 mixes time into the action tokens and reads a state token; pi0.5 modulates its norms and reads no state"""
@@ -41,6 +41,11 @@ class Pi0Config:
                 f"{self.heads} heads must be a multiple of {self.kv_heads} key/value heads, head_dim {self.head_dim} "
                 f"and the expert's width {self.expert.width} must be even"
             )
+
+    @property
+    def state_token(self) -> bool:
+        """pi0 reads the state vector, pi0.5 its text in the prompt."""
+        return self.family == "pi0"
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Pi0Config:

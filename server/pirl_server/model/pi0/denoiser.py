@@ -1,4 +1,4 @@
-"""The K denoise steps of a chunk: what they share is computed once.
+"""The K denoise steps of a chunk; what they share is computed once.
 
 Over the steps they share the prefix and pi0's state token, which sees neither actions nor time: its keys and values
 come out of the first step and join the prefix, so the others run H action tokens that see everything. Over the batch

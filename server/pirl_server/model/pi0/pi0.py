@@ -9,12 +9,12 @@ N times of S tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
+from pirl_server.model.flow_model import FlowModel
 from pirl_server.model.layers.attention_mask import key_bias
 from pirl_server.model.layers.gemma import Gemma, KeyValue
 from pirl_server.model.layers.rotary import rotary
@@ -25,11 +25,14 @@ from pirl_server.model.pi0.suffix_context import Context, suffix_context
 from pirl_server.model.pi0.time_conditioning import Condition, time_embedding
 from pirl_server.model.prefix import Prefix, compact, positions
 
-VLM_PARTS = ("vision.", "projector.", "embed_tokens.", "language.")
 
-
-class Pi0(nn.Module):
+class Pi0(FlowModel):
     """The whole policy network. `encode_prefix` once per observation, then `velocity` or a `denoiser`."""
+
+    VLM_PARTS = ("vision.", "projector.", "embed_tokens.", "language.")
+    VLM_TOWER, EXPERT_TOWER = "language", "expert"
+
+    config: Pi0Config
 
     def __init__(self, config: Pi0Config) -> None:
         super().__init__()
@@ -51,14 +54,6 @@ class Pi0(nn.Module):
             self.action_time_mlp_in = nn.Linear(2 * width, width)
             self.action_time_mlp_out = nn.Linear(width, width)
         self.action_out_proj = nn.Linear(width, config.action_dim)
-
-    def vlm_parameters(self) -> Iterator[nn.Parameter]:
-        """Vision, projector and language: what reinforcement learning leaves frozen."""
-        return (p for name, p in self.named_parameters() if name.startswith(VLM_PARTS))
-
-    def expert_parameters(self) -> Iterator[nn.Parameter]:
-        """The action expert and its projections: what reinforcement learning trains."""
-        return (p for name, p in self.named_parameters() if not name.startswith(VLM_PARTS))
 
     def encode_prefix(
         self,
@@ -97,17 +92,13 @@ class Pi0(nn.Module):
         keys, values = (torch.stack(part) for part in zip(*caches))
         return Prefix(keys, values, mask_BT, count_B, mean_BW, full)
 
-    def velocity(self, prefix: Prefix, state_BS: Tensor | None, x_BHD: Tensor, t_B: Tensor) -> Tensor:
-        """Predicted velocity noise - action [B, H, D] of the noisy chunk x at time t [B], or [B, H]: one per token.
-
-        pi0.5 ignores the state.
-        """
-        return self.velocity_and_features(prefix, state_BS, x_BHD, t_B)[0]
-
     def velocity_and_features(
         self, prefix: Prefix, state_BS: Tensor | None, x_BHD: Tensor, t_B: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Velocity [B, H, D] and the expert's normed outputs at the action tokens [B, H, W], which V_expert reads."""
+        """Velocity [B, H, D] and the expert's normed outputs at the action tokens [B, H, W], which V_expert reads.
+
+        pi0.5 ignores the state.
+        """
         condition, state = self.condition(t_B), self.embed_state(state_BS)
         context = suffix_context(prefix, x_BHD.shape[1], self.expert, state=state is not None)
         out_BSW, _ = self.run_suffix(state, x_BHD, condition, context)

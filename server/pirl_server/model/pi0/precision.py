@@ -1,4 +1,4 @@
-"""Weights in bfloat16, as openpi runs its models: half the memory, and twice the speed where the hardware has it.
+"""Weights in bfloat16, as openpi runs its models: half the memory, twice the speed with hardware support.
 
 What stays float32 is small and decides precision: every Gemma norm with its modulation, the vision tower's patch and
 position embedding, and the projections of state, action and time, between which the latents live.

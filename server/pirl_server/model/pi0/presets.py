@@ -1,4 +1,4 @@
-"""Models by name: what a run asks for instead of a dozen numbers."""
+"""Model sizes by preset name."""
 
 from __future__ import annotations
 

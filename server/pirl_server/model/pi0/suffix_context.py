@@ -1,4 +1,4 @@
-"""What the suffix sees of an observation: the prefix's keys and values, who may look at whom, and where it stands.
+"""Context of the suffix: keys and values of the prefix, attention mask and positions.
 
 Shape letters: B batch, T prefix tokens, H actions.
 """

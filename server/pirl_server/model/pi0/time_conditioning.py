@@ -1,4 +1,4 @@
-"""How flow time reaches the expert: a shift of pi0's action tokens, or a modulation of pi0.5's norms.
+"""Conditioning on flow time: a shift of pi0's action tokens, or a modulation of pi0.5's norms.
 
 It depends on the time and on nothing else, so a fixed schedule of K steps needs it once.
 

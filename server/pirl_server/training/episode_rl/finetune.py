@@ -1,4 +1,4 @@
-"""Advantage-weighted flow matching on logged episodes: a first, honest way to learn from any log (arXiv 1910.00177).
+"""Advantage-weighted flow matching on logged episodes (arXiv 1910.00177).
 
 A value function is fitted to the logged outcomes; each decision's flow loss is weighted by exp(advantage / beta),
 capped. It imitates the better half of what was done; it cannot find what no episode shows, and it is not PPO.

@@ -1,4 +1,4 @@
-"""The policy of a run and the noise net that explores with it: loaded, and updated from the learner's weights."""
+"""The policy of a rollout and its noise net: loaded, and updated from the learner's weights."""
 
 from __future__ import annotations
 
@@ -52,5 +52,5 @@ def _noise_net(checkpoint: Path, card: ModelCard) -> NoiseNet:
         try:
             net.load_state_dict(weights)
         except RuntimeError as error:
-            raise ValueError(f"'{checkpoint}': its noise net is not one of this model") from error
+            raise ValueError(f"'{checkpoint}': its noise net does not match this model") from error
     return net

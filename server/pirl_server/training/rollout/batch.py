@@ -1,4 +1,4 @@
-"""What a rollout worker hands to the learner: arrays over decisions, as safetensors bytes (nothing is unpickled).
+"""A rollout worker's batch for the learner: arrays over decisions, as safetensors bytes (no pickle).
 
 T decisions of each of N environments, in time order; F features, K stored latents, H horizon, D action dim, S state.
 """
@@ -22,7 +22,7 @@ IMAGE, PREFIX = "images/", "prefix/"
 
 @dataclass(frozen=True)
 class DecisionBatch:
-    """Decisions in the order they were made; environments go on where the last batch left them."""
+    """Decisions in the order they were made; environments continue where the last batch ended."""
 
     features_TNF: Float
     """F = what the critic reads + elapsed share of the episode; the policy reads the same, unless there is a state.

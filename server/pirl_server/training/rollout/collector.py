@@ -1,4 +1,4 @@
-"""Rollouts of many environments with one policy, in one process: observations never leave it, decisions do.
+"""Rollouts of many environments with one policy in one process: it returns decisions, not observations.
 
 Shape letters: N environments, H horizon, D action dim, F features.
 """
@@ -53,7 +53,7 @@ class Ended(NamedTuple):
 
 
 class Collector:
-    """N environments that go on from one call of `collect` to the next."""
+    """N environments that persist from one call of `collect` to the next."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Collector:
         self._keep_bytes = keep_bytes if self._config.vlm == "frozen" else 0
         self._sentences = policy.instructions
         self._table = self._prefix_table()
-        self._critic = CriticInput(policy, self._config.critic_features)
+        self._critic = CriticInput(policy, self._config.critic_features or POLICY)
         self._generator = torch.Generator().manual_seed(next(seeds))
         self._seeds = seeds
         made = [make_env() for _ in range(envs)]

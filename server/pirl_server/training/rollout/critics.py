@@ -1,4 +1,4 @@
-"""What tells a decision's value: a state vector, the action expert's outputs (V_expert) or the prefix (V_vlm).
+"""Inputs of the critic: a state vector, the action expert's outputs (V_expert) or the prefix (V_vlm).
 
 Each also reads the elapsed share of the episode, in its last column: a time limit is then a true end, whose value is 0.
 
@@ -23,7 +23,7 @@ from pirl_server.policy.model_card import ModelCard
 
 def make_critic(policy: FlowPolicy, config: PpoConfig) -> nn.Module:
     """A fresh critic for this policy. Raises ValueError for critic features that are not known."""
-    state = StateCritic(critic_width(policy.card, config.critic_features))
+    state = StateCritic(critic_width(policy.card, config.critic_features or POLICY))
     if config.critic == "state":
         return state
     model = policy.card.model

@@ -1,4 +1,4 @@
-"""How a policy explores in training: one object draws the chains of rollouts and gives their density again.
+"""Exploration in training: one object samples the chains of rollouts and recomputes their log-probability.
 
 Which noise, in which denoise steps, and how densities become one number per decision: all of it is chosen here, once,
 for sampling and for the update, so that weights that have not changed give a ratio of 1.
@@ -61,7 +61,7 @@ class Explorer:
         assert (net is not None) == (config.noise == "flow-noise")
         self.policy, self.net, self.config = policy, net, config
         if config.noise == "cps" and config.steps == "hybrid" and policy.card.denoise_steps < 2:
-            raise ValueError("noise 'cps' is silent in its last denoise step: set denoise_steps to 2 or more")
+            raise ValueError("noise 'cps' is zero in the last denoise step: set denoise_steps to 2 or more")
 
     @property
     def transition(self) -> Transition:

@@ -1,4 +1,4 @@
-"""Rollout workers: processes that hold their environments and a copy of the policy for a whole run.
+"""Rollout workers: processes that keep their environments and a copy of the policy for a whole run.
 
 The learner sends weights once per update and gets decisions back, both as safetensors bytes: nothing is unpickled.
 A worker that dies makes the next `collect` raise RuntimeError; workers end by themselves when the learner is gone.
@@ -67,7 +67,7 @@ class RolloutPool:
             for process in self._processes:
                 process.join(timeout=0.2)  # the pipe closes a moment before the exit code is known
             codes = {process.name: process.exitcode for process in self._processes if not process.is_alive()}
-            raise RuntimeError(f"a rollout worker died (exit codes {codes}); the log has its last words") from None
+            raise RuntimeError(f"a rollout worker died (exit codes {codes}); see the log") from None
 
     def __enter__(self) -> RolloutPool:
         return self

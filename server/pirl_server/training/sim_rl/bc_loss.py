@@ -1,4 +1,4 @@
-"""The imitation term beside the policy's loss: flow matching on demonstrations, so that what was taught is kept.
+"""Behaviour cloning term beside the policy loss: flow matching on demonstrations, against forgetting.
 
 Shape letters: M windows, B minibatch.
 """

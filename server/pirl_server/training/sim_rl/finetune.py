@@ -83,7 +83,7 @@ def _learn(
     try:
         return update(learner, batch, config, generator, train_actor, imitation), ""
     except NothingToCompareError as nothing:
-        return {"decisions": 0.0}, f"; nothing was learnt: {nothing}"
+        return {"decisions": 0.0}, f"; the update was skipped: {nothing}"
 
 
 def _set_noise(learner: Learner, config: PpoConfig, updates: int) -> None:
@@ -98,7 +98,7 @@ def _imitation(
     if not config.imitation_weight:
         return None
     if demonstrate is None:
-        raise ValueError("imitation_weight is above 0, and there are no demonstrations to imitate: set it to 0")
+        raise ValueError("imitation_weight is set, but there are no demonstrations: leave it out")
     return Imitation(learner.policy, demonstrate(learner.policy), config, seed)
 
 

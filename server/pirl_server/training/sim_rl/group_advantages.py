@@ -1,4 +1,4 @@
-"""GRPO's advantages: each decision is as good as its episode was beside the others of its group (arXiv 2402.03300).
+"""GRPO's advantages: each episode's return relative to its group (arXiv 2402.03300).
 
 Shape letters: T decisions, N episodes side by side, G groups, E episodes per group.
 """

@@ -1,4 +1,4 @@
-"""What an update changes, and how it is made from a checkpoint: the policy, what explores with it, the critic.
+"""The learner: policy, exploration and critic, built from a checkpoint, with their optimisers.
 
 Shape letters: F features.
 """
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from pirl_server.config.training import FlowMatchingConfig, PpoConfig
 from pirl_server.model.layers.lora import DOWN, UP, merged_state_dict
 from pirl_server.model.noise_net import NoiseNet
-from pirl_server.model.pi0.pi0 import VLM_PARTS
 from pirl_server.model.prefix import Prefix
 from pirl_server.policy.checkpoint import load_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
@@ -93,7 +92,7 @@ def _critic(checkpoint: Path, policy: FlowPolicy, config: PpoConfig) -> nn.Modul
         except RuntimeError as error:
             raise ValueError(
                 f"'{checkpoint}': its critic is not one that RL in simulation trains with critic '{config.critic}'; "
-                "without its critic.safetensors a new one is made"
+                "remove its critic.safetensors to train a new one"
             ) from error
     return critic
 
@@ -106,10 +105,9 @@ def _parts(config: PpoConfig) -> FlowMatchingConfig:
 
 def _actor_optimizer(policy: FlowPolicy, net: NoiseNet | None, config: PpoConfig) -> torch.optim.Optimizer:
     """Adam with a group per learning rate; `rate` is a group's own, `lr` that of the update."""
-    learns = [(name, p) for name, p in policy.model.named_parameters() if p.requires_grad]
     groups = [
-        ([p for name, p in learns if not name.startswith(VLM_PARTS)], config.actor_learning_rate),
-        ([p for name, p in learns if name.startswith(VLM_PARTS)], config.vlm_learning_rate),
+        ([p for p in policy.model.expert_parameters() if p.requires_grad], config.actor_learning_rate),
+        ([p for p in policy.model.vlm_parameters() if p.requires_grad], config.vlm_learning_rate),
         (list(net.parameters()) if net is not None else [], config.noise_learning_rate),
     ]
     made = [{"params": each, "rate": rate or config.actor_learning_rate} for each, rate in groups if each]

@@ -73,7 +73,7 @@ def _actor_step(
         advantage = advantage[:, None].expand_as(found)
     policy, metrics = policy_loss(
         found, minibatch.old_log_prob, advantage, everyone(found), clip_low=config.clip,
-        clip_high=config.clip_high or config.clip, dual_clip=config.dual_clip or None,
+        clip_high=config.clip_high or config.clip, dual_clip=config.dual_clip,
     )  # fmt: skip
     numbers = {name: float(value) for name, value in metrics.items()}
     numbers |= update_metrics.divergence(found.detach() - minibatch.old_log_prob, everyone(found))
@@ -81,7 +81,7 @@ def _actor_step(
     if first:
         numbers |= update_metrics.exploration(std, minibatch.index, card.denoise_steps, card.contract.action_dim)
     if math.isnan(numbers["approx_kl"]):
-        raise RuntimeError("the density of what was drawn is not a number: the weights are not finite any more")
+        raise RuntimeError("the log-probability of the sampled actions is NaN: the weights are no longer finite")
     if beyond_target(numbers["approx_kl"], config.max_kl):
         return numbers
     entropy, near = _entropy(learner, std, config), policy.new_zeros(())
@@ -91,8 +91,8 @@ def _actor_step(
     if config.entropy_weight:
         numbers["entropy"] = float(entropy.detach())
     loss = objective(
-        policy, policy.new_zeros(()), entropy, near, value_weight=0.0, entropy_weight=config.entropy_weight,
-        imitation_weight=config.imitation_weight,
+        policy, policy.new_zeros(()), entropy, near, value_weight=0.0, entropy_weight=config.entropy_weight or 0.0,
+        imitation_weight=config.imitation_weight or 0.0,
     )  # fmt: skip
     numbers["actor_grad_norm"] = _step(loss, learner.actor_optimizer, learner.actor(), config.max_grad_norm)
     return numbers
@@ -118,8 +118,8 @@ def _critic_step(learner: Learner, minibatch: Decisions, config: PpoConfig) -> N
     assert learner.critic_optimizer is not None
     value = learner.value(minibatch.critic)
     loss, metrics = value_loss(
-        value, minibatch.returns, minibatch.old_value, everyone(value), clip=config.value_clip or None,
-        huber_delta=config.huber_delta or None,
+        value, minibatch.returns, minibatch.old_value, everyone(value), clip=config.value_clip,
+        huber_delta=config.huber_delta,
     )  # fmt: skip
     named = ((f"critic {name}", p) for name, p in learner.critic.named_parameters())
     norm = _step(loss, learner.critic_optimizer, named, config.max_grad_norm)

@@ -1,4 +1,4 @@
-"""A batch of rollouts as flat tensors: what the policy read, what it drew, and how good that turned out to be.
+"""PPO minibatch source: policy inputs, chains, advantages.
 
 Vision and language are frozen by default: a decision's prefix is then encoded once, before the run where it is the
 instruction's alone, else in the rollout or before the update, and every epoch selects rows of it. Where they learn,
@@ -72,7 +72,7 @@ def prepare(learner: Learner, batch: DecisionBatch, config: PpoConfig) -> Decisi
     """
     for name in ("reward_TN", "features_TNF", "last_features_NF", "log_prob_TN"):
         if not np.isfinite(getattr(batch, name)).all():
-            raise RuntimeError(f"{name.partition('_')[0]}: a value of the rollouts is not finite; nothing was learnt")
+            raise RuntimeError(f"{name.partition('_')[0]}: a rollout value is not finite; the update was skipped")
     valid_TN = torch.from_numpy(batch.valid_TN)
     if learner.critic is None:
         advantage_TN, valid_TN = group_advantages(batch, config)

@@ -1,4 +1,4 @@
-"""What an update reports: numbers by name, from those of its minibatches.
+"""Metrics of an update by name, averaged over its minibatches.
 
 Shape letters: B decisions, K denoise steps, H horizon, D action dim.
 """
@@ -35,7 +35,7 @@ def divergence(log_ratio: Tensor, valid: Tensor) -> Numbers:
 
 
 def exploration(std: Tensor, index_B: Tensor, steps: int, action_dim: int) -> Numbers:
-    """Noise's standard deviation and entropy by step and dimension; a step that nobody drew, or silent, is left out.
+    """Noise's standard deviation and entropy by step and dimension; a step without samples or noise is left out.
 
     `std` is [B, H, D] of the drawn step or [B, K, H, D] of each.
     """

@@ -1,4 +1,4 @@
-"""Random views of the training images, as openpi trains with: crop, turn, colours. For supervised training only.
+"""Image augmentation as in openpi's training: crop, rotation, colours. For supervised training only.
 
 Reinforcement learning must not see them: the density of a decision is that of the very pixels it was made from.
 Shape letters: B batch, C cameras, h height, w width.
@@ -42,7 +42,7 @@ def augment(images: Tensor, cameras: Sequence[str], strength: float, generator: 
     flat = images.flatten(0, 1)
     theta = view(draw[:3], scale, strength, images.shape[-1] / images.shape[-2])
     grid = affine_grid(theta.flatten(0, 1).to(flat), list(flat.shape), align_corners=False)
-    # What a turn brings in from outside is black, as the bars of a padded picture are: 0 once the range starts there.
+    # What a turn brings in from outside is black, as the bars of a padded image are: 0 once the range starts there.
     moved = grid_sample(flat + 1.0, grid, mode="bilinear", padding_mode="zeros", align_corners=False) - 1.0
     still = ~turned.to(flat.device).expand(images.shape[:2])
     seen = torch.where(still[..., None, None, None], images, moved.view_as(images))

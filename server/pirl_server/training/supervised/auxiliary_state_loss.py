@@ -1,6 +1,6 @@
-"""Grounding: while a policy that sees is taught, its prefix must also tell where things are, which a simulator knows.
+"""Auxiliary loss: predict object state from the image prefix.
 
-The action alone says too little about a picture: 11,555 windows of `PushCube-v1` taught a small policy one of the
+The action alone says too little about an image: 11,555 windows of `PushCube-v1` taught a small policy one of the
 cube's two coordinates and not the other. pi0.5 likewise learns to locate objects beside acting (arXiv 2504.16054). The
 linear map that is asked is thrown away afterwards; the policy that remains sees no more than its cameras.
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pirl_server.model.pi0.config import Pi0Config
+from pirl_server.model.flow_model import FlowModelConfig
 from pirl_server.model.prefix import Prefix
 
 WEIGHT = 0.25
@@ -20,12 +20,12 @@ WEIGHT = 0.25
 
 
 class AuxiliaryStateLoss(nn.Module):
-    """A linear map from the mean value of the prefix's tokens, all layers together, to what is to be told [M, F].
+    """A linear map from the mean value of the prefix's tokens, all layers together, to the predicted state [M, F].
 
     The mean is what attention gives an expert that does not know yet where to look.
     """
 
-    def __init__(self, config: Pi0Config, told_MF: Tensor) -> None:
+    def __init__(self, config: FlowModelConfig, told_MF: Tensor) -> None:
         super().__init__()
         self._told = told_MF
         self.map = nn.Linear(config.depth * config.kv_heads * config.head_dim, told_MF.shape[1])

@@ -1,4 +1,4 @@
-"""Exponential moving average of weights: smoother than the last step's, at one copy of what is trained."""
+"""Exponential moving average of the weights, for the cost of one copy of the trained ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Ema:
-    """Average of the given parameters over the steps told by `update`.
+    """Average of the given parameters over the calls of `update`.
 
     The decay of step n is min(decay, (1 + n) / (10 + n)): an average with a fixed decay of 0.999 would still hold a
     third of the initial weights after a thousand steps. openpi's decay for fine-tuning is 0.99.

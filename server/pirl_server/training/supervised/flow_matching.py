@@ -1,4 +1,4 @@
-"""Supervised flow matching (paper Eq. 2): the loss of pi0's own training, on windows of recorded actions.
+"""Supervised flow matching (paper Eq. 2): the loss of pi0's own training, on recorded actions.
 
 Only the contract's action dimensions are in the loss. openpi also fits the zeros that pad them to the model's width;
 lerobot does not: capacity should not go into dimensions that no robot reads.
@@ -121,7 +121,7 @@ def prefixes(
 ) -> PrefixOf:
     """How a batch gets its prefixes: with their graph, without it, or once for the whole run.
 
-    The last needs frozen vision and language and no camera: pictures have a prefix each, which would not fit.
+    The last needs frozen vision and language and no camera: images have a prefix each, which would not fit.
     """
     frozen = config.vlm == "frozen"
     if frozen and windows.images is None:

@@ -13,9 +13,8 @@ from pirl_contract import Contract
 from pirl_contract.protocols import MakeEnv
 from pirl_server.config.training import SftConfig
 from pirl_server.episodes.schema import Episode
+from pirl_server.model import families
 from pirl_server.model.layers.lora import merged_state_dict
-from pirl_server.model.pi0.config import Pi0Config, tiny, tiny_state
-from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.policy.checkpoint import save_checkpoint
 from pirl_server.policy.features import FEATURES, STATE_DIM, features_of
 from pirl_server.policy.flow_policy import FlowPolicy
@@ -34,14 +33,14 @@ NOISE_LEVEL = 0.5
 
 def new_card(preset: str, task: str, contract: Contract, instructions: tuple[str, ...]) -> ModelCard:
     """Model card of a fresh policy. Raises ValueError for an unknown preset."""
-    sizes = {"tiny-state": False, "tiny": True}
-    if preset not in sizes:
-        raise ValueError(f"preset '{preset}' is not known; there are: {', '.join(sizes)}")
+    if preset not in families.PRESETS:
+        raise ValueError(f"preset '{preset}' is not known; there are: {', '.join(families.PRESETS)}")
+    model = families.PRESETS[preset](STATE_DIM, contract.action_dim, HORIZON)
     return ModelCard(
         name=f"{task} {preset}",
         contract=contract,
-        model=model_config(preset, contract),
-        features=features_of(contract.robot, sees=sizes[preset]),
+        model=model,
+        features=features_of(contract.robot, sees=model.vision is not None),
         action_scale=tuple(field.high or 1.0 for field in contract.action),
         execute_horizon=HORIZON,
         denoise_steps=DENOISE_STEPS,
@@ -49,12 +48,6 @@ def new_card(preset: str, task: str, contract: Contract, instructions: tuple[str
         instructions=instructions,
         task=task,
     )
-
-
-def model_config(preset: str, contract: Contract) -> Pi0Config:
-    """Sizes of a preset for this robot."""
-    sizes = {"tiny": tiny, "tiny-state": tiny_state}
-    return sizes[preset](STATE_DIM, contract.action_dim, HORIZON)
 
 
 def sft(
@@ -77,7 +70,7 @@ def sft(
     env = make_env()
     seeds = demonstration_seeds(seed)
     if config.demonstrations > len(seeds):
-        raise ValueError(f"{config.demonstrations} demonstrations, at most {len(seeds)} have seeds of their own")
+        raise ValueError(f"{config.demonstrations} demonstrations, there are {len(seeds)} reserved seeds")
     demonstrations = [
         demonstrate(env, expert, reset_seed, config.execution_noise, max_steps)
         for reset_seed in seeds[: config.demonstrations]
@@ -100,11 +93,11 @@ def sft_episodes(
 ) -> str:
     """Filtered behaviour cloning: imitate what was executed in the episodes labelled a success; return the version.
 
-    Whoever drove: the policy, or a human who took over; dry runs are left out. Raises ValueError when no episode
+    From any control source, policy or human; dry runs are left out. Raises ValueError when no episode
     succeeded, and for one that was logged under another contract.
     """
     if config.grounding:
-        raise ValueError("grounding asks for what only a simulator knows: set source to 'expert', or leave it out")
+        raise ValueError("grounding needs object states from a simulator: set source to 'expert', or remove it")
     policy = _start(card, base, seed)
     good = experience((episode for episode in episodes if episode.info.success), progress)
     windows = episode_windows(policy, good, gamma=1.0).windows
@@ -114,17 +107,17 @@ def sft_episodes(
 
 def _start(card: ModelCard, base: Path | None, seed: int) -> FlowPolicy:
     torch.manual_seed(seed)
-    return FlowPolicy(card, Pi0(card.model), "new") if base is None else FlowPolicy.load(base)
+    return FlowPolicy(card, families.build(card.model), "new") if base is None else FlowPolicy.load(base)
 
 
 def _told(config: SftConfig, policy: FlowPolicy, demonstrations: Sequence[Demonstration]) -> torch.Tensor | None:
-    """What the prefix of each window has to tell [M, F]. Raises ValueError where that can't be learnt."""
+    """Auxiliary targets of each sample [M, F]. Raises ValueError when there are none."""
     if not config.grounding:
         return None
     if config.grounding not in FEATURES:
         raise ValueError(f"grounding '{config.grounding}' is not known; there are: {', '.join(FEATURES)}")
     if policy.card.model.vision is None or config.vlm != "train":
-        raise ValueError("grounding teaches vision: it needs a preset with a camera, and vlm 'train'")
+        raise ValueError("grounding trains the vision tower: it needs a preset with a camera, and vlm 'train'")
     states = np.stack([observation.state for observations, _ in demonstrations for observation in observations])
     return torch.from_numpy(FEATURES[config.grounding](states))
 

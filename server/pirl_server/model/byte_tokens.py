@@ -1,4 +1,4 @@
-"""Bytes as tokens: the tokenizer of self-trained small models. It needs no file and knows every language.
+"""Bytes as tokens: the tokenizer of self-trained small models. It needs no file.
 
 Shape letters: B batch, L prompt tokens.
 """

@@ -1,0 +1,112 @@
+"""The kinds of job: one strict frozen dataclass each, for REST, OpenAPI, the command line and the stored record."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, field, fields
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+
+from pirl_server.atomic_files import NAME_PATTERN
+from pirl_server.config.fields import CHECKED, Loc, number, one_line, quoted, text
+from pirl_server.config.training import EpisodesConfig, PpoConfig, SftConfig
+
+_NAME = NAME_PATTERN.strip("^$")
+TaskId = Annotated[
+    str,
+    text("a simulator's task; a slash parts the simulator from it", f"^{_NAME}(/{_NAME})?$"),
+    Field(examples=["PushCube-v1", "metaworld/mt10"]),
+]
+Base = Annotated[str, text("version or alias to start from", NAME_PATTERN)]
+
+
+@dataclass(frozen=True, config=CHECKED, kw_only=True)
+class _Spec:
+    task: TaskId
+    seed: Annotated[int, number("of weights, noise and initial states", "index", ge=0, lt=2**31)] = 0
+
+
+@dataclass(frozen=True, config=CHECKED, kw_only=True)
+class FinetuneSim(_Spec):
+    """Online RL in the simulator, from a version or an alias."""
+
+    kind: Literal["finetune_sim"] = "finetune_sim"
+    base: Base = "production"
+    config: PpoConfig = field(default_factory=PpoConfig)
+
+
+@dataclass(frozen=True, config=CHECKED, kw_only=True)
+class FinetuneEpisodes(_Spec):
+    """Advantage-weighted flow matching on the robots' logged episodes."""
+
+    kind: Literal["finetune_episodes"] = "finetune_episodes"
+    base: Base = "production"
+    config: EpisodesConfig = field(default_factory=EpisodesConfig)
+
+
+@dataclass(frozen=True, config=CHECKED, kw_only=True)
+class Sft(_Spec):
+    """Supervised training on the scripted expert; without a base it starts from new weights."""
+
+    kind: Literal["sft"] = "sft"
+    base: Annotated[
+        str | None, text("version or alias to start from; null: new weights", NAME_PATTERN)
+    ] = None  # fmt: skip
+    config: SftConfig = field(default_factory=SftConfig)
+
+
+@dataclass(frozen=True, config=CHECKED, kw_only=True)
+class Evaluate(_Spec):
+    """Success of a version on the fixed list of initial states that task, seed and episodes define."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    version: Annotated[str, text("version or alias to evaluate", NAME_PATTERN)] = "production"
+    episodes: Annotated[int, number("initial states, from the beginning of the list", "episodes", ge=1, le=10_000)] = (
+        100
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_config(cls, values: Any) -> Any:
+        """Leave out the empty config that an earlier version stored."""
+        if isinstance(values, dict) and values.get("config") == {}:
+            return {key: value for key, value in values.items() if key != "config"}
+        return values
+
+
+JobSpec = Annotated[FinetuneSim | FinetuneEpisodes | Sft | Evaluate, Field(discriminator="kind")]
+_ADAPTER: TypeAdapter[FinetuneSim | FinetuneEpisodes | Sft | Evaluate] = TypeAdapter(JobSpec)
+_FIELDS = {
+    ("finetune_sim",): FinetuneSim,
+    ("finetune_sim", "config"): PpoConfig,
+    ("finetune_episodes",): FinetuneEpisodes,
+    ("finetune_episodes", "config"): EpisodesConfig,
+    ("sft",): Sft,
+    ("sft", "config"): SftConfig,
+    ("evaluate",): Evaluate,
+}
+
+
+def parse_spec(raw: Any) -> JobSpec:
+    """Check a decoded JSON object. Raises ValueError with one line that names every field at fault and the fix."""
+    try:
+        return _ADAPTER.validate_python(raw)
+    except ValidationError as error:
+        raise ValueError(one_line(error, known_fields, _named)) from None
+
+
+def stored(spec: JobSpec) -> dict[str, Any]:
+    """Return what `parse_spec` reads again, every default filled in."""
+    return asdict(spec)
+
+
+def known_fields(loc: Loc) -> list[str]:
+    """Return the names of the fields beside the one at this location, whose first part is the kind; none elsewhere."""
+    kind = _FIELDS.get(tuple(map(str, loc[:-1])))
+    return [] if kind is None else [each.name for each in fields(kind)]
+
+
+def _named(loc: Loc) -> str:
+    """Leave out the kind, which comes first."""
+    return quoted(loc[1:]) or "the job"
