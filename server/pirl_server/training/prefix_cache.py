@@ -20,6 +20,8 @@ from pirl_server.model.prefix import Prefix
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.processor import Images
 
+PrefixOf = Callable[[Tensor], Prefix]
+"""numbers [B] of observations -> their prefixes"""
 View = Callable[[Tensor], Tensor]
 """images [B, C, 3, h, w] -> images"""
 

@@ -41,6 +41,8 @@ class DecisionBatch:
     """the episode ended in this decision (success, or the time limit, which elapsed time makes a true end)"""
     valid_TN: NDArray[np.bool_]
     """False after the end of an episode that nothing followed"""
+    policy_version_TN: NDArray[np.int64]
+    """number of the weights that made the decision, as the learner counts them"""
     last_features_NF: Float
     """features after the last decision, for the bootstrap"""
     episode_success: NDArray[np.bool_]

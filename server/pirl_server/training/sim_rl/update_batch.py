@@ -10,7 +10,6 @@ D action dim, F features, K denoise steps, S state.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -23,13 +22,10 @@ from pirl_server.config.training import PpoConfig
 from pirl_server.model.prefix import Prefix
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.processor import Array
-from pirl_server.training.prefix_cache import cache_rows, encode_rows, to_prefix
+from pirl_server.training.prefix_cache import PrefixOf, cache_rows, encode_rows, to_prefix
 from pirl_server.training.rollout.batch import DecisionBatch
 from pirl_server.training.sim_rl.group_advantages import group_advantages
 from pirl_server.training.sim_rl.learner import Learner
-
-PrefixOf = Callable[[Tensor], Prefix]
-"""numbers [B] of decisions -> their prefixes"""
 
 
 @dataclass(frozen=True)
