@@ -92,7 +92,7 @@ class DecisionBatch:
         seen = [part.images for part in parts if part.images is not None]
         images = {name: np.concatenate([each[name] for each in seen], axis=1) for name in (seen[0] if seen else ())}
         kept = [part.prefix for part in parts if part.prefix is not None]
-        return cls(**columns, images=images or None, prefix=prefix_cache.joined(kept, axis=1) if kept else None)
+        return cls(**columns, images=images or None, prefix=prefix_cache.joined(kept) if kept else None)
 
 
 def _columns() -> list[str]:

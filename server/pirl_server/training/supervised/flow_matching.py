@@ -27,7 +27,7 @@ from pirl_server.config.training import FlowMatchingConfig
 from pirl_server.model.prefix import Prefix
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.chunk_dataset import ChunkDataset
-from pirl_server.training.prefix_cache import PrefixOf, View, cache_rows, encode_rows
+from pirl_server.training.prefix_cache import PrefixOf, View, cache_rows, encoder, selector
 from pirl_server.training.progress import Progress
 from pirl_server.training.supervised.augment import augment
 from pirl_server.training.supervised.auxiliary_state_loss import AuxiliaryStateLoss
@@ -198,15 +198,15 @@ def prefixes(
         everyone = torch.arange(len(windows.tokens))
         with _precision(config):
             kept = cache_rows(policy, windows.tokens, windows.token_mask, everyone, None, config.batch_size)
-        return lambda rows: kept.select(windows.prompt[rows].to(kept.mask.device))
+        return selector(kept, windows.prompt)
     view = _view(policy, config, generator)
+    encode = encoder(policy, windows.tokens, windows.token_mask, windows.prompt, windows.images, view)
 
-    def encode(rows: Tensor) -> Prefix:
-        pictures = None if windows.images is None else {n: each[rows.numpy()] for n, each in windows.images.items()}
-        with torch.set_grad_enabled(not frozen):
-            return encode_rows(policy, windows.tokens, windows.token_mask, windows.prompt[rows], pictures, view)
+    def without_graph(rows: Tensor) -> Prefix:
+        with torch.no_grad():
+            return encode(rows)
 
-    return encode
+    return without_graph if frozen else encode
 
 
 def learning_rate_share(config: FlowMatchingConfig, step: int) -> float:
