@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -14,7 +15,7 @@ from pirl_server import simulation
 from pirl_server.config.training import PpoConfig
 from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.policy.checkpoint import save_checkpoint
-from pirl_server.training.rollout.worker_pool import RolloutPool
+from pirl_server.training.rollout.worker_pool import WorkerPool
 from pirl_server.training.supervised.sft import new_card
 
 
@@ -39,9 +40,9 @@ def rate(base: Path, task: str, config: PpoConfig, decisions: int, repeats: int)
     """Median over collections; the first is left out, it waits for the processes to start."""
     make, steps = partial(simulation.fast_env, task), simulation.max_steps(task)
     found = []
-    with RolloutPool(make, base, steps, config=config, seed=1_000_000) as pool:
+    with closing(WorkerPool(make, base, steps, config=config, seed=1_000_000)) as pool:
         for _ in range(repeats + 1):
             start = time.perf_counter()
-            batch = pool.collect({}, decisions, config.noise_level)
+            batch = pool.collect({}, decisions, config.noise_level, version=0)
             found.append(int(batch.env_steps[0]) / (time.perf_counter() - start))
     return median(found[1:])

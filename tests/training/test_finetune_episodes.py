@@ -20,7 +20,8 @@ from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.policy.checkpoint import checkpoint_version
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.episode_dataset import episode_windows
-from pirl_server.training.episode_rl.finetune import finetune_episodes, held_out_values
+from pirl_server.training.episode_rl.finetune import finetune_episodes
+from pirl_server.training.episode_rl.methods.advantage_weighted import held_out_values
 
 CONFIG = EpisodesConfig(steps=80, batch_size=32, learning_rate=3e-3, value_steps=60)
 

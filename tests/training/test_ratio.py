@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -26,7 +27,7 @@ from pirl_server.training.prefix_cache import KEEP_BYTES
 from pirl_server.training.rollout.batch import DecisionBatch
 from pirl_server.training.rollout.collector import Collector
 from pirl_server.training.rollout.explorer import Explorer
-from pirl_server.training.rollout.worker_pool import RolloutPool
+from pirl_server.training.rollout.worker_pool import WorkerPool
 from pirl_server.training.sim_rl.learner import Learner, make_learner
 from pirl_server.training.sim_rl.update import log_prob, update
 from pirl_server.training.sim_rl.update_batch import prepare
@@ -108,7 +109,7 @@ def test_one_weight_changed_by_one_percent_is_seen(checkpoint: Path, batch: Deci
 
 def test_another_noise_level_is_seen(checkpoint: Path, batch: DecisionBatch) -> None:
     """Negative control; the update ends at its first minibatch and still reports."""
-    config = replace(CONFIG, noise_level=0.3)
+    config = replace(CONFIG, noise_level=0.3, version=0)
     learner = make_learner(checkpoint, config, 0)
     numbers = update(learner, batch, config, torch.Generator().manual_seed(0), train_actor=True)
     assert numbers["first_log_ratio"] > 0.1
@@ -120,8 +121,8 @@ def test_the_first_minibatch_of_workers_with_the_learner_s_weights(checkpoint: P
     config = replace(CONFIG, noise_level=0.3, workers=1)
     learner = make_learner(checkpoint, config, 0)
     spoil(learner.policy)
-    with RolloutPool(make_toy(length=3), checkpoint, 3, config=replace(CONFIG, workers=1), seed=1) as pool:
-        assert first_log_ratio(learner, pool.collect(learner.weights(), 6, noise_level=0.3), config) < CLOSE
+    with closing(WorkerPool(make_toy(length=3), checkpoint, 3, config=replace(CONFIG, workers=1), seed=1)) as pool:
+        assert first_log_ratio(learner, pool.collect(learner.weights(), 6, noise_level=0.3, version=0), config) < CLOSE
 
 
 @pytest.fixture(scope="module")

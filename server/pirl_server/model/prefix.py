@@ -6,6 +6,7 @@ W width, M rows chosen.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,28 @@ class Prefix:
         pooled = None if self.pooled is None else self.pooled[index]
         return Prefix(
             self.keys[:, index], self.values[:, index], self.mask[index], self.count[index], pooled, self.full
+        )
+
+    def padded(self, tokens: int) -> Prefix:
+        """With tokens that do not exist appended, up to so many."""
+        if not (more := tokens - self.mask.shape[1]):
+            return self
+        keys, values = (pad(part, (0, 0, 0, more)) for part in (self.keys, self.values))
+        return Prefix(keys, values, pad(self.mask, (0, more), value=False), self.count, self.pooled)
+
+    @classmethod
+    def stack(cls, parts: Sequence[Prefix]) -> Prefix:
+        """The rows of all parts, in order, padded to the longest."""
+        longest = max(part.mask.shape[1] for part in parts)
+        padded = [part.padded(longest) for part in parts]
+        pooled = [part.pooled for part in padded if part.pooled is not None]
+        return cls(
+            torch.cat([part.keys for part in padded], dim=1),
+            torch.cat([part.values for part in padded], dim=1),
+            torch.cat([part.mask for part in padded]),
+            torch.cat([part.count for part in padded]),
+            torch.cat(pooled) if len(pooled) == len(padded) else None,
+            all(part.full for part in padded),
         )
 
     def extended(self, keys: Tensor, values: Tensor) -> Prefix:

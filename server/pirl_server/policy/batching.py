@@ -1,7 +1,6 @@
 """Several requests as rows of one forward pass; each row is as if alone.
 
-Shape letters: N rows, H horizon, A the model's action dim, K denoise steps; of a prefix L layers, V key/value heads,
-T tokens, E head dim.
+Shape letters: N rows, H horizon, A the model's action dim, K denoise steps.
 """
 
 from __future__ import annotations
@@ -11,9 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from pirl_server.model.prefix import Prefix
 from pirl_server.policy.served_policy import BATCH_SIZES, PolicyRequest
 
 
@@ -37,24 +34,6 @@ def noise(asks: Sequence[PolicyRequest], horizon: int, action_dim: int, steps: i
         index = torch.randint(steps, (1,), generator=generator)
         rows.append(Noise(start, sde, index if ask.explore else torch.full_like(index, -1)))
     return Noise(*(torch.cat(parts) for parts in zip(*rows)))
-
-
-def stack_prefixes(prefixes: Sequence[Prefix]) -> Prefix:
-    """One prefix row per entry, each of batch 1; the shorter are padded with tokens that do not exist.
-
-    The same object everywhere stays as it is: a prefix of batch 1 stands for every row.
-    """
-    if all(each is prefixes[0] for each in prefixes):
-        return prefixes[0]
-    longest = max(each.mask.shape[1] for each in prefixes)
-    missing = [longest - each.mask.shape[1] for each in prefixes]
-    return Prefix(
-        torch.cat([pad(each.keys, (0, 0, 0, more)) for each, more in zip(prefixes, missing)], dim=1),
-        torch.cat([pad(each.values, (0, 0, 0, more)) for each, more in zip(prefixes, missing)], dim=1),
-        torch.cat([pad(each.mask, (0, more), value=False) for each, more in zip(prefixes, missing)]),
-        torch.cat([each.count for each in prefixes]),
-        full=not any(missing) and all(each.full for each in prefixes),
-    )
 
 
 def pad_to_batch_size(asks: Sequence[PolicyRequest]) -> list[PolicyRequest]:

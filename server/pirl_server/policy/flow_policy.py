@@ -28,7 +28,7 @@ from pirl_server.algorithm.hybrid_sampler import Draw, hybrid_sample
 from pirl_server.model import families
 from pirl_server.model.flow_model import FlowModel
 from pirl_server.model.prefix import Prefix
-from pirl_server.policy.batching import noise, pad_to_batch_size, stack_prefixes
+from pirl_server.policy.batching import noise, pad_to_batch_size
 from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint
 from pirl_server.policy.model_card import ModelCard
 from pirl_server.policy.pretrained_processor import PretrainedProcessor
@@ -199,12 +199,11 @@ class FlowPolicy:
         return self._prefixes[observation.instruction]
 
     def _prefix_rows(self, observations: Sequence[Observation]) -> Prefix:
-        """Row per observation, or one row for all."""
-        return (
-            self.prefixes(observations)
-            if self.own_prefix
-            else stack_prefixes([self.prefix(each) for each in observations])
-        )
+        """Row per observation; one row for all of them where they share the instruction's."""
+        if self.own_prefix:
+            return self.prefixes(observations)
+        rows = [self.prefix(each) for each in observations]
+        return rows[0] if all(row is rows[0] for row in rows) else Prefix.stack(rows)
 
     def prefixes(self, observations: Sequence[Observation], *, pooled: bool = False) -> Prefix:
         """One prefix row per observation; `pooled` with the mean output that V_vlm reads."""

@@ -59,12 +59,10 @@ def experience(episodes: Iterable[Episode], progress: Progress) -> list[Episode]
 def episode_windows(policy: FlowPolicy, episodes: Iterable[Episode], gamma: float) -> EpisodeWindows:
     """Cut labelled episodes at their decisions; unlabelled ones, dry runs and ones without a decision are left out.
 
-    Raises ValueError when an episode's contract is not the policy's.
+    Raises ValueError when none is left, and when an episode's contract is not the policy's.
     """
     states, sentences, chunks, returns, elapsed, number, images = [], [], [], [], [], [], []
-    labelled = [each for each in episodes if _teaches(each)]
-    for index, episode in enumerate(labelled):
-        _check(policy, episode)
+    for index, episode in enumerate(usable(policy, episodes)):
         played = np.flatnonzero(episode.calls.step >= 0)
         # Played by time, a chunk is entered further on: its first actions were executed while the policy thought.
         entered = episode.calls.step[played]
@@ -77,8 +75,6 @@ def episode_windows(policy: FlowPolicy, episodes: Iterable[Episode], gamma: floa
         elapsed.append(np.arange(len(played)))
         number += [index] * len(played)
         images.append({name: view[played] for name, view in episode.calls.images.items()})
-    if not labelled:
-        raise ValueError("no labelled episode: end episodes with success or failure")
     steps = np.concatenate(elapsed).astype(np.float32)
     pictures = stack_images(policy, images)
     return EpisodeWindows(
@@ -87,6 +83,19 @@ def episode_windows(policy: FlowPolicy, episodes: Iterable[Episode], gamma: floa
         torch.from_numpy(steps / max(1.0, steps.max())),
         torch.tensor(number),
     )
+
+
+def usable(policy: FlowPolicy, episodes: Iterable[Episode]) -> list[Episode]:
+    """Labelled episodes with a decision that reached an arm.
+
+    Raises ValueError when there is none, and when one's contract is not the policy's.
+    """
+    found = [each for each in episodes if _teaches(each)]
+    for episode in found:
+        _check(policy, episode)
+    if not found:
+        raise ValueError("no labelled episode to learn from: end episodes with success or failure")
+    return found
 
 
 def _teaches(episode: Episode) -> bool:

@@ -20,6 +20,8 @@ from pirl_server.model.prefix import Prefix
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.processor import Images
 
+PrefixOf = Callable[[Tensor], Prefix]
+"""numbers [B] of observations -> their prefixes"""
 View = Callable[[Tensor], Tensor]
 """images [B, C, 3, h, w] -> images"""
 
@@ -48,6 +50,28 @@ def encode_rows(
     )
 
 
+def encoder(
+    policy: FlowPolicy,
+    tokens_PL: Tensor,
+    mask_PL: Tensor,
+    prompt_M: Tensor,
+    images: Images | None,
+    view: View | None = None,
+) -> PrefixOf:
+    """`encode_rows` of some of M observations at a time, by the weights of that time."""
+
+    def encode(rows_B: Tensor) -> Prefix:
+        seen = None if images is None else {name: each[rows_B.numpy()] for name, each in images.items()}
+        return encode_rows(policy, tokens_PL, mask_PL, prompt_M[rows_B], seen, view)
+
+    return encode
+
+
+def selector(table: Prefix, number_M: Tensor) -> PrefixOf:
+    """Rows of prefixes that are kept, by the number of each observation's."""
+    return lambda rows_B: table.select(number_M[rows_B].to(table.mask.device))
+
+
 @torch.no_grad()
 def cache_rows(
     policy: FlowPolicy, tokens_PL: Tensor, mask_PL: Tensor, prompt_M: Tensor, images: Images | None, batch: int
@@ -58,11 +82,10 @@ def cache_rows(
     """
     if len(prompt_M) <= batch:
         return encode_rows(policy, tokens_PL, mask_PL, prompt_M, images).detach()
-    text_M = mask_PL.sum(dim=1)[prompt_M]
+    text_M, encode = mask_PL.sum(dim=1)[prompt_M], encoder(policy, tokens_PL, mask_PL, prompt_M, images)
     kept: Prefix | None = None
     for rows in torch.split(torch.arange(len(prompt_M)), batch):
-        pictures = None if images is None else {name: each[rows.numpy()] for name, each in images.items()}
-        part = encode_rows(policy, tokens_PL, mask_PL, prompt_M[rows], pictures)
+        part = encode(rows)
         if kept is None:
             kept = _room(part, len(prompt_M), part.mask.shape[1] + int(text_M.max() - text_M[rows].max()))
         tokens = part.mask.shape[1]
@@ -91,7 +114,6 @@ def _room(part: Prefix, rows: int, tokens: int) -> Prefix:
 
 Arrays = Mapping[str, NDArray[np.generic]]
 """keys and values [T, N, L, V, P, E] float32, mask [T, N, P] bool, count [T, N] int64"""
-TOKEN_AXIS = {"keys": 4, "values": 4, "mask": 2}
 KEEP_BYTES = 1 << 18
 """of one decision's keys and values: more is not sent from a worker to the learner"""
 
@@ -102,26 +124,18 @@ def row_bytes(prefix: Prefix) -> int:
 
 
 def to_arrays(prefixes: Sequence[Prefix]) -> Arrays:
-    """Prefixes of T decisions of N environments. Rows with fewer tokens are filled up with ones that do not exist.
+    """Prefixes of T decisions of N environments. Rows with fewer tokens are padded with ones that do not exist.
 
     Shapes as in `Arrays`: [T, N, ...].
     """
-    steps = [
-        {
-            "keys": prefix.keys.transpose(0, 1).numpy()[None],
-            "values": prefix.values.transpose(0, 1).numpy()[None],
-            "mask": prefix.mask.numpy()[None],
-            "count": prefix.count.numpy()[None],
-        }
-        for prefix in prefixes
-    ]
-    return joined(steps, axis=0)
+    return _as_arrays(Prefix.stack(prefixes), len(prefixes))
 
 
-def joined(parts: Sequence[Arrays], axis: int) -> Arrays:
-    """Join along T (0) or N (1). All have the shapes of `Arrays`: [T, N, ...]."""
+def joined(parts: Sequence[Arrays]) -> Arrays:
+    """Join the environments of several workers, along N. Shapes as in `Arrays`: [T, N, ...]."""
     tokens = max(part["mask"].shape[2] for part in parts)
-    return {name: np.concatenate([_filled(part[name], name, tokens) for part in parts], axis) for name in parts[0]}
+    padded = [_as_arrays(to_prefix(part).padded(tokens), len(part["mask"])) for part in parts]
+    return {name: np.concatenate([part[name] for part in padded], axis=1) for name in parts[0]}
 
 
 def to_prefix(arrays: Arrays) -> Prefix:
@@ -131,9 +145,11 @@ def to_prefix(arrays: Arrays) -> Prefix:
     return Prefix(keys, values, flat["mask"], flat["count"], full=bool(flat["mask"].all()))
 
 
-def _filled(array: NDArray[np.generic], name: str, tokens: int) -> NDArray[np.generic]:
-    if name not in TOKEN_AXIS or array.shape[TOKEN_AXIS[name]] == tokens:
-        return array
-    more = [(0, 0)] * array.ndim
-    more[TOKEN_AXIS[name]] = (0, tokens - array.shape[TOKEN_AXIS[name]])
-    return np.pad(array, more)
+def _as_arrays(prefix: Prefix, decisions: int) -> Arrays:
+    rows = {
+        "keys": prefix.keys.transpose(0, 1),
+        "values": prefix.values.transpose(0, 1),
+        "mask": prefix.mask,
+        "count": prefix.count,
+    }
+    return {name: tensor.reshape(decisions, -1, *tensor.shape[1:]).numpy() for name, tensor in rows.items()}

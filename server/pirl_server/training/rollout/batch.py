@@ -41,6 +41,8 @@ class DecisionBatch:
     """the episode ended in this decision (success, or the time limit, which elapsed time makes a true end)"""
     valid_TN: NDArray[np.bool_]
     """False after the end of an episode that nothing followed"""
+    policy_version_TN: NDArray[np.int64]
+    """number of the weights that made the decision, as the learner counts them"""
     last_features_NF: Float
     """features after the last decision, for the bootstrap"""
     episode_success: NDArray[np.bool_]
@@ -90,7 +92,7 @@ class DecisionBatch:
         seen = [part.images for part in parts if part.images is not None]
         images = {name: np.concatenate([each[name] for each in seen], axis=1) for name in (seen[0] if seen else ())}
         kept = [part.prefix for part in parts if part.prefix is not None]
-        return cls(**columns, images=images or None, prefix=prefix_cache.joined(kept, axis=1) if kept else None)
+        return cls(**columns, images=images or None, prefix=prefix_cache.joined(kept) if kept else None)
 
 
 def _columns() -> list[str]:

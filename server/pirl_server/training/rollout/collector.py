@@ -68,6 +68,8 @@ class Collector:
     ) -> None:
         """Without an `explorer`, which brings its config, the defaults' with these critic features."""
         self._explorer = explorer or Explorer(policy, PpoConfig(critic_features=critic_features))
+        self.policy_version = 0
+        """number of the policy's weights, which each decision carries"""
         self._policy, self._max_steps, self._config = policy, max_steps, self._explorer.config
         self._keep_bytes = keep_bytes if self._config.vlm == "frozen" else 0
         self._sentences = policy.instructions
@@ -166,6 +168,7 @@ class Collector:
             reward_TN=np.stack([result.reward_N for result in outcome]),
             done_TN=np.stack([result.done_N for result in outcome]),
             valid_TN=np.stack([result.valid_N for result in outcome]),
+            policy_version_TN=np.full((len(rows), len(self._lanes)), self.policy_version, np.int64),
             last_features_NF=self._last_reading(),
             episode_success=np.array([episode.success for episode in ended], np.bool_),
             episode_steps=np.array([episode.steps for episode in ended], np.int64),

@@ -29,12 +29,12 @@ from pirl_server.training.rollout.explorer import Explorer
 from pirl_server.training.seeds import SEEDS_PER_WORKER
 
 CLOSE = b""
-ORDER = struct.Struct("<Id")
-"""how much to collect, at which noise level"""
+ORDER = struct.Struct("<IdQ")
+"""how much to collect, at which noise level, by which policy version"""
 
 
-class RolloutPool:
-    """The config's workers, who share its environments; a context manager that leaves no process behind."""
+class WorkerPool:
+    """`RolloutPool` of the config's worker processes, which share its environments."""
 
     def __init__(self, make_env: MakeEnv, checkpoint: Path, max_steps: int, *, config: PpoConfig, seed: int) -> None:
         if config.envs % config.workers:
@@ -52,13 +52,15 @@ class RolloutPool:
             self._pipes.append(mine)
             self._processes.append(process)
 
-    def collect(self, weights: Mapping[str, torch.Tensor], amount: int, noise_level: float) -> DecisionBatch:
-        """Send what has learnt (a part of the state dict will do) and wait for the decisions.
+    def collect(
+        self, weights: Mapping[str, torch.Tensor], amount: int, noise_level: float, version: int
+    ) -> DecisionBatch:
+        """Send the weights to every worker and wait for the decisions of all; see `RolloutPool.collect`.
 
-        `amount` is decisions of each environment or, in groups, episodes. `weights`: tensors of any shape by name.
-        Raises RuntimeError when a worker has died.
+        `weights`: tensors of any shape by name. Raises RuntimeError when a worker has died.
         """
-        message = ORDER.pack(amount, noise_level) + save({key: value.contiguous() for key, value in weights.items()})
+        tensors = save({name: tensor.contiguous() for name, tensor in weights.items()})
+        message = ORDER.pack(amount, noise_level, version) + tensors
         try:
             for pipe in self._pipes:
                 pipe.send_bytes(message)
@@ -69,10 +71,8 @@ class RolloutPool:
             codes = {process.name: process.exitcode for process in self._processes if not process.is_alive()}
             raise RuntimeError(f"a rollout worker died (exit codes {codes}); see the log") from None
 
-    def __enter__(self) -> RolloutPool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """End the workers; one that does not end is killed."""
         for pipe in self._pipes:
             try:
                 pipe.send_bytes(CLOSE)
@@ -104,9 +104,10 @@ def work(pipe: Connection, make_env: MakeEnv, checkpoint: Path, max_steps: int, 
     collector = kind(make_env, policy, envs, seeds, max_steps, explorer=explorer)
     try:
         while (message := pipe.recv_bytes()) != CLOSE:
-            amount, level = ORDER.unpack_from(message)
+            amount, level, version = ORDER.unpack_from(message)
             policy.card = replace(policy.card, noise_level=level)
             load_weights(explorer, load(message[ORDER.size :]))
+            collector.policy_version = version
             pipe.send_bytes(collector.collect(amount).to_bytes())
     except (EOFError, BrokenPipeError):
         pass  # the learner is gone: so are we

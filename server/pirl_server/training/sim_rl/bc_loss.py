@@ -20,11 +20,11 @@ class Imitation:
     def __init__(self, policy: FlowPolicy, windows: ChunkDataset, config: PpoConfig, seed: int) -> None:
         self._policy, self._windows = policy, windows
         self._batch = min(config.minibatch, len(windows))
-        self._generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(seed)
         parts = FlowMatchingConfig(vlm=config.vlm, batch_size=config.prefix_batch)
-        self._prefix_of = flow_matching.prefixes(policy, windows, parts, self._generator)
+        self._prefix_of = flow_matching.prefixes(policy, windows, parts, self.generator)
 
     def loss(self) -> Tensor:
         """Flow-matching error of the next minibatch, a scalar with a gradient."""
-        rows = torch.randint(len(self._windows), (self._batch,), generator=self._generator)
-        return flow_matching.loss(self._policy, self._windows, rows, self._prefix_of(rows), self._generator)
+        rows = torch.randint(len(self._windows), (self._batch,), generator=self.generator)
+        return flow_matching.loss(self._policy, self._windows, rows, self._prefix_of(rows), self.generator)

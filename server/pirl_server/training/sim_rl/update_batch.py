@@ -10,7 +10,6 @@ D action dim, F features, K denoise steps, S state.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -20,16 +19,12 @@ from torch import Tensor
 from pirl_server.algorithm.advantage import normalise
 from pirl_server.algorithm.gae import gae
 from pirl_server.config.training import PpoConfig
-from pirl_server.model.prefix import Prefix
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.processor import Array
-from pirl_server.training.prefix_cache import cache_rows, encode_rows, to_prefix
+from pirl_server.training.prefix_cache import PrefixOf, cache_rows, encoder, selector, to_prefix
 from pirl_server.training.rollout.batch import DecisionBatch
 from pirl_server.training.sim_rl.group_advantages import group_advantages
 from pirl_server.training.sim_rl.learner import Learner
-
-PrefixOf = Callable[[Tensor], Prefix]
-"""numbers [B] of decisions -> their prefixes"""
 
 
 @dataclass(frozen=True)
@@ -136,38 +131,26 @@ def policy_inputs(learner: Learner, batch: DecisionBatch, config: PpoConfig) -> 
     if batch.state_TNS is None:
         assert learner.prefixes is not None
         features = torch.from_numpy(batch.features_TNF).flatten(0, 1)[:, :-1]
-        return _selected(learner.prefixes, sentence), features
+        return selector(learner.prefixes, sentence), features
     policy, state_MS = learner.policy, batch.state_TNS.reshape(len(sentence), -1)
     features = torch.from_numpy(policy.features(state_MS))
     if learner.prefixes is not None:
-        return _selected(learner.prefixes, sentence), features
+        return selector(learner.prefixes, sentence), features
     if batch.prefix is not None:
         return to_prefix(batch.prefix).select, features
     if config.vlm != "frozen":
-        return _encoded_anew(policy, batch, sentence, state_MS), features
+        return _encoder(policy, batch, sentence, state_MS), features
     rows = torch.arange(len(sentence))
     tokens, mask = policy.processor.prompts([policy.instructions[index] for index in sentence], state_MS)
     return cache_rows(policy, tokens, mask, rows, _pictures(batch), config.prefix_batch).select, features
 
 
-def _selected(table: Prefix, sentence_M: Tensor) -> PrefixOf:
-    return lambda number_B: table.select(sentence_M[number_B])
-
-
-def _encoded_anew(policy: FlowPolicy, batch: DecisionBatch, sentence_M: Tensor, state_MS: Array) -> PrefixOf:
-    """With a graph, by the weights of the moment."""
-    prompt_M, pictures = sentence_M, _pictures(batch)
+def _encoder(policy: FlowPolicy, batch: DecisionBatch, sentence_M: Tensor, state_MS: Array) -> PrefixOf:
     if policy.processor.state_in_prompt:
         tokens, mask = policy.processor.prompts([policy.instructions[index] for index in sentence_M], state_MS)
-        prompt_M = torch.arange(len(sentence_M))
-    else:
-        tokens, mask = policy.prompt_tokens(policy.instructions)
-
-    def encode(number_B: Tensor) -> Prefix:
-        seen = None if pictures is None else {name: each[number_B.numpy()] for name, each in pictures.items()}
-        return encode_rows(policy, tokens, mask, prompt_M[number_B], seen)
-
-    return encode
+        return encoder(policy, tokens, mask, torch.arange(len(sentence_M)), _pictures(batch))
+    tokens, mask = policy.prompt_tokens(policy.instructions)
+    return encoder(policy, tokens, mask, sentence_M, _pictures(batch))
 
 
 def _pictures(batch: DecisionBatch) -> dict[str, np.ndarray] | None:

@@ -29,6 +29,10 @@ class Ema:
         decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
         torch._foreach_lerp_(self.average, list(self._parameters), 1.0 - decay)
 
+    def resume(self, steps: int) -> None:
+        """Continue after so many steps; `average` is restored by the caller."""
+        self._steps = steps
+
     @torch.no_grad()
     def apply(self) -> None:
         """Put the average into the parameters."""

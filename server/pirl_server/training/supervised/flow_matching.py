@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,19 +27,32 @@ from pirl_server.config.training import FlowMatchingConfig
 from pirl_server.model.prefix import Prefix
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.chunk_dataset import ChunkDataset
-from pirl_server.training.prefix_cache import View, cache_rows, encode_rows
+from pirl_server.training.prefix_cache import PrefixOf, View, cache_rows, encoder, selector
 from pirl_server.training.progress import Progress
 from pirl_server.training.supervised.augment import augment
 from pirl_server.training.supervised.auxiliary_state_loss import AuxiliaryStateLoss
 from pirl_server.training.supervised.ema import Ema
 from pirl_server.training.supervised.trainable_parts import freeze_and_adapt
+from pirl_server.training.train_state import TrainParts, TrainState, TrainStateFolder
 
 REPORT_EVERY = 25
 LOWEST = 0.05
 """share of the learning rate that the cosine ends at"""
 
-PrefixOf = Callable[[Tensor], Prefix]
-"""rows [B] of the windows -> their prefixes"""
+DataT = TypeVar("DataT", bound=ChunkDataset)
+
+
+@dataclass(frozen=True)
+class Minibatch(Generic[DataT]):
+    """What a loss is taken of."""
+
+    data: DataT
+    rows: Tensor
+    """[B] int64 of `data`"""
+    prefix: Prefix
+    """of those rows, where the model is"""
+    generator: torch.Generator
+    """on the CPU, for the loss's own noise"""
 
 
 def loss(
@@ -67,53 +82,111 @@ def loss(
     return weighted_flow_matching_loss(error, windows.weight[rows].to(device))
 
 
-def fit(policy: FlowPolicy, windows: ChunkDataset, config: FlowMatchingConfig, seed: int, progress: Progress) -> float:
+def fit(
+    policy: FlowPolicy,
+    windows: DataT,
+    config: FlowMatchingConfig,
+    seed: int,
+    progress: Progress,
+    loss_of: Callable[[Minibatch[DataT]], Tensor] | None = None,
+    states: TrainStateFolder | None = None,
+) -> float:
     """Train in place, return the mean loss of the last steps. With adapters, `lora.merged_state_dict` is the result.
 
-    Raises ValueError when the config leaves nothing to train, gives whole chunks or names a device that is not there.
+    Without `loss_of`, the loss is flow matching's. A run that finds its state in `states` continues from there, as if
+    it had not stopped. Raises ValueError when the config leaves nothing to train, gives whole chunks or names a device
+    that is not there, and for the state of another run.
     """
     if config.prefix_delay >= policy.horizon:
         raise ValueError(f"prefix_delay {config.prefix_delay} must be below the horizon of {policy.horizon} actions")
-    generator = torch.Generator().manual_seed(seed)
-    parameters = freeze_and_adapt(policy.model, config)
-    _to(policy, config.device)
-    grounding = (
-        None
-        if windows.aux_target is None
-        else AuxiliaryStateLoss(policy.card.model, windows.aux_target).to(config.device)
-    )
-    if grounding is not None:
-        parameters = [*parameters, *grounding.parameters()]
-    prefix_of = prefixes(policy, windows, config, generator)
-    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(learning_rate_share, config))
-    ema = Ema(parameters, config.ema_decay) if config.ema_decay else None
-    recent: list[float] = []
-    for step in range(1, config.steps + 1):
-        rows = torch.randint(len(windows), (config.batch_size,), generator=generator)
+    run = _Run(policy, windows, config, seed, loss_of or partial(_flow_matching, policy, config))
+    if states is not None and (state := states.load()) is not None:
+        run.restore(state)
+    for step in range(run.step + 1, config.steps + 1):
+        run.advance(step)
+        if states is not None and states.due(step):
+            states.save(run.state())
+        if step % REPORT_EVERY == 0 or step == config.steps:
+            _report(progress, step, config.steps, run.mean_loss)
+            if progress.cancelled:
+                break
+    if run.ema is not None:
+        run.ema.apply()
+    policy.model.to("cpu")
+    return run.mean_loss
+
+
+class _Run(Generic[DataT]):
+    """One run of `fit`: what learns, and how far it is."""
+
+    def __init__(
+        self,
+        policy: FlowPolicy,
+        windows: DataT,
+        config: FlowMatchingConfig,
+        seed: int,
+        loss_of: Callable[[Minibatch[DataT]], Tensor],
+    ) -> None:
+        self._windows, self._config, self._seed, self._loss_of = windows, config, seed, loss_of
+        self._generator = torch.Generator().manual_seed(seed)
+        self._parameters = freeze_and_adapt(policy.model, config)
+        _to(policy, config.device)
+        self._auxiliary: AuxiliaryStateLoss | None = None
+        if windows.aux_target is not None:
+            self._auxiliary = AuxiliaryStateLoss(policy.card.model, windows.aux_target).to(config.device)
+            self._parameters = [*self._parameters, *self._auxiliary.parameters()]
+        self._prefix_of = prefixes(policy, windows, config, self._generator)
+        self._optimizer = torch.optim.AdamW(self._parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.ema = Ema(self._parameters, config.ema_decay) if config.ema_decay else None
+        self.step = 0
+        self._recent: list[float] = []
+
+    @property
+    def mean_loss(self) -> float:
+        """Of the last steps."""
+        return sum(self._recent) / len(self._recent)
+
+    def advance(self, step: int) -> None:
+        """Take gradient step number `step`, from 1."""
+        config = self._config
+        rows = torch.randint(len(self._windows), (config.batch_size,), generator=self._generator)
         with _precision(config):
-            prefix = prefix_of(rows)
-            told = 0.0 if grounding is None else grounding.loss(prefix, rows)
+            prefix = self._prefix_of(rows)
+            told = 0.0 if self._auxiliary is None else self._auxiliary.loss(prefix, rows)
             if config.draws > 1:
                 draws = torch.arange(len(rows)).repeat(config.draws)
                 rows, prefix = rows[draws], prefix.select(draws.to(config.device))
-            value = loss(policy, windows, rows, prefix, generator, config.prefix_delay)
-        optimizer.zero_grad(set_to_none=True)
+            value = self._loss_of(Minibatch(self._windows, rows, prefix, self._generator))
+        for group in self._optimizer.param_groups:
+            group["lr"] = config.learning_rate * learning_rate_share(config, step - 1)
+        self._optimizer.zero_grad(set_to_none=True)
         (value + told).backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        if ema is not None:
-            ema.update()
-        recent = [*recent, float(value.detach())][-REPORT_EVERY:]
-        if step % REPORT_EVERY == 0 or step == config.steps:
-            _report(progress, step, config.steps, sum(recent) / len(recent))
-            if progress.cancelled:
-                break
-    if ema is not None:
-        ema.apply()
-    policy.model.to("cpu")
-    return sum(recent) / len(recent)
+        torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
+        self._optimizer.step()
+        if self.ema is not None:
+            self.ema.update()
+        self.step, self._recent = step, [*self._recent, float(value.detach())][-REPORT_EVERY:]
+
+    def state(self) -> TrainState:
+        """The run between two steps."""
+        return TrainState.of(self._parts(), self.step, self._seed, {"recent_losses": self._recent})
+
+    def restore(self, state: TrainState) -> None:
+        """Continue from there. Raises ValueError for the state of another run."""
+        state.restore(self._parts(), self._seed)
+        self.step, self._recent = state.step, list(state.counters["recent_losses"])
+        if self.ema is not None:
+            self.ema.resume(state.step)
+
+    def _parts(self) -> TrainParts:
+        tensors: dict[str, Tensor] = {str(number): each for number, each in enumerate(self._parameters)}
+        if self.ema is not None:
+            tensors |= {f"average {number}": each for number, each in enumerate(self.ema.average)}
+        return TrainParts(tensors, {"adamw": self._optimizer}, {"batches": self._generator})
+
+
+def _flow_matching(policy: FlowPolicy, config: FlowMatchingConfig, batch: Minibatch[ChunkDataset]) -> Tensor:
+    return loss(policy, batch.data, batch.rows, batch.prefix, batch.generator, config.prefix_delay)
 
 
 def prefixes(
@@ -128,15 +201,15 @@ def prefixes(
         everyone = torch.arange(len(windows.tokens))
         with _precision(config):
             kept = cache_rows(policy, windows.tokens, windows.token_mask, everyone, None, config.batch_size)
-        return lambda rows: kept.select(windows.prompt[rows].to(kept.mask.device))
+        return selector(kept, windows.prompt)
     view = _view(policy, config, generator)
+    encode = encoder(policy, windows.tokens, windows.token_mask, windows.prompt, windows.images, view)
 
-    def encode(rows: Tensor) -> Prefix:
-        pictures = None if windows.images is None else {n: each[rows.numpy()] for n, each in windows.images.items()}
-        with torch.set_grad_enabled(not frozen):
-            return encode_rows(policy, windows.tokens, windows.token_mask, windows.prompt[rows], pictures, view)
+    def without_graph(rows: Tensor) -> Prefix:
+        with torch.no_grad():
+            return encode(rows)
 
-    return encode
+    return without_graph if frozen else encode
 
 
 def learning_rate_share(config: FlowMatchingConfig, step: int) -> float:

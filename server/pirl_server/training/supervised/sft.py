@@ -25,6 +25,7 @@ from pirl_server.training.progress import Progress
 from pirl_server.training.seeds import demonstration_seeds
 from pirl_server.training.supervised.demonstrations import Demonstration, Expert, demonstrate, windows_of
 from pirl_server.training.supervised.flow_matching import fit
+from pirl_server.training.train_state import TrainStateFolder
 
 HORIZON = 4
 DENOISE_STEPS = 4
@@ -60,11 +61,13 @@ def sft(
     seed: int,
     progress: Progress,
     base: Path | None = None,
+    states: TrainStateFolder | None = None,
 ) -> str:
     """Train a policy on `config.demonstrations` scripted episodes and save it; return the new version.
 
     Starts from `base` or from random weights. Of a base's card all is kept but the task, which is `card`'s: its
-    sentences are added to those that the base knows. Raises ValueError for more demonstrations than there are seeds.
+    sentences are added to those that the base knows. A run that finds its state in `states` continues from there.
+    Raises ValueError for more demonstrations than there are seeds.
     """
     policy = _start(card, base, seed)
     env = make_env()
@@ -79,7 +82,7 @@ def sft(
     said = {observation.instruction for observations, _ in demonstrations for observation in observations}
     windows = replace(windows_of(policy, demonstrations), aux_target=_told(config, policy, demonstrations))
     said |= set(card.instructions)
-    return _train(out, base, policy, windows, card.task, said, config, seed, progress)
+    return _train(out, base, policy, windows, card.task, said, config, seed, progress, states)
 
 
 def sft_episodes(
@@ -90,6 +93,7 @@ def sft_episodes(
     seed: int,
     progress: Progress,
     base: Path | None = None,
+    states: TrainStateFolder | None = None,
 ) -> str:
     """Filtered behaviour cloning: imitate what was executed in the episodes labelled a success; return the version.
 
@@ -102,7 +106,7 @@ def sft_episodes(
     good = experience((episode for episode in episodes if episode.info.success), progress)
     windows = episode_windows(policy, good, gamma=1.0).windows
     said = {episode.info.instruction for episode in good}
-    return _train(out, base, policy, windows, policy.card.task, said, config, seed, progress)
+    return _train(out, base, policy, windows, policy.card.task, said, config, seed, progress, states)
 
 
 def _start(card: ModelCard, base: Path | None, seed: int) -> FlowPolicy:
@@ -132,8 +136,9 @@ def _train(
     config: SftConfig,
     seed: int,
     progress: Progress,
+    states: TrainStateFolder | None,
 ) -> str:
-    fit(policy, windows, config, seed, progress)
+    fit(policy, windows, config, seed, progress, states=states)
     lineage = {"parent": policy.version, "method": "sft", "seed": str(seed), "config": str(asdict(config))}
     new = tuple(sorted(said - set(policy.instructions)))
     card = replace(

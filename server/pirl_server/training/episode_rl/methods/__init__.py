@@ -1,0 +1,1 @@
+"""Ways to learn from logged episodes, one per file."""

@@ -1,0 +1,89 @@
+"""Advantage-weighted flow matching (arXiv 1910.00177): learns from any log, whatever policy or human made it.
+
+A value function is fitted to the logged outcomes; each decision's flow loss is weighted by exp(advantage / beta),
+capped. It imitates the better half of what was done; it cannot find what no episode shows, and it is not PPO.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from pirl_server.algorithm.awr import advantage_weight
+from pirl_server.config.training import EpisodesConfig
+from pirl_server.episodes.schema import Episode
+from pirl_server.model.critic import StateCritic
+from pirl_server.policy.flow_policy import FlowPolicy
+from pirl_server.training.chunk_dataset import ChunkDataset
+from pirl_server.training.episode_dataset import EpisodeWindows, episode_windows
+from pirl_server.training.progress import Progress
+from pirl_server.training.supervised import flow_matching
+from pirl_server.training.supervised.flow_matching import Minibatch
+
+FOLDS = 4
+
+
+class AdvantageWeighted:
+    """See `Method`."""
+
+    name = "advantage-weighted flow matching"
+
+    def __init__(self, policy: FlowPolicy, config: EpisodesConfig, seed: int, progress: Progress) -> None:
+        self._policy, self._config, self._seed, self._progress = policy, config, seed, progress
+
+    def prepare(self, episodes: Sequence[Episode]) -> ChunkDataset:
+        """Windows weighted by advantage. Raises ValueError for all-success or all-failure logs."""
+        _check_outcomes(episodes)
+        config, data = self._config, episode_windows(self._policy, episodes, self._config.gamma)
+        advantage = data.returns - held_out_values(data, config.value_steps, self._seed)
+        weight = advantage_weight(advantage, config.temperature, config.max_weight)
+        self._progress.metrics(
+            mean_weight=float(weight.mean()), max_weight=float(weight.max()), decisions=float(len(weight))
+        )
+        return replace(data.windows, weight=weight)
+
+    def loss(self, batch: Minibatch[ChunkDataset]) -> Tensor:
+        """Flow matching's error by the windows' weights."""
+        delay = self._config.prefix_delay
+        return flow_matching.loss(self._policy, batch.data, batch.rows, batch.prefix, batch.generator, delay)
+
+
+def held_out_values(data: EpisodeWindows, steps: int, seed: int) -> Tensor:
+    """Value [M] of each decision by a critic that has not seen its episode.
+
+    A critic that has overfits the outcome and every advantage would be nearly 0.
+    """
+    value = torch.zeros_like(data.returns)
+    generator = torch.Generator().manual_seed(seed)
+    for fold in range(FOLDS):
+        held_out = data.episode % FOLDS == fold
+        if held_out.any():
+            value[held_out] = _fit_value(data, ~held_out, steps, generator)[held_out]
+    return value
+
+
+def _fit_value(data: EpisodeWindows, train: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+    """Regress returns on features and elapsed time over the `train` rows; predict all rows."""
+    critic = StateCritic(data.windows.features.shape[1], hidden=64)
+    optimizer = torch.optim.Adam(critic.parameters(), lr=1e-3, weight_decay=1e-3)
+    rows = torch.nonzero(train)[:, 0]
+    for _ in range(steps):
+        batch = rows[torch.randint(len(rows), (min(256, len(rows)),), generator=generator)]
+        error = critic(data.windows.features[batch], data.elapsed[batch]) - data.returns[batch]
+        optimizer.zero_grad(set_to_none=True)
+        (error**2).mean().backward()
+        optimizer.step()
+    with torch.no_grad():
+        predicted: Tensor = critic(data.windows.features, data.elapsed)
+    return predicted
+
+
+def _check_outcomes(episodes: Sequence[Episode]) -> None:
+    count, successes = len(episodes), sum(bool(episode.info.success) for episode in episodes)
+    if successes in (0, count):
+        raise ValueError(
+            f"{successes} of {count} episodes succeeded: both successes and failures are needed to compare"
+        )
