@@ -22,9 +22,9 @@ def goals(parts: Parts) -> dict[str, float]:
 def _ratios(p50: dict[tuple[object, object], float]) -> dict[str, float | str]:
     session, shared, openpi, lerobot = "ours, session", "ours, shared memory", "openpi", "lerobot, floor 0"
     wanted = {
-        "session / openpi, p50, state [<= 1.0]": ("state", session, openpi),
-        "session / openpi, p50, 3x224 [<= 1.0]": ("3x224", session, openpi),
-        "shared memory / openpi, p50, 2x480x640 [<= 0.4]": ("2x480x640", shared, openpi),
+        "session / openpi, p50, state [<= 1.3]": ("state", session, openpi),
+        "session / openpi, p50, 3x224 [<= 0.95]": ("3x224", session, openpi),
+        "shared memory / openpi, p50, 2x480x640 [<= 0.35]": ("2x480x640", shared, openpi),
     }
     wanted |= {f"lerobot without floor / session, p50, {of} [>= 8]": (of, lerobot, session) for of in PAYLOADS}
     return {name: p50[of, a] / p50[of, b] for name, (of, a, b) in wanted.items() if (of, a) in p50 and (of, b) in p50}

@@ -6,6 +6,7 @@ clocks are monotonic, so that neither is ever set; a restarted server is another
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from dataclasses import dataclass
 
@@ -35,7 +36,9 @@ class ClockSync:
     """Keeps the last samples and believes the one with the smallest error bound (RFC 5905, section 10). One thread."""
 
     def __init__(self) -> None:
-        self._samples: deque[ClockSample] = deque(maxlen=WINDOW)
+        # error at time 0, a number that breaks ties, sample: errors grow alike, so that their order stays
+        self._samples: deque[tuple[float, int, ClockSample]] = deque(maxlen=WINDOW)
+        self._numbers = itertools.count()
 
     def add(self, sent_ns: int, received_ns: int, replied_ns: int, returned_ns: int) -> bool:
         """Take in one call: sent and returned by the robot's clock, received and replied by the server's.
@@ -47,21 +50,21 @@ class ClockSync:
         if returned_ns < sent_ns or replied_ns < received_ns or delay < 0:
             return False
         sample = ClockSample(((received_ns - sent_ns) + (replied_ns - returned_ns)) / 2, delay, returned_ns)
-        best = self.best(returned_ns)
+        best = self.best()
         if best is not None:
             apart = abs(sample.offset_ns - best.offset_ns)
             if apart > sample.error_ns(returned_ns) + best.error_ns(returned_ns):
                 self._samples.clear()
-        self._samples.append(sample)
+        self._samples.append((sample.error_ns(0), next(self._numbers), sample))
         return True
 
-    def best(self, now_ns: int) -> ClockSample | None:
-        """Return the sample to be believed at this time of the robot's clock; None before the first."""
-        return min(self._samples, key=lambda sample: sample.error_ns(now_ns), default=None)
+    def best(self) -> ClockSample | None:
+        """Return the sample to be believed, at any time; None before the first."""
+        return min(self._samples)[2] if self._samples else None
 
     def to_robot_ns(self, server_ns: int, now_ns: int) -> int:
         """Translate a time of the server's clock. Raises ValueError before the first sample."""
-        best = self.best(now_ns)
+        best = self.best()
         if best is None:
             raise ValueError("no call has completed yet: the server's clock offset is unknown")
         return round(server_ns - best.offset_ns)

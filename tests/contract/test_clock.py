@@ -31,13 +31,13 @@ class World:
 
     @property
     def error(self) -> float:
-        best = self.sync.best(self.now)
+        best = self.sync.best()
         assert best is not None
         return abs(best.offset_ns - (self.server(self.now) - self.now))
 
     @property
     def bound(self) -> float:
-        best = self.sync.best(self.now)
+        best = self.sync.best()
         assert best is not None
         return best.error_ns(self.now)
 
@@ -75,7 +75,7 @@ def test_old_samples_leave_the_window() -> None:
     world.call(1000, 0, 1000)
     for _ in range(8):
         world.call(3 * MS, 0, MS)
-    assert world.sync.best(world.now).delay_ns == 4 * MS
+    assert world.sync.best().delay_ns == 4 * MS
 
 
 @given(st.integers(20 * MS, 10**15), st.sampled_from([-1, 1]), st.integers(0, 10**6))
