@@ -51,9 +51,9 @@ def test_a_version_that_is_not_loaded_is_refused(engine: Engine, observe: Observ
 
 def test_memory_is_not_promised_twice(engine: Engine, make_policy: Any) -> None:
     engine.load(make_policy(version="v3"))
-    with pytest.raises(ValueError, match="no room for v4: 3 versions may be loaded and v1, v2, v3 are"):
+    with pytest.raises(ValueError, match="no slot for v4: 3 versions may be loaded and v1, v2, v3 are"):
         engine.load(make_policy(version="v4"))
-    with pytest.raises(ValueError, match="no room for v4"):
+    with pytest.raises(ValueError, match="no slot for v4"):
         engine.check_room("v4")
     engine.check_room("v3")
     engine.unload("v3")
@@ -68,7 +68,7 @@ def test_two_loads_at_once_do_not_pass_the_limit(make_policy: Any) -> None:
         first = pool.submit(running.load, make_policy(version="v2", before=lambda: hold.wait(30)))
         while not running._warming:
             pass
-        with pytest.raises(ValueError, match="no room for v3"):
+        with pytest.raises(ValueError, match="no slot for v3"):
             running.load(make_policy(version="v3"))
         hold.set()
         first.result(30)

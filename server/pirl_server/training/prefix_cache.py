@@ -3,7 +3,7 @@
 With vision and language frozen, a prefix depends on the observation alone. PPO then encodes each decision's once per
 update and every epoch selects rows, so that only the action expert runs in the minibatches.
 
-Shape letters: M observations, P distinct prompts, L prompt tokens, T prefix tokens, C cameras.
+Shape letters: M observations, P distinct prompts, L prompt tokens, T prefix tokens, C cameras, N environments.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def encoder(
     images: Images | None,
     view: View | None = None,
 ) -> PrefixOf:
-    """`encode_rows` of some of M observations at a time, by the weights of that time."""
+    """`encode_rows` of some of M observations at a time, by the weights of that time. Images [M, height, width, 3]."""
 
     def encode(rows_B: Tensor) -> Prefix:
         seen = None if images is None else {name: each[rows_B.numpy()] for name, each in images.items()}
@@ -132,7 +132,7 @@ def to_arrays(prefixes: Sequence[Prefix]) -> Arrays:
 
 
 def joined(parts: Sequence[Arrays]) -> Arrays:
-    """Join the environments of several workers, along N. Shapes as in `Arrays`: [T, N, ...]."""
+    """Join the environments of several workers: each part [T, N, ...] as in `Arrays`, the result [T, sum of N, ...]."""
     tokens = max(part["mask"].shape[2] for part in parts)
     padded = [_as_arrays(to_prefix(part).padded(tokens), len(part["mask"])) for part in parts]
     return {name: np.concatenate([part[name] for part in padded], axis=1) for name in parts[0]}

@@ -93,9 +93,9 @@ def fit(
 ) -> float:
     """Train in place, return the mean loss of the last steps. With adapters, `lora.merged_state_dict` is the result.
 
-    Without `loss_of`, the loss is flow matching's. A run that finds its state in `states` continues from there, as if
-    it had not stopped. Raises ValueError when the config leaves nothing to train, gives whole chunks or names a device
-    that is not there, and for the state of another run.
+    `loss_of` gives the scalar loss [] of a minibatch; without it that is flow matching's. A run that finds its state in
+    `states` continues from there, as if it had not stopped. Raises ValueError when the config leaves nothing to train,
+    gives whole chunks or names a device that is not there, and for the state of another run.
     """
     if config.prefix_delay >= policy.horizon:
         raise ValueError(f"prefix_delay {config.prefix_delay} must be below the horizon of {policy.horizon} actions")

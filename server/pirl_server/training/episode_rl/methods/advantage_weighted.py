@@ -2,6 +2,8 @@
 
 A value function is fitted to the logged outcomes; each decision's flow loss is weighted by exp(advantage / beta),
 capped. It imitates the better half of what was done; it cannot find what no episode shows, and it is not PPO.
+
+Shape letters: M decisions of all episodes.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ class AdvantageWeighted:
         return replace(data.windows, weight=weight)
 
     def loss(self, batch: Minibatch[ChunkDataset]) -> Tensor:
-        """Flow matching's error by the windows' weights."""
+        """Flow matching's error by the windows' weights, a scalar []."""
         delay = self._config.prefix_delay
         return flow_matching.loss(self._policy, batch.data, batch.rows, batch.prefix, batch.generator, delay)
 
@@ -54,7 +56,7 @@ class AdvantageWeighted:
 def held_out_values(data: EpisodeWindows, steps: int, seed: int) -> Tensor:
     """Value [M] of each decision by a critic that has not seen its episode.
 
-    A critic that has overfits the outcome and every advantage would be nearly 0.
+    One that has seen it overfits the outcome, and every advantage would be nearly 0.
     """
     value = torch.zeros_like(data.returns)
     generator = torch.Generator().manual_seed(seed)

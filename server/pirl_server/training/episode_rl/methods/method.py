@@ -29,7 +29,7 @@ class Method(Protocol[DataT]):
         """
 
     def loss(self, batch: Minibatch[DataT]) -> Tensor:
-        """Loss of a minibatch, a scalar with a gradient."""
+        """Loss of a minibatch, a scalar [] with a gradient."""
 
 
 MakeMethod = Callable[[FlowPolicy, EpisodesConfig, int, Progress], Method[Any]]
