@@ -184,7 +184,7 @@ def test_a_silent_job_keeps_the_line_open_until_it_is_cancelled(web: httpx.Clien
             pass
         assert web.post(f"/v1/jobs/{job['id']}/cancel").status_code == 200
         assert events(lines)[-1]["data"]["status"] == "cancelled"
-    assert "cancelled already" in problem(web.post(f"/v1/jobs/{job['id']}/cancel"), 409)["detail"]
+    assert "already cancelled" in problem(web.post(f"/v1/jobs/{job['id']}/cancel"), 409)["detail"]
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_cancel_lets_a_job_save_and_ends_its_children(start: Callable[[], Superv
     job = wait(supervisor, job)
     assert (job.status, job.result) == (Status.CANCELLED, {"saved": True})
     assert process_start(child) is None
-    with pytest.raises(ValueError, match="cancelled already"):
+    with pytest.raises(ValueError, match="already cancelled"):
         supervisor.cancel(job.id)
 
 

@@ -125,7 +125,7 @@ def contract_with(name: str) -> Contract:
         (log(count=4), "4 labelled episodes, at least 10 are needed"),
         ([episode(n, True, GOOD) for n in range(12)], "12 of 12 episodes succeeded"),
         ([episode(n, False, GOOD) for n in range(12)], "0 of 12 episodes succeeded"),
-        ([*log(), episode(20, True, GOOD, contract=contract_with("other"))], "another contract: robot: 'toy' here"),
+        ([*log(), episode(20, True, GOOD, contract=contract_with("other"))], "a different contract: robot: 'toy' here"),
         ([*log(), episode(20, True, GOOD, instruction="dance")], "instruction 'dance' is not one"),
     ],
 )  # fmt: skip

@@ -56,7 +56,7 @@ def test_a_cancelled_run_saves_what_it_has(base: Path, tmp_path: Path) -> None:
 
 
 def test_a_nan_reward_ends_the_run_and_writes_nothing(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="reward: a value of the rollouts is not finite"):
+    with pytest.raises(RuntimeError, match="reward: a rollout value is not finite"):
         finetune(base, tmp_path / "out", make_toy(bad_reward_at=3), 1, CONFIG, seed=0, progress=Heard())
     assert not (tmp_path / "out").exists()
     assert multiprocessing.active_children() == []

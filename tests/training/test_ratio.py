@@ -109,7 +109,7 @@ def test_one_weight_changed_by_one_percent_is_seen(checkpoint: Path, batch: Deci
 
 def test_another_noise_level_is_seen(checkpoint: Path, batch: DecisionBatch) -> None:
     """Negative control; the update ends at its first minibatch and still reports."""
-    config = replace(CONFIG, noise_level=0.3, version=0)
+    config = replace(CONFIG, noise_level=0.3)
     learner = make_learner(checkpoint, config, 0)
     numbers = update(learner, batch, config, torch.Generator().manual_seed(0), train_actor=True)
     assert numbers["first_log_ratio"] > 0.1
