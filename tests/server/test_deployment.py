@@ -114,7 +114,7 @@ def test_a_recall_is_at_once_and_one_call(world: World) -> None:
     assert world.answered_by("arm-1", "e1") == "v1"
     assert set(world.engine.loaded) == {"v1"}
     assert "candidate" not in world.registry.aliases()
-    with pytest.raises(ValueError, match="no candidate"):
+    with pytest.raises(ValueError, match="candidate' does not exist"):
         world.deployment.recall("test")
 
 
@@ -131,7 +131,7 @@ def test_a_version_stays_loaded_while_an_episode_needs_it(world: World) -> None:
     world.begin("e1", "arm-1")
     world.deployment.canary("v3", ["arm-1"], 0.0, "test")
     assert world.answered_by("arm-1", "e1") == "v2"
-    with pytest.raises(ValueError, match="no room for v4"):
+    with pytest.raises(ValueError, match="no slot for v4"):
         promote(world, "v4")
     assert world.registry.aliases()["production"] == "v1"
     world.open_episodes.clear()

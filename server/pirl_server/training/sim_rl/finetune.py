@@ -137,7 +137,7 @@ def report(
     numbers: dict[str, float],
     words: str = "",
 ) -> None:
-    """Pass on one update's numbers. Success here is of stochastic rollouts, for the curve; promotion evaluates itself."""
+    """Pass on one update's numbers. Success here is of stochastic rollouts, not of an evaluation."""
     nan = float("nan")
     low, high = wilson_interval(int(recent.sum()), len(recent)) if len(recent) else (nan, nan)
     success = float(recent.mean()) if len(recent) else nan
