@@ -2,7 +2,7 @@
 
     python bench/chunk_costs.py [--quick] [--json]
 
-Ratios over a chunk that begins anew, for one robot; and over eight robots one after the other, for eight in a batch.
+Ratios over a chunk without RTC, for one robot; and over eight robots one after the other, for eight in a batch.
 Medians over rounds in which every kind takes its turn, with new images each time; one CPU thread, 10 denoise steps,
 chunks of 10 actions of which 3 are played meanwhile, random weights.
 """
@@ -72,7 +72,7 @@ def kinds(policy: FlowPolicy) -> dict[str, Callable[[int], None]]:
             require(policy, [ask(turn, robot)])
 
     return {
-        "anew": one(""),
+        "no RTC": one(""),
         "guided": one("guided"),
         "prefix": one("prefix"),
         "apart": apart,
@@ -97,9 +97,9 @@ def compare(size: str, rounds: int) -> dict[str, float]:
             spans.setdefault(kind, []).append(time.perf_counter() - began)
     took = {kind: median(each[1:]) for kind, each in spans.items()}
     return {
-        f"{size}: chunk ms": round(1e3 * took["anew"], 2),
-        f"{size}: guided / anew": round(took["guided"] / took["anew"], 2),
-        f"{size}: prefix / anew": round(took["prefix"] / took["anew"], 2),
+        f"{size}: chunk ms": round(1e3 * took["no RTC"], 2),
+        f"{size}: guided / no RTC": round(took["guided"] / took["no RTC"], 2),
+        f"{size}: prefix / no RTC": round(took["prefix"] / took["no RTC"], 2),
         f"{size}: {ROBOTS} apart / together": round(took["apart"] / took["together"], 2),
     }
 

@@ -3,7 +3,7 @@
     python bench/doors.py [--quick] [--json]
 
 The real server with 1,024 open files and the shipped policy; a robot at 10 Hz over a session with shared memory. Beside
-them, one after another: nobody; 1,100 connections that send half a request and come again when they are closed, at each
+them, one after another: none; 1,100 connections that send half a request and come again when they are closed, at each
 port; four callers who post 100 MiB; four who post as many wrong fields as a body may hold. Stops go to their own port
 and to the REST port, each over a new connection.
 """
@@ -98,7 +98,7 @@ def trouble() -> dict[str, Callable[[Whole], Any]]:
     """Name what goes on beside."""
     wrong = json.dumps({"kind": "sft", "task": "T-1"} | {f"k{number}": 0 for number in range(5_000)}).encode()
     large = b"[" + b" " * (100 * 2**20 - 1)
-    found: dict[str, Callable[[Whole], Any]] = {"nobody": nobody}
+    found: dict[str, Callable[[Whole], Any]] = {"none": nobody}
     for door in ("rest", "stop", "openpi", "grpc"):
         found[f"half open, {door}"] = lambda server, door=door: half_open(server, door)  # type: ignore[misc]
     found["100 MiB bodies"] = lambda server: posting(server, large)

@@ -21,8 +21,8 @@ from pirl_contract.wire.errors import Failures, RefusedError
 from pirl_contract.wire.grpc_options import Tls, bearer, client_options, credentials
 from pirl_contract.wire.image_encoder import Encoding
 from pirl_contract.wire.request_builder import EpisodeReceipt, Label, Mode, PolicyInfo, RequestBuilder
-from pirl_contract.wire.serialization import Picture
-from pirl_contract.wire.transport import NO_PICTURES
+from pirl_contract.wire.serialization import WireImage
+from pirl_contract.wire.transport import NO_IMAGES
 
 
 class AsyncPolicyClient:
@@ -86,8 +86,8 @@ class AsyncPolicyClient:
         continuation: PreviousChunk | None = None,
     ) -> ActionChunk:
         """Return the chunk for this observation."""
-        request, pictures = self._asking.infer(observation, outcomes, continuation)
-        return self._asking.chunk(await self._call("infer", request, pictures))
+        request, wire_images = self._asking.infer(observation, outcomes, continuation)
+        return self._asking.chunk(await self._call("infer", request, wire_images))
 
     async def report_outcomes(self, outcomes: Iterable[StepOutcome]) -> int:
         """Report outcomes when no `infer` is due; return how many steps the episode has."""
@@ -122,16 +122,16 @@ class AsyncPolicyClient:
         await self._channel.close()
         self._asking.close()
 
-    async def _call(self, name: str, request: Any, pictures: Mapping[str, Picture] = NO_PICTURES) -> Any:
+    async def _call(self, name: str, request: Any, wire_images: Mapping[str, WireImage] = NO_IMAGES) -> Any:
         if self._closed:
             raise ValueError("the client is closed")
         try:
-            return await self._carrier.call(name, request, self.timeout_s, pictures)
+            return await self._carrier.call(name, request, self.timeout_s, wire_images)
         except RefusedError as refused:
             failure = refused
         if failure.code is grpc.StatusCode.UNIMPLEMENTED and isinstance(self._carrier, AsyncSessionTransport):
             await self._carrier.close()
             self._carrier = AsyncUnaryTransport(self._channel, self._metadata)
-            return await self._call(name, request, pictures)
+            return await self._call(name, request, wire_images)
         self.retry_after_s = failure.retry_after_s
         raise self._failures.raised(failure, self.timeout_s)

@@ -20,8 +20,8 @@ from pirl_contract.wire.errors import Failures, RefusedError
 from pirl_contract.wire.grpc_options import MAX_MESSAGE_BYTES, Tls, bearer, client_options, credentials
 from pirl_contract.wire.image_encoder import Encoding
 from pirl_contract.wire.request_builder import EpisodeReceipt, Label, Mode, PolicyInfo, RequestBuilder
-from pirl_contract.wire.serialization import Picture
-from pirl_contract.wire.transport import NO_PICTURES, SessionTransport, Transport, UnaryTransport
+from pirl_contract.wire.serialization import WireImage
+from pirl_contract.wire.transport import NO_IMAGES, SessionTransport, Transport, UnaryTransport
 
 TransportKind = Literal["session", "unary"]
 
@@ -101,8 +101,8 @@ class PolicyClient:
 
         With a `continuation` the chunk continues what the robot still plays.
         """
-        request, pictures = self._asking.infer(observation, outcomes, continuation)
-        return self._asking.chunk(self._call("infer", request, pictures))
+        request, wire_images = self._asking.infer(observation, outcomes, continuation)
+        return self._asking.chunk(self._call("infer", request, wire_images))
 
     def report_outcomes(self, outcomes: Iterable[StepOutcome]) -> int:
         """Report outcomes when no `infer` is due; return how many steps the episode has."""
@@ -139,14 +139,14 @@ class PolicyClient:
         self._channel.close()
         self._asking.close()
 
-    def _call(self, name: str, request: Any, pictures: Mapping[str, Picture] = NO_PICTURES) -> Any:
+    def _call(self, name: str, request: Any, wire_images: Mapping[str, WireImage] = NO_IMAGES) -> Any:
         try:
-            return self._carrier.call(name, request, self.timeout_s, pictures)
+            return self._carrier.call(name, request, self.timeout_s, wire_images)
         except RefusedError as refused:
             failure = refused
         if failure.code is grpc.StatusCode.UNIMPLEMENTED and isinstance(self._carrier, SessionTransport):
             # a server of wire 1: no session was opened, so nothing was asked yet
             self._carrier = UnaryTransport(self._channel, self._metadata)
-            return self._call(name, request, pictures)
+            return self._call(name, request, wire_images)
         self.retry_after_s = failure.retry_after_s
         raise self._failures.raised(failure, self.timeout_s)

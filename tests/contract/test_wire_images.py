@@ -50,7 +50,7 @@ def test_without_either_library_there_are_only_raw_images(monkeypatch: pytest.Mo
         ImageSender("jpeg", resize=False)
     with pytest.raises(ValueError, match="pillow or opencv-python"):
         letterbox(smooth(), 4, 4)
-    assert ImageSender("auto", resize=False).pictures({"a": smooth()})["a"].data == smooth().tobytes()
+    assert ImageSender("auto", resize=False).wire_images({"a": smooth()})["a"].data == smooth().tobytes()
 
 
 def png(width: int, height: int, *, depth: int = 8, colour: int = 2, extra: bytes = b"", rows: int = 0) -> bytes:
@@ -128,7 +128,7 @@ def test_framed_bytes_are_the_message(images: dict[str, np.ndarray], sequence: i
     bare = pb.InferRequest(
         sequence=sequence, mode=int(explore), observation=codec.state_to_proto(observation), traceparent="t"
     )
-    sent = ImageSender("rgb8", resize=False).pictures(images)
+    sent = ImageSender("rgb8", resize=False).wire_images(images)
     assert pb.InferRequest.FromString(serialization.infer_bytes(bare, sent)) == whole
     framed = serialization.session_bytes(pb.SessionRequest(id=5, infer=bare, timeout_ms=7), sent)
     assert pb.SessionRequest.FromString(framed) == pb.SessionRequest(id=5, infer=whole, timeout_ms=7)
@@ -155,8 +155,8 @@ def test_images_travel_at_the_contract_s_size_when_asked() -> None:
     plain, resizing = ImageSender("rgb8", resize=False), ImageSender("rgb8", resize=True)
     for sender in (plain, resizing):
         sender.fit(contract)
-    assert len(plain.pictures({"wrist": image})["wrist"].data) == image.size
-    sent = resizing.pictures({"wrist": image})["wrist"]
+    assert len(plain.wire_images({"wrist": image})["wrist"].data) == image.size
+    sent = resizing.wire_images({"wrist": image})["wrist"]
     assert (sent.header.height, sent.header.width, bytes(sent.data)) == (4, 6, b"\x09" * 72)
 
 

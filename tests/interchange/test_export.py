@@ -123,7 +123,7 @@ def test_a_policy_with_features_of_our_own_stays_here(tmp_path: Path) -> None:
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:
     import_checkpoint(request("openpi", openpi_folder(tmp_path / "a", "pi0"), tmp_path / "ours", "pi0"))
-    with pytest.raises(ValueError, match="already there"):
+    with pytest.raises(ValueError, match="already exists"):
         export_checkpoint("openpi", tmp_path / "ours", tmp_path / "a")
-    with pytest.raises(ValueError, match="already there"):
+    with pytest.raises(ValueError, match="already exists"):
         import_checkpoint(request("openpi", tmp_path / "a", tmp_path / "ours", "pi0"))

@@ -59,7 +59,7 @@ FAULTS: dict[str, tuple[Callable[[Raw], object], str]] = {
     "scales as well": (put("action_scale", to=[1.0]), "must not have action_scale"),
     "family of another model": (put("model", "family", to="pi05"), "family 'pi0' with a model of family 'pi05'"),
     "family of another card": (put("family", to="pi05"), "family 'pi05' with a model of family 'pi0'"),
-    "unknown family": (put("family", to="pi2"), "family 'pi2' is not served"),
+    "unknown family": (put("family", to="pi2"), "family 'pi2' is not supported"),
     "pi0.5's prompt for pi0": (put("processing", "prompt", to="pi05"), "prompt form 'pi05' belongs to pi05"),
     "state as zero in pi0": (
         put("processing", "prompt", to="pi05_without_state"), "prompt form 'pi05_without_state' belongs to pi05"

@@ -21,8 +21,8 @@ def ending(run: EpisodeRun, now_s: float) -> tuple[str, str]:
 
 
 def well(run: EpisodeRun, now_s: float) -> None:
-    run.heard_policy("", now_s)
-    run.heard_arm(False, False, "", now_s)
+    run.policy_reported("", now_s)
+    run.arm_reported(False, False, "", now_s)
 
 
 def test_nothing_ends_it_before_its_time(run: EpisodeRun) -> None:
@@ -99,7 +99,7 @@ def test_a_task_that_reports_and_never_succeeded_has_failed(run: EpisodeRun) -> 
 
 
 def test_the_first_ending_counts(run: EpisodeRun) -> None:
-    run.heard_arm(True, True, "operator pressed it", 101.0)
+    run.arm_reported(True, True, "operator pressed it", 101.0)
     run.end(Ending("CANCELED", "canceled"))
     found = run.ending(200.0)
     assert found == Ending("EMERGENCY_STOP", "emergency_stop", "operator pressed it")
@@ -108,14 +108,14 @@ def test_the_first_ending_counts(run: EpisodeRun) -> None:
 
 
 def test_a_latched_arm_is_a_lost_link(run: EpisodeRun) -> None:
-    run.heard_arm(False, True, "no chunk for 0.3 s", 101.0)
+    run.arm_reported(False, True, "no chunk for 0.3 s", 101.0)
     assert ending(run, 101.0) == ("LINK_LOST", "link_lost")
 
 
 def test_a_server_that_stays_away_is_a_lost_link(run: EpisodeRun) -> None:
     for now_s in range(100, 110):
-        run.heard_arm(False, False, "", now_s)
-        run.heard_policy("not reachable", now_s)
+        run.arm_reported(False, False, "", now_s)
+        run.policy_reported("not reachable", now_s)
     assert run.ending(109.9) is None
     assert ending(run, 110.0) == ("LINK_LOST", "link_lost")
 
@@ -124,7 +124,7 @@ REFUSED = Ending("STOP_REFUSED", "refused", "policy server is not reachable")
 
 
 def test_a_fault_is_not_hidden_by_an_end_that_failed_for_it(run: EpisodeRun) -> None:
-    run.heard_arm(False, True, "no chunk for 0.3 s", 101.0)
+    run.arm_reported(False, True, "no chunk for 0.3 s", 101.0)
     run.supersede(REFUSED)
     words = "no chunk for 0.3 s; policy server is not reachable"
     assert run.ending(101.0) == Ending("LINK_LOST", "link_lost", words)
@@ -140,9 +140,9 @@ def test_a_regular_ending_that_could_not_be_stored_is_a_fault(run: EpisodeRun, c
 @pytest.mark.parametrize("silent", ["arm_node", "policy_node"])
 def test_a_silent_node_is_named(run: EpisodeRun, silent: str) -> None:
     if silent == "arm_node":
-        run.heard_policy("", 109.0)
+        run.policy_reported("", 109.0)
     else:
-        run.heard_arm(False, False, "", 109.0)
+        run.arm_reported(False, False, "", 109.0)
     found = run.ending(110.0)
     assert found is not None
     assert found.code == "NODE_LOST"

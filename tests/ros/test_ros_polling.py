@@ -33,10 +33,10 @@ class Line:
         from pirl_ros.adapters.executor import RobotExecutor
 
         self._kind, self._node = String, node
-        self.heard: list[str] = []
+        self.received: list[str] = []
         self._out = node.create_publisher(String, "words", 10)
         node.create_subscription(
-            String, "words", lambda message: self.heard.append(message.data), 10, callback_group=group
+            String, "words", lambda message: self.received.append(message.data), 10, callback_group=group
         )
         self._arrived: list[str] = []
         node.create_subscription(String, "words", lambda message: self._arrived.append(message.data), 10)
@@ -68,10 +68,10 @@ def test_a_polled_message_waits_until_it_is_taken(node: Any) -> None:
     line = Line(node, polled)
     line.say("early")
     line.work()
-    assert line.heard == []
-    assert not polled.heard
+    assert line.received == []
+    assert not polled.received
     assert polled.take() == 1
-    assert line.heard == ["early"]
+    assert line.received == ["early"]
 
 
 def test_what_came_while_nothing_was_wanted_is_thrown_away(node: Any) -> None:
@@ -83,19 +83,19 @@ def test_what_came_while_nothing_was_wanted_is_thrown_away(node: Any) -> None:
     line = Line(node, wanted)
     line.say("early")
     line.work()
-    assert (line.heard, wanted.heard, wanted.young) == ([], False, False)
+    assert (line.received, wanted.received, wanted.young) == ([], False, False)
     want[0] = True
     line.work()
-    assert (line.heard, wanted.heard, wanted.young) == ([], True, True)
+    assert (line.received, wanted.received, wanted.young) == ([], True, True)
     line.say("in time")
-    line.until(lambda: bool(line.heard))
-    assert line.heard == ["in time"]
-    assert wanted.heard
+    line.until(lambda: bool(line.received))
+    assert line.received == ["in time"]
+    assert wanted.received
     want[0] = False
     line.work()
     line.say("late")
     line.work()
-    assert (line.heard, wanted.heard) == (["in time"], False)
+    assert (line.received, wanted.received) == (["in time"], False)
 
 
 def test_the_same_without_the_condition_hands_on_what_is_old(node: Any) -> None:
@@ -106,8 +106,8 @@ def test_the_same_without_the_condition_hands_on_what_is_old(node: Any) -> None:
     line = Line(node, polled)
     line.say("early")
     polled.open = True
-    line.until(lambda: bool(line.heard))
-    assert line.heard == ["early"]
+    line.until(lambda: bool(line.received))
+    assert line.received == ["early"]
 
 
 @pytest.mark.parametrize("broken", [False, True])

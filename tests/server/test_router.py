@@ -36,7 +36,7 @@ def test_a_pin_goes_before_the_canary() -> None:
 
 def test_the_candidate_may_be_asked_for_and_the_shadow_not() -> None:
     assert router().version("arm-9", "candidate") == "c1"
-    with pytest.raises(NotFoundError, match="never drives"):
+    with pytest.raises(NotFoundError, match="never controls"):
         router().version("arm-9", "shadow")
     for asked, made in (("candidate", router(candidate=None)), ("staging", router())):
         with pytest.raises(NotFoundError, match=asked):

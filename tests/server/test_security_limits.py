@@ -81,8 +81,8 @@ def test_a_public_address_needs_both_certificate_and_tokens(caplog: pytest.LogCa
         check_bind(host, tls=False, tokens=False, allow_insecure=False)
     for tls, tokens, words in (
         (False, False, "a certificate .* and tokens"),
-        (True, False, "needs tokens"),
-        (False, True, "needs a certificate"),
+        (True, False, "requires tokens"),
+        (False, True, "requires a certificate"),
     ):
         for host in ("0.0.0.0", "::", "192.0.2.7"):
             with pytest.raises(ValueError, match=words):

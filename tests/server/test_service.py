@@ -122,7 +122,7 @@ def test_messages_over_the_limit_are_refused(stub: Any, observe: Observe, contra
 
 def test_a_taken_port_is_said_in_words(service: Any) -> None:
     taken = PolicyService(service.engine, service.recorder, explore=False)
-    with pytest.raises(ValueError, match="port is taken"):
+    with pytest.raises(ValueError, match="port is in use"):
         start_grpc(taken, service.address)
 
 

@@ -12,12 +12,12 @@ import grpc
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire.errors import RefusedError, of_error, of_refusal
 from pirl_contract.wire.grpc_options import SERVICE_PATH, SESSION_PATH
-from pirl_contract.wire.serialization import Picture
+from pirl_contract.wire.serialization import WireImage
 from pirl_contract.wire.transport import (
     BACKOFF_S,
     HELLO,
     HELLO_TIMEOUT_S,
-    NO_PICTURES,
+    NO_IMAGES,
     UNARY,
     session_bytes,
     unary_bytes,
@@ -31,7 +31,7 @@ class AsyncTransport(Protocol):
     """Carries one call at a time."""
 
     async def call(
-        self, name: str, request: Any, timeout_s: float, pictures: Mapping[str, Picture] = NO_PICTURES
+        self, name: str, request: Any, timeout_s: float, wire_images: Mapping[str, WireImage] = NO_IMAGES
     ) -> Any:
         """Return the reply. Raises RefusedError."""
 
@@ -52,10 +52,10 @@ class AsyncUnaryTransport:
         }
 
     async def call(
-        self, name: str, request: Any, timeout_s: float, pictures: Mapping[str, Picture] = NO_PICTURES
+        self, name: str, request: Any, timeout_s: float, wire_images: Mapping[str, WireImage] = NO_IMAGES
     ) -> Any:
         """Return the reply. Raises RefusedError."""
-        data = unary_bytes(request, pictures)
+        data = unary_bytes(request, wire_images)
         try:
             return await self._methods[name](data, timeout=timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
@@ -89,7 +89,7 @@ class AsyncSessionTransport:
         self._one_writer = asyncio.Lock()
 
     async def call(
-        self, name: str, request: Any, timeout_s: float, pictures: Mapping[str, Picture] = NO_PICTURES
+        self, name: str, request: Any, timeout_s: float, wire_images: Mapping[str, WireImage] = NO_IMAGES
     ) -> Any:
         """Return the reply. Raises RefusedError."""
         self._open()
@@ -97,7 +97,7 @@ class AsyncSessionTransport:
         self._waiting[id] = answer
         try:
             # a write waits for the connection; cancelled, it takes the stream with it, and nothing old is sent later
-            sending = asyncio.ensure_future(self._write(session_bytes(id, name, request, timeout_s, pictures)))
+            sending = asyncio.ensure_future(self._write(session_bytes(id, name, request, timeout_s, wire_images)))
             reply = await asyncio.wait_for(answer, timeout_s)
         except asyncio.TimeoutError:
             raise RefusedError(grpc.StatusCode.DEADLINE_EXCEEDED, "no reply in time") from None
@@ -138,7 +138,7 @@ class AsyncSessionTransport:
     async def _read(self) -> None:
         while True:
             self._heard = False
-            hello = session_bytes(HELLO, "get_info", self._hello(), HELLO_TIMEOUT_S, NO_PICTURES)
+            hello = session_bytes(HELLO, "get_info", self._hello(), HELLO_TIMEOUT_S, NO_IMAGES)
             greeting = asyncio.ensure_future(self._write(hello))
             lost = await self._replies()
             greeting.cancel()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pirl_contract.contract import Contract
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import image_codec
-from pirl_contract.wire.serialization import Picture
+from pirl_contract.wire.serialization import WireImage
 from pirl_contract.wire.shared_memory import SharedImages, host_id
 
 Encoding = Literal["auto", "rgb8", "jpeg", "png", "shared_memory"]
@@ -45,8 +45,8 @@ class ImageSender:
         """Take in the sizes of the cameras, for `resize`."""
         self._sizes = {camera.name: (camera.height, camera.width) for camera in contract.cameras}
 
-    def pictures(self, images: Mapping[str, NDArray[np.uint8]]) -> dict[str, Picture]:
-        """Make what travels. Raises ValueError when shared memory is asked for and cannot be had.
+    def wire_images(self, images: Mapping[str, NDArray[np.uint8]]) -> dict[str, WireImage]:
+        """Make what travels. Raises ValueError when shared memory is requested and cannot be had.
 
         Each image is uint8 RGB [height, width, 3].
         """
@@ -64,7 +64,7 @@ class ImageSender:
         """Give the shared memory back. Calling it twice changes nothing."""
         self._shared.close()
 
-    def _place(self, images: Mapping[str, NDArray[np.uint8]]) -> dict[str, Picture] | None:
+    def _place(self, images: Mapping[str, NDArray[np.uint8]]) -> dict[str, WireImage] | None:
         if not self._same_host:
             raise ValueError("unknown whether the server is on this host: call info() first, or use encoding 'auto'")
         try:
@@ -77,15 +77,15 @@ class ImageSender:
             self._shared.close()
             return None
 
-    def _file(self, image: NDArray[np.uint8]) -> Picture:
+    def _file(self, image: NDArray[np.uint8]) -> WireImage:
         assert self._encoding in ("jpeg", "png")
         header = pb.Image(encoding=_FORMS[self._encoding], height=image.shape[0], width=image.shape[1])
-        return Picture(header, image_codec.encode(image, self._encoding))
+        return WireImage(header, image_codec.encode(image, self._encoding))
 
 
-def _raw(image: NDArray[np.uint8]) -> Picture:
+def _raw(image: NDArray[np.uint8]) -> WireImage:
     header = pb.Image(encoding=pb.IMAGE_ENCODING_RGB8, height=image.shape[0], width=image.shape[1])
-    return Picture(header, np.ascontiguousarray(image).data.cast("B"))
+    return WireImage(header, np.ascontiguousarray(image).data.cast("B"))
 
 
 Pixels = NDArray[np.uint8]

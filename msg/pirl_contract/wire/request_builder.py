@@ -15,7 +15,7 @@ from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import codec
 from pirl_contract.wire.grpc_options import WIRE
 from pirl_contract.wire.image_encoder import Encoding, ImageSender
-from pirl_contract.wire.serialization import Picture
+from pirl_contract.wire.serialization import WireImage
 
 Mode = Literal["", "deterministic", "explore"]
 Label = Literal["unlabeled", "success", "failure"]
@@ -123,10 +123,10 @@ class RequestBuilder:
 
     def infer(
         self, observation: Observation, outcomes: Iterable[StepOutcome], continuation: PreviousChunk | None
-    ) -> tuple[pb.InferRequest, dict[str, Picture]]:
+    ) -> tuple[pb.InferRequest, dict[str, WireImage]]:
         """Ask for a chunk; the images are apart, so that they are copied once. Raises ValueError after a stop."""
         self._check_stop()
-        pictures = self._sender.pictures(observation.images)
+        wire_images = self._sender.wire_images(observation.images)
         self._sequence += 1
         request = pb.InferRequest(
             robot_id=self._robot_id,
@@ -141,7 +141,7 @@ class RequestBuilder:
             traceparent=self._traceparent() if self._traceparent else "",
             sent_time_ns=time.monotonic_ns(),
         )
-        return request, pictures
+        return request, wire_images
 
     def chunk(self, reply: pb.InferReply) -> ActionChunk:
         """Read a chunk. Raises ValueError when it answers another request, is malformed or comes after a stop."""

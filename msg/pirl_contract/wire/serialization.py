@@ -25,30 +25,30 @@ _KEY, _VALUE = 1, 2  # of a map's entry, by the protobuf specification
 
 
 @dataclass(frozen=True)
-class Picture:
+class WireImage:
     """An image as it travels: everything but its bytes, and its bytes."""
 
     header: pb.Image
     data: Data = b""
 
 
-def infer_bytes(request: pb.InferRequest, pictures: Mapping[str, Picture]) -> bytes:
+def infer_bytes(request: pb.InferRequest, wire_images: Mapping[str, WireImage]) -> bytes:
     """Serialise an InferRequest whose observation has no images, with these."""
-    return _framed(request, (_OBSERVATION,), pictures)
+    return _framed(request, (_OBSERVATION,), wire_images)
 
 
-def session_bytes(request: pb.SessionRequest, pictures: Mapping[str, Picture]) -> bytes:
+def session_bytes(request: pb.SessionRequest, wire_images: Mapping[str, WireImage]) -> bytes:
     """Serialise a SessionRequest that asks to infer and whose observation has no images, with these."""
-    return _framed(request, (_IN_SESSION, _OBSERVATION), pictures)
+    return _framed(request, (_IN_SESSION, _OBSERVATION), wire_images)
 
 
-def _framed(request: Any, way: Sequence[int], pictures: Mapping[str, Picture]) -> bytes:
+def _framed(request: Any, way: Sequence[int], wire_images: Mapping[str, WireImage]) -> bytes:
     head = request.SerializeToString()
-    if not pictures:
+    if not wire_images:
         return bytes(head)
     parts: list[Data] = []
-    for name, picture in pictures.items():
-        parts += _entry(name, picture)
+    for name, image in wire_images.items():
+        parts += _entry(name, image)
     size = sum(len(part) for part in parts)
     frame = b""
     for field in reversed(way):
@@ -56,11 +56,11 @@ def _framed(request: Any, way: Sequence[int], pictures: Mapping[str, Picture]) -
     return b"".join([head, frame, *parts])
 
 
-def _entry(name: str, picture: Picture) -> list[Data]:
+def _entry(name: str, image: WireImage) -> list[Data]:
     key = name.encode()
-    header = picture.header.SerializeToString() + (_prefix(_DATA, len(picture.data)) if len(picture.data) else b"")
-    inner = _prefix(_KEY, len(key)) + key + _prefix(_VALUE, len(header) + len(picture.data)) + header
-    return [_prefix(_IMAGES, len(inner) + len(picture.data)) + inner, picture.data]
+    header = image.header.SerializeToString() + (_prefix(_DATA, len(image.data)) if len(image.data) else b"")
+    inner = _prefix(_KEY, len(key)) + key + _prefix(_VALUE, len(header) + len(image.data)) + header
+    return [_prefix(_IMAGES, len(inner) + len(image.data)) + inner, image.data]
 
 
 def _prefix(field: int, length: int) -> bytes:

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pirl_contract.v1 import policy_pb2 as pb
-from pirl_contract.wire.serialization import Picture
+from pirl_contract.wire.serialization import WireImage
 
 FOLDER = Path("/dev/shm")
 PREFIX = "pirl-images-"
@@ -59,8 +59,8 @@ class SharedImages:
         self._block: _Block | None = None
         self._generation = 0
 
-    def place(self, images: Mapping[str, NDArray[np.uint8]]) -> dict[str, Picture]:
-        """Write the images into the next slot and return what tells the server where. OSError: no memory left.
+    def place(self, images: Mapping[str, NDArray[np.uint8]]) -> dict[str, WireImage]:
+        """Write the images into the next slot and return their location for the server. OSError: no memory left.
 
         Each is uint8 RGB [height, width, 3].
         """
@@ -75,7 +75,7 @@ class SharedImages:
         for name, image in images.items():
             offset = at + _PAGE
             self._block.write(np.ascontiguousarray(image), offset, self._generation)
-            placed[name] = Picture(self._header(image, offset))
+            placed[name] = WireImage(self._header(image, offset))
             at += _room(image)
         return placed
 

@@ -18,9 +18,9 @@ from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import serialization
 from pirl_contract.wire.errors import RefusedError, of_error, of_refusal
 from pirl_contract.wire.grpc_options import SERVICE_PATH, SESSION_PATH
-from pirl_contract.wire.serialization import Picture
+from pirl_contract.wire.serialization import WireImage
 
-NO_PICTURES: Mapping[str, Picture] = {}
+NO_IMAGES: Mapping[str, WireImage] = {}
 UNARY: Mapping[str, tuple[str, Any]] = {
     "get_info": ("GetInfo", pb.GetInfoReply),
     "infer": ("Infer", pb.InferReply),
@@ -34,7 +34,7 @@ UNARY: Mapping[str, tuple[str, Any]] = {
 class Transport(Protocol):
     """Carries one call at a time."""
 
-    def call(self, name: str, request: Any, timeout_s: float, pictures: Mapping[str, Picture] = NO_PICTURES) -> Any:
+    def call(self, name: str, request: Any, timeout_s: float, wire_images: Mapping[str, WireImage] = NO_IMAGES) -> Any:
         """Return the reply. Raises RefusedError."""
 
     def close(self) -> None:
@@ -53,9 +53,9 @@ class UnaryTransport:
             for name, (method, reply) in UNARY.items()
         }
 
-    def call(self, name: str, request: Any, timeout_s: float, pictures: Mapping[str, Picture] = NO_PICTURES) -> Any:
+    def call(self, name: str, request: Any, timeout_s: float, wire_images: Mapping[str, WireImage] = NO_IMAGES) -> Any:
         """Return the reply. Raises RefusedError."""
-        data = unary_bytes(request, pictures)
+        data = unary_bytes(request, wire_images)
         try:
             return self._methods[name](data, timeout=timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
@@ -65,15 +65,15 @@ class UnaryTransport:
         """Nothing is kept between calls."""
 
 
-def unary_bytes(request: Any, pictures: Mapping[str, Picture]) -> bytes:
+def unary_bytes(request: Any, wire_images: Mapping[str, WireImage]) -> bytes:
     """Serialise a unary request."""
-    return serialization.infer_bytes(request, pictures) if pictures else request.SerializeToString()
+    return serialization.infer_bytes(request, wire_images) if wire_images else request.SerializeToString()
 
 
-def session_bytes(id: int, name: str, request: Any, timeout_s: float, pictures: Mapping[str, Picture]) -> bytes:
+def session_bytes(id: int, name: str, request: Any, timeout_s: float, wire_images: Mapping[str, WireImage]) -> bytes:
     """Serialise a request within a session."""
     wrapped = pb.SessionRequest(id=id, timeout_ms=max(1, round(1000 * timeout_s)), **{name: request})
-    return serialization.session_bytes(wrapped, pictures)
+    return serialization.session_bytes(wrapped, wire_images)
 
 
 # Carries calls on one stream and receives server-pushed events; opens the stream again when it breaks.
@@ -114,9 +114,9 @@ class SessionTransport:
         self._attempt = 0
         self._closed = threading.Event()
 
-    def call(self, name: str, request: Any, timeout_s: float, pictures: Mapping[str, Picture] = NO_PICTURES) -> Any:
+    def call(self, name: str, request: Any, timeout_s: float, wire_images: Mapping[str, WireImage] = NO_IMAGES) -> Any:
         """Return the reply. Raises RefusedError."""
-        reply = self._open().ask(name, request, timeout_s, pictures)
+        reply = self._open().ask(name, request, timeout_s, wire_images)
         if reply.HasField("error"):
             raise of_refusal(reply.error)
         return getattr(reply, name)
@@ -135,7 +135,7 @@ class SessionTransport:
                 raise RefusedError(grpc.StatusCode.FAILED_PRECONDITION, "the client is closed")
             if self._stream is None:
                 self._stream = _Stream(self._method, self._metadata)
-                self._stream.send(session_bytes(HELLO, "get_info", self._hello(), HELLO_TIMEOUT_S, NO_PICTURES))
+                self._stream.send(session_bytes(HELLO, "get_info", self._hello(), HELLO_TIMEOUT_S, NO_IMAGES))
                 threading.Thread(target=self._read, args=(self._stream,), name="pirl-session", daemon=True).start()
             return self._stream
 
@@ -180,14 +180,14 @@ class _Stream:
     def send(self, data: bytes) -> None:
         self._outgoing.put(data)
 
-    def ask(self, name: str, request: Any, timeout_s: float, pictures: Mapping[str, Picture]) -> pb.SessionReply:
+    def ask(self, name: str, request: Any, timeout_s: float, wire_images: Mapping[str, WireImage]) -> pb.SessionReply:
         """Send and wait. Raises RefusedError when no reply comes in time."""
         id, slot = next(self._ids), _Slot()
         self._waiting[id] = slot
         if self._lost is not None:  # it broke before the slot was there
             slot.put(self._lost)
         try:
-            self.send(session_bytes(id, name, request, timeout_s, pictures))
+            self.send(session_bytes(id, name, request, timeout_s, wire_images))
             reply = slot.get(timeout=timeout_s)
         except Empty:
             raise RefusedError(grpc.StatusCode.DEADLINE_EXCEEDED, "no reply in time") from None

@@ -44,7 +44,7 @@ class Controller(Protocol):
         """What was planned no longer holds: a new chunk came."""
 
     def release(self) -> None:
-        """Somebody else may have had it meanwhile: another episode begins, or the hands have changed."""
+        """Another source may have commanded it meanwhile: a new episode, or a takeover."""
 
     def stop(self) -> None:
         """Give up what is under way; called when the arm is at rest."""

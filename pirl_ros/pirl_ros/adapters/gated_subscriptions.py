@@ -23,7 +23,7 @@ class GatedGroup(CallbackGroup):
         self.open = is_open
 
     @property
-    def heard(self) -> bool:
+    def received(self) -> bool:
         """Whether its messages are handed on as they come."""
         return self.open
 
@@ -69,14 +69,14 @@ class OnDemandGroup(GatedGroup):
         return self._since_s > 0
 
     @property
-    def heard(self) -> bool:
+    def received(self) -> bool:
         """Whether its messages are handed on as they come."""
         return self._since_s > 0
 
     @property
     def young(self) -> bool:
         """Whether it was opened so lately that silence means nothing yet."""
-        return self.heard and time.monotonic() < self._since_s + _YOUNG_S
+        return self.received and time.monotonic() < self._since_s + _YOUNG_S
 
 
 def _take_all(subscription: Any, discard: bool) -> int:

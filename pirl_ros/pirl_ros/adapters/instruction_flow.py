@@ -78,7 +78,7 @@ class EpisodeFlow:
         """Policy node's status."""
         self._policy = status
         if self._run is not None and not self._run.paused:
-            self._run.heard_policy(status.reason, time.monotonic())
+            self._run.policy_reported(status.reason, time.monotonic())
             self._look()
 
     def on_arm(self, state: Any) -> None:
@@ -86,7 +86,7 @@ class EpisodeFlow:
         if self._run is not None:
             # The latch of an earlier episode opens with the start of this one.
             latched = state.latched and state.episode_id == self._run.episode_id != ""
-            self._run.heard_arm(state.emergency_stop, latched, state.reason, time.monotonic())
+            self._run.arm_reported(state.emergency_stop, latched, state.reason, time.monotonic())
             if state.control_source != self._arm.control_source:
                 self._tell(EpisodeEvent.TAKEOVER, control_source=state.control_source)
             self._look()

@@ -123,7 +123,7 @@ class Governor:
         return copy(self)
 
     def settle(self, measured: Array) -> None:
-        """Go on from the measured joints [J] when the arm stands elsewhere long after it was commanded to rest.
+        """Continue from the measured joints [J] when the arm stands elsewhere long after it was commanded to rest.
 
         Something holds it, or a person has moved it: it must not be pulled back. Only here may a command differ from
         the one before by more than the limits, and only because the arm is there already.

@@ -110,13 +110,13 @@ class EpisodeRun:
         """Wait no longer than this for another node from now on."""
         self.limits = replace(self.limits, patience_s=min(patience_s, self.limits.patience_s))
 
-    def heard_policy(self, reason: str, now_s: float) -> None:
+    def policy_reported(self, reason: str, now_s: float) -> None:
         """The policy node says why no chunk comes; '' when all is well."""
         self._policy_problem = reason
         if not reason:
             self._policy_s = now_s
 
-    def heard_arm(self, emergency_stop: bool, latched: bool, reason: str, now_s: float) -> None:
+    def arm_reported(self, emergency_stop: bool, latched: bool, reason: str, now_s: float) -> None:
         """The arm node says whether it plays."""
         self._arm_s = now_s
         if emergency_stop:

@@ -99,7 +99,7 @@ class PolicyNode(ManagedNode):
 
     def _look(self) -> None:
         self._session.check(time.monotonic_ns())
-        if not self._sensors.heard:
+        if not self._sensors.received:
             self._sensors.take()
         self._observe(anyway=True)
         self.report()

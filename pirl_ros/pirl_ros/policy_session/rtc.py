@@ -17,7 +17,7 @@ from pirl_contract.schema import ActionChunk, Alteration, PreviousChunk, StepOut
 _REMEMBERED = 16
 """answers whose age counts"""
 _MANY = 8
-"""from so many on, the slowest one of them is taken for a hiccup"""
+"""from so many on, the slowest one of them is ignored as an outlier"""
 _SPARE_STEPS = 1
 """between an answer and the control period that plays it; one action held too many costs less than a torn seam"""
 
@@ -33,7 +33,8 @@ class LatencyEstimate:
         self._ages_ns.append(age_ns)
 
     def expected_ns(self) -> int:
-        """The greatest of late; among many the second, so that a single hiccup does not stiffen every chunk after it.
+        """The greatest of late; among many the second: one outlier is ignored so that a single slow reply does not
+        inflate the delay.
 
         0 before the first answer.
         """

@@ -42,7 +42,7 @@ class _Episode:
 
 
 @dataclass(frozen=True)
-class _Question:
+class _Pending:
     episode: _Episode
     number: int
     observation: Observation
@@ -126,10 +126,10 @@ class PolicySession:
                 return
             self._pacing.asked(time.monotonic_ns())
             self._asked += 1
-            question = _Question(
+            pending = _Pending(
                 episode, self._asked, observation, stamp_ns, self._continuing.from_stamp(stamp_ns, self._methods)
             )
-        self._worker.submit(self._infer, question).add_done_callback(_raise)
+        self._worker.submit(self._infer, pending).add_done_callback(_raise)
 
     def unfit(self, reason: str) -> None:
         """Say why no observation can be made at present; '' when one can."""
@@ -226,31 +226,31 @@ class PolicySession:
             self._continuing.begin()
         return episode_id
 
-    def _infer(self, question: _Question) -> None:
-        episode = question.episode
+    def _infer(self, pending: _Pending) -> None:
+        episode = pending.episode
         with self._lock:
             outcomes, episode.outcomes = episode.outcomes, []
         began_ns = time.monotonic_ns()
         try:
-            chunk = self._client.infer(question.observation, tuple(outcomes), question.continuation)
+            chunk = self._client.infer(pending.observation, tuple(outcomes), pending.continuation)
         except _FAILURES as error:
             with self._lock:
                 # Not known to have arrived: sent again, the server keeps one per chunk and index.
                 episode.outcomes[:0] = outcomes
                 self._standing = replace(self._standing, reason=str(error), failures=self._standing.failures + 1)
-                if question.number == self._asked:
+                if pending.number == self._asked:
                     self._pacing.failed(time.monotonic_ns())
             return
         with self._lock:
             # The episode may be over, or paused and resumed, since this request.
-            if self._episode is episode and self._pacing.phase == "inferring" and question.number == self._asked:
-                self._deliver(chunk, question, began_ns)
+            if self._episode is episode and self._pacing.phase == "inferring" and pending.number == self._asked:
+                self._deliver(chunk, pending, began_ns)
 
-    def _deliver(self, chunk: ActionChunk, question: _Question, began_ns: int) -> None:
+    def _deliver(self, chunk: ActionChunk, pending: _Pending, began_ns: int) -> None:
         now_ns = time.monotonic_ns()
         self._pacing.received(chunk, now_ns)
         self._continuing.begin(chunk)
-        self._continuing.age.add(now_ns - question.observation.capture_time_ns)
+        self._continuing.age.add(now_ns - pending.observation.capture_time_ns)
         self._standing = replace(
             self._standing,
             reason="",
@@ -258,7 +258,7 @@ class PolicySession:
             chunks=self._standing.chunks + 1,
             round_trip_ms=(now_ns - began_ns) / 1e6,
         )
-        self._on_chunk(chunk, question.stamp_ns, self._standing.episode_id)
+        self._on_chunk(chunk, pending.stamp_ns, self._standing.episode_id)
 
 
 def _raise(future: Future[None]) -> None:

@@ -132,7 +132,7 @@ class BoundedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Go on with the request; what comes after the answer is thrown away."""
+        """Continue the request; data after the response is discarded."""
         if not self.leaving:
             super().data_received(data)
             self._note()

@@ -13,25 +13,25 @@ Share = Annotated[float, Field(ge=0, le=1, examples=[0.1])]
 Robot = Annotated[str, Field(pattern=NAME_PATTERN, examples=["arm-1"])]
 
 
-class _Wish(BaseModel):
+class _RoutingRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     version: Version
     reason: str = Field(default="", max_length=1000, description="written to the audit log")
 
 
-class PinRequest(_Wish):
+class PinRequest(_RoutingRequest):
     """Which version the robot stays on."""
 
 
-class CanaryRequest(_Wish):
+class CanaryRequest(_RoutingRequest):
     """Who gets the candidate."""
 
     robots: list[Robot] = Field(default=[], max_length=1024)
     share: Share = Field(default=0.0, description="of all other robots, chosen by a hash of robot and version")
 
 
-class ShadowRequest(_Wish):
+class ShadowRequest(_RoutingRequest):
     """What is compared with production."""
 
     share: Share = Field(default=1.0, description="of production's requests")

@@ -2,7 +2,7 @@
 
 A server of asyncio calls `accept` of the listening socket that it is given. The one made here counts what it accepts,
 until its descriptor is closed, so the same bound serves every protocol. When all seats are taken, the connection
-goes that has waited longest for its own request to be complete, of the address that holds most: whoever sends a
+goes that has waited longest for its own request to be complete, of the address that holds most: a client that sends a
 request at once is served, however many others do not. New ones are then accepted at a pace that leaves each 50 ms for
 its request.
 

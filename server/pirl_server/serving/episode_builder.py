@@ -171,7 +171,7 @@ class EpisodeBuilder:
         return announced or bool((steps.alterations & int(Alteration.DRY_RUN)).any())
 
     def reopen(self) -> None:
-        """Go on: it could not be published."""
+        """Continue: it could not be published."""
         with self._lock:
             self._finished, self._late = False, None
             self.touched = time.monotonic()

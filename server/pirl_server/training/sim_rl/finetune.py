@@ -206,7 +206,7 @@ def report(
     numbers: dict[str, float],
     words: str = "",
 ) -> None:
-    """Pass on one update's numbers. Success here is of stochastic rollouts, for the curve; promotion evaluates anew.
+    """Pass on one update's numbers. Success here is of stochastic rollouts, not of an evaluation.
 
     `recent` [E]: whether each of the last E episodes succeeded.
     """

@@ -1,6 +1,6 @@
 """Demonstrations of a scripted expert as training samples of flow matching.
 
-Noise goes on the executed action, never on the recorded one (DART, arXiv 1703.09327): the arm visits states off the
+Noise is added to the executed action, never to the recorded one (DART, arXiv 1703.09327): the arm visits states off the
 expert's path and the record says how to come back.
 """
 
