@@ -237,7 +237,7 @@ def _production(registry: Registry, checkpoint: Path | None) -> str | None:
 
 
 def _check_address(config: ServeConfig) -> None:
-    """Refuse an address beyond this machine that nothing protects."""
+    """Reject an address beyond this machine that nothing protects."""
     tls, tokens = config.tls_cert is not None, _tokens(config) is not None
     check_bind(config.host, tls=tls, tokens=tokens, allow_insecure=config.allow_insecure)
 

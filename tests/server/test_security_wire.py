@@ -263,7 +263,7 @@ def test_a_robot_that_asks_too_often_is_told_when_to_come_back(tmp_path: Path, m
 
     assert {infer("a")[0] for _ in range(3)} == {grpc.StatusCode.FAILED_PRECONDITION}
     code, words, trailing = infer("a")
-    assert (code, words, trailing[RETRY_AFTER]) == (refused, "asked too often", "1000")
+    assert (code, words, trailing[RETRY_AFTER]) == (refused, "rate limit exceeded", "1000")
     request = pb.SessionRequest(id=1, infer=pb.InferRequest(robot_id="a"))
     (reply,) = stub.Session(iter([request]), metadata=bearer(text), timeout=20)
     assert (STATUS_BY_NUMBER[reply.error.code], reply.error.retry_after_ms) == (refused, 1000)

@@ -29,7 +29,7 @@ def of_error(error: Any) -> RefusedError:
 
 
 def of_refusal(refusal: pb.Refusal) -> RefusedError:
-    """Read a refusal within a session."""
+    """Read a rejection within a session."""
     code = STATUS_BY_NUMBER.get(refusal.code, grpc.StatusCode.UNKNOWN)
     return RefusedError(code, refusal.message, refusal.retry_after_ms)
 

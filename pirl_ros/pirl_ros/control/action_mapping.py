@@ -215,7 +215,7 @@ class ActionMapper:
 class GripperRate:
     """Bounds the speed of a gripper target that follows the action step by step; in units of the action, [-1, 1].
 
-    Where the fingers are is measured at the start and after somebody else may have moved them. Fingers that press an
+    Where the fingers are is measured at the start and after another source may have moved them. Fingers that press an
     object stand wider than their target: within an episode such a target is kept, or the object would slip.
     """
 
@@ -230,7 +230,7 @@ class GripperRate:
         self._share = share
 
     def start_at(self, finger: float | None, keep_grasp: bool = False) -> None:
-        """Start from the measured finger, in the gripper's unit; None: it is not measured, go on from the target."""
+        """Start from the measured finger, in the gripper's unit; None: it is not measured, continue from the target."""
         if finger is None or not math.isfinite(finger):
             return
         measured = gripper_action(self._gripper, finger)
@@ -247,7 +247,7 @@ class GripperRate:
         return self._at
 
     def copy(self) -> GripperRate:
-        """Return one that goes on from here on its own."""
+        """Return an independent copy."""
         return copy(self)
 
 

@@ -149,7 +149,7 @@ class ChunkBuffer:
     def next(self, now_ns: int, states: StateHistory) -> Play | Missing | Stale:
         """Return the action of this period and advance.
 
-        `states` tell when the observation of a new chunk was made, and what the arm's joints were then.
+        `states` give when the observation of a new chunk was made, and what the arm's joints were then.
         """
         chunk = self._chunk
         if chunk is None:

@@ -166,7 +166,7 @@ class PolicySession:
                 self._pacing.begin()
 
     def stop(self, outcome: Label, label_source: str, reason: str, discard: bool) -> Future[EpisodeReceipt]:
-        """End the episode; gives the server's receipt. It is over here even when the server cannot be told.
+        """End the episode; gives the server's receipt. It ends here even when the server is unreachable.
 
         ValueError: no episode is running.
         """

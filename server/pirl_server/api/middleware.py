@@ -71,7 +71,7 @@ class Guard:
 
 
 async def check_row(request: Request) -> None:
-    """Refuse a call that was routed otherwise than the guard thought. A dependency of all, so that none slips by.
+    """Reject a call that was routed otherwise than the guard thought. A dependency of all, so that none slips by.
 
     Raises DeniedError.
     """

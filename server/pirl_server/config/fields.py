@@ -32,7 +32,7 @@ def number(description: str, unit: str, **bounds: float) -> Any:
 
 
 def text(description: str, pattern: str) -> Any:
-    """Describe a text. The pattern is also what refuses lone surrogates."""
+    """Describe a text. The pattern is also what rejects lone surrogates."""
     return about(description, strict=True, pattern=pattern)
 
 

@@ -110,7 +110,7 @@ class EpisodesConfig(FlowMatchingConfig):
     ] = 0.3
     max_weight: Annotated[float, number("the highest weight of a decision", "ratio", gt=0)] = 10.0
     min_episodes: Annotated[
-        int, number("fewer labelled episodes are refused: a critic needs something to compare", "episodes", ge=1)
+        int, number("fewer labelled episodes are rejected: a critic needs something to compare", "episodes", ge=1)
     ] = 10
 
 

@@ -76,7 +76,7 @@ class Supervisor:
         return dict(self._store.damaged)
 
     def submit(self, spec: JobSpec) -> Job:
-        """Queue a job. Raises OSError when the disk refuses it. Raises RuntimeError while the server stops."""
+        """Queue a job. Raises OSError when the disk rejects it. Raises RuntimeError while the server stops."""
         with self._changed:
             if self._closing:
                 raise RuntimeError("the server is stopping: new jobs are rejected")

@@ -113,7 +113,7 @@ class OpenpiServer:
         gone.add_done_callback(lambda _: _settle(over, ExpiredError("the client has disconnected")))
         notify = _notifier(over)
         try:
-            # connecting is how a client of this wire begins anew after a stop
+            # connecting is how a client of this wire restarts after a stop
             connections.lift_stop(robot_id, address)
             connections.join(check_robot_id(robot_id), address, notify)
         except BusyError as error:
@@ -134,7 +134,7 @@ class OpenpiServer:
 
 
 def _notifier(over: asyncio.Future[Exception]) -> Callable[[pb.ServerEvent], None]:
-    """Return what ends a conversation when its robot is stopped: every request is refused until it connects anew."""
+    """Return what ends a conversation when its robot is stopped: every request is rejected until it reconnects."""
     loop = over.get_loop()
 
     def notify(event: pb.ServerEvent) -> None:

@@ -54,7 +54,7 @@ class Listener(Protocol):
         """A request was read; in the thread that handles it, unless it came in a session."""
 
     def ended(self, call: Call, reply: Message | None, code: str) -> None:
-        """It was answered, or refused with `code`: then `reply` is None. `code` is OK or another gRPC status."""
+        """It was answered, or rejected with `code`: then `reply` is None. `code` is OK or another gRPC status."""
 
 
 class CallTracker:

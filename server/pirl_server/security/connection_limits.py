@@ -30,7 +30,7 @@ BATCH = 16
 CHANCE_S = 0.05
 """how long a connection may at least wait for its request while all seats are taken"""
 BACKLOG = 256
-"""connections that the kernel keeps until they are accepted: a longer line would make everybody in it wait"""
+"""connections that the kernel keeps until they are accepted: a longer line would make all of it wait"""
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 PAUSE_S = 0.9
 """less than the second after which asyncio tries again"""

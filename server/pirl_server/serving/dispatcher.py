@@ -43,7 +43,7 @@ class Dispatcher:
         version, current = self._router.version(robot_id, alias, episode_id), self._engine.current
         if current is None:
             raise NoPolicyError("no policy is loaded yet")
-        return self._engine.loaded.get(version or "", current)  # one that was just unloaded serves nobody any more
+        return self._engine.loaded.get(version or "", current)  # one that was just unloaded serves no request
 
     def check(self, robot_id: str, *, polling: bool) -> None:
         """Raise StoppedError for a stopped robot, PermissionError for one that sends too many requests.

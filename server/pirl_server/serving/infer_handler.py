@@ -120,7 +120,7 @@ class InferHandler:
         return PendingChunk(request, call.observation, episode, received_ns, decode_ms, caller, answer)
 
     def finish(self, pending: PendingChunk) -> pb.InferReply:
-        """Return the reply when the engine has answered, waiting for it. Raises what makes a refusal.
+        """Return the reply when the engine has answered, waiting for it. Raises what makes a rejection.
 
         Raises ExpiredError when the client had given up.
         """

@@ -78,7 +78,7 @@ def start_grpc(
 
 
 def _session_handler(service: PolicyService) -> grpc.GenericRpcHandler:
-    """Session as in the stubs, but for bytes that are no message: those become a message without a call, to be refused.
+    """Session as in the stubs, but for bytes that are no message: they become one without a call, to be rejected.
 
     gRPC itself never ends a stream whose request can't be parsed: its call stays in the server for good.
     """

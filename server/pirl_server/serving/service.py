@@ -68,7 +68,7 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
 
     @answers_with_status
     def GetInfo(self, request: pb.GetInfoRequest, context: grpc.ServicerContext) -> pb.GetInfoReply:
-        """Say what is served; never waits for inference. A robot without a session begins anew with it."""
+        """Say what is served; never waits for inference. It restarts a stopped robot without a session."""
         reply = self._inferring.get_info(request)
         self.attendance.lift_stop(request.robot_id, context.peer())
         return reply

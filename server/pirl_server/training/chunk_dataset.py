@@ -69,7 +69,7 @@ def make_windows(
 
 
 def stack_images(policy: FlowPolicy, parts: Sequence[Images]) -> Images | None:
-    """Join the pictures of several episodes by camera; None for a policy that sees none.
+    """Join the images of several episodes by camera; None for a policy that sees none.
 
     Each is [rows, height, width, 3].
     """

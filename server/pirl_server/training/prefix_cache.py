@@ -34,7 +34,7 @@ def encode_rows(
     images: Images | None,
     view: View | None = None,
 ) -> Prefix:
-    """One prefix row per entry of `prompt_M`, of which `images` are the pictures. Without images, each prompt once.
+    """One prefix row per entry of `prompt_M`, of which `images` are the images. Without images, each prompt once.
 
     Images are [M, height, width, 3] by camera.
     """

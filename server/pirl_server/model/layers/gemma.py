@@ -69,7 +69,7 @@ class Layer(nn.Module):
         self.down_proj = nn.Linear(tower.mlp_dim, tower.width, bias=False)
 
     def keys_values(self, x: Tensor, turn: Turn) -> KeyValue:
-        """All that is needed of the last block of a tower whose output nobody reads.
+        """All that is needed of the last block of a tower whose output is not read.
 
         x [B, S, W]; keys and values [B, V, S, E].
         """

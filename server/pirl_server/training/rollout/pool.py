@@ -18,7 +18,7 @@ from pirl_server.training.rollout.batch import DecisionBatch
 
 
 class RolloutPool(Protocol):
-    """Environments that go on from one call to the next. One thread calls."""
+    """Environments whose state continues from one call to the next. One thread calls."""
 
     def collect(self, weights: Mapping[str, Tensor], amount: int, noise_level: float, version: int) -> DecisionBatch:
         """Take over the weights (a part of the state dict will do), roll out and return the decisions.

@@ -49,7 +49,7 @@ class Learner:
             yield from ((NOISE_NET + name, p) for name, p in self.explorer.net.named_parameters())
 
     def weights(self) -> dict[str, Tensor]:
-        """What the workers must be told before they go on: what learns, as a plain model's tensors.
+        """What the workers need before they continue: the trained weights, as a plain model's tensors.
 
         Tensors of any shape, by name.
         """

@@ -52,8 +52,8 @@ def augment(images: Tensor, cameras: Sequence[str], strength: float, generator: 
 def view(draw: Tensor, scale: Tensor, strength: float, aspect: float) -> Tensor:
     """Affine maps [..., 2, 3] from output to input coordinates in [-1, 1].
 
-    `draw` [3, ...] in [-1, 1]: where the crop of share `scale` [...] lies (x, y), and how far the picture is turned.
-    A crop never reaches beyond the picture; a turn does. `aspect` is width / height.
+    `draw` [3, ...] in [-1, 1]: where the crop of share `scale` [...] lies (x, y), and how far the image is turned.
+    A crop never reaches beyond the image; a turn does. `aspect` is width / height.
     """
     x, y, angle = draw[0] * (1.0 - scale), draw[1] * (1.0 - scale), draw[2] * TURN * strength
     cos, sin = scale * angle.cos(), scale * angle.sin()
