@@ -122,7 +122,7 @@ def test_best_effort_hands_drive_the_arm(station: Station, profile: Any) -> None
         driven = lambda: any(outcome.source == outcome.SOURCE_HUMAN for outcome in outcomes)  # noqa: E731
         repeat(station, hand, message, driven, f"{topic} does not drive")
         station.probe.node.destroy_publisher(hand)
-        silent = lambda: outcomes[-1].source == outcomes[-1].SOURCE_HOLD or "silent" in station.state.reason  # noqa: E731
+        silent = lambda: outcomes[-1].source == outcomes[-1].SOURCE_HOLD or "no teleop" in station.state.reason  # noqa: E731
         station.probe.until(silent, "the hand before still drives")
     assert end(station, handle).outcome == "failure"
 

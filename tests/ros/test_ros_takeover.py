@@ -51,7 +51,7 @@ def test_no_pad_makes_it_faster_than_full(axes: list[float]) -> None:
 
 def test_a_hand_is_heard_only_while_it_drives_and_only_for_a_while() -> None:
     takeover, target = ControlSourceMux(timeout_s=0.2), JointTarget(np.zeros(7))
-    assert "policy drives" in takeover.update(target, 0)
+    assert "control source is policy" in takeover.update(target, 0)
     assert takeover.switch(ControlSource.HUMAN)
     assert not takeover.switch(ControlSource.HUMAN), "no change"
     assert takeover.latest(0) is None

@@ -100,7 +100,7 @@ class ArmExecutor:
         if held is not None:
             reason = held.reason
         elif self._takeover.source != ControlSource.POLICY and chunk.episode_id == before:
-            reason = f"{self._takeover.source.name.lower()} drives"
+            reason = f"control source is {self._takeover.source.name.lower()}"
         else:
             reason = self._buffer.offer(chunk)
         if self.episode_id != before:

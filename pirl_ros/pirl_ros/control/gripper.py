@@ -31,7 +31,7 @@ class GripperSwitch:
 
     def update(self, action: float, now_s: float) -> float | None:
         """Return the position to send as a goal now, or None. Times are of one monotonic clock."""
-        wanted = self._wanted(action)
+        wanted = self._target_of(action)
         if wanted is None or wanted == self._sent:
             self._wanted = None
             return None
@@ -46,7 +46,7 @@ class GripperSwitch:
         """Forget the last command, so that the next one is sent: after a rejected goal, a reset, or another source."""
         self._sent = self._wanted = None
 
-    def _wanted(self, action: float) -> float | None:
+    def _target_of(self, action: float) -> float | None:
         if not math.isfinite(action):
             return None
         if action > self._gripper.open_above:
