@@ -74,5 +74,5 @@ def test_the_command_leaves_them_out_and_reports_it(tmp_path: Path, capsys: pyte
     store.write(REAL[0])
     assert commands.sft([*words, "--set", "steps=3", "batch_size=8"]) == 0
     printed = capsys.readouterr()
-    assert "6 of 7 episodes left out: in a dry run no action reaches an arm" in printed.err
+    assert "6 of 7 episodes left out: in a dry run no action reaches the arm" in printed.err
     assert checkpoint_version(tmp_path / "out") in printed.out
