@@ -8,6 +8,8 @@ export LP_NUM_THREADS ?= 1
 PY := .venv/bin/python
 ROS := source docker/ros_env.sh
 SEED ?= 0
+# test files run at a time: most of them wait for processes
+WORKERS ?= 2
 
 .PHONY: help setup demo test test-full check format proto bench doctor base-policy clean
 
@@ -29,7 +31,7 @@ demo: setup ## the main job: serve, log, fine-tune, promote, serve again (SEED=0
 	$(ROS) && pirl demo --seed $(SEED)
 
 test: setup ## every test; lists at its end what was skipped and why
-	$(ROS) && pytest
+	$(ROS) && pytest -n $(WORKERS) --dist loadfile
 
 test-full: setup ## one chunk of full-size pi0 and pi0.5 on the CPU: minutes, 14 GiB
 	$(ROS) && PIRL_FULL_SIZE=1 pytest tests/model/test_full_size.py --durations=2

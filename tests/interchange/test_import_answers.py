@@ -162,7 +162,7 @@ def test_statistics_that_are_several_or_none(openpi: Path, tmp_path: Path) -> No
         "norm_stats": {kind: {name: [2 * x for x in row] for name, row in each.items()} for kind, each in STATS.items()}
     }
     write_json(openpi / "assets" / "leg" / "norm_stats.json", other)
-    refused("statistics of leg, maker/arm: name one by --asset-id", asked)
+    refused("statistics of leg, maker/arm: choose one with --asset-id", asked)
     card, _ = import_checkpoint(replace(asked, asset_id="leg"))
     assert card.processing is not None
     assert card.processing.state.second == pytest.approx([2 * x for x in STATS["state"]["std"]])

@@ -259,7 +259,7 @@ except RuntimeError as error:
     [
         (None, "", "{'corner': ((48, 48, 3), np.True_)}"),
         (None, "blind", "{'corner': ((48, 48, 3), np.True_)}"),
-        ("egl-of-nobody", "", "cameras need OpenGL and MUJOCO_GL=egl-of-nobody"),
+        ("egl-of-nobody", "", "cameras need OpenGL, but MUJOCO_GL=egl-of-nobody"),
     ],
 )
 def test_cameras_render_or_say_what_is_missing(chosen: str | None, first: str, expected: str) -> None:

@@ -112,7 +112,7 @@ def test_a_taken_port_is_refused_with_its_option(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=rf"{port} is in use.*--rest-port"):
             serve(config(tmp_path, rest_port=port))
         threads = set(threading.enumerate())
-        with pytest.raises(ValueError, match=rf"{port}.*taken.*--grpc-port"):
+        with pytest.raises(ValueError, match=rf"{port}.*in use.*--grpc-port"):
             serve(config(tmp_path, grpc_port=port))
         assert {thread for thread in threading.enumerate() if not thread.daemon} <= threads, "nothing runs on"
 

@@ -82,7 +82,7 @@ def test_the_command_learns_from_a_server_s_root(tmp_path: Path, capsys: pytest.
 def test_the_command_says_what_it_lacks(tmp_path: Path) -> None:
     base = save_toy(tmp_path / "base")
     words = ["--base", str(base), "--out", str(tmp_path / "out"), "--episodes"]
-    with pytest.raises(ValueError, match="holds no episodes: give the --root of a server"):
+    with pytest.raises(ValueError, match="keeps no episodes: give the --root of a server"):
         commands.sft([*words, str(tmp_path / "nowhere")])
     assert not (tmp_path / "nowhere").exists()
     EpisodeStore(tmp_path / "root" / EPISODES).write(episode(0, False, BAD, contract=CONTRACT))

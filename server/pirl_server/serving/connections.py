@@ -106,7 +106,7 @@ class RobotConnections:
                 host = _host(self._present[robot_id].address)
                 raise StoppedError(
                     f"emergency stop by {stop.by or 'unknown user'} on the policy server: {stop.reason};"
-                    f" once the arm may move again, call GetInfo as '{robot_id}' from {host}"
+                    f" when the arm may move again, call GetInfo as '{robot_id}' from {host}"
                 )
 
     def lift_stop(self, robot_id: str, address: str) -> None:
