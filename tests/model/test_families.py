@@ -34,7 +34,7 @@ def test_a_family_builds_what_its_configuration_says(family: str, preset: str) -
 
 
 def test_an_unknown_family_is_named() -> None:
-    with pytest.raises(ValueError, match="family 'pi7' is not served here"):
+    with pytest.raises(ValueError, match="family 'pi7' is not supported"):
         families.read_config("pi7", {})
 
 

@@ -113,7 +113,7 @@ def test_unary_calls(doors: Doors, ask: Any, robot_id: str) -> None:
         assert robot_id in doors.stop(whom)
         words = doors.refusal("Infer", ask(robot_id))
         assert words.startswith("FAILED_PRECONDITION: emergency stop by anna (rest:127.0.0.1)"), words
-        assert "hand in the cell; once the arm may move again, call GetInfo as" in words
+        assert "hand in the cell; when the arm may move again, call GetInfo as" in words
         doors.call("GetInfo", pb.GetInfoRequest())  # of no robot: lifts nothing
         assert doors.refusal("Infer", ask(robot_id)) == words
         doors.call("GetInfo", pb.GetInfoRequest(robot_id=robot_id))

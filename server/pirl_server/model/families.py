@@ -30,7 +30,7 @@ PRESETS: Mapping[str, Callable[[int, int, int], FlowModelConfig]] = {"tiny-state
 def read_config(family: str, values: Mapping[str, Any]) -> FlowModelConfig:
     """Sizes as a card stores them. Raises ValueError for an unknown family, and as `Family.read_config`."""
     if family not in FAMILIES:
-        raise ValueError(f"family '{family}' is not served here")
+        raise ValueError(f"family '{family}' is not supported")
     return FAMILIES[family].read_config(values)
 
 
