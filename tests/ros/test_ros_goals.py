@@ -99,6 +99,23 @@ def test_an_arm_that_does_not_obey_is_latched_and_told_nothing_more(
     assert np.abs(np.array(goal["joints"]) - stands).max() < 0.03, "it starts from where the arm is"
 
 
+def test_a_rejected_goal_ends_the_one_before_it(arm: RealArm) -> None:
+    """Otherwise the controller would carry the older plan out to its end, six seconds further on."""
+    arm.chunk(speed=0.2)
+    arm.wait("goal", "follow")
+    start = arm.joints
+    arm.probe.until(lambda: np.abs(arm.joints - start).max() > 0.02, "the arm does not follow")
+    arm.order("refuse follow")
+    arm.chunk(speed=0.4)
+    arm.wait("refused", "follow")
+    arm.wait("canceled", "follow")
+    arm.probe.until(lambda: arm.state.latched, "not latched")
+    arm.probe.more("joint_states", 3)
+    stands = arm.joints
+    arm.probe.more("joint_states", 10)
+    np.testing.assert_array_equal(arm.joints, stands)
+
+
 def test_without_a_controller_it_is_latched_too(probe: Any, ros: Any, tmp_path: Path) -> None:
     arm = start(probe, tmp_path, gripper=GRIP)
     arm.chunk()
