@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from patience import output_of
 
 pytestmark = pytest.mark.ros
 
@@ -127,7 +128,7 @@ def test_two_signals_end_it_cleanly(probe: Any) -> None:
     probe.more("joint_states", 1)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=20)
+    output, _ = output_of(process, 20)
     assert process.returncode == 0
     assert "Traceback" not in output
 
@@ -138,7 +139,7 @@ def test_a_simulator_that_refuses_leaves_an_unconfigured_node(probe: Any) -> Non
     process = probe.start("sim_arm_node", simulator="fake_simulator:make_robot", task="juggling")
     assert probe.call(GetState, "sim_arm_node/get_state").current_state.label == "unconfigured"
     process.terminate()
-    assert "unknown task 'juggling'" in process.communicate(timeout=20)[0]
+    assert "unknown task 'juggling'" in output_of(process, 20)[0]
 
 
 def test_lifecycle_stops_and_restarts_it(probe: Any) -> None:
