@@ -66,9 +66,9 @@ def load_simulator(spec: str, task: str, image_size: int) -> SimulatedArm:
 
 
 def load_expert(spec: str, task: str) -> Callable[[Vector], Vector]:
-    """Return the expert of a task, state [S] to action [D]: `module:function` of `spec`, called with task and state.
+    """Return the expert of a task, a function from state [35] to action [4]: `module:function` of `spec`.
 
-    ValueError: no such function.
+    That is called with task and state. ValueError: no such function.
     """
     return partial(_function("expert", spec), task)
 
