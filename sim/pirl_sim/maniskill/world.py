@@ -64,7 +64,7 @@ class World:
         return state
 
     def poses(self) -> Vector:
-        """All that moves and can be seen: joint positions, then position and quaternion of each actor."""
+        """[9 + 7 actors] all that moves and can be seen: joint positions, then position and wxyz of each actor."""
         actors = [actor._objs[0].pose for actor in self.base.scene.actors.values()]
         return np.concatenate([self.robot.qpos, *(part for pose in actors for part in (pose.p, pose.q))])
 
