@@ -128,12 +128,12 @@ class SimArmNode(ManagedNode):
         for name, publisher in self._poses.items():
             pose = PoseStamped()
             fill_pose(pose, poses[name])
-            self._publish_stamped(publisher, pose, clock.clock)
+            self._publish_stamped(publisher, pose, clock.clock, self._profile.base_frame)
         frames = self._robot.images() if self._images else {}
         for name, publisher in self._images.items():
             image = Image()
             fill_image(image, frames[name])
-            self._publish_stamped(publisher, image, clock.clock)
+            self._publish_stamped(publisher, image, clock.clock, f"{name}_optical_frame")
         joints = JointState(
             name=list(self._robot.joint_names),
             position=self._robot.joint_positions.tolist(),
@@ -142,8 +142,8 @@ class SimArmNode(ManagedNode):
         self._publish_stamped(self._joint_states, joints, clock.clock)
         self._success.publish(Bool(data=bool(self._robot.success)))
 
-    def _publish_stamped(self, publisher: Any, message: Any, stamp: Any) -> None:
-        message.header.stamp = stamp
+    def _publish_stamped(self, publisher: Any, message: Any, stamp: Any, frame: str = "") -> None:
+        message.header.stamp, message.header.frame_id = stamp, frame
         publisher.publish(message)
 
     def _diagnose(self) -> None:

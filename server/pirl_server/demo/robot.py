@@ -39,11 +39,11 @@ class Robot:
     def start(self) -> None:
         """Start the nodes; they configure and activate themselves."""
         for node in NODES:
-            parameters = {"profile": self.profile}
-            if node == "sim_arm_node":
-                parameters |= {"task": Path(self.task)}
+            parameters: dict[str, object] = {"profile": self.profile}
+            # The simulated arm gives the time that the others take.
+            parameters |= {"task": self.task} if node == "sim_arm_node" else {"use_sim_time": "true"}
             if node == "policy_node":
-                parameters |= {"server_address": Path(self.server_address)}
+                parameters |= {"server_address": self.server_address}
             self.processes.start(node, [str(self.executables / node), *_arguments(parameters)])
 
     def sitting(self, name: str, episodes: int, first_seed: int, folder: Path, bar: Bar) -> dict[str, Any]:
