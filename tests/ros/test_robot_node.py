@@ -234,6 +234,7 @@ def test_parameters_are_ranged_and_described(station: Station) -> None:
     assert station.probe.set_parameter("arm_node", "speed_scale", 0.5) == ""
     station.probe.until(lambda: station.state.speed_scale == 6.0, "not 0.5 times the profile's 12")
     assert station.probe.set_parameter("arm_node", "speed_scale", 1.5)
+    assert station.probe.set_parameter("arm_node", "speed_scale", float("nan"))
     assert station.probe.set_parameter("policy_node", "timeout_s", 1.0) == ""
     assert station.probe.set_parameter("arm_node", "joy_speed", 0.05), "read at configure"
     assert station.probe.set_parameter("arm_node", "speed_scale", 1.0) == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from array import array
 from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
@@ -101,18 +102,19 @@ def _converted(name: str, default: Any, value: Any) -> Any:
     """Return `value` as the type of `default`; of a list, its entries. ValueError: it is of another type."""
     if isinstance(default, list):
         entries = list(value) if isinstance(value, (list, array)) else [value]
-        if entries and all(type(entry) in (int, float) and entry == int(entry) for entry in entries):
+        if entries and all(type(entry) in (int, float) and float(entry).is_integer() for entry in entries):
             return [int(entry) for entry in entries]
         raise ValueError(f"parameter '{name}' must be a list of whole numbers, got {_shown(value)}")
-    if type(value) is type(default):
+    if type(default) in (int, float) and type(value) in (int, float) and math.isfinite(value):
+        if value == type(default)(value):
+            return type(default)(value)
+    elif type(value) is type(default) and not isinstance(value, float):
         return value
-    if type(default) in (int, float) and type(value) in (int, float) and value == type(default)(value):
-        return type(default)(value)
     words = {
         str: f"a text, write it {_QUOTES.format(name=name, value=_shown(value))}",
         bool: "true or false",
         int: "a whole number",
-        float: "a number",
+        float: "a finite number",
     }
     raise ValueError(f"parameter '{name}' must be {words[type(default)]}; got {_shown(value)}")
 

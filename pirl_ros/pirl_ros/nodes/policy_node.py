@@ -109,8 +109,8 @@ class PolicyNode(ManagedNode):
         if bundle is None and (not anyway or self._sensors.young):
             return
         reason = reason or self._arm_missing()
-        if bundle is not None and not reason and not self._session.observing:
-            # Before an episode, too: what no observation can be made of is to be known by then.
+        if anyway and bundle is not None and not reason and not self._session.standing.episode_id:
+            # What no observation can be made of is to be known before an episode.
             reason = self._unusable(bundle)
         self._session.unfit(reason)
         self._complete = bundle is not None and not reason
