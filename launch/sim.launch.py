@@ -13,8 +13,10 @@ def simulator(context: LaunchContext) -> list[Node]:
     values = context.launch_configurations
     # In quotes: a task named by digits is a text too.
     texts = {name: values[name].replace("'", "''") for name in ("profile", "task", "simulator")}
-    parameters = [f"{name}:='{text}'" for name, text in texts.items()]
-    parameters += [f"{name}:={values[name]}" for name in ("use_cameras", "autostart") if values[name]]
+    parameters = [f"{name}:='{text}'" for name, text in texts.items() if text]
+    parameters += [
+        f"{name}:={values[name]}" for name in ("step_on_command", "use_cameras", "autostart") if values[name]
+    ]
     file = ["--params-file", values["params_file"]] if values["params_file"] else []
     words = [word for parameter in parameters for word in ("-p", parameter)]
     return [
@@ -35,13 +37,19 @@ def generate_launch_description() -> LaunchDescription:
     folder = PathJoinSubstitution([FindPackageShare("pirl_ros"), "launch"])
     return LaunchDescription(
         [
-            DeclareLaunchArgument("task", default_value="PushCube-v1", description="simulated task"),
+            DeclareLaunchArgument("task", default_value="", description="simulated task (PushCube-v1)"),
             DeclareLaunchArgument(
                 "simulator",
-                default_value="pirl_sim.maniskill.sim_robot:make_robot",
-                description="module:function of the arm",
+                default_value="",
+                description="module:function of the arm (pirl_sim.maniskill.sim_robot:make_robot)",
             ),
             DeclareLaunchArgument("robot", default_value="panda_sim", description="robot profile by name"),
+            DeclareLaunchArgument(
+                "step_on_command",
+                default_value="",
+                description="true: faster than real time, without its delays (false)",
+                choices=["", "true", "false", "True", "False"],
+            ),
             DeclareLaunchArgument("use_sim_time", default_value="true", description="stamps by the simulated time"),
             # In its namespace each simulated robot has a clock of its own; without one it is /clock.
             SetRemap("/clock", "clock"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from patience import output_of
 
 pytestmark = pytest.mark.ros
 
@@ -181,7 +182,7 @@ def test_without_limits_it_does_not_start(probe: Any, profile_path: Any, tmp_pat
     path = tmp_path / "robot.yaml"
     path.write_text(profile_path.read_text().replace("low: -2.8973, ", "", 1))
     process = probe.start("arm_node", profile=path)
-    words = process.communicate(timeout=20)[0]
+    words = output_of(process, 20)[0]
     assert process.returncode == 1
     assert "'low' is missing" in words
 
@@ -199,7 +200,7 @@ def test_a_simulated_arms_profile_is_active_in_simulated_time_only(probe: Any, t
         return probe.call(SetParameters, "arm_node/set_parameters", parameters=request).results[0]
 
     refused = probe.start("arm_node", use_sim_time=False)
-    said = refused.communicate(timeout=20)[0]
+    said = output_of(refused, 20)[0]
     assert refused.returncode == 1
     for words in ("'panda_sim' is for a simulated arm", "safety.speed_scale 12", "robot:=NAME", "use_sim_time:=true"):
         assert words in said
@@ -212,7 +213,7 @@ def test_a_simulated_arms_profile_is_active_in_simulated_time_only(probe: Any, t
     assert not probe.call(ChangeState, "arm_node/change_state", transition=activate).success
     assert probe.call(GetState, "arm_node/get_state").current_state.id == State.PRIMARY_STATE_INACTIVE
     probe.processes[-1].terminate()
-    probe.processes.pop().communicate(timeout=20)
+    output_of(probe.processes.pop(), 20)
 
     probe.start("arm_node")
     while probe.call(GetState, "arm_node/get_state").current_state.id != State.PRIMARY_STATE_ACTIVE:
@@ -221,7 +222,7 @@ def test_a_simulated_arms_profile_is_active_in_simulated_time_only(probe: Any, t
     assert not answer.successful
     assert "simulated arm" in answer.reason
     probe.processes[-1].terminate()
-    probe.processes.pop().communicate(timeout=20)
+    output_of(probe.processes.pop(), 20)
 
     probe.start("arm_node", profile=write_profile(tmp_path / "real.yaml"))
     while probe.call(GetState, "arm_node/get_state").current_state.id != State.PRIMARY_STATE_ACTIVE:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from patience import output_of
 from scripted_server import ScriptedServer, serving
 
 from pirl_ros.profile.profile import Profile
@@ -111,7 +112,7 @@ def test_ready_then_a_stop_then_a_lost_server(probe: Any, profile: Profile) -> N
     said = {}
     for name, process in (("policy_node", policy), ("arm_node", arm)):
         process.terminate()
-        said[name] = process.communicate(timeout=30)[0]
+        said[name] = output_of(process, 30)[0]
     [ready] = [line for line in said["policy_node"].splitlines() if "ready:" in line]
     controller = f"{profile.command.kind} on {profile.command.topic}"
     assert ready.endswith(f"ready: policy v1 at {address}, 5 streams, controller {controller}")

@@ -9,6 +9,8 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+from patience import completed
+
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "pirl_ros" / "pirl_ros").rglob("*.py")) + sorted((ROOT / "launch").glob("*.py"))
 OF_PYTHON = {"numpy": "python3-numpy", "grpc": "python3-grpcio", "google": "python3-protobuf", "yaml": "python3-yaml",
@@ -56,9 +58,7 @@ def test_a_protobuf_that_is_too_old_is_named_with_the_fix(tmp_path: Path) -> Non
     def imports(*paths: Path) -> subprocess.CompletedProcess[str]:
         path = os.pathsep.join(map(str, [*paths, ROOT / "pirl_ros", ROOT / "msg"]))
         command = [sys.executable, "-c", "import pirl_ros.nodes"]
-        return subprocess.run(
-            command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
-        )
+        return completed(command, 30, env=os.environ | {"PYTHONPATH": path})
 
     assert imports().returncode == 0
     failed = imports(tmp_path)

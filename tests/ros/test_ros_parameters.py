@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import output_of
 
 pytestmark = pytest.mark.ros
 
@@ -118,7 +119,7 @@ def test_a_process_that_cannot_start_ends_with_status_one(
     probe: Any, name: str, given: dict[str, str], words: str
 ) -> None:
     process = probe.start(name, **given)
-    said = process.communicate(timeout=30)[0]
+    said = output_of(process, 30)[0]
     assert process.returncode == 1
     assert words in said
     assert "Traceback" not in said
@@ -157,7 +158,7 @@ def test_a_file_that_is_no_ros_parameter_file_is_named(
     path = profile_path if content == "profile" else mixed
     command = [str(probe.library / "arm_node"), "--ros-args", "--params-file", str(path)]
     process = probe.run(command)
-    said = process.communicate(timeout=30)[0]
+    said = output_of(process, 30)[0]
     assert process.returncode == 1
     assert "Traceback" not in said
     assert ("a robot profile is given as profile:=FILE" if content == "profile" else "line_num 3") in said

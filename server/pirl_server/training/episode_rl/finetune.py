@@ -10,12 +10,12 @@ import torch
 
 from pirl_server.config.training import EpisodesConfig
 from pirl_server.episodes.schema import Episode
-from pirl_server.model.layers.lora import merged_state_dict
 from pirl_server.policy.checkpoint import save_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.episode_dataset import experience, usable
 from pirl_server.training.episode_rl.methods.advantage_weighted import AdvantageWeighted
 from pirl_server.training.episode_rl.methods.method import MakeMethod
+from pirl_server.training.master_weights import saved_weights
 from pirl_server.training.progress import Progress
 from pirl_server.training.supervised.flow_matching import fit
 from pirl_server.training.train_state import TrainStateFolder
@@ -45,9 +45,10 @@ def finetune_episodes(
     _check_count(len(found), config, dry_runs=len(labelled) - len(real))
     method = make_method(policy, config, seed, progress)
     fit(policy, method.prepare(found), config, seed, progress, method.loss, states)
-    lineage = {"parent": policy.version, "method": method.name, "config": str(asdict(config))}
+    weights, dtype = saved_weights(policy.model, config.saved_dtype, checkpoint)
+    lineage = {"parent": policy.version, "method": method.name, "config": str(asdict(config))} | dtype
     card = replace(policy.card, lineage=lineage, prefix_delay=config.prefix_delay)
-    return save_checkpoint(out, card, merged_state_dict(policy.model), parent=checkpoint)
+    return save_checkpoint(out, card, weights, parent=checkpoint)
 
 
 def _check_instructions(policy: FlowPolicy, episodes: Sequence[Episode]) -> None:
