@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +136,20 @@ def test_two_signals_end_it_cleanly(probe: Any) -> None:
     output, _ = output_of(process, 20)
     assert process.returncode == 0
     assert "Traceback" not in output
+
+
+def test_at_its_end_the_interpreter_collects_nothing_of_what_was_imported(probe: Any, tmp_path: Path) -> None:
+    """With torch that takes a second, and launch ends a process by force that takes too many."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, gc\natexit.register(lambda: print('frozen', gc.get_freeze_count(), flush=True))\n"
+    )
+    probe.environment = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parent), *sys.path[1:]])}
+    listen(probe)
+    process = start(probe)
+    probe.more("joint_states", 1)
+    process.send_signal(signal.SIGINT)
+    [frozen] = [line for line in output_of(process, 20)[0].splitlines() if line.startswith("frozen")]
+    assert int(frozen.split()[1]) > 10_000
 
 
 def test_a_simulator_that_refuses_ends_the_process_with_its_reason(probe: Any) -> None:
