@@ -25,6 +25,7 @@ from pirl_server.paths import EPISODES, JOBS, MODELS, TOKENS
 from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.registry.promotion import PRODUCTION
+from pirl_server.registry.trial_limit import TrialLimit
 from pirl_server.registry.versions import Registry
 from pirl_server.root_lock import root_lock
 from pirl_server.rpc.call_tracker import CallTracker
@@ -98,7 +99,11 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
     def load(version: str) -> FlowPolicy:
         return FlowPolicy.load(registry.get(version).path, device=config.device)
 
-    deployment = Deployment(engine, registry, router, shadow, load)
+    def reachable() -> int:
+        return sum(robot.reachable for robot in service.attendance.list())
+
+    trial = TrialLimit(registry, config.canary_limit, reachable)
+    deployment = Deployment(engine, registry, router, shadow, load, trial)
 
     with ExitStack() as closing:
         closing.callback(engine.close)

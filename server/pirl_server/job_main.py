@@ -134,6 +134,7 @@ def _evaluate(spec: Evaluate, registry: Registry, job_dir: Path, report: Reporte
         created=utc_now(),
         job=job_dir.name,
         details={"mean_steps": steps},
+        instructions=simulation.instructions(spec.task),
     )
     registry.evaluations.put(evaluation)
     low, high = evaluation.interval

@@ -25,6 +25,7 @@ from pirl_server.config.jobs import JobSpec
 from pirl_server.config.training import EpisodesConfig, PpoConfig, SftConfig
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.registry.evaluation import Evaluation, list_hash
+from pirl_server.registry.trial_limit import TrialLimit
 from pirl_server.registry.versions import Registry
 from pirl_server.security.access_control import AccessControl
 from pirl_server.serving.connections import RobotConnections
@@ -67,7 +68,7 @@ def jobs(tmp_path: Path) -> Iterator[Supervisor]:
 def registry(tmp_path: Path, contract: Contract) -> Registry:
     made, source = Registry(tmp_path / "models"), tmp_path / "checkpoint"
     source.mkdir()
-    (source / "card.json").write_text("{}")
+    (source / "card.json").write_text('{"task": "push"}')
     for version in ("v1", "v2"):
         made.add(version, source, contract)
     made.point("production", "v1", "test", "start")
@@ -92,6 +93,7 @@ def web(service: Any, jobs: Supervisor, registry: Registry, make_policy: Any) ->
             Router(),
             Shadow(service.engine, lambda report: None),
             lambda version: make_policy(version=version),
+            TrialLimit(registry, 0.1),
         ),
         check_job=check_job,
         grpc_port=service.port,
