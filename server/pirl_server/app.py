@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
@@ -109,6 +110,7 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
         closing.callback(engine.close)
         closing.callback(recorder.close)
         deployment.start(production)
+        threading.Thread(target=store.warm_up, name="summaries", daemon=True).start()
         gate = _gate(config, registry, recorder, store)
         service = PolicyService(engine, recorder, config.explore, router=router, check_rate=gate.check_rate)
         metrics, latencies = Metrics(engine, service.attendance, recorder), Latencies()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -17,6 +18,7 @@ from unittest.mock import Mock
 import httpx
 import pytest
 import uvicorn
+from test_episode_store import make_episode
 
 from pirl_contract import Contract, StepOutcome
 from pirl_server import atomic_files
@@ -239,6 +241,21 @@ def test_episodes_are_listed_and_found(web: httpx.Client, service: Any, contract
     after = web.get("/v1/episodes", params={"after": newest["id"]}).json()
     assert (after["data"], after["has_more"]) == ([oldest], False)
     assert web.get("/v1/episodes", params={"robot": "arm-2"}).json()["data"] == []
+
+
+def test_a_damaged_episode_is_named_and_the_rest_is_listed(web: httpx.Client, service: Any, tmp_path: Path) -> None:
+    whole, damaged = service.store.write(make_episode()), service.store.write(make_episode())
+    path = (service.store.root / damaged.path).with_name("MANIFEST.json")
+    path.write_text(path.read_text().replace('"success": true', '"success": null'))
+    os.utime(path, (1.0, 1.0))
+    page = web.get("/v1/episodes").json()
+    assert [each["id"] for each in page["data"]] == [whole.id]
+    assert [each["name"] for each in page["damaged"]] == [damaged.id]
+    assert str(path) in page["damaged"][0]["reason"]
+    assert "SHA-256" in problem(web.get(f"/v1/episodes/{damaged.id}"), 404)["detail"]
+    ready = web.get("/readyz").json()
+    assert (ready["status"], damaged.id in ready["degraded"][0]) == ("degraded", True)
+    problem(web.get("/v1/episodes", params={"after": damaged.id}), 404)
 
 
 def test_promotion_reaches_the_robots_and_rolls_back(
