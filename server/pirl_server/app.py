@@ -28,7 +28,7 @@ from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.registry.promotion import PRODUCTION
 from pirl_server.registry.trial_limit import TrialLimit
 from pirl_server.registry.versions import Registry
-from pirl_server.root_lock import root_lock
+from pirl_server.root_lock import private_files, root_lock
 from pirl_server.rpc.call_tracker import CallTracker
 from pirl_server.rpc.interceptor import CallInterceptor
 from pirl_server.security.access_control import AccessControl
@@ -71,6 +71,7 @@ def serve(config: ServeConfig) -> int:
     _check_address(config)
     stop_port = config.rest_port + 2 if config.stop_port is None else config.stop_port
     with ExitStack() as stack:
+        stack.enter_context(private_files())
         signals = stack.enter_context(Signals())
         stack.enter_context(root_lock(config.root))
         _check_rest_port(config)

@@ -5,6 +5,7 @@ Their size is bounded, whatever the request was: texts are cut and escaped, and 
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 from typing import Any
@@ -88,7 +89,8 @@ def invalid(field: str, message: str) -> ProblemError:
 
 def no_storage(what: str, error: OSError) -> ProblemError:
     """Make the answer for what the disk rejects to keep."""
-    return ProblemError(503, "no-storage", f"{what} can't be stored: {error}: free disk space, then retry")
+    fix = ": free disk space, then retry" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return ProblemError(503, "no-storage", f"{what} can't be stored: {error}{fix}")
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from pirl_contract import Contract
 from pirl_server.atomic_files import check_name, locked, quarantine, read_json, replacing, sync, utc_now, write_json
 from pirl_server.registry.aliases import DROPPED, ROLLED_BACK, Aliases, pointed, stepped_back
+from pirl_server.registry.audit import NAME as AUDIT
 from pirl_server.registry.audit import AuditLog
 from pirl_server.registry.evaluation import Evaluations
 from pirl_server.registry.routing_rules import Routes, read_routes, routes_json
@@ -51,7 +52,7 @@ class Registry:
         self._versions, self._quarantine = root / "versions", root.with_name("quarantine") / root.name
         self._versions.mkdir(parents=True, exist_ok=True)
         self.evaluations = Evaluations(root)
-        self.audit_log = AuditLog(root / "audit.jsonl")
+        self.audit_log = AuditLog(root / AUDIT)
         """of the whole server: every change is logged here"""
         self._aliases = Aliases(root, self.audit_log.path)
         self.damaged: dict[str, str] = {}
