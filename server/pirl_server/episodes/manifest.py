@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pirl_server.atomic_files import sync
+from pirl_server.atomic_files import sync, sync_all
 
 NAME = "MANIFEST.json"
 _HEAD, _UNSET = b'{\n "sha256": "', b"0" * 64
@@ -44,8 +44,7 @@ def seal(directory: Path, summary: dict[str, Any]) -> None:
         path.relative_to(directory).as_posix(): {"bytes": path.stat().st_size, "sha256": _digest(path)}
         for path in _files(directory)
     }
-    for path in [*_files(directory), *_folders(directory)]:
-        sync(path)
+    sync_all([*_files(directory), *_folders(directory)])
     unset = json.dumps({"sha256": _UNSET.decode(), "summary": summary, "files": files}, indent=1).encode()
     manifest = directory / NAME
     manifest.write_bytes(unset.replace(_UNSET, hashlib.sha256(unset).hexdigest().encode(), 1))
