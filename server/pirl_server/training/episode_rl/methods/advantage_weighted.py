@@ -24,6 +24,7 @@ from pirl_server.training.episode_dataset import EpisodeWindows, episode_windows
 from pirl_server.training.progress import Progress
 from pirl_server.training.supervised import flow_matching
 from pirl_server.training.supervised.flow_matching import Minibatch
+from pirl_server.training.window_mixture import sampling_share
 
 FOLDS = 4
 
@@ -46,7 +47,7 @@ class AdvantageWeighted:
         self._progress.metrics(
             mean_weight=float(weight.mean()), max_weight=float(weight.max()), decisions=float(len(weight))
         )
-        return replace(data.windows, weight=weight)
+        return replace(data.windows, weight=weight, share=sampling_share(data, config))
 
     def loss(self, batch: Minibatch[ChunkDataset]) -> Tensor:
         """Flow matching's error by the windows' weights, a scalar []."""
