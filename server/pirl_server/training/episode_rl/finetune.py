@@ -15,9 +15,8 @@ from pirl_server.policy.checkpoint import save_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.episode_dataset import experience, usable
 from pirl_server.training.episode_rl.methods.advantage_weighted import AdvantageWeighted
-from pirl_server.training.episode_rl.methods.method import MakeMethod
+from pirl_server.training.episode_rl.methods.method import Archive, MakeMethod, Run, no_archive
 from pirl_server.training.progress import Progress
-from pirl_server.training.supervised.flow_matching import fit
 from pirl_server.training.train_state import TrainStateFolder
 
 
@@ -30,10 +29,11 @@ def finetune_episodes(
     progress: Progress,
     make_method: MakeMethod = AdvantageWeighted,
     states: TrainStateFolder | None = None,
+    archive: Archive = no_archive,
 ) -> str:
     """Improve the checkpoint from episodes; return the new version.
 
-    Dry runs are left out. A run that finds its state in `states` continues from there. Raises ValueError for too few
+    Dry runs are left out. `archive` finds the checkpoints that earlier episodes were drawn by. A run that finds its state in `states` continues from there. Raises ValueError for too few
     labelled episodes, for ones that the method can't learn from and for another contract.
     """
     torch.manual_seed(seed)
@@ -43,10 +43,10 @@ def finetune_episodes(
     found = usable(policy, real)
     _check_instructions(policy, real)
     _check_count(len(found), config, dry_runs=len(labelled) - len(real))
-    method = make_method(policy, config, seed, progress)
-    fit(policy, method.prepare(found), config, seed, progress, method.loss, states)
-    lineage = {"parent": policy.version, "method": method.name, "config": str(asdict(config))}
-    card = replace(policy.card, lineage=lineage, prefix_delay=config.prefix_delay)
+    method = make_method(Run(policy, config, seed, progress, archive))
+    trained = method.train(method.prepare(found), states)
+    lineage = {"parent": policy.version, "method": method.name, "config": str(asdict(config)), **trained.lineage}
+    card = replace(trained.card, lineage=lineage)
     return save_checkpoint(out, card, merged_state_dict(policy.model), parent=checkpoint)
 
 
