@@ -29,6 +29,14 @@ def test_advantage_weights() -> None:
     assert float(weighted_flow_matching_loss(loss, double(3.0, 1.0))) == pytest.approx(1.5)
 
 
+def test_an_action_that_is_not_valid_counts_neither_above_nor_below_the_line() -> None:
+    """By hand: weights 2 and 1, three valid actions of errors 1, 1 and 4."""
+    loss = torch.tensor([[1.0, 9.0], [1.0, 4.0]]).double()[:, :, None].expand(2, 2, 3)
+    valid = torch.tensor([[True, False], [True, True]])
+    assert float(weighted_flow_matching_loss(loss, double(2.0, 1.0), valid)) == pytest.approx((2 + 1 + 4) / 4)
+    assert float(weighted_flow_matching_loss(loss, double(2.0, 1.0), valid & False)) == 0.0
+
+
 def densities(n: int = 64) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """New, proximal and behaviour log-probs, and advantages."""
     new, proximal, behaviour, advantage = torch.randn(

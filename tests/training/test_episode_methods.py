@@ -42,7 +42,7 @@ class Plain(FlowMatchingMethod[Numbered]):
 
     def prepare(self, episodes: Sequence[Episode]) -> Numbered:
         self.episodes = [each.info.id for each in episodes]
-        windows = episode_windows(self.policy, episodes, gamma=1.0).windows
+        windows = episode_windows(self.policy, episodes).windows
         columns = {field.name: getattr(windows, field.name) for field in fields(windows)}
         return Numbered(**columns, number=10 * torch.arange(len(windows)))
 

@@ -33,8 +33,9 @@ def finetune_episodes(
 ) -> str:
     """Improve the checkpoint from episodes; return the new version.
 
-    Dry runs are left out. `archive` finds the checkpoints that earlier episodes were drawn by. A run that finds its state in `states` continues from there. Raises ValueError for too few
-    labelled episodes, for ones that the method can't learn from and for another contract.
+    Dry runs are left out. `archive` finds the checkpoints that earlier episodes were drawn by. A run that finds its
+    state in `states` continues from there. Raises ValueError for too few labelled episodes, for ones that the method
+    can't learn from and for another contract.
     """
     torch.manual_seed(seed)
     policy = FlowPolicy.load(checkpoint)

@@ -20,7 +20,8 @@ from pirl_contract import Alteration, Contract, ControlSource
 from pirl_server.algorithm.density import sum_executed
 from pirl_server.episodes.schema import Episode
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.training.chunk_dataset import ChunkDataset, make_windows, stack_images
+from pirl_server.training.chunk_dataset import ChunkDataset, ImageRows, make_windows
+from pirl_server.training.episode_targets import takeovers
 
 TOLERANCE = 1e-3
 """of the action's range: what the clip may leave between sampled and executed"""
@@ -61,34 +62,40 @@ class LoggedDecisions(ChunkDataset):
     """[M] bool, of the last ones: the episode was stopped without a label, so its value is not 0 after it"""
 
 
-def logged_decisions(policy: FlowPolicy, episodes: Sequence[Episode]) -> tuple[LoggedDecisions, Reasons]:
-    """Read episodes that have at least one played decision each; say why decisions are not for the policy's loss.
+def logged_decisions(policy: FlowPolicy, episodes: Iterable[Episode]) -> tuple[LoggedDecisions, Reasons]:
+    """Read episodes that have at least one played decision each, once; say why decisions are not for the policy's loss.
 
     Raises ValueError when not one is.
     """
-    why = Reasons()
-    rows = [_read(policy, number, episode, why) for number, episode in enumerate(episodes)]
+    why, images = Reasons(), ImageRows(policy)
+    rows, said, versions = list[dict[str, np.ndarray]](), list[str](), list[str]()
+    for number, episode in enumerate(episodes):
+        row = _read(policy, number, episode, why)
+        images.add(episode.calls.images, row["call"])
+        said += [episode.info.instruction] * len(row["call"])
+        versions += [episode.info.policy_versions[each] for each in episode.calls.policy_version[row["call"]]]
+        rows.append(row)
     columns = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
     if not columns["acted"].any():
         raise ValueError(f"no decision has a density that PPO can learn from: {listed(why)}; log with --explore")
-    said = [episode.info.instruction for episode, row in zip(episodes, rows) for _ in row["call"]]
-    images = [
-        {name: view[row["call"]] for name, view in episode.calls.images.items()} for episode, row in zip(episodes, rows)
-    ]
-    windows = make_windows(policy, columns["state"], said, columns["chunk"], stack_images(policy, images))
-    tasks, versions = list(dict.fromkeys(said)), _versions(episodes)
-    named = [(episode.info.policy_versions[v]) for episode, row in zip(episodes, rows) for v in row["version"]]
+    windows = make_windows(policy, columns["state"], said, columns["chunk"], images.finish())
+    parts = {field.name: getattr(windows, field.name) for field in fields(windows)}
     tensors = {name: torch.from_numpy(columns[name]) for name in COLUMNS}
     steps = tensors.pop("elapsed")
-    parts = {field.name: getattr(windows, field.name) for field in fields(windows)}
     return LoggedDecisions(
         **parts,
         **tensors,
         elapsed=steps / steps.max().clamp(min=1.0),
-        task=torch.tensor([tasks.index(each) for each in said]),
-        version=torch.tensor([versions.index(each) for each in named]),
-        versions=versions,
+        task=_numbered(said)[0],
+        version=_numbered(versions)[0],
+        versions=_numbered(versions)[1],
     ), why
+
+
+def _numbered(words: Sequence[str]) -> tuple[Tensor, tuple[str, ...]]:
+    """Number [M] of each word among the distinct ones, and those."""
+    number = {word: index for index, word in enumerate(dict.fromkeys(words))}
+    return torch.tensor([number[word] for word in words]), tuple(number)
 
 
 COLUMNS = (
@@ -100,10 +107,6 @@ COLUMNS = (
 def listed(why: Reasons) -> str:
     """Reasons by their number, the most frequent first."""
     return "; ".join(f"{count} {reason}" for reason, count in why.most_common())
-
-
-def _versions(episodes: Iterable[Episode]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(version for episode in episodes for version in episode.info.policy_versions))
 
 
 def _read(policy: FlowPolicy, number: int, episode: Episode, why: Reasons) -> dict[str, np.ndarray]:
@@ -128,7 +131,6 @@ def _read(policy: FlowPolicy, number: int, episode: Episode, why: Reasons) -> di
         "noise_level": calls.noise_level[played],
         "executed": executed,
         "stored_log_prob": density.numpy(),
-        "version": calls.policy_version[played],
         "acted": np.array([not fault for fault in faults]),
         "episode": np.full(len(played), number),
         "elapsed": calls.step[played].astype(np.float32),
@@ -144,14 +146,13 @@ def _ends(episode: Episode, played: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     A takeover ends a stretch without a reward: the policy needed help there, however well the person did. The label
     is of the last stretch; where there is none, the operator, a fault or the clock cut it.
     """
-    human = np.cumsum(episode.steps.source == ControlSource.HUMAN)
-    before = human[episode.calls.step[played]]
-    last = np.append(before[1:] > before[:-1], True)
-    reward, cut = np.zeros(len(played), np.float32), np.zeros(len(played), np.bool_)
-    saved = human[-1] > before[-1]
+    stretch = np.searchsorted(np.array(takeovers(episode)), episode.calls.step[played], side="right")
+    last = np.append(stretch[1:] > stretch[:-1], True)
+    saved = len(takeovers(episode)) > stretch[-1]
+    reward, ends = np.zeros(len(played), np.float32), np.zeros(len(played), np.bool_)
     reward[-1] = float(bool(episode.info.success) and not saved)
-    cut[-1] = episode.info.success is None and not saved
-    return last, reward, cut
+    ends[-1] = episode.info.success is None and not saved
+    return last, reward, ends
 
 
 def _fault(policy: FlowPolicy, episode: Episode, call: int) -> str:

@@ -104,7 +104,7 @@ def sft_episodes(
         raise ValueError("grounding needs object states from a simulator: set source to 'expert', or remove it")
     policy = _start(card, base, seed)
     good = experience((episode for episode in episodes if episode.info.success), progress)
-    windows = episode_windows(policy, good, gamma=1.0).windows
+    windows = episode_windows(policy, good).windows
     said = {episode.info.instruction for episode in good}
     return _train(out, base, policy, windows, policy.card.task, said, config, seed, progress, states)
 

@@ -32,8 +32,9 @@ class AdvantageWeighted(FlowMatchingMethod[ChunkDataset]):
     def prepare(self, episodes: Sequence[Episode]) -> ChunkDataset:
         """Windows weighted by advantage. Raises ValueError for all-success or all-failure logs."""
         _check_outcomes(episodes)
-        config, data = self.config, episode_windows(self.policy, episodes, self.config.gamma)
-        advantage = data.returns - held_out_values(data, config.value_steps, self.seed)
+        config, data = self.config, episode_windows(self.policy, episodes)
+        returns = data.returns(config.gamma)
+        advantage = returns - held_out_values(data, returns, config.value_steps, self.seed)
         weight = advantage_weight(advantage, config.temperature, config.max_weight)
         self.progress.metrics(
             mean_weight=float(weight.mean()), max_weight=float(weight.max()), decisions=float(len(weight))
@@ -41,28 +42,28 @@ class AdvantageWeighted(FlowMatchingMethod[ChunkDataset]):
         return replace(data.windows, weight=weight)
 
 
-def held_out_values(data: EpisodeWindows, steps: int, seed: int) -> Tensor:
-    """Value [M] of each decision by a critic that has not seen its episode.
+def held_out_values(data: EpisodeWindows, returns: Tensor, steps: int, seed: int) -> Tensor:
+    """Value [M] of each window, whose returns are `returns` [M], by a critic that has not seen its episode.
 
     One that has seen it overfits the outcome, and every advantage would be nearly 0.
     """
-    value = torch.zeros_like(data.returns)
+    value = torch.zeros_like(returns)
     generator = torch.Generator().manual_seed(seed)
     for fold in range(FOLDS):
         held_out = data.episode % FOLDS == fold
         if held_out.any():
-            value[held_out] = _fit_value(data, ~held_out, steps, generator)[held_out]
+            value[held_out] = _fit_value(data, returns, ~held_out, steps, generator)[held_out]
     return value
 
 
-def _fit_value(data: EpisodeWindows, train: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+def _fit_value(data: EpisodeWindows, returns: Tensor, train: Tensor, steps: int, generator: torch.Generator) -> Tensor:
     """Regress returns on features and elapsed time over the `train` rows; predict all rows."""
     critic = StateCritic(data.windows.features.shape[1], hidden=64)
     optimizer = torch.optim.Adam(critic.parameters(), lr=1e-3, weight_decay=1e-3)
     rows = torch.nonzero(train)[:, 0]
     for _ in range(steps):
         batch = rows[torch.randint(len(rows), (min(256, len(rows)),), generator=generator)]
-        error = critic(data.windows.features[batch], data.elapsed[batch]) - data.returns[batch]
+        error = critic(data.windows.features[batch], data.elapsed[batch]) - returns[batch]
         optimizer.zero_grad(set_to_none=True)
         (error**2).mean().backward()
         optimizer.step()

@@ -90,7 +90,7 @@ class PpoLogged:
         imitated = None
         if config.imitation_weight:
             good = [episode for episode in episodes if episode.info.success]
-            imitated = episode_windows(self._policy, good, config.gamma).windows
+            imitated = episode_windows(self._policy, good).windows
         return PpoData(drawn, advantage, imitated, report)
 
     def train(self, data: PpoData, states: TrainStateFolder | None) -> Trained:
