@@ -76,8 +76,14 @@ def _train(
         instructions = simulation.instructions(spec.task)
         _check_instructions(base.path, spec.task, instructions)
         episodes = recipes.logged_episodes(root, base.contract, instructions)
-        version = finetune_episodes(base.path, out, episodes, spec.config, spec.seed, report)
+        archive = partial(_archived, registry)
+        version = finetune_episodes(base.path, out, episodes, spec.config, spec.seed, report, archive=archive)
     return version, None if base is None else base.version
+
+
+def _archived(registry: Registry, version: str) -> Path | None:
+    """Where the registry keeps a checkpoint; None where it does not."""
+    return registry.get(version).path if registry.holds(version) else None
 
 
 def run_experiment(plan: experiment.Experiment, folder: Path, progress: Progress) -> str:

@@ -14,7 +14,7 @@ from pirl_server.model.layers.lora import merged_state_dict
 from pirl_server.policy.checkpoint import save_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.episode_dataset import experience, usable
-from pirl_server.training.episode_rl.methods.advantage_weighted import AdvantageWeighted
+from pirl_server.training.episode_rl.methods.by_name import METHODS
 from pirl_server.training.episode_rl.methods.method import Archive, MakeMethod, Run, no_archive
 from pirl_server.training.progress import Progress
 from pirl_server.training.train_state import TrainStateFolder
@@ -27,11 +27,11 @@ def finetune_episodes(
     config: EpisodesConfig,
     seed: int,
     progress: Progress,
-    make_method: MakeMethod = AdvantageWeighted,
+    make_method: MakeMethod | None = None,
     states: TrainStateFolder | None = None,
     archive: Archive = no_archive,
 ) -> str:
-    """Improve the checkpoint from episodes; return the new version.
+    """Improve the checkpoint from episodes by the config's method, or by `make_method`; return the new version.
 
     Dry runs are left out. `archive` finds the checkpoints that earlier episodes were drawn by. A run that finds its
     state in `states` continues from there. Raises ValueError for too few labelled episodes, for ones that the method
@@ -44,7 +44,7 @@ def finetune_episodes(
     found = usable(policy, real)
     _check_instructions(policy, real)
     _check_count(len(found), config, dry_runs=len(labelled) - len(real))
-    method = make_method(Run(policy, config, seed, progress, archive))
+    method = (make_method or METHODS[config.method])(Run(policy, config, seed, progress, archive))
     trained = method.train(method.prepare(found), states)
     lineage = {"parent": policy.version, "method": method.name, "config": str(asdict(config)), **trained.lineage}
     card = replace(trained.card, lineage=lineage)
