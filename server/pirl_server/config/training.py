@@ -69,7 +69,30 @@ class FlowMatchingConfig:
 
 
 @dataclass(frozen=True, config=CHECKED)
-class SftConfig(FlowMatchingConfig):
+class MixtureConfig(FlowMatchingConfig):
+    """How flow matching trains on logged episodes of several origins. Raises ValueError for shares above 1 together."""
+
+    takeover_share: Annotated[
+        float | None,
+        number(
+            "of each batch, windows that a human drove in an episode of the policy; null: as they come",
+            "share", gt=0, le=1,
+        ), OFF,
+    ] = None  # fmt: skip
+    demonstration_share: Annotated[
+        float | None,
+        number("of each batch, windows of episodes that a human drove alone; null: as they come", "share", gt=0, le=1),
+        OFF,
+    ] = None
+    balance_tasks: Annotated[bool, about("draw the windows of every instruction equally often")] = False
+
+    def __post_init__(self) -> None:
+        if (total := (self.takeover_share or 0.0) + (self.demonstration_share or 0.0)) > 1.0:
+            raise ValueError(f"takeover_share and demonstration_share are {total:g} together, at most 1 is possible")
+
+
+@dataclass(frozen=True, config=CHECKED)
+class SftConfig(MixtureConfig):
     """Supervised flow matching on scripted demonstrations, or on the robots' successful episodes."""
 
     source: Annotated[
@@ -95,20 +118,27 @@ class SftConfig(FlowMatchingConfig):
         number("standard deviation of the noise on the executed, not on the recorded action", "action range", gt=0),
     ] = 0.15
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.source == "expert" and (self.takeover_share or self.demonstration_share or self.balance_tasks):
+            raise ValueError("takeover_share, demonstration_share and balance_tasks need source 'episodes'")
 
-LoggedMethod = Literal["advantage_weighted", "ppo_logged"]
+
+LoggedMethod = Literal["advantage_weighted", "filtered_bc", "dagger", "ppo_logged"]
 """a file each in `training.episode_rl.methods`"""
 
 
 @dataclass(frozen=True, config=CHECKED)
-class EpisodesConfig(FlowMatchingConfig):
+class EpisodesConfig(MixtureConfig):
     """Learning from logged episodes, by one of several methods; each reads its own fields."""
 
     method: Annotated[
         LoggedMethod,
         about(
-            "advantage_weighted: flow matching weighted by exp(advantage / temperature), any log; ppo_logged: decoupled"
-            " PPO on the stored chains of exploring episodes of the base or up to max_age versions before it"
+            "advantage_weighted: flow matching weighted by exp(advantage / temperature), any log; filtered_bc: flow"
+            " matching on successes and on what humans did; dagger: the same, half of each batch from takeovers"
+            " (takeover_share); ppo_logged: decoupled PPO on the stored chains of exploring episodes of the base or up"
+            " to max_age versions before it"
         ),
     ] = "advantage_weighted"
     steps: Steps = 300

@@ -37,6 +37,8 @@ class ChunkDataset:
     """[M, H] bool: which actions may be learnt; at least one of each window. The others only fill the chunk"""
     weight: Tensor
     """[M] of the loss; all ones for plain imitation"""
+    share: Tensor | None = None
+    """[M] how often each is drawn, adding up to 1; None: all alike"""
     images: Images | None = None
     """uint8 [M, height, width, 3] by camera, for policies that see"""
     aux_target: Tensor | None = None
@@ -45,6 +47,12 @@ class ChunkDataset:
 
     def __len__(self) -> int:
         return len(self.weight)
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """Row numbers [count] int64 of a minibatch, with replacement."""
+        if self.share is None:
+            return torch.randint(len(self), (count,), generator=generator)
+        return torch.multinomial(self.share, count, replacement=True, generator=generator)
 
 
 def make_windows(

@@ -147,7 +147,7 @@ class _Run(Generic[DataT]):
     def advance(self, step: int) -> None:
         """Take gradient step number `step`, from 1."""
         config = self._config
-        rows = torch.randint(len(self._windows), (config.batch_size,), generator=self._generator)
+        rows = self._windows.draw(config.batch_size, self._generator)
         with _precision(config):
             prefix = self._prefix_of(rows)
             told = 0.0 if self._auxiliary is None else self._auxiliary.loss(prefix, rows)
