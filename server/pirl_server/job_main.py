@@ -59,7 +59,7 @@ def run(root: Path, job_dir: Path) -> None:
             report.result(_evaluate(spec, registry, job_dir, report))
             return
         base = None if spec.base is None else registry.resolve(spec.base)
-        version = _train(spec, None if base is None else base.path, root, job_dir, report)
+        version = _train(spec, None if base is None else base.path, registry, root, job_dir, report)
         if version is None:
             return
         parent = None if base is None else base.version
@@ -69,7 +69,12 @@ def run(root: Path, job_dir: Path) -> None:
 
 
 def _train(
-    spec: FinetuneSim | FinetuneEpisodes | Sft, base: Path | None, root: Path, job_dir: Path, report: Reporter
+    spec: FinetuneSim | FinetuneEpisodes | Sft,
+    base: Path | None,
+    registry: Registry,
+    root: Path,
+    job_dir: Path,
+    report: Reporter,
 ) -> str | None:
     """Return the new version; None after a dry run, which leaves the report on its data as its result."""
     out = job_dir / "checkpoint"
@@ -85,7 +90,12 @@ def _train(
     if spec.dry_run:
         report.result({"dry_run": True, "data_report": found})
         return None
-    return recipes.train_on_episodes(spec, data, out, report, base)
+    return recipes.train_on_episodes(spec, data, out, report, base, partial(_archived, registry))
+
+
+def _archived(registry: Registry, version: str) -> Path | None:
+    """Where the registry keeps a checkpoint; None where it does not."""
+    return registry.get(version).path if registry.holds(version) else None
 
 
 def run_experiment(plan: experiment.Experiment, folder: Path, progress: Progress) -> str:

@@ -124,10 +124,23 @@ class SftConfig(MixtureConfig):
             raise ValueError("takeover_share, demonstration_share and balance_tasks need source 'episodes'")
 
 
+LoggedMethod = Literal["advantage_weighted", "filtered_bc", "dagger", "ppo_logged"]
+"""a file each in `training.episode_rl.methods`"""
+
+
 @dataclass(frozen=True, config=CHECKED)
 class EpisodesConfig(MixtureConfig):
-    """Advantage-weighted flow matching on logged episodes."""
+    """Learning from logged episodes, by one of several methods; each reads its own fields."""
 
+    method: Annotated[
+        LoggedMethod,
+        about(
+            "advantage_weighted: flow matching weighted by exp(advantage / temperature), any log; filtered_bc: flow"
+            " matching on successes and on what humans did; dagger: the same, half of each batch from takeovers"
+            " (takeover_share); ppo_logged: decoupled PPO on the stored chains of exploring episodes of the base or up"
+            " to max_age versions before it"
+        ),
+    ] = "advantage_weighted"
     steps: Steps = 300
     learning_rate: LearningRate = 1e-4
     vlm: Vlm = "frozen"
@@ -140,6 +153,47 @@ class EpisodesConfig(MixtureConfig):
     min_episodes: Annotated[
         int, number("fewer labelled episodes are rejected: a critic needs something to compare", "episodes", ge=1)
     ] = 10
+    actor_steps: Annotated[int, number("most optimiser steps of PPO on the log", "steps", ge=1)] = 4
+    actor_learning_rate: Annotated[float, number("Adam's, of PPO on the log", "1/step", gt=0)] = 4e-5
+    minibatch_share: Annotated[
+        float, number("decisions of one step of PPO, as a share of those of the log", "ratio", gt=0, le=1)
+    ] = 0.34
+    clip: Annotated[float, number("ratios to the base stay within 1 - clip and 1 + clip", "ratio", gt=0)] = 0.2
+    gae_lambda: Annotated[float, number("decay of generalised advantage estimation", "1/decision", gt=0, le=1)] = 0.95
+    max_kl: Annotated[
+        float,
+        number("PPO shortens the step that goes further from the base, over the whole log, and ends", "nats", gt=0),
+    ] = 0.1
+    max_clip_fraction: Annotated[
+        float, number("PPO shortens the step after which more ratios are clipped, and ends", "ratio", gt=0, le=1)
+    ] = 0.7
+    max_behaviour_weight: Annotated[
+        float, number("weights base / older version are truncated there", "ratio", gt=0)
+    ] = 2.0  # fmt: skip
+    min_ess: Annotated[
+        float,
+        number(
+            "effective sample size: PPO rejects an older version whose weights leave less of each sample",
+            "ratio",
+            gt=0,
+            le=1,
+        ),
+    ] = 0.5
+    max_age: Annotated[
+        int, number("PPO rejects decisions of versions further back; RLinf allows 1", "versions", ge=0, le=2)
+    ] = 2
+    max_mismatch: Annotated[
+        float,
+        number(
+            "PPO rejects episodes whose stored log-probability differs by more from the recomputed one, which is used",
+            "nats", gt=0,
+        ),
+    ] = 0.02  # fmt: skip
+    imitation_weight: Annotated[
+        float | None,
+        number("of flow matching on successful episodes beside PPO's loss; null: none", "ratio", gt=0),
+        OFF,
+    ] = None
 
 
 @dataclass(frozen=True, config=CHECKED)

@@ -104,20 +104,21 @@ def _listed_fault(
     now: datetime,
 ) -> str:
     """Why an episode is left out, by what the list says of it; empty: it is not."""
+    chosen, said = selection, each.instruction
     age_days = (now - datetime.fromisoformat(each.created)).total_seconds() / SECONDS_PER_DAY
     explored = "greedy" if each.sampler == "ode" else "explore"
     checks: list[tuple[str, bool]] = [
         ("of another contract", each.contract_hash != contract.hash),
-        ("of another robot", bool(selection.robots) and each.robot_id not in selection.robots),
-        ("with another instruction", bool(selection.instructions) and each.instruction not in selection.instructions),
-        ("with an instruction that is new to the policy", instructions is not None and each.instruction not in instructions),
-        ("of another version", bool(selection.versions) and not set(each.policy_versions) <= set(selection.versions)),
-        ("of another mode", selection.mode not in ("any", explored)),
-        (_NOT_LABELLED[selection.label], not _LABEL[selection.label](each.success)),
-        ("with another label source", bool(selection.label_sources) and each.label_source not in selection.label_sources),
+        ("of another robot", bool(chosen.robots) and each.robot_id not in chosen.robots),
+        ("with another instruction", bool(chosen.instructions) and said not in chosen.instructions),
+        ("with an instruction that is new to the policy", instructions is not None and said not in instructions),
+        ("of another version", bool(chosen.versions) and not set(each.policy_versions) <= set(chosen.versions)),
+        ("of another mode", chosen.mode not in ("any", explored)),
+        (_NOT_LABELLED[chosen.label], not _LABEL[chosen.label](each.success)),
+        ("with another label source", bool(chosen.label_sources) and each.label_source not in chosen.label_sources),
+        ("older than max_age_days", chosen.max_age_days is not None and age_days > chosen.max_age_days),
         (DRY_RUN, each.dry_run),
-        ("older than max_age_days", selection.max_age_days is not None and age_days > selection.max_age_days),
-    ]  # fmt: skip
+    ]
     return next((why for why, applies in checks if applies), "")
 
 

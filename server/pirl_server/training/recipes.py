@@ -20,6 +20,7 @@ from pirl_server.policy.model_card import ModelCard
 from pirl_server.training.episode_log import EpisodeLog
 from pirl_server.training.episode_report import DataReport, report
 from pirl_server.training.episode_rl.finetune import finetune_episodes
+from pirl_server.training.episode_rl.methods.method import Archive, no_archive
 from pirl_server.training.episode_selection import Selected, select
 from pirl_server.training.progress import Progress
 from pirl_server.training.supervised.demonstrations import Expert
@@ -83,16 +84,32 @@ def episode_data(spec: Sft | FinetuneEpisodes, root: Path, progress: Progress, b
 
 
 def train_on_episodes(
-    spec: Sft | FinetuneEpisodes, data: EpisodeData, out: Path, progress: Progress, base: Path | None
+    spec: Sft | FinetuneEpisodes,
+    data: EpisodeData,
+    out: Path,
+    progress: Progress,
+    base: Path | None,
+    archive: Archive = no_archive,
 ) -> str:
-    """Learn from the chosen episodes, write `out` and return its version. Raises ValueError as the learners do."""
+    """Learn from the chosen episodes, write `out` and return its version. Raises ValueError as the learners do.
+
+    `archive` finds the checkpoints that earlier episodes were drawn by.
+    """
     lineage = {"task": spec.task, "select": json.dumps(asdict(spec.select), sort_keys=True)}
     if isinstance(spec, Sft):
         card = replace(data.card, task=spec.task)
         return sft_episodes(out, card, data.log, spec.config, spec.seed, progress, base, lineage=lineage)
     assert base is not None
     return finetune_episodes(
-        base, out, data.log, spec.config, spec.seed, progress, new_instructions=spec.new_instructions, lineage=lineage
+        base,
+        out,
+        data.log,
+        spec.config,
+        spec.seed,
+        progress,
+        archive=archive,
+        new_instructions=spec.new_instructions,
+        lineage=lineage,
     )
 
 

@@ -16,11 +16,10 @@ from pirl_server.policy.checkpoint import save_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.episode_dataset import usable
 from pirl_server.training.episode_log import EpisodeLog, experience
-from pirl_server.training.episode_rl.methods.advantage_weighted import AdvantageWeighted
-from pirl_server.training.episode_rl.methods.method import MakeMethod
+from pirl_server.training.episode_rl.methods.by_name import METHODS
+from pirl_server.training.episode_rl.methods.method import Archive, MakeMethod, Run, no_archive
 from pirl_server.training.episode_selection import unknown_instruction
 from pirl_server.training.progress import Progress
-from pirl_server.training.supervised.flow_matching import fit
 from pirl_server.training.train_state import TrainStateFolder
 
 
@@ -31,18 +30,19 @@ def finetune_episodes(
     config: EpisodesConfig,
     seed: int,
     progress: Progress,
-    make_method: MakeMethod = AdvantageWeighted,
+    make_method: MakeMethod | None = None,
     states: TrainStateFolder | None = None,
+    archive: Archive = no_archive,
     *,
     new_instructions: bool = False,
     lineage: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """Improve the checkpoint from episodes; return the new version.
+    """Improve the checkpoint from episodes by the config's method, or by `make_method`; return the new version.
 
-    Dry runs are left out. A run that finds its state in `states` continues from there. With `new_instructions` the
-    sentences that the policy does not know are added to its own. `lineage` is recorded with the result. Raises
-    ValueError for too few labelled episodes, for ones that the method can't learn from, for another contract, and for
-    a sentence that is new without `new_instructions`.
+    Dry runs are left out. `archive` finds the checkpoints that earlier episodes were drawn by. A run that finds its
+    state in `states` continues from there. With `new_instructions` the sentences that the policy does not know are
+    added to its own. `lineage` is recorded with the result. Raises ValueError for too few labelled episodes, for ones
+    that the method can't learn from, for another contract, and for a sentence that is new without `new_instructions`.
     """
     torch.manual_seed(seed)
     policy = FlowPolicy.load(checkpoint)
@@ -51,11 +51,10 @@ def finetune_episodes(
     found = usable(policy, real)
     said = _instructions(policy, found, new_instructions)
     _check_count(len(found), config, dry_runs=len(labelled) - len(real))
-    method = make_method(policy, config, seed, progress)
-    fit(policy, method.prepare(found), config, seed, progress, method.loss, states)
-    made = {"parent": policy.version, "method": method.name, "config": str(asdict(config))}
-    recorded = made | found.lineage() | dict(lineage)
-    card = replace(policy.card, lineage=recorded, instructions=said, prefix_delay=config.prefix_delay)
+    method = (make_method or METHODS[config.method])(Run(policy, config, seed, progress, archive))
+    trained = method.train(method.prepare(found), states)
+    made = {"parent": policy.version, "method": method.name, "config": str(asdict(config)), **trained.lineage}
+    card = replace(trained.card, lineage=made | found.lineage() | dict(lineage), instructions=said)
     return save_checkpoint(out, card, merged_state_dict(policy.model), parent=checkpoint)
 
 

@@ -15,44 +15,32 @@ import torch
 from torch import Tensor
 
 from pirl_server.algorithm.awr import advantage_weight
-from pirl_server.config.training import EpisodesConfig
 from pirl_server.episodes.schema import Episode
 from pirl_server.model.critic import StateCritic
-from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.chunk_dataset import ChunkDataset
 from pirl_server.training.episode_dataset import EpisodeWindows, episode_windows
-from pirl_server.training.progress import Progress
-from pirl_server.training.supervised import flow_matching
-from pirl_server.training.supervised.flow_matching import Minibatch
+from pirl_server.training.episode_rl.methods.method import FlowMatchingMethod
 from pirl_server.training.window_mixture import sampling_share
 
 FOLDS = 4
 
 
-class AdvantageWeighted:
+class AdvantageWeighted(FlowMatchingMethod[ChunkDataset]):
     """See `Method`."""
 
     name = "advantage-weighted flow matching"
 
-    def __init__(self, policy: FlowPolicy, config: EpisodesConfig, seed: int, progress: Progress) -> None:
-        self._policy, self._config, self._seed, self._progress = policy, config, seed, progress
-
     def prepare(self, episodes: Sequence[Episode]) -> ChunkDataset:
         """Windows weighted by advantage. Raises ValueError for all-success or all-failure logs."""
         _check_outcomes(episodes)
-        config, data = self._config, episode_windows(self._policy, episodes)
+        config, data = self.config, episode_windows(self.policy, episodes)
         returns = data.returns(config.gamma)
-        advantage = returns - held_out_values(data, returns, config.value_steps, self._seed)
+        advantage = returns - held_out_values(data, returns, config.value_steps, self.seed)
         weight = advantage_weight(advantage, config.temperature, config.max_weight)
-        self._progress.metrics(
+        self.progress.metrics(
             mean_weight=float(weight.mean()), max_weight=float(weight.max()), decisions=float(len(weight))
         )
         return replace(data.windows, weight=weight, share=sampling_share(data, config))
-
-    def loss(self, batch: Minibatch[ChunkDataset]) -> Tensor:
-        """Flow matching's error by the windows' weights, a scalar []."""
-        delay = self._config.prefix_delay
-        return flow_matching.loss(self._policy, batch.data, batch.rows, batch.prefix, batch.generator, delay)
 
 
 def held_out_values(data: EpisodeWindows, returns: Tensor, steps: int, seed: int) -> Tensor:

@@ -1,0 +1,17 @@
+"""The methods by the names that a job's config gives them."""
+
+from __future__ import annotations
+
+from pirl_server.config.training import LoggedMethod
+from pirl_server.training.episode_rl.methods.advantage_weighted import AdvantageWeighted
+from pirl_server.training.episode_rl.methods.dagger import Dagger
+from pirl_server.training.episode_rl.methods.filtered_bc import FilteredBc
+from pirl_server.training.episode_rl.methods.method import MakeMethod
+from pirl_server.training.episode_rl.methods.ppo_logged import PpoLogged
+
+METHODS: dict[LoggedMethod, MakeMethod] = {
+    "advantage_weighted": AdvantageWeighted,
+    "filtered_bc": FilteredBc,
+    "dagger": Dagger,
+    "ppo_logged": PpoLogged,
+}
