@@ -49,7 +49,7 @@ def log_episode(env: Env, client: PolicyClient, seed: int) -> bool:
             result = env.step(chunk.actions[index])
             steps, ended = steps + 1, result.terminated or result.truncated
             success = success or result.success
-            observation = env.observe() if ended or index + 1 == chunk.execute_horizon else observation
+            observation = env.observe()  # the state of each step is learnt from, not only that of each request
             outcomes.append(
                 StepOutcome(
                     chunk.chunk_id, index, chunk.actions[index], observation.state, result.reward, time_ns=steps
@@ -78,7 +78,7 @@ def learn(
     spec: dict[str, Any] = {"kind": "finetune_episodes", "task": TASK, "seed": seed, "config": config}
     tuned, metrics = rest.run_job(spec, Bar("fine-tune"))
     figures = {"episodes": float(episodes), "logged_successes": float(logged), "log_s": log_s}
-    figures["decisions"] = metrics[0]["decisions"]
+    figures["windows"] = metrics[0]["windows"]
     for label, version in (("before", "production"), ("after", tuned["version"])):
         job = {"kind": "evaluate", "task": TASK, "version": version, "episodes": evaluation}
         result = rest.run_job(job, Bar(label))[0]
