@@ -26,10 +26,11 @@ from pirl_server.algorithm import flow_sde
 from pirl_server.algorithm.flow import Transition
 from pirl_server.algorithm.hybrid_sampler import Draw, hybrid_sample
 from pirl_server.model import families
-from pirl_server.model.flow_model import FlowModel
+from pirl_server.model.flow_model import ChunkDenoiser, FlowModel
 from pirl_server.model.prefix import Prefix
 from pirl_server.policy.batching import noise, pad_to_batch_size
 from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint
+from pirl_server.policy.condition import ConditionedProcessor, GuidedDenoiser, paired, pairs, without_condition
 from pirl_server.policy.model_card import ModelCard
 from pirl_server.policy.pretrained_processor import PretrainedProcessor
 from pirl_server.policy.processing_spec import PRETRAINED
@@ -162,9 +163,25 @@ class FlowPolicy:
         state, noise, sde_noise, index = (
             part.to(self.device) for part in (torch.from_numpy(features_NF), noise_NHA, sde_noise_NHA, index_N)
         )
-        velocity = self.model.denoiser(prefix, state, self.card.denoise_steps)
+        velocity = self.denoiser(prefix, state)
         draw = hybrid_sample(velocity, noise, sde_noise, index, self.card.denoise_steps, self.transition)
         return Draw(*(part.cpu() for part in draw))
+
+    def denoiser(self, prefix: Prefix, state_NF: Tensor, given_NH: Tensor | None = None) -> ChunkDenoiser:
+        """Velocity for inference over the rows of `prefixes`; actions that are `given` have time 0 throughout."""
+        steps = self.card.denoise_steps
+        if not self.guided:
+            return self.model.denoiser(prefix, state_NF, steps, given_NH)
+        assert self.card.guidance is not None
+        both = pairs(prefix, len(state_NF))
+        given = None if given_NH is None else given_NH.repeat_interleave(2, dim=0)
+        inner = self.model.denoiser(both, state_NF.repeat_interleave(2, dim=0), steps, given)
+        return GuidedDenoiser(inner, self.card.guidance)
+
+    @property
+    def guided(self) -> bool:
+        """Whether each observation has two prefix rows, and the velocity is of both."""
+        return self.card.guidance not in (None, 1.0)
 
     @property
     def transition(self) -> Transition:
@@ -206,11 +223,16 @@ class FlowPolicy:
         return rows[0] if all(row is rows[0] for row in rows) else Prefix.stack(rows)
 
     def prefixes(self, observations: Sequence[Observation], *, pooled: bool = False) -> Prefix:
-        """One prefix row per observation; `pooled` with the mean output that V_vlm reads."""
+        """One prefix row per observation, two where `guided`; `pooled` with the mean output that V_vlm reads."""
         state_NS = np.stack([each.state for each in observations])
-        prompts = self.processor.prompts([each.instruction for each in observations], state_NS)
-        images = (None, None) if self.card.model.vision is None else self.images(observations)
-        return self._encode(images, prompts, pooled)
+        said = [each.instruction for each in observations]
+        prompts = self.processor.prompts(said, state_NS)
+        seen = self.images(observations) if self.card.model.vision is not None else None
+        if self.guided:
+            plain = without_condition(self.processor).prompts(said, state_NS)
+            prompts = (paired(prompts[0], plain[0]), paired(prompts[1], plain[1]))
+            seen = seen and (seen[0].repeat_interleave(2, dim=0), seen[1].repeat_interleave(2, dim=0))
+        return self._encode(seen or (None, None), prompts, pooled)
 
     @torch.no_grad()
     def prefix_table(self, instructions: tuple[str, ...], *, pooled: bool = False) -> Prefix:
@@ -269,4 +291,5 @@ class FlowPolicy:
 
 def make_processor(card: ModelCard, folder: Path | None) -> Processor:
     """What stands between the card's contract and its model; `folder` is where the tokenizer's file lies, if any."""
-    return PretrainedProcessor(card, folder) if card.features == PRETRAINED else TabletopProcessor(card)
+    plain: Processor = PretrainedProcessor(card, folder) if card.features == PRETRAINED else TabletopProcessor(card)
+    return plain if card.guidance is None else ConditionedProcessor(plain)

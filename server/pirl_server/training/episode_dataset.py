@@ -75,6 +75,8 @@ class EpisodeWindows:
     """[M] int64: number of the policy version whose chunk was played; -1: a human's"""
     age_days: Tensor
     """[M] of the episode, counted from the newest one"""
+    state: Tensor
+    """[M, S] of the observation, in the contract's units"""
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -140,15 +142,16 @@ def episode_windows(policy: FlowPolicy, episodes: Iterable[Episode], unlabelled:
     if not parts:
         raise ValueError("no labelled episode to learn from: end episodes with success or failure")
     sentences = [info.instruction for info, part in zip(infos, parts) for _ in part.rows["start"]]
+    state = np.concatenate([part.state for part in parts])
     windows = make_windows(
         policy,
-        np.concatenate([part.state for part in parts]),
+        state,
         sentences,
         np.concatenate([part.actions for part in parts]),
         images.finish(),
         np.concatenate([part.valid for part in parts]),
     )
-    return _joined(windows, infos, [part.rows for part in parts], sentences)
+    return _joined(windows, infos, [part.rows for part in parts], sentences, state)
 
 
 def usable(policy: FlowPolicy, episodes: Iterable[Episode]) -> list[Episode]:
@@ -176,7 +179,11 @@ def _teaches(episode: Episode, unlabelled: bool = False) -> bool:
 
 
 def _joined(
-    windows: ChunkDataset, infos: Sequence[EpisodeInfo], parts: list[Mapping[str, NDArray[Any]]], sentences: list[str]
+    windows: ChunkDataset,
+    infos: Sequence[EpisodeInfo],
+    parts: list[Mapping[str, NDArray[Any]]],
+    sentences: list[str],
+    state: NDArray[np.float32],
 ) -> EpisodeWindows:
     """Columns of all episodes, their numbers made those of the whole."""
     counts = np.array([len(part["start"]) for part in parts])
@@ -192,7 +199,7 @@ def _joined(
     instructions = list(dict.fromkeys(sentences))
     number = {sentence: index for index, sentence in enumerate(instructions)}
     columns |= {"episode": episode, "task": np.array([number[each] for each in sentences])}
-    columns["age_days"] = _ages(infos)[episode]
+    columns["age_days"], columns["state"] = _ages(infos)[episode], state
     tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in columns.items()}
     return EpisodeWindows(windows, tuple(infos), tuple(instructions), tuple(versions), **tensors)
 

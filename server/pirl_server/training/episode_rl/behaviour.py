@@ -29,7 +29,7 @@ from pirl_server.training.prefix_cache import PrefixOf
 from pirl_server.training.supervised.flow_matching import prefixes
 
 BATCH = 256
-SAME = ("features", "action_scale", "processing", "family", "denoise_steps")
+SAME = ("features", "action_scale", "processing", "family", "denoise_steps", "guidance")
 """what two cards must have in common for one's chains to have a density under the other"""
 
 

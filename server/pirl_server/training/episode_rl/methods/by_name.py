@@ -8,10 +8,12 @@ from pirl_server.training.episode_rl.methods.dagger import Dagger
 from pirl_server.training.episode_rl.methods.filtered_bc import FilteredBc
 from pirl_server.training.episode_rl.methods.method import MakeMethod
 from pirl_server.training.episode_rl.methods.ppo_logged import PpoLogged
+from pirl_server.training.episode_rl.methods.recap import Recap
 
 METHODS: dict[LoggedMethod, MakeMethod] = {
     "advantage_weighted": AdvantageWeighted,
     "filtered_bc": FilteredBc,
     "dagger": Dagger,
+    "recap": Recap,
     "ppo_logged": PpoLogged,
 }

@@ -65,6 +65,11 @@ class PpoLogged:
     def __init__(self, run: Run) -> None:
         if run.config.vlm != "frozen":
             raise ValueError(f"vlm '{run.config.vlm}': PPO on logged episodes keeps vision and language 'frozen'")
+        if run.policy.guided:
+            raise ValueError(
+                f"guidance {run.policy.card.guidance:g}: what acted is two branches of the policy, which PPO can't"
+                " follow; set guidance to 1 in the card to explore"
+            )
         self._run, self._policy, self._config = run, run.policy, run.config
 
     def prepare(self, episodes: Sequence[Episode]) -> PpoData:
