@@ -26,9 +26,8 @@ from pirl_server.episodes.schema import Episode, EpisodeInfo
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.chunk_dataset import ChunkDataset, ImageRows, make_windows
 from pirl_server.training.episode_cut import Part, cut
-from pirl_server.training.progress import Progress
+from pirl_server.training.episode_log import EpisodeLog
 
-NOT_EXECUTED = "in a dry run no action reaches the arm; launch the robot with dry_run:=false"
 SECONDS_PER_DAY = 86_400.0
 
 
@@ -101,27 +100,6 @@ class EpisodeWindows:
         return torch.where(self.terminal, torch.zeros(len(self)), gamma ** until.float())
 
 
-def experience(episodes: Iterable[Episode], progress: Progress) -> list[Episode]:
-    """Return the episodes in which actions reached an arm, and report how many did not.
-
-    Raises ValueError when there are dry runs only.
-    """
-    kept, dry_runs = list[Episode](), 0
-    for episode in episodes:
-        if episode.info.dry_run:
-            dry_runs += 1
-        else:
-            kept.append(episode)
-    if dry_runs and not kept:
-        raise ValueError(f"no training data: each of {dry_runs} episodes is a dry run: {NOT_EXECUTED}")
-    if dry_runs:
-        progress.metrics(dry_runs_left_out=float(dry_runs))
-        progress.progress(
-            len(kept), len(kept), f"{dry_runs} of {dry_runs + len(kept)} episodes left out: {NOT_EXECUTED}"
-        )
-    return kept
-
-
 def episode_windows(policy: FlowPolicy, episodes: Iterable[Episode], unlabelled: bool = False) -> EpisodeWindows:
     """Cut episodes into windows, reading them once, one at a time.
 
@@ -133,7 +111,7 @@ def episode_windows(policy: FlowPolicy, episodes: Iterable[Episode], unlabelled:
     for episode in episodes:
         if not _teaches(episode, unlabelled):
             continue
-        check_contract(policy, episode)
+        check_contract(policy, episode.info)
         part = cut(episode, policy.horizon, sees)
         if len(part.rows["start"]):
             parts.append(part)
@@ -154,23 +132,23 @@ def episode_windows(policy: FlowPolicy, episodes: Iterable[Episode], unlabelled:
     return _joined(windows, infos, [part.rows for part in parts], sentences, state)
 
 
-def usable(policy: FlowPolicy, episodes: Iterable[Episode]) -> list[Episode]:
-    """Labelled episodes with a decision that reached an arm.
+def usable(policy: FlowPolicy, log: EpisodeLog) -> EpisodeLog:
+    """Labelled episodes with a step that may be learnt.
 
     Raises ValueError when there is none, and when one's contract is not the policy's.
     """
-    found = [each for each in episodes if _teaches(each) and bool((each.calls.step >= 0).any())]
-    for episode in found:
-        check_contract(policy, episode)
+    found = log.where(lambda each: each.labelled and not each.info.dry_run and each.targets > 0)
+    for each in found.facts:
+        check_contract(policy, each.info)
     if not found:
         raise ValueError("no labelled episode to learn from: end episodes with success or failure")
     return found
 
 
-def check_contract(policy: FlowPolicy, episode: Episode) -> None:
+def check_contract(policy: FlowPolicy, info: EpisodeInfo) -> None:
     """Raise ValueError when the episode was logged under another contract than the policy's."""
-    if difference := policy.contract.difference(episode.info.contract):
-        raise ValueError(f"episode {episode.info.id} was logged under a different contract: {difference[0]}")
+    if difference := policy.contract.difference(info.contract):
+        raise ValueError(f"episode {info.id} was logged under a different contract: {difference[0]}")
 
 
 def _teaches(episode: Episode, unlabelled: bool = False) -> bool:

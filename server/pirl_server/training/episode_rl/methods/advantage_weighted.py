@@ -20,6 +20,7 @@ from pirl_server.model.critic import StateCritic
 from pirl_server.training.chunk_dataset import ChunkDataset
 from pirl_server.training.episode_dataset import EpisodeWindows, episode_windows
 from pirl_server.training.episode_rl.methods.method import FlowMatchingMethod
+from pirl_server.training.window_mixture import sampling_share
 
 FOLDS = 4
 
@@ -39,7 +40,7 @@ class AdvantageWeighted(FlowMatchingMethod[ChunkDataset]):
         self.progress.metrics(
             mean_weight=float(weight.mean()), max_weight=float(weight.max()), decisions=float(len(weight))
         )
-        return replace(data.windows, weight=weight)
+        return replace(data.windows, weight=weight, share=sampling_share(data, config))
 
 
 def held_out_values(data: EpisodeWindows, returns: Tensor, steps: int, seed: int) -> Tensor:
