@@ -124,7 +124,7 @@ class SftConfig(MixtureConfig):
             raise ValueError("takeover_share, demonstration_share and balance_tasks need source 'episodes'")
 
 
-LoggedMethod = Literal["advantage_weighted", "filtered_bc", "dagger", "recap", "ppo_logged"]
+LoggedMethod = Literal["advantage_weighted", "filtered_bc", "dagger", "recap", "progress", "ppo_logged"]
 """a file each in `training.episode_rl.methods`"""
 
 
@@ -138,8 +138,8 @@ class EpisodesConfig(MixtureConfig):
             "advantage_weighted: flow matching weighted by exp(advantage / temperature), any log; filtered_bc: flow"
             " matching on successes and on what humans did; dagger: the same, half of each batch from takeovers"
             " (takeover_share); recap: flow matching on all of it, where the prompt says which windows were better than"
-            " usual; ppo_logged: decoupled PPO on the stored chains of exploring episodes of the base or up to max_age"
-            " versions before it"
+            " usual; progress: as recap, better by the order of observations, without labels; ppo_logged: decoupled PPO"
+            " on the stored chains of exploring episodes of the base or up to max_age versions before it"
         ),
     ] = "advantage_weighted"
     steps: Steps = 300
@@ -155,9 +155,11 @@ class EpisodesConfig(MixtureConfig):
         int, number("fewer labelled episodes are rejected: a critic needs something to compare", "episodes", ge=1)
     ] = 10
     positive_share: Annotated[
-        float, number("windows of each task that recap calls good, the policy's best", "share", gt=0, lt=1)
+        float, number("windows of each task that recap and progress call good, the policy's best", "share", gt=0, lt=1)
     ] = 0.3
-    lookahead: Annotated[int, number("over which recap measures what a window gained", "control steps", ge=1)] = 20
+    lookahead: Annotated[
+        int, number("over which recap and progress measure what a window gained", "control steps", ge=1)
+    ] = 20
     condition_dropout: Annotated[
         float, number("share of recap's samples whose prompt does not say whether they are good", "share", ge=0, lt=1)
     ] = 0.1

@@ -8,6 +8,7 @@ from pirl_server.training.episode_rl.methods.dagger import Dagger
 from pirl_server.training.episode_rl.methods.filtered_bc import FilteredBc
 from pirl_server.training.episode_rl.methods.method import MakeMethod
 from pirl_server.training.episode_rl.methods.ppo_logged import PpoLogged
+from pirl_server.training.episode_rl.methods.progress import Progress
 from pirl_server.training.episode_rl.methods.recap import Recap
 
 METHODS: dict[LoggedMethod, MakeMethod] = {
@@ -15,5 +16,6 @@ METHODS: dict[LoggedMethod, MakeMethod] = {
     "filtered_bc": FilteredBc,
     "dagger": Dagger,
     "recap": Recap,
+    "progress": Progress,
     "ppo_logged": PpoLogged,
 }

@@ -62,21 +62,28 @@ class Recap(FlowMatchingMethod[ConditionedWindows]):
 
     name = "advantage-conditioned flow matching"
 
+    unlabelled = False
+
     def prepare(self, episodes: Sequence[Episode]) -> ConditionedWindows:
         """Windows with their marks. Raises ValueError for logs of one outcome: none is better than another."""
-        config, data = self.config, episode_windows(self.policy, episodes)
+        data = episode_windows(self.policy, episodes, self.unlabelled)
+        advantage, numbers = self.gain(data)
+        good = marks(data, advantage, self.config.positive_share)
+        self.progress.metrics(
+            windows=float(len(data)), good_share=float(good.float().mean()), of_humans=float(data.human.float().mean()),
+            **numbers,
+        )  # fmt: skip
+        return marked_windows(self.policy, data, good, self.config)
+
+    def gain(self, data: EpisodeWindows) -> tuple[Tensor, dict[str, float]]:
+        """Advantage of each window [M], and numbers about how it was found."""
         if not ((data.outcome == 1.0).any() and (data.outcome == 0.0).any()):
             raise ValueError(
                 f"{len(data.infos)} episodes have one outcome: recap needs both successes and failures to tell better"
                 " from worse; filtered_bc imitates successes alone"
             )
-        advantage, explained = advantages(self.policy, data, config, self.seed)
-        good = marks(data, advantage, config.positive_share)
-        self.progress.metrics(
-            windows=float(len(data)), good_share=float(good.float().mean()), of_humans=float(data.human.float().mean()),
-            held_out_explained_variance=explained,
-        )  # fmt: skip
-        return marked_windows(self.policy, data, good, config)
+        advantage, explained = advantages(self.policy, data, self.config, self.seed)
+        return advantage, {"held_out_explained_variance": explained}
 
     def train(self, data: ConditionedWindows, states: TrainStateFolder | None) -> Trained:
         """Minimise flow matching's error; the result is asked for good actions."""
@@ -122,7 +129,7 @@ def advantages(policy: FlowPolicy, data: EpisodeWindows, config: EpisodesConfig,
 def looked_ahead(data: EpisodeWindows, ahead: int) -> Tensor:
     """Window [M] int64 `ahead` steps on, the first one from there; -1 where the end or a takeover comes first."""
     found = torch.full((len(data),), -1)
-    stretch = data.episode * (int((data.start + data.steps_left).max()) + 1) + data.start + data.steps_left
+    stretch = stretches(data)
     for each in stretch.unique():
         mine = torch.nonzero(stretch == each)[:, 0]
         mine = mine[data.start[mine].argsort()]
@@ -130,6 +137,12 @@ def looked_ahead(data: EpisodeWindows, ahead: int) -> Tensor:
         inside = then < len(mine)
         found[mine[inside]] = mine[then[inside]]
     return found
+
+
+def stretches(data: EpisodeWindows) -> Tensor:
+    """Number [M] int64 of what each window is credited with: its episode up to the end, or up to a takeover."""
+    end = data.start + data.steps_left
+    return data.episode * (int(end.max()) + 1) + end
 
 
 def marks(data: EpisodeWindows, advantage: Tensor, positive: float) -> Tensor:
