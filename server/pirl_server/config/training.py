@@ -124,7 +124,7 @@ class SftConfig(MixtureConfig):
             raise ValueError("takeover_share, demonstration_share and balance_tasks need source 'episodes'")
 
 
-LoggedMethod = Literal["advantage_weighted", "filtered_bc", "dagger", "recap", "progress", "ppo_logged"]
+LoggedMethod = Literal["advantage_weighted", "filtered_bc", "dagger", "recap", "progress", "ppo_logged", "dsrl"]
 """a file each in `training.episode_rl.methods`"""
 
 
@@ -139,7 +139,8 @@ class EpisodesConfig(MixtureConfig):
             " matching on successes and on what humans did; dagger: the same, half of each batch from takeovers"
             " (takeover_share); recap: flow matching on all of it, where the prompt says which windows were better than"
             " usual; progress: as recap, better by the order of observations, without labels; ppo_logged: decoupled PPO"
-            " on the stored chains of exploring episodes of the base or up to max_age versions before it"
+            " on the stored chains of exploring episodes of the base or up to max_age versions before it; dsrl: an"
+            " actor over the initial noise of the frozen policy, from the noise of any log of the base"
         ),
     ] = "advantage_weighted"
     steps: Steps = 300
@@ -171,6 +172,10 @@ class EpisodesConfig(MixtureConfig):
             "ratio", gt=0,
         ),
     ] = 1.0  # fmt: skip
+    noise_kl_weight: Annotated[
+        float,
+        number("of the divergence from N(0, I) of the noise that dsrl chooses, against its value", "return/nat", gt=0),
+    ] = 0.02
     actor_steps: Annotated[int, number("most optimiser steps of PPO on the log", "steps", ge=1)] = 4
     actor_learning_rate: Annotated[float, number("Adam's, of PPO on the log", "1/step", gt=0)] = 4e-5
     minibatch_share: Annotated[

@@ -71,6 +71,9 @@ class RtcPolicy(Protocol):
     def denoiser(self, prefix: Prefix, state_NF: Tensor, given_NH: Tensor | None = None) -> ChunkDenoiser:
         """Velocity for inference; actions that are `given` have time 0 throughout."""
 
+    def steer(self, noise_NHA: Tensor, features_NF: Tensor, prefix: Prefix) -> Tensor:
+        """The noise that chunks start from [N, H, A]."""
+
     def to_model(self, actions_NHD: Array, state_NS: Array) -> Tensor:
         """Contract units -> model-space actions. Returns [N, H, A]."""
 
@@ -140,7 +143,7 @@ def _draw(policy: RtcPolicy, asks: Sequence[PolicyRequest], conditioned: bool) -
     )
     features, prefix = torch.from_numpy(policy.features(state_NS)).to(device), policy.prefixes(observations)
     given = rtc.given_tokens(policy.horizon, known.delay_N) if conditioned else None
-    denoiser = policy.denoiser(prefix, features, given)
+    start, denoiser = policy.steer(start, features, prefix), policy.denoiser(prefix, features, given)
     velocity: Velocity = denoiser
     transition: Transition = policy.transition
     if given is None:

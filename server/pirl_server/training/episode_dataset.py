@@ -132,12 +132,12 @@ def episode_windows(policy: FlowPolicy, episodes: Iterable[Episode], unlabelled:
     return _joined(windows, infos, [part.rows for part in parts], sentences, state)
 
 
-def usable(policy: FlowPolicy, log: EpisodeLog) -> EpisodeLog:
-    """Labelled episodes with a step that may be learnt.
+def usable(policy: FlowPolicy, log: EpisodeLog, unlabelled: bool = False) -> EpisodeLog:
+    """Labelled episodes, or with `unlabelled` any, with a step that may be learnt.
 
     Raises ValueError when there is none, and when one's contract is not the policy's.
     """
-    found = log.where(lambda each: each.labelled and not each.info.dry_run and each.targets > 0)
+    found = log.where(lambda each: (each.labelled or unlabelled) and not each.info.dry_run and each.targets > 0)
     for each in found.facts:
         check_contract(policy, each.info)
     if not found:

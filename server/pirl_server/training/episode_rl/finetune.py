@@ -46,16 +46,17 @@ def finetune_episodes(
     """
     torch.manual_seed(seed)
     policy = FlowPolicy.load(checkpoint)
-    labelled = EpisodeLog.of(episodes).where(lambda each: each.labelled)
+    method = (make_method or METHODS[config.method])(Run(policy, config, seed, progress, archive))
+    labelled = EpisodeLog.of(episodes).where(lambda each: each.labelled or method.unlabelled)
     real = experience(labelled, progress)
-    found = usable(policy, real)
+    found = usable(policy, real, method.unlabelled)
     said = _instructions(policy, found, new_instructions)
     _check_count(len(found), config, dry_runs=len(labelled) - len(real))
-    method = (make_method or METHODS[config.method])(Run(policy, config, seed, progress, archive))
     trained = method.train(method.prepare(found), states)
     made = {"parent": policy.version, "method": method.name, "config": str(asdict(config)), **trained.lineage}
     card = replace(trained.card, lineage=made | found.lineage() | dict(lineage), instructions=said)
-    return save_checkpoint(out, card, merged_state_dict(policy.model), parent=checkpoint)
+    weights = merged_state_dict(policy.model)
+    return save_checkpoint(out, card, weights, parent=checkpoint, noise_actor=trained.noise_actor)
 
 
 def _instructions(policy: FlowPolicy, log: EpisodeLog, new: bool) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pirl_server.config.training import LoggedMethod
 from pirl_server.training.episode_rl.methods.advantage_weighted import AdvantageWeighted
 from pirl_server.training.episode_rl.methods.dagger import Dagger
+from pirl_server.training.episode_rl.methods.dsrl import Dsrl
 from pirl_server.training.episode_rl.methods.filtered_bc import FilteredBc
 from pirl_server.training.episode_rl.methods.method import MakeMethod
 from pirl_server.training.episode_rl.methods.ppo_logged import PpoLogged
@@ -18,4 +19,5 @@ METHODS: dict[LoggedMethod, MakeMethod] = {
     "recap": Recap,
     "progress": Progress,
     "ppo_logged": PpoLogged,
+    "dsrl": Dsrl,
 }

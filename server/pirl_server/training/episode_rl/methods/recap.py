@@ -62,8 +62,6 @@ class Recap(FlowMatchingMethod[ConditionedWindows]):
 
     name = "advantage-conditioned flow matching"
 
-    unlabelled = False
-
     def prepare(self, episodes: Sequence[Episode]) -> ConditionedWindows:
         """Windows with their marks. Raises ValueError for logs of one outcome: none is better than another."""
         data = episode_windows(self.policy, episodes, self.unlabelled)
