@@ -124,8 +124,8 @@ class SftConfig(MixtureConfig):
             raise ValueError("takeover_share, demonstration_share and balance_tasks need source 'episodes'")
 
 
-LoggedMethod = Literal["advantage_weighted", "filtered_bc", "dagger", "recap", "progress", "ppo_logged", "dsrl"]
-"""a file each in `training.episode_rl.methods`"""
+LoggedMethod = Literal["auto", "advantage_weighted", "filtered_bc", "dagger", "recap", "progress", "ppo_logged", "dsrl"]
+"""`training.method_choice` chooses, or a file of `training.episode_rl.methods`"""
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -135,14 +135,14 @@ class EpisodesConfig(MixtureConfig):
     method: Annotated[
         LoggedMethod,
         about(
-            "advantage_weighted: flow matching weighted by exp(advantage / temperature), any log; filtered_bc: flow"
-            " matching on successes and on what humans did; dagger: the same, half of each batch from takeovers"
-            " (takeover_share); recap: flow matching on all of it, where the prompt says which windows were better than"
-            " usual; progress: as recap, better by the order of observations, without labels; ppo_logged: decoupled PPO"
-            " on the stored chains of exploring episodes of the base or up to max_age versions before it; dsrl: an"
-            " actor over the initial noise of the frozen policy, from the noise of any log of the base"
+            "auto: what the episodes are decides, and it is said why; advantage_weighted: flow matching weighted by"
+            " exp(advantage / temperature); filtered_bc: flow matching on successes and what humans did; dagger: the"
+            " same, half of it takeovers; recap: flow matching on all, the prompt says what was better than usual;"
+            " progress: as recap, by the order of observations, without labels; ppo_logged: decoupled PPO on the chains"
+            " of exploring episodes of the base or up to max_age versions before it; dsrl: an actor over the initial"
+            " noise of the frozen policy"
         ),
-    ] = "advantage_weighted"
+    ] = "auto"
     steps: Steps = 300
     learning_rate: LearningRate = 1e-4
     vlm: Vlm = "frozen"
@@ -176,11 +176,11 @@ class EpisodesConfig(MixtureConfig):
         float,
         number("of the divergence from N(0, I) of the noise that dsrl chooses, against its value", "return/nat", gt=0),
     ] = 0.02
-    actor_steps: Annotated[int, number("most optimiser steps of PPO on the log", "steps", ge=1)] = 4
+    actor_steps: Annotated[int, number("most optimiser steps of PPO on the log", "steps", ge=1)] = 3
     actor_learning_rate: Annotated[float, number("Adam's, of PPO on the log", "1/step", gt=0)] = 4e-5
     minibatch_share: Annotated[
         float, number("decisions of one step of PPO, as a share of those of the log", "ratio", gt=0, le=1)
-    ] = 0.34
+    ] = 1.0
     clip: Annotated[float, number("ratios to the base stay within 1 - clip and 1 + clip", "ratio", gt=0)] = 0.2
     gae_lambda: Annotated[float, number("decay of generalised advantage estimation", "1/decision", gt=0, le=1)] = 0.95
     max_kl: Annotated[
