@@ -12,6 +12,15 @@ FEATURE_PATTERN = "^[a-z_]+$"
 Part = Literal["train", "lora", "frozen"]
 """what happens to one half of the model: all of it learns, low-rank adapters do, nothing does"""
 
+SavedDtype = Literal["float32", "base"]
+SavedAs = Annotated[
+    SavedDtype,
+    about(
+        "of the halves that learnt: 'float32' as they were trained; 'base' each tensor as the base has it, half the"
+        " size for a bfloat16 one, where small changes are rounded away"
+    ),
+]
+
 Steps = Annotated[int, number("optimiser steps", "steps", ge=1)]
 LearningRate = Annotated[float, number("the highest; a cosine brings it down to a twentieth", "1/step", gt=0)]
 Vlm = Annotated[
@@ -60,8 +69,9 @@ class FlowMatchingConfig:
     ] = 0  # fmt: skip
     precision: Annotated[
         Literal["float32", "bfloat16"],
-        about("of the network's products; weights, optimiser and loss are float32 in either"),
+        about("of the network's products; weights that learn, optimiser and loss are float32 in either, from any base"),
     ] = "float32"
+    saved_dtype: SavedAs = "float32"
     augment: Annotated[
         float, number("strength of random crops, turns and colours of the images; 1 is openpi's", "ratio", ge=0)
     ] = 0.0
@@ -358,6 +368,7 @@ class PpoConfig:
     expert: Annotated[Literal["train", "lora"], about("action expert and its projections")] = "train"
     lora_rank: LoraRank = 16
     lora_alpha: LoraAlpha = 16.0
+    saved_dtype: SavedAs = "float32"
     prefix_batch: Annotated[int, number("decisions whose images are encoded at a time", "decisions", ge=1)] = 32
     torch_threads: Annotated[
         int,

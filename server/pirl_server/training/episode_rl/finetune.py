@@ -11,7 +11,6 @@ import torch
 
 from pirl_server.config.training import EpisodesConfig
 from pirl_server.episodes.schema import Episode
-from pirl_server.model.layers.lora import merged_state_dict
 from pirl_server.policy.checkpoint import save_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.episode_dataset import usable
@@ -20,6 +19,7 @@ from pirl_server.training.episode_rl.behaviour import ages
 from pirl_server.training.episode_rl.methods.by_name import METHODS
 from pirl_server.training.episode_rl.methods.method import Archive, MakeMethod, Run, no_archive
 from pirl_server.training.episode_selection import unknown_instruction
+from pirl_server.training.master_weights import saved_weights
 from pirl_server.training.method_choice import Choice, choose
 from pirl_server.training.progress import Progress
 from pirl_server.training.train_state import TrainStateFolder
@@ -58,9 +58,9 @@ def finetune_episodes(
     _check_count(len(found), config, dry_runs=len(labelled) - len(real))
     trained = method.train(method.prepare(found), states)
     made = {"parent": policy.version, "method": method.name, "chosen": chosen.why, "config": str(asdict(config))}
-    made |= trained.lineage
+    weights, dtype = saved_weights(policy.model, config.saved_dtype, checkpoint)
+    made |= trained.lineage | dtype
     card = replace(trained.card, lineage=made | found.lineage() | dict(lineage), instructions=said)
-    weights = merged_state_dict(policy.model)
     return save_checkpoint(out, card, weights, parent=checkpoint, noise_actor=trained.noise_actor)
 
 
