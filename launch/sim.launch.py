@@ -18,6 +18,9 @@ def generate_launch_description() -> LaunchDescription:
                 default_value="pirl_sim.maniskill.sim_robot:make_robot",
                 description="module:function of the arm",
             ),
+            DeclareLaunchArgument(
+                "step_on_command", default_value="false", description="true: faster than real time, without its delays"
+            ),
             DeclareLaunchArgument("use_sim_time", default_value="true", description="stamps by the simulated time"),
             # In its namespace each simulated robot has a clock of its own; without one it is /clock.
             SetRemap("/clock", "clock"),
@@ -36,6 +39,7 @@ def generate_launch_description() -> LaunchDescription:
                         "use_cameras": LaunchConfiguration("use_cameras"),
                         "task": LaunchConfiguration("task"),
                         "simulator": LaunchConfiguration("simulator"),
+                        "step_on_command": LaunchConfiguration("step_on_command"),
                         "autostart": LaunchConfiguration("autostart"),
                     }
                 ],

@@ -106,10 +106,14 @@ def test_fpo_starts_at_ratio_one_and_prefers_the_better_fit() -> None:
 
 
 def test_lookahead_advantage() -> None:
-    reward, value = double(0, 0, -1, 1), double(0.1, 0.2, 0.3, 0.4)
-    assert lookahead_advantage(reward, value, 0.0, 1).tolist() == pytest.approx([0.1, 0.1, -0.9, 0.6])
-    assert lookahead_advantage(reward, value, 0.0, 2).tolist() == pytest.approx([0.2, -0.8, -0.3, 0.6])
-    assert lookahead_advantage(reward, value, 5.0, 9).tolist() == pytest.approx([4.9, 4.8, 4.7, 5.6])
+    """Of four decisions with rewards 0, 0, -1, 1; what is looked ahead to is one, two or all of them away."""
+    value = double(0.1, 0.2, 0.3, 0.4)
+    for then, reward, expected in (
+        ([1, 2, 3, -1], double(0, 0, -1, 1), [0.1, 0.1, -0.9, 0.6]),
+        ([2, 3, -1, -1], double(0, -1, 0, 1), [0.2, -0.8, -0.3, 0.6]),
+        ([-1, -1, -1, -1], double(0, 0, 0, 1), [-0.1, -0.2, -0.3, 0.6]),
+    ):
+        assert lookahead_advantage(reward, value, torch.tensor(then)).tolist() == pytest.approx(expected)
 
 
 def test_recap_calls_the_stated_share_positive_and_humans_always() -> None:

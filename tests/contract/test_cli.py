@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 import sys
 
 import pytest
+from patience import completed
 
 from pirl_contract.commands import cli, doctor
 from pirl_contract.commands.doctor import Finding
 
 
 def test_an_unknown_command_is_one_line_and_status_2() -> None:
-    done = subprocess.run(
+    done = completed(
         [sys.executable, "-m", "pirl_contract.commands.cli", "srve", "x"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+        limit_s=60,
     )
     assert done.returncode == 2
     assert done.stdout == ""

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from patience import completed
 
 pytest.importorskip("rclpy", reason="rclpy is not importable: source docker/ros_env.sh")
 pytest.importorskip("pirl_msgs.msg", reason="pirl_msgs is not built: make setup")
@@ -32,7 +33,7 @@ def demo_command(out: Path, env_steps: int) -> list[str]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     out = tmp_path_factory.mktemp("demo") / "run"
-    done = subprocess.run(demo_command(out, 6000), capture_output=True, text=True, timeout=500, check=False)
+    done = completed(demo_command(out, 6000), limit_s=500)
     return out, done
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from patience import output_of
 
 pytestmark = pytest.mark.ros
 
@@ -185,4 +186,4 @@ def test_without_limits_it_does_not_start(probe: Any, profile_path: Any, tmp_pat
     process = probe.start("arm_node", profile=path)
     assert probe.call(GetState, "arm_node/get_state").current_state.label == "unconfigured"
     process.terminate()
-    assert "'low' is missing" in process.communicate(timeout=20)[0]
+    assert "'low' is missing" in output_of(process, 20)[0]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import subprocess
 from pathlib import Path
 
 import pytest
+from patience import completed
 
 from pirl_ros.profile.profile import load_profile
 
@@ -89,6 +89,6 @@ def test_ros2_launch_accepts_them(path: Path) -> None:
     if importlib.util.find_spec("launch_ros") is None:
         pytest.skip("`launch_ros` comes with an apt ROS 2 only: no wheel provides it")
     command = ["ros2", "launch", "pirl_ros", path.name, "--show-args"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    shown = completed(command, check=True, limit_s=60).stdout
     for name in declared(path):
         assert f"'{name}'" in shown

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from patience import patient
 from real_arm import RealArm, write_profile
 from server_process import free_port, kill, serve
 
@@ -155,7 +156,7 @@ def test_a_goal_that_waits_for_a_node_that_is_gone_is_answered(probe: Any) -> No
     process.send_signal(signal.SIGINT)
     probe.until(result.done, "its client never gets a result")
     assert result.result().result.code == ExecuteInstruction.Result.NODE_LOST
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=patient(30)) == 0
 
 
 def test_a_request_that_fits_no_state_is_answered_and_ends_nothing(robot: Robot) -> None:

@@ -57,6 +57,7 @@ class Shift:
     """Moves one weight by the number of episodes, without a loss or an optimiser."""
 
     name = "shift"
+    unlabelled = True
 
     def __init__(self, run: Run) -> None:
         self.policy = run.policy
@@ -67,7 +68,7 @@ class Shift:
     def train(self, data: int, states: TrainStateFolder | None) -> Trained:
         weight = next(self.policy.model.expert_parameters())
         weight.data += data
-        return Trained(replace(self.policy.card, noise_level=0.25), {"moved by": str(data)})
+        return Trained(replace(self.policy.card, noise_level=0.25), lineage={"moved by": str(data)})
 
 
 def test_another_method_is_two_functions(tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_another_method_is_two_functions(tmp_path: Path) -> None:
 
 def test_a_method_may_own_its_loop_and_what_is_saved(tmp_path: Path) -> None:
     base = save_toy(tmp_path / "base")
-    logged = [episode(number, number % 2 == 0, GOOD) for number in range(10)]
+    logged = [episode(number, (None, True, False)[number % 3], GOOD) for number in range(10)]
     finetune_episodes(base, tmp_path / "out", logged, CONFIG, 0, Heard(), Shift)
     before, after = FlowPolicy.load(base), FlowPolicy.load(tmp_path / "out")
     moved = next(after.model.expert_parameters()) - next(before.model.expert_parameters())

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from patience import Patience
 from toy_arm import Heard, make_toy, save_toy
 
 from pirl_contract import RolloutResult, rollout
@@ -85,8 +86,8 @@ def test_a_worker_that_is_done_ends_when_the_evaluation_is_killed(checkpoint: Pa
         time.sleep(0.2)
         assert Path(f"/proc/{pid}").exists(), "it waits to be ended"
         evaluation.kill()
-    deadline = time.monotonic() + 20
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+    patience = Patience(20)
+    while Path(f"/proc/{pid}").exists() and patience.left_s > 0:
         time.sleep(0.05)
     left = Path(f"/proc/{pid}").exists()
     if left:

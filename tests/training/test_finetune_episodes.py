@@ -20,7 +20,7 @@ from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.episode_dataset import episode_windows
 from pirl_server.training.episode_rl.finetune import finetune_episodes
 
-CONFIG = EpisodesConfig(steps=80, batch_size=32, learning_rate=3e-3, value_steps=60)
+CONFIG = EpisodesConfig(method="advantage_weighted", steps=80, batch_size=32, learning_rate=3e-3, value_steps=60)
 
 
 def log(good: bool = True, count: int = 12) -> list[Episode]:

@@ -301,3 +301,19 @@ def test_imitation_keeps_the_policy_near_its_successes(base: Path) -> None:
     run, data = prepared(base, logged, replace(CONFIG, imitation_weight=0.5))
     assert data.imitated is not None
     assert loss_of(_Update(run, data), rows) > plain + 0.05
+
+
+def test_a_bfloat16_base_is_learnt_in_float32_from_what_it_drew(base: Path, tmp_path: Path) -> None:
+    """What acted is the rounded policy; ratios count from the widened one and are 1 before the first step."""
+    card, weights_, _ = load_checkpoint(base)
+    narrow = {name: each.to(torch.bfloat16) for name, each in weights_.items()}
+    save_checkpoint(tmp_path / "narrow", card, narrow)
+    logged = log_of(FlowPolicy.load(tmp_path / "narrow"))
+    run, data = prepared(tmp_path / "narrow", logged, replace(CONFIG, max_mismatch=0.1))
+    drawn = data.behaviour
+    assert drawn.data.acted.all()
+    assert not torch.equal(drawn.proximal, drawn.log_prob)
+    assert all(each.dtype == torch.float32 for each in run.policy.model.expert_parameters())
+    assert torch.equal(log_probs(run.policy, drawn.data), drawn.proximal)
+    said = PpoLogged(run).train(data, None)
+    assert int(said.lineage["actor_steps"]) > 0

@@ -12,6 +12,15 @@ FEATURE_PATTERN = "^[a-z_]+$"
 Part = Literal["train", "lora", "frozen"]
 """what happens to one half of the model: all of it learns, low-rank adapters do, nothing does"""
 
+SavedDtype = Literal["float32", "base"]
+SavedAs = Annotated[
+    SavedDtype,
+    about(
+        "of the halves that learnt: 'float32' as they were trained; 'base' each tensor as the base has it, half the"
+        " size for a bfloat16 one, where small changes are rounded away"
+    ),
+]
+
 Steps = Annotated[int, number("optimiser steps", "steps", ge=1)]
 LearningRate = Annotated[float, number("the highest; a cosine brings it down to a twentieth", "1/step", gt=0)]
 Vlm = Annotated[
@@ -60,8 +69,9 @@ class FlowMatchingConfig:
     ] = 0  # fmt: skip
     precision: Annotated[
         Literal["float32", "bfloat16"],
-        about("of the network's products; weights, optimiser and loss are float32 in either"),
+        about("of the network's products; weights that learn, optimiser and loss are float32 in either, from any base"),
     ] = "float32"
+    saved_dtype: SavedAs = "float32"
     augment: Annotated[
         float, number("strength of random crops, turns and colours of the images; 1 is openpi's", "ratio", ge=0)
     ] = 0.0
@@ -124,8 +134,8 @@ class SftConfig(MixtureConfig):
             raise ValueError("takeover_share, demonstration_share and balance_tasks need source 'episodes'")
 
 
-LoggedMethod = Literal["advantage_weighted", "filtered_bc", "dagger", "ppo_logged"]
-"""a file each in `training.episode_rl.methods`"""
+LoggedMethod = Literal["auto", "advantage_weighted", "filtered_bc", "dagger", "recap", "progress", "ppo_logged", "dsrl"]
+"""`training.method_choice` chooses, or a file of `training.episode_rl.methods`"""
 
 
 @dataclass(frozen=True, config=CHECKED)
@@ -135,12 +145,14 @@ class EpisodesConfig(MixtureConfig):
     method: Annotated[
         LoggedMethod,
         about(
-            "advantage_weighted: flow matching weighted by exp(advantage / temperature), any log; filtered_bc: flow"
-            " matching on successes and on what humans did; dagger: the same, half of each batch from takeovers"
-            " (takeover_share); ppo_logged: decoupled PPO on the stored chains of exploring episodes of the base or up"
-            " to max_age versions before it"
+            "auto: what the episodes are decides, and it is said why; advantage_weighted: flow matching weighted by"
+            " exp(advantage / temperature); filtered_bc: flow matching on successes and what humans did; dagger: the"
+            " same, half of it takeovers; recap: flow matching on all, the prompt says what was better than usual;"
+            " progress: as recap, by the order of observations, without labels; ppo_logged: decoupled PPO on the chains"
+            " of exploring episodes of the base or up to max_age versions before it; dsrl: an actor over the initial"
+            " noise of the frozen policy"
         ),
-    ] = "advantage_weighted"
+    ] = "auto"
     steps: Steps = 300
     learning_rate: LearningRate = 1e-4
     vlm: Vlm = "frozen"
@@ -153,11 +165,32 @@ class EpisodesConfig(MixtureConfig):
     min_episodes: Annotated[
         int, number("fewer labelled episodes are rejected: a critic needs something to compare", "episodes", ge=1)
     ] = 10
-    actor_steps: Annotated[int, number("most optimiser steps of PPO on the log", "steps", ge=1)] = 4
+    positive_share: Annotated[
+        float, number("windows of each task that recap and progress call good, the policy's best", "share", gt=0, lt=1)
+    ] = 0.3
+    lookahead: Annotated[
+        int, number("over which recap and progress measure what a window gained", "control steps", ge=1)
+    ] = 20
+    condition_dropout: Annotated[
+        float, number("share of recap's samples whose prompt does not say whether they are good", "share", ge=0, lt=1)
+    ] = 0.1
+    guidance: Annotated[
+        float,
+        number(
+            "how far a policy of recap leaves what it usually does behind, in the result's card; 1 is plain"
+            " conditioning, more costs two passes",
+            "ratio", gt=0,
+        ),
+    ] = 1.0  # fmt: skip
+    noise_kl_weight: Annotated[
+        float,
+        number("of the divergence from N(0, I) of the noise that dsrl chooses, against its value", "return/nat", gt=0),
+    ] = 0.02
+    actor_steps: Annotated[int, number("most optimiser steps of PPO on the log", "steps", ge=1)] = 3
     actor_learning_rate: Annotated[float, number("Adam's, of PPO on the log", "1/step", gt=0)] = 4e-5
     minibatch_share: Annotated[
         float, number("decisions of one step of PPO, as a share of those of the log", "ratio", gt=0, le=1)
-    ] = 0.34
+    ] = 1.0
     clip: Annotated[float, number("ratios to the base stay within 1 - clip and 1 + clip", "ratio", gt=0)] = 0.2
     gae_lambda: Annotated[float, number("decay of generalised advantage estimation", "1/decision", gt=0, le=1)] = 0.95
     max_kl: Annotated[
@@ -335,6 +368,7 @@ class PpoConfig:
     expert: Annotated[Literal["train", "lora"], about("action expert and its projections")] = "train"
     lora_rank: LoraRank = 16
     lora_alpha: LoraAlpha = 16.0
+    saved_dtype: SavedAs = "float32"
     prefix_batch: Annotated[int, number("decisions whose images are encoded at a time", "decisions", ge=1)] = 32
     torch_threads: Annotated[
         int,

@@ -74,6 +74,8 @@ class EpisodeWindows:
     """[M] int64: number of the policy version whose chunk was played; -1: a human's"""
     age_days: Tensor
     """[M] of the episode, counted from the newest one"""
+    state: Tensor
+    """[M, S] of the observation, in the contract's units"""
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -118,23 +120,24 @@ def episode_windows(policy: FlowPolicy, episodes: Iterable[Episode], unlabelled:
     if not parts:
         raise ValueError("no labelled episode to learn from: end episodes with success or failure")
     sentences = [info.instruction for info, part in zip(infos, parts) for _ in part.rows["start"]]
+    state = np.concatenate([part.state for part in parts])
     windows = make_windows(
         policy,
-        np.concatenate([part.state for part in parts]),
+        state,
         sentences,
         np.concatenate([part.actions for part in parts]),
         images.finish(),
         np.concatenate([part.valid for part in parts]),
     )
-    return _joined(windows, infos, [part.rows for part in parts], sentences)
+    return _joined(windows, infos, [part.rows for part in parts], sentences, state)
 
 
-def usable(policy: FlowPolicy, log: EpisodeLog) -> EpisodeLog:
-    """Labelled episodes with a step that may be learnt.
+def usable(policy: FlowPolicy, log: EpisodeLog, unlabelled: bool = False) -> EpisodeLog:
+    """Labelled episodes, or with `unlabelled` any, with a step that may be learnt.
 
     Raises ValueError when there is none, and when one's contract is not the policy's.
     """
-    found = log.where(lambda each: each.labelled and not each.info.dry_run and each.targets > 0)
+    found = log.where(lambda each: (each.labelled or unlabelled) and not each.info.dry_run and each.targets > 0)
     for each in found.facts:
         check_contract(policy, each.info)
     if not found:
@@ -154,7 +157,11 @@ def _teaches(episode: Episode, unlabelled: bool = False) -> bool:
 
 
 def _joined(
-    windows: ChunkDataset, infos: Sequence[EpisodeInfo], parts: list[Mapping[str, NDArray[Any]]], sentences: list[str]
+    windows: ChunkDataset,
+    infos: Sequence[EpisodeInfo],
+    parts: list[Mapping[str, NDArray[Any]]],
+    sentences: list[str],
+    state: NDArray[np.float32],
 ) -> EpisodeWindows:
     """Columns of all episodes, their numbers made those of the whole."""
     counts = np.array([len(part["start"]) for part in parts])
@@ -170,7 +177,7 @@ def _joined(
     instructions = list(dict.fromkeys(sentences))
     number = {sentence: index for index, sentence in enumerate(instructions)}
     columns |= {"episode": episode, "task": np.array([number[each] for each in sentences])}
-    columns["age_days"] = _ages(infos)[episode]
+    columns["age_days"], columns["state"] = _ages(infos)[episode], state
     tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in columns.items()}
     return EpisodeWindows(windows, tuple(infos), tuple(instructions), tuple(versions), **tensors)
 

@@ -25,11 +25,12 @@ from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.model_card import ModelCard
 from pirl_server.training.episode_rl.logged_decisions import LoggedDecisions, Reasons, listed
 from pirl_server.training.episode_rl.methods.method import Archive
+from pirl_server.training.master_weights import widen
 from pirl_server.training.prefix_cache import PrefixOf
 from pirl_server.training.supervised.flow_matching import prefixes
 
 BATCH = 256
-SAME = ("features", "action_scale", "processing", "family", "denoise_steps")
+SAME = ("features", "action_scale", "processing", "family", "denoise_steps", "guidance")
 """what two cards must have in common for one's chains to have a density under the other"""
 
 
@@ -42,7 +43,7 @@ class Behaviour:
     log_prob: Tensor
     """[M] recomputed under each decision's own checkpoint; 0 where not acted"""
     proximal: Tensor
-    """[M] under the base"""
+    """[M] under the base, in the precision that it learns in"""
     age: Tensor
     """[M] int64 versions between the one that acted and the base"""
     why: Reasons
@@ -72,7 +73,8 @@ def behaviour(policy: FlowPolicy, data: LoggedDecisions, config: EpisodesConfig,
     """
     known, why = ages(policy, archive, config.max_age), Reasons()
     acted, found, age = data.acted.clone(), torch.zeros(len(data)), torch.zeros(len(data), dtype=torch.int64)
-    proximal = log_probs(policy, data)
+    served = log_probs(policy, data)
+    proximal = _proximal(policy, data, config, served)
     for number, version in enumerate(data.versions):
         mine = acted & (data.version == number)
         drawn_by = _behaviour_policy(policy, version, known, archive, config.max_age)
@@ -81,7 +83,7 @@ def behaviour(policy: FlowPolicy, data: LoggedDecisions, config: EpisodesConfig,
             acted &= ~mine
             continue
         age[mine] = known[version]
-        again = proximal if drawn_by is policy else log_probs(drawn_by, replace(data, acted=mine))
+        again = served if drawn_by is policy else log_probs(drawn_by, replace(data, acted=mine))
         found = torch.where(mine, again, found)
     apart = torch.where(acted, (found - data.stored_log_prob).abs(), torch.zeros(()))
     for episode in data.episode[apart > config.max_mismatch].unique():
@@ -95,6 +97,14 @@ def behaviour(policy: FlowPolicy, data: LoggedDecisions, config: EpisodesConfig,
         raise ValueError(f"no decision is left that PPO can learn from: {listed(why)}{_advice(why, apart)}")
     kept = replace(data, acted=acted)
     return Behaviour(kept, found * acted, proximal * acted, age, why, float((apart * acted).max()), ess)
+
+
+def _proximal(policy: FlowPolicy, data: LoggedDecisions, config: EpisodesConfig, served: Tensor) -> Tensor:
+    """Densities [M] of the base in the precision that it learns in: the ratio to them is 1 before the first step."""
+    dtypes = [parameter.dtype for parameter in policy.model.parameters()]
+    widen(policy.model, config.vlm, config.expert)
+    same = dtypes == [parameter.dtype for parameter in policy.model.parameters()]
+    return served if same else log_probs(policy, data)
 
 
 def _gate(
@@ -160,7 +170,7 @@ def log_prob(policy: FlowPolicy, data: LoggedDecisions, rows_B: Tensor, prefix_o
     features, prefix = data.features[rows_B], prefix_of(rows_B)
 
     def velocity(x_BHD: Tensor, t_B: Tensor) -> Tensor:
-        return policy.model.velocity(prefix, features, x_BHD, t_B)
+        return policy.model.velocity(prefix, features, x_BHD, t_B).float()
 
     before, after = data.latents[rows_B].unbind(1)
     transition = partial(flow_sde.transition, noise_level=data.noise_level[rows_B])

@@ -11,14 +11,16 @@ import torch
 
 from pirl_server.config.training import EpisodesConfig
 from pirl_server.episodes.schema import Episode
-from pirl_server.model.layers.lora import merged_state_dict
 from pirl_server.policy.checkpoint import save_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.episode_dataset import usable
 from pirl_server.training.episode_log import EpisodeLog, experience
+from pirl_server.training.episode_rl.behaviour import ages
 from pirl_server.training.episode_rl.methods.by_name import METHODS
 from pirl_server.training.episode_rl.methods.method import Archive, MakeMethod, Run, no_archive
 from pirl_server.training.episode_selection import unknown_instruction
+from pirl_server.training.master_weights import saved_weights
+from pirl_server.training.method_choice import Choice, choose
 from pirl_server.training.progress import Progress
 from pirl_server.training.train_state import TrainStateFolder
 
@@ -46,16 +48,29 @@ def finetune_episodes(
     """
     torch.manual_seed(seed)
     policy = FlowPolicy.load(checkpoint)
-    labelled = EpisodeLog.of(episodes).where(lambda each: each.labelled)
+    chosen = _choice(config, policy, episodes, archive)
+    progress.progress(0, 1, f"method {chosen.method}: {chosen.why}")
+    method = (make_method or METHODS[chosen.method])(Run(policy, config, seed, progress, archive))
+    labelled = EpisodeLog.of(episodes).where(lambda each: each.labelled or method.unlabelled)
     real = experience(labelled, progress)
-    found = usable(policy, real)
+    found = usable(policy, real, method.unlabelled)
     said = _instructions(policy, found, new_instructions)
     _check_count(len(found), config, dry_runs=len(labelled) - len(real))
-    method = (make_method or METHODS[config.method])(Run(policy, config, seed, progress, archive))
     trained = method.train(method.prepare(found), states)
-    made = {"parent": policy.version, "method": method.name, "config": str(asdict(config)), **trained.lineage}
+    made = {"parent": policy.version, "method": method.name, "chosen": chosen.why, "config": str(asdict(config))}
+    weights, dtype = saved_weights(policy.model, config.saved_dtype, checkpoint)
+    made |= trained.lineage | dtype
     card = replace(trained.card, lineage=made | found.lineage() | dict(lineage), instructions=said)
-    return save_checkpoint(out, card, merged_state_dict(policy.model), parent=checkpoint)
+    return save_checkpoint(out, card, weights, parent=checkpoint, noise_actor=trained.noise_actor)
+
+
+def _choice(config: EpisodesConfig, policy: FlowPolicy, episodes: Sequence[Episode], archive: Archive) -> Choice:
+    """The config's method, or the one that fits the episodes."""
+    if config.method != "auto":
+        return Choice(config.method, "as configured")
+    fresh = ages(policy, archive, config.max_age)
+    real = [each for each in EpisodeLog.of(episodes).facts if not each.info.dry_run]
+    return choose(real, fresh, config.min_episodes)
 
 
 def _instructions(policy: FlowPolicy, log: EpisodeLog, new: bool) -> tuple[str, ...]:

@@ -46,8 +46,12 @@ class LoggedDecisions(ChunkDataset):
     version: Tensor
     """[M] int64: position in `versions`"""
     versions: tuple[str, ...]
+    noise: Tensor
+    """[M, H, A] where the chain started"""
+    as_sampled: Tensor
+    """[M] bool: its executed actions are the sampled ones"""
     acted: Tensor
-    """[M] bool: the policy's loss may learn from it"""
+    """[M] bool: and there is a density of them, so that PPO may learn from it"""
     task: Tensor
     """[M] int64: number of the instruction"""
     episode: Tensor
@@ -63,21 +67,23 @@ class LoggedDecisions(ChunkDataset):
 
 
 def logged_decisions(policy: FlowPolicy, episodes: Iterable[Episode]) -> tuple[LoggedDecisions, Reasons]:
-    """Read episodes that have at least one played decision each, once; say why decisions are not for the policy's loss.
+    """Read the played decisions of episodes, once; say why some are not `acted`.
 
-    Raises ValueError when not one is.
+    Raises ValueError when there is none.
     """
     why, images = Reasons(), ImageRows(policy)
     rows, said, versions = list[dict[str, np.ndarray]](), list[str](), list[str]()
     for number, episode in enumerate(episodes):
+        if not (episode.calls.step >= 0).any():
+            continue
         row = _read(policy, number, episode, why)
         images.add(episode.calls.images, row["call"])
         said += [episode.info.instruction] * len(row["call"])
         versions += [episode.info.policy_versions[each] for each in episode.calls.policy_version[row["call"]]]
         rows.append(row)
+    if not rows:
+        raise ValueError("in no episode was a chunk of the policy played")
     columns = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-    if not columns["acted"].any():
-        raise ValueError(f"no decision has a density that PPO can learn from: {listed(why)}; log with --explore")
     windows = make_windows(policy, columns["state"], said, columns["chunk"], images.finish())
     parts = {field.name: getattr(windows, field.name) for field in fields(windows)}
     tensors = {name: torch.from_numpy(columns[name]) for name in COLUMNS}
@@ -99,8 +105,8 @@ def _numbered(words: Sequence[str]) -> tuple[Tensor, tuple[str, ...]]:
 
 
 COLUMNS = (
-    "latents", "index", "noise_level", "executed", "stored_log_prob", "acted", "episode", "elapsed", "reward", "last",
-    "cut",
+    "latents", "index", "noise_level", "executed", "stored_log_prob", "noise", "as_sampled", "acted", "episode",
+    "elapsed", "reward", "last", "cut",
 )  # fmt: skip
 
 
@@ -113,7 +119,8 @@ def _read(policy: FlowPolicy, number: int, episode: Episode, why: Reasons) -> di
     """One episode's columns, a row per played call."""
     calls, played = episode.calls, np.flatnonzero(episode.calls.step >= 0)
     played = played[np.argsort(calls.step[played], kind="stable")]
-    faults = [_fault(policy, episode, call) for call in played]
+    altered = np.array([_execution_fault(policy, episode, call) for call in played])
+    faults = [_density_fault(policy, episode, call) or fault for call, fault in zip(played, altered.tolist())]
     why.update(fault for fault in faults if fault)
     index = np.maximum(calls.sde_index[played], 0).astype(np.int64)
     executed = np.array([max(1, int((episode.steps.call == call).sum())) for call in played], np.int64)
@@ -131,6 +138,8 @@ def _read(policy: FlowPolicy, number: int, episode: Episode, why: Reasons) -> di
         "noise_level": calls.noise_level[played],
         "executed": executed,
         "stored_log_prob": density.numpy(),
+        "noise": calls.chain[played, 0],
+        "as_sampled": altered == "",
         "acted": np.array([not fault for fault in faults]),
         "episode": np.full(len(played), number),
         "elapsed": calls.step[played].astype(np.float32),
@@ -155,14 +164,20 @@ def _ends(episode: Episode, played: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     return last, reward, ends
 
 
-def _fault(policy: FlowPolicy, episode: Episode, call: int) -> str:
-    """Why the policy's loss can't learn from this decision; empty when it can."""
-    calls, steps = episode.calls, episode.steps
-    mine = np.flatnonzero(steps.call == call)
+def _density_fault(policy: FlowPolicy, episode: Episode, call: int) -> str:
+    """Why there is no density of this decision that PPO can use; empty when there is."""
+    calls = episode.calls
     if calls.sde_index[call] < 0:
         return "were drawn deterministically and have no density"
     if calls.chain.shape[1] != policy.card.denoise_steps + 1:
         return f"were drawn in {calls.chain.shape[1] - 1} denoise steps, the base has {policy.card.denoise_steps}"
+    return ""
+
+
+def _execution_fault(policy: FlowPolicy, episode: Episode, call: int) -> str:
+    """Why what was executed is not what was sampled; empty when it is."""
+    calls, steps = episode.calls, episode.steps
+    mine = np.flatnonzero(steps.call == call)
     if (steps.source[mine] != ControlSource.POLICY).any():
         return "were driven by a person or a hold"
     if (steps.alterations[mine] & ~np.uint32(Alteration.CLIPPED)).any():

@@ -35,22 +35,29 @@ def critic_reading(policy: FlowPolicy, windows: ChunkDataset, task_M: Tensor, el
     """
     parts = [windows.features]
     if windows.images is not None:
-        parts.append(_pooled(policy, windows))
+        parts.append(pooled(policy, windows))
     if int(task_M.max()):
         parts.append(nn.functional.one_hot(task_M).to(windows.features.dtype))
     return torch.cat([*parts, elapsed_M[:, None]], dim=1)
 
 
-def _pooled(policy: FlowPolicy, windows: ChunkDataset) -> Tensor:
-    found, device = [], policy.device
-    assert windows.images is not None
-    for rows in torch.split(torch.arange(len(windows)), ENCODED):
-        pixels, exist = policy.scale_images({name: each[rows.numpy()] for name, each in windows.images.items()})
-        text = (part[windows.prompt[rows]].to(device) for part in (windows.tokens, windows.token_mask))
-        prefix = policy.model.encode_prefix(pixels.to(device), exist.to(device), *text, pooled=True)
+@torch.no_grad()
+def pooled(policy: FlowPolicy, windows: ChunkDataset) -> Tensor:
+    """Mean output of each window's prefix [M, W]: what the policy sees and is asked for."""
+    seen, device = windows.images, policy.device
+    rows_M = torch.arange(len(windows.tokens) if seen is None else len(windows))
+    found = []
+    for rows in torch.split(rows_M, ENCODED):
+        images, prompt = (None, None), rows
+        if seen is not None:
+            pixels, exist = policy.scale_images({name: each[rows.numpy()] for name, each in seen.items()})
+            images, prompt = (pixels.to(device), exist.to(device)), windows.prompt[rows]
+        text = (part[prompt].to(device) for part in (windows.tokens, windows.token_mask))
+        prefix = policy.model.encode_prefix(*images, *text, pooled=True)
         assert prefix.pooled is not None
         found.append(prefix.pooled.float().cpu())
-    return torch.cat(found)
+    whole = torch.cat(found)
+    return whole[windows.prompt] if seen is None else whole
 
 
 def held_out_values(

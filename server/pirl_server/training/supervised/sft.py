@@ -15,7 +15,6 @@ from pirl_contract.protocols import MakeEnv
 from pirl_server.config.training import SftConfig
 from pirl_server.episodes.schema import Episode
 from pirl_server.model import families
-from pirl_server.model.layers.lora import merged_state_dict
 from pirl_server.policy.checkpoint import save_checkpoint
 from pirl_server.policy.features import FEATURES, STATE_DIM, features_of
 from pirl_server.policy.flow_policy import FlowPolicy
@@ -23,6 +22,7 @@ from pirl_server.policy.model_card import ModelCard
 from pirl_server.training.chunk_dataset import ChunkDataset
 from pirl_server.training.episode_dataset import episode_windows
 from pirl_server.training.episode_log import EpisodeLog, experience
+from pirl_server.training.master_weights import saved_weights
 from pirl_server.training.progress import Progress
 from pirl_server.training.seeds import demonstration_seeds
 from pirl_server.training.supervised.demonstrations import Demonstration, Expert, demonstrate, windows_of
@@ -146,7 +146,8 @@ def _train(
     recorded: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     fit(policy, windows, config, seed, progress, states=states)
-    made = {"parent": policy.version, "method": "sft", "seed": str(seed), "config": str(asdict(config))}
+    weights, dtype = saved_weights(policy.model, config.saved_dtype, base)
+    made = {"parent": policy.version, "method": "sft", "seed": str(seed), "config": str(asdict(config))} | dtype
     new = tuple(sorted(said - set(policy.instructions)))
     card = replace(
         policy.card,
@@ -155,4 +156,4 @@ def _train(
         instructions=policy.instructions + new,
         prefix_delay=config.prefix_delay,
     )
-    return save_checkpoint(out, card, merged_state_dict(policy.model), parent=base)
+    return save_checkpoint(out, card, weights, parent=base)

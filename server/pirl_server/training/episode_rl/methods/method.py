@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pirl_server.config.training import EpisodesConfig
 from pirl_server.episodes.schema import Episode
+from pirl_server.policy.checkpoint import StateDict
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.model_card import ModelCard
 from pirl_server.training.progress import Progress
@@ -51,6 +52,8 @@ class Trained:
 
     card: ModelCard
     """without its lineage, which the job writes"""
+    noise_actor: StateDict | None = None
+    """what chooses the initial noise of served chunks; None: nothing does, whatever the base had"""
     lineage: Mapping[str, str] = field(default_factory=dict)
     """what the lineage records of this method besides its name and the config"""
 
@@ -62,11 +65,15 @@ class Method(Protocol[PreparedT]):
     def name(self) -> str:
         """As the checkpoint's lineage records it."""
 
+    @property
+    def unlabelled(self) -> bool:
+        """Whether episodes without a label teach it too."""
+
     def prepare(self, episodes: Sequence[Episode]) -> PreparedT:
         """What `train` reads; called once, before anything learns.
 
-        Every episode is labelled, of the policy's contract and has decisions that reached an arm. Raises ValueError
-        when there is nothing to learn from them.
+        Every episode is labelled, unless `unlabelled`, of the policy's contract, and has steps that reached an arm.
+        Raises ValueError when there is nothing to learn from them.
         """
 
     def train(self, data: PreparedT, states: TrainStateFolder | None) -> Trained:
@@ -78,6 +85,8 @@ class Method(Protocol[PreparedT]):
 
 class FlowMatchingMethod(Generic[DataT]):
     """A `Method` by its `prepare` and a loss: the loop encodes prefixes, steps the optimiser and reports."""
+
+    unlabelled = False
 
     def __init__(self, run: Run) -> None:
         self.policy, self.config, self.seed, self.progress = run.policy, run.config, run.seed, run.progress

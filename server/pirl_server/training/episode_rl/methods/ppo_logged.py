@@ -61,16 +61,24 @@ class PpoLogged:
     """See `Method`."""
 
     name = "decoupled PPO on logged chains"
+    unlabelled = True
 
     def __init__(self, run: Run) -> None:
         if run.config.vlm != "frozen":
             raise ValueError(f"vlm '{run.config.vlm}': PPO on logged episodes keeps vision and language 'frozen'")
+        if run.policy.guided:
+            raise ValueError(
+                f"guidance {run.policy.card.guidance:g}: what acted is two branches of the policy, which PPO can't"
+                " follow; set guidance to 1 in the card to explore"
+            )
         self._run, self._policy, self._config = run, run.policy, run.config
 
     def prepare(self, episodes: Sequence[Episode]) -> PpoData:
         """Densities and advantages. Raises ValueError for logs without a density, of other versions, of one outcome."""
         config = self._config
         data, why = logged_decisions(self._policy, episodes)
+        if not data.acted.any():
+            raise ValueError(f"no decision has a density that PPO can learn from: {listed(why)}; log with --explore")
         if not 0 < int(data.reward.sum()) < int(data.last.sum()):
             raise ValueError(
                 f"{int(data.reward.sum())} of {len(episodes)} episodes succeeded by the policy alone: PPO needs both"
@@ -107,7 +115,8 @@ class PpoLogged:
             if states is not None and states.due(update.step):
                 states.save(update.state())
         said = {"log": data.report, "actor_steps": str(update.step), "stopped": update.stopped}
-        return Trained(self._policy.card, said)
+        actor = self._policy.noise_actor
+        return Trained(self._policy.card, None if actor is None else actor.state_dict(), said)
 
 
 class _Update:
