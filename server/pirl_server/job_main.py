@@ -84,13 +84,14 @@ def _train(
         return run_experiment(experiment.planned(spec.task, base, config, spec.seed), job_dir, report)
     if isinstance(spec, Sft) and spec.config.source == "expert":
         return recipes.train_sft(spec, out, report, simulation, base)
-    data = recipes.episode_data(spec, root, report, base)
+    archive = partial(_archived, registry)
+    data = recipes.episode_data(spec, root, report, base, archive)
     found = asdict(data.report)
     write_json(job_dir / DATA_REPORT, found)
     if spec.dry_run:
         report.result({"dry_run": True, "data_report": found})
         return None
-    return recipes.train_on_episodes(spec, data, out, report, base, partial(_archived, registry))
+    return recipes.train_on_episodes(spec, data, out, report, base, archive)
 
 
 def _archived(registry: Registry, version: str) -> Path | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from explored_log import log_of
 from toy_arm import CONTRACT, INSTRUCTIONS, Heard, make_toy, save_toy
 from toy_log import BAD, GOOD, episode
 
@@ -23,8 +24,9 @@ from pirl_server.episodes.schema import Episode
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.paths import EPISODES
 from pirl_server.policy.checkpoint import checkpoint_version, load_card
+from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.episode_log import EpisodeLog
-from pirl_server.training.episode_report import report
+from pirl_server.training.episode_report import Densities, report
 from pirl_server.training.episode_selection import Selected
 from pirl_server.training.recipes import (
     EpisodeData,
@@ -107,16 +109,16 @@ def numbers(found: EpisodeData) -> list[int]:
 @pytest.mark.parametrize(
     ("select", "expected"),
     [
-        ({}, [1, 2, 7]),
-        ({"label": "any"}, [1, 2, 3, 7]),
+        ({}, [1, 2, 3, 7]),
+        ({"label": "labelled"}, [1, 2, 7]),
         ({"label": "success"}, [1, 7]),
         ({"label": "failure"}, [2]),
         ({"label": "unlabelled"}, [3]),
         ({"versions": ("v2",)}, [7]),
-        ({"versions": ("v1", "v2")}, [1, 2, 7]),
-        ({"robots": ("arm",)}, [1, 2]),
+        ({"versions": ("v1", "v2")}, [1, 2, 3, 7]),
+        ({"robots": ("arm",)}, [1, 2, 3]),
         ({"mode": "explore"}, [7]),
-        ({"mode": "greedy"}, [1, 2]),
+        ({"mode": "greedy"}, [1, 2, 3]),
         ({"max_age_days": 2.5}, [1, 2]),
         ({"limit": 2}, [1, 2]),
         ({"label_sources": ("sim",)}, []),
@@ -203,17 +205,18 @@ def test_lineage_names_the_episodes_and_changes_with_each_and_with_its_label(roo
 
     first = lineage("first")
     assert (first["episodes"], first["task"], first["parent"]) == ("3", OTHER, checkpoint_version(base))
-    assert json.loads(first["select"])["label"] == "labelled"
+    assert json.loads(first["select"])["label"] == "any"
     assert first["episodes_created"].count(" to ") == 1
     assert lineage("again")["episodes_sha256"] == first["episodes_sha256"]
     assert lineage("fewer", limit=2)["episodes_sha256"] != first["episodes_sha256"]
     EpisodeStore(root / EPISODES).label(f"{7:032x}", False, "operator")
     assert lineage("relabelled")["episodes_sha256"] != first["episodes_sha256"]
-    assert data(root, base).report.sha256 == lineage("same")["episodes_sha256"]
+    same = data(root, base, select=EpisodeSelection(label="labelled")).report
+    assert same.sha256 == lineage("same", label="labelled")["episodes_sha256"], "of what was learnt from"
 
 
 def test_the_report_counts_what_is_there(root: Path, tmp_path: Path) -> None:
-    found = data(root, save_toy(tmp_path / "base")).report
+    found = data(root, save_toy(tmp_path / "base"), select=EpisodeSelection(label="labelled")).report
     assert (found.outcomes, found.versions, found.robots) == (
         {"success": 2, "failure": 1}, {"v1": 2, "v2": 1}, {"arm": 2, "arm-2": 1},
     )  # fmt: skip
@@ -226,9 +229,10 @@ def test_the_report_counts_what_is_there(root: Path, tmp_path: Path) -> None:
     assert found.of_other_versions == 3, "of none of them is the base"
     assert [int(each, 16) for each in found.ids] == [1, 2, 7]
     assert found.oldest < found.newest
-    assert found.methods["advantage-weighted flow matching"] == "yes"
-    assert found.methods["policy gradient on the logged chain"].startswith("no decision of the base's own version")
-    assert found.methods["human corrections"] == "no human drove a step"
+    assert found.methods["advantage_weighted"] == "yes"
+    assert found.methods["ppo_logged"].startswith("no episode of the base or a version shortly before it")
+    assert found.methods["dagger"] == "no human took over"
+    assert found.methods["auto"].startswith("advantage_weighted: 2 successes, 1 failures")
 
 
 def test_the_report_says_what_may_not_be_learnt_and_who_drove(tmp_path: Path) -> None:
@@ -241,11 +245,11 @@ def test_the_report_says_what_may_not_be_learnt_and_who_drove(tmp_path: Path) ->
     assert found.steps_masked == {"emergency stop": 1, "hold": 1}
     assert (found.human_steps, found.takeovers, found.steps_before_takeover) == (2, 1, 1)
     assert found.human_share == pytest.approx(2 / 10)
-    assert found.methods["human corrections"] == "yes"
+    assert found.methods["dagger"] == "yes"
 
 
 def warnings(log: list[Episode]) -> tuple[str, ...]:
-    return report(Selected(EpisodeLog.of(log), {}, ()), "v1", 10).warnings
+    return report(Selected(EpisodeLog.of(log), {}, ()), "v1", 10, Densities()).warnings
 
 
 def lively(number: int, success: bool, **changes: Any) -> Episode:
@@ -298,7 +302,7 @@ def test_episodes_are_opened_one_at_a_time(root: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(EpisodeStore, "open", counted)
     base, spec = save_toy(tmp_path / "base"), FinetuneEpisodes(task=OTHER, config=AWR)
     train_on_episodes(spec, episode_data(spec, root, Heard(), base), tmp_path / "out", Heard(), base)
-    assert len(opened) == 6, "once to count, once to learn"
+    assert len(opened) == 7, "once to count, and the three with a label to learn"
     assert most <= 2, "the next is read before the last is let go"
 
 
@@ -321,3 +325,18 @@ def test_only_a_base_with_a_camera_changes_what_the_critic_reads(tmp_path: Path)
     assert sim_rl_config(PpoConfig(), seeing) == PpoConfig(critic_features="tabletop_relative")
     given = PpoConfig(critic_features="policy")
     assert sim_rl_config(given, seeing) == given
+
+
+def test_the_report_says_what_stored_densities_are_worth(tmp_path: Path) -> None:
+    """Of the base's own chains each weight is 1; of a version that is not kept there is none."""
+    base = save_toy(tmp_path / "base")
+    log = log_of(FlowPolicy.load(base), range(6))
+    mine = data(stored(tmp_path, *log), base, config=replace(AWR, method="ppo_logged")).report
+    assert mine.density.ess == {checkpoint_version(base): pytest.approx(1.0, abs=1e-4)}
+    assert mine.density.mismatch == pytest.approx(0.0, abs=1e-3)
+    assert mine.density.episodes == 6
+    assert mine.methods["ppo_logged"] == "yes"
+    other = save_toy(tmp_path / "other", seed=1)
+    foreign = data(tmp_path / "root", other, config=replace(AWR, method="ppo_logged")).report
+    assert (foreign.density.ess, foreign.density.mismatch) == ({}, None)
+    assert foreign.methods["ppo_logged"].startswith("no episode of the base or a version shortly before it")

@@ -34,8 +34,9 @@ class EpisodeSelection:
         about("policy: no human drove; human: a human drove at least one step"),
     ] = "any"
     label: Annotated[
-        Literal["labelled", "success", "failure", "unlabelled", "any"], about("how the episodes ended")
-    ] = "labelled"
+        Literal["any", "labelled", "success", "failure", "unlabelled"],
+        about("how the episodes ended; imitation (sft) takes successes, and each method leaves out what it can't use"),
+    ] = "any"
     label_sources: Annotated[
         tuple[Annotated[str, text("label source", "^[a-z]+$")], ...],
         about("where the label is from: operator, sim, classifier"),

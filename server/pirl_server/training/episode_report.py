@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, field
 
 from pydantic.dataclasses import dataclass
 
 from pirl_server.training.episode_log import EpisodeFacts
 from pirl_server.training.episode_selection import NEW_INSTRUCTION, Selected
+from pirl_server.training.method_choice import choose
 
 DATA_REPORT = "data_report.json"
 """its file in the folder of a job"""
@@ -17,6 +18,22 @@ FEW_EPISODES = 10
 MUCH_MASKED = 0.2
 """share of steps that may not be learnt from which on the report warns"""
 Counts = dict[str, int]
+
+
+@dataclass(frozen=True)
+class Densities:
+    """What the log-densities of exploring episodes are worth for the base."""
+
+    fresh: tuple[str, ...] = ()
+    """the base and the versions shortly before it that the registry keeps: PPO learns from theirs"""
+    episodes: int = 0
+    """the newest so many were looked at"""
+    ess: dict[str, float] = field(default_factory=dict)
+    """version -> effective sample size of the weights base / version, as a share: 1 for the base"""
+    mismatch: float | None = None
+    """largest difference of a stored log-density from the recomputed one, nats; null: none was recomputed"""
+    unusable: Counts = field(default_factory=dict)
+    """why decisions of these episodes are none of PPO's -> how many"""
 
 
 @dataclass(frozen=True)
@@ -54,8 +71,9 @@ class DataReport:
     """policy calls whose chunk was played"""
     densities: int
     """of them, with a log-density"""
+    density: Densities
     methods: dict[str, str]
-    """method -> 'yes', or why it can't use these episodes"""
+    """method of `finetune_episodes` -> 'yes', or why it can't use these episodes; `auto` -> what it chooses, and why"""
     warnings: tuple[str, ...]
     sha256: str
     """over the sorted lines `ID MANIFEST-SHA256 LABEL` of the episodes"""
@@ -63,7 +81,7 @@ class DataReport:
     """newest first"""
 
 
-def report(selected: Selected, base_version: str | None, min_episodes: int) -> DataReport:
+def report(selected: Selected, base_version: str | None, min_episodes: int, density: Densities) -> DataReport:
     """Count the selected episodes. Opens none: `select` has read each."""
     log, facts = selected.log, selected.log.facts
     steps, masked = sum(each.steps for each in facts), _total(each.masked for each in facts)
@@ -90,7 +108,8 @@ def report(selected: Selected, base_version: str | None, min_episodes: int) -> D
         steps_before_takeover=sum(each.steps_before_takeover for each in facts),
         decisions=sum(each.decisions for each in facts),
         densities=sum(each.densities for each in facts),
-        methods=_methods(facts, base_version, min_episodes),
+        density=density,
+        methods=_methods(facts, density, min_episodes),
         warnings=(*_warnings(facts, base_version), *_left_out(selected)),
         sha256=log.digest,
         ids=tuple(each.info.id for each in facts),
@@ -134,26 +153,34 @@ def _of_others(facts: Sequence[EpisodeFacts], base_version: str | None) -> int:
     return sum(any(version != base_version for version in each.info.policy_versions) for each in facts)
 
 
-def _methods(facts: Sequence[EpisodeFacts], base_version: str | None, min_episodes: int) -> dict[str, str]:
-    """Method -> 'yes', or why not: by what each needs of a log at least."""
-    outcomes = Counter(_OUTCOMES[each.info.success] for each in facts)
-    labelled = outcomes["success"] + outcomes["failure"]
-    own = [each for each in facts if each.info.policy_versions == (base_version,)]
-    imitation = "yes" if outcomes["success"] else "no episode succeeded"
-    both = min(outcomes["success"], outcomes["failure"]) > 0
-    comparison = "yes" if both else "successes and failures are both needed"
-    if labelled < min_episodes:
-        comparison = f"{labelled} labelled episodes, at least {min_episodes} are needed (min_episodes)"
-    chain = comparison
-    if not any(each.densities for each in own):
-        chain = "no decision of the base's own version has a log-density: log with --explore, from the base"
-    corrections = "yes" if any(each.human_steps for each in facts) else "no human drove a step"
+def _methods(facts: Sequence[EpisodeFacts], density: Densities, least: int) -> dict[str, str]:
+    """Method -> 'yes', or why not: by what each needs of a log at least. Training may reject more, with the reason."""
+    outcomes = Counter(each.info.success for each in facts)
+    labelled = outcomes[True] + outcomes[False]
+    corrected = any(each.takeovers and each.human_steps for each in facts)
+    both = outcomes[False] > 0 or any(each.steps_before_takeover for each in facts)
+    comparison = "yes" if outcomes[True] and both else "successes and failures are both needed"
+    few = f"{labelled} labelled episodes, at least {least} are needed (min_episodes)" if labelled < least else ""
+    good = outcomes[True] > 0 or any(each.human_steps for each in facts)
+    chosen = choose(facts, density.fresh, least)
     return {
-        "filtered imitation (sft)": imitation,
-        "advantage-weighted flow matching": comparison,
-        "policy gradient on the logged chain": chain,
-        "human corrections": corrections,
+        "auto": f"{chosen.method}: {chosen.why}",
+        "filtered_bc": few or ("yes" if good else "no episode succeeded and no human drove"),
+        "dagger": few or ("yes" if corrected else "no human took over"),
+        "advantage_weighted": few or comparison,
+        "recap": few or comparison,
+        "progress": "yes" if len(facts) >= least else f"{len(facts)} episodes, at least {least} are needed",
+        "ppo_logged": few or (comparison if comparison != "yes" else _chain(density)),
+        "dsrl": few or comparison,
     }
+
+
+def _chain(density: Densities) -> str:
+    if density.ess:
+        return "yes"
+    if not density.episodes:
+        return "no episode of the base or a version shortly before it has log-densities: serve the base with --explore"
+    return next(iter(density.unusable), "no decision is left")
 
 
 def _left_out(selected: Selected) -> list[str]:

@@ -18,7 +18,8 @@ from pirl_server.policy.checkpoint import checkpoint_version, load_card
 from pirl_server.policy.features import check_features, features_of
 from pirl_server.policy.model_card import ModelCard
 from pirl_server.training.episode_log import EpisodeLog
-from pirl_server.training.episode_report import DataReport, report
+from pirl_server.training.episode_report import DataReport, Densities, report
+from pirl_server.training.episode_rl.density_report import densities
 from pirl_server.training.episode_rl.finetune import finetune_episodes
 from pirl_server.training.episode_rl.methods.method import Archive, no_archive
 from pirl_server.training.episode_selection import Selected, select
@@ -63,9 +64,12 @@ class EpisodeData:
         return self.selected.log
 
 
-def episode_data(spec: Sft | FinetuneEpisodes, root: Path, progress: Progress, base: Path | None) -> EpisodeData:
+def episode_data(
+    spec: Sft | FinetuneEpisodes, root: Path, progress: Progress, base: Path | None, archive: Archive = no_archive
+) -> EpisodeData:
     """Choose the episodes below a server's root and report on them, before anything is learnt.
 
+    `archive` finds the checkpoints that earlier episodes were drawn by.
     Raises ValueError where there is no store, for a selected instruction that may not be learnt, and without a base
     when no episode says what the robot is.
     """
@@ -78,9 +82,11 @@ def episode_data(spec: Sft | FinetuneEpisodes, root: Path, progress: Progress, b
     card = _card_of_the_robot(store, spec) if base is None else load_card(base)
     known = None if widens else card.instructions
     selected = select(store, selection, card.contract, known, datetime.now(timezone.utc), progress)
-    least = spec.config.min_episodes if isinstance(spec, FinetuneEpisodes) else 1
-    version = None if base is None else checkpoint_version(base)
-    return EpisodeData(card, selected, report(selected, version, least))
+    version, least, density = None if base is None else checkpoint_version(base), 1, Densities()
+    if isinstance(spec, FinetuneEpisodes):
+        assert base is not None
+        least, density = spec.config.min_episodes, densities(base, selected.log, spec.config, archive)
+    return EpisodeData(card, selected, report(selected, version, least, density))
 
 
 def train_on_episodes(
