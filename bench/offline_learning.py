@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     episodes, evaluation = (12, 4) if options.quick else (options.episodes, 200)
-    job: dict[str, Any] = {"steps": 25, "value_steps": 25} if options.quick else {}
+    job: dict[str, Any] = {"method": "advantage_weighted"} | ({"steps": 25, "value_steps": 25} if options.quick else {})
     with tempfile.TemporaryDirectory() as folder:
         rest_port = free_port()
         config = ServeConfig(BASE, Path(folder), grpc_port=free_port(), rest_port=rest_port)
