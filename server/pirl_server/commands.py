@@ -52,11 +52,14 @@ def sft(arguments: Sequence[str]) -> int:
 
 
 def finetune(arguments: Sequence[str]) -> int:
-    """Improve a checkpoint folder by online RL in simulation or from logged episodes, or rerun an experiment."""
+    """Improve a checkpoint folder by online RL in simulation or from logged episodes, or rerun an experiment.
+
+    Raises ValueError for logged episodes without a checkpoint to start from.
+    """
     from pirl_server.job_main import run_experiment
     from pirl_server.training import experiment, recipes
 
-    parser = argparse.ArgumentParser(prog="pirl finetune", description=finetune.__doc__)
+    parser = argparse.ArgumentParser(prog="pirl finetune", description=(finetune.__doc__ or "").splitlines()[0])
     _common(parser, FinetuneSim)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("base", nargs="?", type=Path, help="checkpoint folder to start from")

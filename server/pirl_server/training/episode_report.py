@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pydantic.dataclasses import dataclass
 
 from pirl_server.training.episode_log import EpisodeFacts
-from pirl_server.training.episode_selection import Selected
+from pirl_server.training.episode_selection import NEW_INSTRUCTION, Selected
 
 DATA_REPORT = "data_report.json"
 """its file in the folder of a job"""
@@ -91,7 +91,7 @@ def report(selected: Selected, base_version: str | None, min_episodes: int) -> D
         decisions=sum(each.decisions for each in facts),
         densities=sum(each.densities for each in facts),
         methods=_methods(facts, base_version, min_episodes),
-        warnings=(*_warnings(facts, base_version), *selected.damaged),
+        warnings=(*_warnings(facts, base_version), *_left_out(selected)),
         sha256=log.digest,
         ids=tuple(each.info.id for each in facts),
     )
@@ -154,6 +154,13 @@ def _methods(facts: Sequence[EpisodeFacts], base_version: str | None, min_episod
         "policy gradient on the logged chain": chain,
         "human corrections": corrections,
     }
+
+
+def _left_out(selected: Selected) -> list[str]:
+    found = list(selected.damaged)
+    if count := selected.left_out.get(NEW_INSTRUCTION):
+        found.append(f"{count} episodes are left out {NEW_INSTRUCTION}: set new_instructions to learn from them")
+    return found
 
 
 def _warnings(facts: Sequence[EpisodeFacts], base_version: str | None) -> list[str]:

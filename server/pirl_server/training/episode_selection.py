@@ -16,7 +16,7 @@ from pirl_server.training.progress import Progress
 
 SECONDS_PER_DAY = 86_400.0
 REPORT_EVERY = 25
-DRY_RUN = "dry runs"
+DRY_RUN, NEW_INSTRUCTION = "dry runs", "with an instruction that is new to the policy"
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def _listed_fault(
         ("of another contract", each.contract_hash != contract.hash),
         ("of another robot", bool(chosen.robots) and each.robot_id not in chosen.robots),
         ("with another instruction", bool(chosen.instructions) and said not in chosen.instructions),
-        ("with an instruction that is new to the policy", instructions is not None and said not in instructions),
+        (NEW_INSTRUCTION, instructions is not None and said not in instructions),
         ("of another version", bool(chosen.versions) and not set(each.policy_versions) <= set(chosen.versions)),
         ("of another mode", chosen.mode not in ("any", explored)),
         (_NOT_LABELLED[chosen.label], not _LABEL[chosen.label](each.success)),

@@ -4,7 +4,7 @@ A value function is fitted to the logged outcomes of the policy's windows; each 
 exp(advantage / beta), capped. It imitates the better half of what was done; it cannot find what no episode shows, and
 it is not PPO. What a human did has the cap as its weight: a person is not judged by what the policy would have reached.
 
-Shape letters: M windows of all episodes.
+Shape letters: M windows of all episodes, F what a critic reads.
 """
 
 from __future__ import annotations
