@@ -1,8 +1,9 @@
 """Progress from the order of observations alone: which of two came first, judged by the worst of an ensemble.
 
-Whoever acts towards a goal passes through states in an order; a classifier that tells the order of two observations
-tells progress, without a reward or a label. Where it can't, neither was progress made. The minimum over an ensemble
-keeps one member's guess on an unknown state from being taken for progress (as in RLinf's STEAM).
+A policy that approaches a goal passes through states in an order; a classifier that recognises the order of two
+observations recognises progress, without a reward or a label. Where there is no order, no progress was made. The
+minimum over an ensemble keeps one member's guess on an unknown state from being taken for progress (as in RLinf's
+STEAM).
 
 Shape letters: B pairs, E members of the ensemble.
 """

@@ -4,7 +4,8 @@ A policy of this kind was trained to act as in decisions that were better than u
 it is asked for the better ones. With guidance g its velocity is v(plain) + g (v(better) - v(plain)): at 1 that is
 plain conditioning, one branch at the cost of one; above 1 it leaves what it usually does further behind.
 
-Shape letters: N observations, H horizon, D action dim, L prompt tokens, S state, F features.
+Shape letters: N observations, B rows of a batch, H horizon, D action dim, W width of the expert, L prompt tokens,
+S state, F features.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Flow matching conditioned on progress, which a classifier of the order of observations sees; no label is needed.
 
 As RECAP, with another advantage: how surely the observation some steps later is the later one of the two, by the worst
-member of an ensemble. It works on logs that nobody labelled, and finds the windows in which something was achieved;
+member of an ensemble. It works on logs without labels, and finds the windows in which something was achieved;
 whether that was the task, only what most episodes head for says.
 
-Shape letters: M windows, F what a member reads of one observation, E members, B pairs.
+Shape letters: M windows, N of them with a partner, F what a member reads of one observation, E members,
+B pairs.
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ class Progress(Recap):
     unlabelled = True
 
     def gain(self, data: EpisodeWindows) -> tuple[Tensor, dict[str, float]]:
-        """Progress of each window [M] over `config.lookahead` steps, and how often the order is recognised."""
+        """Progress of each window [M] over `config.lookahead` steps, and how often the order is recognised.
+
+        Raises ValueError when no two windows follow each other.
+        """
         reading_MF = critic_reading(self.policy, data.windows, data.task, data.elapsed)[:, :-1]
         later = partner(data, self.config.lookahead)
         if not (later >= 0).any():
@@ -103,7 +107,7 @@ def fit_order(
     steps: int,
     generator: torch.Generator,
 ) -> None:
-    """Fit to pairs of `rows` with their partners, half of them exchanged, in place."""
+    """Fit to pairs of `rows` [N] with their partners, half of them exchanged, in place. Readings are [M, F]."""
     optimizer = torch.optim.Adam(classifier.parameters(), lr=1e-3, weight_decay=1e-3)
     for _ in range(steps):
         chosen = rows[torch.randint(len(rows), (PAIRS,), generator=generator)]

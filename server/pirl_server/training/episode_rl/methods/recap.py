@@ -74,11 +74,14 @@ class Recap(FlowMatchingMethod[ConditionedWindows]):
         return marked_windows(self.policy, data, good, self.config)
 
     def gain(self, data: EpisodeWindows) -> tuple[Tensor, dict[str, float]]:
-        """Advantage of each window [M], and numbers about how it was found."""
+        """Advantage of each window [M], and numbers about how it was found.
+
+        Raises ValueError for logs of one outcome.
+        """
         if not ((data.outcome == 1.0).any() and (data.outcome == 0.0).any()):
             raise ValueError(
-                f"{len(data.infos)} episodes have one outcome: recap needs both successes and failures to tell better"
-                " from worse; filtered_bc imitates successes alone"
+                f"{len(data.infos)} episodes have one outcome: recap needs both successes and failures to know"
+                " better from worse; filtered_bc imitates successes alone"
             )
         advantage, explained = advantages(self.policy, data, self.config, self.seed)
         return advantage, {"held_out_explained_variance": explained}
@@ -155,7 +158,7 @@ def marks(data: EpisodeWindows, advantage: Tensor, positive: float) -> Tensor:
 def marked_windows(
     policy: FlowPolicy, data: EpisodeWindows, good: Tensor, config: EpisodesConfig
 ) -> ConditionedWindows:
-    """Windows with a prompt of each kind."""
+    """Windows with a prompt of each kind; `good` is [M] bool."""
     said = [data.instructions[task] for task in data.task.tolist()]
     marked = [conditioned(each, better) for each, better in zip(said, good.tolist())]
     processor, parts = without_condition(policy.processor), []
