@@ -226,9 +226,10 @@ def test_the_report_counts_what_is_there(root: Path, tmp_path: Path) -> None:
     assert found.of_other_versions == 3, "of none of them is the base"
     assert [int(each, 16) for each in found.ids] == [1, 2, 7]
     assert found.oldest < found.newest
-    assert found.methods["advantage-weighted flow matching"] == "yes"
-    assert found.methods["policy gradient on the logged chain"].startswith("no decision of the base's own version")
-    assert found.methods["human corrections"] == "no human drove a step"
+    assert found.methods["advantage_weighted"] == "yes"
+    assert found.methods["auto"].startswith("advantage_weighted: ")
+    assert found.methods["ppo_logged"].startswith("no decision of the base's own version")
+    assert found.methods["dagger"] == "no human took over"
 
 
 def test_the_report_says_what_may_not_be_learnt_and_who_drove(tmp_path: Path) -> None:
@@ -241,7 +242,7 @@ def test_the_report_says_what_may_not_be_learnt_and_who_drove(tmp_path: Path) ->
     assert found.steps_masked == {"emergency stop": 1, "hold": 1}
     assert (found.human_steps, found.takeovers, found.steps_before_takeover) == (2, 1, 1)
     assert found.human_share == pytest.approx(2 / 10)
-    assert found.methods["human corrections"] == "yes"
+    assert found.methods["dagger"] == "yes"
 
 
 def warnings(log: list[Episode]) -> tuple[str, ...]:

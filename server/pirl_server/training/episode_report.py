@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from pirl_server.training.episode_log import EpisodeFacts
 from pirl_server.training.episode_selection import NEW_INSTRUCTION, Selected
+from pirl_server.training.method_choice import choose
 
 DATA_REPORT = "data_report.json"
 """its file in the folder of a job"""
@@ -135,11 +136,11 @@ def _of_others(facts: Sequence[EpisodeFacts], base_version: str | None) -> int:
 
 
 def _methods(facts: Sequence[EpisodeFacts], base_version: str | None, min_episodes: int) -> dict[str, str]:
-    """Method -> 'yes', or why not: by what each needs of a log at least."""
+    """Method -> 'yes', or why not: by what each needs of a log at least; and which one 'auto' takes, and why."""
     outcomes = Counter(_OUTCOMES[each.info.success] for each in facts)
     labelled = outcomes["success"] + outcomes["failure"]
     own = [each for each in facts if each.info.policy_versions == (base_version,)]
-    imitation = "yes" if outcomes["success"] else "no episode succeeded"
+    humans = any(each.human_steps for each in facts)
     both = min(outcomes["success"], outcomes["failure"]) > 0
     comparison = "yes" if both else "successes and failures are both needed"
     if labelled < min_episodes:
@@ -147,12 +148,16 @@ def _methods(facts: Sequence[EpisodeFacts], base_version: str | None, min_episod
     chain = comparison
     if not any(each.densities for each in own):
         chain = "no decision of the base's own version has a log-density: log with --explore, from the base"
-    corrections = "yes" if any(each.human_steps for each in facts) else "no human drove a step"
+    choice = choose(facts, () if base_version is None else (base_version,), min_episodes)
     return {
-        "filtered imitation (sft)": imitation,
-        "advantage-weighted flow matching": comparison,
-        "policy gradient on the logged chain": chain,
-        "human corrections": corrections,
+        "auto": f"{choice.method}: {choice.why}",
+        "ppo_logged": chain,
+        "dagger": "yes" if any(each.takeovers and each.human_steps for each in facts) else "no human took over",
+        "filtered_bc": "yes" if outcomes["success"] or humans else "no episode succeeded, and no human drove a step",
+        "advantage_weighted": comparison,
+        "recap": comparison,
+        "progress": "yes" if facts else "there are no episodes",
+        "dsrl": comparison if own else "no episode is of the base's own version alone",
     }
 
 
