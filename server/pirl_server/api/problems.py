@@ -5,6 +5,7 @@ Their size is bounded, whatever the request was: texts are cut and escaped, and 
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 from typing import Any
@@ -17,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from pirl_server.config.fields import message
 from pirl_server.config.jobs import known_fields
+from pirl_server.registry.promotion import PromotionRefusedError
 from pirl_server.rpc.denied import DeniedError
 
 _LOG = logging.getLogger(__name__)
@@ -74,6 +76,12 @@ def conflict(detail: str, errors: tuple[FieldError, ...] = ()) -> ProblemError:
     return ProblemError(409, "conflict", detail, errors)
 
 
+def gate_rejection(version: str, refused: PromotionRefusedError) -> ProblemError:
+    """Make the answer for a version that the promotion gate rejected, with each reason."""
+    errors = [FieldError(field="version", message=reason) for reason in refused.result.refusals]
+    return conflict(f"the promotion gate rejected {version}: {refused}", tuple(errors))
+
+
 def invalid(field: str, message: str) -> ProblemError:
     """Make the answer for a value that is well formed but cannot be used."""
     return ProblemError(422, "invalid-request", f"{field}: {message}", (FieldError(field=field, message=message),))
@@ -81,7 +89,8 @@ def invalid(field: str, message: str) -> ProblemError:
 
 def no_storage(what: str, error: OSError) -> ProblemError:
     """Make the answer for what the disk rejects to keep."""
-    return ProblemError(503, "no-storage", f"{what} can't be stored: {error}: free disk space, then retry")
+    fix = ": free disk space, then retry" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return ProblemError(503, "no-storage", f"{what} can't be stored: {error}{fix}")
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from pirl_contract import Contract
 from pirl_server.atomic_files import check_name, locked, quarantine, read_json, replacing, sync, utc_now, write_json
 from pirl_server.registry.aliases import DROPPED, ROLLED_BACK, Aliases, pointed, stepped_back
+from pirl_server.registry.audit import NAME as AUDIT
 from pirl_server.registry.audit import AuditLog
 from pirl_server.registry.evaluation import Evaluations
 from pirl_server.registry.routing_rules import Routes, read_routes, routes_json
@@ -51,7 +52,7 @@ class Registry:
         self._versions, self._quarantine = root / "versions", root.with_name("quarantine") / root.name
         self._versions.mkdir(parents=True, exist_ok=True)
         self.evaluations = Evaluations(root)
-        self.audit_log = AuditLog(root / "audit.jsonl")
+        self.audit_log = AuditLog(root / AUDIT)
         """of the whole server: every change is logged here"""
         self._aliases = Aliases(root, self.audit_log.path)
         self.damaged: dict[str, str] = {}
@@ -140,8 +141,13 @@ class Registry:
 
     def previous(self, alias: str) -> str | None:
         """Return the version that a rollback would bring back."""
+        earlier = self.earlier(alias)
+        return earlier[-1] if earlier else None
+
+    def earlier(self, alias: str) -> tuple[str, ...]:
+        """Return what an alias meant before, oldest first, without what was rolled back."""
         entry = self._aliases.read().get(alias)
-        return entry["previous"][-1] if entry and entry["previous"] else None
+        return tuple(entry["previous"]) if entry else ()
 
     def point(self, alias: str, version: str, actor: str, reason: str, event: str = "promoted") -> None:
         """Make the alias mean `version` and remember what it meant before; when it raises, nothing has changed."""
