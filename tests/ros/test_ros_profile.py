@@ -160,7 +160,7 @@ def test_the_base_frame_is_stated_once(profile: Profile) -> None:
 
 
 def test_what_makes_a_profile_one_of_a_simulation(profile: Profile) -> None:
-    assert len(profile.simulation_only) == 3
+    assert len(profile.simulation_only) == 4
     real = load_profile(Path(__file__).parents[2] / "launch" / "params" / "franka.yaml")
     assert real.simulation_only == ()
     joints = (replace(real.arm.joints[0], jerk=1e9), *real.arm.joints[1:])
@@ -168,6 +168,8 @@ def test_what_makes_a_profile_one_of_a_simulation(profile: Profile) -> None:
         ({"tick": "joint_states"}, "tick"),
         ({"safety": replace(real.safety, speed_scale=1.5)}, "safety.speed_scale 1.5"),
         ({"arm": replace(real.arm, joints=joints)}, "arm.joints"),
+        ({"safety": replace(real.safety, watchdog_s=61.0)}, "watchdog_s"),
+        ({"safety": replace(real.safety, link_loss_s=61.0)}, "link_loss_s"),
     ):
         [reason] = replace(real, **change).simulation_only  # type: ignore[arg-type]
         assert key in reason

@@ -23,6 +23,9 @@ from pirl_ros.profile.sections import (
 )
 from pirl_ros.profile.strict_yaml import build
 
+_LONGEST_SILENCE_S = 60.0
+"""after which any real arm has to be at rest; far above what `pirl robot check` warns of"""
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -85,6 +88,9 @@ class Profile:
             "tick: joint_states knows no watchdog": self.tick == "joint_states",
             f"safety.speed_scale {self.safety.speed_scale:g} is above 1": self.safety.speed_scale > 1,
             "arm.joints have limits beyond any real arm": any(joint.unlimited for joint in self.arm.joints),
+            f"safety.watchdog_s or link_loss_s is above {_LONGEST_SILENCE_S:g} s": (
+                max(self.safety.watchdog_s, self.safety.link_loss_s) > _LONGEST_SILENCE_S
+            ),
         }
         return tuple(reason for reason, holds in reasons.items() if holds)
 
