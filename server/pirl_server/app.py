@@ -110,7 +110,7 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
     with ExitStack() as closing:
         closing.callback(engine.close)
         closing.callback(recorder.close)
-        deployment.start(production)
+        _start_deployment(deployment, production)
         threading.Thread(target=store.warm_up, name="summaries", daemon=True).start()
         gate = _gate(config, registry, recorder, store)
         service = PolicyService(engine, recorder, config.explore, router=router, check_rate=gate.check_rate)
@@ -146,6 +146,14 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             stopped = server.stop(0.5)
             jobs.close()
             stopped.wait()
+
+
+def _start_deployment(deployment: Deployment, production: str) -> None:
+    try:
+        deployment.start(production)
+    except ValueError as error:
+        fix = "start with its checkpoint, which replaces the damaged one: pirl serve CHECKPOINT"
+        raise ValueError(f"the version in production can't be served: {error}; {fix}") from None
 
 
 def _busy(engine: Engine, service: PolicyService) -> bool:
@@ -213,6 +221,8 @@ def adopt(registry: Registry, checkpoint: Path | None) -> str:
         card, _, _ = load_checkpoint(checkpoint)  # whole: a torn file must not go into production
         version = checkpoint_version(checkpoint)
         known = registry.holds(version)
+        if known and (found := checkpoint_version(registry.path(version))) != version:
+            registry.put_away(version, f"the files of version {version} were changed: they are {found} now")
         registry.add(version, checkpoint, card.contract)
         if production is None or not known:
             registry.point(PRODUCTION, version, actor="serve", reason=f"started with {checkpoint}", event="started")

@@ -155,19 +155,22 @@ class EpisodeRunner(Node):
         return True
 
 
-def _run_all(node: EpisodeRunner, records: list[EpisodeRecord]) -> int:
+def _run_all(node: EpisodeRunner, records: list[EpisodeRecord]) -> tuple[int, float]:
+    """Fill `records`; return the exit code and the seconds from the first reset on."""
+    began = time.monotonic()
     try:
         node.wait_for_nodes()
+        began = time.monotonic()
         for number in range(node.episodes):
             records.append(node.run_episode(node.first_seed + number))
             print(records[-1].line(number + 1, node.episodes), flush=True)
     except TimeoutError as error:
         print(f"run aborted: {error}", file=sys.stderr, flush=True)
-        return 1
+        return 1, time.monotonic() - began
     except InterruptedError:
         print("interrupted", file=sys.stderr, flush=True)
-        return 130
-    return 0
+        return 130, time.monotonic() - began
+    return 0, time.monotonic() - began
 
 
 def main() -> None:
@@ -176,8 +179,8 @@ def main() -> None:
     with ros_until_signal() as stop:
         with ends_on_mistake():
             node = EpisodeRunner(stop)
-        code = _run_all(node, records)
+        code, wall_s = _run_all(node, records)
         if node.summary_path:
-            write_summary(node.summary_path, records, complete=code == 0)
+            write_summary(node.summary_path, records, code == 0, wall_s)
         node.destroy_node()
     sys.exit(code)

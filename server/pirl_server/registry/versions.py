@@ -71,16 +71,25 @@ class Registry:
             try:
                 return self.get(version)
             except (KeyError, ValueError) as error:
-                _LOG.error("%s; it was moved to '%s'", error, quarantine(home, self._quarantine, str(error)))
+                self.put_away(version, str(error))
         if not home.is_dir():
             lineage = {"parent": parent, "job": job, "created": utc_now(), "contract": contract.to_json()}
             self._copy_in(source, home, lineage)
             self.audit("added", version, actor=job or "cli", reason=f"parent {parent}")
         return self.get(version)
 
+    def put_away(self, version: str, reason: str) -> None:
+        """Move a damaged version into quarantine; aliases that mean it stay. Raises OSError."""
+        home = self._versions / check_name("version", version)
+        _LOG.error("%s; it was moved to '%s'", reason, quarantine(home, self._quarantine, reason))
+
     def holds(self, version: str) -> bool:
         """Whether there is a folder of that name, readable or not."""
-        return (self._versions / check_name("version", version)).is_dir()
+        return self.path(version).is_dir()
+
+    def path(self, version: str) -> Path:
+        """Return the folder of a version, whether it is there and can be read or not."""
+        return self._versions / check_name("version", version)
 
     def get(self, version: str) -> ModelVersion:
         """Return a version. Raises KeyError when there is none of that name, ValueError when it can't be read."""
