@@ -17,8 +17,8 @@ from std_srvs.srv import Trigger
 from pirl_contract.schema import ControlSource, Vector
 from pirl_ros.adapters import qos
 from pirl_ros.adapters.interfaces import EpisodeEvent, SafetyState, StepOutcome
-from pirl_ros.adapters.node_main import ros_until_signal
-from pirl_ros.adapters.parameters import declare, declare_profile, read_profile
+from pirl_ros.adapters.node_main import ends_on_mistake, ros_until_signal
+from pirl_ros.adapters.parameters import declare, declare_profile, drop_unknown, read_profile
 from pirl_ros.adapters.sensor_streams import SensorStreams
 from pirl_ros.adapters.simulated_arm import load_expert
 from pirl_ros.control.action_mapping import gripper_metres
@@ -32,13 +32,15 @@ class ScriptedOperator(Node):
     """Watches a share of the episodes; the expert's actions are those of a `tcp_delta` contract."""
 
     def __init__(self) -> None:
-        super().__init__("scripted_operator")
+        super().__init__("scripted_operator", automatically_declare_parameters_from_overrides=True)
         declare_profile(self)
         spec = declare(self, "expert", "pirl_sim.maniskill.experts:expert_action", "module:function of the expert")
         task = declare(self, "task", "PushCube-v1", "task name, passed to the expert")
         self._takeover_after = declare(self, "takeover_after", 24, "actions of the policy before it is helped")
         self._share = declare(self, "share", 1.0, "share of the episodes that are watched", between=(0.0, 1.0))
         self._random = np.random.default_rng(declare(self, "seed", 0, "of the choice of episodes"))
+        for sentence in drop_unknown([self]):
+            self.get_logger().warning(sentence)
         self._profile = read_profile(self)
         if self._profile.action != "tcp_delta":
             raise ValueError(
@@ -97,7 +99,8 @@ class ScriptedOperator(Node):
 def main() -> None:
     """Run the node until a signal."""
     with ros_until_signal() as stop:
-        node, executor = ScriptedOperator(), SingleThreadedExecutor()
+        with ends_on_mistake():
+            node, executor = ScriptedOperator(), SingleThreadedExecutor()
         executor.add_node(node)
         while not stop.is_set():
             executor.spin_once(timeout_sec=0.05)

@@ -11,7 +11,8 @@ from functools import partial
 from pirl_contract import Contract
 from pirl_server.config.episodes import EpisodeSelection
 from pirl_server.episodes.schema import Episode
-from pirl_server.episodes.store import EpisodeStore, EpisodeSummary
+from pirl_server.episodes.store import EpisodeStore
+from pirl_server.episodes.summary import EpisodeSummary
 from pirl_server.training.episode_log import NOT_EXECUTED, EpisodeFacts, EpisodeLog, facts, report_dry_runs
 from pirl_server.training.progress import Progress
 
@@ -59,13 +60,18 @@ def select(
             left_out[why] += 1
         else:
             found.append(each)
-    kept, damaged = list[EpisodeFacts](), list[str]()
+    # What can't be listed may be of any robot: that can't be read either.
+    kept, damaged = list[EpisodeFacts](), list(store.damaged.values())
+    left_out["damaged"] += len(damaged)
     for number, each in enumerate(found):
         if selection.limit is not None and len(kept) == selection.limit:
             left_out["beyond the limit"] += len(found) - number
             break
         try:
             read = facts(store.open(each.id), store.digest(each.id))
+        except KeyError:
+            left_out["removed meanwhile"] += 1
+            continue
         except ValueError as error:
             damaged.append(str(error))
             left_out["damaged"] += 1
