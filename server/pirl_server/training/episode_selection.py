@@ -54,8 +54,8 @@ def select(
     `instructions` are those that may be learnt, None: any. Raises ValueError for a selected instruction beyond them.
     """
     _check_instructions(selection, instructions)
-    found, left_out = list[EpisodeSummary](), Counter[str]()
-    for each in store.list():
+    found, left_out, listed = list[EpisodeSummary](), Counter[str](), store.list()
+    for each in listed:
         if why := _listed_fault(each, selection, contract, instructions, now):
             left_out[why] += 1
         else:
