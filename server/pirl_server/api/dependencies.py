@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
+from pirl_server.api.reads import Reads
 from pirl_server.config.jobs import JobSpec
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.supervisor import Supervisor
@@ -39,6 +40,7 @@ class Services:
     metrics: Metrics
     latencies: Latencies
     stopping: Stopping
+    reads: Reads = field(default_factory=Reads)
 
 
 def _services(request: Request) -> Services:

@@ -43,14 +43,18 @@ def create_job(
     return JobView.of(job)
 
 
-@router.get("", operation_id="listJobs", responses=responses(422))
-def list_jobs(
+@router.get("", operation_id="listJobs", response_model=JobPage, responses=responses(422))
+async def list_jobs(
     services: ServicesDep,
     after: Annotated[str | None, Query(pattern=r"^job_[0-9a-f]{24}$")] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     status: Status | None = None,
-) -> JobPage:
+) -> Response:
     """List jobs, newest first."""
+    return await services.reads.answer(lambda: _page(services, after, limit, status))
+
+
+def _page(services: Services, after: str | None, limit: int, status: Status | None) -> JobPage:
     found = [JobView.of(job) for job in services.jobs.list(after, limit + 1, status)]
     page = found[:limit]
     first, last = (page[0].id, page[-1].id) if page else (None, None)
