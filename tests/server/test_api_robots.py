@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +20,9 @@ from pirl_contract import Contract, StepOutcome
 from pirl_contract.client import PolicyClient
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import codec
+from pirl_server.config.jobs import Sft
 from pirl_server.episodes import manifest
+from pirl_server.jobs.events import EventLog, EventTail
 
 
 @pytest.fixture
@@ -164,6 +168,46 @@ def test_routing_that_means_nothing_is_refused(server: Server) -> None:
         assert web.get("/v1/routing").json() == {
             "aliases": {"production": "v1"}, "pins": {}, "canary": None, "shadow": None,
         }  # fmt: skip
+
+
+def test_a_follower_that_does_not_read_makes_little_be_read_for_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest is read when it takes it, without a gap."""
+    job = server.jobs.submit(Sft(task="push")).id
+    while not server.jobs.get(job).status.ended:
+        time.sleep(0.01)
+    log, count = EventLog(server.jobs._store.path(job)), 20_000
+    with log._path.open("a") as file:
+        for number in range(log._last + 1, log._last + 1 + count):
+            file.write(json.dumps({"id": number, "type": "metrics", "time": 0.0, "data": {"note": "x" * 300}}) + "\n")
+    blocks: list[int] = []
+    read = EventTail.read
+
+    def counted(tail: EventTail) -> Any:
+        blocks.append(1)
+        return read(tail)
+
+    monkeypatch.setattr(EventTail, "read", counted)
+    token = server.tokens.create("tess", ["trainer"])
+    head = f"GET /v1/jobs/{job}/events HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n\r\n"
+    with socket.socket() as reader:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        reader.settimeout(60)
+        reader.connect(("127.0.0.1", server.rest.port))
+        reader.sendall(head.encode())
+        quiet, seen = 0, 0
+        while quiet < 20:  # until it has stalled
+            time.sleep(0.05)
+            quiet, seen = (quiet + 1, seen) if blocks and len(blocks) == seen else (0, len(blocks))
+        assert seen < 30, "of more than 100"
+        got = bytearray()
+        while data := reader.recv(2**20):
+            got += data
+            if b"\r\n0\r\n\r\n" in got[-16:]:
+                break
+    ids = [int(found) for found in re.findall(rb"id: (\d+)\n", re.sub(rb"\r\n[0-9a-f]+\r\n", b"", bytes(got)))]
+    assert ids == list(range(1, log._last + 1 + count))
 
 
 def scraped(text: str) -> dict[str, float]:

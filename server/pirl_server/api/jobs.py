@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
@@ -99,7 +100,8 @@ def stream_events(
     tail = services.jobs.events(job_id, last_event_id)
     if ended and not services.jobs.events(job_id, last_event_id).read():
         return Response(status_code=204)
-    body = stream(tail, lambda: services.stopping.closing or _has_ended(services, job_id), services.heartbeat_s)
+    over = partial(_has_ended, services, job_id)
+    body = stream(tail, over, services.heartbeat_s, services.reads)
     return StreamingResponse(body, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
@@ -114,6 +116,6 @@ def _find(services: Services, job_id: str) -> Job:
 
 def _has_ended(services: Services, job_id: str) -> bool:
     try:
-        return services.jobs.get(job_id).status.ended
+        return services.stopping.closing or services.jobs.get(job_id).status.ended
     except (KeyError, DamagedJobError):
         return True  # nothing more will be said of it

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TypeVar
 
 from pydantic import BaseModel
 from starlette.responses import Response
 
 AT_ONCE = 2
+Result = TypeVar("Result")
 
 
 class Reads:
@@ -21,8 +23,12 @@ class Reads:
     def __init__(self) -> None:
         self._turn = asyncio.Semaphore(AT_ONCE)
 
+    async def aside(self, read: Callable[[], Result]) -> Result:
+        """Return what `read` returns, called in another thread. Raises what it raises."""
+        async with self._turn:
+            return await asyncio.to_thread(read)
+
     async def answer(self, make: Callable[[], BaseModel]) -> Response:
         """Return what `make` returns as the response, made and encoded in another thread. Raises what it raises."""
-        async with self._turn:
-            body = await asyncio.to_thread(lambda: make().model_dump_json().encode())
+        body = await self.aside(lambda: make().model_dump_json().encode())
         return Response(body, media_type="application/json")

@@ -25,7 +25,7 @@ from pirl_server.jobs.reporter import ERROR, RESULT
 _LOG = logging.getLogger(__name__)
 ALL = 2**31
 FIRST_RETRY_S, RETRY_S = 0.2, 5.0
-LOG_TAIL_BYTES = 64 * 1024
+LOG_TAIL_BYTES, MAX_ERROR_BYTES = 64 * 1024, 4096
 Done = TypeVar("Done")
 
 
@@ -274,10 +274,18 @@ def _result(path: Path) -> dict[str, Any] | None:
 def _why(directory: Path, code: int) -> str:
     """Return one line: what the process said about its failure, else how it ended."""
     if (directory / ERROR).exists():
-        return (directory / ERROR).read_text(errors="replace")
+        with (directory / ERROR).open("rb") as said:
+            return said.read(MAX_ERROR_BYTES).decode(errors="replace")
     if code < 0:
         return f"its process was killed by signal {-code}"
-    with (directory / "log.txt").open("rb") as file:
+    last = _last_line(directory / "log.txt") or _last_line(directory / "log.1.txt")
+    return last or f"its process ended with status {code} without a message"
+
+
+def _last_line(log: Path) -> str:
+    if not log.exists():
+        return ""
+    with log.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
         lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else f"its process ended with status {code} without a message"
+    return lines[-1].strip() if lines else ""

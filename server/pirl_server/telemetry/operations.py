@@ -36,7 +36,7 @@ class Operations(Collector):
         for status in Status:
             jobs.add_metric([status.value], counts[status])
         yield jobs
-        ended = CounterMetricFamily("pirl_episodes_ended", "Episodes by what became of them", labels=["result"])
+        ended = CounterMetricFamily("pirl_episodes_ended", "Ended episodes by result", labels=["result"])
         for result, count in self._recorder.ended.items():
             ended.add_metric([result], count)
         yield ended
