@@ -318,6 +318,23 @@ def test_the_document_says_who_needs_a_token_and_every_error(web: httpx.Client) 
             assert {"400", "401", "403", "413", "429", "500"} <= operation["responses"].keys()
 
 
+def test_every_property_and_parameter_is_described(web: httpx.Client) -> None:
+    """But the kind of a job and its config, which is described where it is defined."""
+    document = web.get("/openapi.json").json()
+    schemas = document["components"]["schemas"]
+    assert len(schemas) > 25
+    gaps = [
+        f"{name}.{key}"
+        for name, schema in schemas.items()
+        for key, value in schema.get("properties", {}).items()
+        if "description" not in value and key not in ("kind", "config")
+    ]
+    operations = [each for methods in document["paths"].values() for each in methods.values()]
+    parameters = [each for operation in operations for each in operation.get("parameters", ())]
+    assert len(parameters) > 15
+    assert gaps + [each["name"] for each in parameters if "description" not in each] == []
+
+
 def test_the_reference_is_whole_without_internet(web: httpx.Client) -> None:
     reply = web.get("/docs")
     document = web.get("/openapi.json").json()

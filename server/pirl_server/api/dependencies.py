@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated
 
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Path, Query, Request
 
 from pirl_server.api.reads import Reads
 from pirl_server.config.jobs import JobSpec
@@ -50,8 +50,9 @@ def _services(request: Request) -> Services:
 
 
 ServicesDep = Annotated[Services, Depends(_services)]
-JobId = Annotated[str, Path(pattern=r"^job_[0-9a-f]{24}$")]
-EpisodeId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
+JobId = Annotated[str, Path(pattern=r"^job_[0-9a-f]{24}$", description="id of the job")]
+EpisodeId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$", description="id of the episode")]
+Limit = Annotated[int, Query(ge=1, le=100, description="most entries of a page")]
 
 
 def check_force_scope(request: Request, force: bool) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from pirl_server.api.dependencies import EpisodeId, Services, ServicesDep
+from pirl_server.api.dependencies import EpisodeId, Limit, Services, ServicesDep
 from pirl_server.api.problems import ProblemError, not_found, responses
 from pirl_server.api.schemas import Damaged, EpisodePage, EpisodeView
 from pirl_server.atomic_files import NAME_PATTERN
@@ -17,10 +17,10 @@ router = APIRouter(prefix="/v1/episodes", tags=["episodes"])
 @router.get("", operation_id="listEpisodes", response_model=EpisodePage, responses=responses(404, 422, 503))
 async def list_episodes(
     services: ServicesDep,
-    after: Annotated[str | None, Query(pattern=r"^[0-9a-f]{32}$")] = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    robot: Annotated[str | None, Query(pattern=NAME_PATTERN)] = None,
-    success: bool | None = None,
+    after: Annotated[str | None, Query(pattern=r"^[0-9a-f]{32}$", description="`last_id` of the page before")] = None,
+    limit: Limit = 20,
+    robot: Annotated[str | None, Query(pattern=NAME_PATTERN, description="only of this robot")] = None,
+    success: Annotated[bool | None, Query(description="only with this label")] = None,
 ) -> Response:
     """List published episodes, newest first."""
     return await services.reads.answer(lambda: _page(services, after, limit, robot, success))

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from pirl_server.api.dependencies import JobId, Services, ServicesDep, actor
+from pirl_server.api.dependencies import JobId, Limit, Services, ServicesDep, actor
 from pirl_server.api.problems import ProblemError, conflict, invalid, no_storage, not_found, responses
 from pirl_server.api.schemas import Damaged, JobPage, JobView
 from pirl_server.api.sse import stream
@@ -16,6 +16,8 @@ from pirl_server.config.jobs import Evaluate, JobSpec
 from pirl_server.jobs.job import DamagedJobError, Job, Status
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+AfterJob = Annotated[str | None, Query(pattern=r"^job_[0-9a-f]{24}$", description="`last_id` of the page before")]
+LastEvent = Annotated[int, Header(alias="Last-Event-ID", ge=0, description="last event that was received")]
 EVENT_STREAM = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events"}}
 
 
@@ -47,9 +49,11 @@ def create_job(
 @router.get("", operation_id="listJobs", response_model=JobPage, responses=responses(422))
 async def list_jobs(
     services: ServicesDep,
-    after: Annotated[str | None, Query(pattern=r"^job_[0-9a-f]{24}$")] = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    status: Status | None = None,
+    after: Annotated[
+        str | None, Query(pattern=r"^job_[0-9a-f]{24}$", description="`last_id` of the page before")
+    ] = None,
+    limit: Limit = 20,
+    status: Annotated[Status | None, Query(description="only jobs of this status")] = None,
 ) -> Response:
     """List jobs, newest first."""
     return await services.reads.answer(lambda: _page(services, after, limit, status))
@@ -89,9 +93,7 @@ def cancel_job(job_id: JobId, services: ServicesDep, request: Request) -> JobVie
     response_class=StreamingResponse,
     responses=responses(404, 422) | EVENT_STREAM | {204: {"description": "The job has ended, no further events"}},
 )
-def stream_events(
-    job_id: JobId, services: ServicesDep, last_event_id: Annotated[int, Header(alias="Last-Event-ID", ge=0)] = 0
-) -> Response:
+def stream_events(job_id: JobId, services: ServicesDep, last_event_id: LastEvent = 0) -> Response:
     """Follow a job as server-sent events: status, progress, metrics, result; ends with the job.
 
     After a break send `Last-Event-ID` to resume. 204 makes an EventSource stop reconnecting.
