@@ -19,6 +19,7 @@ from unittest.mock import Mock
 import httpx
 import pytest
 import uvicorn
+from patience import patient
 from test_episode_store import make_episode
 
 from pirl_contract import Contract, StepOutcome
@@ -63,7 +64,7 @@ def check_job(spec: JobSpec) -> None:
 
 @pytest.fixture
 def jobs(tmp_path: Path) -> Iterator[Supervisor]:
-    supervisor = Supervisor(tmp_path / "jobs", [sys.executable, "-c", JOB], cancel_grace_s=2.0)
+    supervisor = Supervisor(tmp_path / "jobs", [sys.executable, "-c", JOB], cancel_grace_s=patient(2.0))
     yield supervisor
     supervisor.close()
 
@@ -109,7 +110,7 @@ def web(service: Any, jobs: Supervisor, registry: Registry, make_policy: Any) ->
     while not server.started:
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=patient(30)) as client:
         yield client
     jobs.close()
     server.should_exit = True

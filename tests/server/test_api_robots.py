@@ -13,6 +13,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from patience import patient
 from prometheus_client.parser import text_string_to_metric_families
 from whole_server import Robot, Server
 
@@ -279,14 +280,14 @@ def test_a_scrape_answers_while_the_device_is_busy(server: Server, contract: Con
 
     def block() -> None:
         entered.set()
-        assert go_on.wait(60)
+        assert go_on.wait(patient(60))
 
     object.__setattr__(server.engine.current, "before", block)
     fleet, anna = server.tokens.create("fleet", ["robot"]), server.tokens.create("anna", ["operator"])
     picture = codec.observation_to_proto(observe(0))
     ask = pb.InferRequest(robot_id="arm-1", contract_hash=contract.hash, observation=picture)
     pending = server.stub.Infer.future(ask, metadata=(("authorization", f"Bearer {fleet}"),))
-    assert entered.wait(20)
+    assert entered.wait(patient(20))
     with server.web(anna) as web:
         reply = web.get("/metrics")
         assert reply.headers["Content-Type"].startswith("text/plain")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patient
 
 from pirl_contract import Contract, Observation
 from pirl_server.registry.evaluation import Evaluation
@@ -59,7 +60,7 @@ class World:
         def submit(version: str | None) -> Any:
             return self.engine.submit(self.observe(0), explore=False, robot_id=robot_id, version=version)
 
-        answer = self.router.ask(submit, robot_id, alias, episode_id).result(30)
+        answer = self.router.ask(submit, robot_id, alias, episode_id).result(patient(30))
         assert (answer.sample.actions == float(answer.policy.version[1:])).all()
         return str(answer.policy.version)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patient, until
 
 from pirl_server.config.jobs import Evaluate, FinetuneSim, Sft, parse_spec
 from pirl_server.jobs import events, process
@@ -135,7 +136,9 @@ def start(tmp_path: Path) -> Iterator[Callable[[], Supervisor]]:
 
     def make() -> Supervisor:
         running.append(
-            Supervisor(tmp_path / "jobs", [sys.executable, "-c", JOB], cancel_grace_s=0.5, close_grace_s=0.5)
+            Supervisor(
+                tmp_path / "jobs", [sys.executable, "-c", JOB], cancel_grace_s=patient(1.0), close_grace_s=patient(1.0)
+            )
         )
         return running[-1]
 
@@ -265,7 +268,7 @@ def test_a_job_that_was_running_when_the_server_died_has_failed(
     found = start().get(job.id)
     assert (found.status, found.error) == (Status.FAILED, "server restarted while the job ran")
     if alive:
-        assert sleeper.wait(30) == -signal.SIGKILL
+        assert sleeper.wait(patient(30)) == -signal.SIGKILL
     else:
         assert sleeper.poll() is None
         sleeper.kill()
@@ -360,7 +363,4 @@ def test_a_job_ends_with_the_server_that_started_it(tmp_path: Path, importing_s:
         pid = int(server.stdout.readline())
         assert process_start(pid) is not None
         server.kill()
-    deadline = time.monotonic() + 30
-    while process_start(pid) is not None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert process_start(pid) is None
+    until(lambda: process_start(pid) is None, "the job lives on")

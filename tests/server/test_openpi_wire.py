@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
+from patience import patient, until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect as page
 from websockets.typing import Origin
@@ -39,13 +39,6 @@ Connect = Callable[..., WebsocketClientPolicy]
 GOOD = {"observation/wrist": np.full((8, 6, 3), 7, np.uint8), "state": np.ones(3, np.float32), "prompt": "push"}
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, f"waited 20 s for {what}"
-        time.sleep(0.005)
-
-
 class Port:
     """An engine and its openpi port; the policy notes what it was shown and can be held on the device."""
 
@@ -58,7 +51,7 @@ class Port:
 
         def sample(observation: Observation, **how: Any) -> Any:
             self.shown.append(observation)
-            self.free.wait(20)
+            self.free.wait(patient(20))
             if self.fault:
                 raise self.fault
             return draw(observation, **how)
@@ -167,12 +160,12 @@ def test_health_and_new_clients_do_not_wait_for_the_device(open_port: Any, conne
     with ThreadPoolExecutor(4) as pool:
         replies = [pool.submit(client.infer, GOOD) for client in clients]
         until(lambda: bool(port.shown), "the device to be busy")
-        with urlopen(f"http://127.0.0.1:{port.server.port}/healthz", timeout=10) as answer:
+        with urlopen(f"http://127.0.0.1:{port.server.port}/healthz", timeout=patient(10)) as answer:
             assert (answer.status, answer.read()) == (200, b"OK\n")
         connect(port.server.port)
         assert not any(reply.done() for reply in replies)
         port.free.set()
-        assert [reply.result(20)["policy_version"] for reply in replies] == ["v1"] * 4
+        assert [reply.result(patient(20))["policy_version"] for reply in replies] == ["v1"] * 4
     assert len({seen.robot_id for seen in port.shown}) == 4
 
 
@@ -278,7 +271,7 @@ def test_before_a_policy_is_loaded_the_port_is_healthy_but_admits_nobody(make_po
     engine = Engine()
     server = OpenpiServer(Dispatcher(engine), Keys(), None)
     server.start("127.0.0.1", 0, None)
-    assert urlopen(f"http://127.0.0.1:{server.port}/healthz", timeout=10).read() == b"OK\n"
+    assert urlopen(f"http://127.0.0.1:{server.port}/healthz", timeout=patient(10)).read() == b"OK\n"
     with pytest.raises(InvalidStatus, match="503"):
         connect(server.port)
     engine.swap(make_policy())
@@ -318,7 +311,7 @@ def test_a_closed_port_is_free_and_its_thread_is_gone(open_port: Any, connect: C
 def test_another_path_is_no_health(open_port: Any) -> None:
     """Anything but /healthz must be a websocket handshake."""
     with pytest.raises(HTTPError, match="426"):
-        urlopen(f"http://127.0.0.1:{open_port().server.port}/metrics", timeout=10)
+        urlopen(f"http://127.0.0.1:{open_port().server.port}/metrics", timeout=patient(10))
 
 
 def test_a_page_of_a_browser_is_refused(open_port: Any) -> None:

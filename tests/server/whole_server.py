@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import httpx
+from patience import patient
 
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
@@ -107,7 +108,7 @@ class Server:
 
     def web(self, token: str = "", **settings: Any) -> httpx.Client:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=20, **settings)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=patient(20), **settings)
 
     def close(self) -> None:
         self.channel.close()

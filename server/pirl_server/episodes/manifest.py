@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pirl_server.atomic_files import sync
+from pirl_server.atomic_files import sync, sync_all
 
 NAME = "MANIFEST.json"
 _HEAD, _UNSET = b'{\n "sha256": "', b"0" * 64
@@ -40,8 +40,7 @@ class Manifest:
 
 def seal(directory: Path, summary: dict[str, Any]) -> None:
     """Write the manifest of all files below `directory` and force them to the disk, the manifest last."""
-    for path in [*_files(directory), *_folders(directory)]:
-        sync(path)
+    sync_all([*_files(directory), *_folders(directory)])
     write(directory, summary)
     sync(directory / NAME)
     sync(directory)
