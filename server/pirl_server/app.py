@@ -52,6 +52,7 @@ from pirl_server.serving.shadow import Shadow
 from pirl_server.shutdown import Signals, Stopping
 from pirl_server.telemetry.logs import CallLog, configure_logs
 from pirl_server.telemetry.metrics import Latencies, Metrics
+from pirl_server.telemetry.operations import Operations
 from pirl_server.telemetry.spans import spans_from_environment
 
 _LOG = logging.getLogger("pirl")
@@ -124,6 +125,7 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             closing.callback(_start_openpi(config, service.dispatcher, gate).close)
         command = [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve())]
         jobs = Supervisor(config.root / JOBS, command)
+        Operations(config.root, jobs, recorder, gate).register(metrics.registry)
         api = create_api(
             jobs=jobs,
             registry=registry,

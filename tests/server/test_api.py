@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -318,6 +319,23 @@ def test_the_document_says_who_needs_a_token_and_every_error(web: httpx.Client) 
             assert {"400", "401", "403", "413", "429", "500"} <= operation["responses"].keys()
 
 
+def test_every_property_and_parameter_is_described(web: httpx.Client) -> None:
+    """But the kind of a job and its config, which is described where it is defined."""
+    document = web.get("/openapi.json").json()
+    schemas = document["components"]["schemas"]
+    assert len(schemas) > 25
+    gaps = [
+        f"{name}.{key}"
+        for name, schema in schemas.items()
+        for key, value in schema.get("properties", {}).items()
+        if "description" not in value and key not in ("kind", "config")
+    ]
+    operations = [each for methods in document["paths"].values() for each in methods.values()]
+    parameters = [each for operation in operations for each in operation.get("parameters", ())]
+    assert len(parameters) > 15
+    assert gaps + [each["name"] for each in parameters if "description" not in each] == []
+
+
 def test_the_reference_is_whole_without_internet(web: httpx.Client) -> None:
     reply = web.get("/docs")
     document = web.get("/openapi.json").json()
@@ -417,3 +435,32 @@ def test_an_error_does_not_send_the_request_back(web: httpx.Client, body: dict[s
     assert "k" * 101 not in reply.text
     assert all(error["message"].isprintable() for error in found["errors"])
     assert found["detail"]
+
+
+def test_lists_are_made_two_at_a_time_and_hold_no_thread_while_they_wait(web: httpx.Client, service: Any) -> None:
+    """More than there are threads for handlers; what else needs one is answered meanwhile."""
+    inside, most, free = [0], [0], threading.Event()
+    page, lock = service.store.page, threading.Lock()
+
+    def slow(*arguments: Any) -> Any:
+        with lock:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+        free.wait(20)
+        with lock:
+            inside[0] -= 1
+        return page(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(50) as pool:
+        patch.setattr(service.store, "page", slow)
+        url = web.base_url.join("/v1/episodes")
+        asked = [pool.submit(httpx.get, url, timeout=30) for _ in range(50)]
+        while inside[0] < 2:
+            assert not any(each.done() for each in asked)
+            time.sleep(0.005)
+        for path in ("/v1/routing", "/v1/info", f"/v1/episodes/{'0' * 32}"):
+            assert web.get(path).status_code in (200, 404)
+        assert not any(each.done() for each in asked)
+        free.set()
+        assert {each.result().status_code for each in asked} == {200}
+    assert most == [2]

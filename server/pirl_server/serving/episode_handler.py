@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -15,7 +14,6 @@ from pirl_server.serving.episode_builder import EpisodeBuilder, EpisodeEnd, Epis
 from pirl_server.serving.grpc_status import ContractMismatchError, NotFoundError, NotWrittenError
 from pirl_server.serving.recorder import Recorder
 
-_LOG = logging.getLogger(__name__)
 END_REASONS = ("success", "time_limit", "operator", "takeover", "fault")
 LABEL_SOURCES = ("operator", "sim", "classifier")
 MAX_NOTE = 1000
@@ -128,10 +126,8 @@ def _disk(what: str, fix: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        _LOG.error("%s could not be written: %s", what, error)
-        raise NotWrittenError(
-            f"{what} could not be written: {error.strerror or 'the disk rejects it'}; {fix}"
-        ) from error
+        why = error.strerror or "the disk rejects it"
+        raise NotWrittenError(f"{what} could not be written: {why}; {fix}") from error
 
 
 def _label(request: pb.EndEpisodeRequest | pb.LabelEpisodeRequest) -> tuple[bool | None, str]:
