@@ -56,6 +56,8 @@ from pirl_server.telemetry.operations import Operations
 from pirl_server.telemetry.spans import spans_from_environment
 
 _LOG = logging.getLogger("pirl")
+SWITCH_S = 0.001
+"""how long a thread that computes in Python keeps one of a robot's waiting; 5 ms otherwise, several times a chunk"""
 REST_RATE_HZ = 100.0
 """calls per second and token"""
 
@@ -66,6 +68,7 @@ def serve(config: ServeConfig) -> int:
     Raises ValueError for a bad checkpoint, address or taken port, and for a root that another server uses.
     """
     malloc.tune()
+    sys.setswitchinterval(SWITCH_S)
     configure_logs(config.log_format)
     limit = raise_limit()
     files = _tls(config)
