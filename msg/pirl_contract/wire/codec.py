@@ -25,7 +25,6 @@ from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire.image_codec import MAX_IMAGE_PIXELS, ReadShared, image_from_proto, pixels_of
 
 MAX_CAMERAS = 16
-MAX_INSTRUCTION_BYTES = 4096
 MAX_OUTCOMES = 4096
 
 _DTYPES: dict[int, np.dtype[np.generic]] = {
@@ -122,13 +121,9 @@ def observation_from_proto(
 
 def _observation(message: pb.Observation, robot_id: str, read_shared: ReadShared | None) -> Observation:
     """Decode an observation whose image sizes were checked."""
-    if len(message.instruction.encode()) > MAX_INSTRUCTION_BYTES:
-        raise ValueError(f"instruction: longer than {MAX_INSTRUCTION_BYTES} bytes")
     state = array_from_proto(message.state, "state", (None,))
     if state.dtype != np.float32:
         raise ValueError(f"state: must be float32, got {state.dtype}")
-    if not np.isfinite(state).all():
-        raise ValueError(f"state: entry {int(np.flatnonzero(~np.isfinite(state))[0])} is not finite")
     return Observation(
         images={name: image_from_proto(image, name, read_shared) for name, image in message.images.items()},
         state=state.astype(np.float32, copy=False),
