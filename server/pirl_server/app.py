@@ -106,13 +106,9 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
         deployment.start(production)
         gate = _gate(config, registry, recorder, store)
         service = PolicyService(
-            engine,
-            recorder,
-            config.explore,
-            router=router,
-            check_rate=gate.check_rate,
+            engine, recorder, config.explore, router=router, check_rate=gate.check_rate,
             default_instruction=config.default_instruction,
-        )
+        )  # fmt: skip
         metrics, latencies = Metrics(engine, service.attendance, recorder), Latencies()
         spans = spans_from_environment(metadata.version("pirl"))
         calls = CallTracker([CallLog(), metrics, latencies, *([spans] if spans else [])])

@@ -26,7 +26,7 @@ from pirl_ros.adapters.server_access import declare_access, read_access
 from pirl_ros.adapters.server_events import ServerEvents
 from pirl_ros.messages.pirl_messages import fill_chunk, fill_policy_status, read_outcome
 from pirl_ros.policy_session.session import PolicySession
-from pirl_ros.sensing.observation import make_observation
+from pirl_ros.sensing.observation import images_fault, make_observation
 from pirl_ros.sensing.synchronizer import Bundle
 
 _ARM_SILENT_S = 1.0
@@ -111,6 +111,8 @@ class PolicyNode(ManagedNode):
         if bundle is None and (not anyway or self._sensors.young):
             return
         reason = reason or self._arm_missing()
+        if bundle is not None and not reason and not self._session.observing:
+            reason = images_fault(self._profile, bundle)  # before an episode needs them
         self._session.unfit(reason)
         if bundle is None or reason or not self.active:
             return

@@ -9,6 +9,7 @@ import numpy as np
 from pirl_contract.schema import Image, Observation, Vector
 from pirl_ros.profile.profile import Profile
 from pirl_ros.profile.sections import Rule
+from pirl_ros.sensing.joint_parts import JointAssembler
 from pirl_ros.sensing.sensor_messages import (
     compressed_to_rgb,
     image_to_rgb,
@@ -61,6 +62,15 @@ def make_synchronizer(profile: Profile, cameras: bool) -> Synchronizer:
     return Synchronizer(streams, profile.safety.slop)
 
 
+def make_assemblers(profile: Profile) -> dict[str, JointAssembler]:
+    """Return what puts the joints of each stream of joint states together, by the stream's name."""
+    arm, fingers = ([joint.name for joint in part.joints] for part in (profile.arm, profile.gripper))
+    limit = profile.safety.max_observation_age
+    if not profile.gripper.joint_states:
+        return {JOINTS: JointAssembler(arm, fingers, limit)}
+    return {JOINTS: JointAssembler(arm, (), limit), GRIPPER: JointAssembler(fingers, (), limit)}
+
+
 def measured_arm(profile: Profile, bundle: Bundle) -> Measured:
     """Return the arm joints in the profile's order and the commanded finger. ValueError: a message lacks one of them.
 
@@ -100,7 +110,10 @@ def camera_images(profile: Profile, bundle: Bundle) -> dict[str, Image]:
     images = {}
     for camera in profile.cameras:
         message = bundle.values[camera_stream(camera.name)]
-        image = compressed_to_rgb(message) if camera.compressed else image_to_rgb(message)
+        try:
+            image = compressed_to_rgb(message) if camera.compressed else image_to_rgb(message)
+        except ValueError as error:
+            raise ValueError(f"camera {camera.name}: {error}") from None
         if image.shape[:2] != (camera.height, camera.width):
             height, width = image.shape[:2]
             raise ValueError(
@@ -108,6 +121,15 @@ def camera_images(profile: Profile, bundle: Bundle) -> dict[str, Image]:
             )
         images[camera.name] = image
     return images
+
+
+def images_fault(profile: Profile, bundle: Bundle) -> str:
+    """Why an image of the bundle can't be used; '' when all can."""
+    try:
+        camera_images(profile, bundle)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def make_observation(profile: Profile, bundle: Bundle, instruction: str, robot_id: str) -> Observation:

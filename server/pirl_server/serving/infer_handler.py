@@ -97,14 +97,18 @@ class InferHandler:
     def begin(self, request: pb.InferRequest, caller: Caller, deadline: float) -> PendingChunk:
         """Check the request and queue it; outcomes are kept even when the inference then fails.
 
-        `deadline` is a `time.monotonic()` value. Raises what makes a rejection.
+        `deadline` is a `time.monotonic()` value. Raises what makes a rejection, ExpiredError where it passed while the
+        images were decoded.
         """
         received_ns, polling = time.monotonic_ns(), not caller.session
         check_robot_id(request.robot_id)
         self._dispatcher.check(request.robot_id, polling=polling)
         policy = self._dispatcher.policy(request.robot_id, request.alias, request.episode_id)
         _check_hash(request, policy)
-        call = codec.decode_infer(request, policy.contract, self._read_shared)
+        try:
+            call = codec.decode_infer(request, policy.contract, self._read_shared, deadline)
+        except TimeoutError as error:
+            raise ExpiredError(str(error)) from None
         instruction = self._dispatcher.instruction(call.observation.instruction, policy)
         observation = call.observation
         if instruction is not observation.instruction:
