@@ -23,7 +23,7 @@ setup: .venv/.installed .ros/.built ## system packages, .venv, ROS packages
 	bash docker/install_python.sh
 	touch $@
 
-.ros/.built: .venv/.installed docker/build_ros.sh $(shell find msg/msg msg/srv msg/action msg/package.xml msg/CMakeLists.txt msg/wheel_includes.cmake tests/ros/look_alikes pirl_ros launch -type f -not -path '*/__pycache__/*' 2>/dev/null)
+.ros/.built: .venv/.installed docker/build_ros.sh $(shell find msg/msg msg/srv msg/action msg/package.xml msg/CMakeLists.txt msg/wheels.cmake tests/ros/look_alikes pirl_ros launch -type f -not -path '*/__pycache__/*' 2>/dev/null)
 	bash docker/build_ros.sh
 	mkdir -p $(@D) && touch $@
 

@@ -19,7 +19,7 @@ mkdir -p .ros
 build() {
     if ! colcon --log-base .ros/log build --base-paths "${@:3}" --build-base ".ros/$1" --install-base ".ros/$2" \
         --symlink-install --event-handlers console_direct- \
-        --cmake-args -DBUILD_TESTING=OFF -DPython3_FIND_VIRTUALENV=ONLY >.ros/build.log 2>&1; then
+        --cmake-args -DPIRL_PYTHON_ONLY=ON -DBUILD_TESTING=OFF -DPython3_FIND_VIRTUALENV=ONLY >.ros/build.log 2>&1; then
         tail -n 40 .ros/build.log >&2
         exit 1
     fi

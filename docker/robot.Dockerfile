@@ -2,7 +2,7 @@
 # ROS comes from wheels, which exist for x86_64 only; on another robot build the two packages against its own ROS.
 # The steps are those of `make setup`. No container engine runs in CI: this file is read by a test and was not built there.
 FROM debian:12-slim
-ENV PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1
+ENV PIP_NO_CACHE_DIR=1 PIRL_COMPILE=1 PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1
 WORKDIR /opt/pirl
 
 COPY docker/install_system.sh docker/

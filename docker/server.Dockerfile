@@ -1,13 +1,13 @@
 # The policy server with its jobs, simulator included: `docker build -f docker/server.Dockerfile -t pirl-server .`
 # The steps are those of `make setup`. No container engine runs in CI: this file is read by a test and was not built there.
 FROM debian:12-slim
-ENV PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1
+ENV PIP_NO_CACHE_DIR=1 PIRL_COMPILE=1 PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1
 WORKDIR /opt/pirl
 
 COPY docker/install_system.sh docker/
 RUN apt-get update && bash docker/install_system.sh && rm -rf /var/lib/apt/lists/*
 
-# URL of the index with the torch build you want; empty: pip's default.
+# URL of the index with the torch build you want. Empty: a CPU build where pip's index has one, for a build sees no GPU.
 ARG PIRL_TORCH_INDEX=
 COPY pyproject.toml README.md ./
 COPY docker/install_python.sh docker/constraints.txt docker/

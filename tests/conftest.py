@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
+import pytest_timeout
 from hypothesis import settings
+
+sys.path.append(str(Path(__file__).parent))  # patience.py
+
+from patience import Patience
 
 # Two cores are shared with simulators and servers that the tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,6 +23,23 @@ os.environ.setdefault("LP_NUM_THREADS", "1")
 # No test watches the clock, and the same sources give the same result; --hypothesis-profile=default tries new examples.
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool:
+    """The last resort against a test that hangs also waits longer on a busy machine."""
+    pytest_timeout.pytest_timeout_set_timer(item, settings)
+    give_up, patience = signal.getsignal(signal.SIGALRM), Patience(settings.timeout)
+
+    def look_again(number: int, frame: Any) -> None:
+        if (left_s := patience.left_s) > 0:
+            signal.setitimer(signal.ITIMER_REAL, left_s)
+        elif callable(give_up):
+            give_up(number, frame)
+
+    if callable(give_up):
+        signal.signal(signal.SIGALRM, look_again)
+    return True
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

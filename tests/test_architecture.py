@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from patience import completed
 
 ROOT = Path(__file__).parents[1]
 TOPS = ("msg", "pirl_ros", "launch", "server", "sim", "tests", "bench")
@@ -142,9 +143,7 @@ def test_safe_names_are_let_through() -> None:
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
     code = "from importlinter.cli import lint_imports; raise SystemExit(lint_imports(cache_dir=None))"
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=120, check=False
-    )
+    return completed([sys.executable, "-c", code], cwd=folder, limit_s=120)
 
 
 def test_the_arrows_hold() -> None:
@@ -177,7 +176,5 @@ def test_a_reversed_arrow_is_noticed(tmp_path: Path) -> None:
 )
 def test_a_process_loads_only_its_half(module: str, absent: tuple[str, ...]) -> None:
     code = f"import sys, {module}; print(*[name for name in {absent!r} if name in sys.modules])"
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120, check=False
-    )
+    done = completed([sys.executable, "-W", "ignore", "-c", code], limit_s=120)
     assert (done.returncode, done.stdout.split()) == (0, []), done.stderr

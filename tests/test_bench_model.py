@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from patience import completed
 
 from pirl_server.interchange.checkpoints.weight_names import from_openpi
 from pirl_server.interchange.parity.golden import golden_config
@@ -95,7 +95,7 @@ def test_the_device_is_found_by_its_name(bench: None) -> None:
 @pytest.mark.slow
 def test_quick_form_without_peers_prints_one_object(tmp_path: Path) -> None:
     command = [sys.executable, str(BENCH / "model.py"), "--quick", "--json", "--peers", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    done = completed(command, limit_s=300, check=True)
     figures = json.loads(done.stdout)
     assert figures["pi05 tiny, 2 cameras, K=10: ours ms"] > 0
     assert figures["update tiny, encoded once: decisions/s"] > 0
@@ -106,7 +106,7 @@ def test_quick_form_without_peers_prints_one_object(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_gpu_benchmark_runs_where_there_is_no_gpu() -> None:
     command = [sys.executable, str(BENCH / "gpu/model.py"), "--quick", "--json", "--device", "cpu", "--preset", "tiny"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    done = completed(command, limit_s=300, check=True)
     figures = json.loads(done.stdout)
     assert figures["goldens within their gates"] == 1.0
     assert figures["tiny, batch 1, eager: p50 ms"] > 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from patience import completed
 
 BENCH = Path(__file__).parents[1] / "bench"
 
@@ -83,7 +83,7 @@ def test_serving_benchmark_prints_its_figures_and_a_page(tmp_path: Path) -> None
     page = tmp_path / "serving.md"
     command = [sys.executable, str(BENCH / "serving.py"), "--quick", "--json", "--peers", str(tmp_path)]
     command += ["--write", str(page)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    done = completed(command, limit_s=300, check=True)
     figures = json.loads(done.stdout)
     assert figures["one: payload 2x480x640, route ours, shared memory: p50 ms"] > 0
     assert figures["many: model ms 100.0, robots 8, route ours, session: failed"] == 0
@@ -94,7 +94,7 @@ def test_serving_benchmark_prints_its_figures_and_a_page(tmp_path: Path) -> None
 @pytest.mark.slow
 def test_soak_prints_its_figures(tmp_path: Path) -> None:
     command = [sys.executable, str(BENCH / "soak.py"), "--quick", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    done = completed(command, limit_s=300, check=True)
     figures = json.loads(done.stdout)
     assert figures["requests failed"] == figures["chunks of mixed versions"] == 0
     assert figures["episodes published"] > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
@@ -25,8 +26,9 @@ from pirl_server.paths import EPISODES, JOBS, MODELS, TOKENS
 from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.registry.promotion import PRODUCTION
+from pirl_server.registry.trial_limit import TrialLimit
 from pirl_server.registry.versions import Registry
-from pirl_server.root_lock import root_lock
+from pirl_server.root_lock import private_files, root_lock
 from pirl_server.rpc.call_tracker import CallTracker
 from pirl_server.rpc.interceptor import CallInterceptor
 from pirl_server.security.access_control import AccessControl
@@ -50,6 +52,7 @@ from pirl_server.serving.shadow import Shadow
 from pirl_server.shutdown import Signals, Stopping
 from pirl_server.telemetry.logs import CallLog, configure_logs
 from pirl_server.telemetry.metrics import Latencies, Metrics
+from pirl_server.telemetry.operations import Operations
 from pirl_server.telemetry.spans import spans_from_environment
 
 _LOG = logging.getLogger("pirl")
@@ -69,6 +72,7 @@ def serve(config: ServeConfig) -> int:
     _check_address(config)
     stop_port = config.rest_port + 2 if config.stop_port is None else config.stop_port
     with ExitStack() as stack:
+        stack.enter_context(private_files())
         signals = stack.enter_context(Signals())
         stack.enter_context(root_lock(config.root))
         _check_rest_port(config)
@@ -98,12 +102,17 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
     def load(version: str) -> FlowPolicy:
         return FlowPolicy.load(registry.get(version).path, device=config.device)
 
-    deployment = Deployment(engine, registry, router, shadow, load)
+    def reachable() -> int:
+        return sum(robot.reachable for robot in service.attendance.list())
+
+    trial = TrialLimit(registry, config.canary_limit, reachable)
+    deployment = Deployment(engine, registry, router, shadow, load, trial)
 
     with ExitStack() as closing:
         closing.callback(engine.close)
         closing.callback(recorder.close)
-        deployment.start(production)
+        _start_deployment(deployment, production)
+        threading.Thread(target=store.warm_up, name="summaries", daemon=True).start()
         gate = _gate(config, registry, recorder, store)
         service = PolicyService(
             engine, recorder, config.explore, router=router, check_rate=gate.check_rate,
@@ -119,6 +128,7 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             closing.callback(_start_openpi(config, service.dispatcher, gate).close)
         command = [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve())]
         jobs = Supervisor(config.root / JOBS, command)
+        Operations(config.root, jobs, recorder, gate).register(metrics.registry)
         api = create_api(
             jobs=jobs,
             registry=registry,
@@ -141,6 +151,14 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             stopped = server.stop(0.5)
             jobs.close()
             stopped.wait()
+
+
+def _start_deployment(deployment: Deployment, production: str) -> None:
+    try:
+        deployment.start(production)
+    except ValueError as error:
+        fix = "start with its checkpoint, which replaces the damaged one: pirl serve CHECKPOINT"
+        raise ValueError(f"the version in production can't be served: {error}; {fix}") from None
 
 
 def _busy(engine: Engine, service: PolicyService) -> bool:
@@ -208,6 +226,8 @@ def adopt(registry: Registry, checkpoint: Path | None) -> str:
         card, _, _ = load_checkpoint(checkpoint)  # whole: a torn file must not go into production
         version = checkpoint_version(checkpoint)
         known = registry.holds(version)
+        if known and (found := checkpoint_version(registry.path(version))) != version:
+            registry.put_away(version, f"the files of version {version} were changed: they are {found} now")
         registry.add(version, checkpoint, card.contract)
         if production is None or not known:
             registry.point(PRODUCTION, version, actor="serve", reason=f"started with {checkpoint}", event="started")

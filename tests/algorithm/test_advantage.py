@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from pirl_server.algorithm.advantage import group_relative, mixed_groups, normalise, require_both_outcomes
+from pirl_server.algorithm.advantage import (
+    episode_weight,
+    group_relative,
+    mixed_groups,
+    normalise,
+    require_both_outcomes,
+)
 
 
 def double(*values: float) -> Tensor:
@@ -28,6 +34,14 @@ def test_group_relative_advantages() -> None:
     one = group_relative(double(1.0, *[0.0] * 7)[None])[0]
     assert one.tolist() == pytest.approx([2.474867, *[-0.353553] * 7], abs=1e-5)
     assert group_relative(torch.ones(2, 4)).abs().max() == 0.0
+
+
+def test_episodes_of_any_length_weigh_alike() -> None:
+    length = torch.tensor([3, 12, 1])
+    weight = episode_weight(length)
+    assert (weight * length).tolist() == pytest.approx([16 / 3] * 3)
+    assert float((weight * length).sum() / length.sum()) == pytest.approx(1.0)
+    assert episode_weight(torch.tensor([4, 4])).tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("shape", [(0, 8), (3, 1), (3, 0)])

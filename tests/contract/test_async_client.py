@@ -10,6 +10,7 @@ import grpc
 import numpy as np
 import pytest
 from contract_fakes import CONTRACT, FakeEnv, ScriptedService, serving
+from patience import patient
 
 from pirl_contract.async_client import AsyncPolicyClient
 from pirl_contract.v1 import policy_pb2 as pb
@@ -22,7 +23,7 @@ Talk = Callable[[AsyncPolicyClient], Awaitable[Any]]
 
 def talk(service: ScriptedService, use: Talk, **options: Any) -> Any:
     async def run(address: str) -> Any:
-        client = AsyncPolicyClient(address, "arm", timeout_s=10.0, **options)
+        client = AsyncPolicyClient(address, "arm", timeout_s=patient(10.0), **options)
         try:
             return await use(client)
         finally:
@@ -73,7 +74,7 @@ def test_each_status_is_one_of_three_errors(code: grpc.StatusCode, kind: type[Ex
 
 def test_a_server_that_is_not_there_is_a_connection_error_and_a_closed_client_says_so() -> None:
     async def run(transport: str) -> None:
-        client = AsyncPolicyClient("127.0.0.1:1", timeout_s=5.0, transport=transport)  # type: ignore[arg-type]
+        client = AsyncPolicyClient("127.0.0.1:1", timeout_s=patient(5.0), transport=transport)  # type: ignore[arg-type]
         for _ in range(2):
             with pytest.raises(ConnectionError, match=r"127\.0\.0\.1:1"):
                 await client.infer(OBSERVATION)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from patience import completed
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "rclpy", "mani_skill", "fastapi", "zarr", "sapien", "cv2")
@@ -27,7 +27,7 @@ print(*sorted(set(missing)))
 def imported(package: str, heavy: tuple[str, ...]) -> tuple[set[str], set[str]]:
     """Import every module of a package in a fresh interpreter: which heavy modules came along, which were missing."""
     code = IMPORT_ALL.format(package=package, heavy=heavy)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = completed([sys.executable, "-c", code], limit_s=120)
     assert done.returncode == 0, done.stderr
     heavy_found, missing = done.stdout.splitlines()
     return set(heavy_found.split()), set(missing.split())
@@ -51,7 +51,7 @@ def test_the_robot_side_never_brings_torch() -> None:
 def test_committed_stubs_are_those_of_the_proto_file(tmp_path: Path) -> None:
     pytest.importorskip("grpc_tools", reason="grpcio-tools is in the test extra")
     command = ["bash", str(ROOT / "docker" / "generate_stubs.sh"), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = completed(command, limit_s=120)
     assert done.returncode == 0, done.stderr
     made = sorted(tmp_path.rglob("*.py*"))
     assert [path.name for path in made] == ["policy_pb2.py", "policy_pb2.pyi", "policy_pb2_grpc.py"]

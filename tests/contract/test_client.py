@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 import pytest
 from contract_fakes import CONTRACT, FakeEnv, ScriptedService, answer_chunk, serving
+from patience import patient
 
 from pirl_contract.client import PolicyClient
 
@@ -25,7 +26,7 @@ def service() -> ScriptedService:
 @pytest.fixture
 def client(service: ScriptedService) -> Iterator[PolicyClient]:
     with serving(service) as address:
-        client = PolicyClient(address, "arm", timeout_s=10.0)
+        client = PolicyClient(address, "arm", timeout_s=patient(10.0))
         yield client
         client.close()
         client.close()
@@ -85,7 +86,7 @@ def test_a_late_answer_is_a_timeout_error(service: ScriptedService) -> None:
     answer_now = threading.Event()
 
     def wait(request: Any, context: Any) -> Any:
-        answer_now.wait(20)
+        answer_now.wait(patient(20))
         return answer_chunk(request, context)
 
     service.answer = wait
@@ -101,7 +102,7 @@ def test_a_lost_server_is_a_connection_error_until_it_is_back(service: ScriptedS
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    client = PolicyClient(f"127.0.0.1:{port}", timeout_s=5.0)
+    client = PolicyClient(f"127.0.0.1:{port}", timeout_s=patient(5.0))
     with pytest.raises(ConnectionError, match=str(port)):
         client.infer(OBSERVATION)
     with serving(service, port) as address:

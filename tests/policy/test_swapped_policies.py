@@ -9,6 +9,7 @@ from threading import Event
 
 import numpy as np
 import pytest
+from patience import patient
 from toy_arm import toy_observation, toy_policy
 
 from pirl_server.policy.flow_policy import FlowPolicy
@@ -42,7 +43,7 @@ def test_20_swaps_of_real_policies_mix_no_row(engine: Engine) -> None:
                 return drawn
             seed = 1000 * robot + step
             asked = engine.submit(toy_observation(seed), explore=step % 2 == 0, robot_id=f"arm-{robot}", seed=seed)
-            drawn.append((seed, asked.result(60)))
+            drawn.append((seed, asked.result(patient(60))))
         raise AssertionError
 
     with ThreadPoolExecutor(4) as pool:

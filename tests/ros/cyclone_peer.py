@@ -1,6 +1,6 @@
 """An independent DDS implementation in the arm's place: feeds joint states, counts commands. Run by its own Python.
 
-    python cyclone_peer.py NAMESPACE JOINT,JOINT,...        until it has seen a command; prints it as JSON
+    python cyclone_peer.py NAMESPACE JOINT,JOINT,... SECONDS    until it has seen a command, which it prints as JSON
 
 No ROS here: Eclipse Cyclone DDS, with types written down by hand as ROS 2 names them and lays them out on the wire.
 Their annotations must be evaluated, so nothing is imported from __future__.
@@ -66,7 +66,7 @@ class JointTrajectory(IdlStruct, typename="trajectory_msgs::msg::dds_::JointTraj
 
 
 def main() -> None:
-    namespace, names = sys.argv[1], sys.argv[2].split(",")
+    namespace, names, limit_s = sys.argv[1], sys.argv[2].split(","), float(sys.argv[3])
     participant = DomainParticipant(int(os.environ["CYCLONE_DOMAIN"]))
     quality = Qos(Policy.Reliability.Reliable(duration(seconds=1)), Policy.History.KeepLast(5))
     states = DataWriter(participant, Topic(participant, f"rt{namespace}/joint_states", JointState), qos=quality)
@@ -74,7 +74,7 @@ def main() -> None:
     commands = DataReader(participant, topic, qos=quality)
     ready = [0.0, 0.3927, 0.0, -1.9635, 0.0, 2.3562, 0.7854, 0.04, 0.04]
     began = time.monotonic()
-    while time.monotonic() - began < 60:
+    while time.monotonic() - began < limit_s:
         now = time.time_ns()
         stamp = Time(now // 1_000_000_000, now % 1_000_000_000)
         states.write(JointState(Header(stamp, ""), names, ready, [0.0] * len(names), []))
@@ -82,7 +82,7 @@ def main() -> None:
             print(json.dumps({"names": list(command.joint_names), "positions": list(command.points[0].positions)}))
             return
         time.sleep(0.02)
-    sys.exit("no command within 60 s")
+    sys.exit(f"no command within {limit_s:.0f} s")
 
 
 main()

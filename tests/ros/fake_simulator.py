@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +76,13 @@ def make_robot(task: str, image_size: int) -> FakeArm:
         raise ValueError(f"unknown task '{task}'; known: fake")
     assert image_size == 64
     return FakeArm()
+
+
+class SlowArm(FakeArm):
+    """A period is longer than a test's patience: it takes a step because it is commanded, or not at all."""
+
+    contract = replace(PROFILE.contract, rate_hz=0.01)
+
+
+def make_slow_robot(task: str, image_size: int) -> SlowArm:
+    return SlowArm()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
+from patience import Patience, output_of
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 
@@ -19,15 +20,16 @@ from pirl_ros.adapters import qos
 ROOT = Path(__file__).parents[2]
 PROFILE_PATH = ROOT / "launch" / "params" / "panda_sim.yaml"
 LIBRARY = ROOT / ".ros" / "install" / "pirl_ros" / "lib" / "pirl_ros"
+ROBOT_SIDE = ("robot_node", "policy_node", "arm_node", "episode_node")
 PATIENCE_S = 30.0
-"""longest wait for anything, of a test that passes far below it"""
+"""longest wait for anything on an idle machine, of a test that passes far below it"""
 
 
 class Probe:
     """Collects what is published, publishes, calls services; `processes` are ended with it."""
 
     def __init__(self, namespace: str) -> None:
-        self.namespace, self.patience_s = namespace, PATIENCE_S
+        self.namespace, self.patience_s, self.library = namespace, PATIENCE_S, LIBRARY
         self.node = Node("probe", namespace=namespace)
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.node)
@@ -40,6 +42,9 @@ class Probe:
     def start(self, name: str, **parameters: object) -> subprocess.Popen[str]:
         """Start an executable of pirl_ros in this namespace."""
         given = {"profile": PROFILE_PATH, **parameters}
+        # The shipped simulated arm takes no orders in real time.
+        if given["profile"] == PROFILE_PATH and name in ROBOT_SIDE:
+            given = {"use_sim_time": True, **given}
         command = [str(LIBRARY / name), "--ros-args", "-r", f"__ns:={self.namespace}"]
         for key, value in given.items():
             command += ["-p", f"{key}:={str(value).lower() if isinstance(value, bool) else value}"]
@@ -103,9 +108,9 @@ class Probe:
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Spin until the condition holds; fails with `what` when it does not."""
-        deadline = time.monotonic() + self.patience_s
+        patience = Patience(self.patience_s)
         while not condition():
-            assert time.monotonic() < deadline, f"{what}; {self.complaints()}"
+            assert patience.left_s > 0, f"{what}; {self.complaints()}"
             for process in self.processes:
                 assert process.poll() in (None, 0), f"a node died: {process.communicate()[0]}"
             self.executor.spin_once(timeout_sec=0.02)
@@ -128,7 +133,7 @@ class Probe:
             process.terminate()
         try:
             for process in self.processes:
-                process.communicate(timeout=PATIENCE_S)
+                output_of(process, PATIENCE_S)
         finally:
             for process in self.processes:
                 process.kill()

@@ -12,7 +12,7 @@ import pytest
 from pirl_ros.profile.profile import Profile
 from pirl_ros.profile.sections import CameraTopic
 from pirl_ros.sensing.jpeg_steps import lost_at
-from pirl_ros.sensing.observation import images_fault
+from pirl_ros.sensing.observation import camera_images
 from pirl_ros.sensing.sensor_messages import compressed_to_rgb
 from pirl_ros.sensing.synchronizer import Bundle
 
@@ -157,14 +157,15 @@ def test_a_cmyk_jpeg_is_named() -> None:
         read(file.getvalue())
 
 
-def test_a_camera_is_checked_before_an_episode_needs_it(profile: Profile) -> None:
+def test_an_observation_names_the_camera_whose_image_is_none(profile: Profile) -> None:
     camera = CameraTopic("base", "image", height=48, width=64, compressed=True)
-    robot = replace(profile, cameras=(camera,))
 
-    def fault(data: bytes, **changes: Any) -> str:
-        changed = replace(robot, cameras=(replace(camera, **changes),))
-        return images_fault(changed, Bundle(0, 0, {"camera base": Message(format="jpeg", data=data)}))
+    def images(data: bytes, **changes: Any) -> dict[str, np.ndarray]:
+        robot = replace(profile, cameras=(replace(camera, **changes),))
+        return camera_images(robot, Bundle(0, 0, {"camera base": Message(format="jpeg", data=data)}))
 
-    assert fault(WHOLE) == ""
-    assert fault(PART + END).startswith("camera base: compressed image of")
-    assert "camera base sends 64x48, the profile says 48x64" in fault(WHOLE, height=64, width=48)
+    assert images(WHOLE)["base"].shape == (48, 64, 3)
+    with pytest.raises(ValueError, match="camera base: compressed image of"):
+        images(PART + END)
+    with pytest.raises(ValueError, match="camera base sends 64x48, the profile says 48x64"):
+        images(WHOLE, height=64, width=48)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from patience import patient
 from real_arm import RealArm, write_profile
 from server_process import free_port, kill, serve
 
@@ -53,7 +54,7 @@ class Robot:
         probe.listen(DiagnosticArray, "/diagnostics")
         probe.listen(JointTrajectory, "arm_controller/joint_trajectory")
         self.arm, self.server = RealArm(probe), serve(probe, profile, port)
-        address = {"server_address": f"127.0.0.1:{port}", "timeout_s": 0.5}
+        address = {"server_address": f"127.0.0.1:{port}", "timeout_s": patient(0.5)}
         self.arm.start(profile, "robot_node", listeners=3, use_cameras=False, **address)
         self.process = probe.processes[-1]
         self.goals = ActionClient(probe.node, ExecuteInstruction, "execute_instruction")
@@ -83,7 +84,7 @@ class Robot:
 
 @pytest.fixture
 def robot(probe: Any, tmp_path: Path) -> Robot:
-    return Robot(probe, tmp_path, link_loss_s=1.0)
+    return Robot(probe, tmp_path, link_loss_s=patient(1.0))
 
 
 def test_a_lost_server_is_a_lost_link(robot: Robot) -> None:
@@ -155,7 +156,7 @@ def test_a_goal_that_waits_for_a_node_that_is_gone_is_answered(probe: Any) -> No
     process.send_signal(signal.SIGINT)
     probe.until(result.done, "its client never gets a result")
     assert result.result().result.code == ExecuteInstruction.Result.NODE_LOST
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=patient(30)) == 0
 
 
 def test_a_request_that_fits_no_state_is_answered_and_ends_nothing(robot: Robot) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import output_of, patient
 
 pytestmark = pytest.mark.ros
 
@@ -46,7 +47,13 @@ def test_another_dds_implementation_reads_commands_and_feeds_states(probe: Any, 
     # Neither our DDS nor our Python environment reaches into the peer's.
     env = {key: value for key, value in os.environ.items() if not key.startswith(("LD_LIBRARY", "PYTHON", "_ROS"))}
     env |= {"CYCLONEDDS_URI": CYCLONE_CONFIG, "CYCLONE_DOMAIN": os.environ["ROS_DOMAIN_ID"]}
-    command = [str(CYCLONE), str(Path(__file__).with_name("cyclone_peer.py")), probe.namespace, ",".join(names)]
+    command = [
+        str(CYCLONE),
+        str(Path(__file__).with_name("cyclone_peer.py")),
+        probe.namespace,
+        ",".join(names),
+        str(patient(60)),
+    ]
 
     def one_action(header: Any, sequence: int) -> Any:
         chunk = ActionChunk(header=header, episode_id="e", sequence=sequence, chunk_id=f"c{sequence}")
@@ -68,7 +75,7 @@ def test_another_dds_implementation_reads_commands_and_feeds_states(probe: Any, 
                 if answered % 10 == 0:
                     chunks.publish(one_action(state.header, sequence=answered))
                 answered += 1
-        output, errors = peer.communicate(timeout=10)
+        output, errors = output_of(peer, 10)
     assert peer.returncode == 0, errors
     seen = json.loads(output)
     assert seen["names"] == [joint.name for joint in profile.arm.joints]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import Patience, completed
 
 IMAGES_PROFILE = Path(__file__).parents[2] / "launch" / "params" / "fastdds_images.xml"
 
@@ -51,9 +51,9 @@ class Line:
         self.until(lambda: self._arrived[-1:] == [word])
 
     def until(self, condition: Callable[[], bool]) -> None:
-        end = time.monotonic() + 30.0
+        patience = Patience(30.0)
         while not condition():
-            assert time.monotonic() < end
+            assert patience.left_s > 0
             self._executor.work()
 
     def work(self) -> None:
@@ -119,5 +119,5 @@ def test_fast_dds_takes_the_profile_for_pictures(ros: Any, tmp_path: Path, broke
     command = [sys.executable, "-c", "import rclpy, rclpy.node; rclpy.init(); rclpy.node.Node('one')"]
     environment = {name: value for name, value in os.environ.items() if name != "FASTDDS_BUILTIN_TRANSPORTS"}
     environment["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(path)
-    said = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    said = completed(command, env=environment, limit_s=60)
     assert ("XMLPARSER" in said.stdout + said.stderr) == broken

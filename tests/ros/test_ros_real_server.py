@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patient
 
 from pirl_ros.profile.profile import Profile
 
@@ -45,7 +46,7 @@ class Server:
         asked = urllib.request.Request(
             f"http://127.0.0.1:{self.rest_port}/v1{path}", data, {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(asked, timeout=30) as answer:
+        with urllib.request.urlopen(asked, timeout=patient(30)) as answer:
             return json.loads(answer.read())
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 import pytest
+from patience import patient, until
 
 from pirl_contract import ActionChunk, Alteration, Contract, Observation, PreviousChunk, StepOutcome
 from pirl_contract.client import EpisodeReceipt, PolicyClient, PolicyInfo
@@ -25,13 +26,6 @@ def make_chunk(number: int = 1) -> ActionChunk:
 
 def make_outcome(chunk_id: str, index: int, time_ns: int = 0) -> StepOutcome:
     return StepOutcome(chunk_id, index, np.zeros(4, np.float32), np.zeros(35, np.float32), time_ns=time_ns)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen"
-        time.sleep(0.002)
 
 
 class ScriptedClient:
@@ -58,7 +52,7 @@ class ScriptedClient:
     def infer(
         self, _: Observation, outcomes: tuple[StepOutcome, ...], continuation: PreviousChunk | None
     ) -> ActionChunk:
-        self.gate.wait(10)
+        self.gate.wait(patient(10))
         self._reach()
         self.told += outcomes
         self.asked += 1
@@ -90,7 +84,7 @@ class Rig:
         return cast(PolicyClient, self.client)
 
     def start(self, alias: str = "") -> str:
-        return self.session.start("push", {}, alias).result(10)
+        return self.session.start("push", {}, alias).result(patient(10))
 
     def ask(self, stamp_ns: int) -> None:
         assert self.session.wants(stamp_ns, time.monotonic_ns())
@@ -116,7 +110,7 @@ def test_an_episode_from_start_to_end(rig: Rig) -> None:
     until(lambda: len(rig.chunks) == 2)
     assert [outcome.index for outcome in rig.client.told] == [0, 1], "told with the next question"
     rig.session.report(make_outcome("c2", 0))
-    receipt = rig.session.stop("success", "sim", "success", False).result(10)
+    receipt = rig.session.stop("success", "sim", "success", False).result(patient(10))
     assert receipt == EpisodeReceipt("e1.zarr", 3)
     standing = rig.session.standing
     assert (standing.phase, standing.episode_id, standing.chunks, standing.steps) == ("idle", "", 2, 3)
@@ -140,6 +134,36 @@ def test_another_contract_is_refused_in_words(rig: Rig, profile: Profile) -> Non
     assert not rig.session.wants(0, time.monotonic_ns())
 
 
+def test_between_episodes_a_server_that_goes_and_comes_back_is_noticed(rig: Rig) -> None:
+    def check() -> None:
+        rig.session.check(time.monotonic_ns() + 10 * SECOND_NS)
+
+    assert not rig.session.failed, "not asked yet"
+    check()
+    until(lambda: rig.session.standing.phase == "idle")
+    assert not rig.session.failed
+    rig.client.down = True
+    check()
+    until(lambda: rig.session.failed)
+    assert rig.session.standing.phase == "blocked"
+    assert "pirl serve" in rig.session.standing.reason
+    rig.client.down = False
+    check()
+    until(lambda: not rig.session.failed)
+    assert rig.session.standing.reason == ""
+
+
+def test_within_an_episode_the_inferences_show_whether_it_is_there(rig: Rig) -> None:
+    rig.start()
+    rig.client.down = True
+    rig.session.check(time.monotonic_ns() + 10 * SECOND_NS)
+    rig.ask(1)
+    until(lambda: rig.session.standing.failures == 1)
+    assert rig.session.failed
+    assert rig.session.standing.phase != "blocked"
+    until(lambda: rig.session.wants(2, time.monotonic_ns()))
+
+
 def test_outcomes_survive_a_failed_question(rig: Rig) -> None:
     rig.start()
     rig.session.report(make_outcome("c0", 0))
@@ -161,7 +185,7 @@ def test_a_chunk_that_comes_after_the_end_is_not_delivered(rig: Rig) -> None:
     rig.ask(1)
     rig.session.pause()
     rig.client.gate.set()
-    rig.session.stop("failure", "sim", "time_limit", False).result(10)
+    rig.session.stop("failure", "sim", "time_limit", False).result(patient(10))
     assert rig.client.asked == 1
     assert rig.chunks == []
 
@@ -192,15 +216,15 @@ def test_an_episode_is_over_here_even_when_the_server_cannot_be_told(rig: Rig) -
     rig.start()
     rig.client.down = True
     with pytest.raises(ConnectionError):
-        rig.session.stop("failure", "operator", "fault", False).result(10)
+        rig.session.stop("failure", "operator", "fault", False).result(patient(10))
     assert rig.session.standing.episode_id == ""
     with pytest.raises(ValueError, match="no episode"):
-        rig.session.stop("failure", "operator", "fault", False).result(10)
+        rig.session.stop("failure", "operator", "fault", False).result(patient(10))
 
 
 def test_another_alias_is_another_connection_and_is_left_again(rig: Rig) -> None:
     rig.start("candidate")
-    rig.session.stop("failure", "operator", "fault", False).result(10)
+    rig.session.stop("failure", "operator", "fault", False).result(patient(10))
     rig.start()
     assert rig.aliases == ["", "candidate", ""]
 
@@ -216,7 +240,7 @@ def test_a_paused_episode_goes_on_with_a_new_observation(rig: Rig) -> None:
     rig.client.gate.set()
     until(lambda: len(rig.chunks) == 1)
     assert rig.chunks == [("c2", 2, "e1")], "never the answer to the question from before the pause"
-    rig.session.stop("failure", "operator", "fault", False).result(10)
+    rig.session.stop("failure", "operator", "fault", False).result(patient(10))
     with pytest.raises(ValueError, match="no episode"):
         rig.session.resume()
 

@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from patience import Patience
+from patience import until as wait_until
+
 LIMIT_S = 5.0
 WAIT_S = 120.0
 
@@ -35,14 +38,11 @@ def alive(processes: set[tuple[int, int]]) -> set[tuple[int, int]]:
 
 def left_after(processes: set[tuple[int, int]]) -> set[tuple[int, int]]:
     """Those that live on, after 5 s on an idle machine and accordingly longer on a busy one."""
-    deadline = time.monotonic() + LIMIT_S * max(1.0, os.getloadavg()[0])
-    while (left := alive(processes)) and time.monotonic() < deadline:
+    patience = Patience(LIMIT_S)
+    while (left := alive(processes)) and patience.left_s > 0:
         time.sleep(0.01)
     return left
 
 
 def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not holds():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
+    wait_until(holds, limit_s=WAIT_S)

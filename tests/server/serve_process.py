@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+from patience import Patience, patient
 from process_tree import WAIT_S
 
 import pirl_server
@@ -50,15 +51,15 @@ class ServeProcess:
         words += ["--root", str(root), "--grpc-port", str(self.grpc_port), "--rest-port", str(self.rest_port), *options]
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
-        self.web = httpx.Client(base_url=f"http://127.0.0.1:{self.rest_port}", timeout=WAIT_S)
+        self.web = httpx.Client(base_url=f"http://127.0.0.1:{self.rest_port}", timeout=patient(WAIT_S))
 
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.grpc_port}"
 
     def wait_until_serving(self) -> ServeProcess:
-        deadline = time.monotonic() + WAIT_S
-        while time.monotonic() < deadline:
+        patience = Patience(WAIT_S)
+        while patience.left_s > 0:
             assert self.process.poll() is None, self.log.read_text()
             try:
                 if self.web.get("/v1/info").json()["policy_version"]:

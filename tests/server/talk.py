@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import grpc
+from patience import patient
 
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
@@ -30,7 +31,7 @@ class Talk:
         self._requests.put(pb.SessionRequest(id=id, **call))
 
     def hear(self) -> Any:
-        return self._replies.get(timeout=WAIT_S)
+        return self._replies.get(timeout=patient(WAIT_S))
 
     def ask(self, id: int, **call: Any) -> Any:
         self.say(id, **call)
@@ -41,13 +42,13 @@ class Talk:
     def done(self) -> grpc.StatusCode:
         """Say nothing more; how the session then ends."""
         self._requests.put(None)
-        self._reader.join(WAIT_S)
+        self._reader.join(patient(WAIT_S))
         return self.call.code()
 
     def close(self) -> None:
         self._requests.put(None)
         self.call.cancel()
-        self._reader.join(WAIT_S)
+        self._reader.join(patient(WAIT_S))
         self._channel.close()
 
     def _read(self) -> None:
@@ -66,4 +67,4 @@ class Hold(threading.Event):
     def wait_here(self) -> None:
         if self.armed.is_set():
             self.entered.set()
-            self.wait(WAIT_S)
+            self.wait(patient(WAIT_S))

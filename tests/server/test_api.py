@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from unittest.mock import Mock
 import httpx
 import pytest
 import uvicorn
+from patience import patient
+from test_episode_store import make_episode
 
 from pirl_contract import Contract, StepOutcome
 from pirl_server import atomic_files
@@ -25,8 +29,10 @@ from pirl_server.config.jobs import JobSpec
 from pirl_server.config.training import EpisodesConfig, PpoConfig, SftConfig
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.registry.evaluation import Evaluation, list_hash
+from pirl_server.registry.trial_limit import TrialLimit
 from pirl_server.registry.versions import Registry
 from pirl_server.security.access_control import AccessControl
+from pirl_server.security.permissions import PUBLIC, ROUTES
 from pirl_server.serving.connections import RobotConnections
 from pirl_server.serving.deployment import Deployment
 from pirl_server.serving.router import Router
@@ -58,7 +64,7 @@ def check_job(spec: JobSpec) -> None:
 
 @pytest.fixture
 def jobs(tmp_path: Path) -> Iterator[Supervisor]:
-    supervisor = Supervisor(tmp_path / "jobs", [sys.executable, "-c", JOB], cancel_grace_s=2.0)
+    supervisor = Supervisor(tmp_path / "jobs", [sys.executable, "-c", JOB], cancel_grace_s=patient(2.0))
     yield supervisor
     supervisor.close()
 
@@ -67,7 +73,7 @@ def jobs(tmp_path: Path) -> Iterator[Supervisor]:
 def registry(tmp_path: Path, contract: Contract) -> Registry:
     made, source = Registry(tmp_path / "models"), tmp_path / "checkpoint"
     source.mkdir()
-    (source / "card.json").write_text("{}")
+    (source / "card.json").write_text('{"task": "push"}')
     for version in ("v1", "v2"):
         made.add(version, source, contract)
     made.point("production", "v1", "test", "start")
@@ -92,6 +98,7 @@ def web(service: Any, jobs: Supervisor, registry: Registry, make_policy: Any) ->
             Router(),
             Shadow(service.engine, lambda report: None),
             lambda version: make_policy(version=version),
+            TrialLimit(registry, 0.1),
         ),
         check_job=check_job,
         grpc_port=service.port,
@@ -103,7 +110,7 @@ def web(service: Any, jobs: Supervisor, registry: Registry, make_policy: Any) ->
     while not server.started:
         time.sleep(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=patient(30)) as client:
         yield client
     jobs.close()
     server.should_exit = True
@@ -239,6 +246,21 @@ def test_episodes_are_listed_and_found(web: httpx.Client, service: Any, contract
     assert web.get("/v1/episodes", params={"robot": "arm-2"}).json()["data"] == []
 
 
+def test_a_damaged_episode_is_named_and_the_rest_is_listed(web: httpx.Client, service: Any, tmp_path: Path) -> None:
+    whole, damaged = service.store.write(make_episode()), service.store.write(make_episode())
+    path = (service.store.root / damaged.path).with_name("MANIFEST.json")
+    path.write_text(path.read_text().replace('"success": true', '"success": null'))
+    os.utime(path, (1.0, 1.0))
+    page = web.get("/v1/episodes").json()
+    assert [each["id"] for each in page["data"]] == [whole.id]
+    assert [each["name"] for each in page["damaged"]] == [damaged.id]
+    assert str(path) in page["damaged"][0]["reason"]
+    assert "SHA-256" in problem(web.get(f"/v1/episodes/{damaged.id}"), 404)["detail"]
+    ready = web.get("/readyz").json()
+    assert (ready["status"], damaged.id in ready["degraded"][0]) == ("degraded", True)
+    problem(web.get("/v1/episodes", params={"after": damaged.id}), 404)
+
+
 def test_promotion_reaches_the_robots_and_rolls_back(
     web: httpx.Client, service: Any, registry: Registry, observe: Any
 ) -> None:
@@ -274,6 +296,58 @@ def test_a_promotion_that_the_disk_refuses_and_a_rollback_to_nothing_change_noth
     assert (robot.infer(observe(0)).policy_version, registry.aliases()["production"]) == ("v2", "v2")
 
 
+def test_a_wrong_method_is_told_the_right_ones(web: httpx.Client) -> None:
+    for path, methods in (
+        ("/v1/jobs", {"GET", "POST"}),
+        ("/v1/routing/canary", {"PUT", "DELETE"}),
+        ("/v1/emergency-stop", {"POST"}),
+        (f"/v1/jobs/job_{'0' * 24}", {"GET"}),
+    ):
+        reply = web.request("PATCH", path)
+        problem(reply, 405)
+        assert set(reply.headers["Allow"].replace(" ", "").split(",")) == methods
+
+
+def test_the_document_says_who_needs_a_token_and_every_error(web: httpx.Client) -> None:
+    document = web.get("/openapi.json").json()
+    assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            scopes = ROUTES[method.upper(), path]
+            assert operation["security"] == ([] if scopes == PUBLIC else [{"token": []}]), path
+            assert set(operation.get("x-scopes", ())) == (set() if scopes == PUBLIC else set(scopes))
+            assert {"400", "401", "403", "413", "429", "500"} <= operation["responses"].keys()
+
+
+def test_every_property_and_parameter_is_described(web: httpx.Client) -> None:
+    """But the kind of a job and its config, which is described where it is defined."""
+    document = web.get("/openapi.json").json()
+    schemas = document["components"]["schemas"]
+    assert len(schemas) > 25
+    gaps = [
+        f"{name}.{key}"
+        for name, schema in schemas.items()
+        for key, value in schema.get("properties", {}).items()
+        if "description" not in value and key not in ("kind", "config")
+    ]
+    operations = [each for methods in document["paths"].values() for each in methods.values()]
+    parameters = [each for operation in operations for each in operation.get("parameters", ())]
+    assert len(parameters) > 15
+    assert gaps + [each["name"] for each in parameters if "description" not in each] == []
+
+
+def test_the_reference_is_whole_without_internet(web: httpx.Client) -> None:
+    reply = web.get("/docs")
+    document = web.get("/openapi.json").json()
+    assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
+    assert re.findall(r"<script|<link|<img|src=|href=|url\(|@import|https?://", reply.text) == []
+    for path, operations in document["paths"].items():
+        for method in operations:
+            assert f"<code>{method.upper()} {path}</code>" in reply.text
+    for name in document["components"]["schemas"]:
+        assert f"<h3>{name}</h3>" in reply.text
+
+
 def test_force_needs_a_reason(web: httpx.Client) -> None:
     assert "reason" in problem(web.post("/v1/models/promote", json={"version": "v2", "force": True}), 409)["detail"]
     forced = web.post("/v1/models/promote", json={"version": "v2", "force": True, "reason": "arm is parked"})
@@ -285,8 +359,15 @@ def test_health_and_info(web: httpx.Client, service: Any) -> None:
     assert web.get("/readyz").status_code == 200
     info = web.get("/v1/info").json()
     assert (info["policy_version"], info["grpc_port"], info["robot"]) == ("v1", service.port, "test-arm")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: False)  # of a file system that was mounted to be read only
+        assert "can't be written to" in problem(web.get("/readyz"), 503)["detail"]
+    assert web.get("/readyz").status_code == 200
     service.engine._shelf.current = None
     assert "no policy" in problem(web.get("/readyz"), 503)["detail"]
+    service.engine._shelf.current = Mock()
+    service.engine.close()
+    assert "model thread" in problem(web.get("/readyz"), 503)["detail"]
 
 
 def test_openapi_names_every_operation_and_every_reference_resolves(web: httpx.Client) -> None:
@@ -354,3 +435,32 @@ def test_an_error_does_not_send_the_request_back(web: httpx.Client, body: dict[s
     assert "k" * 101 not in reply.text
     assert all(error["message"].isprintable() for error in found["errors"])
     assert found["detail"]
+
+
+def test_lists_are_made_two_at_a_time_and_hold_no_thread_while_they_wait(web: httpx.Client, service: Any) -> None:
+    """More than there are threads for handlers; what else needs one is answered meanwhile."""
+    inside, most, free = [0], [0], threading.Event()
+    page, lock = service.store.page, threading.Lock()
+
+    def slow(*arguments: Any) -> Any:
+        with lock:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+        free.wait(20)
+        with lock:
+            inside[0] -= 1
+        return page(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(50) as pool:
+        patch.setattr(service.store, "page", slow)
+        url = web.base_url.join("/v1/episodes")
+        asked = [pool.submit(httpx.get, url, timeout=30) for _ in range(50)]
+        while inside[0] < 2:
+            assert not any(each.done() for each in asked)
+            time.sleep(0.005)
+        for path in ("/v1/routing", "/v1/info", f"/v1/episodes/{'0' * 32}"):
+            assert web.get(path).status_code in (200, 404)
+        assert not any(each.done() for each in asked)
+        free.set()
+        assert {each.result().status_code for each in asked} == {200}
+    assert most == [2]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patient
 from process_tree import until
 from serve_process import CHECKPOINT, CONTRACT, INSTRUCTION, ServeProcess, observe
 
@@ -277,7 +278,7 @@ def serve_on_a_full_disk(small: Disk, root: Path) -> None:
     small.fill()
     with ServeProcess(root, checkpoint=False, log=small.path.parent / "serve.log") as server:
         assert server.wait_until_serving().web.get("/v1/info").json()["policy_version"] == version
-        robot = PolicyClient(server.address, "arm-1", 30.0)
+        robot = PolicyClient(server.address, "arm-1", patient(30.0))
         assert robot.info().instructions[0] == INSTRUCTION
         assert robot.infer(observe("arm-1")).policy_version == version
         robot.close()
@@ -295,4 +296,4 @@ def serve_on_a_full_disk(small: Disk, root: Path) -> None:
         for name in ("cut", "stray", broken.id, "aliases.json"):
             assert any(name in line for line in ready.json()["degraded"]), name
         server.process.terminate()
-        assert server.process.wait(60) == 0
+        assert server.process.wait(patient(60)) == 0

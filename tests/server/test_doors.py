@@ -6,11 +6,11 @@ import json
 import select
 import socket
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import Patience, patient, until
 
 pytest.importorskip("torch", reason="torch is not installed: no policy can be served here")
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench" / "doors_run"))
@@ -20,13 +20,6 @@ from whole import HalfOpen, Robot, Whole, many_files, raw
 PATIENCE_S = 120.0
 ATTACKERS = 1100
 MIB = 2**20
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +90,7 @@ def test_who_may_not_call_is_answered_before_the_body_comes(server: Whole) -> No
 
 
 def test_a_stop_is_answered_while_large_and_slow_bodies_are_held(server: Whole, robot: Robot) -> None:
-    with socket.create_connection(("127.0.0.1", server.rest_port), 60) as slow:
+    with socket.create_connection(("127.0.0.1", server.rest_port), patient(60)) as slow:
         slow.sendall(head(server, server.trainer, 1000).encode() + b"[")
         assert server.stop("arm-1")[0] == server.stop("arm-1", server.rest_port)[0] == 202
         until(lambda: robot.stops >= 2, "the robot was not told")
@@ -110,10 +103,11 @@ def test_a_stop_is_answered_while_large_and_slow_bodies_are_held(server: Whole, 
 def dribble(slow: socket.socket) -> bytes:
     """Send a byte a second until the server has had enough; return all that it answered, to its end."""
     slow.settimeout(1.0)
-    for _ in range(int(PATIENCE_S)):
+    patience = Patience(PATIENCE_S)
+    while patience.left_s > 0:
         slow.sendall(b" ")
         if select.select([slow], [], [], 1.0)[0]:
-            slow.settimeout(PATIENCE_S)
+            slow.settimeout(patient(PATIENCE_S))
             return b"".join(iter(lambda: slow.recv(65536), b""))
     raise AssertionError("it reads a byte a second for ever")
 

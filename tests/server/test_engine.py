@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from patience import patient
 
 from pirl_contract import Observation
 from pirl_server.serving.engine import Engine
@@ -35,7 +36,7 @@ class Gate:
         if self.armed:
             self.draws += 1
             self.reached.set()
-            assert self.opened.wait(30)
+            assert self.opened.wait(patient(30))
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def held(engine: Engine, make_policy: Any, observe: Callable[[int], Observation]
     engine.swap(make_policy(before=gate))
     gate.armed = True
     first = engine.submit(observe(0), explore=False, robot_id="arm-1")
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(patient(30))
     yield engine, gate, first
     gate.opened.set()
 
@@ -73,8 +74,8 @@ def test_an_expired_request_never_reaches_the_device(
     late = engine.submit(observe(1), explore=False, robot_id="arm-1", deadline=time.monotonic() - 1)
     gate.opened.set()
     with pytest.raises(ExpiredError, match="after its deadline"):
-        late.result(30)
-    assert first.result(30)
+        late.result(patient(30))
+    assert first.result(patient(30))
     assert gate.draws == 1
 
 
@@ -86,7 +87,7 @@ def test_a_cancelled_request_never_reaches_the_device(
     assert given_up.cancel()
     after = engine.submit(observe(2), explore=False, robot_id="arm-1")
     gate.opened.set()
-    assert after.result(30)
+    assert after.result(patient(30))
     assert gate.draws == 2  # the first and the last
 
 
@@ -98,7 +99,7 @@ def test_a_full_queue_refuses(held: tuple[Engine, Gate, Any], observe: Callable[
     assert caught.value.retry_after_s > 0
     newer = engine.submit(observe(3), explore=False, robot_id="arm-1")  # which has a place already
     gate.opened.set()
-    assert all(future.result(30) for future in [first, waiting[0], newer])
+    assert all(future.result(patient(30)) for future in [first, waiting[0], newer])
     assert engine.stats().refused == 1
 
 
@@ -113,7 +114,7 @@ def test_what_nobody_waits_for_makes_room(
     with pytest.raises(ExpiredError):
         late.result(0)  # told before the device is free
     gate.opened.set()
-    assert taken.result(30)
+    assert taken.result(patient(30))
     stats = engine.stats()
     assert (stats.given_up, stats.expired, stats.refused) == (1, 1, 0)
 
@@ -125,9 +126,9 @@ def test_the_request_on_the_device_finishes_on_the_old_policy(
     with ThreadPoolExecutor() as pool:
         swapping = pool.submit(engine.swap, make_policy(version="v2"))
         gate.opened.set()
-        swapping.result(30)
-    assert first.result(30).policy.version == "v1"
-    assert engine.submit(observe(1), explore=False, robot_id="arm-1").result(30).policy.version == "v2"
+        swapping.result(patient(30))
+    assert first.result(patient(30)).policy.version == "v1"
+    assert engine.submit(observe(1), explore=False, robot_id="arm-1").result(patient(30)).policy.version == "v2"
     assert set(engine.loaded) == {"v2"}
     assert engine.stats().swaps == 1
 
@@ -144,7 +145,7 @@ def test_robots_are_answered_between_the_steps_of_a_warm_up(
 
     engine.load(make_policy(version="v2", before=step))
     assert answered == [0, 1, 2, 3, 4, 5], "both modes alone, then 2, 4, 8 and 16 rows: a robot after each"
-    assert {each.result(30).policy.version for each in waiting} == {"v1"}, "loaded is not used"
+    assert {each.result(patient(30)).policy.version for each in waiting} == {"v1"}, "loaded is not used"
 
 
 def test_a_policy_that_cannot_be_warmed_up_changes_nothing(
@@ -188,8 +189,8 @@ def test_closing_answers_those_who_wait(held: tuple[Engine, Gate, Any], observe:
         time.sleep(0.001)
     gate.opened.set()
     closing.join()
-    assert first.result(30).policy.version == "v1"
+    assert first.result(patient(30)).policy.version == "v1"
     with pytest.raises(NoPolicyError, match="stopping"):
-        waiting.result(30)
+        waiting.result(patient(30))
     with pytest.raises(NoPolicyError, match="stopping"):
         engine.submit(observe(2), explore=False, robot_id="arm-1")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from patience import patient
 
 from pirl_contract import Observation
 from pirl_server.policy.served_policy import PolicyRequest, PolicySample
@@ -35,7 +36,7 @@ class Busy:
 
     def free(self) -> None:
         self.hold.set()
-        assert self.first.result(30)
+        assert self.first.result(patient(30))
 
     @property
     def rows(self) -> list[int]:
@@ -50,14 +51,14 @@ def busy(make_policy: Any, observe: Observe) -> Iterator[Busy]:
     def before() -> None:
         if armed.is_set():
             reached.set()
-            assert hold.wait(30)
+            assert hold.wait(patient(30))
 
     policy = make_policy(before=before)
     engine.swap(policy)
     assert [len(batch) for batch in policy.batches] == [1, 1, 2, 4, 8, 16], "every size is warm before it serves"
     armed.set()
     first = engine.submit(observe(0), explore=False, robot_id="first")
-    assert reached.wait(30)
+    assert reached.wait(patient(30))
     yield Busy(engine, policy, hold, first, observe)
     hold.set()
     engine.close()
@@ -67,7 +68,7 @@ def test_all_who_wait_are_served_by_one_pass(busy: Busy) -> None:
     """So with a pass of 100 ms, 8 robots at 10 Hz wait for the pass on the device and for their own: two at most."""
     waiting = [busy.submit(f"arm-{index}", seed=index) for index in range(8)]
     busy.free()
-    answers = [each.result(30) for each in waiting]
+    answers = [each.result(patient(30)) for each in waiting]
     assert busy.rows == [1, 8]
     assert [answer.rows for answer in answers] == [8] * 8
     assert [answer.sample.seed for answer in answers] == list(range(8)), "each has its own row"
@@ -79,7 +80,7 @@ def test_more_than_a_batch_holds_are_served_in_order(busy: Busy) -> None:
     busy.engine.observe(lambda batch: order.extend(each.robot_id for each in batch.requests))
     waiting = [busy.submit(f"arm-{index}") for index in range(40)]
     busy.free()
-    assert all(each.result(30) for each in waiting)
+    assert all(each.result(patient(30)) for each in waiting)
     busy.engine.close()
     assert busy.rows == [1, 16, 16, 8]
     assert order == ["first", *(f"arm-{index}" for index in range(40))]
@@ -94,8 +95,8 @@ def test_a_newer_request_takes_the_place_of_the_older(busy: Busy) -> None:
         with pytest.raises(SupersededError, match="arm-1"):
             each.result(0)  # at once, not when the device is free
     busy.free()
-    assert newest.result(30).sample.seed == 50
-    assert other.result(30).rows == 2
+    assert newest.result(patient(30)).sample.seed == 50
+    assert other.result(patient(30)).rows == 2
     assert busy.rows == [1, 2]
     stats = busy.engine.stats()
     assert (stats.superseded, stats.answered) == (50, 3)
@@ -106,8 +107,8 @@ def test_one_robot_s_fault_is_its_own(busy: Busy) -> None:
     bad = busy.engine.submit(Observation({}, np.zeros(9, np.float32), ""), explore=False, robot_id="arm-2")
     busy.free()
     with pytest.raises(ValueError, match="9 entries"):
-        bad.result(30)
-    assert good.result(30).rows == 2
+        bad.result(patient(30))
+    assert good.result(patient(30)).rows == 2
     assert busy.engine.stats().failed == 1
 
 
@@ -123,8 +124,8 @@ def test_a_row_that_breaks_the_pass_does_not_break_the_others(busy: Busy, monkey
     waiting = {seed: busy.submit(f"arm-{seed}", seed=seed) for seed in (11, 12, 13, 14)}
     busy.free()
     with pytest.raises(RuntimeError, match="device-side assert"):
-        waiting.pop(13).result(30)
-    assert {seed: each.result(30).sample.seed for seed, each in waiting.items()} == {11: 11, 12: 12, 14: 14}
+        waiting.pop(13).result(patient(30))
+    assert {seed: each.result(patient(30)).sample.seed for seed, each in waiting.items()} == {11: 11, 12: 12, 14: 14}
 
 
 def test_an_observer_that_fails_harms_nobody(busy: Busy, caplog: pytest.LogCaptureFixture) -> None:
@@ -136,7 +137,7 @@ def test_an_observer_that_fails_harms_nobody(busy: Busy, caplog: pytest.LogCaptu
     busy.engine.observe(fail)
     busy.engine.observe(seen.append)
     busy.free()
-    assert busy.submit("arm-1").result(30)
+    assert busy.submit("arm-1").result(patient(30))
     busy.engine.close()
     assert [len(batch.requests) for batch in seen] == [1, 1]
     assert "an observer of the engine failed" in caplog.text
@@ -150,9 +151,9 @@ def test_active_robots_are_waited_for_though_the_device_is_free(
     engine, policy = Engine(window_ms=60_000), make_policy()
     engine.swap(policy)
     for _ in range(2):
-        assert engine.submit(observe(0), explore=False, robot_id="arm-0").result(30).rows == 1
+        assert engine.submit(observe(0), explore=False, robot_id="arm-0").result(patient(30)).rows == 1
     waiting = [engine.submit(observe(0), explore=False, robot_id=f"arm-{index}") for index in (1, 2, 0)]
-    assert [each.result(30).rows for each in waiting] == [3, 3, 3]
+    assert [each.result(patient(30)).rows for each in waiting] == [3, 3, 3]
     engine.close()
 
 
@@ -163,7 +164,7 @@ def test_snapshots_do_not_wait_for_the_device(busy: Busy) -> None:
     assert busy.engine.current is busy.policy
     assert busy.engine.loaded == {"v1": busy.policy}
     busy.free()
-    assert waiting.result(30)
+    assert waiting.result(patient(30))
     stats = busy.engine.stats()
     assert (stats.waiting, stats.answered, dict(stats.batches)) == (0, 2, {1: 2})
     assert stats.last_batch_ms > 0
@@ -173,16 +174,18 @@ def test_snapshots_do_not_wait_for_the_device(busy: Busy) -> None:
 def test_the_retry_hint_grows_with_the_queue(make_policy: Any, observe: Observe) -> None:
     hold, reached, armed = threading.Event(), threading.Event(), threading.Event()
     engine = Engine(queue_size=3, batch_sizes=(1,))
-    engine.swap(make_policy(delay_s=0.02, before=lambda: (reached.set(), hold.wait(30)) if armed.is_set() else None))
+    engine.swap(
+        make_policy(delay_s=0.02, before=lambda: (reached.set(), hold.wait(patient(30))) if armed.is_set() else None)
+    )
     armed.set()
     pending = [engine.submit(observe(0), explore=False, robot_id="first")]
-    assert reached.wait(30)
+    assert reached.wait(patient(30))
     pending += [engine.submit(observe(0), explore=False, robot_id=f"arm-{index}") for index in range(3)]
     with pytest.raises(BusyError) as caught:
         engine.submit(observe(0), explore=False, robot_id="arm-9")
     assert caught.value.retry_after_s >= 4 * 0.02
     hold.set()
-    assert all(each.result(30) for each in pending)
+    assert all(each.result(patient(30)) for each in pending)
     engine.close()
 
 
@@ -192,7 +195,7 @@ def test_requests_whose_askers_left_cost_no_pass(busy: Busy) -> None:
     assert left.cancel()
     busy.free()
     with pytest.raises(TimeoutError):
-        late.result(30)
+        late.result(patient(30))
     busy.engine.close()
     assert busy.rows == [1]
     stats = busy.engine.stats()

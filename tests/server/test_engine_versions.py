@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from patience import patient
 
 from pirl_contract import Observation
 from pirl_server.policy.served_policy import PolicyRequest
@@ -28,7 +29,7 @@ def engine(make_policy: Any) -> Iterator[Engine]:
 
 
 def ask(engine: Engine, observe: Observe, version: str | None = None, robot_id: str = "arm-1") -> str:
-    answer = engine.submit(observe(0), explore=False, robot_id=robot_id, version=version).result(30)
+    answer = engine.submit(observe(0), explore=False, robot_id=robot_id, version=version).result(patient(30))
     assert (answer.sample.actions == float(answer.policy.version[1:])).all()
     return answer.policy.version
 
@@ -65,13 +66,13 @@ def test_two_loads_at_once_do_not_pass_the_limit(make_policy: Any) -> None:
     running, hold = Engine(max_loaded=2), threading.Event()
     running.swap(make_policy())
     with ThreadPoolExecutor() as pool:
-        first = pool.submit(running.load, make_policy(version="v2", before=lambda: hold.wait(30)))
+        first = pool.submit(running.load, make_policy(version="v2", before=lambda: hold.wait(patient(30))))
         while not running._warming:
             pass
         with pytest.raises(ValueError, match="no slot for v3"):
             running.load(make_policy(version="v3"))
         hold.set()
-        first.result(30)
+        first.result(patient(30))
     running.close()
 
 
@@ -88,12 +89,12 @@ def test_a_version_leaves_after_those_who_wait_for_it(engine: Engine, make_polic
     def busy() -> None:
         if armed.is_set():
             reached.set()
-            assert hold.wait(30)
+            assert hold.wait(patient(30))
 
     engine.swap(make_policy(version="v3", mark=3.0, before=busy))
     armed.set()
     first = engine.submit(observe(0), explore=False, robot_id="arm-1")
-    assert reached.wait(30)
+    assert reached.wait(patient(30))
     waiting = engine.submit(observe(0), explore=False, robot_id="arm-2", version="v2")
     with ThreadPoolExecutor() as pool:
         leaving = pool.submit(engine.unload, "v2")
@@ -103,9 +104,9 @@ def test_a_version_leaves_after_those_who_wait_for_it(engine: Engine, make_polic
             engine.submit(observe(0), explore=False, robot_id="arm-3", version="v2")
         assert not leaving.done()
         hold.set()
-        leaving.result(30)
-    assert waiting.result(30).policy.version == "v2"
-    assert first.result(30).policy.version == "v3"
+        leaving.result(patient(30))
+    assert waiting.result(patient(30)).policy.version == "v2"
+    assert first.result(patient(30)).policy.version == "v3"
     assert set(engine.loaded) == {"v3"}
 
 
@@ -117,13 +118,13 @@ def test_one_batch_is_of_one_version(engine: Engine, make_policy: Any, observe: 
         if armed.is_set():
             armed.clear()
             reached.set()
-            assert hold.wait(30)
+            assert hold.wait(patient(30))
 
     armed = threading.Event()
     engine.load(make_policy(version="v3", mark=3.0, before=busy))
     armed.set()
     first = engine.submit(observe(0), explore=False, robot_id="first", version="v3")
-    assert reached.wait(30)
+    assert reached.wait(patient(30))
     engine.observe(lambda batch: batches.append((batch.policy.version, len(batch.requests))))
     wanted = ["v1", "v2", None, "v2", "v3", "v1"]
     waiting = [
@@ -131,7 +132,7 @@ def test_one_batch_is_of_one_version(engine: Engine, make_policy: Any, observe: 
         for index, version in enumerate(wanted)
     ]
     hold.set()
-    answers = [each.result(30) for each in waiting]
+    answers = [each.result(patient(30)) for each in waiting]
     assert [answer.policy.version for answer in answers] == ["v1", "v2", "v1", "v2", "v3", "v1"]
     assert [answer.rows for answer in answers] == [3, 2, 3, 2, 1, 3]
     assert first.result().rows == 1
@@ -147,19 +148,19 @@ def test_idle_draws_wait_for_the_robots_and_leave_with_their_version(
     def busy() -> None:
         if armed.is_set():
             reached.set()
-            assert hold.wait(30)
+            assert hold.wait(patient(30))
 
     drawn: list[tuple[str, bool]] = []
     engine.swap(make_policy(version="v3", mark=3.0, before=busy))
     armed.set()
     first = engine.submit(observe(0), explore=False, robot_id="arm-1")
-    assert reached.wait(30)
+    assert reached.wait(patient(30))
     engine.observe(lambda batch: drawn.append((batch.policy.version, batch.idle)))
     compared = engine.submit_idle(PolicyRequest(observe(1), False, 5), "v2")
     robot = engine.submit(observe(2), explore=False, robot_id="arm-2")
     hold.set()
-    assert compared.result(30).policy.version == "v2"
-    assert all(answer.result(30).policy.version == "v3" for answer in (first, robot))
+    assert compared.result(patient(30)).policy.version == "v2"
+    assert all(answer.result(patient(30)).policy.version == "v3" for answer in (first, robot))
     forgotten = [engine.submit_idle(PolicyRequest(observe(1), False, 5), "v2") for _ in range(3)]
     engine.close()
     assert drawn[:3] == [("v3", False), ("v3", False), ("v2", True)]

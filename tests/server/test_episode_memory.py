@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from patience import patient, until
 
 from pirl_contract import Camera, Contract, Observation, StepOutcome
 from pirl_contract.client import PolicyClient
@@ -48,7 +49,7 @@ class World:
         return list((self.store.root / "staging").iterdir())
 
     def start(self, robot_id: str) -> tuple[PolicyClient, str]:
-        client = PolicyClient(f"127.0.0.1:{self.port}", robot_id, 20.0)
+        client = PolicyClient(f"127.0.0.1:{self.port}", robot_id, patient(20.0))
         self.clients.append(client)
         client.info()
         return client, client.start_episode(self.contract, INSTRUCTION)
@@ -89,13 +90,6 @@ def observe(number: int, robot_id: str = "arm-1") -> Observation:
 
 def step(chunk_id: str, time_ns: int) -> StepOutcome:
     return StepOutcome(chunk_id, 0, np.zeros(2, np.float32), np.zeros(3, np.float32), time_ns=time_ns)
-
-
-def until(holds: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline, f"waited 30 s for {what}"
-        time.sleep(0.005)
 
 
 def fill(client: PolicyClient) -> str:
@@ -231,7 +225,7 @@ def test_an_ending_that_failed_is_what_the_janitor_writes(
     make: Make, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
     """The robot said success, the call failed, and the robot was never seen again."""
-    world = make(idle_limit_s=0.4)
+    world = make(idle_limit_s=patient(0.4))
     write, failures = world.store.write, iter([OSError(28, "No space left on device")] * 2)
 
     def fails(episode: Any) -> Any:
@@ -251,7 +245,7 @@ def test_an_ending_that_failed_is_what_the_janitor_writes(
 
 
 def test_a_label_given_while_open_outlives_its_robot(make: Make) -> None:
-    world = make(idle_limit_s=0.2)
+    world = make(idle_limit_s=patient(0.2))
     client, episode_id = driven(world)
     client.label_episode("success", "operator")
     until(world.store.list, "the janitor")
@@ -280,7 +274,7 @@ def test_ends_and_labels_meet_while_the_end_is_written(make: Make, monkeypatch: 
 
     def slow(episode: Any) -> Any:
         entered.set()
-        assert go_on.wait(30)
+        assert go_on.wait(patient(30))
         return write(episode)
 
     monkeypatch.setattr(world.store, "write", slow)
@@ -289,13 +283,13 @@ def test_ends_and_labels_meet_while_the_end_is_written(make: Make, monkeypatch: 
     label = pb.LabelEpisodeRequest(episode_id=episode_id, outcome=pb.OUTCOME_FAILURE, label_source="operator")
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(world.stub.EndEpisode, request)
-        assert entered.wait(30)
+        assert entered.wait(patient(30))
         second = pool.submit(world.stub.EndEpisode, request)
         third = pool.submit(world.stub.EndEpisode, pb.EndEpisodeRequest(episode_id=episode_id, discard=True))
         assert world.stub.LabelEpisode(label).previous == pb.OUTCOME_SUCCESS
         assert world.recorder.robot_of(episode_id) == "arm-1", "the token of another robot is refused meanwhile, too"
         go_on.set()
-        assert first.result(30) == second.result(30) == third.result(30)
+        assert first.result(patient(30)) == second.result(patient(30)) == third.result(patient(30))
     assert first.result().path
     info = world.store.open(episode_id).info
     assert (info.success, info.label_source) == (False, "operator"), "the label came after the end was asked for"

@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patient, until
 
 from pirl_server.config.jobs import Evaluate, FinetuneSim, Sft, parse_spec
+from pirl_server.jobs import events, process
+from pirl_server.jobs import job as job_files
 from pirl_server.jobs.events import EventLog, EventTail
 from pirl_server.jobs.job import Job, JobStore, Status
 from pirl_server.jobs.process import process_start
@@ -54,13 +57,88 @@ with Reporter(directory) as report:
 """
 
 
+TALKS = """
+import sys
+print("x" * 99, file=sys.stderr, flush=True)
+for number in range(3000):
+    print(f"{number:099}", flush=True)
+    if number % 500 == 0:
+        import time; time.sleep(0.15)
+print("the last line", flush=True)
+sys.exit(3)
+"""
+
+
+def test_a_jobs_log_is_bounded_and_its_end_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "MAX_LOG_BYTES", 60_000)
+    jobs = Supervisor(tmp_path, [sys.executable, "-c", TALKS])
+    job = jobs.submit(Sft(task="push"))
+    while not jobs.get(job.id).status.ended:
+        time.sleep(0.01)
+    jobs.close()
+    logs = [tmp_path / job.id / name for name in ("log.1.txt", "log.txt")]
+    assert logs[0].stat().st_size > 60_000
+    assert sum(log.stat().st_size for log in logs) < 300_000, "all of its output"
+    assert jobs.get(job.id).error == "the last line"
+
+
+def test_what_a_job_says_of_its_failure_is_bounded(tmp_path: Path) -> None:
+    jobs = Supervisor(
+        tmp_path,
+        [sys.executable, "-c", "import sys; open(sys.argv[1] + '/error.txt', 'w').write('x' * 10**6); exit(1)"],
+    )
+    job = jobs.submit(Sft(task="push"))
+    while not jobs.get(job.id).status.ended:
+        time.sleep(0.01)
+    jobs.close()
+    assert jobs.get(job.id).error == "x" * 4096
+
+
+def test_a_follower_holds_one_block_of_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = EventLog(tmp_path)
+    for number in range(1, 31):
+        log.append("progress", {"done": number, "note": "x" * (400 if number == 7 else 1)})
+    monkeypatch.setattr(events, "BLOCK_BYTES", 256)
+    tail, blocks = EventTail(tmp_path), list[list[int]]()
+    while block := tail.read():
+        blocks.append([event.id for event in block])
+    assert [id for block in blocks for id in block] == list(range(1, 31))
+    assert max(map(len, blocks)) < 6
+    assert [event.id for event in EventTail(tmp_path, 29).read()] == [30], "however many blocks are before it"
+    with (tmp_path / "events.jsonl").open("a") as file:
+        file.write('{"id": 31, "type": "progress", "time": 0, "data": {"note": "' + "x" * 300)
+    assert tail.read() == []
+    with (tmp_path / "events.jsonl").open("a") as file:
+        file.write('"}}\n')
+    assert [event.id for event in tail.read()] == [31]
+
+
+def test_a_list_reads_what_was_not_changed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, reads = JobStore(tmp_path), list[str]()
+    read = job_files.read_json
+    monkeypatch.setattr(job_files, "read_json", lambda path: reads.append(path.name) or read(path))
+    jobs = [store.create(Sft(task="push")) for _ in range(3)]
+    for each in jobs:
+        for path in (tmp_path / each.id).iterdir():
+            os.utime(path, (1.0, 1.0))
+    assert [each.id for each in store.list()] == [each.id for each in reversed(jobs)]
+    first = len(reads)
+    assert store.list(status=Status.FAILED) == []
+    assert len(reads) == first == 6
+    store.save(replace(jobs[1], status=Status.FAILED))
+    assert [each.id for each in store.list(status=Status.FAILED)] == [jobs[1].id]
+    assert len(reads) == first + 2
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[[], Supervisor]]:
     running: list[Supervisor] = []
 
     def make() -> Supervisor:
         running.append(
-            Supervisor(tmp_path / "jobs", [sys.executable, "-c", JOB], cancel_grace_s=0.5, close_grace_s=0.5)
+            Supervisor(
+                tmp_path / "jobs", [sys.executable, "-c", JOB], cancel_grace_s=patient(1.0), close_grace_s=patient(1.0)
+            )
         )
         return running[-1]
 
@@ -190,7 +268,7 @@ def test_a_job_that_was_running_when_the_server_died_has_failed(
     found = start().get(job.id)
     assert (found.status, found.error) == (Status.FAILED, "server restarted while the job ran")
     if alive:
-        assert sleeper.wait(30) == -signal.SIGKILL
+        assert sleeper.wait(patient(30)) == -signal.SIGKILL
     else:
         assert sleeper.poll() is None
         sleeper.kill()
@@ -285,7 +363,4 @@ def test_a_job_ends_with_the_server_that_started_it(tmp_path: Path, importing_s:
         pid = int(server.stdout.readline())
         assert process_start(pid) is not None
         server.kill()
-    deadline = time.monotonic() + 30
-    while process_start(pid) is not None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert process_start(pid) is None
+    until(lambda: process_start(pid) is None, "the job lives on")

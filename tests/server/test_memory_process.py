@@ -6,14 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from patience import patient, until
 
 import pirl_server
 from pirl_contract import Contract, Observation, StepOutcome
@@ -48,7 +47,7 @@ class Serve:
         return [path.name for path in (self.store.root / "staging").iterdir()]
 
     def robot(self, robot_id: str) -> PolicyClient:
-        return PolicyClient(f"127.0.0.1:{self.grpc}", robot_id, 30.0, encoding="rgb8")
+        return PolicyClient(f"127.0.0.1:{self.grpc}", robot_id, patient(30.0), encoding="rgb8")
 
     def close(self) -> None:
         self.process.kill()
@@ -79,13 +78,6 @@ def drive(client: PolicyClient, calls: int) -> tuple[str, Contract]:
         reports = [StepOutcome(chunk.chunk_id, 0, executed, state, time_ns=number + 1)]
     client.report_outcomes(reports)
     return episode_id, contract
-
-
-def until(holds: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline, f"waited 60 s for {what}"
-        time.sleep(0.01)
 
 
 def test_full_memory_ends_and_a_kill_leaves_nothing_behind(serve: Serve) -> None:

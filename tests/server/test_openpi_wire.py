@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import numpy as np
 import pytest
+from patience import patient, until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect as page
 from websockets.typing import Origin
@@ -20,7 +22,10 @@ from pirl_contract import Contract, Observation
 from pirl_contract.client import MAX_MESSAGE_BYTES
 from pirl_server.openpi_wire.observation_keys import Keys
 from pirl_server.openpi_wire.server import OpenpiServer, start_openpi
+from pirl_server.registry.audit import AuditLog
 from pirl_server.registry.routing_rules import Routes
+from pirl_server.security.access_control import AccessControl
+from pirl_server.security.tokens import TokenFile
 from pirl_server.serving.batch import Inference
 from pirl_server.serving.dispatcher import Dispatcher
 from pirl_server.serving.engine import Engine
@@ -32,13 +37,6 @@ from openpi_client.websocket_client_policy import WebsocketClientPolicy
 
 Connect = Callable[..., WebsocketClientPolicy]
 GOOD = {"observation/wrist": np.full((8, 6, 3), 7, np.uint8), "state": np.ones(3, np.float32), "prompt": "push"}
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, f"waited 20 s for {what}"
-        time.sleep(0.005)
 
 
 class Port:
@@ -53,7 +51,7 @@ class Port:
 
         def sample(observation: Observation, **how: Any) -> Any:
             self.shown.append(observation)
-            self.free.wait(20)
+            self.free.wait(patient(20))
             if self.fault:
                 raise self.fault
             return draw(observation, **how)
@@ -162,12 +160,12 @@ def test_health_and_new_clients_do_not_wait_for_the_device(open_port: Any, conne
     with ThreadPoolExecutor(4) as pool:
         replies = [pool.submit(client.infer, GOOD) for client in clients]
         until(lambda: bool(port.shown), "the device to be busy")
-        with urlopen(f"http://127.0.0.1:{port.server.port}/healthz", timeout=10) as answer:
+        with urlopen(f"http://127.0.0.1:{port.server.port}/healthz", timeout=patient(10)) as answer:
             assert (answer.status, answer.read()) == (200, b"OK\n")
         connect(port.server.port)
         assert not any(reply.done() for reply in replies)
         port.free.set()
-        assert [reply.result(20)["policy_version"] for reply in replies] == ["v1"] * 4
+        assert [reply.result(patient(20))["policy_version"] for reply in replies] == ["v1"] * 4
     assert len({seen.robot_id for seen in port.shown}) == 4
 
 
@@ -266,6 +264,38 @@ def test_openpis_client_may_send_its_prompt_as_an_array_or_not_at_all(
     engine.close()
 
 
+def test_a_revoked_token_ends_the_connection_with_its_next_message(
+    open_port: Any, connect: Connect, tmp_path: Path
+) -> None:
+    tokens, audit = TokenFile(tmp_path / "tokens.json"), tmp_path / "audit.jsonl"
+    gone, kept = tokens.create("gone", ["robot"]), tokens.create("kept", ["robot"])
+    port = open_port(check=AccessControl(tokens, AuditLog(audit)).robot)
+    clients = [connect(port.server.port, api_key=each) for each in (gone, kept)]
+    for client in clients:
+        client.infer(GOOD)
+    shown = len(port.shown)
+    tokens.revoke("gone")
+    with pytest.raises(RuntimeError, match="no valid token"):
+        clients[0].infer(GOOD)
+    with pytest.raises(ConnectionClosed) as closed:
+        clients[0].infer(GOOD)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1008
+    assert len(port.shown) == shown
+    clients[1].infer(GOOD)  # negative control
+    (line,) = map(json.loads, audit.read_text().splitlines())
+    assert (line["reason"], line["peer"].startswith("ipv4:127.0.0.1:")) == ("token", True)
+
+
+def test_a_token_that_is_another_robots_now_ends_the_connection(open_port: Any, connect: Connect) -> None:
+    names = ["arm-1"]
+    client = connect(open_port(check=lambda *_: names[-1]).server.port)
+    client.infer(GOOD)
+    names.append("arm-2")
+    with pytest.raises(RuntimeError, match="another robot now"):
+        client.infer(GOOD)
+
+
 def test_a_robot_that_asks_too_often_is_told_so(open_port: Any, connect: Connect) -> None:
     asked: list[str] = []
 
@@ -284,7 +314,7 @@ def test_a_pinned_robot_gets_its_version_and_the_others_production(
     open_port: Any, connect: Connect, make_policy: Any
 ) -> None:
     router = Router()
-    port = open_port(router=router, check=lambda header, peer: (header or "").removeprefix("Api-Key "))
+    port = open_port(router=router, check=lambda header, _: (header or "").removeprefix("Api-Key "))
     port.engine.load(make_policy(version="v2", mark=2.0))
     router.change(Routes(pins={"arm-7": "v2"}), None)
     pinned, other = connect(port.server.port, api_key="arm-7"), connect(port.server.port, api_key="arm-8")
@@ -296,7 +326,7 @@ def test_before_a_policy_is_loaded_the_port_is_healthy_but_admits_nobody(make_po
     engine = Engine()
     server = OpenpiServer(Dispatcher(engine), Keys(), None)
     server.start("127.0.0.1", 0, None)
-    assert urlopen(f"http://127.0.0.1:{server.port}/healthz", timeout=10).read() == b"OK\n"
+    assert urlopen(f"http://127.0.0.1:{server.port}/healthz", timeout=patient(10)).read() == b"OK\n"
     with pytest.raises(InvalidStatus, match="503"):
         connect(server.port)
     engine.swap(make_policy())
@@ -336,7 +366,7 @@ def test_a_closed_port_is_free_and_its_thread_is_gone(open_port: Any, connect: C
 def test_another_path_is_no_health(open_port: Any) -> None:
     """Anything but /healthz must be a websocket handshake."""
     with pytest.raises(HTTPError, match="426"):
-        urlopen(f"http://127.0.0.1:{open_port().server.port}/metrics", timeout=10)
+        urlopen(f"http://127.0.0.1:{open_port().server.port}/metrics", timeout=patient(10))
 
 
 def test_a_page_of_a_browser_is_refused(open_port: Any) -> None:

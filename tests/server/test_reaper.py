@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from patience import patient
 from process_tree import alive, left_after, tree, until
 
 from pirl_server.process_reaper import END, reaped
@@ -73,7 +74,7 @@ def test_when_the_command_is_killed_or_is_to_end_all_goes(what: str) -> None:
         reaper.send_signal(END)
     else:
         os.kill(commands.pop(), signal.SIGKILL)
-    assert reaper.wait(60) == -signal.SIGKILL
+    assert reaper.wait(patient(60)) == -signal.SIGKILL
     assert alive(started) == set(), "all are gone when the reaper is"
 
 
@@ -98,7 +99,7 @@ def test_signals_are_passed_on_and_the_command_decides(number: int, tmp_path: Pa
     reaper = subprocess.Popen(reaped(["sh", "-c", script]))
     until((tmp_path / "up").exists)
     reaper.send_signal(number)
-    assert reaper.wait(60) == 7
+    assert reaper.wait(patient(60)) == 7
     assert (tmp_path / "caught").exists()
 
 

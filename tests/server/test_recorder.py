@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from patience import patient
 
 from pirl_contract import Alteration, Contract, ControlSource, Observation, StepOutcome
 from pirl_server.episodes.store import EpisodeStore
@@ -212,7 +213,7 @@ def test_a_vanished_robot_leaves_a_truncated_episode(
     tmp_path: Path, start: EpisodeStart, make_policy: Any, observe: Observe, service: Any
 ) -> None:
     store = EpisodeStore(tmp_path / "other")
-    recorder = Recorder(store, idle_limit_s=0.2)
+    recorder = Recorder(store, idle_limit_s=patient(0.2))
     episode_id = feed(recorder, start, make_policy, observe(0), service)
     while not store.list():
         time.sleep(0.01)

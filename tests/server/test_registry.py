@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from pirl_contract import Contract
+from pirl_server.registry import audit as audit_log
 from pirl_server.registry.evaluation import Evaluation, list_hash
 from pirl_server.registry.promotion import Promoter, PromotionRefusedError
 from pirl_server.registry.promotion_gate import check_gate
@@ -50,7 +51,7 @@ def checkpoint(tmp_path: Path) -> Path:
     source = tmp_path / "checkpoint"
     source.mkdir()
     (source / "policy.safetensors").write_bytes(b"weights")
-    (source / "card.json").write_text("{}")
+    (source / "card.json").write_text('{"task": "push", "instructions": ["push it", "shove it"]}')
     return source
 
 
@@ -62,8 +63,18 @@ def registry(tmp_path: Path, checkpoint: Path, contract: Contract) -> Registry:
     return made
 
 
-def evaluate(registry: Registry, version: str, successes: int, episodes: int = 100, hash_: str = LIST) -> None:
-    registry.evaluations.put(Evaluation(version, "push", hash_, episodes, successes, "2026-01-01"))
+def evaluate(
+    registry: Registry,
+    version: str,
+    successes: int,
+    episodes: int = 100,
+    hash_: str = LIST,
+    task: str = "push",
+    instructions: tuple[str, ...] = (),
+) -> None:
+    registry.evaluations.put(
+        Evaluation(version, task, hash_, episodes, successes, "2026-01-01", instructions=instructions)
+    )
 
 
 def audit(tmp_path: Path) -> list[dict[str, str]]:
@@ -161,6 +172,33 @@ def test_the_gate_refuses_a_step_back_on_any_list(registry: Registry) -> None:
     assert "59 of 100" in result.refusals[0]
 
 
+def test_a_list_of_a_task_that_production_was_not_trained_for_proves_nothing(registry: Registry) -> None:
+    """Where both fail, random weights are as good as production."""
+    for version in ("v1", "v2"):
+        evaluate(registry, version, 1, task="pick", instructions=("pick it",))
+        evaluate(registry, version, 1, task="both", hash_="b" * 16, instructions=("pick it", "push it"))
+        evaluate(registry, version, 1, task="unsaid", hash_="c" * 16)
+    assert "a task that v1 was trained for (push)" in check_gate(registry, "v1", "v2").refusals[0]
+    for version in ("v1", "v2"):  # negative control, and a suite's task whose sentences it was all trained on
+        evaluate(registry, version, 1, task="shove", hash_="d" * 16, instructions=("shove it",))
+    assert check_gate(registry, "v1", "v2").allowed
+    evaluate(registry, "v2", 0, task="pick", instructions=("pick it",))
+    assert check_gate(registry, "v1", "v2").allowed, "nor does it speak against one"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"task": "push", "instructions": 5}', None])
+def test_a_card_that_cannot_be_read_is_named_and_takes_force(registry: Registry, text: str | None) -> None:
+    card = registry.get("v1").path / "card.json"
+    card.unlink() if text is None else card.write_text(text)
+    for version in ("v1", "v2"):
+        evaluate(registry, version, 60)
+    (refused,) = check_gate(registry, "v1", "v2").refusals
+    assert str(card) in refused
+    registry.point("production", "v1", "test", "start")
+    Promoter(registry, lambda version: None).promote("v2", "ada", "arm is parked", force=True)
+    assert registry.aliases()["production"] == "v2"
+
+
 def test_the_gate_refuses_another_contract(registry: Registry, checkpoint: Path, contract: Contract) -> None:
     registry.add("v3", checkpoint, replace(contract, rate_hz=10.0))
     evaluate(registry, "v1", 10)
@@ -191,6 +229,50 @@ def test_promotion_activates_first_and_is_audited(registry: Registry, tmp_path: 
         ("forced", "v2", "ada"),
         ("rolled back", "v1", "bob"),
     ]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from pirl_server.registry import audit
+audit.MAX_BYTES = 4096
+log = audit.AuditLog(Path(sys.argv[1]))
+for number in range(60):
+    log.write("call refused", sys.argv[2], number=str(number))
+"""
+
+
+def test_a_full_audit_log_is_rotated_and_still_defines_the_aliases(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_log, "MAX_BYTES", 4096)
+    registry.point("production", "v1", "ada", "first")
+    registry.point("production", "v2", "ada", "second")
+    folder = tmp_path / "models"
+    for number in range(200):
+        registry.audit_log.write("call refused", "unknown", number=str(number))
+    files = sorted(path.name for path in folder.glob("audit*.jsonl"))
+    assert files == ["audit.1.jsonl", "audit.2.jsonl", "audit.3.jsonl", "audit.4.jsonl", "audit.jsonl"]
+    assert max(path.stat().st_size for path in folder.glob("audit*.jsonl")) < 2 * 4096
+    newest_last = ["audit.4.jsonl", "audit.3.jsonl", "audit.2.jsonl", "audit.1.jsonl", "audit.jsonl"]
+    lines = [json.loads(line) for name in newest_last for line in (folder / name).read_text().splitlines()]
+    numbers = [int(line["number"]) for line in lines if "number" in line]
+    assert numbers == list(range(numbers[0], 200)), "none is lost but with the oldest file"
+    for name in ("aliases.json", "aliases.copy.json"):
+        (folder / name).write_text("{")
+    fresh = Registry(folder)
+    assert (fresh.aliases(), fresh.previous("production")) == ({"production": "v2"}, "v1")
+
+
+def test_processes_that_rotate_the_audit_log_lose_no_line(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), name]) for name in "ab"]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    lines = [json.loads(line) for file in tmp_path.glob("audit*.jsonl") for line in file.read_text().splitlines()]
+    assert len(list(tmp_path.glob("audit*.jsonl"))) > 2
+    for name in "ab":
+        numbers = sorted(int(line["number"]) for line in lines if line["actor"] == name)
+        assert numbers == list(range(60))
 
 
 def test_a_version_that_does_not_load_is_not_promoted(registry: Registry) -> None:

@@ -6,7 +6,6 @@ import io
 import logging
 import string
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from patience import patient, until
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from whole_server import Robot, Server
@@ -55,10 +55,10 @@ class Doors:
         self.fleet = self.server.tokens.create("fleet", ["robot"])
         self.web = self.server.web(self.server.tokens.create("anna", ["operator"]))
         self.metadata, self.openpi_id = (("authorization", f"Bearer {self.fleet}"),), ""
-        self.openpi = start_openpi(self.server.service.dispatcher, "127.0.0.1", 0, check=lambda _: self.openpi_id)
+        self.openpi = start_openpi(self.server.service.dispatcher, "127.0.0.1", 0, check=lambda *_: self.openpi_id)
 
     def call(self, method: str, request: Any) -> Any:
-        return getattr(self.server.stub, method)(request, metadata=self.metadata, timeout=20)
+        return getattr(self.server.stub, method)(request, metadata=self.metadata, timeout=patient(20))
 
     def refusal(self, method: str, request: Any) -> str:
         with pytest.raises(grpc.RpcError) as caught:
@@ -126,7 +126,7 @@ def test_sessions(doors: Doors, ask: Any, robot_id: str) -> None:
     if not keeps_the_rule(robot_id):
         first = pb.SessionRequest(id=1, get_info=pb.GetInfoRequest(robot_id=robot_id))
         messages = iter([first, pb.SessionRequest(id=2, infer=ask(robot_id))])
-        replies = list(doors.server.stub.Session(messages, metadata=doors.metadata, timeout=20))
+        replies = list(doors.server.stub.Session(messages, metadata=doors.metadata, timeout=patient(20)))
         refused = [reply.error.message for reply in replies if reply.HasField("error")]
         assert len(refused) == (2 if robot_id else 1)  # a session may begin without a name, and drives nothing
         assert all(words.startswith("robot id ") for words in refused)
@@ -164,16 +164,16 @@ def test_openpis_wire(doors: Doors, robot_id: str) -> None:
         return
     for whom in (robot_id, None):
         with connect(url) as client:
-            client.recv(timeout=20)
+            client.recv(timeout=patient(20))
             for expected in (bytes, str):
                 client.send(pack(GOOD))
-                reply = client.recv(timeout=20)
+                reply = client.recv(timeout=patient(20))
                 assert isinstance(reply, expected), reply
                 if expected is bytes:
                     assert robot_id in doors.stop(whom)
             assert "emergency stop by anna (rest:127.0.0.1)" in str(reply)
             client.send(pack(GOOD))
-            assert "reconnect" in str(client.recv(timeout=20))
+            assert "reconnect" in str(client.recv(timeout=patient(20)))
 
 
 @given(robot_id=IDS)
@@ -192,31 +192,31 @@ def test_a_chunk_that_was_on_the_device_when_the_stop_came_stays_there(doors: Do
 
     def hold() -> None:
         entered.set()
-        assert go_on.wait(30)
+        assert go_on.wait(patient(30))
 
     with connect(f"ws://127.0.0.1:{doors.openpi.port}") as client:
-        client.recv(timeout=20)
+        client.recv(timeout=patient(20))
         object.__setattr__(policy, "before", hold)
         try:
             pending = doors.server.stub.Infer.future(ask("poll-1"), metadata=doors.metadata)
             client.send(pack(GOOD))
-            assert entered.wait(20)
-            deadline = time.monotonic() + 20
-            while not {"poll-1", "web-1"} <= set(doors.listed()):
-                assert time.monotonic() < deadline
+            assert entered.wait(patient(20))
+            until(lambda: {"poll-1", "web-1"} <= set(doors.listed()), "both are listed")
             assert {"poll-1", "web-1"} <= set(doors.stop(None))
-            assert "emergency stop" in str(client.recv(timeout=20)), "at once: it waits for no device"
+            assert "emergency stop" in str(client.recv(timeout=patient(20))), "at once: it waits for no device"
         finally:
             object.__setattr__(policy, "before", lambda: None)
             go_on.set()
     with pytest.raises(grpc.RpcError, match="emergency stop"):
-        pending.result(20)
+        pending.result(patient(20))
     doors.call("GetInfo", pb.GetInfoRequest(robot_id="poll-1"))
 
 
 @pytest.mark.parametrize("transport", ["session", "unary"])
 def test_a_client_without_a_handler_obeys(doors: Doors, observe: Any, transport: Any) -> None:
-    client = PolicyClient(f"127.0.0.1:{doors.server.port}", "plain-1", 20.0, transport=transport, token=doors.fleet)
+    client = PolicyClient(
+        f"127.0.0.1:{doors.server.port}", "plain-1", patient(20.0), transport=transport, token=doors.fleet
+    )
     client.info()
     assert client.infer(observe(0)).policy_version == "v1"
     assert doors.stop("plain-1") == ["plain-1"]
@@ -230,7 +230,7 @@ def test_a_client_without_a_handler_obeys(doors: Doors, observe: Any, transport:
 
 
 async def obeys(doors: Doors, observe: Any) -> None:
-    client = AsyncPolicyClient(f"127.0.0.1:{doors.server.port}", "plain-2", 20.0, token=doors.fleet)
+    client = AsyncPolicyClient(f"127.0.0.1:{doors.server.port}", "plain-2", patient(20.0), token=doors.fleet)
     await client.info()
     await client.infer(observe(0))
     doors.stop("plain-2")

@@ -7,7 +7,6 @@ lets it through, whatever the machine does meanwhile.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from patience import patient, until
 
 from pirl_contract import ActionChunk, Alteration, Observation, StepOutcome
 from pirl_contract.client import PolicyClient
@@ -40,13 +40,6 @@ PERIOD_NS = 50_000_000
 LOST = -1
 Answers = Callable[[int], list[int]]
 """number of the question -> after how many periods its answer comes, once or more often; or LOST"""
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.001)
 
 
 @dataclass
@@ -109,9 +102,9 @@ class Arm:
     def _ask(self) -> None:
         failures, after = self.session.standing.failures, self.answers(self.questions)
         self.questions += 1
-        self.session.set_timeout(0.2 if LOST in after else 20)
+        self.session.set_timeout(0.2 if LOST in after else patient(20))
         self.session.ask(replace(self.observation, capture_time_ns=self.clock.now_ns), self.clock.now_ns)
-        reply = self.network.held.get(timeout=20)
+        reply = self.network.held.get(timeout=patient(20))
         self.under_way += [(self.period + abs(periods), reply) for periods in after if periods != LOST]
         if LOST in after:  # the client has given up, in its own time, before the next period
             until(lambda: self.session.standing.failures > failures, "the client waits for ever")
@@ -151,7 +144,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
             ahead=ahead,
         )
         arms.append(Arm(session, network, clock, answers, observation))
-        session.start(observation.instruction, {}).result(20)
+        session.start(observation.instruction, {}).result(patient(20))
         arms[0].buffer.begin(session.standing.episode_id)
         stop = lambda: server.stop(None).wait()  # noqa: E731
         closing.extend(
@@ -264,7 +257,7 @@ def test_the_log_masks_what_was_drawn_otherwise(world: World, prefix_delay: int,
     """
     arm = world.make(served(prefix_delay), lambda n: [4] if n < 3 else [1], explore=True)
     arm.run(90)
-    path = arm.session.stop("success", "operator", "success", False).result(20).path
+    path = arm.session.stop("success", "operator", "success", False).result(patient(20)).path
     (summary,) = world.store.list()
     assert summary.path == path
     episode = world.store.open(summary.id)

@@ -8,13 +8,13 @@ import logging
 import resource
 import socket
 import ssl
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from certificates import Authority
+from patience import until
 from whole_server import Server
 
 from pirl_server.security.connection_limits import Seat, SeatedSocket, Seats, listen, peer_of
@@ -148,10 +148,8 @@ def test_silent_connections_before_tls_keep_nobody_out(tmp_path: Path, make_poli
             silent.append(socket.create_connection(("127.0.0.1", server.rest.port)))
         with server.web(verify=ssl.create_default_context(cafile=str(ours.cert))) as web:
             assert web.get("/healthz").status_code == 200
-        until = time.monotonic() + 60
-        while len(server.rest.seats) > server.rest.seats.total:
-            assert time.monotonic() < until, "evicted connections keep their descriptors"
-            time.sleep(0.01)
+        seats = server.rest.seats
+        until(lambda: len(seats) <= seats.total, "evicted connections keep their descriptors", limit_s=60)
     finally:
         for each in silent:
             each.close()

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from certificates import Authority
+from patience import patient
 
 import pirl_server
 from pirl_contract.client import PolicyClient, Tls
@@ -69,13 +70,13 @@ def test_stops_over_tls_and_ipv6(tmp_path: Path) -> None:
     with stop_door("::1", port, files) as open_door, build(config) as (api, _):
         open_door(api)
         address = f"[::1]:{api.state.services.grpc_port}"
-        client = PolicyClient(address, "arm-1", 20.0, token=robot, tls=Tls(ours.cert), on_event=told.put)
+        client = PolicyClient(address, "arm-1", patient(20.0), token=robot, tls=Tls(ours.cert), on_event=told.put)
         client.info()
         trust = ssl.create_default_context(cafile=str(ours.cert))
-        with httpx.Client(base_url=f"https://[::1]:{port}", verify=trust, timeout=60) as web:
+        with httpx.Client(base_url=f"https://[::1]:{port}", verify=trust, timeout=patient(60)) as web:
             headers = {"Authorization": f"Bearer {anna}"}
             assert web.post("/v1/emergency-stop", headers=headers).json()["notified"] == ["arm-1"]
-        assert told.get(timeout=60).HasField("emergency_stop")
+        assert told.get(timeout=patient(60)).HasField("emergency_stop")
         client.close()
 
 
@@ -99,7 +100,7 @@ def test_the_robots_client_over_mutual_tls_with_its_token(tmp_path: Path) -> Non
         tls = Tls(ours.cert, robot.cert, robot.key)
         for robot_id, token, words in (("arm-1", text, ""), ("arm-2", text, "another robot"), ("arm-1", None, "token")):
             for transport in ("session", "unary"):
-                client = PolicyClient(address, robot_id, 20.0, transport=transport, token=token, tls=tls)
+                client = PolicyClient(address, robot_id, patient(20.0), transport=transport, token=token, tls=tls)
                 if words:
                     with pytest.raises(ValueError, match=words):
                         client.info()
@@ -112,13 +113,11 @@ def test_openpis_header_names_the_robot(tmp_path: Path) -> None:
     file = TokenFile(tmp_path / TOKENS)
     gate = AccessControl(file, AuditLog(tmp_path / "audit.jsonl"))
     one, any_ = file.create("one", ["robot"], ["arm-1"]), file.create("any", ["robot"])
-    peer = "ipv4:10.0.0.7:51324"
-    assert gate.robot(f"Api-Key {one}", peer) == gate.robot(f"Bearer {one}", peer) == "arm-1"
-    assert gate.robot(f"Api-Key {any_}", peer) == "any"
+    assert gate.robot(f"Api-Key {one}", "here") == gate.robot(f"Bearer {one}", "here") == "arm-1"
+    assert gate.robot(f"Api-Key {any_}", "here") == "any"
     for wrong in (None, "", one, f"Api-Key {one}x", f"Api-Key {file.create('anna', ['operator'])}"):
         with pytest.raises(DeniedError):
-            gate.robot(wrong, peer)
-    assert peer in (tmp_path / "audit.jsonl").read_text()
+            gate.robot(wrong, "here")
 
 
 def test_a_context_for_asyncio_asks_for_client_certificates_only_when_told(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 import pytest
 from certificates import Authority
+from patience import patient
 from whole_server import Server
 
 from pirl_contract.v1 import policy_pb2 as pb
@@ -112,7 +113,7 @@ def outcome(call: Callable[[], Any]) -> tuple[grpc.StatusCode, str, dict[str, st
 
 def session(stub: Any, text: str, requests: list[pb.SessionRequest]) -> tuple[list[Any], grpc.StatusCode]:
     seen: list[Any] = []
-    call = stub.Session(iter(requests), metadata=bearer(text), timeout=20)
+    call = stub.Session(iter(requests), metadata=bearer(text), timeout=patient(20))
     return seen, outcome(lambda: seen.extend(call))[0]
 
 
@@ -122,7 +123,7 @@ def ask(stub: Any, name: str, text: str, **fields: Any) -> grpc.StatusCode:
         replies, code = session(stub, text, [request])
         return STATUS_BY_NUMBER[replies[0].error.code] if replies else code
     request = getattr(pb, PIRL.methods_by_name[name].input_type.name)(**fields)
-    return outcome(lambda: getattr(stub, name)(request, metadata=bearer(text), timeout=20))[0]
+    return outcome(lambda: getattr(stub, name)(request, metadata=bearer(text), timeout=patient(20)))[0]
 
 
 @contextmanager
@@ -241,12 +242,12 @@ def test_a_session_ends_when_its_token_is_revoked(port: Port) -> None:
 
     def requests() -> Iterator[pb.SessionRequest]:
         yield pb.SessionRequest(id=1, infer=pb.InferRequest(robot_id="arm-1"))
-        assert answered.wait(20)
+        assert answered.wait(patient(20))
         port.tokens.revoke("arm1")
         yield pb.SessionRequest(id=2, infer=pb.InferRequest(robot_id="arm-1"))
 
     with port.stub() as stub:
-        call = stub.Session(requests(), metadata=bearer(text), timeout=20)
+        call = stub.Session(requests(), metadata=bearer(text), timeout=patient(20))
         assert next(call).id == 1
         answered.set()
         assert outcome(lambda: next(call))[0] is UNAUTHENTICATED
@@ -265,7 +266,7 @@ def test_a_robot_that_asks_too_often_is_told_when_to_come_back(tmp_path: Path, m
     code, words, trailing = infer("a")
     assert (code, words, trailing[RETRY_AFTER]) == (refused, "rate limit exceeded", "1000")
     request = pb.SessionRequest(id=1, infer=pb.InferRequest(robot_id="a"))
-    (reply,) = stub.Session(iter([request]), metadata=bearer(text), timeout=20)
+    (reply,) = stub.Session(iter([request]), metadata=bearer(text), timeout=patient(20))
     assert (STATUS_BY_NUMBER[reply.error.code], reply.error.retry_after_ms) == (refused, 1000)
     assert infer("b")[0] is grpc.StatusCode.FAILED_PRECONDITION
     assert ask(stub, "GetInfo", text, robot_id="a") is OK  # only what touches the device is counted

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from patience import patient
 
 from pirl_contract import Contract, Observation, Policy, StepOutcome
 from pirl_contract.client import PolicyClient
@@ -175,12 +176,12 @@ def test_info_and_episodes_do_not_wait_for_inference(
     def busy() -> None:
         if armed.is_set():
             reached.set()
-            assert hold.wait(30)
+            assert hold.wait(patient(30))
 
     service.engine.swap(make_policy(version="v2", before=busy))
     armed.set()
     pending = [stub.Infer.future(request(observe, contract, robot_id="arm-0"))]
-    assert reached.wait(30)
+    assert reached.wait(patient(30))
     pending += [stub.Infer.future(request(observe, contract, robot_id=f"arm-{i}")) for i in range(1, 5)]
     while service.engine.stats().waiting < 4:
         time.sleep(0.001)
@@ -191,20 +192,20 @@ def test_info_and_episodes_do_not_wait_for_inference(
     assert client.end_episode("unlabeled", "", "operator").path == ""
     assert not any(call.done() for call in pending)
     hold.set()
-    assert all(call.result(30).policy_version == "v2" for call in pending)
+    assert all(call.result(patient(30)).policy_version == "v2" for call in pending)
 
 
 def test_a_deadline_that_passes_in_the_queue_is_an_error_not_a_late_chunk(
     service: Any, stub: Any, make_policy: Any, observe: Observe, contract: Contract
 ) -> None:
     hold, armed = threading.Event(), threading.Event()
-    service.engine.swap(make_policy(version="v2", before=lambda: armed.is_set() and hold.wait(30)))
+    service.engine.swap(make_policy(version="v2", before=lambda: armed.is_set() and hold.wait(patient(30))))
     armed.set()
     first = stub.Infer.future(request(observe, contract))
     code, _ = refusal(lambda: stub.Infer(request(observe, contract, robot_id="arm-2"), timeout=0.2))
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
     hold.set()
-    assert first.result(30)
+    assert first.result(patient(30))
 
 
 def test_200_swaps_under_load_fail_no_request_and_mix_no_chunk(

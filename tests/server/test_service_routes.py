@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import patient
 
 from pirl_contract import Contract, Observation, StepOutcome
 from pirl_contract.client import PolicyClient
@@ -22,7 +23,7 @@ def test_a_robot_meets_its_version_from_its_next_episode_on(
     service.engine.load(make_policy(version="v2", mark=2.0))
     router = Router(service.recorder.is_open)
     server, port = start_grpc(PolicyService(service.engine, service.recorder, True, router=router), "127.0.0.1:0")
-    client = PolicyClient(f"127.0.0.1:{port}", "arm-1", timeout_s=20.0)
+    client = PolicyClient(f"127.0.0.1:{port}", "arm-1", timeout_s=patient(20.0))
     episodes = []
     for _ in range(2):
         client.start_episode(contract, observe(0).instruction)
@@ -38,6 +39,6 @@ def test_a_robot_meets_its_version_from_its_next_episode_on(
     router.change(Routes(), None)
     assert client.infer(observe(2)).policy_version == "v1"
     with pytest.raises(ValueError, match="shadow never controls"):
-        PolicyClient(f"127.0.0.1:{port}", "arm-1", timeout_s=20.0, alias="shadow").infer(observe(0))
+        PolicyClient(f"127.0.0.1:{port}", "arm-1", timeout_s=patient(20.0), alias="shadow").infer(observe(0))
     client.close()
     server.stop(None).wait()

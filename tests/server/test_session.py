@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+from patience import patient, until
 from talk import WAIT_S, Hold, Talk
 
 from pirl_contract import Contract, Observation
@@ -57,13 +58,6 @@ def held(service: Any, make_policy: Any) -> Iterator[Hold]:
 
 def code_of(reply: Any) -> grpc.StatusCode:
     return next(code for code in grpc.StatusCode if code.value[0] == reply.error.code)
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def test_a_stream_survives_every_kind_of_refusal(
@@ -123,7 +117,7 @@ def test_calls_are_answered_in_any_order(talk: Any, ask: Any, held: Hold, contra
 def test_a_newer_request_cancels_the_one_that_waits(service: Any, talk: Any, ask: Any, held: Hold) -> None:
     session = talk()
     session.say(1, infer=ask(sequence=1))
-    assert held.entered.wait(WAIT_S)
+    assert held.entered.wait(patient(WAIT_S))
     session.say(2, infer=ask(sequence=2))
     session.say(3, infer=ask(sequence=3))
     superseded = session.hear()
@@ -135,7 +129,7 @@ def test_a_newer_request_cancels_the_one_that_waits(service: Any, talk: Any, ask
 def test_an_expired_request_never_reaches_the_device(talk: Any, ask: Any, held: Hold) -> None:
     session, other = talk(), talk()
     other.say(1, infer=ask(robot_id="arm-2"))
-    assert held.entered.wait(WAIT_S)
+    assert held.entered.wait(patient(WAIT_S))
     session.say(1, infer=ask(), timeout_ms=30)
     assert session.ask(2, get_info=pb.GetInfoRequest()).get_info.wire == 2  # so the first one has arrived
     time.sleep(0.05)  # the deadline itself, not a wait for something to happen
@@ -148,7 +142,7 @@ def test_a_full_queue_says_when_to_come_back(service: Any, talk: Any, ask: Any, 
     sessions = [talk() for _ in range(5)]
     for number, session in enumerate(sessions):
         session.say(1, infer=ask(robot_id=f"arm-{number}"))
-        assert held.entered.wait(WAIT_S)
+        assert held.entered.wait(patient(WAIT_S))
         until(lambda number=number: service.engine.stats().waiting == number)
     late = talk()
     reply = late.ask(1, infer=ask(robot_id="late"))
@@ -173,7 +167,7 @@ def test_bytes_that_are_no_message_are_refused_like_any_other(service: Any) -> N
 def test_a_client_that_hangs_up_gives_its_request_up(service: Any, talk: Any, ask: Any, held: Hold) -> None:
     first, second = talk(), talk()
     first.say(1, infer=ask())
-    assert held.entered.wait(WAIT_S)
+    assert held.entered.wait(patient(WAIT_S))
     second.say(1, infer=ask(robot_id="arm-2"))
     until(lambda: service.engine.stats().waiting == 1)
     second.close()

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from patience import Patience, patient, until
 
 from pirl_contract import Contract, Observation, Policy, StepOutcome
 from pirl_contract.async_client import AsyncPolicyClient
@@ -33,7 +34,7 @@ class TestUnaryClientKeepsThePolicyContract(PolicyConformance):
     @pytest.fixture(autouse=True)
     def _world(self, service: Any, observe: Observe) -> Iterator[None]:
         self._address, self._observe = service.address, observe
-        self._client = PolicyClient(service.address, "arm-1", 20.0, transport="unary", encoding="rgb8")
+        self._client = PolicyClient(service.address, "arm-1", patient(20.0), transport="unary", encoding="rgb8")
         yield
         self._client.close()
 
@@ -45,30 +46,23 @@ class TestUnaryClientKeepsThePolicyContract(PolicyConformance):
         return self._observe(0)
 
 
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def eventually(call: Callable[[], Any]) -> Any:
     """What the call gives once the connection is back; each failure on the way is a ConnectionError."""
-    deadline = time.monotonic() + WAIT_S
+    patience = Patience(WAIT_S)
     while True:
         try:
             return call()
         except ConnectionError:
-            assert time.monotonic() < deadline
+            assert patience.left_s > 0
             time.sleep(0.02)
 
 
 def test_a_stop_from_the_server_reaches_a_robot_that_is_not_asking(service: Any) -> None:
     heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    client = PolicyClient(service.address, "arm-7", 20.0, on_event=heard.put)
+    client = PolicyClient(service.address, "arm-7", patient(20.0), on_event=heard.put)
     client.info()
     assert service.attendance.emergency_stop("arm-7", "smoke", "ada") == 1
-    assert heard.get(timeout=WAIT_S).emergency_stop.reason == "smoke"
+    assert heard.get(timeout=patient(WAIT_S)).emergency_stop.reason == "smoke"
     client.close()
     until(lambda: [each.sessions for each in service.attendance.list()] == [0])
 
@@ -78,11 +72,11 @@ def test_the_episode_goes_on_after_the_server_was_gone(service: Any, contract: C
     one = PolicyService(service.engine, service.recorder, explore=False)
     server, port = start_grpc(one, "127.0.0.1:0")
     heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    client = PolicyClient(f"127.0.0.1:{port}", "arm-1", 20.0, on_event=heard.put)
+    client = PolicyClient(f"127.0.0.1:{port}", "arm-1", patient(20.0), on_event=heard.put)
     client.start_episode(contract, observe(0).instruction)
     chunk = client.infer(observe(0))
     stopped = server.stop(0.3)
-    assert heard.get(timeout=WAIT_S).HasField("draining")
+    assert heard.get(timeout=patient(WAIT_S)).HasField("draining")
     stopped.wait()
     with pytest.raises(ConnectionError):
         client.infer(observe(1))
@@ -90,7 +84,7 @@ def test_the_episode_goes_on_after_the_server_was_gone(service: Any, contract: C
     server, _ = start_grpc(two, f"127.0.0.1:{port}")
     until(lambda: any(each.sessions for each in two.attendance.list()))
     assert two.attendance.emergency_stop("arm-1", "again", "ada") == 1
-    assert heard.get(timeout=WAIT_S).emergency_stop.reason == "again"
+    assert heard.get(timeout=patient(WAIT_S)).emergency_stop.reason == "again"
     step = StepOutcome(chunk.chunk_id, 0, np.zeros(2, np.float32), np.zeros(3, np.float32), time_ns=1)
     assert eventually(lambda: client.report_outcomes([step])) == 1
     assert eventually(lambda: client.report_outcomes([step])) == 1, "told twice, counted once"
@@ -106,7 +100,7 @@ def test_eight_robots_at_once_get_their_own_chunks(
     ids: list[str] = []
 
     def drive(robot_id: str) -> None:
-        client = PolicyClient(service.address, robot_id, 20.0, transport=transport)
+        client = PolicyClient(service.address, robot_id, patient(20.0), transport=transport)
         client.info()
         for number in range(20):
             chunk = None
@@ -130,7 +124,7 @@ def test_eight_robots_at_once_get_their_own_chunks(
 def test_a_reply_that_came_too_late_is_not_taken_for_the_next(service: Any, make_policy: Any, observe: Observe) -> None:
     hold, armed = threading.Event(), threading.Event()
     client = service.connect()
-    service.engine.swap(make_policy(version="v2", before=lambda: armed.is_set() and hold.wait(WAIT_S)))
+    service.engine.swap(make_policy(version="v2", before=lambda: armed.is_set() and hold.wait(patient(WAIT_S))))
     armed.set()
     client.timeout_s = 0.1
     with pytest.raises(TimeoutError, match=r"0\.1 s"):
@@ -186,8 +180,8 @@ def test_a_pulled_cable_is_noticed_by_both_ends(
     quick = PolicyService(service.engine, service.recorder, explore=False)
     server, port = start_grpc(quick, "127.0.0.1:0")
     proxy = Proxy(port)
-    client = PolicyClient(f"127.0.0.1:{proxy.port}", "arm-1", WAIT_S, encoding="rgb8")
-    other = PolicyClient(f"127.0.0.1:{port}", "arm-2", WAIT_S)
+    client = PolicyClient(f"127.0.0.1:{proxy.port}", "arm-1", patient(WAIT_S), encoding="rgb8")
+    other = PolicyClient(f"127.0.0.1:{port}", "arm-2", patient(WAIT_S))
     client.info(), other.info()
     assert client.infer(observe(0)).chunk_id
     proxy.pull()
@@ -228,7 +222,7 @@ def test_the_asyncio_client_speaks_the_same(service: Any, contract: Contract, ob
     heard: list[Any] = []
 
     async def drive() -> None:
-        client = AsyncPolicyClient(service.address, "arm-1", 20.0, on_event=heard.append)
+        client = AsyncPolicyClient(service.address, "arm-1", patient(20.0), on_event=heard.append)
         assert (await client.info()).policy_version == "v1"
         episode_id = await client.start_episode(contract, observe(0).instruction)
         chunk = await client.infer(observe(0))
@@ -250,7 +244,7 @@ def test_health_and_reflection_answer_while_the_device_is_held(
     service: Any, make_policy: Any, observe: Observe
 ) -> None:
     hold, armed = threading.Event(), threading.Event()
-    service.engine.swap(make_policy(version="v2", before=lambda: armed.is_set() and hold.wait(WAIT_S)))
+    service.engine.swap(make_policy(version="v2", before=lambda: armed.is_set() and hold.wait(patient(WAIT_S))))
     armed.set()
     client = service.connect()
     asking = threading.Thread(target=lambda: client.infer(observe(0)))
@@ -281,5 +275,5 @@ def test_health_is_not_serving_before_a_policy_and_while_draining(service: Any, 
         stopped = server.stop(WAIT_S)
         assert next(watched).status == 2
         watched.cancel()
-    stopped.wait(WAIT_S)
+    stopped.wait(patient(WAIT_S))
     empty.close()

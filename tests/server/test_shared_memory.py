@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from patience import Patience, completed, patient, until
 
 from pirl_contract import Observation, StepOutcome
 from pirl_contract.client import PolicyClient
@@ -90,8 +89,8 @@ def test_no_torn_image_is_ever_read(block: SharedImages) -> None:
     writer = threading.Thread(target=write)
     writer.start()
     whole = refused = 0
-    deadline = time.monotonic() + 20
-    while (whole < 50 or refused < 5) and time.monotonic() < deadline:
+    patience = Patience(20)
+    while (whole < 50 or refused < 5) and patience.left_s > 0:
         picture = newest[0]
         for _ in range(4):
             try:
@@ -170,13 +169,10 @@ made = SharedImages()
 print(made.place({"a": np.zeros((4, 4, 3), np.uint8)})["a"].header.shared.name, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = completed([sys.executable, "-c", code], limit_s=60)
     name = done.stdout.strip()
     assert name.startswith(PREFIX)
-    deadline = time.monotonic() + 20
-    while (FOLDER / name).exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not (FOLDER / name).exists()
+    until(lambda: not (FOLDER / name).exists(), "its block is left", limit_s=20)
 
 
 def test_a_reader_s_end_takes_no_block_away(block: SharedImages) -> None:
@@ -188,7 +184,7 @@ from pirl_server.serving.shared_memory import read_shared
 where = pb.SharedMemory(name={where.name!r}, offset={where.offset}, generation={where.generation})
 assert (read_shared(where, 4, 5) == 7).all()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = completed([sys.executable, "-c", code], limit_s=60)
     assert (done.returncode, done.stderr) == (0, "")
     assert (FOLDER / where.name).exists()
 
@@ -197,7 +193,7 @@ assert (read_shared(where, 4, 5) == 7).all()
 def test_the_policy_sees_the_same_pixels_whichever_way(
     service: Any, observe: Observe, blocks: Callable[[], list[str]], encoding: Any
 ) -> None:
-    client = PolicyClient(service.address, "arm-1", 20.0, encoding=encoding)
+    client = PolicyClient(service.address, "arm-1", patient(20.0), encoding=encoding)
     info = client.info()
     episode_id = client.start_episode(info.contract, observe(0).instruction)
     chunk = client.infer(observe(3))
@@ -216,7 +212,7 @@ def test_another_host_is_sent_the_pixels_themselves(
     client = service.connect()
     assert client.infer(observe(0)).chunk_id
     assert blocks() == []
-    explicit = PolicyClient(service.address, "arm-2", 20.0, encoding="shared_memory")
+    explicit = PolicyClient(service.address, "arm-2", patient(20.0), encoding="shared_memory")
     explicit.info()
     with pytest.raises(ValueError, match="unknown whether the server is on this host"):
         explicit.infer(observe(0))

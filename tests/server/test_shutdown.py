@@ -15,6 +15,7 @@ import httpx
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from patience import patient
 from process_tree import WAIT_S, left_after, tree, until
 from serve_process import CHECKPOINT, CONTRACT, INSTRUCTION, ServeProcess, free_port, observe
 
@@ -34,7 +35,7 @@ class Driven:
     def __init__(self, address: str, robot_id: str = "arm-1") -> None:
         self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.robot_id = robot_id
-        self.client = PolicyClient(address, robot_id, 30.0, on_event=self.events.put)
+        self.client = PolicyClient(address, robot_id, patient(30.0), on_event=self.events.put)
         self.client.start_episode(CONTRACT, INSTRUCTION)
         chunk = self.client.infer(observe(robot_id))
         state = np.zeros(CONTRACT.state_dim, np.float32)
@@ -43,7 +44,7 @@ class Driven:
 
     def draining(self) -> float:
         """Wait for the event; return the seconds it names."""
-        event = self.events.get(timeout=WAIT_S)
+        event = self.events.get(timeout=patient(WAIT_S))
         assert event.HasField("draining")
         return float(event.draining.grace_s)
 
@@ -80,7 +81,7 @@ def silent_peers(server: ServeProcess, openpi_port: int) -> list[socket.socket]:
 def grpc_health(address: str) -> int:
     with grpc.insecure_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        return int(stub.Check(health_pb2.HealthCheckRequest(service=""), timeout=WAIT_S).status)
+        return int(stub.Check(health_pb2.HealthCheckRequest(service=""), timeout=patient(WAIT_S)).status)
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)], ids=["TERM", "INT"])
@@ -92,7 +93,7 @@ def test_a_signal_drains_stops_the_job_and_publishes(tmp_path: Path, number: int
         job = server.start_job(kind="sft", task="PushCube-v1", config={"preset": "tiny-state"})
         stream = Stream(f"http://127.0.0.1:{server.rest_port}/v1/jobs/{job}/events")
         stream.start()
-        assert stream.begun.wait(WAIT_S)
+        assert stream.begun.wait(patient(WAIT_S))
         until(lambda: server.job(job)["status"] == "running" and len(tree(server.process.pid)) >= 2)
         peers, started = silent_peers(server, openpi_port), tree(server.process.pid)
         assert server.web.get("/readyz").status_code == 200
@@ -104,15 +105,15 @@ def test_a_signal_drains_stops_the_job_and_publishes(tmp_path: Path, number: int
         assert (ready.status_code, ready.json()["type"]) == (503, "/problems/stopping")
         assert grpc_health(server.address) == health_pb2.HealthCheckResponse.NOT_SERVING
         assert robot.client.infer(observe("arm-1")).policy_version, "still answered"
-        late = PolicyClient(server.address, "arm-2", 30.0, on_event=robot.events.put)
+        late = PolicyClient(server.address, "arm-2", patient(30.0), on_event=robot.events.put)
         assert late.info().policy_version
         assert robot.draining() == 3000.0, "one that comes during the drain is notified too"
 
         assert stream.is_alive()
         for closing in (robot.client, late):
             closing.close()  # nobody is left to drain for; the episode is still open
-        assert server.process.wait(WAIT_S) == status, server.log.read_text()
-        stream.join(WAIT_S)
+        assert server.process.wait(patient(WAIT_S)) == status, server.log.read_text()
+        stream.join(patient(WAIT_S))
         assert (stream.is_alive(), stream.broken) == (False, "")
         assert left_after(started) == set()
         assert (server.job(job)["status"], server.job(job)["error"]) == ("cancelled", "the server was stopped")
@@ -132,7 +133,7 @@ def test_a_second_signal_ends_it_at_once_and_its_job_too(tmp_path: Path) -> None
         server.process.send_signal(signal.SIGTERM)
         assert robot.draining() == 3000.0
         server.process.send_signal(signal.SIGINT)
-        assert server.process.wait(WAIT_S) == 130
+        assert server.process.wait(patient(WAIT_S)) == 130
         assert left_after(started) == set()
         robot.client.close()
 
@@ -145,7 +146,7 @@ def test_a_second_server_on_a_root_changes_nothing_and_a_killed_one_frees_it(tmp
         (writing := root / "episodes" / "staging" / "abc").mkdir()
         before = (root / "models" / "audit.jsonl").read_bytes()
         with ServeProcess(root) as second:
-            assert second.process.wait(WAIT_S) == 2
+            assert second.process.wait(patient(WAIT_S)) == 2
             words = second.log.read_text()
         assert str(root) in words
         assert f"process id {first.process.pid}" in words
@@ -173,7 +174,7 @@ def test_the_drain_ends_with_the_last_robot(tmp_path: Path) -> None:
         draining.join(0.5)
         assert draining.is_alive(), "it is still connected"
         robot.client.close()
-        draining.join(WAIT_S)
+        draining.join(patient(WAIT_S))
         assert not draining.is_alive()
 
 
@@ -194,7 +195,7 @@ def test_a_signal_while_it_starts_is_a_clean_end(tmp_path: Path) -> None:
     with ServeProcess(tmp_path / "root") as server:
         until((tmp_path / "root" / ".server.lock").exists)
         server.process.terminate()
-        assert server.process.wait(WAIT_S) == 0
+        assert server.process.wait(patient(WAIT_S)) == 0
         assert "Traceback" not in server.log.read_text()
 
 

@@ -17,6 +17,7 @@ import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from patience import Patience, patient
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -72,8 +73,8 @@ class Watched:
 
     def scrape_until(self, expected: Mapping[tuple[str, str], float], limit_s: float = 20.0) -> dict[Any, float]:
         """Scrape until it shows this or the time is up: a batch is counted after its robots have their answers."""
-        give_up = time.monotonic() + limit_s
-        while expected.items() - (seen := self.scrape()).items() and time.monotonic() < give_up:
+        patience = Patience(limit_s)
+        while expected.items() - (seen := self.scrape()).items() and patience.left_s > 0:
             time.sleep(0.005)
         return seen
 
@@ -159,11 +160,11 @@ def test_a_scrape_does_not_wait_for_the_device(
 
     def block() -> None:
         entered.set()
-        assert go_on.wait(60)
+        assert go_on.wait(patient(60))
 
     object.__setattr__(watched.engine.current, "before", block)
     pending = [watched.stub.Infer.future(request(contract, observe(0), robot="a"))]
-    assert entered.wait(20)
+    assert entered.wait(patient(20))
     pending += [watched.stub.Infer.future(request(contract, observe(0), robot=robot)) for robot in ("b", "c")]
     seen = watched.scrape_until({("pirl_queue_depth", ""): 2})
     assert seen["pirl_queue_depth", ""] == 2

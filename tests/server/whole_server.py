@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import httpx
+from patience import patient
 
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
@@ -20,6 +21,7 @@ from pirl_server.api.rest_listener import make_listener
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.paths import TOKENS
+from pirl_server.registry.trial_limit import TrialLimit
 from pirl_server.registry.versions import Registry
 from pirl_server.rpc.call_tracker import CallTracker
 from pirl_server.rpc.interceptor import CallInterceptor
@@ -38,6 +40,7 @@ from pirl_server.serving.server import start_grpc
 from pirl_server.serving.service import PolicyService
 from pirl_server.serving.shadow import Shadow
 from pirl_server.telemetry.metrics import Latencies, Metrics
+from pirl_server.telemetry.operations import Operations
 
 
 class Server:
@@ -58,7 +61,7 @@ class Server:
         )
         for version in ("v1", "v2"):
             (source := root / version).mkdir()
-            (source / "card.json").write_text("{}")
+            (source / "card.json").write_text('{"task": "push"}')
             self.registry.add(version, source, policy.contract)
         self.registry.point("production", "v1", "test", "start")
         shadow = Shadow(self.engine, lambda report: None)
@@ -69,6 +72,7 @@ class Server:
             self.router,
             shadow,
             lambda version: type(policy)(version=version, mark=float(version[1:])),
+            TrialLimit(self.registry, 0.1, lambda: len(service.attendance.list())),
         )
         metrics, latencies = Metrics(self.engine, service.attendance, self.recorder), Latencies()
         interceptor = CallInterceptor(
@@ -77,6 +81,7 @@ class Server:
         credentials = files.for_grpc() if files else None
         self.grpc, self.port = start_grpc(service, "127.0.0.1:0", credentials, [interceptor])
         self.jobs = Supervisor(root / "jobs", [sys.executable, "-c", ""])
+        Operations(root, self.jobs, self.recorder, self.gate).register(metrics.registry)
         self.api = create_api(
             jobs=self.jobs,
             registry=self.registry,
@@ -103,7 +108,7 @@ class Server:
 
     def web(self, token: str = "", **settings: Any) -> httpx.Client:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=20, **settings)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=patient(20), **settings)
 
     def close(self) -> None:
         self.channel.close()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 
 import pytest
+from patience import completed
 
 NO_DRIVER = {"VK_ICD_FILENAMES": "/nonexistent.json", "VK_DRIVER_FILES": "/nonexistent.json"}
 SCRIPT = """
@@ -21,9 +21,7 @@ for cameras in (False, True):
 
 @pytest.mark.sim
 def test_a_missing_driver_is_explained() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env=os.environ | NO_DRIVER, capture_output=True, text=True, timeout=120
-    )
+    done = completed([sys.executable, "-c", SCRIPT], env=os.environ | NO_DRIVER, limit_s=120)
     without, with_cameras = done.stdout.splitlines()
     assert without.startswith("False ManiSkill needs a Vulkan driver, even without cameras")
     assert with_cameras.startswith("True cameras need a Vulkan driver")
@@ -39,5 +37,5 @@ def test_importing_the_package_loads_neither_torch_nor_simulator() -> None:
         "loaded = {'torch', 'mani_skill', 'sapien', 'gymnasium', 'mujoco', 'metaworld'} & set(sys.modules)\n"
         "print(sorted(loaded), len(sys.modules) > 50)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    done = completed([sys.executable, "-c", script], check=True, limit_s=120)
     assert done.stdout.split("]")[0] == "[", done.stdout

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
+from patience import completed, patient
 from toy_arm import CONTRACT, save_toy
 
 from pirl_contract.client import PolicyClient
@@ -84,7 +84,7 @@ def test_building_serves_robots_until_it_is_closed(tmp_path: Path) -> None:
     threads = set(threading.enumerate())
     settings = config(tmp_path)
     with build(settings):
-        client = PolicyClient(f"127.0.0.1:{settings.grpc_port}", timeout_s=20.0)
+        client = PolicyClient(f"127.0.0.1:{settings.grpc_port}", timeout_s=patient(20.0))
         assert client.info().policy_version == checkpoint_version(tmp_path / "base")
         assert client.info().contract == CONTRACT
     with pytest.raises(ConnectionError):
@@ -156,6 +156,6 @@ def test_a_base_that_was_trained_for_another_task_is_refused(registry: Registry,
     job.mkdir(parents=True)
     (job / "spec.json").write_text('{"kind": "finetune_sim", "task": "PushCube-v1"}')
     command = [sys.executable, "-m", "pirl_server.job_main", str(tmp_path), str(job)]
-    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    done = completed(command, limit_s=120)
     assert done.returncode == 1
     assert "the base was trained for toy, not for PushCube-v1" in (job / "error.txt").read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from patience import Patience
 from toy_arm import Heard, make_toy, save_toy
 
 from pirl_contract import RolloutResult, rollout
@@ -40,7 +42,11 @@ def test_two_workers_give_the_result_of_one_process(checkpoint: Path) -> None:
     heard = Heard()
     results = evaluate(checkpoint, MAKE, 3, SEEDS, heard, workers=2)
     assert results == in_this_process(checkpoint)
+    assert heard.reports[0] == (0, 3)
     assert heard.reports[-1] == (3, 3)
+    assert len(set(heard.reports)) == len(heard.reports), "without news nothing is reported"
+    assert heard.messages[0] == "episodes", "no success rate of nothing"
+    assert all(re.fullmatch(r"episodes, success [01]\.\d\d", message) for message in heard.messages[1:])
     assert multiprocessing.active_children() == []
     assert len({result.total_reward for result in results.values()}) == 3, "each seed is an episode of its own"
 
@@ -85,8 +91,8 @@ def test_a_worker_that_is_done_ends_when_the_evaluation_is_killed(checkpoint: Pa
         time.sleep(0.2)
         assert Path(f"/proc/{pid}").exists(), "it waits to be ended"
         evaluation.kill()
-    deadline = time.monotonic() + 20
-    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+    patience = Patience(20)
+    while Path(f"/proc/{pid}").exists() and patience.left_s > 0:
         time.sleep(0.05)
     left = Path(f"/proc/{pid}").exists()
     if left:

@@ -131,6 +131,21 @@ def test_a_cut_version_in_production_stops_the_start_until_its_checkpoint_is_giv
     assert (tmp_path / "quarantine" / MODELS / version).is_dir()
 
 
+def test_changed_weights_in_production_are_replaced_by_the_checkpoint(
+    registry: Registry, tmp_path: Path, base: Path
+) -> None:
+    version = checkpoint_version(base)
+    weights = next((tmp_path / MODELS / "versions" / version).glob("*.safetensors"))
+    data = bytearray(weights.read_bytes())
+    data[-5] ^= 1
+    weights.write_bytes(data)
+    assert checkpoint_version(registry.path(version)) != version
+    assert adopt(registry, base) == version
+    assert checkpoint_version(registry.path(version)) == version
+    assert version in (tmp_path / "quarantine" / MODELS / f"{version}.reason.txt").read_text()
+    assert registry.aliases()[PRODUCTION] == version
+
+
 def test_a_restart_with_a_base_that_is_damaged_does_not_undo_a_promotion(
     registry: Registry, tmp_path: Path, base: Path
 ) -> None:
@@ -173,7 +188,7 @@ def test_on_a_full_disk_the_alias_and_what_serves_stay_equal(
 def test_a_damaged_evaluation_is_no_evaluation_that_the_gate_passes_over(registry: Registry, tmp_path: Path) -> None:
     incumbent = registry.aliases()[PRODUCTION]
     for version, successes in ((incumbent, 60), ("other", 70)):
-        registry.evaluations.put(Evaluation(version, "push", "a" * 16, 100, successes, "2026"))
+        registry.evaluations.put(Evaluation(version, "toy", "a" * 16, 100, successes, "2026"))
     assert check_gate(registry, incumbent, "other").allowed
     path = tmp_path / MODELS / "evaluations" / f"{incumbent}-{'b' * 16}.json"
     path.write_text(json.dumps({"version": incumbent}))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from patience import Patience
 from toy_arm import make_toy, save_toy
 
 from pirl_server.config.training import PpoConfig
@@ -27,9 +28,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def gone(pid: int, within_s: float = 10.0) -> bool:
     """Whether this process is no more (a zombie that nobody waited for counts as left behind)."""
-    deadline = time.monotonic() + within_s
+    patience = Patience(within_s)
     while Path(f"/proc/{pid}").exists():
-        if time.monotonic() > deadline:
+        if patience.left_s <= 0:
             return False
         time.sleep(0.02)
     return True

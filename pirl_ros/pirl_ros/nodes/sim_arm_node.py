@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from dataclasses import replace
 from typing import Any
@@ -26,6 +27,8 @@ from pirl_ros.messages.pirl_messages import ns_to_stamp
 from pirl_ros.sensing.sensor_messages import fill_image, fill_pose
 
 _DEFAULT_IMAGE_SIZE = 64
+_UNCOMMANDED_S = 0.004
+"""a state that gets a command gets it sooner"""
 
 
 class SimArmNode(ManagedNode):
@@ -33,6 +36,10 @@ class SimArmNode(ManagedNode):
 
     Simulated time starts at the wall's, so that it never goes back when the node is started again; each step and each
     reset takes one control period of it, however long they really took. Its sensor messages are stamped with it.
+
+    With `step_on_command` a step is taken as soon as arm and gripper have their targets, so that an episode runs as
+    fast as the nodes and the server compute. Simulated time then stands still while the policy infers: a delay that a
+    real arm has is left out. The timer steps when no command has come for a period.
     """
 
     def __init__(self) -> None:
@@ -40,6 +47,7 @@ class SimArmNode(ManagedNode):
         declare_profile(self)
         declare(self, "simulator", "pirl_sim.maniskill.sim_robot:make_robot", "module:function of the simulated arm")
         declare(self, "task", "PushCube-v1", "task name, passed to the simulator")
+        declare(self, "step_on_command", False, "true: step when arm and gripper are commanded, faster than real time")
 
     def configure(self) -> None:
         """Load the simulator and create the topics. ValueError: it cannot start, or is not the profile's robot."""
@@ -47,7 +55,9 @@ class SimArmNode(ManagedNode):
         self._robot = self._load()
         self._arm_target: Vector | None = None
         self._gripper_target: float | None = None
+        self._on_command = self.get_parameter("step_on_command").value
         self._steps = self._overruns = 0
+        self._stepped_s = 0.0
         self._now_ns, self._period_ns = time.time_ns(), round(1e9 / self._profile.rate_hz)
         self._diagnostics = Diagnostics(self, self._profile.robot)
         self._make_publishers()
@@ -56,6 +66,7 @@ class SimArmNode(ManagedNode):
         self.create_subscription(JointTrajectory, gripper.topic, self._on_gripper, qos.COMMAND)
         self.create_service(ResetEnvironment, "reset_environment", self._reset)
         self.create_timer(1.0 / self._profile.rate_hz, self._tick)
+        self._unrendered = self.create_timer(_UNCOMMANDED_S, self._publish_images, autostart=False)
         self.create_timer(1.0, self._diagnose)
 
     def cleanup(self) -> None:
@@ -89,6 +100,7 @@ class SimArmNode(ManagedNode):
             self._arm_target = first_positions(message, [joint.name for joint in self._profile.arm.joints])
         except ValueError as error:
             self.get_logger().warning(f"arm: {error}", throttle_duration_sec=1.0)
+        self._commanded()
 
     def _on_gripper(self, message: Any) -> None:
         gripper = self._profile.gripper
@@ -98,6 +110,11 @@ class SimArmNode(ManagedNode):
             self.get_logger().warning(f"gripper: {error}", throttle_duration_sec=1.0)
             return
         self._gripper_target = gripper_action(gripper, metres)
+        self._commanded()
+
+    def _commanded(self) -> None:
+        if self._on_command and self.active and self._arm_target is not None and self._gripper_target is not None:
+            self._step()
 
     def _reset(self, request: Any, response: Any) -> Any:
         if not self.active:
@@ -110,9 +127,12 @@ class SimArmNode(ManagedNode):
         return response
 
     def _tick(self) -> None:
-        if not self.active:
-            return
-        began = time.monotonic()
+        idle_s = time.monotonic() - self._stepped_s
+        if self.active and not (self._on_command and idle_s < 1.0 / self._profile.rate_hz):
+            self._step()
+
+    def _step(self) -> None:
+        began = self._stepped_s = time.monotonic()
         self._robot.step(self._arm_target, self._gripper_target)
         self._arm_target = self._gripper_target = None
         self._publish()
@@ -123,17 +143,15 @@ class SimArmNode(ManagedNode):
         self._now_ns += self._period_ns
         clock = Clock()
         ns_to_stamp(self._now_ns, clock.clock)
+        self._stamp = clock.clock
         self._clock_topic.publish(clock)
+        if not self._on_command:
+            self._publish_images()
         poses = {"tcp": self._robot.tcp_pose, "object": self._robot.object_pose, "goal": self._robot.goal_position}
         for name, publisher in self._poses.items():
             pose = PoseStamped()
             fill_pose(pose, poses[name])
-            self._publish_stamped(publisher, pose, clock.clock)
-        frames = self._robot.images() if self._images else {}
-        for name, publisher in self._images.items():
-            image = Image()
-            fill_image(image, frames[name])
-            self._publish_stamped(publisher, image, clock.clock)
+            self._publish_stamped(publisher, pose, clock.clock, self._profile.base_frame)
         joints = JointState(
             name=list(self._robot.joint_names),
             position=self._robot.joint_positions.tolist(),
@@ -141,9 +159,19 @@ class SimArmNode(ManagedNode):
         )
         self._publish_stamped(self._joint_states, joints, clock.clock)
         self._success.publish(Bool(data=bool(self._robot.success)))
+        if self._on_command:
+            self._unrendered.reset()
 
-    def _publish_stamped(self, publisher: Any, message: Any, stamp: Any) -> None:
-        message.header.stamp = stamp
+    def _publish_images(self) -> None:
+        self._unrendered.cancel()
+        frames = self._robot.images() if self._images else {}
+        for name, publisher in self._images.items():
+            image = Image()
+            fill_image(image, frames[name])
+            self._publish_stamped(publisher, image, self._stamp, f"{name}_optical_frame")
+
+    def _publish_stamped(self, publisher: Any, message: Any, stamp: Any, frame: str = "") -> None:
+        message.header.stamp, message.header.frame_id = stamp, frame
         publisher.publish(message)
 
     def _diagnose(self) -> None:
@@ -154,3 +182,5 @@ class SimArmNode(ManagedNode):
 def main() -> None:
     """Run the node until a signal."""
     run(SimArmNode)
+    # The interpreter's last collection would look at everything that a simulator imports: with torch, a second of CPU.
+    gc.freeze()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -95,11 +95,23 @@ def state_vector(profile: Profile, bundle: Bundle) -> Vector:
     positions, velocities = zip(*[joints_by_name(message, names, profile.velocities) for message, names in groups])
     parts = [*positions, *velocities]
     for pose in profile.poses:
-        vector = pose_to_vector(bundle.values[pose_stream(pose.name)])
+        stream = pose_stream(pose.name)
+        vector = pose_to_vector(_in_frame(bundle.values[stream], pose.frame, stream))
         parts.append(vector[:3] if pose.position_only else vector)
     for wrench in profile.wrenches:
-        parts.append(wrench_to_vector(bundle.values[wrench_stream(wrench.name)]))
+        stream = wrench_stream(wrench.name)
+        parts.append(wrench_to_vector(_in_frame(bundle.values[stream], wrench.frame, stream)))
     return np.concatenate(parts).astype(np.float32)
+
+
+def _in_frame(message: Any, frame: str, stream: str) -> Any:
+    """Return the message. ValueError: the profile states a frame, and the message has another."""
+    if frame and message.header.frame_id != frame:
+        raise ValueError(
+            f"{stream} is given in frame '{message.header.frame_id}', the profile says '{frame}': publish it in that"
+            " frame (tf2), or correct the profile's `frame`"
+        )
+    return message
 
 
 def camera_images(profile: Profile, bundle: Bundle) -> dict[str, Image]:
@@ -121,15 +133,6 @@ def camera_images(profile: Profile, bundle: Bundle) -> dict[str, Image]:
             )
         images[camera.name] = image
     return images
-
-
-def images_fault(profile: Profile, bundle: Bundle) -> str:
-    """Why an image of the bundle can't be used; '' when all can."""
-    try:
-        camera_images(profile, bundle)
-    except ValueError as error:
-        return str(error)
-    return ""
 
 
 def make_observation(profile: Profile, bundle: Bundle, instruction: str, robot_id: str) -> Observation:

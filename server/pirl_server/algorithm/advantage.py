@@ -1,6 +1,6 @@
 """Comparable advantages: normalised over a batch, or relative to a group of episodes from one initial state.
 
-Shape letters: G groups, N episodes per group; `normalise` takes any shape.
+Shape letters: G groups, N episodes per group or in all; `normalise` takes any shape.
 """
 
 from __future__ import annotations
@@ -34,6 +34,16 @@ def group_relative(return_GN: Tensor) -> Tensor:
     require_finite("returns of the groups", return_GN)
     centred_GN = return_GN - return_GN.mean(dim=1, keepdim=True)
     return centred_GN / (torch.std(return_GN, dim=1, keepdim=True) + 1e-6)
+
+
+def episode_weight(decisions_N: Tensor) -> Tensor:
+    """Weight [N] of each decision of N episodes of so many decisions, at least 1: all episodes weigh alike in a mean.
+
+    mean(decisions) / decisions: weighted decisions weigh 1 on average. A plain mean would let long episodes, which are
+    the failures where a success ends one, outweigh the others: GRPO's advantages would no longer balance within a
+    group. RLinf divides by valid / max decisions to the same end.
+    """
+    return decisions_N.float().mean() / decisions_N
 
 
 def mixed_groups(return_GN: Tensor, *, low: float = 0.1, high: float = 0.9) -> Tensor:

@@ -25,38 +25,47 @@ class Robot:
     profile: Path
     task: str
     server_address: str
+    step_on_command: bool = False
+    """faster than real time"""
 
     @classmethod
-    def find(cls, processes: Processes, task: str, server_address: str) -> Robot:
+    def find(cls, processes: Processes, task: str, server_address: str, step_on_command: bool = False) -> Robot:
         """Locate the installed package. Raises ValueError that says what to build or source."""
         for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(":"):
             package = Path(prefix)
             profile = package / "share/pirl_ros/launch/params/panda_sim.yaml"
             if (package / "lib/pirl_ros/policy_node").exists() and profile.exists():
-                return cls(processes, package / "lib/pirl_ros", profile, task, server_address)
+                executables = package / "lib/pirl_ros"
+                return cls(processes, executables, profile, task, server_address, step_on_command)
         raise ValueError("the ROS package pirl_ros is not in AMENT_PREFIX_PATH: make setup, source docker/ros_env.sh")
 
     def start(self) -> None:
         """Start the nodes; they configure and activate themselves."""
         for node in NODES:
-            parameters = {"profile": self.profile}
+            parameters: dict[str, object] = {"profile": self.profile}
             if node == "sim_arm_node":
-                parameters |= {"task": Path(self.task)}
+                parameters |= {"task": self.task, "step_on_command": str(self.step_on_command).lower()}
+            else:
+                # The simulated arm gives the time that the others take.
+                parameters |= {"use_sim_time": "true"}
             if node == "policy_node":
-                parameters |= {"server_address": Path(self.server_address)}
+                parameters |= {"server_address": self.server_address}
             self.processes.start(node, [str(self.executables / node), *_arguments(parameters)])
 
-    def sitting(self, name: str, episodes: int, first_seed: int, folder: Path, bar: Bar) -> dict[str, Any]:
+    def sitting(
+        self, name: str, episodes: int, first_seed: int, folder: Path, bar: Bar, record: bool = True
+    ) -> dict[str, Any]:
         """Run episodes and return the summary that run_episodes wrote. Raises RuntimeError when it gave up."""
         summary = folder / f"{name}.json"
         parameters: dict[str, object] = {
             "episodes": episodes,
             "first_seed": first_seed,
             "summary_path": summary,
-            "record_dir": folder / name,
-            "record_seeds": f"[{','.join(str(first_seed + index) for index in range(episodes))}]",
             "patience_s": 120.0,
         }
+        if record:
+            seeds = ",".join(str(first_seed + index) for index in range(episodes))
+            parameters |= {"record_dir": folder / name, "record_seeds": f"[{seeds}]"}
         self.processes.start(name, [str(self.executables / "run_episodes"), *_arguments(parameters)])
         while (status := self.processes.finished(name)) is None:
             self.processes.check()
@@ -69,7 +78,7 @@ class Robot:
         return result
 
 
-def _arguments(parameters: dict[str, Any]) -> list[str]:
+def _arguments(parameters: dict[str, object]) -> list[str]:
     return ["--ros-args", *(word for key, value in parameters.items() for word in ("-p", f"{key}:={value}"))]
 
 

@@ -35,7 +35,7 @@ CLOSE_S = 1.0
 """time to wait for a client that does not close its connection"""
 
 Check = Callable[[str | None, str], str]
-"""Authorization header and peer -> name of the robot. Raises PermissionError, whose text the client reads."""
+"""(Authorization header, address) -> name of the robot. Raises PermissionError, whose text the client reads."""
 
 
 class OpenpiServer:
@@ -127,6 +127,10 @@ class OpenpiServer:
             policy = self._dispatcher.policy(robot_id)
             await connection.send(metadata(policy, self._keys, self._dispatcher.known_instructions(policy)))
             async for message in connection:
+                if (ended := self._denied(connection, robot_id)) is not None:
+                    await connection.send(ended)
+                    await connection.close(CloseCode.POLICY_VIOLATION, ended)
+                    return
                 reply = await answerer.reply(message)
                 connections.seen(robot_id, address, answerer.version)
                 await connection.send(reply)
@@ -135,6 +139,17 @@ class OpenpiServer:
         finally:
             connections.leave(robot_id, notify)
             gone.cancel()
+
+    def _denied(self, connection: ServerConnection, robot_id: str) -> str | None:
+        """Say why the connection may not continue: a token may be revoked, or given to another robot, at any time."""
+        if self._check is None:
+            return None
+        assert connection.request is not None
+        try:
+            now = self._check(connection.request.headers.get("Authorization"), _address(connection))
+        except PermissionError as error:
+            return str(error)
+        return None if now == robot_id else "the token is for another robot now: reconnect"
 
 
 def _notifier(over: asyncio.Future[Exception]) -> Callable[[pb.ServerEvent], None]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from pirl_contract import ActionChunk, Contract, Observation, StepOutcome
@@ -11,7 +12,7 @@ from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import codec
 from pirl_server.policy.served_policy import PolicySample, ServedPolicy
 from pirl_server.serving.episode_builder import EpisodeBuilder, EpisodeEnd, EpisodeStart
-from pirl_server.serving.grpc_status import ContractMismatchError, NotFoundError
+from pirl_server.serving.grpc_status import ContractMismatchError, NotFoundError, NotWrittenError
 from pirl_server.serving.recorder import Recorder
 
 END_REASONS = ("success", "time_limit", "operator", "takeover", "fault")
@@ -62,26 +63,28 @@ class EpisodeCalls:
         return pb.ReportOutcomesReply(steps=episode.steps)
 
     def end(self, request: pb.EndEpisodeRequest) -> pb.EndEpisodeReply:
-        """Publish or drop an episode; returns when it is on the disk."""
+        """Publish or drop an episode; returns when it is on the disk. Raises NotWrittenError where that rejects it."""
         ending, outcomes = _ending(request), codec.outcomes_from_proto(request.outcomes)
         if request.discard:
             receipt = self._find(self._recorder.discard, request.episode_id)
         else:
-            receipt = self._find(
-                lambda episode_id: self._recorder.end(episode_id, ending, outcomes), request.episode_id
-            )
+            with _disk("the episode", "end it again later"):
+                receipt = self._find(
+                    lambda episode_id: self._recorder.end(episode_id, ending, outcomes), request.episode_id
+                )
         return pb.EndEpisodeReply(path=receipt.path, steps=receipt.steps)
 
     def label(self, request: pb.LabelEpisodeRequest) -> pb.LabelEpisodeReply:
         """Say, or take back, how an episode went, while it runs or after it was published.
 
-        Raises NotFoundError for an unknown episode and ValueError for too long a note.
+        Raises NotFoundError for an unknown episode, ValueError for too long a note and NotWrittenError as `end`.
         """
         success, source = _label(request)
         if len(request.note) > MAX_NOTE:
             raise ValueError(f"note: {len(request.note)} characters, at most {MAX_NOTE} are kept")
         try:
-            previous = self._recorder.label(request.episode_id, success, source, request.note)
+            with _disk("the label", "send it again later"):
+                previous = self._recorder.label(request.episode_id, success, source, request.note)
         except KeyError:
             raise NotFoundError(f"no episode '{request.episode_id}', open or published") from None
         return pb.LabelEpisodeReply(previous=_OUTCOME[previous])
@@ -121,6 +124,15 @@ class EpisodeCalls:
             return look(episode_id)
         except KeyError:
             raise NotFoundError(f"no open episode '{episode_id}': it has ended, or was closed when idle") from None
+
+
+@contextmanager
+def _disk(what: str, fix: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or "the disk rejects it"
+        raise NotWrittenError(f"{what} could not be written: {why}; {fix}") from error
 
 
 def _label(request: pb.EndEpisodeRequest | pb.LabelEpisodeRequest) -> tuple[bool | None, str]:

@@ -147,8 +147,8 @@ def to_prefix(arrays: Arrays) -> Prefix:
 
 def _as_arrays(prefix: Prefix, decisions: int) -> Arrays:
     rows = {
-        "keys": prefix.keys.transpose(0, 1),
-        "values": prefix.values.transpose(0, 1),
+        "keys": prefix.keys.float().transpose(0, 1),
+        "values": prefix.values.float().transpose(0, 1),
         "mask": prefix.mask,
         "count": prefix.count,
     }

@@ -22,7 +22,8 @@ from pirl_server.model.layers.rotary import Turn, rotate
 from pirl_server.model.layers.tower_config import StackConfig, TowerConfig
 
 KeyValue = tuple[Tensor, Tensor]
-"""keys (rotated) and values, each [B, V, T, E]; a batch of 1 stands for every row"""
+"""keys (rotated) and values, each [B, V, T, E]; a batch of 1 stands for every row. Another tower's may be of another
+dtype: this tower computes in its own"""
 
 
 class Attention(nn.Module):
@@ -50,7 +51,7 @@ class Attention(nn.Module):
         q, own = self.project(x, turn)
         k, v = own
         if cache is not None:
-            k, v = (torch.cat([old.expand(B, -1, -1, -1), new], dim=2) for old, new in zip(cache, own))
+            k, v = (torch.cat([old.expand(B, -1, -1, -1), new], dim=2).to(new.dtype) for old, new in zip(cache, own))
         # Heads of one group share their keys: laid out as extra queries they cost no copy of the keys.
         folded = q.reshape(B, self.kv_heads, -1, self.head_dim)
         out = scaled_dot_product_attention(folded, k, v, attn_mask=bias)

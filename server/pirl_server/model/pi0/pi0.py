@@ -135,11 +135,11 @@ class Pi0(FlowModel):
         if self.config.family == "pi05":
             return None
         assert state_BS is not None, "pi0 reads the state"
-        return self.state_proj(state_BS)[:, None]  # type: ignore[no-any-return]
+        return self.state_proj(state_BS.to(self.state_proj.weight.dtype))[:, None]  # type: ignore[no-any-return]
 
     def embed_actions(self, x_BHD: Tensor, condition: Condition) -> Tensor:
         """Action tokens [B, H, W]: pi0's first layer on [action, time] as the sum of its halves."""
-        action_BHW = self.action_in_proj(x_BHD)
+        action_BHW = self.action_in_proj(x_BHD.to(self.action_in_proj.weight.dtype))
         if condition.shift is None:
             return action_BHW  # type: ignore[no-any-return]
         half = self.action_time_mlp_in.weight[:, : action_BHW.shape[-1]]

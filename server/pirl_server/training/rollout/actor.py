@@ -13,6 +13,7 @@ from pirl_server.model.noise_net import NoiseNet
 from pirl_server.policy.checkpoint import load_noise_net
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.model_card import ModelCard
+from pirl_server.training.master_weights import widen
 from pirl_server.training.rollout.explorer import Explorer
 
 NOISE_NET = "noise_net/"
@@ -22,14 +23,17 @@ NOISE_NET = "noise_net/"
 def set_up(checkpoint: Path, config: PpoConfig) -> tuple[FlowPolicy, NoiseNet | None]:
     """The policy as this run samples it, and Flow-Noise's net: the checkpoint's, or a new one.
 
+    What learns is float32 in rollouts as in the learner: rounded weights are another policy, whose ratio is not 1.
     Raises ValueError for an execute_horizon beyond the model's horizon.
     """
     policy = FlowPolicy.load(checkpoint)
+    widen(policy.model, config.vlm, config.expert)
     card = replace(
         policy.card,
         noise_level=config.noise_level,
         denoise_steps=config.denoise_steps or policy.card.denoise_steps,
         execute_horizon=config.execute_horizon or policy.card.execute_horizon,
+        guidance=policy.card.guidance and 1.0,  # one branch acts, and it is the one that learns
     )
     if card.execute_horizon > card.model.horizon:
         raise ValueError(f"execute_horizon {card.execute_horizon} is beyond the horizon of {card.model.horizon}")

@@ -48,7 +48,7 @@ def with_elapsed(read: Array, elapsed_N: Array) -> Array:
 def prefix_reading(pooled_NW: Tensor | None, batch: int) -> Array:
     """What V_vlm reads [N, 1, W], one value per observation, of a prefix that was encoded with its mean output."""
     assert pooled_NW is not None
-    array: Array = torch.as_tensor(pooled_NW).expand(batch, -1)[:, None].detach().cpu().numpy()
+    array: Array = torch.as_tensor(pooled_NW).expand(batch, -1)[:, None].detach().float().cpu().numpy()
     return array
 
 

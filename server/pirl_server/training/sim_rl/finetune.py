@@ -17,12 +17,12 @@ from torch import Tensor
 from pirl_contract.protocols import MakeEnv
 from pirl_server.algorithm.flow_sde import annealed
 from pirl_server.config.training import PpoConfig
-from pirl_server.model.layers.lora import merged_state_dict
 from pirl_server.policy.checkpoint import load_card, save_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.model_card import ModelCard
 from pirl_server.registry.wilson import wilson_interval
 from pirl_server.training.chunk_dataset import ChunkDataset
+from pirl_server.training.master_weights import saved_weights
 from pirl_server.training.progress import Progress
 from pirl_server.training.rollout.batch import DecisionBatch
 from pirl_server.training.rollout.pool import MakeRolloutPool, RolloutPool
@@ -173,10 +173,12 @@ def _imitation(
 
 def _save(learner: Learner, checkpoint: Path, out: Path, config: PpoConfig, seed: int) -> str:
     net, critic = learner.explorer.net, learner.critic
+    weights, dtype = saved_weights(learner.policy.model, config.saved_dtype, checkpoint)
+    card = _card(learner, load_card(checkpoint), config, seed)
     return save_checkpoint(
         out,
-        _card(learner, load_card(checkpoint), config, seed),
-        merged_state_dict(learner.policy.model),
+        replace(card, lineage={**card.lineage, **dtype}),
+        weights,
         None if critic is None else critic.state_dict(),
         parent=checkpoint,
         noise_net=None if net is None else net.state_dict(),
@@ -224,4 +226,5 @@ def report(
         reward=float(batch.reward_TN[batch.valid_TN].mean()),
         **numbers,
     )
-    progress.progress(env_steps, config.env_steps, f"env steps, rollout success {success:.2f}{words}")
+    said = f"rollout success {success:.2f}" if len(recent) else "no episode has ended yet"
+    progress.progress(env_steps, config.env_steps, f"env steps, {said}{words}")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pirl_server.algorithm.advantage import group_relative, mixed_groups
+from pirl_server.algorithm.advantage import episode_weight, group_relative, mixed_groups
 from pirl_server.config.training import PpoConfig
 from pirl_server.training.rollout.batch import DecisionBatch
 
@@ -21,6 +21,7 @@ class NothingToCompareError(Exception):
 def group_advantages(batch: DecisionBatch, config: PpoConfig) -> tuple[Tensor, Tensor]:
     """Advantage of each decision [T, N], and which decisions to learn from [T, N] bool.
 
+    Advantages are scaled so that episodes weigh alike, however long: the policy's loss is proportional to them.
     Groups whose success rate is beyond the limits are left out where success is compared; where rewards are, those of
     equal rewards. Raises NothingToCompareError when none is left.
     """
@@ -34,6 +35,7 @@ def group_advantages(batch: DecisionBatch, config: PpoConfig) -> tuple[Tensor, T
     except ValueError as nothing:
         raise NothingToCompareError(str(nothing)) from None
     keep_N = keep_G.repeat_interleave(config.group)
+    learnt_TN = torch.from_numpy(batch.valid_TN) & keep_N
     advantage_N = group_relative(outcome_GE).flatten()
-    valid_TN = torch.from_numpy(batch.valid_TN)
-    return advantage_N.expand(valid_TN.shape), valid_TN & keep_N
+    advantage_N[keep_N] *= episode_weight(learnt_TN[:, keep_N].sum(dim=0))
+    return advantage_N.expand(learnt_TN.shape), learnt_TN

@@ -7,13 +7,15 @@ from torch import nn
 from pirl_server.config.training import FlowMatchingConfig
 from pirl_server.model.flow_model import FlowModel
 from pirl_server.model.layers.lora import DOWN, UP, LoraConfig, adapt
+from pirl_server.training.master_weights import widen
 
 
 def freeze_and_adapt(model: FlowModel, config: FlowMatchingConfig) -> list[nn.Parameter]:
-    """Freeze and adapt the model as the config says, in place; return what learns.
+    """Freeze and adapt the model as the config says, in place; return what learns, in float32.
 
     Raises ValueError when nothing would.
     """
+    widen(model, config.vlm, config.expert)
     modes = {model.VLM_TOWER: config.vlm, model.EXPERT_TOWER: config.expert}
     if towers := tuple(tower for tower, mode in modes.items() if mode == "lora"):
         adapt(model, LoraConfig(config.lora_rank, config.lora_alpha, towers))
