@@ -393,7 +393,7 @@ def test_lists_are_made_two_at_a_time_and_hold_no_thread_while_they_wait(web: ht
         with lock:
             inside[0] += 1
             most[0] = max(most[0], inside[0])
-        free.wait(20)
+        free.wait(patient(20))
         with lock:
             inside[0] -= 1
         return page(*arguments)
@@ -401,7 +401,7 @@ def test_lists_are_made_two_at_a_time_and_hold_no_thread_while_they_wait(web: ht
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(50) as pool:
         patch.setattr(service.store, "page", slow)
         url = web.base_url.join("/v1/episodes")
-        asked = [pool.submit(httpx.get, url, timeout=30) for _ in range(50)]
+        asked = [pool.submit(httpx.get, url, timeout=patient(30)) for _ in range(50)]
         while inside[0] < 2:
             assert not any(each.done() for each in asked)
             time.sleep(0.005)
