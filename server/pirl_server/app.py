@@ -32,7 +32,7 @@ from pirl_server.root_lock import private_files, root_lock
 from pirl_server.rpc.call_tracker import CallTracker
 from pirl_server.rpc.interceptor import CallInterceptor
 from pirl_server.security.access_control import AccessControl
-from pirl_server.security.bind_address import check_bind
+from pirl_server.security.bind_address import check_bind, check_local
 from pirl_server.security.call_authorizer import CallAuthorizer
 from pirl_server.security.connection_limits import Seats, listen
 from pirl_server.security.file_limits import current_limit, raise_limit, shares
@@ -117,7 +117,10 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
         _start_deployment(deployment, production)
         threading.Thread(target=store.warm_up, name="summaries", daemon=True).start()
         gate = _gate(config, registry, recorder, store)
-        service = PolicyService(engine, recorder, config.explore, router=router, check_rate=gate.check_rate)
+        service = PolicyService(
+            engine, recorder, config.explore, router=router, check_rate=gate.check_rate,
+            default_instruction=config.default_instruction,
+        )  # fmt: skip
         metrics, latencies = Metrics(engine, service.attendance, recorder), Latencies()
         spans = spans_from_environment(metadata.version("pirl"))
         calls = CallTracker([CallLog(), metrics, latencies, *([spans] if spans else [])])
@@ -262,11 +265,12 @@ def _production(registry: Registry, checkpoint: Path | None) -> str | None:
 def _check_address(config: ServeConfig) -> None:
     """Reject an address beyond this machine that nothing protects."""
     tls, tokens = config.tls_cert is not None, _tokens(config) is not None
+    check_local(config.host)
     check_bind(config.host, tls=tls, tokens=tokens, allow_insecure=config.allow_insecure)
 
 
 def _check_rest_port(config: ServeConfig) -> None:
-    family, *_, (address, *_) = socket.getaddrinfo(config.host, None, type=socket.SOCK_STREAM)[0]
+    family, *_, (address, *_) = socket.getaddrinfo(config.host or None, 0, type=socket.SOCK_STREAM)[0]
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from pirl_contract import ActionChunk, Contract, Observation, StepOutcome
+from pirl_contract.schema import check_instruction
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import codec
 from pirl_server.policy.served_policy import PolicySample, ServedPolicy
@@ -29,8 +30,12 @@ class EpisodeCalls:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
 
-    def start(self, request: pb.StartEpisodeRequest, policy: ServedPolicy, explore: bool) -> pb.StartEpisodeReply:
+    def start(
+        self, request: pb.StartEpisodeRequest, policy: ServedPolicy, explore: bool, instruction: str
+    ) -> pb.StartEpisodeReply:
         """Open an episode after comparing the contracts; `explore` for a robot that asks for no sampling mode.
+
+        `instruction` is that of the request, or the one that stands for none.
 
         Raises ContractMismatchError when they differ.
         """
@@ -42,7 +47,7 @@ class EpisodeCalls:
         start = EpisodeStart(
             robot_id=request.robot_id,
             contract=contract,
-            instruction=request.instruction,
+            instruction=instruction,
             policy_name=policy.name,
             execute_horizon=policy.execute_horizon,
             explore=explore if asked is None else asked,
@@ -154,7 +159,6 @@ def _ending(request: pb.EndEpisodeRequest) -> EpisodeEnd:
 
 
 def _check_start(request: pb.StartEpisodeRequest) -> None:
-    if (size := len(request.instruction.encode())) > codec.MAX_INSTRUCTION_BYTES:
-        raise ValueError(f"instruction: {size} bytes, at most {codec.MAX_INSTRUCTION_BYTES} are accepted")
+    check_instruction(request.instruction)
     if (size := sum(len(key) + len(value) for key, value in request.metadata.items())) > MAX_METADATA_BYTES:
         raise ValueError(f"metadata: {size} characters, at most {MAX_METADATA_BYTES} are kept")
