@@ -27,16 +27,19 @@ class Robot:
     server_address: str
     step_on_command: bool = False
     """faster than real time"""
+    robot_id: str = "robot"
+    """as the server knows it"""
+    helped: float = 0.0
+    """share of the episodes in which a scripted operator takes over from a policy that fails"""
 
     @classmethod
-    def find(cls, processes: Processes, task: str, server_address: str, step_on_command: bool = False) -> Robot:
+    def find(cls, processes: Processes, task: str, server_address: str, **options: Any) -> Robot:
         """Locate the installed package. Raises ValueError that says what to build or source."""
         for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(":"):
             package = Path(prefix)
             profile = package / "share/pirl_ros/launch/params/panda_sim.yaml"
             if (package / "lib/pirl_ros/policy_node").exists() and profile.exists():
-                executables = package / "lib/pirl_ros"
-                return cls(processes, executables, profile, task, server_address, step_on_command)
+                return cls(processes, package / "lib/pirl_ros", profile, task, server_address, **options)
         raise ValueError("the ROS package pirl_ros is not in AMENT_PREFIX_PATH: make setup, source docker/ros_env.sh")
 
     def start(self) -> None:
@@ -49,13 +52,17 @@ class Robot:
                 # The simulated arm gives the time that the others take.
                 parameters |= {"use_sim_time": "true"}
             if node == "policy_node":
-                parameters |= {"server_address": self.server_address}
-            self.processes.start(node, [str(self.executables / node), *_arguments(parameters)])
+                parameters |= {"server_address": self.server_address, "robot_id": f"'{self.robot_id}'"}
+            self._start(node, node, parameters)
+        if self.helped:
+            parameters = {"profile": self.profile, "task": self.task, "share": self.helped, "use_sim_time": "true"}
+            self._start("scripted_operator", "scripted_operator", parameters)
 
-    def sitting(
-        self, name: str, episodes: int, first_seed: int, folder: Path, bar: Bar, record: bool = True
-    ) -> dict[str, Any]:
-        """Run episodes and return the summary that run_episodes wrote. Raises RuntimeError when it gave up."""
+    def _start(self, name: str, executable: str, parameters: dict[str, object]) -> None:
+        self.processes.start(name, [str(self.executables / executable), *_arguments(parameters)])
+
+    def begin(self, name: str, episodes: int, first_seed: int, folder: Path, record: bool = True) -> Path:
+        """Start to run episodes; return where their summary will be."""
         summary = folder / f"{name}.json"
         parameters: dict[str, object] = {
             "episodes": episodes,
@@ -66,7 +73,14 @@ class Robot:
         if record:
             seeds = ",".join(str(first_seed + index) for index in range(episodes))
             parameters |= {"record_dir": folder / name, "record_seeds": f"[{seeds}]"}
-        self.processes.start(name, [str(self.executables / "run_episodes"), *_arguments(parameters)])
+        self._start(name, "run_episodes", parameters)
+        return summary
+
+    def sitting(
+        self, name: str, episodes: int, first_seed: int, folder: Path, bar: Bar, record: bool = True
+    ) -> dict[str, Any]:
+        """Run episodes and return the summary that run_episodes wrote. Raises RuntimeError when it gave up."""
+        summary = self.begin(name, episodes, first_seed, folder, record)
         while (status := self.processes.finished(name)) is None:
             self.processes.check()
             bar.show(*_progress(self.processes.log(name), episodes))
