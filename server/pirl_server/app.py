@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
@@ -25,6 +26,7 @@ from pirl_server.paths import EPISODES, JOBS, MODELS, TOKENS
 from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.registry.promotion import PRODUCTION
+from pirl_server.registry.trial_limit import TrialLimit
 from pirl_server.registry.versions import Registry
 from pirl_server.root_lock import root_lock
 from pirl_server.rpc.call_tracker import CallTracker
@@ -98,12 +100,17 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
     def load(version: str) -> FlowPolicy:
         return FlowPolicy.load(registry.get(version).path, device=config.device)
 
-    deployment = Deployment(engine, registry, router, shadow, load)
+    def reachable() -> int:
+        return sum(robot.reachable for robot in service.attendance.list())
+
+    trial = TrialLimit(registry, config.canary_limit, reachable)
+    deployment = Deployment(engine, registry, router, shadow, load, trial)
 
     with ExitStack() as closing:
         closing.callback(engine.close)
         closing.callback(recorder.close)
         deployment.start(production)
+        threading.Thread(target=store.warm_up, name="summaries", daemon=True).start()
         gate = _gate(config, registry, recorder, store)
         service = PolicyService(engine, recorder, config.explore, router=router, check_rate=gate.check_rate)
         metrics, latencies = Metrics(engine, service.attendance, recorder), Latencies()

@@ -75,7 +75,7 @@ def _train(
         assert base is not None
         instructions = simulation.instructions(spec.task)
         _check_instructions(base.path, spec.task, instructions)
-        episodes = recipes.logged_episodes(root, base.contract, instructions)
+        episodes = recipes.logged_episodes(root, base.contract, instructions, report)
         version = finetune_episodes(base.path, out, episodes, spec.config, spec.seed, report)
     return version, None if base is None else base.version
 
@@ -134,6 +134,7 @@ def _evaluate(spec: Evaluate, registry: Registry, job_dir: Path, report: Reporte
         created=utc_now(),
         job=job_dir.name,
         details={"mean_steps": steps},
+        instructions=simulation.instructions(spec.task),
     )
     registry.evaluations.put(evaluation)
     low, high = evaluation.interval

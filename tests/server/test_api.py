@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -18,6 +19,7 @@ import httpx
 import pytest
 import uvicorn
 from patience import patient
+from test_episode_store import make_episode
 
 from pirl_contract import Contract, StepOutcome
 from pirl_server import atomic_files
@@ -26,6 +28,7 @@ from pirl_server.config.jobs import JobSpec
 from pirl_server.config.training import EpisodesConfig, PpoConfig, SftConfig
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.registry.evaluation import Evaluation, list_hash
+from pirl_server.registry.trial_limit import TrialLimit
 from pirl_server.registry.versions import Registry
 from pirl_server.security.access_control import AccessControl
 from pirl_server.serving.connections import RobotConnections
@@ -68,7 +71,7 @@ def jobs(tmp_path: Path) -> Iterator[Supervisor]:
 def registry(tmp_path: Path, contract: Contract) -> Registry:
     made, source = Registry(tmp_path / "models"), tmp_path / "checkpoint"
     source.mkdir()
-    (source / "card.json").write_text("{}")
+    (source / "card.json").write_text('{"task": "push"}')
     for version in ("v1", "v2"):
         made.add(version, source, contract)
     made.point("production", "v1", "test", "start")
@@ -93,6 +96,7 @@ def web(service: Any, jobs: Supervisor, registry: Registry, make_policy: Any) ->
             Router(),
             Shadow(service.engine, lambda report: None),
             lambda version: make_policy(version=version),
+            TrialLimit(registry, 0.1),
         ),
         check_job=check_job,
         grpc_port=service.port,
@@ -238,6 +242,21 @@ def test_episodes_are_listed_and_found(web: httpx.Client, service: Any, contract
     after = web.get("/v1/episodes", params={"after": newest["id"]}).json()
     assert (after["data"], after["has_more"]) == ([oldest], False)
     assert web.get("/v1/episodes", params={"robot": "arm-2"}).json()["data"] == []
+
+
+def test_a_damaged_episode_is_named_and_the_rest_is_listed(web: httpx.Client, service: Any, tmp_path: Path) -> None:
+    whole, damaged = service.store.write(make_episode()), service.store.write(make_episode())
+    path = (service.store.root / damaged.path).with_name("MANIFEST.json")
+    path.write_text(path.read_text().replace('"success": true', '"success": null'))
+    os.utime(path, (1.0, 1.0))
+    page = web.get("/v1/episodes").json()
+    assert [each["id"] for each in page["data"]] == [whole.id]
+    assert [each["name"] for each in page["damaged"]] == [damaged.id]
+    assert str(path) in page["damaged"][0]["reason"]
+    assert "SHA-256" in problem(web.get(f"/v1/episodes/{damaged.id}"), 404)["detail"]
+    ready = web.get("/readyz").json()
+    assert (ready["status"], damaged.id in ready["degraded"][0]) == ("degraded", True)
+    problem(web.get("/v1/episodes", params={"after": damaged.id}), 404)
 
 
 def test_promotion_reaches_the_robots_and_rolls_back(

@@ -117,7 +117,15 @@ def test_canary_shadow_and_pins_are_set_seen_and_taken_back(server: Server, cont
         assert seen["canary"] == {"version": "v2", "robots": ["arm-1"], "share": 0.0}
         assert seen["aliases"] == {"production": "v1", "candidate": "v2"}
         assert served() == ["v2", "v1"]
-        assert web.put("/v1/routing/pins/arm-2", json={"version": "v2"}).json()["pins"] == {"arm-2": "v2"}
+        pin = {"version": "v2"}
+        refused = web.put("/v1/routing/pins/arm-2", json=pin)
+        assert (refused.status_code, "no evaluation" in refused.json()["errors"][0]["message"]) == (409, True)
+        assert web.put("/v1/routing/canary", json=pin | {"share": 1.0}).status_code == 409
+        forced = pin | {"force": True, "reason": "it shakes"}
+        assert web.put("/v1/routing/pins/arm-2", json=forced).status_code == 403, "takes an admin"
+        assert web.put("/v1/routing/canary", json=forced | {"share": 1.0}).status_code == 403
+        with server.web(server.tokens.create("root", ["admin"])) as admin:
+            assert admin.put("/v1/routing/pins/arm-2", json=forced).json()["pins"] == {"arm-2": "v2"}
         assert web.delete("/v1/routing/canary", params={"reason": "too slow"}).json()["canary"] is None
         assert served() == ["v1", "v2"]
         assert web.delete("/v1/routing/pins/arm-2").json()["pins"] == {}

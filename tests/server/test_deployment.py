@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -12,7 +13,10 @@ import pytest
 from patience import patient
 
 from pirl_contract import Contract, Observation
-from pirl_server.registry.promotion import Promoter
+from pirl_server.registry.evaluation import Evaluation
+from pirl_server.registry.promotion import Promoter, PromotionRefusedError
+from pirl_server.registry.routing_rules import read_routes, routes_json
+from pirl_server.registry.trial_limit import TrialLimit
 from pirl_server.registry.versions import Registry
 from pirl_server.serving.deployment import Deployment
 from pirl_server.serving.engine import Engine
@@ -24,7 +28,7 @@ ROBOTS = [f"arm-{index}" for index in range(20)]
 
 @dataclass
 class World:
-    """An engine with room for three versions, and a registry of five."""
+    """An engine with room for three versions, and a registry of six: v1 to v5 pass the gate, v6 was never evaluated."""
 
     registry: Registry
     make_policy: Any
@@ -33,13 +37,16 @@ class World:
     loads: list[str] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
     reports: list[Any] = field(default_factory=list)
+    robots: int = 0
+    """that are known, to the limit of a canary"""
 
     def start(self) -> None:
         self.engine = Engine(max_loaded=3, window_ms=0)
+        self.trial = TrialLimit(self.registry, 0.1, lambda: self.robots)
         self.router = Router(self.open_episodes.__contains__)
         self.shadow = Shadow(self.engine, self.reports.append)
         self.engine.observe(self.shadow.watch)
-        self.deployment = Deployment(self.engine, self.registry, self.router, self.shadow, self.load)
+        self.deployment = Deployment(self.engine, self.registry, self.router, self.shadow, self.load, self.trial)
         self.promoter = Promoter(self.registry, self.deployment.activate)
         self.deployment.start(self.registry.aliases()["production"])
 
@@ -68,9 +75,11 @@ def world(
 ) -> Iterator[World]:
     registry, source = Registry(tmp_path / "models"), tmp_path / "checkpoint"
     source.mkdir()
-    (source / "card.json").write_text("{}")
-    for number in range(1, 6):
+    (source / "card.json").write_text('{"task": "push"}')
+    for number in range(1, 7):
         registry.add(f"v{number}", source, contract)
+        if number < 6:
+            registry.evaluations.put(Evaluation(f"v{number}", "push", "a" * 16, 100, 50 + number, "2026-01-01"))
     registry.point("production", "v1", "test", "start")
     made = World(registry, make_policy, observe)
     made.start()
@@ -181,6 +190,107 @@ def test_a_share_that_makes_no_sense_is_refused_before_anything_is_loaded(world:
     with pytest.raises(ValueError, match="canary_share"):
         world.deployment.canary("v2", [], 2.0, "test")
     assert world.loads == ["v1"]
+
+
+def audited(world: World) -> list[tuple[str, str, str]]:
+    path = world.registry.audit_log.path
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [(line["event"], line["version"], line["reason"]) for line in lines if line["version"] == "v6"][1:]
+
+
+@pytest.mark.parametrize(
+    ("robots", "listed", "share", "within"),
+    [
+        (0, 0, 0.1, True),
+        (0, 0, 0.11, False),
+        (0, 1, 0.0, True),  # one alone
+        (0, 1, 0.1, False),
+        (0, 2, 0.0, False),
+        (20, 2, 0.0, True),
+        (20, 3, 0.0, False),
+        (20, 1, 0.05, True),
+        (20, 2, 0.05, False),
+    ],
+)
+def test_a_version_that_has_not_passed_the_gate_gets_a_small_canary_only(
+    world: World, robots: int, listed: int, share: float, within: bool
+) -> None:
+    world.robots = robots
+    if within:
+        world.deployment.canary("v6", ROBOTS[:listed], share, "test")
+        assert world.deployment.routes.canary_version == "v6"
+        return
+    with pytest.raises(PromotionRefusedError, match=r"canary of .* no evaluation on the same fixed list"):
+        world.deployment.canary("v6", ROBOTS[:listed], share, "test")
+    assert (world.registry.aliases(), set(world.engine.loaded)) == ({"production": "v1"}, {"v1"})
+    assert [event for event, *_ in audited(world)] == ["refused"]
+    world.deployment.canary("v2", ROBOTS[:listed], share, "test")  # negative control: v2 passes the gate
+
+
+def test_a_limit_of_0_lets_nothing_untested_drive(world: World) -> None:
+    world.engine.close()
+    world.start()
+    world.deployment._trial = TrialLimit(world.registry, 0.0)
+    for listed, share in ((1, 0.0), (0, 0.01)):
+        with pytest.raises(PromotionRefusedError):
+            world.deployment.canary("v6", ROBOTS[:listed], share, "test")
+    world.deployment.canary("v2", ROBOTS, 1.0, "test")
+
+
+def test_a_pin_takes_the_gate_or_a_version_that_was_in_production(world: World) -> None:
+    with pytest.raises(PromotionRefusedError, match="a pin requires"):
+        world.deployment.pin("arm-1", "v6", "test")
+    promote(world, "v6")
+    promote(world, "v2")
+    world.deployment.pin("arm-1", "v6", "test")
+    assert world.answered_by("arm-1") == "v6"
+    world.deployment.unpin("arm-1", "test")
+    world.promoter.rollback("test")
+    world.promoter.rollback("test", "it shakes")
+    with pytest.raises(PromotionRefusedError, match="a pin requires"):
+        world.deployment.pin("arm-1", "v6", "test")
+
+
+def test_force_goes_past_the_limit_with_a_reason_that_is_audited(world: World) -> None:
+    for change in (
+        lambda reason: world.deployment.canary("v6", [], 1.0, "ada", reason, force=True),
+        lambda reason: world.deployment.pin("arm-1", "v6", "ada", reason, force=True),
+    ):
+        with pytest.raises(ValueError, match="force needs a reason"):
+            change(" ")
+        change("arms are parked")
+    assert {world.answered_by(robot) for robot in ROBOTS} == {"v6"}
+    assert audited(world) == [
+        ("forced: canary", "v6", "arms are parked"),
+        ("forced: canary share", "v6", "arms are parked"),
+        ("forced: pinned arm-1", "v6", "arms are parked"),
+    ]
+
+
+def test_a_job_that_moves_the_candidate_does_not_move_the_robots_of_a_canary(world: World) -> None:
+    """A job points the alias at what it has made; at the next start that would drive every robot of the canary."""
+    world.deployment.canary("v2", [], 1.0, "test")
+    world.registry.point("candidate", "v6", "job_x", "finetune_sim")
+    world.engine.close()
+    world.start()
+    assert {world.answered_by(robot) for robot in ROBOTS} == {"v1"}
+    assert world.answered_by(alias="candidate") == "v6", "negative control: it is loaded, for who asks by name"
+    world.registry.point("candidate", "v2", "test", "back")
+    world.engine.close()
+    world.start()
+    assert {world.answered_by(robot) for robot in ROBOTS} == {"v2"}
+
+
+def test_routes_of_before_the_canary_named_its_version_end_that_canary(world: World) -> None:
+    world.deployment.canary("v2", [], 1.0, "test")
+    world.deployment.pin("arm-1", "v3", "test")
+    path = world.registry.audit_log.path.with_name("routes.json")
+    kept = routes_json(read_routes(path))
+    del kept["canary_version"]
+    path.write_text(json.dumps(kept))
+    world.engine.close()
+    world.start()
+    assert [world.answered_by("arm-1"), world.answered_by("arm-2")] == ["v3", "v1"]
 
 
 def test_a_shadow_is_compared_and_never_drives(world: World) -> None:

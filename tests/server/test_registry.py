@@ -50,7 +50,7 @@ def checkpoint(tmp_path: Path) -> Path:
     source = tmp_path / "checkpoint"
     source.mkdir()
     (source / "policy.safetensors").write_bytes(b"weights")
-    (source / "card.json").write_text("{}")
+    (source / "card.json").write_text('{"task": "push", "instructions": ["push it", "shove it"]}')
     return source
 
 
@@ -62,8 +62,18 @@ def registry(tmp_path: Path, checkpoint: Path, contract: Contract) -> Registry:
     return made
 
 
-def evaluate(registry: Registry, version: str, successes: int, episodes: int = 100, hash_: str = LIST) -> None:
-    registry.evaluations.put(Evaluation(version, "push", hash_, episodes, successes, "2026-01-01"))
+def evaluate(
+    registry: Registry,
+    version: str,
+    successes: int,
+    episodes: int = 100,
+    hash_: str = LIST,
+    task: str = "push",
+    instructions: tuple[str, ...] = (),
+) -> None:
+    registry.evaluations.put(
+        Evaluation(version, task, hash_, episodes, successes, "2026-01-01", instructions=instructions)
+    )
 
 
 def audit(tmp_path: Path) -> list[dict[str, str]]:
@@ -159,6 +169,33 @@ def test_the_gate_refuses_a_step_back_on_any_list(registry: Registry) -> None:
     result = check_gate(registry, "v1", "v2")
     assert len(result.refusals) == 1
     assert "59 of 100" in result.refusals[0]
+
+
+def test_a_list_of_a_task_that_production_was_not_trained_for_proves_nothing(registry: Registry) -> None:
+    """Where both fail, random weights are as good as production."""
+    for version in ("v1", "v2"):
+        evaluate(registry, version, 1, task="pick", instructions=("pick it",))
+        evaluate(registry, version, 1, task="both", hash_="b" * 16, instructions=("pick it", "push it"))
+        evaluate(registry, version, 1, task="unsaid", hash_="c" * 16)
+    assert "a task that v1 was trained for (push)" in check_gate(registry, "v1", "v2").refusals[0]
+    for version in ("v1", "v2"):  # negative control, and a suite's task whose sentences it was all trained on
+        evaluate(registry, version, 1, task="shove", hash_="d" * 16, instructions=("shove it",))
+    assert check_gate(registry, "v1", "v2").allowed
+    evaluate(registry, "v2", 0, task="pick", instructions=("pick it",))
+    assert check_gate(registry, "v1", "v2").allowed, "nor does it speak against one"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"task": "push", "instructions": 5}', None])
+def test_a_card_that_cannot_be_read_is_named_and_takes_force(registry: Registry, text: str | None) -> None:
+    card = registry.get("v1").path / "card.json"
+    card.unlink() if text is None else card.write_text(text)
+    for version in ("v1", "v2"):
+        evaluate(registry, version, 60)
+    (refused,) = check_gate(registry, "v1", "v2").refusals
+    assert str(card) in refused
+    registry.point("production", "v1", "test", "start")
+    Promoter(registry, lambda version: None).promote("v2", "ada", "arm is parked", force=True)
+    assert registry.aliases()["production"] == "v2"
 
 
 def test_the_gate_refuses_another_contract(registry: Registry, checkpoint: Path, contract: Contract) -> None:

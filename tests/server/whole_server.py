@@ -21,6 +21,7 @@ from pirl_server.api.rest_listener import make_listener
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.paths import TOKENS
+from pirl_server.registry.trial_limit import TrialLimit
 from pirl_server.registry.versions import Registry
 from pirl_server.rpc.call_tracker import CallTracker
 from pirl_server.rpc.interceptor import CallInterceptor
@@ -59,7 +60,7 @@ class Server:
         )
         for version in ("v1", "v2"):
             (source := root / version).mkdir()
-            (source / "card.json").write_text("{}")
+            (source / "card.json").write_text('{"task": "push"}')
             self.registry.add(version, source, policy.contract)
         self.registry.point("production", "v1", "test", "start")
         shadow = Shadow(self.engine, lambda report: None)
@@ -70,6 +71,7 @@ class Server:
             self.router,
             shadow,
             lambda version: type(policy)(version=version, mark=float(version[1:])),
+            TrialLimit(self.registry, 0.1, lambda: len(service.attendance.list())),
         )
         metrics, latencies = Metrics(self.engine, service.attendance, self.recorder), Latencies()
         interceptor = CallInterceptor(

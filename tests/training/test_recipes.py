@@ -62,12 +62,29 @@ def test_episodes_count_by_robot_and_instruction_and_successes_by_label_too(root
     def numbers(episodes: object) -> list[int]:
         return sorted(int(each.info.id, 16) for each in episodes)  # type: ignore[attr-defined]
 
-    assert numbers(logged_episodes(root, CONTRACT, INSTRUCTIONS[:1])) == [1, 2, 3]
-    assert numbers(logged_episodes(root, CONTRACT, None)) == [1, 2, 3, 4]
-    assert numbers(successes(root, CONTRACT, INSTRUCTIONS[:1])) == [1]
-    assert numbers(successes(root, CONTRACT, None)) == [1, 4]
+    assert numbers(logged_episodes(root, CONTRACT, INSTRUCTIONS[:1], Heard())) == [1, 2, 3]
+    assert numbers(logged_episodes(root, CONTRACT, None, Heard())) == [1, 2, 3, 4]
+    assert numbers(successes(root, CONTRACT, INSTRUCTIONS[:1], Heard())) == [1]
+    assert numbers(successes(root, CONTRACT, None, heard := Heard())) == [1, 4]
+    assert heard.messages == []
     with pytest.raises(ValueError, match=r"none of 5 episodes in .* is a success"):
-        successes(root, CONTRACT, ("never said",))
+        successes(root, CONTRACT, ("never said",), Heard())
+
+
+def test_damaged_episodes_are_left_out_and_reported(root: Path) -> None:
+    store = EpisodeStore(root / EPISODES)
+    damaged, torn = (store.root / Path(store.summary(f"{number:032x}").path).parent for number in (2, 4))
+    data = bytearray((path := next((damaged / "episode.zarr/call/state/c").rglob("0/0"))).read_bytes())
+    data[5] ^= 8
+    path.write_bytes(data)
+    (torn / "episode.zarr" / "zarr.json").unlink()
+    heard = Heard()
+    found = logged_episodes(root, CONTRACT, None, heard)
+    assert sorted(int(each.info.id, 16) for each in found) == [1, 3]
+    assert heard.numbers == [{"damaged_episodes_left_out": 2.0}]
+    missing, changed = heard.messages
+    assert ("zarr.json' is missing" in missing, "SHA-256" in changed) == (True, True)
+    assert [each.info.id for each in successes(root, CONTRACT, None, Heard())] == [f"{1:032x}"]
 
 
 def test_a_run_on_episodes_learns_the_instructions_of_its_task_or_with_any_all(root: Path, tmp_path: Path) -> None:

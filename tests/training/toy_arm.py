@@ -163,6 +163,7 @@ class Heard:
     def __post_init__(self) -> None:
         self.numbers: list[dict[str, float]] = []
         self.reports: list[tuple[int, int]] = []
+        self.messages: list[str] = []
 
     @property
     def cancelled(self) -> bool:
@@ -170,6 +171,7 @@ class Heard:
 
     def progress(self, done: int, total: int, message: str) -> None:
         self.reports.append((done, total))
+        self.messages.append(message)
 
     def metrics(self, **values: float) -> None:
         self.numbers.append(values)

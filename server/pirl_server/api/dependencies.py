@@ -14,6 +14,7 @@ from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.registry.promotion import Promoter
 from pirl_server.registry.versions import Registry
 from pirl_server.security.access_control import Caller
+from pirl_server.security.permissions import ADMIN
 from pirl_server.serving.connections import RobotConnections
 from pirl_server.serving.deployment import Deployment
 from pirl_server.serving.engine import Engine
@@ -49,6 +50,13 @@ def _services(request: Request) -> Services:
 ServicesDep = Annotated[Services, Depends(_services)]
 JobId = Annotated[str, Path(pattern=r"^job_[0-9a-f]{24}$")]
 EpisodeId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
+
+
+def check_force_scope(request: Request, force: bool) -> None:
+    """Raise DeniedError when `force` is set and the caller's scope is not admin."""
+    if force:
+        call = f"{request.method} {request.scope['route'].path} force"
+        request.state.gate.check_scope(request.state.caller, call, frozenset({ADMIN}))
 
 
 def actor(request: Request) -> str:

@@ -7,14 +7,14 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from pirl_server.api.dependencies import EpisodeId, ServicesDep
-from pirl_server.api.problems import not_found, responses
-from pirl_server.api.schemas import EpisodePage, EpisodeView
+from pirl_server.api.problems import ProblemError, not_found, responses
+from pirl_server.api.schemas import Damaged, EpisodePage, EpisodeView
 from pirl_server.atomic_files import NAME_PATTERN
 
 router = APIRouter(prefix="/v1/episodes", tags=["episodes"])
 
 
-@router.get("", operation_id="listEpisodes", responses=responses(404, 422))
+@router.get("", operation_id="listEpisodes", responses=responses(404, 422, 503))
 def list_episodes(
     services: ServicesDep,
     after: Annotated[str | None, Query(pattern=r"^[0-9a-f]{32}$")] = None,
@@ -23,16 +23,16 @@ def list_episodes(
     success: bool | None = None,
 ) -> EpisodePage:
     """List published episodes, newest first."""
-    found = [EpisodeView.of(summary) for summary in services.episodes.list(robot)]
-    found = [episode for episode in found if success is None or episode.success is success]
-    if after is not None:
-        ids = [episode.id for episode in found]
-        if after not in ids:
-            raise not_found("episode", after)
-        found = found[ids.index(after) + 1 :]
-    page = found[:limit]
+    try:
+        found, more = services.episodes.page(after, limit, robot, success)
+    except KeyError:
+        raise not_found("episode", after or "") from None
+    except TimeoutError as error:
+        raise ProblemError(503, "busy", str(error)) from None
+    page = [EpisodeView.of(summary) for summary in found]
     first, last = (page[0].id, page[-1].id) if page else (None, None)
-    return EpisodePage(data=page, first_id=first, last_id=last, has_more=len(found) > limit)
+    damaged = [Damaged(name=name, reason=reason) for name, reason in sorted(services.episodes.damaged.items())]
+    return EpisodePage(data=page, first_id=first, last_id=last, has_more=more, damaged=damaged)
 
 
 @router.get("/{episode_id}", operation_id="getEpisode", responses=responses(404, 422))
@@ -41,4 +41,6 @@ def get_episode(episode_id: EpisodeId, services: ServicesDep) -> EpisodeView:
     try:
         return EpisodeView.of(services.episodes.summary(episode_id))
     except KeyError:
+        if why := services.episodes.damaged.get(episode_id):
+            raise ProblemError(404, "not-found", f"episode '{episode_id}' is damaged: {why}") from None
         raise not_found("episode", episode_id) from None

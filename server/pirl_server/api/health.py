@@ -26,7 +26,8 @@ async def healthz() -> Health:
 async def readyz(services: ServicesDep) -> Readiness:
     """Answer 200 while a policy is loaded and warm, its queue has room and the disk can take an episode.
 
-    `degraded` names what does not work beside serving: damaged jobs and versions, a job queue that stands still.
+    `degraded` names what does not work beside serving: damaged jobs, episodes and versions, a job queue that stands
+    still.
     """
     if services.stopping.draining:
         raise ProblemError(503, "stopping", "the server is stopping: only connected robots are served")
@@ -36,7 +37,7 @@ async def readyz(services: ServicesDep) -> Readiness:
         raise ProblemError(503, "not-ready", f"{waiting} requests are waiting: the queue is full")
     if (free := shutil.disk_usage(services.registry.audit_log.path.parent).free) < MIN_FREE_BYTES:
         raise ProblemError(503, "not-ready", f"{free // 2**20} MiB of disk space left: episodes may be lost")
-    degraded = [*services.jobs.degraded, *services.registry.degraded]
+    degraded = [*services.jobs.degraded, *services.registry.degraded, *services.episodes.degraded]
     return Readiness(status="degraded" if degraded else "ok", degraded=degraded)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from pirl_server.api.dependencies import ServicesDep, actor
-from pirl_server.api.problems import FieldError, conflict, no_storage, not_found, responses
+from pirl_server.api.dependencies import ServicesDep, actor, check_force_scope
+from pirl_server.api.problems import conflict, gate_rejection, no_storage, not_found, responses
 from pirl_server.api.schemas import (
     Damaged,
     EvaluationView,
@@ -18,7 +18,6 @@ from pirl_server.api.schemas import (
 from pirl_server.registry.evaluation import Evaluation
 from pirl_server.registry.promotion import PromotionRefusedError
 from pirl_server.registry.versions import ModelVersion
-from pirl_server.security.permissions import ADMIN
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -45,15 +44,13 @@ def promote(body: PromoteRequest, services: ServicesDep, request: Request) -> Pr
 
     To go past the gate with `force` takes a token of scope admin.
     """
-    if body.force:
-        request.state.gate.check_scope(request.state.caller, "POST /v1/models/promote force", frozenset({ADMIN}))
+    check_force_scope(request, body.force)
     try:
         result = services.promoter.promote(body.version, actor(request), body.reason, body.force)
     except KeyError:
         raise not_found("version", body.version) from None
-    except PromotionRefusedError as refusal:
-        errors = [FieldError(field="version", message=reason) for reason in refusal.result.refusals]
-        raise conflict(f"the promotion gate rejected {body.version}: {refusal}", tuple(errors)) from None
+    except PromotionRefusedError as refused:
+        raise gate_rejection(body.version, refused) from None
     except ValueError as error:
         raise conflict(str(error)) from None
     except OSError as error:

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 
 from pirl_server.config.fields import message
 from pirl_server.config.jobs import known_fields
+from pirl_server.registry.promotion import PromotionRefusedError
 from pirl_server.rpc.denied import DeniedError
 
 _LOG = logging.getLogger(__name__)
@@ -72,6 +73,12 @@ def not_found(what: str, name: str) -> ProblemError:
 def conflict(detail: str, errors: tuple[FieldError, ...] = ()) -> ProblemError:
     """Make the answer for a request that the present state forbids."""
     return ProblemError(409, "conflict", detail, errors)
+
+
+def gate_rejection(version: str, refused: PromotionRefusedError) -> ProblemError:
+    """Make the answer for a version that the promotion gate rejected, with each reason."""
+    errors = [FieldError(field="version", message=reason) for reason in refused.result.refusals]
+    return conflict(f"the promotion gate rejected {version}: {refused}", tuple(errors))
 
 
 def invalid(field: str, message: str) -> ProblemError:

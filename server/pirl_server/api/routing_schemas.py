@@ -20,11 +20,15 @@ class _RoutingRequest(BaseModel):
     reason: str = Field(default="", max_length=1000, description="written to the audit log")
 
 
-class PinRequest(_RoutingRequest):
+class _TrialRequest(_RoutingRequest):
+    force: bool = Field(default=False, description="go past the promotion gate: takes scope admin and a reason")
+
+
+class PinRequest(_TrialRequest):
     """Which version the robot stays on."""
 
 
-class CanaryRequest(_RoutingRequest):
+class CanaryRequest(_TrialRequest):
     """Who gets the candidate."""
 
     robots: list[Robot] = Field(default=[], max_length=1024)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pirl_server.atomic_files import NAME_PATTERN
 from pirl_server.config.jobs import JobSpec
-from pirl_server.episodes.store import EpisodeSummary
+from pirl_server.episodes.summary import EpisodeSummary
 from pirl_server.jobs.job import Job, Status
 from pirl_server.registry.evaluation import Evaluation
 from pirl_server.registry.promotion_gate import Comparison, GateResult
@@ -33,7 +33,7 @@ class JobView(BaseModel):
 
 
 class Damaged(BaseModel):
-    """A job or version that is kept, but whose files can't be read."""
+    """A job, episode or version that is kept, but whose files can't be read."""
 
     name: str
     reason: str = Field(description="which file, what is wrong with it, and where it was moved")
@@ -82,6 +82,7 @@ class EpisodePage(BaseModel):
     first_id: str | None
     last_id: str | None
     has_more: bool
+    damaged: list[Damaged] = Field(default=[], description="damaged episodes found since the server started")
 
 
 class EvaluationView(BaseModel):

@@ -44,6 +44,13 @@ class ServeConfig:
     robot_rate_hz: Annotated[
         float | None, number("inference requests per second and robot; default: no limit", "HZ", gt=0), OFF
     ] = None
+    canary_limit: Annotated[
+        float,
+        number(
+            "of the robots, how many a canary may give a version that has not passed the promotion gate; one alone"
+            " always, unless 0", "SHARE", ge=0, le=1,
+        ),
+    ] = 0.1  # fmt: skip
     episode_memory_mib: Annotated[
         int,
         number(

@@ -1,15 +1,41 @@
-"""MANIFEST.json: size and SHA-256 of every file of a published directory, and its crash-safe write."""
+"""MANIFEST.json: summary, size and SHA-256 of every file of a published directory, and its crash-safe write.
+
+The manifest begins with its own SHA-256, taken over its bytes with zeros in that place. Those of earlier versions have
+none: their form is all that can be checked.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pirl_server.atomic_files import sync
 
 NAME = "MANIFEST.json"
+_HEAD, _UNSET = b'{\n "sha256": "', b"0" * 64
+
+
+class DamagedError(ValueError):
+    """A file contradicts its hash, or the manifest its form: it was changed after publishing."""
+
+
+class UnreadableError(ValueError):
+    """Files are missing or added, or another version wrote them: it may be whole elsewhere, or still being copied."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a manifest says."""
+
+    summary: dict[str, Any]
+    files: dict[str, tuple[int, str]]
+    """by path relative to the directory: bytes and SHA-256"""
+    checked: bool
+    """it has a SHA-256 of itself, and that is right"""
 
 
 def seal(directory: Path, summary: dict[str, Any]) -> None:
@@ -20,34 +46,66 @@ def seal(directory: Path, summary: dict[str, Any]) -> None:
     }
     for path in [*_files(directory), *_folders(directory)]:
         sync(path)
+    unset = json.dumps({"sha256": _UNSET.decode(), "summary": summary, "files": files}, indent=1).encode()
     manifest = directory / NAME
-    manifest.write_text(json.dumps({"summary": summary, "files": files}, indent=1))
+    manifest.write_bytes(unset.replace(_UNSET, hashlib.sha256(unset).hexdigest().encode(), 1))
     sync(manifest)
     sync(directory)
 
 
-def read(directory: Path) -> dict[str, Any] | None:
-    """Return the manifest when every file it names is there in full length, None for a torn or foreign directory."""
+def read(directory: Path) -> Manifest:
+    """Return the manifest when every file it names is there in full length.
+
+    Raises DamagedError, UnreadableError, and OSError when the disk does not give the manifest.
+    """
+    path = directory / NAME
     try:
-        manifest = json.loads((directory / NAME).read_text())
-        sizes = {name: entry["bytes"] for name, entry in manifest["files"].items()}
-        whole = all((directory / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return manifest if whole and isinstance(manifest.get("summary"), dict) else None
+        raw = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise UnreadableError(f"'{path}' is missing: incomplete, or not an episode") from None
+    manifest = _parse(path, raw)
+    for name, (size, _) in manifest.files.items():
+        try:
+            found = os.stat(f"{directory}/{name}").st_size
+        except (FileNotFoundError, NotADirectoryError):
+            raise UnreadableError(f"'{directory}': '{name}' is missing") from None
+        except ValueError as error:  # a NUL in the name
+            raise DamagedError(f"'{path}' can't be read: {error}") from None
+        if found != size:
+            raise UnreadableError(f"'{directory}': '{name}' has {found} bytes, not {size}: incomplete")
+    return manifest
 
 
-def verify(directory: Path) -> None:
-    """Raise ValueError that names the first file which is missing, additional or not what the manifest says."""
+def verify(directory: Path) -> Manifest:
+    """Return the manifest after comparing every file with it.
+
+    Raises DamagedError, UnreadableError and OSError as `read`, for the first file that is missing, additional or other.
+    """
     manifest = read(directory)
-    if manifest is None:
-        raise ValueError(f"{directory} has no manifest that matches its files: incomplete, or not an episode")
     found = {path.relative_to(directory).as_posix() for path in _files(directory)} - {NAME}
-    for name in sorted(found ^ set(manifest["files"])):
-        raise ValueError(f"{directory}: '{name}' is {'not in the manifest' if name in found else 'missing'}")
-    for name, entry in manifest["files"].items():
-        if _digest(directory / name) != entry["sha256"]:
-            raise ValueError(f"{directory}: '{name}' was changed after publishing (SHA-256 differs)")
+    for name in sorted(found - set(manifest.files)):
+        raise UnreadableError(f"'{directory}': '{name}' is not in the manifest")
+    for name, (_, digest) in manifest.files.items():
+        if _digest(directory / name) != digest:
+            raise DamagedError(f"'{directory}': '{name}' was changed after publishing (SHA-256 differs)")
+    return manifest
+
+
+def _parse(path: Path, raw: bytes) -> Manifest:
+    checked = raw.startswith(_HEAD)
+    if checked:
+        start, end = len(_HEAD), len(_HEAD) + len(_UNSET)
+        if hashlib.sha256(raw[:start] + _UNSET + raw[end:]).hexdigest().encode() != raw[start:end]:
+            raise DamagedError(f"'{path}' was changed after publishing (SHA-256 differs)")
+    try:
+        parsed = json.loads(raw)
+        if parsed.keys() - {"sha256"} != {"summary", "files"} or ("sha256" in parsed) != checked:
+            raise KeyError(", ".join(parsed))
+        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in parsed["files"].items()}
+        parsed["summary"].keys()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedError(f"'{path}' can't be read: {error!r}") from None
+    return Manifest(parsed["summary"], files, checked)
 
 
 def _files(directory: Path) -> list[Path]:

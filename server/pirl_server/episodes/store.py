@@ -5,47 +5,34 @@ root/staging/<id>.open/                  calls of an episode that still runs, wh
 root/episodes/<robot>/<id>/MANIFEST.json
                           /episode.zarr  the group; the manifest lies beside it, where Zarr does not list it
 root/labels.jsonl                        labels given after publication: the newest counts, the episode stays sealed
+../quarantine/<root>/<id>                damaged episodes, each with its reason in <id>.reason.txt beside it
 """
 
 from __future__ import annotations
 
+import logging
 import os
-import re
 import shutil
-from dataclasses import asdict, dataclass, replace
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from pirl_server.atomic_files import check_name, sync
+from pirl_server.atomic_files import check_name, quarantine, sync
 from pirl_server.episodes import manifest
+from pirl_server.episodes.index import ID, EpisodeIndex
 from pirl_server.episodes.labels import Label, Labels
+from pirl_server.episodes.manifest import DamagedError, UnreadableError
 from pirl_server.episodes.schema import Episode
+from pirl_server.episodes.summary import GROUP, EpisodeSummary, read_summary
 from pirl_server.episodes.zarr_layout import read_group, write_group
 
-GROUP = "episode.zarr"
-_ID = re.compile(r"[0-9a-f]{32}")
-
-
-@dataclass(frozen=True)
-class EpisodeSummary:
-    """What a list of episodes shows; kept in the manifest, so that listing opens no array."""
-
-    id: str
-    robot_id: str
-    created: str
-    instruction: str
-    success: bool | None
-    label_source: str
-    end_reason: str
-    sampler: str
-    contract_hash: str
-    policy_versions: tuple[str, ...]
-    calls: int
-    steps: int
-    path: str
-    """of the Zarr group, relative to the store"""
-    dry_run: bool = False
-    """nothing reached an arm; no learner reads it"""
+SETTLED_S = 60.0
+"""a damaged episode whose manifest is newer stays where it is"""
+MAX_DEGRADED = 20
+_LOG = logging.getLogger(__name__)
 
 
 class EpisodeStore:
@@ -56,7 +43,8 @@ class EpisodeStore:
         self._staging, self._published = root / "staging", root / "episodes"
         self._staging.mkdir(parents=True, exist_ok=True)
         self._published.mkdir(exist_ok=True)
-        self._known: dict[Path, EpisodeSummary] = {}
+        self._quarantine = root.with_name("quarantine") / root.name
+        self._index = EpisodeIndex(self._published, self._put_away, self._left)
         self._labels = Labels(root / "labels.jsonl")
 
     def sweep(self) -> int:
@@ -81,15 +69,17 @@ class EpisodeStore:
         Raises ValueError for an id that is not 32 hexadecimal digits.
         """
         check_name("robot id", episode.info.robot_id)
-        if not _ID.fullmatch(episode.info.id):
+        if not ID.fullmatch(episode.info.id):
             raise ValueError(f"episode id {episode.info.id!r} must be 32 hexadecimal digits")
         home = self._published / episode.info.robot_id / episode.info.id
         summary = _summarise(episode, (home / GROUP).relative_to(self.root).as_posix())
-        if (found := self._summary(home)) is None:
+        try:
+            summary = read_summary(home)
+        except (DamagedError, UnreadableError):
             self._place(episode, summary, home)
         sync(home.parent)
         sync(self._published)
-        return found or summary
+        return summary
 
     def _place(self, episode: Episode, summary: EpisodeSummary, home: Path) -> None:
         staged = self._staging / episode.info.id
@@ -102,33 +92,64 @@ class EpisodeStore:
             shutil.rmtree(staged, ignore_errors=True)
             raise
 
+    def warm_up(self) -> None:
+        """Read all summaries now, so that the first list does not wait for them."""
+        with suppress(OSError):
+            self._index.newest_first()
+
     def list(self, robot_id: str | None = None) -> list[EpisodeSummary]:
-        """Return the published episodes, newest first. Torn and foreign directories are never among them."""
+        """Return the published episodes that can be read, newest first; the others are named in `damaged`."""
         if robot_id is not None:
             check_name("robot id", robot_id)
-        homes = [
-            home
-            for home in self._published.glob(f"{robot_id or '*'}/*")
-            if _ID.fullmatch(home.name) and not home.is_symlink()
-        ]
-        found = [summary for home in homes if (summary := self._summary(home)) is not None]
-        return sorted(found, key=lambda summary: (summary.created, summary.id), reverse=True)
+        labels = self._labels.newest()
+        listed = self._index.newest_first()
+        return [_labelled(each, labels) for each in listed if robot_id in (None, each.robot_id)]
+
+    def page(
+        self, after: str | None, limit: int, robot_id: str | None = None, success: bool | None = None
+    ) -> tuple[Sequence[EpisodeSummary], bool]:
+        """Return up to `limit` episodes older than `after`, newest first, and whether there are more.
+
+        Raises KeyError when there is no episode `after`, TimeoutError while the summaries are read the first time.
+        """
+        labels, listed = self._labels.newest(), self._index.newest_first(after)
+        labelled = (_labelled(each, labels) for each in listed if robot_id in (None, each.robot_id))
+        found = list(islice((each for each in labelled if success is None or each.success is success), limit + 1))
+        return found[:limit], len(found) > limit
+
+    @property
+    def damaged(self) -> dict[str, str]:
+        """Ids of the episodes that could not be read since the start, and why."""
+        return dict(self._index.damaged)
+
+    @property
+    def degraded(self) -> Sequence[str]:
+        """What was found damaged, one line each. Never waits for the disk."""
+        lines = [f"episodes: {episode_id}: {why}" for episode_id, why in sorted(self.damaged.items())]
+        lines += [f"labels: {why}" for why in self._labels.damaged]
+        return lines if len(lines) <= MAX_DEGRADED else [*lines[:MAX_DEGRADED], f"episodes: {len(lines)} in all"]
 
     def summary(self, episode_id: str) -> EpisodeSummary:
-        """Return one summary. Raises KeyError for an unknown id."""
-        found = self._summary(self._home(episode_id))
-        if found is None:
-            raise KeyError(episode_id)
-        return found
+        """Return one summary. Raises KeyError for an unknown id and for an episode that can't be read."""
+        home = self._home(episode_id)
+        found = self._index.known(episode_id)
+        try:
+            return _labelled(found or read_summary(home), self._labels.newest())
+        except (DamagedError, UnreadableError) as error:
+            raise KeyError(episode_id) from error
 
     def open(self, episode_id: str) -> Episode:
         """Read an episode after checking it against its manifest.
 
-        Raises KeyError for an unknown id, ValueError when a file was damaged.
+        Raises KeyError for an unknown id, DamagedError when a file was changed: the episode is put into quarantine, as
+        it is when a list meets it. Raises UnreadableError, and leaves it, when a file is missing or of another version.
         """
         home = self._home(episode_id)
-        manifest.verify(home)
-        episode, label = read_group(home / GROUP), self._labels.newest(episode_id)
+        try:
+            episode = _read_whole(home)
+        except DamagedError as error:
+            raise DamagedError(self._put_away(home, error)) from None
+        label = self._labels.newest().get(episode_id)
         if label is None:
             return episode
         return replace(episode, info=replace(episode.info, success=label.success, label_source=label.source))
@@ -143,22 +164,46 @@ class EpisodeStore:
         return previous
 
     def _home(self, episode_id: str) -> Path:
-        matches = list(self._published.glob(f"*/{episode_id}")) if _ID.fullmatch(episode_id) else []
+        matches = list(self._published.glob(f"*/{episode_id}")) if ID.fullmatch(episode_id) else []
         if len(matches) != 1 or matches[0].is_symlink() or matches[0].parent.is_symlink():
             raise KeyError(episode_id)
         return matches[0]
 
-    def _summary(self, home: Path) -> EpisodeSummary | None:
-        if home not in self._known:
-            found = manifest.read(home)
-            if found is None:
-                return None
-            raw: dict[str, Any] = found["summary"] | {"policy_versions": tuple(found["summary"]["policy_versions"])}
-            self._known[home] = EpisodeSummary(**raw)
-        if not home.is_dir():
-            return None
-        known, label = self._known[home], self._labels.newest(home.name)
-        return known if label is None else replace(known, success=label.success, label_source=label.source)
+    def _put_away(self, home: Path, error: DamagedError) -> str:
+        """Move a damaged episode into quarantine, unless it is so new that it may be a copy on its way; say why."""
+        try:
+            if time.time() - (home / manifest.NAME).stat().st_mtime < SETTLED_S:
+                return str(error)
+            moved = quarantine(home, self._quarantine, str(error))
+        except OSError as refused:
+            return f"{error}; it can't be moved to '{self._quarantine}': {refused.strerror}"
+        _LOG.error("%s; it was moved to '%s'", error, moved)
+        return f"{error}; it was moved to '{moved}'"
+
+    def _left(self, episode_id: str) -> str | None:
+        """Return why an episode was put into quarantine, by this process or a job."""
+        path = self._quarantine / f"{episode_id}.reason.txt"
+        with suppress(OSError):
+            return f"'{path}': {path.read_text(errors='replace').strip()}"
+        return None
+
+
+def _read_whole(home: Path) -> Episode:
+    """Read an episode as it was published. Raises DamagedError, UnreadableError."""
+    manifest.verify(home)
+    summary = read_summary(home)
+    try:
+        episode = read_group(home / GROUP)
+    except (ValueError, KeyError, TypeError) as error:  # its files are as they were written
+        raise UnreadableError(f"'{home / GROUP}' can't be read: {error}") from None
+    if _summarise(episode, summary.path) != summary:
+        raise DamagedError(f"'{home / manifest.NAME}' was changed after publishing: not the summary of its data")
+    return episode
+
+
+def _labelled(summary: EpisodeSummary, labels: Mapping[str, Label]) -> EpisodeSummary:
+    label = labels.get(summary.id)
+    return summary if label is None else replace(summary, success=label.success, label_source=label.source)
 
 
 def _summarise(episode: Episode, path: str) -> EpisodeSummary:

@@ -32,6 +32,8 @@ class Evaluation:
     job: str = ""
     details: Mapping[str, float] = field(default_factory=dict)
     """whatever else was measured: mean steps, mean return"""
+    instructions: tuple[str, ...] = ()
+    """all sentences that mean the task; none: not recorded, as before they were kept"""
 
     @property
     def success_rate(self) -> float:

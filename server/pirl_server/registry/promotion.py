@@ -20,6 +20,22 @@ class PromotionRefusedError(ValueError):
         self.result = result
 
 
+def check_force(force: bool, reason: str) -> None:
+    """Raise ValueError for `force` without a reason."""
+    if force and not reason.strip():
+        raise ValueError("force needs a reason: it is written to the audit log")
+
+
+def admit(registry: Registry, version: str, result: GateResult, actor: str, force: bool) -> None:
+    """Admit a version that was rejected with `force` only; without it the rejection is audited.
+
+    Raises PromotionRefusedError.
+    """
+    if not result.allowed and not force:
+        registry.audit("refused", version, actor, "; ".join(result.refusals))
+        raise PromotionRefusedError(result)
+
+
 class Promoter:
     """Moves the production alias together with what the server runs.
 
@@ -36,16 +52,13 @@ class Promoter:
 
         Raises KeyError (unknown version), PromotionRefusedError, ValueError (promoted already, force without a reason).
         """
-        if force and not reason.strip():
-            raise ValueError("force needs a reason: it is written to the audit log")
+        check_force(force, reason)
         with self._one_at_a_time:
             incumbent = self._registry.aliases().get(PRODUCTION)
             if version == incumbent:
                 raise ValueError(f"{version} is already in production")
             result = check_gate(self._registry, incumbent, version)
-            if not result.allowed and not force:
-                self._registry.audit("refused", version, actor, "; ".join(result.refusals))
-                raise PromotionRefusedError(result)
+            admit(self._registry, version, result, actor, force)
             event = "promoted" if result.allowed else "forced"
             with self._serving_again(incumbent):
                 self._activate(version)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ class Routes:
 
     pins: Mapping[str, str] = field(default_factory=dict)
     """robot -> version that it stays on, whatever is promoted"""
+    canary_version: str = ""
+    """what the canary was decided for: a job that moves the candidate alias does not move its robots"""
     canary_robots: tuple[str, ...] = ()
     """robots that get the candidate"""
     canary_share: float = 0.0
@@ -36,6 +38,10 @@ class Routes:
                 raise ValueError(f"{name} {getattr(self, name)} must lie between 0 and 1")
         for robot_id in (*self.pins, *self.canary_robots):
             check_name("robot id", robot_id)
+
+    def for_candidate(self, version: str | None) -> Routes:
+        """Return the routes while `version` is the candidate: without the canary of any other version."""
+        return self if version == self.canary_version else replace(self, canary_robots=(), canary_share=0.0)
 
 
 def read_routes(path: Path) -> Routes:

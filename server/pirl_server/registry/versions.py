@@ -140,8 +140,13 @@ class Registry:
 
     def previous(self, alias: str) -> str | None:
         """Return the version that a rollback would bring back."""
+        earlier = self.earlier(alias)
+        return earlier[-1] if earlier else None
+
+    def earlier(self, alias: str) -> tuple[str, ...]:
+        """Return what an alias meant before, oldest first, without what was rolled back."""
         entry = self._aliases.read().get(alias)
-        return entry["previous"][-1] if entry and entry["previous"] else None
+        return tuple(entry["previous"]) if entry else ()
 
     def point(self, alias: str, version: str, actor: str, reason: str, event: str = "promoted") -> None:
         """Make the alias mean `version` and remember what it meant before; when it raises, nothing has changed."""

@@ -13,7 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pirl_server.policy.served_policy import ServedPolicy
+from pirl_server.registry.promotion import admit, check_force
+from pirl_server.registry.promotion_gate import GateResult
 from pirl_server.registry.routing_rules import CANDIDATE, SHADOW, Routes
+from pirl_server.registry.trial_limit import TrialLimit
 from pirl_server.registry.versions import Registry
 from pirl_server.serving.engine import Engine
 from pirl_server.serving.router import Router
@@ -25,15 +28,23 @@ _LOG = logging.getLogger(__name__)
 class Deployment:
     """One change at a time; every method may be called from any thread and returns when the change is in effect.
 
-    `load(version)` reads a registered version onto the device. `actor` and `reason` go to the audit log. All raise
-    KeyError for an unknown version and ValueError for one that can't be served beside the others.
+    `load(version)` reads a registered version onto the device. `actor` and `reason` go to the audit log. `trial` limits
+    which versions a canary or a pin may name; `force` goes past it, needs a reason, and is audited. All raise KeyError
+    for an unknown version, ValueError for one that can't be served beside the others and PromotionRefusedError beyond
+    the limit.
     """
 
     def __init__(
-        self, engine: Engine, registry: Registry, router: Router, shadow: Shadow, load: Callable[[str], ServedPolicy]
+        self,
+        engine: Engine,
+        registry: Registry,
+        router: Router,
+        shadow: Shadow,
+        load: Callable[[str], ServedPolicy],
+        trial: TrialLimit,
     ) -> None:
         self._engine, self._registry, self._router, self._load = engine, registry, router, load
-        self.shadow = shadow
+        self.shadow, self._trial = shadow, trial
         self._one_at_a_time = threading.RLock()
         self._last = ""
 
@@ -73,14 +84,18 @@ class Deployment:
                 self._forget(CANDIDATE, "promotion", "it is the production version")
             self._apply()
 
-    def canary(self, version: str, robots: Sequence[str], share: float, actor: str, reason: str = "") -> None:
+    def canary(
+        self, version: str, robots: Sequence[str], share: float, actor: str, reason: str = "", force: bool = False
+    ) -> None:
         """Let listed robots, and a share of the others, get the candidate from their next episode on."""
+        check_force(force, reason)
         with self._one_at_a_time:
-            routes = replace(self.routes, canary_robots=tuple(robots), canary_share=share)
+            routes = replace(self.routes, canary_version=version, canary_robots=tuple(robots), canary_share=share)
+            forced = self._admit(version, self._trial.canary(version, len(set(robots)), share), actor, force)
             self._bring(version)
             if self._registry.aliases().get(CANDIDATE) != version:
-                self._registry.point(CANDIDATE, version, actor, reason, event="canary")
-            self._decide(routes, version, actor, reason, "canary share")
+                self._registry.point(CANDIDATE, version, actor, reason, event=f"{forced}canary")
+            self._decide(routes, version, actor, reason, f"{forced}canary share")
 
     def recall(self, actor: str, reason: str = "") -> None:
         """End the canary at once: robots of running episodes, too, get production with their next chunk."""
@@ -103,12 +118,14 @@ class Deployment:
             self._forget(SHADOW, actor, reason)
             self._apply()
 
-    def pin(self, robot_id: str, version: str, actor: str, reason: str = "") -> None:
+    def pin(self, robot_id: str, version: str, actor: str, reason: str = "", force: bool = False) -> None:
         """Keep a robot on a version from its next episode on, whatever is promoted."""
+        check_force(force, reason)
         with self._one_at_a_time:
             routes = replace(self.routes, pins={**self.routes.pins, robot_id: version})
+            forced = self._admit(version, self._trial.pin(version), actor, force)
             self._bring(version)
-            self._decide(routes, version, actor, reason, f"pinned {robot_id}")
+            self._decide(routes, version, actor, reason, f"{forced}pinned {robot_id}")
 
     def unpin(self, robot_id: str, actor: str, reason: str = "") -> None:
         """Let a robot follow production again, from its next episode on. Raises KeyError when it is not pinned."""
@@ -117,6 +134,11 @@ class Deployment:
             version = pins.pop(robot_id)
             self._decide(replace(self.routes, pins=pins), version, actor, reason, f"unpinned {robot_id}")
 
+    def _admit(self, version: str, result: GateResult, actor: str, force: bool) -> str:
+        """Return what the event's name begins with. Raises PromotionRefusedError."""
+        admit(self._registry, version, result, actor, force)
+        return "" if result.allowed else "forced: "
+
     def _decide(self, routes: Routes, version: str, actor: str, reason: str, event: str) -> None:
         self._registry.decide(routes, version, actor, reason, event)
         self._apply()
@@ -124,8 +146,8 @@ class Deployment:
     def _forget(self, alias: str, actor: str, reason: str) -> str:
         """Take an alias and its shares away. Raises ValueError when it stands for nothing."""
         version = self._registry.drop(alias, actor, reason)
-        share = {"canary_robots": (), "canary_share": 0.0} if alias == CANDIDATE else {"shadow_share": 0.0}
-        self._registry.decide(replace(self.routes, **share), version, actor, reason, f"no {alias}")
+        routes = self.routes.for_candidate(None) if alias == CANDIDATE else replace(self.routes, shadow_share=0.0)
+        self._registry.decide(routes, version, actor, reason, f"no {alias}")
         return version
 
     def _apply(self) -> None:
@@ -133,7 +155,8 @@ class Deployment:
         aliases, routes, loaded = self._registry.aliases(), self.routes, self._engine.loaded
         pins = {robot: version for robot, version in routes.pins.items() if version in loaded}
         candidate = aliases.get(CANDIDATE)
-        self._router.change(replace(routes, pins=pins), candidate if candidate in loaded else None)
+        kept = replace(routes.for_candidate(candidate), pins=pins)
+        self._router.change(kept, candidate if candidate in loaded else None)
         shadow = aliases.get(SHADOW) if aliases.get(SHADOW) in loaded else None
         self.shadow.change(shadow, routes.shadow_share)
         for version in self._spare():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,8 +11,10 @@ from typing import Protocol
 from pirl_contract import Contract, Env
 from pirl_server.config.jobs import Sft
 from pirl_server.config.training import PpoConfig
+from pirl_server.episodes.manifest import DamagedError, UnreadableError
 from pirl_server.episodes.schema import Episode
-from pirl_server.episodes.store import EpisodeStore, EpisodeSummary
+from pirl_server.episodes.store import EpisodeStore
+from pirl_server.episodes.summary import EpisodeSummary
 from pirl_server.paths import EPISODES
 from pirl_server.policy.checkpoint import load_card
 from pirl_server.policy.features import features_of
@@ -64,30 +66,54 @@ def train_sft(
         if root is None:
             raise ValueError("source 'episodes' needs the --root of a server: give it with --episodes")
         instructions = None if any_instruction else simulation.instructions(task)
-        return sft_episodes(out, card, successes(root, card.contract, instructions), config, spec.seed, progress, base)
+        episodes = successes(root, card.contract, instructions, progress)
+        return sft_episodes(out, card, episodes, config, spec.seed, progress, base)
     make = partial(simulation.fast_env, task, card.model.vision is not None)
     expert, steps = simulation.expert(task), simulation.max_steps(task)
     card = replace(card, task=task, instructions=simulation.instructions(task))
     return sft(out, card, make, expert, steps, config, spec.seed, progress, base)
 
 
-def successes(root: Path, contract: Contract, instructions: tuple[str, ...] | None) -> Iterator[Episode]:
-    """Return those episodes that count and are labelled a success. Raises ValueError when there is none."""
+def successes(
+    root: Path, contract: Contract, instructions: tuple[str, ...] | None, progress: Progress
+) -> Iterator[Episode]:
+    """Return those episodes that count and are labelled a success; damaged ones are left out and reported.
+
+    Raises ValueError when there is none.
+    """
     store = _store(root)
     listed = store.list()
     good = [each.id for each in _counting(listed, contract, instructions) if each.success]
     if not good:
         raise ValueError(f"none of {len(listed)} episodes in '{root}' is a success of the robot that the policy is for")
-    return (store.open(each) for each in good)
+    return _whole(store, good, progress)
 
 
-def logged_episodes(root: Path, contract: Contract, instructions: tuple[str, ...] | None) -> list[Episode]:
-    """Return the episodes below a server's root that count, whatever their label.
+def logged_episodes(
+    root: Path, contract: Contract, instructions: tuple[str, ...] | None, progress: Progress
+) -> list[Episode]:
+    """Return the episodes below a server's root that count, whatever their label; damaged ones as in `successes`.
 
     Dry runs are among them: what trains on episodes leaves them out and counts them.
     """
     store = _store(root)
-    return [store.open(each.id) for each in _counting(store.list(), contract, instructions)]
+    return list(_whole(store, [each.id for each in _counting(store.list(), contract, instructions)], progress))
+
+
+def _whole(store: EpisodeStore, ids: Sequence[str], progress: Progress) -> Iterator[Episode]:
+    """Open one after the other; leave out those that can't be read, and report each with the reason."""
+    reasons = list(store.damaged.values())  # whatever robot they are of: that can't be read either
+    for episode_id in ids:
+        try:
+            yield store.open(episode_id)
+        except KeyError:
+            reasons.append(f"episode {episode_id} was removed")
+        except (DamagedError, UnreadableError) as error:
+            reasons.append(str(error))
+    for number, why in enumerate(reasons, 1):
+        progress.progress(number, len(reasons), f"damaged episode left out: {why}")
+    if reasons:
+        progress.metrics(damaged_episodes_left_out=float(len(reasons)))
 
 
 def _store(root: Path) -> EpisodeStore:

@@ -1,0 +1,122 @@
+"""The summary of one published episode, and reading it from its manifest, or many of them in a process of their own.
+
+    python -m pirl_server.episodes.summary
+
+reads JSON texts from stdin, one a line, each the path of an episode's directory, and answers each with one line. A
+manifest takes some 0.3 ms to read and check: in the server's own process thousands of them would delay its robots.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from pydantic import TypeAdapter, ValidationError
+
+from pirl_server.episodes import manifest
+from pirl_server.episodes.manifest import DamagedError, UnreadableError
+
+GROUP = "episode.zarr"
+FEW = 64
+"""episodes that are read in the calling process: starting another one takes as long"""
+
+
+@dataclass(frozen=True)
+class EpisodeSummary:
+    """What a list of episodes shows; kept in the manifest, so that listing opens no array."""
+
+    id: str
+    robot_id: str
+    created: str
+    instruction: str
+    success: bool | None
+    label_source: str
+    end_reason: str
+    sampler: str
+    contract_hash: str
+    policy_versions: tuple[str, ...]
+    calls: int
+    steps: int
+    path: str
+    """of the Zarr group, relative to the store"""
+    dry_run: bool = False
+    """nothing reached an arm; no learner reads it"""
+
+
+_SUMMARY = TypeAdapter(EpisodeSummary)
+_FIELDS = frozenset(EpisodeSummary.__dataclass_fields__)
+Found: TypeAlias = "EpisodeSummary | DamagedError | UnreadableError | OSError"
+
+
+def read_summary(home: Path) -> EpisodeSummary:
+    """Read the summary of the episode in `home`, a robot's folder below the store.
+
+    Raises as `manifest.read`; DamagedError too for a summary that is none, or of another episode.
+    """
+    found = manifest.read(home)
+    error: type[DamagedError | UnreadableError] = UnreadableError if found.checked else DamagedError
+    path = home / manifest.NAME
+    if not found.checked and (unknown := found.summary.keys() - _FIELDS):
+        raise error(f"'{path}' can't be read: unknown '{min(unknown)}' in the summary")
+    known = {name: value for name, value in found.summary.items() if name in _FIELDS}
+    try:
+        summary = _SUMMARY.validate_json(json.dumps(known), strict=True)
+    except ValidationError as fault:
+        first = fault.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "it"
+        raise error(f"'{path}' can't be read: {where}: {first['msg']}") from None
+    robot = home.parent
+    expected = (home.name, robot.name, f"{robot.parent.name}/{robot.name}/{home.name}/{GROUP}")
+    if (summary.id, summary.robot_id, summary.path) != expected:
+        raise error(f"'{path}' can't be read: it is of '{summary.path}'")
+    return summary
+
+
+def read_summaries(homes: Sequence[Path]) -> list[Found]:
+    """Read the summary of each, or the error; of many in another process."""
+    if len(homes) > FEW:
+        command = [sys.executable, "-m", __name__]
+        asked = "".join(f"{json.dumps(str(home))}\n" for home in homes)
+        done = subprocess.run(command, input=asked, capture_output=True, text=True, check=False)
+        lines = done.stdout.splitlines()
+        if done.returncode == 0 and len(lines) == len(homes):
+            return [_decoded(line) for line in lines]
+    return [_read(home) for home in homes]
+
+
+def _read(home: Path) -> Found:
+    try:
+        return read_summary(home)
+    except (DamagedError, UnreadableError, OSError) as error:
+        return error
+
+
+def _encoded(found: Found) -> str:
+    if isinstance(found, EpisodeSummary):
+        return json.dumps(asdict(found))
+    return json.dumps([type(found).__name__, str(found)])
+
+
+def _decoded(line: str) -> Found:
+    found = json.loads(line)
+    if isinstance(found, dict):
+        return EpisodeSummary(**(found | {"policy_versions": tuple(found["policy_versions"])}))
+    kinds = {kind.__name__: kind for kind in (DamagedError, UnreadableError)}
+    return kinds.get(found[0], OSError)(found[1])
+
+
+def main() -> None:
+    """Answer all lines of stdin, behind everything else that the machine has to do."""
+    os.nice(10)
+    for line in sys.stdin:
+        print(_encoded(_read(Path(json.loads(line)))))
+
+
+if __name__ == "__main__":
+    main()
