@@ -17,15 +17,18 @@ from pirl_server import job_main, malloc
 from pirl_server.api.application import create_api
 from pirl_server.api.rest_listener import make_listener
 from pirl_server.api.stop_listener import stop_door
+from pirl_server.config.loop import Loop
 from pirl_server.config.serve import ServeConfig
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.supervisor import Supervisor
+from pirl_server.loop.controller import Loops
+from pirl_server.loop.server_world import ServerWorld
 from pirl_server.openpi_wire.observation_keys import Keys
 from pirl_server.openpi_wire.server import OpenpiServer, start_openpi
 from pirl_server.paths import EPISODES, JOBS, MODELS, TOKENS
 from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.registry.promotion import PRODUCTION
+from pirl_server.registry.promotion import PRODUCTION, Promoter
 from pirl_server.registry.trial_limit import TrialLimit
 from pirl_server.registry.versions import Registry
 from pirl_server.root_lock import root_lock
@@ -138,11 +141,18 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             limiter=None if gate.open else Limiter.per_second(REST_RATE_HZ),
             stopping=Stopping(server.drain, lambda: _busy(engine, service)),
         )
+        promoter: Promoter = api.state.services.promoter
+
+        def world(job: str, spec: Loop) -> ServerWorld:
+            return ServerWorld(job, spec, jobs, store, registry, promoter, deployment, service)
+
+        loops = Loops(jobs.hosted, registry.audit_log, world)
         try:
             yield api, server
         finally:
             # No new requests, then no writers: an episode is published whole or not at all.
             stopped = server.stop(0.5)
+            loops.close()
             jobs.close()
             stopped.wait()
 

@@ -11,6 +11,7 @@ from pirl_contract import Contract
 from pirl_server import simulation
 from pirl_server.atomic_files import utc_now
 from pirl_server.config.jobs import Evaluate, FinetuneEpisodes, FinetuneSim, JobSpec, Sft, parse_spec
+from pirl_server.config.loop import Loop
 from pirl_server.config.training import PpoConfig
 from pirl_server.jobs.reporter import Reporter
 from pirl_server.paths import MODELS
@@ -21,7 +22,7 @@ from pirl_server.registry.routing_rules import CANDIDATE
 from pirl_server.registry.versions import Registry
 from pirl_server.training import experiment, recipes
 from pirl_server.training.chunk_dataset import ChunkDataset
-from pirl_server.training.episode_rl.finetune import finetune_episodes
+from pirl_server.training.episode_rl.finetune import TooFewEpisodesError, finetune_episodes
 from pirl_server.training.evaluate import evaluate
 from pirl_server.training.progress import Progress
 from pirl_server.training.seeds import demonstration_seeds, evaluation_seeds, training_seeds
@@ -31,6 +32,11 @@ from pirl_server.training.supervised.demonstrations import demonstrate, windows_
 
 def check(spec: JobSpec) -> None:
     """Raise ValueError with one line when the task or the seed won't do, before anything is queued."""
+    if isinstance(spec, Loop):
+        if spec.evaluation is not None:
+            simulation.check_task(spec.task)
+            evaluation_seeds(spec.evaluation.list)
+        return
     simulation.check_task(spec.task)
     if isinstance(spec, Evaluate):
         evaluation_seeds(spec.seed)
@@ -48,11 +54,16 @@ def run(root: Path, job_dir: Path) -> None:
     """
     with Reporter(job_dir) as report:
         spec = parse_spec(json.loads((job_dir / "spec.json").read_text()))
+        assert not isinstance(spec, Loop), "the server runs those itself"
         registry = Registry(root / MODELS)
         if isinstance(spec, Evaluate):
             report.result(_evaluate(spec, registry, job_dir, report))
             return
-        version, base = _train(spec, registry, root, job_dir, report)
+        try:
+            version, base = _train(spec, registry, root, job_dir, report)
+        except TooFewEpisodesError as error:
+            report.result({"too_few_episodes": True})
+            raise ValueError(str(error)) from error
         candidate = registry.add(version, job_dir / "checkpoint", _contract(job_dir), parent=base, job=job_dir.name)
         registry.point(CANDIDATE, candidate.version, actor=job_dir.name, reason=spec.kind)
         report.result({"version": candidate.version, "parent": base, "cancelled": report.cancelled})
@@ -119,7 +130,7 @@ def _evaluate(spec: Evaluate, registry: Registry, job_dir: Path, report: Reporte
     """Evaluate through ManiSkill's own step and store the result in the registry."""
     model = registry.resolve(spec.version)
     card = load_card(model.path)
-    seeds = evaluation_seeds(spec.seed)[: spec.episodes]
+    seeds = evaluation_seeds(spec.seed)[spec.first : spec.first + spec.episodes]
     make = partial(simulation.reference_env, spec.task, card.model.vision is not None)
     results = evaluate(model.path, make, simulation.max_steps(spec.task), seeds, report)
     if len(results) < len(seeds):
@@ -135,6 +146,7 @@ def _evaluate(spec: Evaluate, registry: Registry, job_dir: Path, report: Reporte
         job=job_dir.name,
         details={"mean_steps": steps},
         instructions=simulation.instructions(spec.task),
+        outcomes=tuple(results[seed].success for seed in seeds),
     )
     registry.evaluations.put(evaluation)
     low, high = evaluation.interval

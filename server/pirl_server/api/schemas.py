@@ -24,7 +24,8 @@ class JobView(BaseModel):
     started: str | None
     finished: str | None
     error: str | None = Field(description="reason of failure or cancellation, one line")
-    result: dict[str, Any] | None
+    result: dict[str, Any] | None = Field(description="what came out; of a loop: where it stands")
+    parent: str | None = Field(description="the loop that submitted it; null: a user did")
 
     @classmethod
     def of(cls, job: Job) -> JobView:

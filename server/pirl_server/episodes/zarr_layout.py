@@ -152,3 +152,9 @@ def _final(group: zarr.Group, info: EpisodeInfo, cameras: list[str]) -> Observat
         return None
     images = {name: _read(group, f"final/images/{name}") for name in cameras}
     return Observation(images, _read(group, "final/state"), info.instruction, info.robot_id)
+
+
+def read_step_columns(path: Path, *names: str) -> list[NDArray[Any]]:
+    """Read single columns of the steps of a group: small, without images. Raises ValueError, KeyError for none such."""
+    group = zarr.open_group(path, mode="r")
+    return [_read(group, f"step/{name}") for name in names]

@@ -28,8 +28,10 @@ class EpisodeCalls:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
 
-    def start(self, request: pb.StartEpisodeRequest, policy: ServedPolicy, explore: bool) -> pb.StartEpisodeReply:
-        """Open an episode after comparing the contracts; `explore` for a robot that asks for no sampling mode.
+    def start(
+        self, request: pb.StartEpisodeRequest, policy: ServedPolicy, explore: Callable[[str], bool]
+    ) -> pb.StartEpisodeReply:
+        """Open an episode after comparing the contracts; `explore` decides for a robot that requests no sampling mode.
 
         Raises ContractMismatchError when they differ.
         """
@@ -44,7 +46,7 @@ class EpisodeCalls:
             instruction=request.instruction,
             policy_name=policy.name,
             execute_horizon=policy.execute_horizon,
-            explore=explore if asked is None else asked,
+            explore=explore(request.robot_id) if asked is None else asked,
             metadata=dict(request.metadata),
         )
         return pb.StartEpisodeReply(episode_id=self._recorder.start(start).id, policy_version=policy.version)

@@ -21,6 +21,10 @@ from pirl_server.training.supervised.flow_matching import fit
 from pirl_server.training.train_state import TrainStateFolder
 
 
+class TooFewEpisodesError(ValueError):
+    """There are not as many episodes to learn from as the config wants."""
+
+
 def finetune_episodes(
     checkpoint: Path,
     out: Path,
@@ -62,4 +66,4 @@ def _check_instructions(policy: FlowPolicy, episodes: Sequence[Episode]) -> None
 def _check_count(count: int, config: EpisodesConfig, dry_runs: int) -> None:
     if count < config.min_episodes:
         besides = f"; {dry_runs} dry runs do not count" if dry_runs else ""
-        raise ValueError(f"{count} labelled episodes, at least {config.min_episodes} are needed{besides}")
+        raise TooFewEpisodesError(f"{count} labelled episodes, at least {config.min_episodes} are needed{besides}")
