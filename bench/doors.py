@@ -4,14 +4,16 @@
 
 The real server with 1,024 open files and the shipped policy; a robot at 10 Hz over a session with shared memory. Beside
 them, one after another: none; 1,100 connections that send half a request and come again when they are closed, at each
-port; four callers who post 100 MiB; four who post as many wrong fields as a body may hold. Stops go to their own port
-and to the REST port, each over a new connection.
+port; four callers who post 100 MiB; four who post as many wrong fields as a body may hold; twenty who list 5,000
+episodes without a pause; fifty who follow a job of 200,000 events and do not read. Stops go to their own port and to
+the REST port, each over a new connection.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import socket
 import sys
 import tempfile
 import threading
@@ -25,9 +27,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent / "doors_run"))
 
+from stored import old_job, publish
 from whole import HalfOpen, Robot, Whole, many_files, raw
 
 ATTACKERS, CALLERS, DESCRIPTORS = 1100, 4, 1024
+LISTERS, EPISODES, FOLLOWERS, EVENTS = 20, 5_000, 50, 200_000
 GAP_S = 0.05
 
 
@@ -53,16 +57,27 @@ def half_open(server: Whole, door: str) -> Iterator[None]:
 @contextmanager
 def posting(server: Whole, body: bytes) -> Iterator[None]:
     """Post a body as a job, again and again."""
-    over = threading.Event()
     words = f"Host: 127.0.0.1\r\nContent-Type: application/json\r\nAuthorization: Bearer {server.trainer}\r\n"
     head = f"POST /v1/jobs HTTP/1.1\r\n{words}Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
 
-    def post() -> None:
-        while not over.is_set():
-            with suppress(OSError, ValueError):  # reset in the middle of its body
-                raw(server.rest_port, head, body)
+    def post(number: int) -> None:
+        with suppress(OSError, ValueError):  # reset in the middle of its body
+            raw(server.rest_port, head, body)
 
-    threads = [threading.Thread(target=post) for _ in range(CALLERS)]
+    with repeating(CALLERS, post):
+        yield
+
+
+@contextmanager
+def repeating(count: int, act: Callable[[int], object]) -> Iterator[None]:
+    """Let so many callers do it again and again."""
+    over = threading.Event()
+
+    def repeat(number: int) -> None:
+        while not over.is_set():
+            act(number)
+
+    threads = [threading.Thread(target=repeat, args=(number,)) for number in range(count)]
     for thread in threads:
         thread.start()
     try:
@@ -71,6 +86,36 @@ def posting(server: Whole, body: bytes) -> Iterator[None]:
         over.set()
         for thread in threads:
             thread.join()
+
+
+@contextmanager
+def listing(server: Whole) -> Iterator[None]:
+    """List episodes, each caller with a token of its own, so that no rate limit slows them."""
+    tokens = [server.tokens.create(f"lister-{number}", ["operator"]) for number in range(LISTERS)]
+
+    def page(number: int) -> None:
+        status, _ = server.get("/v1/episodes?limit=100", tokens[number])
+        server.listed[status] += 1
+
+    page(0)
+    server.listed.clear()
+    with repeating(LISTERS, page):
+        yield
+
+
+@contextmanager
+def following(server: Whole) -> Iterator[None]:
+    """Follow a job's events and read none."""
+    words = f"Host: 127.0.0.1\r\nAuthorization: Bearer {server.trainer}\r\n"
+    readers = [socket.create_connection(("127.0.0.1", server.rest_port), 20) for _ in range(FOLLOWERS)]
+    for reader in readers:
+        reader.sendall(f"GET /v1/jobs/{server.job}/events HTTP/1.1\r\n{words}\r\n".encode())
+        time.sleep(0.02)  # below the token's rate
+    try:
+        yield
+    finally:
+        for reader in readers:
+            reader.close()
 
 
 def beside(server: Whole, robot: Robot, stops: int) -> dict[str, float]:
@@ -103,19 +148,26 @@ def trouble() -> dict[str, Callable[[Whole], Any]]:
         found[f"half open, {door}"] = lambda server, door=door: half_open(server, door)  # type: ignore[misc]
     found["100 MiB bodies"] = lambda server: posting(server, large)
     found[f"{len(wrong) // 1024} KiB of wrong fields"] = lambda server: posting(server, wrong)
+    found[f"{LISTERS} lists of {EPISODES} episodes"] = listing
+    found[f"{FOLLOWERS} followers that do not read"] = following
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="ten stops each")
+    parser.add_argument("--only", default="", metavar="WORD", help="none, and what has this in its name")
     parser.add_argument("--json", action="store_true", help="one object, trouble -> figure -> number")
     options = parser.parse_args()
     rows: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder, many_files():
+        publish(Path(folder), EPISODES)
         server = Whole(Path(folder), DESCRIPTORS)
+        server.job = old_job(Path(folder), EVENTS)
         try:
             for name, begin in trouble().items():
+                if name != "none" and options.only not in name:
+                    continue
                 before = server.log.stat().st_size
                 robot = Robot(server, "arm-1")
                 try:
@@ -123,6 +175,9 @@ def main() -> None:
                         rows[name] = beside(server, robot, 10 if options.quick else 100)
                 finally:
                     robot.close()
+                if server.listed:
+                    rows[name] |= {f"lists, status {status}": count for status, count in server.listed.items()}
+                    server.listed.clear()
                 rows[name]["log, KiB"] = round((server.log.stat().st_size - before) / 1024, 1)
             memory = round(server.memory("VmHWM") / 2**20)
         finally:

@@ -41,18 +41,25 @@ def test_the_robot_image_holds_neither_server_nor_torch() -> None:
 
 def test_compose_names_what_exists() -> None:
     services = compose()["services"]
-    assert set(services) == {"server", "policy", "arm", "sim"}
+    assert set(services) == {"server", "policy", "arm", "episode", "sim"}
     for name, service in services.items():
         build = service["build"]
         assert (ROOT / "docker" / build["context"]).resolve() == ROOT
         assert ROOT / build["dockerfile"] in IMAGES, name
     commands = " ".join(word for service in services.values() for word in service["command"])
     nodes = NODE.findall(commands)
-    assert len(nodes) == 3
+    assert len(nodes) == 4
     assert [node for node in nodes if not (ROOT / "pirl_ros" / "scripts" / node).exists()] == []
     profiles = re.findall(r"profile:=(\S+)", commands.replace("${PIRL_PROFILE:-panda_sim}", "panda_sim"))
     assert len(profiles) == 3
     assert [profile for profile in profiles if not (ROOT / profile).exists()] == []
+
+
+def test_the_nodes_of_a_robot_take_the_same_time() -> None:
+    services = compose()["services"]
+    robot = {name for name, service in services.items() if any("use_sim_time" in word for word in service["command"])}
+    assert robot == {"policy", "arm", "episode"}
+    assert "PIRL_USE_SIM_TIME=true" in (ROOT / "docker" / "compose.yaml").read_text().partition("name:")[0]
 
 
 def test_the_open_server_is_published_on_loopback_unless_told_otherwise() -> None:

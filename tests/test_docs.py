@@ -171,7 +171,8 @@ def unknown_launch_arguments(text: str) -> list[str]:
         files = [ROOT / "launch" / hit[1], ROOT / "launch" / "policy.launch.py"]
         declared = "".join(file.read_text() for file in files if file.exists())
         arguments = re.findall(r"(\w+):=", hit[2])
-        if not files[0].exists() or any(f'DeclareLaunchArgument("{name}"' not in declared for name in arguments):
+        known = set(re.findall(r'DeclareLaunchArgument\(\s*"(\w+)"', declared))
+        if not files[0].exists() or not known.issuperset(arguments):
             wrong.append(hit[0])
     return wrong
 

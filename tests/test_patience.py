@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,13 @@ from pathlib import Path
 import patience
 import pytest
 from patience import Patience, completed, output_of, patient, slowdown, until
+
+FIXED = re.compile(
+    r"\btimeout=\d\d"  # of a subprocess, a request, a call
+    r"|\.(?:result|wait|join|communicate)\((?:timeout=)?\d\d"
+    r"|\b(?:deadline|end|until|give_up)\w* = time\.monotonic\(\) \+"
+)
+"""ten seconds and more: less is what a test lets pass on purpose"""
 
 
 @pytest.fixture
@@ -114,3 +122,32 @@ def test_the_last_resort_waits_longer_under_load(tmp_path: Path, load: str, fail
     done = completed(command, limit_s=60, cwd=tmp_path)
     assert done.returncode == int(failed), done.stdout
     assert ("Timeout" in done.stdout) is failed
+
+
+def fixed_limits(source: str) -> list[str]:
+    """Lines with a limit that is the same however busy the machine is."""
+    return [line.strip() for line in source.splitlines() if FIXED.search(line)]
+
+
+def test_no_test_has_a_limit_that_does_not_grow() -> None:
+    """The remedy: `patient`, `until`, `completed` or `output_of`."""
+    folder = Path(__file__).parent
+    sources = [path for path in folder.rglob("*.py") if path.name != Path(__file__).name]
+    assert len(sources) > 100
+    found = {str(path.relative_to(folder)): fixed_limits(path.read_text()) for path in sources}
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "subprocess.run(command, text=True, timeout=60, check=False)",
+        "httpx.Client(base_url=url, timeout=30)",
+        "assert pending.result(20)",
+        "process.communicate(timeout=20)",
+        "deadline = time.monotonic() + LIMIT_S",
+    ],
+)
+def test_a_fixed_limit_is_noticed(line: str) -> None:
+    assert fixed_limits(f"import time\n    {line}\n") == [line]
+    assert fixed_limits("stub.Infer(request, timeout=0.2)\nreply.result(patient(30))\nbegan = time.monotonic()") == []

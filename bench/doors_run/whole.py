@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,11 @@ class Whole:
 
     def __init__(self, root: Path, descriptors: int = 1024, *options: str) -> None:
         self.grpc_port, self.rest_port, self.stop_port, self.openpi_port = free_ports(4)
-        file = TokenFile(root / TOKENS)
+        self.tokens = TokenFile(root / TOKENS)
         self.operator, self.trainer, self.robot = (
-            file.create(scope, [scope]) for scope in ("operator", "trainer", "robot")
+            self.tokens.create(scope, [scope]) for scope in ("operator", "trainer", "robot")
         )
+        self.job, self.listed = "", Counter[int]()
         self.log, self.root = root / "log.txt", root
         command = [
             sys.executable,

@@ -102,8 +102,8 @@ class PreviousChunk:
 class Alteration(IntFlag):
     """Why an executed action is not the sampled one; any bit masks the step out of PPO.
 
-    Imitation keeps such a step, because it learns from what was executed. Only DRY_RUN keeps it, and its whole episode,
-    out of every learner: nothing was executed.
+    Imitation keeps a step whose action was changed, because it learns from what was executed, and leaves out one where
+    the arm held instead. DRY_RUN keeps the whole episode out of every learner: nothing was executed.
     """
 
     NONE = 0

@@ -31,7 +31,7 @@ from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.registry.promotion import PRODUCTION, Promoter
 from pirl_server.registry.trial_limit import TrialLimit
 from pirl_server.registry.versions import Registry
-from pirl_server.root_lock import root_lock
+from pirl_server.root_lock import private_files, root_lock
 from pirl_server.rpc.call_tracker import CallTracker
 from pirl_server.rpc.interceptor import CallInterceptor
 from pirl_server.security.access_control import AccessControl
@@ -74,6 +74,7 @@ def serve(config: ServeConfig) -> int:
     _check_address(config)
     stop_port = config.rest_port + 2 if config.stop_port is None else config.stop_port
     with ExitStack() as stack:
+        stack.enter_context(private_files())
         signals = stack.enter_context(Signals())
         stack.enter_context(root_lock(config.root))
         _check_rest_port(config)
@@ -112,7 +113,7 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
     with ExitStack() as closing:
         closing.callback(engine.close)
         closing.callback(recorder.close)
-        deployment.start(production)
+        _start_deployment(deployment, production)
         threading.Thread(target=store.warm_up, name="summaries", daemon=True).start()
         gate = _gate(config, registry, recorder, store)
         service = PolicyService(engine, recorder, config.explore, router=router, check_rate=gate.check_rate)
@@ -155,6 +156,14 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             loops.close()
             jobs.close()
             stopped.wait()
+
+
+def _start_deployment(deployment: Deployment, production: str) -> None:
+    try:
+        deployment.start(production)
+    except ValueError as error:
+        fix = "start with its checkpoint, which replaces the damaged one: pirl serve CHECKPOINT"
+        raise ValueError(f"the version in production can't be served: {error}; {fix}") from None
 
 
 def _busy(engine: Engine, service: PolicyService) -> bool:
@@ -222,6 +231,8 @@ def adopt(registry: Registry, checkpoint: Path | None) -> str:
         card, _, _ = load_checkpoint(checkpoint)  # whole: a torn file must not go into production
         version = checkpoint_version(checkpoint)
         known = registry.holds(version)
+        if known and (found := checkpoint_version(registry.path(version))) != version:
+            registry.put_away(version, f"the files of version {version} were changed: they are {found} now")
         registry.add(version, checkpoint, card.contract)
         if production is None or not known:
             registry.point(PRODUCTION, version, actor="serve", reason=f"started with {checkpoint}", event="started")

@@ -7,7 +7,8 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,6 +16,11 @@ from typing import Any
 
 from pirl_contract.names import NAME_PATTERN as NAME_PATTERN
 from pirl_contract.names import check_name as check_name
+
+SYNCS = 8
+"""files forced to the disk at a time"""
+LOCK_S, LOCK_POLL_S = 10.0, 0.01
+"""how long a lock is waited for; what holds it writes one small file"""
 
 
 def utc_now() -> str:
@@ -29,6 +35,13 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_all(paths: Iterable[Path]) -> None:
+    """Force many files and entries of directories to the disk, several at a time: a journal commits them together."""
+    with ThreadPoolExecutor(SYNCS) as pool:
+        for _ in pool.map(sync, paths):
+            pass
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -95,7 +108,27 @@ def quarantine(path: Path, folder: Path, reason: str) -> Path:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the file's lock against other threads and processes; the kernel frees it when a holder dies."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    """Hold the file's lock against other threads and processes; the kernel frees it when a holder dies.
+
+    No other user may open the file, so none can hold it. Raises TimeoutError, which names it, after `LOCK_S`.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        with suppress(PermissionError):  # of an earlier version, and another user's
+            os.fchmod(descriptor, 0o600)
+        deadline = time.monotonic() + LOCK_S
+        while not _try_lock(descriptor):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"'{path}' has been locked by another process for {LOCK_S:g} s: end that one")
+            time.sleep(LOCK_POLL_S)
         yield
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from pirl_contract import Contract
 from pirl_server import simulation
-from pirl_server.atomic_files import utc_now
+from pirl_server.atomic_files import utc_now, write_json
 from pirl_server.config.jobs import Evaluate, FinetuneEpisodes, FinetuneSim, JobSpec, Sft, parse_spec
 from pirl_server.config.loop import Loop
 from pirl_server.config.training import PpoConfig
@@ -22,7 +23,8 @@ from pirl_server.registry.routing_rules import CANDIDATE
 from pirl_server.registry.versions import Registry
 from pirl_server.training import experiment, recipes
 from pirl_server.training.chunk_dataset import ChunkDataset
-from pirl_server.training.episode_rl.finetune import TooFewEpisodesError, finetune_episodes
+from pirl_server.training.episode_log import MoreEpisodesNeededError
+from pirl_server.training.episode_report import DATA_REPORT
 from pirl_server.training.evaluate import evaluate
 from pirl_server.training.progress import Progress
 from pirl_server.training.seeds import demonstration_seeds, evaluation_seeds, training_seeds
@@ -31,18 +33,23 @@ from pirl_server.training.supervised.demonstrations import demonstrate, windows_
 
 
 def check(spec: JobSpec) -> None:
-    """Raise ValueError with one line when the task or the seed won't do, before anything is queued."""
+    """Raise ValueError with one line when the task or the seed won't do, before anything is queued.
+
+    Where logged episodes are learnt from, a task is a name: it needs no simulator.
+    """
     if isinstance(spec, Loop):
         if spec.evaluation is not None:
             simulation.check_task(spec.task)
             evaluation_seeds(spec.evaluation.list)
+        return
+    if isinstance(spec, FinetuneEpisodes) or (isinstance(spec, Sft) and spec.config.source == "episodes"):
         return
     simulation.check_task(spec.task)
     if isinstance(spec, Evaluate):
         evaluation_seeds(spec.seed)
     elif isinstance(spec, FinetuneSim):
         training_seeds(spec.seed)
-    elif isinstance(spec, Sft) and spec.config.source == "expert":
+    else:
         demonstration_seeds(spec.seed)
         simulation.expert(spec.task)
 
@@ -59,36 +66,49 @@ def run(root: Path, job_dir: Path) -> None:
         if isinstance(spec, Evaluate):
             report.result(_evaluate(spec, registry, job_dir, report))
             return
+        base = None if spec.base is None else registry.resolve(spec.base)
         try:
-            version, base = _train(spec, registry, root, job_dir, report)
-        except TooFewEpisodesError as error:
-            report.result({"too_few_episodes": True})
+            version = _train(spec, None if base is None else base.path, registry, root, job_dir, report)
+        except MoreEpisodesNeededError as error:
+            report.result({"more_episodes_needed": True})
             raise ValueError(str(error)) from error
-        candidate = registry.add(version, job_dir / "checkpoint", _contract(job_dir), parent=base, job=job_dir.name)
+        if version is None:
+            return
+        parent = None if base is None else base.version
+        candidate = registry.add(version, job_dir / "checkpoint", _contract(job_dir), parent=parent, job=job_dir.name)
         registry.point(CANDIDATE, candidate.version, actor=job_dir.name, reason=spec.kind)
-        report.result({"version": candidate.version, "parent": base, "cancelled": report.cancelled})
+        report.result({"version": candidate.version, "parent": parent, "cancelled": report.cancelled})
 
 
 def _train(
-    spec: FinetuneSim | FinetuneEpisodes | Sft, registry: Registry, root: Path, job_dir: Path, report: Reporter
-) -> tuple[str, str | None]:
-    """Return the new version and its parent."""
-    base = None if spec.base is None else registry.resolve(spec.base)
+    spec: FinetuneSim | FinetuneEpisodes | Sft,
+    base: Path | None,
+    registry: Registry,
+    root: Path,
+    job_dir: Path,
+    report: Reporter,
+) -> str | None:
+    """Return the new version; None after a dry run, which leaves the report on its data as its result."""
     out = job_dir / "checkpoint"
-    if isinstance(spec, Sft):
-        start = None if base is None else base.path
-        version = recipes.train_sft(spec, out, report, simulation, base=start, root=root)
-    elif isinstance(spec, FinetuneSim):
+    if isinstance(spec, FinetuneSim):
         assert base is not None
-        config = recipes.sim_rl_config(spec.config, base.path)
-        version = run_experiment(experiment.planned(spec.task, base.path, config, spec.seed), job_dir, report)
-    else:
-        assert base is not None
-        instructions = simulation.instructions(spec.task)
-        _check_instructions(base.path, spec.task, instructions)
-        episodes = recipes.logged_episodes(root, base.contract, instructions, report)
-        version = finetune_episodes(base.path, out, episodes, spec.config, spec.seed, report)
-    return version, None if base is None else base.version
+        config = recipes.sim_rl_config(spec.config, base)
+        return run_experiment(experiment.planned(spec.task, base, config, spec.seed), job_dir, report)
+    if isinstance(spec, Sft) and spec.config.source == "expert":
+        return recipes.train_sft(spec, out, report, simulation, base)
+    archive = partial(_archived, registry)
+    data = recipes.episode_data(spec, root, report, base, archive)
+    found = asdict(data.report)
+    write_json(job_dir / DATA_REPORT, found)
+    if spec.dry_run:
+        report.result({"dry_run": True, "data_report": found})
+        return None
+    return recipes.train_on_episodes(spec, data, out, report, base, archive)
+
+
+def _archived(registry: Registry, version: str) -> Path | None:
+    """Where the registry keeps a checkpoint; None where it does not."""
+    return registry.get(version).path if registry.holds(version) else None
 
 
 def run_experiment(plan: experiment.Experiment, folder: Path, progress: Progress) -> str:

@@ -1,4 +1,4 @@
-"""One server per root: a second one would delete the first one's staging and end its job.
+"""One server per root, and one user: a second server would delete the first one's staging and end its job.
 
 Jobs and commands that read or add below the root do not take part.
 """
@@ -6,12 +6,17 @@ Jobs and commands that read or add below the root do not take part.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 NAME = ".server.lock"
+OTHERS = 0o077
+"""the bits of a mode that are of other users"""
+_LOG = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -23,6 +28,7 @@ def root_lock(root: Path) -> Iterator[None]:
     path = root / NAME
     try:
         root.mkdir(parents=True, exist_ok=True)
+        close_to_others(root)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise ValueError(f"root '{root}' can't be used: {error}; give a writable folder with --root") from None
@@ -39,6 +45,27 @@ def root_lock(root: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def private_files() -> Iterator[None]:
+    """Make every file and folder of this process, and of those that it starts, closed to other users."""
+    before = os.umask(OTHERS)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def close_to_others(root: Path) -> None:
+    """Close the folder to other users, whatever the modes of an earlier version below it; not that of another user."""
+    mode = stat.S_IMODE(root.stat().st_mode)
+    if not mode & OTHERS:
+        return
+    try:
+        root.chmod(mode & ~OTHERS)
+    except OSError as error:
+        _LOG.warning("root '%s' is open to other users (mode %03o): %s", root, mode, error.strerror)
 
 
 def _holder(descriptor: int) -> str:

@@ -22,6 +22,8 @@ from typing import Any, Protocol
 SIGNALS = {signal.SIGTERM: 0, signal.SIGINT: 130}
 """exit status after each, when all went well"""
 POLL_S = 0.05
+UNREADY_S = 1.0
+"""the listeners stay at least so long, within the drain time, so that who asks for readiness is answered 503"""
 LISTENER_S = 5.0
 """a listener that has not ended so long after its signal is abandoned: episodes come first"""
 
@@ -42,11 +44,11 @@ class Stopping:
         """endless streams end now"""
 
     def drain(self, seconds: float) -> None:
-        """Be not ready, and return after so many seconds or when no robot is connected any more."""
+        """Be not ready, and return after so many seconds, or earlier when no robot is connected any more."""
         self.draining = True
         self._notify(seconds)
-        deadline = time.monotonic() + seconds
-        while self._busy() and time.monotonic() < deadline:
+        began = time.monotonic()
+        while (waited := time.monotonic() - began) < seconds and (waited < UNREADY_S or self._busy()):
             time.sleep(POLL_S)
 
     def close(self) -> None:

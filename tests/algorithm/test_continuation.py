@@ -10,6 +10,7 @@ from smooth_toy import COVARIANCE, HORIZON, STAY, Smooth
 from torch import Tensor
 from torch.distributions import Normal
 
+from pirl_server.algorithm.awr import weighted_flow_matching_loss
 from pirl_server.algorithm.flow import Velocity, euler_chain, time_at
 from pirl_server.algorithm.flow_sde import transition as flow_sde
 from pirl_server.algorithm.hybrid_sampler import hybrid_sample
@@ -18,7 +19,6 @@ from pirl_server.algorithm.rtc import (
     given_tokens,
     guidance_scale,
     guided,
-    over_the_rest,
     overlap_weights,
     resting,
     resting_transition,
@@ -202,9 +202,9 @@ def test_training_gives_the_first_actions_clean_and_asks_for_the_others() -> Non
     assert token_times(t, given).tolist() == [pytest.approx(row) for row in (
         [0.2, 0.2, 0.2, 0.2], [0, 0, 0.5, 0.5], [0, 0, 0, 1.0])]  # fmt: skip
     error = torch.where(given[..., None], 7.0, torch.tensor(2.0)).expand(3, 4, 2).clone().requires_grad_()
-    rest = over_the_rest(error, given)
-    assert float(rest.mean().detach()) == pytest.approx(2.0)
-    rest.mean().backward()
+    rest = weighted_flow_matching_loss(error, torch.ones(3), ~given)
+    assert float(rest.detach()) == pytest.approx(2.0)
+    rest.backward()
     assert error.grad is not None
     assert torch.equal(error.grad != 0, (~given)[..., None].expand(3, 4, 2))
 

@@ -29,6 +29,14 @@ def test_advantage_weights() -> None:
     assert float(weighted_flow_matching_loss(loss, double(3.0, 1.0))) == pytest.approx(1.5)
 
 
+def test_an_action_that_is_not_valid_counts_neither_above_nor_below_the_line() -> None:
+    """By hand: weights 2 and 1, three valid actions of errors 1, 1 and 4."""
+    loss = torch.tensor([[1.0, 9.0], [1.0, 4.0]]).double()[:, :, None].expand(2, 2, 3)
+    valid = torch.tensor([[True, False], [True, True]])
+    assert float(weighted_flow_matching_loss(loss, double(2.0, 1.0), valid)) == pytest.approx((2 + 1 + 4) / 4)
+    assert float(weighted_flow_matching_loss(loss, double(2.0, 1.0), valid & False)) == 0.0
+
+
 def densities(n: int = 64) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """New, proximal and behaviour log-probs, and advantages."""
     new, proximal, behaviour, advantage = torch.randn(
@@ -98,10 +106,14 @@ def test_fpo_starts_at_ratio_one_and_prefers_the_better_fit() -> None:
 
 
 def test_lookahead_advantage() -> None:
-    reward, value = double(0, 0, -1, 1), double(0.1, 0.2, 0.3, 0.4)
-    assert lookahead_advantage(reward, value, 0.0, 1).tolist() == pytest.approx([0.1, 0.1, -0.9, 0.6])
-    assert lookahead_advantage(reward, value, 0.0, 2).tolist() == pytest.approx([0.2, -0.8, -0.3, 0.6])
-    assert lookahead_advantage(reward, value, 5.0, 9).tolist() == pytest.approx([4.9, 4.8, 4.7, 5.6])
+    """Of four decisions with rewards 0, 0, -1, 1; what is looked ahead to is one, two or all of them away."""
+    value = double(0.1, 0.2, 0.3, 0.4)
+    for then, reward, expected in (
+        ([1, 2, 3, -1], double(0, 0, -1, 1), [0.1, 0.1, -0.9, 0.6]),
+        ([2, 3, -1, -1], double(0, -1, 0, 1), [0.2, -0.8, -0.3, 0.6]),
+        ([-1, -1, -1, -1], double(0, 0, 0, 1), [-0.1, -0.2, -0.3, 0.6]),
+    ):
+        assert lookahead_advantage(reward, value, torch.tensor(then)).tolist() == pytest.approx(expected)
 
 
 def test_recap_calls_the_stated_share_positive_and_humans_always() -> None:

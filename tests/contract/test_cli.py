@@ -114,3 +114,12 @@ def test_doctor_names_a_taken_port(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "taken: gRPC" in finding.state
         assert "--grpc-port" in finding.fix
     assert "free" in doctor.check_ports().state
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_doctor_says_where_ros2_launch_comes_from(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    monkeypatch.setattr(doctor, "_python", lambda code: "1")
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/opt/ros2" if there and name == "ros2" else None)
+    found = doctor.check_ros()
+    assert found.optional is not there
+    assert ("ros2 launch needs an apt ROS 2" in found.fix) is not there

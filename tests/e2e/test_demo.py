@@ -7,14 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
-from patience import completed
+from patience import completed, patient, until
 
 pytest.importorskip("rclpy", reason="rclpy is not importable: source docker/ros_env.sh")
 pytest.importorskip("pirl_msgs.msg", reason="pirl_msgs is not built: make setup")
@@ -123,39 +123,55 @@ def test_behaviour_log_probs_are_recomputed_from_the_stored_chain(
     assert worst_wrong > 1e-2
 
 
+def starting(out: Path) -> bool:
+    return (out / "logs/sim_arm_node.log").exists()
+
+
+def with_an_open_episode(out: Path) -> bool:
+    return any((out / "server/episodes/staging").glob("*"))
+
+
+def with_a_job(out: Path) -> bool:
+    return any((out / "server/jobs").glob("*/events.jsonl"))
+
+
 @pytest.mark.parametrize(
-    ("number", "after_s"), [(signal.SIGINT, 4.0), (signal.SIGINT, 25.0), (signal.SIGKILL, 15.0)], ids=str
+    ("number", "reached"),
+    [(signal.SIGINT, starting), (signal.SIGINT, with_an_open_episode), (signal.SIGKILL, with_a_job)],
+    ids=str,
 )
-def test_interrupted_it_leaves_no_process_and_no_torn_episode(tmp_path: Path, number: int, after_s: float) -> None:
-    """Ctrl-C while starting, and while the robot runs or a job does: every process of the run is gone at its exit.
+def test_interrupted_it_leaves_no_process_and_no_torn_episode(
+    tmp_path: Path, number: int, reached: Callable[[Path], bool]
+) -> None:
+    """Ctrl-C while starting and while the robot runs: every process of the run is gone at its exit.
 
     Killed it can end nothing itself and is followed within seconds; an episode that is being written stays staged.
     """
-    out = tmp_path / "run"
+    out, log = tmp_path / "run", tmp_path / "output.txt"
     mark = f"PIRL_TEST_MARK={uuid.uuid4().hex}"
     name, _, value = mark.partition("=")
-    demo = subprocess.Popen(
-        demo_command(out, 50_000),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, name: value},
-        # Who runs the tests in the background of a shell makes their children deaf to Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    time.sleep(after_s)
-    assert demo.poll() is None, demo.communicate()[0]
-    assert len(processes_with(mark)) > 1, "nothing was started yet: the test would prove nothing"
-    demo.send_signal(number)
-    output, _ = demo.communicate(timeout=60)
+    with log.open("wb") as output:
+        demo = subprocess.Popen(
+            demo_command(out, 50_000),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, name: value},
+            # Who runs the tests in the background of a shell makes their children deaf to Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+    try:
+        until(lambda: reached(out) or demo.poll() is not None, log.read_text, limit_s=120)
+        assert demo.poll() is None, log.read_text()
+        assert len(processes_with(mark)) > 1, "nothing was started yet: the test would prove nothing"
+        demo.send_signal(number)
+        demo.wait(patient(60))
+    finally:
+        demo.kill()
     if number == signal.SIGKILL:
-        deadline = time.monotonic() + 5.0 * max(1.0, os.getloadavg()[0])
-        while (left := processes_with(mark)) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert left == []
+        until(lambda: not processes_with(mark), lambda: processes_with(mark), limit_s=5.0)
         return
-    assert demo.returncode == 130, output
+    assert demo.returncode == 130, log.read_text()
     assert not processes_with(mark)
     staging = out / "server/episodes/staging"
     assert not staging.exists() or not list(staging.iterdir())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from patience import until
@@ -58,6 +60,25 @@ def test_what_a_killed_demo_started_goes_with_it(tmp_path: Path) -> None:
         assert all(process_start(pid) is not None for pid in pids)
         demo.kill()
     until(lambda: [process_start(pid) for pid in pids] == [None, None], "its children live on", limit_s=5.0)
+
+
+def test_an_interrupt_while_a_process_starts_leaves_it_not_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C between the start and the moment at which anything knows of it."""
+    start, started = subprocess.Popen, []
+
+    def interrupted(*command: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(start(*command, **options))
+        signal.raise_signal(signal.SIGINT)
+        return started[0]
+
+    monkeypatch.setattr(processes.subprocess, "Popen", interrupted)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), Processes(tmp_path, {}) as running:
+        running.start("sleeper", [sys.executable, "-c", "import time; time.sleep(600)"])
+    assert process_start(started[0].pid) is None
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_a_process_that_ended_early_is_named_with_its_last_line(tmp_path: Path) -> None:

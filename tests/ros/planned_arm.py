@@ -35,7 +35,7 @@ def shipped(name: str, output: str) -> Profile:
     """A shipped profile of a real arm, commanded by `output`; a twist needs steps of the tool centre."""
     profile = load_profile(PARAMS / f"{name}.yaml")
     if output == "servo_twist":
-        command = Command("servo_twist", "arm", frame="base")
+        command = Command("servo_twist", "arm", frame=profile.base_frame)
         return replace(profile, action="tcp_delta", tcp_step=0.015, command=command)
     return replace(profile, command=Command(output, "arm"))  # type: ignore[arg-type]
 

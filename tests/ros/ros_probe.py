@@ -20,6 +20,7 @@ from pirl_ros.adapters import qos
 ROOT = Path(__file__).parents[2]
 PROFILE_PATH = ROOT / "launch" / "params" / "panda_sim.yaml"
 LIBRARY = ROOT / ".ros" / "install" / "pirl_ros" / "lib" / "pirl_ros"
+ROBOT_SIDE = ("robot_node", "policy_node", "arm_node", "episode_node")
 PATIENCE_S = 30.0
 """longest wait for anything on an idle machine, of a test that passes far below it"""
 
@@ -28,7 +29,7 @@ class Probe:
     """Collects what is published, publishes, calls services; `processes` are ended with it."""
 
     def __init__(self, namespace: str) -> None:
-        self.namespace, self.patience_s = namespace, PATIENCE_S
+        self.namespace, self.patience_s, self.library = namespace, PATIENCE_S, LIBRARY
         self.node = Node("probe", namespace=namespace)
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.node)
@@ -41,6 +42,9 @@ class Probe:
     def start(self, name: str, **parameters: object) -> subprocess.Popen[str]:
         """Start an executable of pirl_ros in this namespace."""
         given = {"profile": PROFILE_PATH, **parameters}
+        # The shipped simulated arm takes no orders in real time.
+        if given["profile"] == PROFILE_PATH and name in ROBOT_SIDE:
+            given = {"use_sim_time": True, **given}
         command = [str(LIBRARY / name), "--ros-args", "-r", f"__ns:={self.namespace}"]
         for key, value in given.items():
             command += ["-p", f"{key}:={str(value).lower() if isinstance(value, bool) else value}"]

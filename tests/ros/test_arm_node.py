@@ -86,7 +86,7 @@ def robot(probe: Any, profile: Any, profile_path: Path, tmp_path: Path) -> Any:
     patient = tmp_path / "patient.yaml"
     patient.write_text(re.sub(r"(max_chunk_age|max_observation_age): [0-9.]+", r"\1: 600.0", profile_path.read_text()))
     probe.listen(DiagnosticArray, "/diagnostics")
-    probe.start("arm_node", profile=patient)
+    probe.start("arm_node", profile=patient, use_sim_time=True)
     return Robot(probe, profile)
 
 
@@ -181,9 +181,50 @@ def test_a_silent_sensor_is_named_in_diagnostics(impatient_robot: Robot, probe: 
 def test_without_limits_it_does_not_start(probe: Any, profile_path: Any, tmp_path: Any) -> None:
     path = tmp_path / "robot.yaml"
     path.write_text(profile_path.read_text().replace("low: -2.8973, ", "", 1))
-    from lifecycle_msgs.srv import GetState
-
     process = probe.start("arm_node", profile=path)
-    assert probe.call(GetState, "arm_node/get_state").current_state.label == "unconfigured"
-    process.terminate()
-    assert "'low' is missing" in output_of(process, 20)[0]
+    words = output_of(process, 20)[0]
+    assert process.returncode == 1
+    assert "'low' is missing" in words
+
+
+def test_a_simulated_arms_profile_is_active_in_simulated_time_only(probe: Any, tmp_path: Any) -> None:
+    from lifecycle_msgs.msg import State, Transition
+    from lifecycle_msgs.srv import ChangeState, GetState
+    from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+    from rcl_interfaces.srv import SetParameters
+    from real_arm import write_profile
+
+    def take_real_time() -> Any:
+        off = ParameterValue(type=ParameterType.PARAMETER_BOOL, bool_value=False)
+        request = [Parameter(name="use_sim_time", value=off)]
+        return probe.call(SetParameters, "arm_node/set_parameters", parameters=request).results[0]
+
+    refused = probe.start("arm_node", use_sim_time=False)
+    said = output_of(refused, 20)[0]
+    assert refused.returncode == 1
+    for words in ("'panda_sim' is for a simulated arm", "safety.speed_scale 12", "robot:=NAME", "use_sim_time:=true"):
+        assert words in said
+    probe.processes.remove(refused)
+
+    probe.start("arm_node", autostart=False)
+    assert probe.change("arm_node", Transition.TRANSITION_CONFIGURE) == State.PRIMARY_STATE_INACTIVE
+    assert take_real_time().successful
+    activate = Transition(id=Transition.TRANSITION_ACTIVATE)
+    assert not probe.call(ChangeState, "arm_node/change_state", transition=activate).success
+    assert probe.call(GetState, "arm_node/get_state").current_state.id == State.PRIMARY_STATE_INACTIVE
+    probe.processes[-1].terminate()
+    output_of(probe.processes.pop(), 20)
+
+    probe.start("arm_node")
+    while probe.call(GetState, "arm_node/get_state").current_state.id != State.PRIMARY_STATE_ACTIVE:
+        pass
+    answer = take_real_time()
+    assert not answer.successful
+    assert "simulated arm" in answer.reason
+    probe.processes[-1].terminate()
+    output_of(probe.processes.pop(), 20)
+
+    probe.start("arm_node", profile=write_profile(tmp_path / "real.yaml"))
+    while probe.call(GetState, "arm_node/get_state").current_state.id != State.PRIMARY_STATE_ACTIVE:
+        pass
+    assert take_real_time().successful, "control: an arm with limits has no need of a simulation"

@@ -196,17 +196,25 @@ def test_a_human_takes_over_and_hands_back(station: Station, profile: Any) -> No
     answer = station.probe.call(SetControlSource, "set_control_source", source="human")
     assert (answer.ok, answer.control_source) == (True, "human")
     twists = station.probe.publisher(TwistStamped, "teleop/twist")
+    station.comes_to_rest()
     before = np.array(station.probe.more("joint_states", 1)[0].position)
     outcomes = station.probe.seen["step_outcomes"]
     outcomes.clear()
 
-    def driven() -> bool:
+    def driven(frame: str = "", late_s: int = 0) -> bool:
         message = TwistStamped()
+        message.header.frame_id, message.header.stamp = frame, station.probe.seen["joint_states"][-1].header.stamp
+        message.header.stamp.sec -= late_s
         message.twist.linear.y = 0.1
         twists.publish(message)
         return any(outcome.source == outcome.SOURCE_HUMAN for outcome in outcomes)
 
-    station.probe.until(driven, "no step of the human is reported")
+    for wrong in ({"frame": "tool0_upside_down"}, {"late_s": 1}, {"late_s": -1}):
+        for _ in range(8):
+            assert not driven(**wrong), wrong
+            station.probe.more("joint_states", 1)
+    np.testing.assert_allclose(station.probe.more("joint_states", 1)[0].position, before, atol=1e-4)
+    station.probe.until(lambda: driven("panda_link0"), "no step of the human is reported")
     assert np.abs(np.array(station.probe.more("joint_states", 2)[-1].position) - before).max() > 1e-4
     station.probe.until(lambda: station.feedback[-1].control_source == "human", "feedback does not say so")
     assert not station.probe.call(SetControlSource, "set_control_source", source="ghost").ok
@@ -224,10 +232,11 @@ def test_parameters_are_ranged_and_described(station: Station) -> None:
     from rcl_interfaces.srv import DescribeParameters
 
     assert station.probe.set_parameter("arm_node", "speed_scale", 0.5) == ""
-    station.probe.until(lambda: station.state.speed_scale == 0.5, "not taken over")
+    station.probe.until(lambda: station.state.speed_scale == 6.0, "not 0.5 times the profile's 12")
     assert station.probe.set_parameter("arm_node", "speed_scale", 1.5)
+    assert station.probe.set_parameter("arm_node", "speed_scale", float("nan"))
     assert station.probe.set_parameter("policy_node", "timeout_s", 1.0) == ""
-    assert station.probe.set_parameter("arm_node", "joy_speed", 0.05), "fixed at start"
+    assert station.probe.set_parameter("arm_node", "joy_speed", 0.05), "read at configure"
     assert station.probe.set_parameter("arm_node", "speed_scale", 1.0) == ""
     for node, name in (("arm_node", "speed_scale"), ("policy_node", "timeout_s"), ("episode_node", "undo_window_s")):
         [shown] = station.probe.call(DescribeParameters, f"{node}/describe_parameters", names=[name]).descriptors

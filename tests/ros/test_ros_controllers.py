@@ -88,18 +88,33 @@ def test_an_arm_in_lock_step_gets_each_command_by_itself(profile: Profile) -> No
 
 
 def test_positions_and_twists_go_out_every_period(profile: Profile) -> None:
-    for given in (Command("forward_position", "there"), Command("servo_twist", "there", frame="base")):
+    for given in (Command("forward_position", "there"), Command("servo_twist", "there", frame="panda_link0")):
         node, (arm, _) = make(profile, tick="timer", command=given)
         for row in ROWS:
             arm.send(command(row), ahead)
         assert len(node.sent["there"]) == len(ROWS)
 
 
+def test_what_is_stamped_has_the_nodes_time_and_the_profiles_frame(profile: Profile) -> None:
+    node, (arm, _) = make(profile, tick="timer", command=Command("servo_twist", "there", frame="panda_link0"))
+    arm.send(command(ROWS[0]), ahead)
+    arm.send(command(ROWS[1]), ahead)
+    arm.rest(ahead)
+    headers = [message.header for message in node.sent["there"]]
+    assert [(header.frame_id, header.stamp.sec, header.stamp.nanosec) for header in headers] == [
+        ("panda_link0", 1, 500_000_000)
+    ] * len(headers)
+    node, (arm, _) = make(profile, tick="timer")
+    arm.send(command(ROWS[0]), ahead)
+    [plan] = node.sent[profile.command.topic]
+    assert (plan.header.stamp.sec, plan.header.stamp.nanosec) == (0, 0), "from now on, by the controller's clock"
+
+
 def test_without_a_command_nothing_is_sent(profile: Profile) -> None:
     kinds: list[Callable[[], Command]] = [
         lambda: profile.command,
         lambda: Command("forward_position", "there"),
-        lambda: Command("servo_twist", "there", frame="base"),
+        lambda: Command("servo_twist", "there", frame="panda_link0"),
     ]
     for kind in kinds:
         node, controllers = make(profile, tick="timer", command=kind())

@@ -54,7 +54,7 @@ class Robot:
         probe.listen(DiagnosticArray, "/diagnostics")
         probe.listen(JointTrajectory, "arm_controller/joint_trajectory")
         self.arm, self.server = RealArm(probe), serve(probe, profile, port)
-        address = {"server_address": f"127.0.0.1:{port}", "timeout_s": 0.5}
+        address = {"server_address": f"127.0.0.1:{port}", "timeout_s": patient(0.5)}
         self.arm.start(profile, "robot_node", listeners=3, use_cameras=False, **address)
         self.process = probe.processes[-1]
         self.goals = ActionClient(probe.node, ExecuteInstruction, "execute_instruction")
@@ -84,7 +84,7 @@ class Robot:
 
 @pytest.fixture
 def robot(probe: Any, tmp_path: Path) -> Robot:
-    return Robot(probe, tmp_path, link_loss_s=1.0)
+    return Robot(probe, tmp_path, link_loss_s=patient(1.0))
 
 
 def test_a_lost_server_is_a_lost_link(robot: Robot) -> None:

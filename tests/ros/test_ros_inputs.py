@@ -43,10 +43,10 @@ def best_effort() -> Any:
 
 
 def repeat(station: Station, publisher: Any, message: Any, done: Callable[[], bool], what: str) -> None:
-    """Publish until it shows: best effort may lose one."""
+    """Publish a message, or what makes one, until it shows: best effort may lose one."""
 
     def shows() -> bool:
-        publisher.publish(message)
+        publisher.publish(message() if callable(message) else message)
         return done()
 
     station.probe.until(shows, what)
@@ -119,8 +119,13 @@ def test_best_effort_hands_drive_the_arm(station: Station, profile: Any) -> None
     for topic, message in hands.items():
         hand = station.probe.publisher(type(message), topic, best_effort())
         outcomes.clear()
+
+        def stamped(message: Any = message) -> Any:
+            message.header.stamp = station.probe.seen["joint_states"][-1].header.stamp
+            return message
+
         driven = lambda: any(outcome.source == outcome.SOURCE_HUMAN for outcome in outcomes)  # noqa: E731
-        repeat(station, hand, message, driven, f"{topic} does not drive")
+        repeat(station, hand, stamped, driven, f"{topic} does not drive")
         station.probe.node.destroy_publisher(hand)
         silent = lambda: outcomes[-1].source == outcomes[-1].SOURCE_HOLD or "no teleop command" in station.state.reason  # noqa: E731
         station.probe.until(silent, "the hand before still drives")

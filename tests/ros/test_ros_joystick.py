@@ -36,16 +36,20 @@ def test_a_joystick_takes_over_and_hands_back_without_a_jerk(probe: Any, tmp_pat
     joy = probe.publisher(Joy, "joy", qos.COMMAND)
     outcomes, grips = probe.seen["step_outcomes"], probe.seen["gripper_controller/joint_trajectory"]
 
+    def send(message: Any) -> None:
+        message.header.stamp = probe.node.get_clock().now().to_msg()
+        joy.publish(message)
+
     def pushed(count: int, message: Any) -> list[Any]:
         """Keep the pad so until `count` more steps are reported as the human's."""
         mine = lambda: [o for o in outcomes if o.source == o.SOURCE_HUMAN]  # noqa: E731
         before = len(mine())
-        probe.until(lambda: joy.publish(message) or len(mine()) >= before + count, "no step of the human's")
+        probe.until(lambda: send(message) or len(mine()) >= before + count, "no step of the human's")
         return mine()[before:]
 
     arm.chunk(speed=0.6)
     probe.until(lambda: len(outcomes) > 8, "nothing is played")
-    joy.publish(pad(1.0))
+    send(pad(1.0))
     probe.more("safety_state", 2)
     assert not any(o.source == o.SOURCE_HUMAN for o in outcomes), "a joystick alone takes nothing over"
     assert probe.call(Trigger, "arm_node/takeover").success
@@ -53,9 +57,7 @@ def test_a_joystick_takes_over_and_hands_back_without_a_jerk(probe: Any, tmp_pat
     assert pushed(5, pad(1.0, close=True))[-1].executed[7] == -1.0
     assert grips[-1].points[0].positions[0] == pytest.approx(-0.01)
     # The deadman let go: what the axes say counts no more.
-    probe.until(
-        lambda: joy.publish(pad(1.0, deadman=False)) or arm.state.mode == "holding", "it goes on without a hand"
-    )
+    probe.until(lambda: send(pad(1.0, deadman=False)) or arm.state.mode == "holding", "it goes on without a hand")
     probe.more("joint_states", 10)
     stands = arm.joints
     probe.more("joint_states", 5)

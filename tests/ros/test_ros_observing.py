@@ -52,6 +52,19 @@ def test_state_is_in_the_order_of_the_contract(profile: Profile) -> None:
     assert state.dtype == np.float32
 
 
+@pytest.mark.parametrize("stream", ["pose tcp", "wrench wrist"])
+def test_a_frame_that_the_profile_states_is_kept(profile: Profile, stream: str) -> None:
+    poses = tuple(replace(pose, frame="panda_link0" if pose.name == "tcp" else "") for pose in profile.poses)
+    robot = replace(profile, poses=poses, wrenches=(replace(WRENCH, frame="panda_link0"),))
+    values = values_for(robot)
+    for name in ("pose tcp", "wrench wrist"):
+        values[name] = SimpleNamespace(**vars(values[name]), header=SimpleNamespace(frame_id="panda_link0"))
+    assert state_vector(robot, Bundle(0, 0, values)).size == robot.contract.state_dim
+    values[stream].header = SimpleNamespace(frame_id="world")
+    with pytest.raises(ValueError, match=f"{stream} is given in frame 'world', the profile says 'panda_link0'.*tf2"):
+        state_vector(robot, Bundle(0, 0, values))
+
+
 def test_a_robot_without_velocities(profile: Profile) -> None:
     robot = replace(profile, velocities=False)
     values = values_for(robot)

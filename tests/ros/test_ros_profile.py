@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +82,7 @@ def test_the_simulator_is_the_same_robot(profile: Profile) -> None:
         (("gripper",), {"command_joint": "thumb"}, "'thumb' is not in"),
         ((), {"tick": "sometimes"}, "'sometimes' is not one of"),
         ((), {"rate_hz": 0}, "rate_hz"),
-        (("cameras", 0), {"height": 64.5}, "expected a int"),
+        (("cameras", 0), {"height": 64.5}, "expected a whole number, got 64.5$"),
     ],
 )
 def test_mistakes_are_named_in_one_line(
@@ -89,6 +91,88 @@ def test_mistakes_are_named_in_one_line(
     with pytest.raises(ValueError, match=words) as raised:
         load_profile(write(tmp_path, profile_path, change, where))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "written", "fix"),
+    [
+        ("rate_hz", "1e9", "write 1.0e+9"),
+        ("rate_hz", "1E9", "write 1.0e+9"),
+        ("rate_hz", "2e-3", "write 2.0e-3"),
+        ("rate_hz", "-1e3", "write -1.0e+3"),
+        ("rate_hz", "1.5e3", "write 1.5e+3"),
+        ("rate_hz", "1.5e03", "write 1.5e+03"),
+        ("rate_hz", "1e+3", "write 1.0e+3"),
+        ("rate_hz", "'20.5'", "write 20.5, without quotes"),
+        ("rate_hz", "fast", "a finite number, got 'fast'"),
+        ("rate_hz", "", "give it a value, or leave the key out"),
+        ("robot", "007", "put it in quotes"),
+        ("robot", "2026-11-30", "put it in quotes"),
+        ("robot", "no", "put it in quotes (YAML 1.1 reads yes, no, on and off as true and false)"),
+        ("velocities", "'true'", "write true or false, without quotes"),
+        ("velocities", "1", "write true or false, without quotes"),
+    ],
+)
+def test_what_yaml_reads_in_a_way_of_its_own_is_named_with_what_to_write(
+    tmp_path: Path, profile_path: Path, key: str, written: str, fix: str
+) -> None:
+    lines = [line for line in profile_path.read_text().splitlines() if not line.startswith(f"{key}:")]
+    path = tmp_path / "robot.yaml"
+    path.write_text("\n".join([*lines, f"{key}: {written}"]))
+    with pytest.raises(ValueError, match=f"{key}: expected ") as raised:
+        load_profile(path)
+    assert str(raised.value).endswith(fix)
+    assert "\n" not in str(raised.value)
+    if numbers := re.findall(r"write (-?\d\S*\d)", str(raised.value)):
+        assert yaml.safe_load(numbers[0]) == float(written.strip("'")), "the spelling named is read as the number"
+
+
+def test_other_types_are_named_with_what_to_write(tmp_path: Path, profile_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"cameras: expected a list, got 'base': write \[a, b\]$"):
+        load_profile(write(tmp_path, profile_path, {"cameras": "base"}))
+    with pytest.raises(ValueError, match=r"height: expected a whole number, got 64\.0: write 64$"):
+        load_profile(write(tmp_path, profile_path, {"height": 64.0}, ("cameras", 0)))
+
+
+@pytest.mark.parametrize(
+    "text", ["arm_node:\n  ros__parameters:\n    dry_run: true\n", "/left:\n  arm_node:\n    ros__parameters: {}\n"]
+)
+def test_a_ros_parameter_file_is_named_with_where_to_give_it(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"is a ROS parameter file, no robot profile: .*params_file:=.*profile:=FILE"):
+        load_profile(path)
+
+
+def test_a_name_that_is_not_there_lists_those_that_are(profile_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has franka, panda_sim, so100, ur5e; .* profile:=FILE"):
+        load_profile(profile_path.with_name("frnka.yaml"))
+
+
+def test_the_base_frame_is_stated_once(profile: Profile) -> None:
+    assert profile.base_frame == "panda_link0"
+    unnamed = replace(profile.kinematics, frame="")
+    assert replace(profile, kinematics=unnamed).base_frame == ""
+    servo = replace(profile.command, kind="servo_twist", frame="base")
+    assert replace(profile, kinematics=unnamed, command=servo).base_frame == "base"
+    with pytest.raises(ValueError, match=r"must both be the base frame, got \['base', 'panda_link0'\]"):
+        replace(profile, command=servo)
+
+
+def test_what_makes_a_profile_one_of_a_simulation(profile: Profile) -> None:
+    assert len(profile.simulation_only) == 4
+    real = load_profile(Path(__file__).parents[2] / "launch" / "params" / "franka.yaml")
+    assert real.simulation_only == ()
+    joints = (replace(real.arm.joints[0], jerk=1e9), *real.arm.joints[1:])
+    for change, key in (
+        ({"tick": "joint_states"}, "tick"),
+        ({"safety": replace(real.safety, speed_scale=1.5)}, "safety.speed_scale 1.5"),
+        ({"arm": replace(real.arm, joints=joints)}, "arm.joints"),
+        ({"safety": replace(real.safety, watchdog_s=61.0)}, "watchdog_s"),
+        ({"safety": replace(real.safety, link_loss_s=61.0)}, "link_loss_s"),
+    ):
+        [reason] = replace(real, **change).simulation_only  # type: ignore[arg-type]
+        assert key in reason
 
 
 @pytest.mark.parametrize("text", ["", "[1, 2]", "robot: [unclosed"])
@@ -101,5 +185,7 @@ def test_a_file_that_is_no_profile(tmp_path: Path, text: str) -> None:
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match=r"none\.yaml does not exist$"):
         load_profile(tmp_path / "none.yaml")
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_profile(tmp_path)

@@ -135,6 +135,8 @@ def test_errors_name_their_key(profile: Profile, key: str, words: str) -> None:
         (safer(max_jump=2.0), "safety.max_jump"),
         (safer(workspace=Box((-5.0,) * 3, (5.0,) * 3)), "safety.workspace"),
         (changed(joint_states="/joint_states"), "topics"),
+        (changed(kinematics=replace(shipped("franka").kinematics, frame="")), "kinematics.frame"),
+        (changed(tick="joint_states"), "use_sim_time"),
         (changed(rate_hz=200.0), "rate_hz"),
         (changed(command=replace(shipped("franka").command, kind="forward_position")), "command.kind"),
         (changed(gripper=replace(shipped("franka").gripper, open=0.08)), "gripper"),

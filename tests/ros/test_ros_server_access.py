@@ -15,13 +15,20 @@ from pirl_ros.adapters.server_access import declare_access, read_access
 
 
 class Node:
-    """Parameters only."""
+    """Parameters only; those given are there from the start."""
 
     def __init__(self, **given: str) -> None:
-        self._given, self._values = given, dict[str, Any]()
+        self._values: dict[str, Any] = dict(given)
 
-    def declare_parameter(self, name: str, default: Any, _: Any) -> Any:
-        self._values[name] = self._given.get(name, default)
+    def has_parameter(self, name: str) -> bool:
+        return name in self._values
+
+    def undeclare_parameter(self, name: str) -> None:
+        del self._values[name]
+
+    def declare_parameter(self, name: str, value: Any, _: Any, ignore_override: bool) -> Any:
+        assert ignore_override
+        self._values[name] = value
         return self.get_parameter(name)
 
     def get_parameter(self, name: str) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from patience import patient
 from real_arm import PERIOD_S, RealArm, broken_limits, commanded, write_profile
 from server_process import free_port, kill, serve
 
@@ -34,7 +35,8 @@ def test_a_killed_server_is_a_lawful_stop_a_latch_and_a_new_beginning(probe: Any
     probe.listen(DiagnosticArray, "/diagnostics")
     probe.listen(JointTrajectory, "arm_controller/joint_trajectory")
     arm, server = RealArm(probe), serve(probe, profile, port)
-    arm.start(profile, "robot_node", listeners=3, server_address=f"127.0.0.1:{port}", timeout_s=0.5, use_cameras=False)
+    address = {"server_address": f"127.0.0.1:{port}", "timeout_s": patient(0.5)}
+    arm.start(profile, "robot_node", listeners=3, use_cameras=False, **address)
     outcomes, messages = probe.seen["step_outcomes"], probe.seen["arm_controller/joint_trajectory"]
     ends = []
     for number in range(KILLS):

@@ -134,6 +134,36 @@ def test_another_contract_is_refused_in_words(rig: Rig, profile: Profile) -> Non
     assert not rig.session.wants(0, time.monotonic_ns())
 
 
+def test_between_episodes_a_server_that_goes_and_comes_back_is_noticed(rig: Rig) -> None:
+    def check() -> None:
+        rig.session.check(time.monotonic_ns() + 10 * SECOND_NS)
+
+    assert not rig.session.failed, "not asked yet"
+    check()
+    until(lambda: rig.session.standing.phase == "idle")
+    assert not rig.session.failed
+    rig.client.down = True
+    check()
+    until(lambda: rig.session.failed)
+    assert rig.session.standing.phase == "blocked"
+    assert "pirl serve" in rig.session.standing.reason
+    rig.client.down = False
+    check()
+    until(lambda: not rig.session.failed)
+    assert rig.session.standing.reason == ""
+
+
+def test_within_an_episode_the_inferences_show_whether_it_is_there(rig: Rig) -> None:
+    rig.start()
+    rig.client.down = True
+    rig.session.check(time.monotonic_ns() + 10 * SECOND_NS)
+    rig.ask(1)
+    until(lambda: rig.session.standing.failures == 1)
+    assert rig.session.failed
+    assert rig.session.standing.phase != "blocked"
+    until(lambda: rig.session.wants(2, time.monotonic_ns()))
+
+
 def test_outcomes_survive_a_failed_question(rig: Rig) -> None:
     rig.start()
     rig.session.report(make_outcome("c0", 0))

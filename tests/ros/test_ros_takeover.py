@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pirl_contract import ControlSource
-from pirl_ros.control.control_source import ControlSourceMux, JointTarget, Joystick, TcpTwist
+from pirl_ros.control.control_source import ControlSourceMux, JointTarget, Joystick, TcpTwist, stale, wrong_frame
 
 PAD = Joystick(axes=(0, 1, 2), turns=(3,), deadman=0, close=1, open=2, speed=0.2, turn_speed=0.5, dead_zone=0.1)
 SECOND = 1_000_000_000
@@ -84,3 +84,31 @@ def test_commands_that_are_no_numbers_are_dropped_in_words(command: JointTarget 
     takeover.set_control_source(ControlSource.HUMAN)
     assert "not finite" in takeover.update_teleop(command, 0)
     assert takeover.latest_teleop(0) is None
+
+
+@pytest.mark.parametrize(
+    ("stamp_s", "words"),
+    [
+        (10.0, ""),
+        (9.75, ""),
+        (10.25, ""),
+        (9.7, "0.30 s before this node's time, the limit is 0.25 s: synchronise"),
+        (10.3, "0.30 s after this node's time"),
+        (0.0, "no stamp: set header.stamp"),
+    ],
+)
+def test_a_command_must_be_of_the_present(stamp_s: float, words: str) -> None:
+    said = stale(int(stamp_s * SECOND), 10 * SECOND, 0.25)
+    assert words in said
+    assert bool(said) is bool(words)
+
+
+def test_before_a_simulation_has_begun_no_time_has_passed() -> None:
+    assert stale(0, 0, 0.25) == ""
+    assert "after" in stale(10 * SECOND, 0, 0.25)
+
+
+def test_a_twist_is_followed_in_the_base_frame_only() -> None:
+    assert wrong_frame("", "base_link") == wrong_frame("base_link", "base_link") == wrong_frame("", "") == ""
+    assert "frame 'tool0', and only the base frame 'base_link'" in wrong_frame("tool0", "base_link")
+    assert "name the profile's base frame in kinematics.frame" in wrong_frame("base_link", "")

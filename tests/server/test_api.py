@@ -31,6 +31,7 @@ from pirl_server.registry.evaluation import Evaluation, list_hash
 from pirl_server.registry.trial_limit import TrialLimit
 from pirl_server.registry.versions import Registry
 from pirl_server.security.access_control import AccessControl
+from pirl_server.security.permissions import PUBLIC, ROUTES
 from pirl_server.serving.connections import RobotConnections
 from pirl_server.serving.deployment import Deployment
 from pirl_server.serving.router import Router
@@ -294,6 +295,41 @@ def test_a_promotion_that_the_disk_refuses_and_a_rollback_to_nothing_change_noth
     assert (robot.infer(observe(0)).policy_version, registry.aliases()["production"]) == ("v2", "v2")
 
 
+def test_a_wrong_method_is_told_the_right_ones(web: httpx.Client) -> None:
+    for path, methods in (
+        ("/v1/jobs", {"GET", "POST"}),
+        ("/v1/routing/canary", {"PUT", "DELETE"}),
+        ("/v1/emergency-stop", {"POST"}),
+        (f"/v1/jobs/job_{'0' * 24}", {"GET"}),
+    ):
+        reply = web.request("PATCH", path)
+        problem(reply, 405)
+        assert set(reply.headers["Allow"].replace(" ", "").split(",")) == methods
+
+
+def test_the_document_says_who_needs_a_token_and_every_error(web: httpx.Client) -> None:
+    document = web.get("/openapi.json").json()
+    assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            scopes = ROUTES[method.upper(), path]
+            assert operation["security"] == ([] if scopes == PUBLIC else [{"token": []}]), path
+            assert set(operation.get("x-scopes", ())) == (set() if scopes == PUBLIC else set(scopes))
+            assert {"400", "401", "403", "413", "429", "500"} <= operation["responses"].keys()
+
+
+def test_the_reference_is_whole_without_internet(web: httpx.Client) -> None:
+    reply = web.get("/docs")
+    document = web.get("/openapi.json").json()
+    assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
+    assert re.findall(r"<script|<link|<img|src=|href=|url\(|@import|https?://", reply.text) == []
+    for path, operations in document["paths"].items():
+        for method in operations:
+            assert f"<code>{method.upper()} {path}</code>" in reply.text
+    for name in document["components"]["schemas"]:
+        assert f"<h3>{name}</h3>" in reply.text
+
+
 def test_force_needs_a_reason(web: httpx.Client) -> None:
     assert "reason" in problem(web.post("/v1/models/promote", json={"version": "v2", "force": True}), 409)["detail"]
     forced = web.post("/v1/models/promote", json={"version": "v2", "force": True, "reason": "arm is parked"})
@@ -305,8 +341,15 @@ def test_health_and_info(web: httpx.Client, service: Any) -> None:
     assert web.get("/readyz").status_code == 200
     info = web.get("/v1/info").json()
     assert (info["policy_version"], info["grpc_port"], info["robot"]) == ("v1", service.port, "test-arm")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: False)  # of a file system that was mounted to be read only
+        assert "can't be written to" in problem(web.get("/readyz"), 503)["detail"]
+    assert web.get("/readyz").status_code == 200
     service.engine._shelf.current = None
     assert "no policy" in problem(web.get("/readyz"), 503)["detail"]
+    service.engine._shelf.current = Mock()
+    service.engine.close()
+    assert "model thread" in problem(web.get("/readyz"), 503)["detail"]
 
 
 def test_openapi_names_every_operation_and_every_reference_resolves(web: httpx.Client) -> None:

@@ -186,6 +186,18 @@ def test_what_can_not_be_served_changes_nothing(world: World, version: str) -> N
     assert (world.registry.aliases(), set(world.engine.loaded)) == ({"production": "v1"}, {"v1"})
 
 
+def test_a_version_whose_files_were_changed_is_named_and_takes_no_room(world: World) -> None:
+    def changed(version: str) -> Any:
+        return world.make_policy(version="v9" if version == "v2" else version, mark=1.0)
+
+    world.deployment._load = changed
+    for change in (lambda: promote(world, "v2"), lambda: world.deployment.pin("arm-1", "v2", "test")):
+        with pytest.raises(ValueError, match=r"the files of version v2 in .* were changed: they are v9 now"):
+            change()
+    assert (world.registry.aliases(), set(world.engine.loaded)) == ({"production": "v1"}, {"v1"})
+    promote(world, "v3")  # negative control
+
+
 def test_a_share_that_makes_no_sense_is_refused_before_anything_is_loaded(world: World) -> None:
     with pytest.raises(ValueError, match="canary_share"):
         world.deployment.canary("v2", [], 2.0, "test")

@@ -17,6 +17,8 @@ import pytest
 from patience import patient, until
 
 from pirl_server.config.jobs import Evaluate, FinetuneSim, Sft, parse_spec
+from pirl_server.jobs import events
+from pirl_server.jobs import job as job_files
 from pirl_server.jobs.events import EventLog, EventTail
 from pirl_server.jobs.job import Job, JobStore, Status
 from pirl_server.jobs.process import process_start
@@ -53,6 +55,42 @@ with Reporter(directory) as report:
         while True:
             time.sleep(0.01)
 """
+
+
+def test_a_follower_holds_one_block_of_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = EventLog(tmp_path)
+    for number in range(1, 31):
+        log.append("progress", {"done": number, "note": "x" * (400 if number == 7 else 1)})
+    monkeypatch.setattr(events, "BLOCK_BYTES", 256)
+    tail, blocks = EventTail(tmp_path), list[list[int]]()
+    while block := tail.read():
+        blocks.append([event.id for event in block])
+    assert [id for block in blocks for id in block] == list(range(1, 31))
+    assert max(map(len, blocks)) < 6
+    assert [event.id for event in EventTail(tmp_path, 29).read()] == [30], "however many blocks are before it"
+    with (tmp_path / "events.jsonl").open("a") as file:
+        file.write('{"id": 31, "type": "progress", "time": 0, "data": {"note": "' + "x" * 300)
+    assert tail.read() == []
+    with (tmp_path / "events.jsonl").open("a") as file:
+        file.write('"}}\n')
+    assert [event.id for event in tail.read()] == [31]
+
+
+def test_a_list_reads_what_was_not_changed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, reads = JobStore(tmp_path), list[str]()
+    read = job_files.read_json
+    monkeypatch.setattr(job_files, "read_json", lambda path: reads.append(path.name) or read(path))
+    jobs = [store.create(Sft(task="push")) for _ in range(3)]
+    for each in jobs:
+        for path in (tmp_path / each.id).iterdir():
+            os.utime(path, (1.0, 1.0))
+    assert [each.id for each in store.list()] == [each.id for each in reversed(jobs)]
+    first = len(reads)
+    assert store.list(status=Status.FAILED) == []
+    assert len(reads) == first == 6
+    store.save(replace(jobs[1], status=Status.FAILED))
+    assert [each.id for each in store.list(status=Status.FAILED)] == [jobs[1].id]
+    assert len(reads) == first + 2
 
 
 @pytest.fixture

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -20,7 +22,10 @@ from pirl_contract import Contract, Observation
 from pirl_contract.client import MAX_MESSAGE_BYTES
 from pirl_server.openpi_wire.observation_keys import Keys
 from pirl_server.openpi_wire.server import OpenpiServer, start_openpi
+from pirl_server.registry.audit import AuditLog
 from pirl_server.registry.routing_rules import Routes
+from pirl_server.security.access_control import AccessControl
+from pirl_server.security.tokens import TokenFile
 from pirl_server.serving.batch import Inference
 from pirl_server.serving.dispatcher import Dispatcher
 from pirl_server.serving.engine import Engine
@@ -189,7 +194,7 @@ def test_a_request_leaves_the_queue_with_its_client(make_policy: Any, connect: C
 
 
 def test_a_key_names_the_robot_and_a_wrong_one_is_refused_at_the_door(open_port: Any, connect: Connect) -> None:
-    def check(authorization: str | None) -> str:
+    def check(authorization: str | None, peer: str) -> str:
         if authorization != "Api-Key open-sesame":
             raise PermissionError("this key opens nothing here")
         return "arm-7"
@@ -202,6 +207,38 @@ def test_a_key_names_the_robot_and_a_wrong_one_is_refused_at_the_door(open_port:
         assert b"this key opens nothing here" in (caught.value.response.body or b"")
     connect(port.server.port, api_key="open-sesame").infer(GOOD)
     assert port.shown[-1].robot_id == "arm-7"
+
+
+def test_a_revoked_token_ends_the_connection_with_its_next_message(
+    open_port: Any, connect: Connect, tmp_path: Path
+) -> None:
+    tokens, audit = TokenFile(tmp_path / "tokens.json"), tmp_path / "audit.jsonl"
+    gone, kept = tokens.create("gone", ["robot"]), tokens.create("kept", ["robot"])
+    port = open_port(check=AccessControl(tokens, AuditLog(audit)).robot)
+    clients = [connect(port.server.port, api_key=each) for each in (gone, kept)]
+    for client in clients:
+        client.infer(GOOD)
+    shown = len(port.shown)
+    tokens.revoke("gone")
+    with pytest.raises(RuntimeError, match="no valid token"):
+        clients[0].infer(GOOD)
+    with pytest.raises(ConnectionClosed) as closed:
+        clients[0].infer(GOOD)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1008
+    assert len(port.shown) == shown
+    clients[1].infer(GOOD)  # negative control
+    (line,) = map(json.loads, audit.read_text().splitlines())
+    assert (line["reason"], line["peer"].startswith("ipv4:127.0.0.1:")) == ("token", True)
+
+
+def test_a_token_that_is_another_robots_now_ends_the_connection(open_port: Any, connect: Connect) -> None:
+    names = ["arm-1"]
+    client = connect(open_port(check=lambda *_: names[-1]).server.port)
+    client.infer(GOOD)
+    names.append("arm-2")
+    with pytest.raises(RuntimeError, match="another robot now"):
+        client.infer(GOOD)
 
 
 def test_a_robot_that_asks_too_often_is_told_so(open_port: Any, connect: Connect) -> None:
@@ -222,7 +259,7 @@ def test_a_pinned_robot_gets_its_version_and_the_others_production(
     open_port: Any, connect: Connect, make_policy: Any
 ) -> None:
     router = Router()
-    port = open_port(router=router, check=lambda header: (header or "").removeprefix("Api-Key "))
+    port = open_port(router=router, check=lambda header, _: (header or "").removeprefix("Api-Key "))
     port.engine.load(make_policy(version="v2", mark=2.0))
     router.change(Routes(pins={"arm-7": "v2"}), None)
     pinned, other = connect(port.server.port, api_key="arm-7"), connect(port.server.port, api_key="arm-8")

@@ -55,7 +55,7 @@ class Doors:
         self.fleet = self.server.tokens.create("fleet", ["robot"])
         self.web = self.server.web(self.server.tokens.create("anna", ["operator"]))
         self.metadata, self.openpi_id = (("authorization", f"Bearer {self.fleet}"),), ""
-        self.openpi = start_openpi(self.server.service.dispatcher, "127.0.0.1", 0, check=lambda _: self.openpi_id)
+        self.openpi = start_openpi(self.server.service.dispatcher, "127.0.0.1", 0, check=lambda *_: self.openpi_id)
 
     def call(self, method: str, request: Any) -> Any:
         return getattr(self.server.stub, method)(request, metadata=self.metadata, timeout=patient(20))

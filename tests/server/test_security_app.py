@@ -113,11 +113,11 @@ def test_openpis_header_names_the_robot(tmp_path: Path) -> None:
     file = TokenFile(tmp_path / TOKENS)
     gate = AccessControl(file, AuditLog(tmp_path / "audit.jsonl"))
     one, any_ = file.create("one", ["robot"], ["arm-1"]), file.create("any", ["robot"])
-    assert gate.robot(f"Api-Key {one}") == gate.robot(f"Bearer {one}") == "arm-1"
-    assert gate.robot(f"Api-Key {any_}") == "any"
+    assert gate.robot(f"Api-Key {one}", "here") == gate.robot(f"Bearer {one}", "here") == "arm-1"
+    assert gate.robot(f"Api-Key {any_}", "here") == "any"
     for wrong in (None, "", one, f"Api-Key {one}x", f"Api-Key {file.create('anna', ['operator'])}"):
         with pytest.raises(DeniedError):
-            gate.robot(wrong)
+            gate.robot(wrong, "here")
 
 
 def test_a_context_for_asyncio_asks_for_client_certificates_only_when_told(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pirl_server.paths import TOKENS
+from pirl_server.paths import MODELS, TOKENS
 from pirl_server.security.commands import token as command
 from pirl_server.security.tokens import TokenFile
 
@@ -105,6 +105,12 @@ def test_the_command_makes_shows_and_revokes(tmp_path: Path, capsys: pytest.Capt
     assert json.loads(file.path.read_text())["tokens"][0]["sha256"] not in listed
     command(["revoke", "arm1", *root])
     assert file.find(made) is None
+    audit = tmp_path / "new" / "root" / MODELS / "audit.jsonl"
+    lines = [json.loads(line) for line in audit.read_text().splitlines()]
+    assert [(line["event"], line["token"]) for line in lines] == [("token created", "arm1"), ("token revoked", "arm1")]
+    assert all("pirl token" in line["actor"] for line in lines)
+    assert made not in audit.read_text()
+    assert (audit.stat().st_mode | file.path.stat().st_mode) & 0o077 == 0
     for wrong in ("soon", "2001-01-01"):
         with pytest.raises(ValueError, match=f"--expires {wrong}"):
             command(["create", "--name", "x", "--scope", "robot", "--expires", wrong, *root])

@@ -111,3 +111,48 @@ def test_it_has_pictures_and_a_contract_that_describes_them() -> None:
     assert images["base"].std() > 10
     robot.close()
     robot.close()
+
+
+@pytest.mark.render
+def test_what_stands_still_is_rendered_once_and_what_moves_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A robot that waits for its next episode publishes images all the while."""
+    robot = make_robot("StackCube-v1")
+    render, rendered = robot._world.images, []
+
+    def watched() -> dict[str, np.ndarray]:
+        rendered.append(render())
+        return rendered[-1]
+
+    monkeypatch.setattr(robot._world, "images", watched)
+
+    def shown() -> bool:
+        """Whether the image was rendered anew; in either case it is the one of now."""
+        before = len(rendered)
+        image = robot.images()["base"]
+        np.testing.assert_array_equal(image, render()["base"])
+        image[:] = 0  # the caller's own
+        return len(rendered) > before
+
+    def comes_to_rest() -> None:
+        for _ in range(60):
+            robot.step(None, None)
+        robot.images()
+
+    assert shown()
+    comes_to_rest()
+    for _ in range(3):
+        robot.step(None, None)
+        assert not shown(), "held"
+    robot.step(robot.joint_positions[:7] + 0.1, None)
+    assert shown()
+    comes_to_rest()
+    assert not shown()
+    for thing in (robot._world.object, robot._world.goal):
+        pose = thing.pose
+        pose.set_q([np.cos(0.2), 0.0, 0.0, np.sin(0.2)])
+        thing.set_pose(pose)
+        assert shown(), "turned where it stood"
+    robot.reset(5)
+    assert shown()
+    assert len({image["base"].tobytes() for image in rendered}) > 5, "these images differ"
+    robot.close()

@@ -1,4 +1,5 @@
-"""Let the tests of this folder import `toy_arm`: pytest's importlib mode leaves test folders off the path."""
+"""Let the tests of this folder import `toy_arm` and `small_pretrained`: pytest's importlib mode leaves folders of tests
+off the path."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.append(str(Path(__file__).parent))
+sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "policy")]
 
 
 @pytest.fixture(autouse=True)

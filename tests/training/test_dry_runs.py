@@ -60,8 +60,8 @@ def test_they_do_not_make_up_the_number_that_is_needed(tmp_path: Path) -> None:
 
 
 def test_the_reader_leaves_them_out_whoever_reads() -> None:
-    data = episode_windows(toy_policy(), [DRY[0], REAL[0], DRY[1], REAL[1]], gamma=0.9)
-    assert data.episode.tolist() == [0, 0, 0, 1, 1, 1]
+    data = episode_windows(toy_policy(), [DRY[0], REAL[0], DRY[1], REAL[1]])
+    assert data.episode.tolist() == [0] * 6 + [1] * 6
 
 
 def test_the_command_leaves_them_out_and_reports_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,7 +69,9 @@ def test_the_command_leaves_them_out_and_reports_it(tmp_path: Path, capsys: pyte
     words = ["--episodes", str(tmp_path / "root"), "--base", str(base), "--out", str(tmp_path / "out")]
     for each in DRY:
         store.write(each)
-    with pytest.raises(ValueError, match="each of 6 episodes is a dry run"):
+    with pytest.raises(
+        ValueError, match=r"none of 12 episodes is left \(6 not labelled a success, 6 dry runs\): in a dry run"
+    ):
         commands.sft([*words, "--set", "steps=3", "batch_size=8"])
     store.write(REAL[0])
     assert commands.sft([*words, "--set", "steps=3", "batch_size=8"]) == 0

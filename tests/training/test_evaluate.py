@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -41,7 +42,11 @@ def test_two_workers_give_the_result_of_one_process(checkpoint: Path) -> None:
     heard = Heard()
     results = evaluate(checkpoint, MAKE, 3, SEEDS, heard, workers=2)
     assert results == in_this_process(checkpoint)
+    assert heard.reports[0] == (0, 3)
     assert heard.reports[-1] == (3, 3)
+    assert len(set(heard.reports)) == len(heard.reports), "without news nothing is reported"
+    assert heard.messages[0] == "episodes", "no success rate of nothing"
+    assert all(re.fullmatch(r"episodes, success [01]\.\d\d", message) for message in heard.messages[1:])
     assert multiprocessing.active_children() == []
     assert len({result.total_reward for result in results.values()}) == 3, "each seed is an episode of its own"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from toy_arm import CONTRACT, SCALE, Heard, save_toy, toy_policy
 from toy_log import BAD, GOOD, episode
 
 from pirl_contract import Contract
-from pirl_server.algorithm.awr import advantage_weight
 from pirl_server.config.training import EpisodesConfig
 from pirl_server.episodes.schema import Episode
 from pirl_server.model.pi0.pi0 import Pi0
@@ -21,9 +19,8 @@ from pirl_server.policy.checkpoint import checkpoint_version
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.episode_dataset import episode_windows
 from pirl_server.training.episode_rl.finetune import finetune_episodes
-from pirl_server.training.episode_rl.methods.advantage_weighted import held_out_values
 
-CONFIG = EpisodesConfig(steps=80, batch_size=32, learning_rate=3e-3, value_steps=60)
+CONFIG = EpisodesConfig(method="advantage_weighted", steps=80, batch_size=32, learning_rate=3e-3, value_steps=60)
 
 
 def log(good: bool = True, count: int = 12) -> list[Episode]:
@@ -58,29 +55,22 @@ def test_successful_episodes_are_imitated_and_lineage_is_recorded(base: Path, tm
     assert good.version == version
     assert good.card.lineage["parent"] == checkpoint_version(base)
     assert "advantage" in good.card.lineage["method"]
-    assert heard.numbers[0]["decisions"] == 36
+    assert heard.numbers[0]["windows"] == 72
     before = FlowPolicy.load(base).model.state_dict()
     changed = {name for name, tensor in good.model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed
     assert not any(name.startswith(Pi0.VLM_PARTS) for name in changed)
 
 
-def test_weights_favour_the_decisions_of_successful_episodes() -> None:
-    data = episode_windows(toy_policy(), log(), CONFIG.gamma)
-    torch.manual_seed(0)
-    weight = advantage_weight(data.returns - held_out_values(data, CONFIG.value_steps, 0), CONFIG.temperature, 10.0)
-    assert float(weight[data.returns > 0].min()) > 2 * float(weight[data.returns == 0].max())
-
-
 def test_windows_are_what_was_executed_with_discounted_outcomes() -> None:
     policy = toy_policy(horizon=3)
-    data = episode_windows(policy, [episode(0, True, GOOD), episode(1, None, BAD), episode(2, False, BAD)], gamma=0.5)
-    assert data.episode.tolist() == [0, 0, 0, 1, 1, 1], "the one that nobody labelled is left out"
-    assert data.returns.tolist() == [0.25, 0.5, 1.0, 0.0, 0.0, 0.0]
-    assert data.elapsed.tolist() == [0.0, 0.5, 1.0] * 2
+    data = episode_windows(policy, [episode(0, True, GOOD), episode(1, None, BAD), episode(2, False, BAD)])
+    assert data.episode.tolist() == [0] * 6 + [1] * 6, "the one without a label is left out"
+    assert data.returns(0.5).tolist() == [0.25, 0.25, 0.5, 0.5, 1.0, 1.0] + [0.0] * 6
+    assert data.elapsed.tolist() == pytest.approx([0.0, 0.2, 0.4, 0.6, 0.8, 1.0] * 2)
     np.testing.assert_allclose(data.windows.actions[0], np.tile(GOOD, (3, 1)), rtol=1e-6)
-    end = data.windows.actions[2]
-    np.testing.assert_allclose(end, [GOOD, GOOD, [0.0, GOOD[1]]], rtol=1e-6)
+    np.testing.assert_allclose(data.windows.actions[4], np.tile(GOOD, (3, 1)), rtol=1e-6)
+    assert data.windows.valid[:6].tolist() == [[True] * 3] * 4 + [[True, True, False], [True, False, False]]
 
 
 def test_a_window_begins_where_its_observation_was_made() -> None:
@@ -90,26 +80,10 @@ def test_a_window_begins_where_its_observation_was_made() -> None:
     late = np.where(np.arange(len(executed)) == lockstep.calls.step[1], 1, lockstep.steps.index)
     for index, first in ((lockstep.steps.index, lockstep.calls.step[1]), (late, lockstep.calls.step[1] - 1)):
         steps = replace(lockstep.steps, executed=executed, index=index.astype(np.int32))
-        data = episode_windows(policy, [replace(lockstep, steps=steps)], gamma=0.5)
-        np.testing.assert_allclose(data.windows.actions[1][0] * SCALE, executed[first], rtol=1e-5)
-
-
-def values(returns: torch.Tensor, log_: Sequence[Episode]) -> torch.Tensor:
-    data = replace(episode_windows(toy_policy(), log_, CONFIG.gamma), returns=returns)
-    torch.manual_seed(0)
-    return held_out_values(data, 20, 0)
-
-
-def test_the_critic_has_not_seen_the_episode_it_judges() -> None:
-    """Exchange the outcome of one episode: its own values stay bitwise, the other folds' values move."""
-    logged = log(count=8)
-    data = episode_windows(toy_policy(), logged, CONFIG.gamma)
-    told = data.returns.clone()
-    told[data.episode == 5] = 1.0 - told[data.episode == 5]
-    before, after = values(data.returns, logged), values(told, logged)
-    same_fold = data.episode % 4 == 5 % 4
-    assert torch.equal(before[same_fold], after[same_fold])
-    assert (before[~same_fold] != after[~same_fold]).all()
+        data = episode_windows(policy, [replace(lockstep, steps=steps)])
+        (row,) = (data.call == 1).nonzero()[:, 0].tolist()
+        assert int(data.start[row]) == first
+        np.testing.assert_allclose(data.windows.actions[row][0] * SCALE, executed[first], rtol=1e-5)
 
 
 def contract_with(name: str) -> Contract:
@@ -138,6 +112,6 @@ def test_a_log_that_cannot_teach_is_refused_in_words(
 
 
 def test_an_episode_without_a_decision_is_left_out() -> None:
-    data = episode_windows(toy_policy(), [episode(0, True, GOOD, played=False), episode(1, False, BAD)], 0.9)
-    assert data.episode.tolist() == [0, 0, 0]
-    assert not data.returns.any()
+    data = episode_windows(toy_policy(), [episode(0, True, GOOD, played=False), episode(1, False, BAD)])
+    assert data.episode.tolist() == [0] * 6
+    assert not data.returns(0.9).any()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from local_pool import LocalPool
 from toy_arm import Heard, make_toy, save_toy, toy_policy
 
 from pirl_server.config.training import PpoConfig
@@ -46,6 +47,14 @@ def test_a_run_trains_the_expert_only_and_records_its_lineage(base: Path, tmp_pa
     assert all(numbers["first_log_ratio"] < 1e-5 for numbers in heard.numbers)
     assert heard.reports == [(20, 60), (40, 60), (60, 60)]
     assert multiprocessing.active_children() == []
+
+
+def test_the_success_of_no_episode_is_not_reported_as_a_number(base: Path, tmp_path: Path) -> None:
+    """Six steps an episode, five an update."""
+    heard = Heard()
+    config = replace(CONFIG, env_steps=40)
+    finetune(base, tmp_path / "out", make_toy(length=6), 6, config, seed=0, progress=heard, make_pool=LocalPool)
+    assert heard.messages == ["env steps, no episode has ended yet", "env steps, rollout success 0.00"]
 
 
 def test_a_cancelled_run_saves_what_it_has(base: Path, tmp_path: Path) -> None:

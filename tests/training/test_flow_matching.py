@@ -217,3 +217,43 @@ def test_a_prompt_with_the_state_is_a_row_of_its_own() -> None:
         for row, tokens in enumerate(alone.count.tolist()):
             torch.testing.assert_close(found.keys[:, row, :, :tokens], alone.keys[:, row, :, :tokens])
         assert found.keys.requires_grad == (vlm == "train")
+
+
+def test_an_action_that_may_not_be_learnt_is_in_no_loss() -> None:
+    policy, rows = toy_policy(horizon=3), torch.arange(4)
+    windows = windows_for(policy, 4)
+    masked = replace(windows, valid=torch.tensor([[True, True, False]] * 4))
+    prefix = prefixes(policy, windows, CONFIG, torch.Generator())(rows).detach()
+
+    def gradient(data: ChunkDataset, prefix_delay: int = 0) -> Tensor:
+        policy.model.zero_grad()
+        bias = policy.model.get_parameter("action_out_proj.bias")
+        loss(policy, data, rows, prefix, torch.Generator().manual_seed(0), prefix_delay).backward()
+        assert bias.grad is not None
+        return bias.grad.clone()
+
+    assert not torch.equal(gradient(masked), gradient(windows))
+    nothing = replace(windows, valid=torch.tensor([[True, False, False]] * 4))
+    assert not gradient(nothing, prefix_delay=2).isnan().any(), "the given actions may be all that is valid"
+    one = replace(windows, valid=torch.zeros(4, 3, dtype=torch.bool))
+    assert not gradient(one).any()
+
+
+@pytest.mark.parametrize("valid", [True, False])
+def test_a_fresh_target_moves_the_loss_only_where_it_is_valid(valid: bool) -> None:
+    """With the velocity cut to 0 the loss is the mean of (noise - action)^2 over the valid actions alone."""
+    policy, rows = toy_policy(horizon=3), torch.arange(4)
+    torch.nn.init.zeros_(policy.model.get_parameter("action_out_proj.weight"))
+    torch.nn.init.zeros_(policy.model.get_parameter("action_out_proj.bias"))
+    windows = replace(windows_for(policy, 4), valid=torch.tensor([[True, True, valid]] * 4))
+    changed = windows.actions.clone()
+    changed[:, 2] += 5.0
+    prefix = prefixes(policy, windows, CONFIG, torch.Generator())(rows)
+
+    def found(data: ChunkDataset) -> float:
+        return float(loss(policy, data, rows, prefix, torch.Generator().manual_seed(0)).detach())
+
+    noise = torch.randn(windows.actions.shape, generator=torch.Generator().manual_seed(0))
+    error = ((noise - windows.actions) ** 2)[windows.valid]
+    assert found(windows) == pytest.approx(float(error.mean()), rel=1e-5)
+    assert (found(replace(windows, actions=changed)) == found(windows)) == (not valid)

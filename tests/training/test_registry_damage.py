@@ -131,6 +131,21 @@ def test_a_cut_version_in_production_stops_the_start_until_its_checkpoint_is_giv
     assert (tmp_path / "quarantine" / MODELS / version).is_dir()
 
 
+def test_changed_weights_in_production_are_replaced_by_the_checkpoint(
+    registry: Registry, tmp_path: Path, base: Path
+) -> None:
+    version = checkpoint_version(base)
+    weights = next((tmp_path / MODELS / "versions" / version).glob("*.safetensors"))
+    data = bytearray(weights.read_bytes())
+    data[-5] ^= 1
+    weights.write_bytes(data)
+    assert checkpoint_version(registry.path(version)) != version
+    assert adopt(registry, base) == version
+    assert checkpoint_version(registry.path(version)) == version
+    assert version in (tmp_path / "quarantine" / MODELS / f"{version}.reason.txt").read_text()
+    assert registry.aliases()[PRODUCTION] == version
+
+
 def test_a_restart_with_a_base_that_is_damaged_does_not_undo_a_promotion(
     registry: Registry, tmp_path: Path, base: Path
 ) -> None:

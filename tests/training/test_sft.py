@@ -43,12 +43,13 @@ def test_noise_is_executed_and_not_recorded() -> None:
     assert len(demonstrate(ToyEnv(length=9), expert, 3, 0.5, max_steps=2)[0]) == 2
 
 
-def test_windows_hold_what_followed_and_stand_still_at_the_end() -> None:
+def test_windows_hold_what_followed_and_nothing_is_learnt_beyond_the_end() -> None:
     policy = toy_policy(horizon=3)
     actions = np.array([[0.01, 1.0], [0.02, 1.0], [0.03, -1.0]], np.float32)
     windows = windows_of(policy, [([toy_observation(seed) for seed in (0, 2, 4)], actions)])
-    expected = [[[0.1, 1], [0.2, 1], [0.3, -1]], [[0.2, 1], [0.3, -1], [0, -1]], [[0.3, -1], [0, -1], [0, -1]]]
+    expected = [[[0.1, 1], [0.2, 1], [0.3, -1]], [[0.2, 1], [0.3, -1], [0.3, -1]], [[0.3, -1]] * 3]
     np.testing.assert_allclose(windows.actions, expected, rtol=1e-6)
+    assert windows.valid.tolist() == [[True, True, True], [True, True, False], [True, False, False]]
     np.testing.assert_array_equal(windows.features[1], policy.features(toy_observation(2).state[None])[0])
     assert windows.weight.tolist() == [1.0] * 3
 

@@ -86,5 +86,5 @@ def test_the_command_says_what_it_lacks(tmp_path: Path) -> None:
         commands.sft([*words, str(tmp_path / "nowhere")])
     assert not (tmp_path / "nowhere").exists()
     EpisodeStore(tmp_path / "root" / EPISODES).write(episode(0, False, BAD, contract=CONTRACT))
-    with pytest.raises(ValueError, match=r"none of 1 episodes in .* is a success"):
+    with pytest.raises(ValueError, match=r"none of 1 episodes is left \(1 not labelled a success\)"):
         commands.sft([*words, str(tmp_path / "root")])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from toy_arm import CONTRACT, INSTRUCTIONS, SCALE, SEEING
 
-from pirl_contract import Contract
+from pirl_contract import Contract, ControlSource
 from pirl_server.episodes.schema import Calls, Episode, EpisodeInfo, Steps
 
 GOOD, BAD = np.array([0.8, 0.8], np.float32), np.array([-0.8, -0.8], np.float32)
@@ -45,8 +45,10 @@ def episode(
     last = np.arange(steps) == steps - 1
     rest = Steps(
         executed=np.tile(executed * SCALE, (steps, 1)).astype(np.float32), state=np.zeros((steps, 21), np.float32),
-        reward=np.zeros(steps, np.float32), alterations=np.zeros(steps, np.uint32), source=np.zeros(steps, np.uint8),
-        call=np.repeat(np.arange(decisions, dtype=np.int32), 2), index=np.tile(np.array([0, 1], np.int32), decisions),
+        reward=np.zeros(steps, np.float32), alterations=np.zeros(steps, np.uint32),
+        source=np.full(steps, ControlSource.POLICY if played else ControlSource.HOLD, np.uint8),
+        call=np.repeat(np.arange(decisions, dtype=np.int32), 2) if played else np.full(steps, -1, np.int32),
+        index=np.tile(np.array([0, 1], np.int32), decisions),
         time_ns=np.zeros(steps, np.int64), terminated=last & bool(success), truncated=last & (not success),
     )  # fmt: skip
     return Episode(info, calls, rest)

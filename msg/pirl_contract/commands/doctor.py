@@ -91,6 +91,9 @@ def check_ros() -> Finding:
     if _python("import pirl_msgs.msg; print(1)") is None:
         fix = "make setup builds it; then run: source docker/ros_env.sh (or colcon build and source install/setup.bash)"
         return Finding("ros", "rclpy is importable, pirl_msgs is not", fix)
+    if shutil.which("ros2") is None:
+        fix = "ros2 launch needs an apt ROS 2; without one start the nodes in .ros/install/pirl_ros/lib/pirl_ros"
+        return Finding("ros", "rclpy and pirl_msgs are importable, there is no `ros2` command", fix, optional=True)
     return Finding("ros", "rclpy and pirl_msgs are importable")
 
 

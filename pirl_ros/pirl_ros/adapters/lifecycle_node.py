@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.impl.implementation_singleton import rclpy_implementation
@@ -19,7 +20,7 @@ RCLError = rclpy_implementation.RCLError
 
 
 class ManagedNode(LifecycleNode):
-    """A lifecycle node whose `configure` may reject with ValueError: logged in one line; it stays unconfigured.
+    """A lifecycle node whose `configure` and `activate` may reject with ValueError: logged in one line, no transition.
 
     With `use_sim_time` the stamps of what it says about itself are those of /clock; timers and every decision stay on
     the machine's monotonic clock: a simulation that stops must not stop a watchdog.
@@ -31,15 +32,17 @@ class ManagedNode(LifecycleNode):
     def __init__(self, name: str) -> None:
         # The base class creates publishers, too.
         self.misfits = Misfits(self)
-        super().__init__(name)
+        super().__init__(name, automatically_declare_parameters_from_overrides=True)
+        self.until_configured = set[str]()
+        """names of parameters that can be set only while it is unconfigured"""
+        self.add_on_set_parameters_callback(self._on_parameters)
         # rclpy's own lets a request that does not fit the state end the whole process.
         service: Any = self._service_change_state
         service.callback = partial(self._change_state, service.callback)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.active = False
+        self.active = self.configured = self._finalized = False
         # For callbacks that await: one in the node's own group would keep all others out meanwhile.
         self.awaiting = ReentrantCallbackGroup()
-        self.configured = self._finalized = False
         self._before: tuple[set[Any], ...] = ()
 
     def create_timer(self, timer_period_sec: float, callback: Callable[..., Any], *given: Any, **named: Any) -> Any:
@@ -77,7 +80,7 @@ class ManagedNode(LifecycleNode):
         """Create publishers, subscriptions and the like. ValueError: the parameters are wrong."""
 
     def activate(self) -> None:
-        """Start work; called once `active` holds."""
+        """Start work; called once `active` holds. ValueError: it may not, and stays inactive."""
 
     def deactivate(self) -> None:
         """Come to rest; called while `active` still holds, also at shutdown."""
@@ -85,25 +88,30 @@ class ManagedNode(LifecycleNode):
     def cleanup(self) -> None:
         """Undo `configure`; also called at shutdown, once."""
 
+    def apply(self, parameters: list[Any]) -> None:
+        """Take over parameters that are about to be set; called while configured. ValueError: it may not be."""
+
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unconfigured to inactive."""
         self._before = tuple(set(entities) for entities, _ in self._entities())
         try:
-            self.configure()
-        except ValueError as error:
-            self.get_logger().error(str(error))
+            with self._logged(in_one_line=ValueError):
+                self.configure()
+        except ValueError:
+            self._destroy_made()
             return TransitionCallbackReturn.FAILURE
-        except Exception:
-            self.get_logger().error(traceback.format_exc())
-            raise
         self.configured = True
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Inactive to active."""
         self.active = True
-        with self._logged():
-            self.activate()
+        try:
+            with self._logged(in_one_line=ValueError):
+                self.activate()
+        except ValueError:
+            self.active = False
+            return TransitionCallbackReturn.FAILURE
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -137,6 +145,18 @@ class ManagedNode(LifecycleNode):
             self._undo()
         return super().on_error(state)
 
+    def _on_parameters(self, parameters: list[Any]) -> SetParametersResult:
+        if self.configured:
+            late = [parameter.name for parameter in parameters if parameter.name in self.until_configured]
+            if late:
+                reason = f"'{late[0]}' is read when {self.get_name()} is configured: deactivate and clean it up first"
+                return SetParametersResult(successful=False, reason=reason)
+            try:
+                self.apply(parameters)
+            except ValueError as error:
+                return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
     def _change_state(self, change: Callable[[Any, Any], Any], request: Any, response: Any) -> Any:
         try:
             return change(request, response)
@@ -146,10 +166,13 @@ class ManagedNode(LifecycleNode):
             return response
 
     @contextmanager
-    def _logged(self) -> Iterator[None]:
-        """Log an exception: rclpy turns it into an error state without a word."""
+    def _logged(self, in_one_line: type[Exception] | tuple[()] = ()) -> Iterator[None]:
+        """Log an exception: rclpy turns it into an error state without a word. A user's mistake needs no traceback."""
         try:
             yield
+        except in_one_line as error:
+            self.get_logger().error(str(error))
+            raise
         except Exception:
             self.get_logger().error(traceback.format_exc())
             raise
@@ -159,7 +182,10 @@ class ManagedNode(LifecycleNode):
             return
         self.configured = False
         self.cleanup()
-        # What `configure` made, as opposed to the services that every node has from the start.
+        self._destroy_made()
+
+    def _destroy_made(self) -> None:
+        """Destroy what `configure` made, as opposed to the services that every node has from the start."""
         for (entities, destroy), before in zip(self._entities(), self._before):
             for entity in set(entities) - before:
                 destroy(entity)

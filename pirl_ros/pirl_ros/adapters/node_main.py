@@ -6,22 +6,26 @@ one node is logged and keeps no other from its end.
 
 from __future__ import annotations
 
+import gc
+import re
 import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import rclpy
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import try_shutdown
 
 from pirl_ros.adapters.executor import RobotExecutor
-from pirl_ros.adapters.lifecycle_node import ManagedNode
+from pirl_ros.adapters.lifecycle_node import ManagedNode, RCLError
+from pirl_ros.adapters.parameters import declare, drop_unknown
 
 _SWITCH_S = 5e-4
 _FINISH_S = 4.0
@@ -43,7 +47,7 @@ def ros_until_signal(starting: threading.Event | None = None) -> Iterator[thread
         if starting is not None and starting.is_set():
             raise SystemExit(0)
 
-    rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    _initialise()
     _handle_signals(on_signal)
     try:
         yield stop
@@ -56,6 +60,8 @@ def ros_until_signal(starting: threading.Event | None = None) -> Iterator[thread
 def run(*makers: Callable[[], ManagedNode]) -> None:
     """Run lifecycle nodes in one executor until a signal. With `autostart` they configure and activate themselves.
 
+    A parameter of another type or a failed autostart ends the process with status 1.
+
     One thread: no callback of ours waits for anything, and an executor of rclpy with several threads costs more CPU
     than all our callbacks together.
     """
@@ -65,19 +71,51 @@ def run(*makers: Callable[[], ManagedNode]) -> None:
     starting.set()
     with ros_until_signal(starting) as stop:
         executor = RobotExecutor()
-        nodes = [make() for make in makers]
+        nodes = _make(makers)
         for node in nodes:
             executor.add_node(node)
-            if node.declare_parameter("autostart", True).value:
-                _bring_up(node)
+        up = all(_bring_up(node) for node in nodes)
         starting.clear()
         try:
-            while not stop.is_set():
+            while up and not stop.is_set():
                 executor.work()
         finally:
             clean = _end(executor, nodes)
-    if not clean:
+    # The interpreter's last collection would look at everything that was imported: with torch, a second of CPU.
+    gc.freeze()
+    if not (up and clean):
         sys.exit(1)
+
+
+def _initialise() -> None:
+    try:
+        rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    except RCLError as error:
+        words = re.sub(r", at \S+:\d+", "", " ".join(str(error).split()))
+        if "ros__parameters" in words:
+            words += " (a ROS parameter file is NODE: ros__parameters: ...; a robot profile is given as profile:=FILE)"
+        get_logger("pirl_ros").fatal(words)
+        raise SystemExit(1) from None
+
+
+@contextmanager
+def ends_on_mistake() -> Iterator[None]:
+    """Log a ValueError, a user's mistake in a parameter, in one line and end the process with status 1."""
+    try:
+        yield
+    except ValueError as error:
+        get_logger("pirl_ros").fatal(str(error))
+        raise SystemExit(1) from None
+
+
+def _make(makers: Sequence[Callable[[], ManagedNode]]) -> list[ManagedNode]:
+    with ends_on_mistake():
+        nodes = [make() for make in makers]
+        for node in nodes:
+            declare(node, "autostart", True, "configure and activate at start", settable="at start")
+    for sentence in drop_unknown(nodes):
+        nodes[0].get_logger().warning(sentence)
+    return nodes
 
 
 def _handle_signals(handler: Any) -> None:
@@ -85,11 +123,17 @@ def _handle_signals(handler: Any) -> None:
         signal.signal(number, handler)
 
 
-def _bring_up(node: ManagedNode) -> None:
+def _bring_up(node: ManagedNode) -> bool:
+    """Configure and activate unless autostart is off. False: it failed."""
+    if not node.get_parameter("autostart").value:
+        return True
     for transition in (node.trigger_configure, node.trigger_activate):
         if transition() is not TransitionCallbackReturn.SUCCESS:
-            node.get_logger().error("autostart failed for the reason above; retry with `ros2 lifecycle set`")
-            return
+            node.get_logger().fatal(
+                "autostart failed for the reason above: the process ends; autostart:=false keeps it"
+            )
+            return False
+    return True
 
 
 def _end(executor: RobotExecutor, nodes: list[ManagedNode]) -> bool:

@@ -32,8 +32,9 @@ class SensorStreams:
         self._sync = make_synchronizer(profile, cameras)
         self._on_message = on_message
         self._unfit: dict[str, str] = {}
-        quality = qos.sensor(profile.reliable_sensors)
-        for kind, topic, stream in _topics(profile, cameras):
+        quality, topics = qos.sensor(profile.reliable_sensors), _topics(profile, cameras)
+        self.count = len(topics)
+        for kind, topic, stream in topics:
             events = qos.subscription_events(topic, partial(self._unfit.__setitem__, stream), _READ_BEST_EFFORT)
             node.create_subscription(
                 kind, topic, partial(self._take, stream), quality, callback_group=group, event_callbacks=events

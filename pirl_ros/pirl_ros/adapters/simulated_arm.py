@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from pirl_contract import Contract
@@ -56,13 +57,25 @@ class SimulatedArm(Protocol):
 
 def load_simulator(spec: str, task: str, image_size: int) -> SimulatedArm:
     """Call `module:function` of `spec` with task and image_size. ValueError: no such function, or it rejected."""
-    module_name, _, function_name = spec.partition(":")
-    try:
-        make: Any = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"simulator '{spec}' is not a module:function that can be imported: {error}") from error
+    make = _function("simulator", spec)
     try:
         arm: SimulatedArm = make(task, image_size=image_size)
     except RuntimeError as error:
         raise ValueError(f"simulator '{spec}' cannot start: {error}") from error
     return arm
+
+
+def load_expert(spec: str, task: str) -> Callable[[Vector], Vector]:
+    """Return the expert of a task, a function from state [35] to action [4]: `module:function` of `spec`.
+
+    That is called with task and state. ValueError: no such function.
+    """
+    return partial(_function("expert", spec), task)
+
+
+def _function(what: str, spec: str) -> Any:
+    module_name, _, function_name = spec.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{what} '{spec}' is not a module:function that can be imported: {error}") from error

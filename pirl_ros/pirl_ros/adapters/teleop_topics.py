@@ -9,16 +9,21 @@ import numpy as np
 from geometry_msgs.msg import TwistStamped
 from sensor_msgs.msg import JointState, Joy
 
+from pirl_ros.adapters.diagnostics import ChangeLog
 from pirl_ros.adapters.operator_inputs import receive_stream
 from pirl_ros.adapters.parameters import declare
 from pirl_ros.control.action_mapping import gripper_action
 from pirl_ros.control.arm_executor import ArmExecutor
-from pirl_ros.control.control_source import JointTarget, Joystick, TcpTwist
+from pirl_ros.control.control_source import JointTarget, Joystick, TcpTwist, stale, wrong_frame
 from pirl_ros.profile.profile import Profile
+from pirl_ros.sensing.sensor_messages import stamp_to_ns
 
 
 class TeleopTopics:
-    """Receives commands at any time; they have an effect only while a human drives."""
+    """Receives commands at any time; they have an effect only while a human drives.
+
+    Each must be stamped with the present time of the node's clock, and a twist be given in the base frame.
+    """
 
     @staticmethod
     def declare(node: Any) -> None:
@@ -37,7 +42,7 @@ class TeleopTopics:
             deadman=node.get_parameter("joy_deadman").value,
             speed=node.get_parameter("joy_speed").value,
         )
-        self._node, self._profile, self._arm = node, profile, arm
+        self._node, self._profile, self._arm, self._changes = node, profile, arm, ChangeLog(node)
         receive_stream(node, JointState, "teleop/joint_targets", self._on_joints)
         receive_stream(node, TwistStamped, "teleop/twist", self._on_twist)
         receive_stream(node, Joy, "joy", self._on_joy)
@@ -46,25 +51,25 @@ class TeleopTopics:
         positions = dict(zip(message.name, message.position))
         names = [joint.name for joint in self._profile.arm.joints]
         if missing := [name for name in names if name not in positions]:
-            self._dropped(f"joint target lacks {', '.join(missing)}")
+            self._changes.log(f"teleop command dropped: joint target lacks {', '.join(missing)}")
             return
         gripper = positions.get(self._profile.gripper.command_joint)
         opening = None if gripper is None else gripper_action(self._profile.gripper, gripper)
-        self._update(JointTarget(np.array([positions[name] for name in names], np.float64), opening))
+        target = JointTarget(np.array([positions[name] for name in names], np.float64), opening)
+        self._update(target, message, "teleop/joint_targets")
 
     def _on_twist(self, message: Any) -> None:
-        linear = message.twist.linear
-        turn = message.twist.angular
-        self._update(TcpTwist(np.array([linear.x, linear.y, linear.z]), np.array([turn.x, turn.y, turn.z])))
+        linear, turn = message.twist.linear, message.twist.angular
+        twist = TcpTwist(np.array([linear.x, linear.y, linear.z]), np.array([turn.x, turn.y, turn.z]))
+        self._update(twist, message, "teleop/twist", wrong_frame(message.header.frame_id, self._profile.base_frame))
 
     def _on_joy(self, message: Any) -> None:
         twist = self._joystick.read(list(message.axes), list(message.buttons))
         if twist is not None:
-            self._update(twist)
+            self._update(twist, message, "joy")
 
-    def _update(self, command: JointTarget | TcpTwist) -> None:
-        self._dropped(self._arm.update_teleop(command, time.monotonic_ns()))
-
-    def _dropped(self, reason: str) -> None:
-        if reason:
-            self._node.get_logger().warning(f"teleop command dropped: {reason}", throttle_duration_sec=2.0)
+    def _update(self, command: JointTarget | TcpTwist, message: Any, topic: str, wrong: str = "") -> None:
+        now_ns, stamp_ns = self._node.get_clock().now().nanoseconds, stamp_to_ns(message.header.stamp)
+        wrong = wrong or stale(stamp_ns, now_ns, self._arm.teleop_timeout_s)
+        dropped = f"{topic}: {wrong}" if wrong else self._arm.update_teleop(command, time.monotonic_ns())
+        self._changes.log(f"teleop command dropped: {dropped}" if dropped else "")

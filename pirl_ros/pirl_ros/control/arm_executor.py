@@ -93,6 +93,11 @@ class ArmExecutor:
         return self._buffer.episode_id
 
     @property
+    def teleop_timeout_s(self) -> float:
+        """How long a teleop command stays valid."""
+        return self._sources.timeout_s
+
+    @property
     def report(self) -> SafetyReport:
         """A snapshot."""
         held, counts = self._latch.held, self._counts
@@ -106,7 +111,7 @@ class ArmExecutor:
             episode_id=self._buffer.episode_id,
             queue_depth=self._buffer.depth,
             action_age_s=self._action_age_s,
-            speed_scale=self._speed_scale,
+            speed_scale=self._speed_scale * self._profile.safety.speed_scale,
             played=counts.played,
             altered=counts.altered,
             dropped=counts.dropped,

@@ -74,6 +74,32 @@ class Joystick:
         return float(np.copysign(min(size, 1.0), value)) if size > 0 else 0.0
 
 
+def stale(stamp_ns: int, now_ns: int, limit_s: float) -> str:
+    """Return why a command stamped `stamp_ns` is not of the present, by the same clock as `now_ns`; '' when it is.
+
+    One from the future is none either: clocks that differ show no age.
+    """
+    if stamp_ns == 0 and now_ns > 0:
+        return "it has no stamp: set header.stamp to the present time"
+    ahead_s = (stamp_ns - now_ns) / 1e9
+    if abs(ahead_s) <= limit_s:
+        return ""
+    side = "after" if ahead_s > 0 else "before"
+    return (
+        f"it is stamped {abs(ahead_s):.2f} s {side} this node's time, the limit is {limit_s:g} s: synchronise the"
+        " clocks of both machines, and set use_sim_time for both nodes or for none"
+    )
+
+
+def wrong_frame(frame_id: str, base_frame: str) -> str:
+    """Return why a twist given in `frame_id` cannot be followed; '' for the base frame, which an empty one means."""
+    if not frame_id or frame_id == base_frame:
+        return ""
+    if not base_frame:
+        return f"frame '{frame_id}' is unknown: name the profile's base frame in kinematics.frame, or send no frame_id"
+    return f"it is given in frame '{frame_id}', and only the base frame '{base_frame}' is followed: transform it (tf2)"
+
+
 class ControlSourceMux:
     """The active source, POLICY, HUMAN or HOLD, and the newest teleop command with its age."""
 

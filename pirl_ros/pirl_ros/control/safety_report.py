@@ -44,6 +44,7 @@ class SafetyReport:
     action_age_s: float
     """from the observation to the newest command made of it; 0 before the first"""
     speed_scale: float
+    """part of the joints' velocity limits that is used: the profile's times the parameter's or the goal's"""
     played: int
     altered: int
     """of the played ones, changed or held"""

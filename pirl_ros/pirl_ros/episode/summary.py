@@ -29,12 +29,16 @@ class EpisodeRecord:
         return f"episode {number}/{total} seed {self.seed}: {outcome} after {self.steps} steps, {self.seconds:.1f} s"
 
 
-def write_summary(path: str | Path, records: list[EpisodeRecord], complete: bool) -> None:
-    """Write episodes and success rate; `complete` is False when the sitting was cut short."""
+def write_summary(path: str | Path, records: list[EpisodeRecord], complete: bool, wall_s: float) -> None:
+    """Write episodes and success rate; `complete` is False when the sitting was cut short.
+
+    `wall_s`: from the first reset to the last end, s.
+    """
     successes = sum(record.success for record in records)
     summary = {
         "complete": complete,
         "episodes": [asdict(record) for record in records],
+        "wall_s": wall_s,
         "successes": successes,
         "success_rate": successes / len(records) if records else None,
     }

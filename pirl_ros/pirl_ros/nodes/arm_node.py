@@ -5,15 +5,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from rcl_interfaces.msg import SetParametersResult
-
 from pirl_contract.schema import Alteration
 from pirl_ros.adapters import qos
 from pirl_ros.adapters.arm_services import ArmServices
 from pirl_ros.adapters.controller_settings import ControllerSettings
 from pirl_ros.adapters.controllers import Controllers, make_controllers
 from pirl_ros.adapters.diagnostics import Diagnostics, safety_values
-from pirl_ros.adapters.discovery import matched_publishers, matched_subscribers
+from pirl_ros.adapters.discovery import matched_publishers, matched_subscribers, missing_controller
 from pirl_ros.adapters.gated_subscriptions import GatedGroup
 from pirl_ros.adapters.interfaces import ActionChunk, EpisodeEvent, SafetyState, StepOutcome
 from pirl_ros.adapters.lifecycle_node import ManagedNode
@@ -42,9 +40,10 @@ class ArmNode(ManagedNode):
         super().__init__("arm_node")
         declare_profile(self)
         declare(self, "dry_run", False, "true: compute and report everything, send nothing to the controllers")
-        declare(self, "speed_scale", 1.0, "fraction of the velocity limits, (0, 1]", between=(0.01, 1.0), dynamic=True)
+        declare(
+            self, "speed_scale", 1.0, "fraction of the velocity limits, (0, 1]", between=(0.01, 1.0), settable="always"
+        )
         TeleopTopics.declare(self)
-        self.add_on_set_parameters_callback(self._on_parameters)
 
     def configure(self) -> None:
         """Create everything from the profile. ValueError: the profile is wrong or has no limits."""
@@ -75,7 +74,8 @@ class ArmNode(ManagedNode):
         self._teleop = TeleopTopics(self, self._profile, self._arm)
 
     def activate(self) -> None:
-        """Ready to play the next episode."""
+        """Ready to play the next episode. ValueError: a profile that is for a simulation only, with real time."""
+        self._check_clock(self.get_parameter("use_sim_time").value)
         self._publish_state()
 
     def deactivate(self) -> None:
@@ -101,11 +101,21 @@ class ArmNode(ManagedNode):
     def _speed_scale(self) -> float:
         return float(self.get_parameter("speed_scale").value)
 
-    def _on_parameters(self, parameters: list[Any]) -> SetParametersResult:
+    def apply(self, parameters: list[Any]) -> None:
+        """Take over speed_scale. ValueError: real time while a simulated arm is driven."""
         for parameter in parameters:
-            if parameter.name == "speed_scale" and self.configured:
+            if parameter.name == "speed_scale":
                 self._arm.set_speed_scale(parameter.value)
-        return SetParametersResult(successful=True)
+            elif parameter.name == "use_sim_time" and self.active:
+                self._check_clock(parameter.value)
+
+    def _check_clock(self, simulated: bool) -> None:
+        if self._profile.simulation_only and not simulated:
+            raise ValueError(
+                f"the profile of '{self._profile.robot}' is for a simulated arm"
+                f" ({'; '.join(self._profile.simulation_only)}): for a real one name its own profile"
+                " (robot:=NAME or profile:=FILE), for a simulated one set use_sim_time:=true"
+            )
 
     def _on_episode(self, event: Any) -> None:
         if event.event == EpisodeEvent.START:
@@ -193,8 +203,12 @@ class ArmNode(ManagedNode):
         _, reason = self._streams.newest()
         report = self._arm.report
         self._settings.look()
-        told = [reason or self._reason or report.reason, self._controllers.problem, self._settings.problem]
-        self._diagnostics.publish("; ".join(dict.fromkeys(filter(None, told))), safety_values(report))
+        unheard = "" if self._dry_run else missing_controller(self, self._profile.command)
+        # What holds the arm comes first: a stream that is silent too is less.
+        reasons = [report.reason] if report.latched else [reason or self._reason or report.reason]
+        reasons += [self._controllers.problem, self._settings.problem, unheard]
+        said = "; ".join(dict.fromkeys(filter(None, reasons)))
+        self._diagnostics.publish(said, safety_values(report), error=report.latched)
 
 
 def main() -> None:

@@ -37,10 +37,14 @@ class EpisodeNode(ManagedNode):
 
     def __init__(self) -> None:
         super().__init__("episode_node")
-        declare(self, "max_duration_s", 60.0, "default time limit of a goal, s", (1.0, 3600.0), dynamic=True)
-        declare(self, "undo_window_s", 2.0, "time during which a label can be retracted, s", (0.0, 60.0), dynamic=True)
-        declare(self, "patience_s", 10.0, "time-out for messages from nodes and server, s", (1.0, 600.0), dynamic=True)
-        declare(self, "operator_reset", False, "each goal waits for ~/scene_ready before it starts", dynamic=True)
+        declare(self, "max_duration_s", 60.0, "default time limit of a goal, s", (1.0, 3600.0), settable="always")
+        declare(
+            self, "undo_window_s", 2.0, "time during which a label can be retracted, s", (0.0, 60.0), settable="always"
+        )
+        declare(
+            self, "patience_s", 10.0, "time-out for messages from nodes and server, s", (1.0, 600.0), settable="always"
+        )
+        declare(self, "operator_reset", False, "each goal waits for ~/scene_ready before it starts", settable="always")
 
     def configure(self) -> None:
         """Create the action, the services and the clients."""
@@ -123,6 +127,7 @@ class EpisodeNode(ManagedNode):
         ending = run.ending(0.0)
         result = self._flow.result(run)
         if ending is None or ending.fault:
+            self.get_logger().error(f"goal aborted, {result.reason}: {result.message}")
             handle.abort()
         elif ending.code == "CANCELED" and handle.is_cancel_requested:
             handle.canceled()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any, cast
 
-from rcl_interfaces.msg import SetParametersResult
 from std_msgs.msg import String
 
 from pirl_contract.client import Mode, PolicyClient
@@ -13,7 +12,7 @@ from pirl_contract.names import check_robot_id
 from pirl_contract.schema import ActionChunk as Chunk
 from pirl_ros.adapters import qos
 from pirl_ros.adapters.diagnostics import Diagnostics
-from pirl_ros.adapters.discovery import matched_publishers
+from pirl_ros.adapters.discovery import matched_publishers, missing_controller
 from pirl_ros.adapters.episode_services import EpisodeServices
 from pirl_ros.adapters.gated_subscriptions import GatedGroup, OnDemandGroup
 from pirl_ros.adapters.interfaces import ActionChunk, PolicyStatus, SafetyState, StepOutcome
@@ -25,7 +24,7 @@ from pirl_ros.adapters.sensor_streams import SensorStreams
 from pirl_ros.adapters.server_access import declare_access, read_access
 from pirl_ros.adapters.server_events import ServerEvents
 from pirl_ros.messages.pirl_messages import fill_chunk, fill_policy_status, read_outcome
-from pirl_ros.policy_session.session import PolicySession
+from pirl_ros.policy_session.session import PolicySession, Standing
 from pirl_ros.sensing.observation import make_observation
 from pirl_ros.sensing.synchronizer import Bundle
 
@@ -43,8 +42,7 @@ class PolicyNode(ManagedNode):
         declare(self, "robot_id", "robot", "name of this robot on the server; one per arm")
         declare(self, "mode", "", "explore (with noise, for training), deterministic; empty: server's default")
         declare(self, "alias", "", "alias of the served policy; empty: production")
-        declare(self, "timeout_s", 2.0, "time-out of a call to the server, s", between=(0.05, 60.0), dynamic=True)
-        self.add_on_set_parameters_callback(self._on_parameters)
+        declare(self, "timeout_s", 2.0, "time-out of a call to the server, s", between=(0.05, 60.0), settable="always")
 
     def configure(self) -> None:
         """Create everything; the server need not be there yet."""
@@ -58,7 +56,7 @@ class PolicyNode(ManagedNode):
             alias=self._value("alias"),
             ahead=self._profile.tick == "timer",
         )
-        self._sequence, self._arm, self._arm_s = 0, SafetyState(), 0.0
+        self._sequence, self._arm, self._arm_s, self._complete = 0, SafetyState(), 0.0, False
         self._diagnostics = Diagnostics(self, self._profile.robot)
         self._chunks = self.create_publisher(ActionChunk, "action_chunks", qos.CHUNK)
         self._status = self.create_publisher(PolicyStatus, "~/status", qos.LATCHED)
@@ -82,11 +80,11 @@ class PolicyNode(ManagedNode):
         """Close the connection."""
         self._session.close()
 
-    def _on_parameters(self, parameters: list[Any]) -> SetParametersResult:
+    def apply(self, parameters: list[Any]) -> None:
+        """Take over timeout_s."""
         for parameter in parameters:
-            if parameter.name == "timeout_s" and self.configured:
+            if parameter.name == "timeout_s":
                 self._session.set_timeout(parameter.value)
-        return SetParametersResult(successful=True)
 
     def _value(self, name: str) -> Any:
         return self.get_parameter(name).value
@@ -111,7 +109,11 @@ class PolicyNode(ManagedNode):
         if bundle is None and (not anyway or self._sensors.young):
             return
         reason = reason or self._arm_missing()
+        if anyway and bundle is not None and not reason and not self._session.standing.episode_id:
+            # What no observation can be made of is to be known before an episode.
+            reason = self._unusable(bundle)
         self._session.unfit(reason)
+        self._complete = bundle is not None and not reason
         if bundle is None or reason or not self.active:
             return
         if self._session.wants(bundle.stamp_ns, time.monotonic_ns(), bundle.received_ns):
@@ -138,6 +140,13 @@ class PolicyNode(ManagedNode):
         if not self.active:
             return "policy_node is not active: activate it first"
         return f"emergency stop: {self._arm.reason}; call clear_emergency_stop" if self._arm.emergency_stop else ""
+
+    def _unusable(self, bundle: Bundle) -> str:
+        try:
+            make_observation(self._profile, bundle, "", self._robot_id)
+        except ValueError as error:
+            return str(error)
+        return ""
 
     def _ask(self, bundle: Bundle) -> None:
         instruction = self._session.standing.instruction
@@ -175,7 +184,19 @@ class PolicyNode(ManagedNode):
             "dry run": self.dry_run,
             "round trip ms": f"{standing.round_trip_ms:.1f}",
         }
-        self._diagnostics.publish(standing.reason, values, standing.phase)
+        failed, ready = self._session.failed, self._ready(standing)
+        self._diagnostics.publish(standing.reason, values, standing.phase, error=failed, ready=ready)
+
+    def _ready(self, standing: Standing) -> str:
+        """What runs here, once everything that an episode takes is there."""
+        if not (self.active and self._complete):
+            return ""
+        command = self._profile.command
+        if not self.dry_run and missing_controller(self, command):
+            return ""
+        controller = "none (dry_run)" if self.dry_run else f"{command.kind} on {command.topic}"
+        policy = " ".join(filter(None, [standing.policy_name, standing.policy_version]))
+        return f"policy {policy} at {self._address}, {self._streams.count} streams, controller {controller}"
 
 
 def main() -> None:

@@ -18,9 +18,9 @@ from std_msgs.msg import Bool
 from pirl_ros.adapters import qos
 from pirl_ros.adapters.discovery import matched_publishers
 from pirl_ros.adapters.interfaces import ResetEnvironment, SafetyState, StartEpisode, StepOutcome, StopEpisode
-from pirl_ros.adapters.node_main import ros_until_signal
+from pirl_ros.adapters.node_main import ends_on_mistake, ros_until_signal
 from pirl_ros.adapters.operator_inputs import receive_each
-from pirl_ros.adapters.parameters import declare
+from pirl_ros.adapters.parameters import declare, drop_unknown
 from pirl_ros.episode.summary import EpisodeRecord, write_summary
 from pirl_ros.sensing.sensor_messages import image_to_rgb
 
@@ -29,7 +29,7 @@ class EpisodeRunner(Node):
     """Drives the other nodes through their services; sees success and progress on their topics."""
 
     def __init__(self, stop: threading.Event) -> None:
-        super().__init__("run_episodes")
+        super().__init__("run_episodes", automatically_declare_parameters_from_overrides=True)
         self.episodes = declare(self, "episodes", 1, "number of episodes to run")
         self.first_seed = declare(self, "first_seed", 0, "seed of the first reset; each further one adds 1")
         self._max_steps = declare(self, "max_steps", 48, "an episode fails after this many played actions")
@@ -52,13 +52,14 @@ class EpisodeRunner(Node):
                 ("stop_episode", StopEpisode),
             )
         }
+        camera = declare(self, "camera", "camera/base/image", "recorded topic")
+        for sentence in drop_unknown([self]):
+            self.get_logger().warning(sentence)
         receive_each(self, Bool, "success", self._on_success)
         self._outcomes = self.create_subscription(StepOutcome, "step_outcomes", self._on_outcome, qos.OUTCOME)
         self.create_subscription(SafetyState, "safety_state", self._on_arm, qos.LATCHED)
         if self._record_dir:
-            self.create_subscription(
-                Image, declare(self, "camera", "camera/base/image", "recorded topic"), self._on_image, qos.IMAGE
-            )
+            self.create_subscription(Image, camera, self._on_image, qos.IMAGE)
 
     def _on_success(self, message: Any) -> None:
         self._success = bool(message.data)
@@ -154,28 +155,32 @@ class EpisodeRunner(Node):
         return True
 
 
-def _run_all(node: EpisodeRunner, records: list[EpisodeRecord]) -> int:
+def _run_all(node: EpisodeRunner, records: list[EpisodeRecord]) -> tuple[int, float]:
+    """Fill `records`; return the exit code and the seconds from the first reset on."""
+    began = time.monotonic()
     try:
         node.wait_for_nodes()
+        began = time.monotonic()
         for number in range(node.episodes):
             records.append(node.run_episode(node.first_seed + number))
             print(records[-1].line(number + 1, node.episodes), flush=True)
     except TimeoutError as error:
         print(f"run aborted: {error}", file=sys.stderr, flush=True)
-        return 1
+        return 1, time.monotonic() - began
     except InterruptedError:
         print("interrupted", file=sys.stderr, flush=True)
-        return 130
-    return 0
+        return 130, time.monotonic() - began
+    return 0, time.monotonic() - began
 
 
 def main() -> None:
     """Run the episodes; exit code 0: all were run, 1: a node or the server is missing, 130: a signal came."""
     records: list[EpisodeRecord] = []
     with ros_until_signal() as stop:
-        node = EpisodeRunner(stop)
-        code = _run_all(node, records)
+        with ends_on_mistake():
+            node = EpisodeRunner(stop)
+        code, wall_s = _run_all(node, records)
         if node.summary_path:
-            write_summary(node.summary_path, records, complete=code == 0)
+            write_summary(node.summary_path, records, code == 0, wall_s)
         node.destroy_node()
     sys.exit(code)

@@ -150,7 +150,7 @@ class SimArmNode(ManagedNode):
         for name, publisher in self._poses.items():
             pose = PoseStamped()
             fill_pose(pose, poses[name])
-            self._publish_stamped(publisher, pose, clock.clock)
+            self._publish_stamped(publisher, pose, clock.clock, self._profile.base_frame)
         joints = JointState(
             name=list(self._robot.joint_names),
             position=self._robot.joint_positions.tolist(),
@@ -167,10 +167,10 @@ class SimArmNode(ManagedNode):
         for name, publisher in self._images.items():
             image = Image()
             fill_image(image, frames[name])
-            self._publish_stamped(publisher, image, self._stamp)
+            self._publish_stamped(publisher, image, self._stamp, f"{name}_optical_frame")
 
-    def _publish_stamped(self, publisher: Any, message: Any, stamp: Any) -> None:
-        message.header.stamp = stamp
+    def _publish_stamped(self, publisher: Any, message: Any, stamp: Any, frame: str = "") -> None:
+        message.header.stamp, message.header.frame_id = stamp, frame
         publisher.publish(message)
 
     def _diagnose(self) -> None:

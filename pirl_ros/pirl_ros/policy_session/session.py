@@ -15,6 +15,10 @@ from pirl_ros.policy_session.inference_scheduler import InferenceScheduler
 from pirl_ros.policy_session.rtc import RtcTracker
 
 _CHECK_AGAIN_NS = 1_000_000_000
+_IDLE_CHECK_NS = 5_000_000_000
+"""between looks at a server that agreed, while no episode shows whether it is there"""
+_SHOWN, _SHOWN_LENGTH = 3, 120
+"""differences of two contracts, and characters of each, that a message names"""
 _FAILURES = (ConnectionError, TimeoutError, ValueError)
 
 
@@ -87,10 +91,17 @@ class PolicySession:
             phase = self._pacing.phase if self._agreed else ("blocked" if self._check_due_ns else "unchecked")
             return replace(self._standing, phase=phase, reason=self._standing.reason or self._unfit)
 
-    def check(self, now_ns: int) -> None:
-        """Ask the server what it serves, in the background, until its contract has been seen to agree."""
+    @property
+    def failed(self) -> bool:
+        """Whether the newest call to the server was rejected or got no reply, or its contract is another."""
         with self._lock:
-            if self._agreed or self._checking or now_ns < self._check_due_ns:
+            return bool(self._standing.reason) and self._check_due_ns > 0
+
+    def check(self, now_ns: int) -> None:
+        """Ask the server what it serves, in the background: until its contract agrees, then between episodes."""
+        with self._lock:
+            in_episode = self._agreed and self._episode is not None
+            if in_episode or self._checking or now_ns < self._check_due_ns:
                 return
             self._checking = True
         self._worker.submit(self._check).add_done_callback(_raise)
@@ -196,15 +207,17 @@ class PolicySession:
             differences = self._contract.difference(info.contract)
             # A hash over everything: `difference` lists what a person can act on.
             agreed = info.contract.hash == self._contract.hash
-            reason = "" if agreed else "contract differs from the server's: " + "; ".join(differences)
+            reason = "" if agreed else _mismatch(differences)
             name, version, methods = info.policy_name, info.policy_version, info.continuations
         except _FAILURES as error:
-            agreed, reason, name, version, methods = False, str(error), "", "", ()
+            fix = "; start `pirl serve` there, or give its address (server:=HOST:PORT)"
+            reason = f"{error}{fix if isinstance(error, ConnectionError) else ''}"
+            agreed, name, version, methods = False, "", "", ()
         with self._lock:
             self._agreed, self._checking = agreed, False
             self._methods = methods if self._ahead else ()
             self._standing = replace(self._standing, reason=reason, policy_name=name, policy_version=version)
-            self._check_due_ns = time.monotonic_ns() + _CHECK_AGAIN_NS
+            self._check_due_ns = time.monotonic_ns() + (_IDLE_CHECK_NS if agreed else _CHECK_AGAIN_NS)
 
     def _start(self, instruction: str, metadata: Mapping[str, str], alias: str) -> str:
         if self._episode is not None:
@@ -259,6 +272,16 @@ class PolicySession:
             round_trip_ms=(now_ns - began_ns) / 1e6,
         )
         self._on_chunk(chunk, pending.stamp_ns, self._standing.episode_id)
+
+
+def _mismatch(differences: list[str]) -> str:
+    shown = [line if len(line) <= _SHOWN_LENGTH else f"{line[:_SHOWN_LENGTH]}..." for line in differences[:_SHOWN]]
+    more = [f"{len(differences) - _SHOWN} more"] if len(differences) > _SHOWN else []
+    return (
+        f"contract differs from the server's: {'; '.join(shown + more)}. Start with the profile that the policy was"
+        " made for (robot:=NAME, use_cameras:=true or false), or serve a policy made for this robot (alias:=NAME);"
+        " `pirl robot check FILE` prints this side's contract"
+    )
 
 
 def _raise(future: Future[None]) -> None:

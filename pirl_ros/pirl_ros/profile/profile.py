@@ -23,6 +23,9 @@ from pirl_ros.profile.sections import (
 )
 from pirl_ros.profile.strict_yaml import build
 
+_LONGEST_SILENCE_S = 60.0
+"""after which any real arm has to be at rest; far above what `pirl robot check` warns of"""
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -58,6 +61,9 @@ class Profile:
             raise ValueError(f"kinematics.joints needs {len(self.arm.joints)} entries, one per arm joint")
         if self.command.joints and sorted(self.command.joints) != sorted(joint.name for joint in self.arm.joints):
             raise ValueError("command.joints must name the arm's joints, each once")
+        frames = {frame for frame in (self.command.frame, self.kinematics.frame) if frame}
+        if len(frames) > 1:
+            raise ValueError(f"command.frame and kinematics.frame must both be the base frame, got {sorted(frames)}")
         joints = [joint.name for joint in self.joints]
         streams = [camera.name for camera in self.cameras] + [pose.name for pose in self.poses]
         streams += [wrench.name for wrench in self.wrenches]
@@ -69,6 +75,24 @@ class Profile:
     def joints(self) -> tuple[Finger, ...]:
         """Arm, then fingers: the order of the state."""
         return (*self.arm.joints, *self.gripper.joints)
+
+    @property
+    def base_frame(self) -> str:
+        """frame_id of the base frame of the kinematics; empty: the profile does not name it."""
+        return self.kinematics.frame or self.command.frame
+
+    @property
+    def simulation_only(self) -> tuple[str, ...]:
+        """Why no real arm may be driven with this profile, one reason per key; empty for that of a real arm."""
+        reasons = {
+            "tick: joint_states knows no watchdog": self.tick == "joint_states",
+            f"safety.speed_scale {self.safety.speed_scale:g} is above 1": self.safety.speed_scale > 1,
+            "arm.joints have limits beyond any real arm": any(joint.unlimited for joint in self.arm.joints),
+            f"safety.watchdog_s or link_loss_s is above {_LONGEST_SILENCE_S:g} s": (
+                max(self.safety.watchdog_s, self.safety.link_loss_s) > _LONGEST_SILENCE_S
+            ),
+        }
+        return tuple(reason for reason, holds in reasons.items() if holds)
 
     @property
     def contract(self) -> Contract:
@@ -109,10 +133,29 @@ def load_profile(path: str | Path) -> Profile:
     """Read a profile. Raises ValueError in one line: unknown key, missing key, wrong type, limit that is none."""
     try:
         raw = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError:
+        raise ValueError(f"robot profile {path} does not exist{_others(Path(path).parent)}") from None
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"robot profile {path} cannot be read: {' '.join(str(error).split())}") from error
+    if _is_parameter_file(raw):
+        raise ValueError(
+            f"{path} is a ROS parameter file, no robot profile: give it as params_file:= to ros2 launch (--params-file"
+            " to ros2 run), and the robot as robot:=NAME or profile:=FILE"
+        )
     profile: Profile = build(Profile, raw, str(path))
     return profile
+
+
+def _others(folder: Path) -> str:
+    names = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+    return f": {folder} has {names}; one in another folder is given by its path, as profile:=FILE" if names else ""
+
+
+def _is_parameter_file(raw: object) -> bool:
+    """Whether this is `node: ros__parameters: ...`, with or without namespaces above it."""
+    if not isinstance(raw, dict):
+        return False
+    return "ros__parameters" in raw or any(_is_parameter_file(value) for value in raw.values())
 
 
 def _pose_fields(pose: PoseTopic) -> list[Field]:

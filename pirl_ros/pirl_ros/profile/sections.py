@@ -5,6 +5,7 @@ Units: rad, rad/s, rad/s^2, rad/s^3; metres in place of rad for a finger that sl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -46,6 +47,11 @@ class Joint(Finger):
         if self.acceleration <= 0 or self.jerk <= 0:
             raise ValueError(f"joint {self.name} needs acceleration > 0 and jerk > 0")
 
+    @property
+    def unlimited(self) -> bool:
+        """Whether velocity, acceleration or jerk is beyond any real arm, so that it limits nothing."""
+        return self.velocity > 4 * math.pi or self.acceleration > 200 or self.jerk > 20000
+
 
 @dataclass(frozen=True)
 class ArmGroup:
@@ -65,7 +71,7 @@ class Command:
     kind: CommandKind
     topic: str
     frame: str = ""
-    """servo_twist: frame in which the twist is given, the base frame of the kinematics"""
+    """servo_twist: frame_id of the twist that is sent, the base frame of the kinematics"""
     joints: tuple[str, ...] = ()
     """forward_position: the controller's joints in its own order; empty: the arm's order"""
     controller_rate_hz: float = 100.0
@@ -164,6 +170,8 @@ class PoseTopic:
     position_only: bool = False
     rule: Rule = "sync"
     max_age: float = 0.0
+    frame: str = ""
+    """frame_id that its messages must have; empty: any"""
 
     def __post_init__(self) -> None:
         _named(self.topic)
@@ -183,6 +191,8 @@ class WrenchTopic:
     """Nm"""
     rule: Rule = "sync"
     max_age: float = 0.0
+    frame: str = ""
+    """frame_id that its messages must have; empty: any"""
 
     def __post_init__(self) -> None:
         _named(self.topic)
@@ -250,6 +260,8 @@ class KinematicTable:
 
     joints: tuple[Origin, ...]
     tool: Origin
+    frame: str = ""
+    """frame_id of the base frame, in which twists are given; empty: command.frame"""
     checked: bool = True
     """false: not compared with the arm yet; `pirl robot check` warns"""
 

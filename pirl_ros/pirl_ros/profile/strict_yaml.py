@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+_EXPECTED = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a text"}
+_NUMBER = re.compile(r"([-+]?)(\d*)(?:\.(\d*))?(?:e([-+]?)(\d+))?", re.IGNORECASE)
 
 
 def build(kind: Any, raw: Any, where: str) -> Any:
     """Return `raw` as a `kind`: a dataclass, tuple, Literal, str, bool, int or finite float.
 
-    ValueError in one line that begins with `where` and the key at fault.
+    ValueError in one line that begins with `where` and the key at fault, and says what to write where YAML 1.1 reads a
+    spelling in a way of its own.
     """
     if is_dataclass(kind):
         return _section(kind, raw, where)
     if get_origin(kind) is tuple:
         if not isinstance(raw, list):
-            raise ValueError(f"{where}: expected a list, got {raw!r}")
+            raise ValueError(f"{where}: expected a list, got {raw!r}: write [a, b]")
         return tuple(build(get_args(kind)[0], entry, f"{where}[{index}]") for index, entry in enumerate(raw))
     if get_origin(kind) is Literal:
         if raw not in get_args(kind):
@@ -26,7 +31,7 @@ def build(kind: Any, raw: Any, where: str) -> Any:
         return float(raw)
     if kind is not float and type(raw) is kind:
         return raw
-    raise ValueError(f"{where}: expected a {'finite number' if kind is float else kind.__name__}, got {raw!r}")
+    raise ValueError(f"{where}: expected {_EXPECTED[kind]}, got {raw!r}{_fix(kind, raw)}")
 
 
 def _section(kind: Any, raw: Any, where: str) -> Any:
@@ -43,3 +48,30 @@ def _section(kind: Any, raw: Any, where: str) -> Any:
         return kind(**values)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
+
+
+def _fix(kind: type, raw: Any) -> str:
+    """Return what to write for a `raw` that YAML 1.1 made another type of; '' when nothing better is known."""
+    if raw is None:
+        return ": give it a value, or leave the key out"
+    if kind is float and isinstance(raw, str):
+        return _number_fix(raw)
+    if kind is str:
+        words = " (YAML 1.1 reads yes, no, on and off as true and false)" if isinstance(raw, bool) else ""
+        return f": put it in quotes{words}"
+    if kind is bool:
+        return ": write true or false, without quotes"
+    if kind is int and isinstance(raw, float) and raw.is_integer():
+        return f": write {int(raw)}"
+    return ""
+
+
+def _number_fix(raw: str) -> str:
+    found = _NUMBER.fullmatch(raw)
+    if not found or not (found[2] or found[3]):
+        return ""
+    sign, whole, part, exponent_sign, exponent = found.groups()
+    number = f"{sign}{whole or 0}.{part or 0}" + (f"e{exponent_sign or '+'}{exponent}" if exponent else "")
+    if not exponent:
+        return f": write {number}, without quotes"
+    return f": YAML 1.1 reads an exponent without a point or a sign as text: write {number}"

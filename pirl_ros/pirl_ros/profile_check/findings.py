@@ -81,6 +81,8 @@ def _kinematics(profile: Profile) -> Iterator[Finding]:
         )
     elif share == 1.0:
         yield Finding("safety.workspace", "the box contains the whole reach of the arm, so it limits nothing")
+    if not profile.base_frame:
+        yield Finding("kinematics.frame", "empty: only a twist without a frame_id can be followed; name the base frame")
     if not profile.kinematics.checked:
         yield Finding(
             "kinematics.checked",
@@ -106,15 +108,16 @@ def _share_inside(profile: Profile, chain: Chain, low: Array, high: Array) -> fl
 
 def _limits(profile: Profile) -> Iterator[Finding]:
     safety = profile.safety
+    if profile.simulation_only:
+        reasons = "; ".join(profile.simulation_only)
+        yield Finding("use_sim_time", f"arm_node activates under simulated time only: {reasons}")
     if safety.speed_scale > 1:
         yield Finding(
             "safety.speed_scale", f"{safety.speed_scale:g} lets targets run ahead of the joints: for simulation only"
         )
     doubts: dict[str, Callable[[Joint], bool]] = {
         "the range exceeds two turns, so it limits nothing": lambda j: j.high - j.low > 4 * math.pi + 0.1,
-        "velocity, acceleration or jerk is beyond any real arm": lambda j: (
-            j.velocity > 4 * math.pi or j.acceleration > 200 or j.jerk > 20000
-        ),
+        "velocity, acceleration or jerk is beyond any real arm": lambda j: j.unlimited,
         "accelerating to full speed and stopping takes more than the whole range": lambda j: (
             (j.velocity * safety.speed_scale) ** 2 / j.acceleration > j.high - j.low
         ),

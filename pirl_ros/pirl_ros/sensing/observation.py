@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -85,11 +85,23 @@ def state_vector(profile: Profile, bundle: Bundle) -> Vector:
     positions, velocities = zip(*[joints_by_name(message, names, profile.velocities) for message, names in groups])
     parts = [*positions, *velocities]
     for pose in profile.poses:
-        vector = pose_to_vector(bundle.values[pose_stream(pose.name)])
+        stream = pose_stream(pose.name)
+        vector = pose_to_vector(_in_frame(bundle.values[stream], pose.frame, stream))
         parts.append(vector[:3] if pose.position_only else vector)
     for wrench in profile.wrenches:
-        parts.append(wrench_to_vector(bundle.values[wrench_stream(wrench.name)]))
+        stream = wrench_stream(wrench.name)
+        parts.append(wrench_to_vector(_in_frame(bundle.values[stream], wrench.frame, stream)))
     return np.concatenate(parts).astype(np.float32)
+
+
+def _in_frame(message: Any, frame: str, stream: str) -> Any:
+    """Return the message. ValueError: the profile states a frame, and the message has another."""
+    if frame and message.header.frame_id != frame:
+        raise ValueError(
+            f"{stream} is given in frame '{message.header.frame_id}', the profile says '{frame}': publish it in that"
+            " frame (tf2), or correct the profile's `frame`"
+        )
+    return message
 
 
 def camera_images(profile: Profile, bundle: Bundle) -> dict[str, Image]:

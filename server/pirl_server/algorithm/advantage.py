@@ -37,7 +37,7 @@ def group_relative(return_GN: Tensor) -> Tensor:
 
 
 def episode_weight(decisions_N: Tensor) -> Tensor:
-    """Weight of each decision of N episodes of so many decisions, at least 1: episodes weigh alike in a mean over all.
+    """Weight [N] of each decision of N episodes of so many decisions, at least 1: all episodes weigh alike in a mean.
 
     mean(decisions) / decisions: weighted decisions weigh 1 on average. A plain mean would let long episodes, which are
     the failures where a success ends one, outweigh the others: GRPO's advantages would no longer balance within a

@@ -15,11 +15,13 @@ from torch import Tensor
 
 from pirl_server.algorithm.flow import per_chunk, score
 
-Scale = Callable[[Tensor, float, float], Tensor]
+Level = float | Tensor
+"""one noise level for all samples, or each sample's own [B]"""
+Scale = Callable[[Tensor, float, Level], Tensor]
 """(t_B, dt, noise_level) -> diffusion coefficient sigma_B"""
 
 
-def noise_scale(t_B: Tensor, dt: float, noise_level: float) -> Tensor:
+def noise_scale(t_B: Tensor, dt: float, noise_level: Level) -> Tensor:
     """Diffusion coefficient sigma_t = a sqrt(t / (1 - t)), a = noise_level.
 
     At t = 1 the schedule is infinite; there 1 - t is replaced by its value one step later, which is dt. The first
@@ -28,7 +30,7 @@ def noise_scale(t_B: Tensor, dt: float, noise_level: float) -> Tensor:
     return noise_level * torch.sqrt(t_B / torch.clamp(1.0 - t_B, min=dt))
 
 
-def regular_scale(t_B: Tensor, dt: float, noise_level: float) -> Tensor:
+def regular_scale(t_B: Tensor, dt: float, noise_level: Level) -> Tensor:
     """Diffusion coefficient sigma_t = a sqrt(t): finite everywhere, so its marginals converge as O(1/K).
 
     Returns [B].
@@ -52,7 +54,7 @@ def sde_step(x_BHD: Tensor, v_BHD: Tensor, t_B: Tensor, dt: float, sigma_B: Tens
 
 
 def transition(
-    x_BHD: Tensor, v_BHD: Tensor, t_B: Tensor, dt: float, *, noise_level: float, scale: Scale = noise_scale
+    x_BHD: Tensor, v_BHD: Tensor, t_B: Tensor, dt: float, *, noise_level: Level, scale: Scale = noise_scale
 ) -> tuple[Tensor, Tensor]:
     """`Transition` of Flow-SDE: `sde_step` with a schedule, the paper's by default. Bind `noise_level` for the seam.
 

@@ -3,7 +3,7 @@
 The network gets as input whether an action was better than usual, trained by plain flow matching, and conditioned on
 better ones.
 
-Shape letters: T decisions of an episode, B decisions.
+Shape letters: M decisions of all episodes, B of a minibatch or of a task.
 """
 
 from __future__ import annotations
@@ -12,16 +12,13 @@ import torch
 from torch import Tensor
 
 
-def lookahead_advantage(reward_T: Tensor, value_T: Tensor, last_value: float, ahead: int) -> Tensor:
-    """A [T] = sum of the next `ahead` rewards + V(after them) - V(now), undiscounted.
+def lookahead_advantage(reward_M: Tensor, value_M: Tensor, then_M: Tensor) -> Tensor:
+    """A [M] = rewards until the decision looked ahead to + V there - V here, undiscounted.
 
-    `last_value` is the value after the episode: 0 where the task ended, the final observation's where it was cut.
+    `then_M` is the number of that decision, and `reward_M` are the rewards until it; -1 where the end comes first: then
+    `reward_M` are those to the end, after which the value is 0.
     """
-    total_T1 = torch.cat([reward_T.new_zeros(1), reward_T.cumsum(0)])
-    value_T1 = torch.cat([value_T, value_T.new_tensor([last_value])])
-    now_T = torch.arange(len(reward_T), device=reward_T.device)
-    then_T = (now_T + ahead).clamp(max=len(reward_T))
-    return total_T1[then_T] - total_T1[now_T] + value_T1[then_T] - value_T
+    return reward_M + torch.where(then_M >= 0, value_M[then_M], torch.zeros_like(value_M)) - value_M
 
 
 def better_than_usual(advantage_B: Tensor, human_B: Tensor, positive: float) -> Tensor:

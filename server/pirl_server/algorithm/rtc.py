@@ -104,9 +104,3 @@ def draw_delays(batch: int, longest: int, generator: torch.Generator) -> Tensor:
 def token_times(t_B: Tensor, given_BH: Tensor) -> Tensor:
     """Time of each token [B, H]: 0, the action's, where it is given; the chunk's elsewhere."""
     return torch.where(given_BH, torch.zeros_like(t_B)[:, None], t_B[:, None])
-
-
-def over_the_rest(error_BHD: Tensor, given_BH: Tensor) -> Tensor:
-    """Errors without the given actions [B, H, D], scaled so that their mean is that of the others."""
-    rest = (~given_BH)[..., None].to(error_BHD.dtype)
-    return error_BHD * rest / rest.mean()

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from starlette.routing import Route, Router
 
 from pirl_server.api import episodes as episode_routes
-from pirl_server.api import health, models, problems, robots, routing
+from pirl_server.api import health, models, problems, reference, robots, routing
 from pirl_server.api import jobs as job_routes
 from pirl_server.api import metrics as metric_routes
 from pirl_server.api.dependencies import Services
@@ -64,13 +64,17 @@ def create_api(
         title="pirl",
         version=version("pirl"),
         summary="Jobs, episodes, models and robots of a policy server",
-        responses=problems.responses(401, 403, 408, 413, 429, 500),
+        responses=problems.responses(400, 401, 403, 408, 413, 429, 500),
         dependencies=[Depends(check_row)],
         openapi_tags=TAGS,
+        docs_url=None,
+        redoc_url=None,
     )
-    routers = [each.router for each in (job_routes, episode_routes, models, routing, robots, health, metric_routes)]
+    parts = (job_routes, episode_routes, models, routing, robots, health, metric_routes, reference)
+    routers = [each.router for each in parts]
+    app.state.routes = routes = _routes(app.router, *routers)
     app.add_middleware(Bodies)
-    app.add_middleware(Guard, gate=gate, routes=_routes(app.router, *routers), limiter=limiter)
+    app.add_middleware(Guard, gate=gate, routes=routes, limiter=limiter)
     promoter = Promoter(registry, deployment.activate)
     app.state.services = Services(
         jobs=jobs,
@@ -105,7 +109,8 @@ def create_stop_api(api: FastAPI) -> FastAPI:
     router.add_api_route("/healthz", health.healthz)
     app = FastAPI(openapi_url=None, dependencies=[Depends(check_row)])
     app.add_middleware(Bodies, limit=MAX_STOP_BODY)
-    app.add_middleware(Guard, gate=api.state.gate, routes=_routes(router))
+    app.state.routes = routes = _routes(router)
+    app.add_middleware(Guard, gate=api.state.gate, routes=routes)
     app.state.services = api.state.services
     problems.install(app)
     app.include_router(router)

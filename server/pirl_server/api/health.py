@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from importlib.metadata import version
 
@@ -24,7 +25,7 @@ async def healthz() -> Health:
 
 @router.get("/readyz", operation_id="getReadiness", responses=responses(503))
 async def readyz(services: ServicesDep) -> Readiness:
-    """Answer 200 while a policy is loaded and warm, its queue has room and the disk can take an episode.
+    """Answer 200 while a policy is loaded and warm, its thread runs, its queue has room and the disk takes an episode.
 
     `degraded` names what does not work beside serving: damaged jobs, episodes and versions, a job queue that stands
     still.
@@ -33,9 +34,14 @@ async def readyz(services: ServicesDep) -> Readiness:
         raise ProblemError(503, "stopping", "the server is stopping: only connected robots are served")
     if services.engine.current is None:
         raise ProblemError(503, "not-ready", "no policy is loaded yet")
+    if not services.engine.alive:
+        raise ProblemError(503, "not-ready", "the model thread has ended: restart the server")
     if (waiting := services.engine.stats().waiting) >= services.engine.queue_size:
         raise ProblemError(503, "not-ready", f"{waiting} requests are waiting: the queue is full")
-    if (free := shutil.disk_usage(services.registry.audit_log.path.parent).free) < MIN_FREE_BYTES:
+    root = services.registry.audit_log.path.parent
+    if not os.access(root, os.W_OK):
+        raise ProblemError(503, "not-ready", f"'{root}' can't be written to: episodes would be lost")
+    if (free := shutil.disk_usage(root).free) < MIN_FREE_BYTES:
         raise ProblemError(503, "not-ready", f"{free // 2**20} MiB of disk space left: episodes may be lost")
     degraded = [*services.jobs.degraded, *services.registry.degraded, *services.episodes.degraded]
     return Readiness(status="degraded" if degraded else "ok", degraded=degraded)

@@ -41,7 +41,7 @@ def create_job(
         raise ProblemError(503, "stopping", str(error)) from None
     except OSError as error:
         raise no_storage("the job", error) from None
-    services.registry.audit_log.write("job submitted", actor(request), job=job.id, kind=spec.kind, task=spec.task)
+    services.registry.audit_log.note("job submitted", actor(request), job=job.id, kind=spec.kind, task=spec.task)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobView.of(job)
 
@@ -77,7 +77,7 @@ def cancel_job(job_id: JobId, services: ServicesDep, request: Request) -> JobVie
         raise conflict(str(error)) from None
     except OSError as error:
         raise no_storage("the job's end", error) from None
-    services.registry.audit_log.write("job cancelled", actor(request), job=job_id)
+    services.registry.audit_log.note("job cancelled", actor(request), job=job_id)
     return JobView.of(cancelled)
 
 

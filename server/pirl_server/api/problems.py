@@ -5,6 +5,7 @@ Their size is bounded, whatever the request was: texts are cut and escaped, and 
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 from typing import Any
@@ -19,6 +20,7 @@ from pirl_server.config.fields import message
 from pirl_server.config.jobs import known_fields
 from pirl_server.registry.promotion import PromotionRefusedError
 from pirl_server.rpc.denied import DeniedError
+from pirl_server.security.permissions import PUBLIC, ROUTES
 
 _LOG = logging.getLogger(__name__)
 _DENIED = {"unauthenticated": 401, "forbidden": 403, "too-many-requests": 429}
@@ -88,7 +90,8 @@ def invalid(field: str, message: str) -> ProblemError:
 
 def no_storage(what: str, error: OSError) -> ProblemError:
     """Make the answer for what the disk rejects to keep."""
-    return ProblemError(503, "no-storage", f"{what} can't be stored: {error}: free disk space, then retry")
+    fix = ": free disk space, then retry" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return ProblemError(503, "no-storage", f"{what} can't be stored: {error}{fix}")
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -105,12 +108,21 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(Exception, _on_bug)
     plain = app.openapi
-    app.openapi = lambda: _with_problem(plain())  # type: ignore[method-assign]
+    app.openapi = lambda: _complete(plain())  # type: ignore[method-assign]
 
 
-def _with_problem(document: dict[str, Any]) -> dict[str, Any]:
+def _complete(document: dict[str, Any]) -> dict[str, Any]:
+    """Add what FastAPI can't know: the schema of problems, and who needs a token."""
     schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
     document["components"]["schemas"] |= {**schema.pop("$defs", {}), "Problem": schema}
+    text = "a token of `pirl token create`; none where the server was started without tokens"
+    document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "description": text}}
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            scopes = ROUTES[method.upper(), path]
+            operation["security"] = [] if scopes == PUBLIC else [{"token": []}]
+            if scopes != PUBLIC:
+                operation["x-scopes"] = sorted(scopes)
     return document
 
 
@@ -156,11 +168,20 @@ def _field_error(fault: dict[str, Any]) -> FieldError:
     return FieldError(field=field, message=excerpt(said, MAX_MESSAGE))
 
 
-async def _on_http(_: Request, error: Exception) -> JSONResponse:
+async def _on_http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     kinds = {404: "not-found", 405: "method-not-allowed"}
     kind = kinds.get(error.status_code, "http-error")
-    return answer(ProblemError(error.status_code, kind, str(error.detail)).problem)
+    response = answer(ProblemError(error.status_code, kind, str(error.detail)).problem)
+    if error.status_code == 405:
+        response.headers["Allow"] = ", ".join(sorted(_methods(request)))
+    return response
+
+
+def _methods(request: Request) -> set[str]:
+    """Return the methods of all routes of this path; starlette names those of the first one."""
+    routes = [route for route in request.app.state.routes if route.path_regex.match(request.url.path)]
+    return {method for route in routes for method in route.methods or ()}
 
 
 async def _on_bug(_: Request, error: Exception) -> JSONResponse:

@@ -75,9 +75,9 @@ def make_listener(app: FastAPI, sockets: list[SeatedSocket], tls: TlsFiles | Non
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=1,
-        **(tls.for_uvicorn() if tls else {}),
     )
     config.load()
+    config.ssl = tls.context() if tls else None
     return Listener(config, sockets, seats)
 
 

@@ -7,8 +7,8 @@ over the network could let an arm move beside a person whom its sender cannot se
 from __future__ import annotations
 
 import asyncio
-import logging
 from datetime import datetime, timezone
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Path, Request
@@ -19,7 +19,6 @@ from pirl_server.api.schemas import RobotList, RobotView, Stopped, StopRequest
 from pirl_server.atomic_files import NAME_PATTERN
 from pirl_server.serving.connections import RobotConnection
 
-_LOG = logging.getLogger(__name__)
 router = APIRouter(prefix="/v1", tags=["robots"])
 StopBody = Annotated[StopRequest | None, Body()]
 AUDIT_WAIT_S = 0.2
@@ -62,20 +61,13 @@ async def _stop(services: Services, request: Request, body: StopRequest | None, 
     notified = [robot for robot in robots if services.attendance.emergency_stop(robot, reason, who)]
     names = ",".join(notified or robots)
     # a disk that hangs must not delay the reply, nor the next stop
-    writing = asyncio.get_running_loop().run_in_executor(
-        None, _audit, services, who, "notified" if notified else "not connected", names, reason
-    )
+    result = "notified" if notified else "not connected"
+    note = partial(services.registry.audit_log.note, "emergency stop", who, result, robots=names, reason=reason)
+    writing = asyncio.get_running_loop().run_in_executor(None, note)
     await asyncio.wait([writing], timeout=AUDIT_WAIT_S)
     if not notified:
         raise ProblemError(404, "not-connected", f"no connected robot to notify: {names or 'no robot'} has a session")
     return Stopped(notified=notified, told=notified)
-
-
-def _audit(services: Services, who: str, result: str, names: str, reason: str) -> None:
-    try:
-        services.registry.audit_log.write("emergency stop", who, result, robots=names, reason=reason)
-    except OSError:  # a full disk must not make a stop look as if it had failed
-        _LOG.exception("%s stopped %s, but the audit log can't be written", who, names)
 
 
 def _view(services: Services, presence: RobotConnection) -> RobotView:

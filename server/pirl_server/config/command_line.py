@@ -17,22 +17,35 @@ def parse_flags(parser: argparse.ArgumentParser, kind: type[ConfigT], arguments:
 
     `first` is a field that is given without its name. A bad value raises ValueError in one line that names the flag.
     """
+    add_flags(parser, kind, first)
+    return read_flags(kind, parser.parse_args(arguments))
+
+
+def add_flags(parser: Any, kind: type[Any], first: str = "") -> None:
+    """Add a flag per field of `kind` to a parser or to a group of one."""
     for name, hint, info in _described(kind):
         default = getattr(kind, name)
         flag = [name] if name == first else ["--" + name.replace("_", "-")]
         options = _options(hint, info) | ({"nargs": "?"} if name == first else {})
         parser.add_argument(*flag, default=default, help=_help(info, default), **options)
-    values = vars(parser.parse_args(arguments))
+
+
+def read_flags(kind: type[ConfigT], options: argparse.Namespace) -> ConfigT:
+    """Make the configuration from parsed flags. A bad value raises ValueError in one line that names the flag."""
+    values = {name: getattr(options, name) for name, _, _ in _described(kind)}
     return parse(kind, values, lambda loc: "--" + str(loc[0]).replace("_", "-"))
 
 
-def add_settings(parser: argparse.ArgumentParser, kind: type[Any]) -> None:
-    """Add `--set KEY=VALUE ...` and list the fields of `kind` below the help."""
+def add_settings(parser: argparse.ArgumentParser, *kinds: type[Any]) -> None:
+    """Add `--set KEY=VALUE ...` and list the fields of the kinds below the help."""
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="fields of the list below")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    lines = [f"  {name}={_shown(getattr(kind, name))}  [{_range(hint, info)}] {info.description}"
-             for name, hint, info in _described(kind)]  # fmt: skip
-    parser.epilog = "\n".join([f"fields of --set ({kind.__name__}); null is written none:", *lines])
+    lines = list[str]()
+    for kind in kinds:
+        lines.append(f"fields of --set ({kind.__name__}); null is written none:")
+        lines += [f"  {name}={_shown(getattr(kind, name))}  [{_range(hint, info)}] {info.description}"
+                  for name, hint, info in _described(kind)]  # fmt: skip
+    parser.epilog = "\n".join(lines)
 
 
 def settings(words: Iterable[str]) -> dict[str, Any]:

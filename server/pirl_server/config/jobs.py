@@ -9,7 +9,8 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from pirl_server.atomic_files import NAME_PATTERN
-from pirl_server.config.fields import CHECKED, Loc, number, one_line, quoted, text
+from pirl_server.config.episodes import EpisodeSelection
+from pirl_server.config.fields import CHECKED, Loc, about, number, one_line, quoted, text
 from pirl_server.config.loop import LIST_LENGTH, Loop, LoopCanary, LoopEvaluation
 from pirl_server.config.training import EpisodesConfig, PpoConfig, SftConfig
 
@@ -19,13 +20,26 @@ TaskId = Annotated[
     text("a simulator's task; a slash parts the simulator from it", f"^{_NAME}(/{_NAME})?$"),
     Field(examples=["PushCube-v1", "metaworld/mt10"]),
 ]
+TaskName = Annotated[
+    str,
+    text("what the result is for: a simulator's task, or for logged episodes any name", r"^[^\x00-\x1f\x7f]{1,200}$"),
+    Field(examples=["PushCube-v1", "wipe-table"]),
+]
+NewInstructions = Annotated[
+    bool, about("learn also sentences that the base was not trained on, and add them to those that it knows")
+]
+DryRun = Annotated[bool, about("report on the selected episodes and learn nothing")]
+Select = Annotated[EpisodeSelection, about("which logged episodes to learn from")]
 Base = Annotated[str, text("version or alias to start from", NAME_PATTERN)]
+
+
+Seed = Annotated[int, number("of weights, noise and initial states", "index", ge=0, lt=2**31)]
 
 
 @dataclass(frozen=True, config=CHECKED, kw_only=True)
 class _Spec:
     task: TaskId
-    seed: Annotated[int, number("of weights, noise and initial states", "index", ge=0, lt=2**31)] = 0
+    seed: Seed = 0
 
 
 @dataclass(frozen=True, config=CHECKED, kw_only=True)
@@ -38,23 +52,40 @@ class FinetuneSim(_Spec):
 
 
 @dataclass(frozen=True, config=CHECKED, kw_only=True)
-class FinetuneEpisodes(_Spec):
-    """Advantage-weighted flow matching on the robots' logged episodes."""
+class FinetuneEpisodes:
+    """Advantage-weighted flow matching on the robots' logged episodes. No simulator is needed."""
 
+    task: TaskName
+    seed: Seed = 0
     kind: Literal["finetune_episodes"] = "finetune_episodes"
     base: Base = "production"
+    select: Select = field(default_factory=EpisodeSelection)
+    new_instructions: NewInstructions = False
+    dry_run: DryRun = False
     config: EpisodesConfig = field(default_factory=EpisodesConfig)
 
 
 @dataclass(frozen=True, config=CHECKED, kw_only=True)
-class Sft(_Spec):
-    """Supervised training on the scripted expert; without a base it starts from new weights."""
+class Sft:
+    """Supervised training on the scripted expert, or on successful logged episodes, whose sentences are added to the
+    base's; without a base it starts from new weights. Raises ValueError for settings of the other source.
+    """  # fmt: skip
 
+    task: TaskName
+    seed: Seed = 0
     kind: Literal["sft"] = "sft"
     base: Annotated[
         str | None, text("version or alias to start from; null: new weights", NAME_PATTERN)
     ] = None  # fmt: skip
+    select: Select = field(default_factory=EpisodeSelection)
+    dry_run: DryRun = False
     config: SftConfig = field(default_factory=SftConfig)
+
+    def __post_init__(self) -> None:
+        if self.config.source == "expert" and (self.dry_run or self.select != EpisodeSelection()):
+            raise ValueError("select and dry_run are for logged episodes: set config.source to 'episodes'")
+        if self.config.source == "episodes" and self.select.label in ("failure", "unlabelled"):
+            raise ValueError(f"select.label '{self.select.label}': successes are imitated; leave it out")
 
 
 @dataclass(frozen=True, config=CHECKED, kw_only=True)
@@ -89,8 +120,10 @@ _FIELDS = {
     ("finetune_sim", "config"): PpoConfig,
     ("finetune_episodes",): FinetuneEpisodes,
     ("finetune_episodes", "config"): EpisodesConfig,
+    ("finetune_episodes", "select"): EpisodeSelection,
     ("sft",): Sft,
     ("sft", "config"): SftConfig,
+    ("sft", "select"): EpisodeSelection,
     ("evaluate",): Evaluate,
     ("loop",): Loop,
     ("loop", "config"): EpisodesConfig,

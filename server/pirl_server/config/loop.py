@@ -73,6 +73,10 @@ class Loop:
     episodes_per_round: Annotated[
         int, number("new labelled episodes of the production version before learning starts", "episodes", ge=1)
     ] = 50
+    learn_episodes: Annotated[
+        int | None,
+        number("newest labelled episodes, of any version, that a round learns from; null: all", "episodes", ge=1),
+    ] = 500
     explore_share: Annotated[
         float,
         number("of the episodes of robots that request no sampling mode, how many explore", "share", ge=0, le=1),
@@ -111,8 +115,9 @@ class Loop:
                 f"{self.rounds} rounds of evaluation.episodes {self.evaluation.episodes} take more than the"
                 f" {LIST_LENGTH} initial states of a list: set rounds to {LIST_LENGTH // self.evaluation.episodes}"
             )
-        if self.episodes_per_round < self.config.min_episodes:
+        learnt = min(self.episodes_per_round, self.learn_episodes or self.episodes_per_round)
+        if learnt < self.config.min_episodes:
             raise ValueError(
-                f"episodes_per_round {self.episodes_per_round} is below config.min_episodes"
+                f"episodes_per_round or learn_episodes, {learnt}, is below config.min_episodes"
                 f" {self.config.min_episodes}: no round could learn"
             )

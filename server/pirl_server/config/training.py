@@ -79,7 +79,30 @@ class FlowMatchingConfig:
 
 
 @dataclass(frozen=True, config=CHECKED)
-class SftConfig(FlowMatchingConfig):
+class MixtureConfig(FlowMatchingConfig):
+    """How flow matching trains on logged episodes of several origins. Raises ValueError for shares above 1 together."""
+
+    takeover_share: Annotated[
+        float | None,
+        number(
+            "of each batch, windows that a human drove in an episode of the policy; null: as they come",
+            "share", gt=0, le=1,
+        ), OFF,
+    ] = None  # fmt: skip
+    demonstration_share: Annotated[
+        float | None,
+        number("of each batch, windows of episodes that a human drove alone; null: as they come", "share", gt=0, le=1),
+        OFF,
+    ] = None
+    balance_tasks: Annotated[bool, about("draw the windows of every instruction equally often")] = False
+
+    def __post_init__(self) -> None:
+        if (total := (self.takeover_share or 0.0) + (self.demonstration_share or 0.0)) > 1.0:
+            raise ValueError(f"takeover_share and demonstration_share are {total:g} together, at most 1 is possible")
+
+
+@dataclass(frozen=True, config=CHECKED)
+class SftConfig(MixtureConfig):
     """Supervised flow matching on scripted demonstrations, or on the robots' successful episodes."""
 
     source: Annotated[
@@ -105,11 +128,31 @@ class SftConfig(FlowMatchingConfig):
         number("standard deviation of the noise on the executed, not on the recorded action", "action range", gt=0),
     ] = 0.15
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.source == "expert" and (self.takeover_share or self.demonstration_share or self.balance_tasks):
+            raise ValueError("takeover_share, demonstration_share and balance_tasks need source 'episodes'")
+
+
+LoggedMethod = Literal["auto", "advantage_weighted", "filtered_bc", "dagger", "recap", "progress", "ppo_logged", "dsrl"]
+"""`training.method_choice` chooses, or a file of `training.episode_rl.methods`"""
+
 
 @dataclass(frozen=True, config=CHECKED)
-class EpisodesConfig(FlowMatchingConfig):
-    """Advantage-weighted flow matching on logged episodes."""
+class EpisodesConfig(MixtureConfig):
+    """Learning from logged episodes, by one of several methods; each reads its own fields."""
 
+    method: Annotated[
+        LoggedMethod,
+        about(
+            "auto: what the episodes are decides, and it is said why; advantage_weighted: flow matching weighted by"
+            " exp(advantage / temperature); filtered_bc: flow matching on successes and what humans did; dagger: the"
+            " same, half of it takeovers; recap: flow matching on all, the prompt says what was better than usual;"
+            " progress: as recap, by the order of observations, without labels; ppo_logged: decoupled PPO on the chains"
+            " of exploring episodes of the base or up to max_age versions before it; dsrl: an actor over the initial"
+            " noise of the frozen policy"
+        ),
+    ] = "auto"
     steps: Steps = 300
     learning_rate: LearningRate = 1e-4
     vlm: Vlm = "frozen"
@@ -122,6 +165,68 @@ class EpisodesConfig(FlowMatchingConfig):
     min_episodes: Annotated[
         int, number("fewer labelled episodes are rejected: a critic needs something to compare", "episodes", ge=1)
     ] = 10
+    positive_share: Annotated[
+        float, number("windows of each task that recap and progress call good, the policy's best", "share", gt=0, lt=1)
+    ] = 0.3
+    lookahead: Annotated[
+        int, number("over which recap and progress measure what a window gained", "control steps", ge=1)
+    ] = 20
+    condition_dropout: Annotated[
+        float, number("share of recap's samples whose prompt does not say whether they are good", "share", ge=0, lt=1)
+    ] = 0.1
+    guidance: Annotated[
+        float,
+        number(
+            "how far a policy of recap leaves what it usually does behind, in the result's card; 1 is plain"
+            " conditioning, more costs two passes",
+            "ratio", gt=0,
+        ),
+    ] = 1.0  # fmt: skip
+    noise_kl_weight: Annotated[
+        float,
+        number("of the divergence from N(0, I) of the noise that dsrl chooses, against its value", "return/nat", gt=0),
+    ] = 0.02
+    actor_steps: Annotated[int, number("most optimiser steps of PPO on the log", "steps", ge=1)] = 3
+    actor_learning_rate: Annotated[float, number("Adam's, of PPO on the log", "1/step", gt=0)] = 4e-5
+    minibatch_share: Annotated[
+        float, number("decisions of one step of PPO, as a share of those of the log", "ratio", gt=0, le=1)
+    ] = 1.0
+    clip: Annotated[float, number("ratios to the base stay within 1 - clip and 1 + clip", "ratio", gt=0)] = 0.2
+    gae_lambda: Annotated[float, number("decay of generalised advantage estimation", "1/decision", gt=0, le=1)] = 0.95
+    max_kl: Annotated[
+        float,
+        number("PPO shortens the step that goes further from the base, over the whole log, and ends", "nats", gt=0),
+    ] = 0.1
+    max_clip_fraction: Annotated[
+        float, number("PPO shortens the step after which more ratios are clipped, and ends", "ratio", gt=0, le=1)
+    ] = 0.7
+    max_behaviour_weight: Annotated[
+        float, number("weights base / older version are truncated there", "ratio", gt=0)
+    ] = 2.0  # fmt: skip
+    min_ess: Annotated[
+        float,
+        number(
+            "effective sample size: PPO rejects an older version whose weights leave less of each sample",
+            "ratio",
+            gt=0,
+            le=1,
+        ),
+    ] = 0.5
+    max_age: Annotated[
+        int, number("PPO rejects decisions of versions further back; RLinf allows 1", "versions", ge=0, le=2)
+    ] = 2
+    max_mismatch: Annotated[
+        float,
+        number(
+            "PPO rejects episodes whose stored log-probability differs by more from the recomputed one, which is used",
+            "nats", gt=0,
+        ),
+    ] = 0.02  # fmt: skip
+    imitation_weight: Annotated[
+        float | None,
+        number("of flow matching on successful episodes beside PPO's loss; null: none", "ratio", gt=0),
+        OFF,
+    ] = None
 
 
 @dataclass(frozen=True, config=CHECKED)

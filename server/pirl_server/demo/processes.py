@@ -6,8 +6,10 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -31,8 +33,8 @@ class Processes:
 
     def start(self, name: str, command: Sequence[str]) -> subprocess.Popen[bytes]:
         """Start a command whose output goes to `logs/NAME.log`."""
-        with self.log(name).open("ab") as output:
-            process = subprocess.Popen(
+        with _uninterrupted(), self.log(name).open("ab") as output:
+            self._running[name] = subprocess.Popen(
                 reaped(command),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -40,8 +42,7 @@ class Processes:
                 env=self._environment,
                 start_new_session=True,
             )
-        self._running[name] = process
-        return process
+        return self._running[name]
 
     def log(self, name: str) -> Path:
         """The log file of a process."""
@@ -76,6 +77,29 @@ class Processes:
             except subprocess.TimeoutExpired:
                 process.send_signal(END)
                 process.wait()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Delay SIGINT and SIGTERM: an exception while a process starts would leave it running, and unknown.
+
+    Python runs handlers in the main thread alone; elsewhere there is nothing to delay.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[int] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _: caught.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if caught:
+            signal.raise_signal(caught[0])
 
 
 def free_port() -> int:

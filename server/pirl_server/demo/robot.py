@@ -45,6 +45,9 @@ class Robot:
             parameters: dict[str, object] = {"profile": self.profile}
             if node == "sim_arm_node":
                 parameters |= {"task": self.task, "step_on_command": str(self.step_on_command).lower()}
+            else:
+                # The simulated arm gives the time that the others take.
+                parameters |= {"use_sim_time": "true"}
             if node == "policy_node":
                 parameters |= {"server_address": self.server_address}
             self.processes.start(node, [str(self.executables / node), *_arguments(parameters)])

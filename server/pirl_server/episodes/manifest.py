@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pirl_server.atomic_files import sync
+from pirl_server.atomic_files import sync, sync_all
 
 NAME = "MANIFEST.json"
 _HEAD, _UNSET = b'{\n "sha256": "', b"0" * 64
@@ -40,17 +40,20 @@ class Manifest:
 
 def seal(directory: Path, summary: dict[str, Any]) -> None:
     """Write the manifest of all files below `directory` and force them to the disk, the manifest last."""
+    sync_all([*_files(directory), *_folders(directory)])
+    write(directory, summary)
+    sync(directory / NAME)
+    sync(directory)
+
+
+def write(directory: Path, summary: dict[str, Any]) -> None:
+    """Write the manifest of all files below `directory`, for whom a crash costs nothing."""
     files = {
         path.relative_to(directory).as_posix(): {"bytes": path.stat().st_size, "sha256": _digest(path)}
         for path in _files(directory)
     }
-    for path in [*_files(directory), *_folders(directory)]:
-        sync(path)
     unset = json.dumps({"sha256": _UNSET.decode(), "summary": summary, "files": files}, indent=1).encode()
-    manifest = directory / NAME
-    manifest.write_bytes(unset.replace(_UNSET, hashlib.sha256(unset).hexdigest().encode(), 1))
-    sync(manifest)
-    sync(directory)
+    (directory / NAME).write_bytes(unset.replace(_UNSET, hashlib.sha256(unset).hexdigest().encode(), 1))
 
 
 def read(directory: Path) -> Manifest:

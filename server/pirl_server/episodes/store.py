@@ -10,6 +10,7 @@ root/labels.jsonl                        labels given after publication: the new
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
@@ -159,6 +160,10 @@ class EpisodeStore:
         if label is None:
             return episode
         return replace(episode, info=replace(episode.info, success=label.success, label_source=label.source))
+
+    def digest(self, episode_id: str) -> str:
+        """Return the SHA-256 of an episode's manifest, which names that of each of its files. KeyError: unknown id."""
+        return hashlib.sha256((self._home(episode_id) / manifest.NAME).read_bytes()).hexdigest()
 
     def label(self, episode_id: str, success: bool | None, source: str, note: str = "") -> bool | None:
         """Relabel a published episode, None to retract its label; return the previous label.

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 NAME = "events.jsonl"
+BLOCK_BYTES = 64 * 1024
+"""read and held at once for one follower"""
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,32 @@ class EventTail:
         self._path, self._after, self._offset = directory / NAME, after, 0
 
     def read(self) -> list[Event]:
-        """Return the complete events since the last call, without those up to id `after`."""
-        if not self._path.exists():
+        """Return complete events since the last call, without those up to id `after`; empty: there are no more now.
+
+        One call reads a block, more only where that holds no event to return.
+        """
+        while lines := self._lines():
+            events = [event for line in lines if (event := _event(line)) and event.id > self._after]
+            if events:
+                return events
+        return []
+
+    def _lines(self) -> list[bytes]:
+        """Return the next whole lines, about a block of them, and one that is longer as a whole."""
+        try:
+            if os.stat(self._path).st_size == self._offset:
+                return []
+        except FileNotFoundError:
             return []
         with self._path.open("rb") as file:
             file.seek(self._offset)
-            whole, end, _ = file.read().rpartition(b"\n")
+            whole, end, rest = file.read(BLOCK_BYTES).rpartition(b"\n")
+            if not end:
+                whole, end = rest + file.readline(), b""
+                if not whole.endswith(b"\n"):
+                    return []
         self._offset += len(whole) + len(end)
-        events = [event for line in whole.splitlines() if (event := _event(line))]
-        return [event for event in events if event.id > self._after]
+        return whole.splitlines()
 
 
 def _event(line: bytes) -> Event | None:

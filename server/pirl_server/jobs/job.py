@@ -11,15 +11,17 @@ root/<id>/spec.json     what was asked, defaults filled in
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import secrets
 import shutil
 import time
+from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -28,6 +30,11 @@ from pirl_server.config.jobs import JobSpec, parse_spec, stored
 
 _ID = re.compile(r"job_[0-9a-f]{24}")
 STATE, SPEC = "state.json", "spec.json"
+MAX_READ = 10_000
+"""jobs that are kept in memory as they were read"""
+HOT_NS = 1_000_000_000
+"""a file that changed within this time may change again within the same tick of the clock"""
+_Stamps: TypeAlias = tuple[tuple[int, int, int], ...]
 
 
 class Status(str, Enum):
@@ -86,6 +93,7 @@ class JobStore:
         """id -> what is wrong, of those that were met since the start"""
         self.refused: set[str] = set()
         """those of them that the disk did not give: they may be whole"""
+        self._kept: OrderedDict[str, tuple[_Stamps, Job]] = OrderedDict()
 
     def path(self, job_id: str) -> Path:
         """Return where a job of this id lies, or would lie."""
@@ -119,13 +127,27 @@ class JobStore:
         """Read a job. Raises KeyError for an unknown id, DamagedJobError for one whose files can't be read."""
         directory = self.directory(job_id)
         try:
-            job = _read(directory)
+            job = self._unchanged(directory) or self._remember(directory)
         except (OSError, ValueError) as error:
             (self.refused.add if isinstance(error, OSError) else self.refused.discard)(job_id)
             self.damaged[job_id] = str(error)
             raise DamagedJobError(str(error)) from None
         self.damaged.pop(job_id, None)
         self.refused.discard(job_id)
+        return job
+
+    def _unchanged(self, directory: Path) -> Job | None:
+        """Return what was read before where neither file has been replaced since: a list reads thousands."""
+        stamps, job = self._kept.get(directory.name, ((), None))
+        return job if stamps == _stamps(directory) else None
+
+    def _remember(self, directory: Path) -> Job:
+        stamps = _stamps(directory)
+        job = _read(directory)
+        if time.time_ns() - max(stamp[0] for stamp in stamps) > HOT_NS:
+            self._kept[job.id] = stamps, job
+            if len(self._kept) > MAX_READ:
+                self._kept.popitem(last=False)
         return job
 
     def list(self, after: str | None = None, limit: int = 20, status: Status | None = None) -> list[Job]:
@@ -140,6 +162,12 @@ class JobStore:
                     job = self.get(name)
                     found += [job] if status in (None, job.status) else []
         return found
+
+
+def _stamps(directory: Path) -> _Stamps:
+    """Return what changes when one of the files that `_read` reads is replaced, or written to."""
+    stats = [os.stat(f"{directory}/{name}") for name in (STATE, SPEC) if os.path.isfile(f"{directory}/{name}")]
+    return tuple((stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats)
 
 
 def _read(directory: Path) -> Job:

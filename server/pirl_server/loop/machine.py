@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from pirl_server.config.episodes import EpisodeSelection
 from pirl_server.config.jobs import Evaluate, FinetuneEpisodes
 from pirl_server.config.loop import Loop
 from pirl_server.loop.judgement import below, compared_with, evaluated, faulty, tally, worse
@@ -261,7 +262,9 @@ def _again(spec: Loop, job: str, state: LoopState) -> Move:
 
 def _job(spec: Loop, state: LoopState, phase: Phase) -> FinetuneEpisodes | Evaluate:
     if phase is Phase.LEARN:
-        return FinetuneEpisodes(task=spec.task, seed=spec.seed + state.round, base=state.base, config=spec.config)
+        select = EpisodeSelection(instructions=spec.instructions, limit=spec.learn_episodes)
+        seed = spec.seed + state.round
+        return FinetuneEpisodes(task=spec.task, seed=seed, base=state.base, select=select, config=spec.config)
     assert spec.evaluation is not None
     version = state.base if phase is Phase.EVALUATE_BASE else state.candidate
     count = spec.evaluation.episodes

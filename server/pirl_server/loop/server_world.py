@@ -192,5 +192,5 @@ def _child(job: Job | None) -> Child:
         version=result.get("version"),
         error=(job.error or job.status.value) if failed else "",
         interrupted=failed and job.error in (RESTARTED, STOPPED),
-        too_few_episodes=failed and bool(result.get("too_few_episodes")),
+        too_few_episodes=failed and bool(result.get("more_episodes_needed")),
     )

@@ -73,17 +73,20 @@ class StateCritic(nn.Module):
     last layer: a fresh critic says nearly 0 everywhere.
     """
 
-    def __init__(self, obs_dim: int, hidden: int = 256, layers: int = 2) -> None:
+    def __init__(self, obs_dim: int, hidden: int = 256, layers: int = 2, outputs: int | None = None) -> None:
+        """With `outputs`, that many numbers per observation: the logits of a distribution."""
         super().__init__()
+        self._scalar = outputs is None
         sizes = [obs_dim + 1] + [hidden] * layers
         stack: list[nn.Module] = []
         for fan_in, fan_out in pairwise(sizes):
             stack += [orthogonal(fan_in, fan_out, 2.0**0.5), nn.Tanh()]
-        self.layers = nn.Sequential(*stack, orthogonal(hidden, 1, 0.01))
+        self.layers = nn.Sequential(*stack, orthogonal(hidden, outputs or 1, 0.01))
 
     def forward(self, obs: Tensor, elapsed: Tensor) -> Tensor:
-        """Value [...] of observations [..., obs_dim] at elapsed time fractions [...] in 0..1."""
-        return self.layers(torch.cat([obs, elapsed[..., None]], dim=-1)).squeeze(-1)  # type: ignore[no-any-return]
+        """Value [...], or [..., outputs], of observations [..., obs_dim] at elapsed time fractions [...] in 0..1."""
+        found: Tensor = self.layers(torch.cat([obs, elapsed[..., None]], dim=-1))
+        return found.squeeze(-1) if self._scalar else found
 
 
 def orthogonal(fan_in: int, fan_out: int, gain: float) -> nn.Linear:

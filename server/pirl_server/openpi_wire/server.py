@@ -34,8 +34,8 @@ from pirl_server.serving.errors import BusyError, ExpiredError, NoPolicyError, S
 CLOSE_S = 1.0
 """time to wait for a client that does not close its connection"""
 
-Check = Callable[[str | None], str]
-"""Authorization header -> name of the robot. Raises PermissionError, whose text the client reads."""
+Check = Callable[[str | None, str], str]
+"""(Authorization header, address) -> name of the robot. Raises PermissionError, whose text the client reads."""
 
 
 class OpenpiServer:
@@ -91,7 +91,7 @@ class OpenpiServer:
         robot_id = f"openpi-{next(self._numbers)}"
         try:
             if self._check is not None:
-                robot_id = check_robot_id(self._check(request.headers.get("Authorization")))
+                robot_id = check_robot_id(self._check(request.headers.get("Authorization"), _address(connection)))
             self._dispatcher.policy(robot_id)
         except ValueError as error:
             return connection.respond(HTTPStatus.FORBIDDEN, f"{error}\n")
@@ -123,6 +123,10 @@ class OpenpiServer:
         try:
             await connection.send(metadata(self._dispatcher.policy(robot_id), self._keys))
             async for message in connection:
+                if (ended := self._denied(connection, robot_id)) is not None:
+                    await connection.send(ended)
+                    await connection.close(CloseCode.POLICY_VIOLATION, ended)
+                    return
                 reply = await answerer.reply(message)
                 connections.seen(robot_id, address, answerer.version)
                 await connection.send(reply)
@@ -131,6 +135,17 @@ class OpenpiServer:
         finally:
             connections.leave(robot_id, notify)
             gone.cancel()
+
+    def _denied(self, connection: ServerConnection, robot_id: str) -> str | None:
+        """Say why the connection may not continue: a token may be revoked, or given to another robot, at any time."""
+        if self._check is None:
+            return None
+        assert connection.request is not None
+        try:
+            now = self._check(connection.request.headers.get("Authorization"), _address(connection))
+        except PermissionError as error:
+            return str(error)
+        return None if now == robot_id else "the token is for another robot now: reconnect"
 
 
 def _notifier(over: asyncio.Future[Exception]) -> Callable[[pb.ServerEvent], None]:

@@ -3,6 +3,7 @@
 DIR/policy.safetensors   state dict of the model, one file whatever its size
 DIR/critic.safetensors   optional: state dict of the value function that RL trained with it
 DIR/noise_net.safetensors optional: state dict of Flow-Noise's net, which training explores with and no robot is served
+DIR/noise_actor.safetensors optional: state dict of the net that chooses the noise which a served chunk starts from
 DIR/card.json            `ModelCard`
 DIR/tokenizer.model      or tokenizer.json, when the card's tokenizer is a file; part of the version
 DIR/source.safetensors   what an imported checkpoint held and the policy never reads, for export; no part of it
@@ -26,7 +27,7 @@ from pirl_server.policy.model_card import ModelCard
 
 StateDict = dict[str, torch.Tensor]
 WEIGHTS, CRITIC, CARD, SOURCE = "policy.safetensors", "critic.safetensors", "card.json", "source.safetensors"
-NOISE_NET = "noise_net.safetensors"
+NOISE_NET, NOISE_ACTOR = "noise_net.safetensors", "noise_actor.safetensors"
 TOKENIZERS = ("tokenizer.model", "tokenizer.json")
 CHUNK_BYTES = 1 << 24
 CHUNK_ELEMENTS = 1 << 22
@@ -40,6 +41,7 @@ def save_checkpoint(
     critic: StateDict | None = None,
     parent: Path | None = None,
     noise_net: StateDict | None = None,
+    noise_actor: StateDict | None = None,
 ) -> str:
     """Write a checkpoint into a new or existing folder, over one that was there, and return its version.
 
@@ -50,7 +52,7 @@ def save_checkpoint(
     if parent is None or parent.resolve() != folder.resolve():
         _copy_companions(parent, folder)
     _write(folder / WEIGHTS, weights)
-    for name, part in ((CRITIC, critic), (NOISE_NET, noise_net)):
+    for name, part in ((CRITIC, critic), (NOISE_NET, noise_net), (NOISE_ACTOR, noise_actor)):
         (folder / name).unlink(missing_ok=True)
         if part is not None:
             _write(folder / name, part)
@@ -71,6 +73,11 @@ def load_noise_net(folder: Path) -> StateDict | None:
     return _read(folder / NOISE_NET) if (folder / NOISE_NET).is_file() else None
 
 
+def load_noise_actor(folder: Path) -> StateDict | None:
+    """Weights of the net that chooses the initial noise, None when the checkpoint starts from plain noise."""
+    return _read(folder / NOISE_ACTOR) if (folder / NOISE_ACTOR).is_file() else None
+
+
 def load_card(folder: Path) -> ModelCard:
     """Read the card alone. Raises ValueError when there is none, or for what is wrong in it."""
     if not (folder / CARD).is_file():
@@ -84,9 +91,9 @@ def load_card(folder: Path) -> ModelCard:
 
 
 def checkpoint_version(folder: Path) -> str:
-    """Return the first 12 hexadecimal digits of the SHA-256 over card, weights, critic, noise net and tokenizer."""
+    """Return the first 12 hexadecimal digits of the SHA-256 over card, weights, critic, noise nets and tokenizer."""
     digest = hashlib.sha256()
-    for name in (CARD, WEIGHTS, CRITIC, NOISE_NET, *TOKENIZERS):
+    for name in (CARD, WEIGHTS, CRITIC, NOISE_NET, NOISE_ACTOR, *TOKENIZERS):
         if (folder / name).is_file():
             digest.update(name.encode())
             for chunk in file_chunks(folder / name):

@@ -13,6 +13,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from pirl_contract import Contract
+
 Array = NDArray[np.float32]
 
 STATE_DIM = 32
@@ -118,6 +120,27 @@ def features_of(robot: str, sees: bool) -> str:
     if robot == "sawyer_metaworld":
         return "metaworld_proprioception" if sees else "metaworld_relative"
     return "proprioception" if sees else "tabletop_relative"
+
+
+READS = {
+    "tabletop_relative": (35, 18),
+    "proprioception": (21, 18),
+    "object_and_goal": (35, 18),
+    "metaworld_relative": (27, 0),
+    "metaworld_proprioception": (27, 0),
+}
+"""how many entries of the state a feature set needs, and where the tool's x, y and z are"""
+
+
+def check_features(name: str, contract: Contract) -> None:
+    """Raise ValueError when a robot's state is not laid out as this feature set reads it."""
+    entries, tool = READS[name]
+    position = [field.name.rpartition(".")[2] for field in contract.state[tool : tool + 3]]
+    if contract.state_dim < entries or position != ["x", "y", "z"]:
+        raise ValueError(
+            f"features '{name}' read {entries} entries of the state, the tool's position from number {tool} on: robot"
+            f" '{contract.robot}' has another state; give a base that was imported for it"
+        )
 
 
 def _orientation(wxyz_N4: Array) -> Array:

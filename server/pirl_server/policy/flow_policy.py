@@ -26,10 +26,12 @@ from pirl_server.algorithm import flow_sde
 from pirl_server.algorithm.flow import Transition
 from pirl_server.algorithm.hybrid_sampler import Draw, hybrid_sample
 from pirl_server.model import families
-from pirl_server.model.flow_model import FlowModel
+from pirl_server.model.flow_model import ChunkDenoiser, FlowModel
+from pirl_server.model.noise_actor import NoiseActor
 from pirl_server.model.prefix import Prefix
 from pirl_server.policy.batching import noise, pad_to_batch_size
-from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint
+from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint, load_noise_actor
+from pirl_server.policy.condition import ConditionedProcessor, GuidedDenoiser, paired, pairs, without_condition
 from pirl_server.policy.model_card import ModelCard
 from pirl_server.policy.pretrained_processor import PretrainedProcessor
 from pirl_server.policy.processing_spec import PRETRAINED
@@ -46,10 +48,19 @@ MAX_CACHED_PREFIXES = 64
 class FlowPolicy:
     """`ServedPolicy` over a flow model of any family. Not thread-safe: one thread owns it."""
 
-    def __init__(self, card: ModelCard, model: FlowModel, version: str, processor: Processor | None = None) -> None:
+    def __init__(
+        self,
+        card: ModelCard,
+        model: FlowModel,
+        version: str,
+        processor: Processor | None = None,
+        noise_actor: NoiseActor | None = None,
+    ) -> None:
         """Without a processor the card's is made, which then must not need a file."""
         self.card, self.model, self.version = card, model.eval(), version
         self.processor: Processor = make_processor(card, None) if processor is None else processor
+        self.noise_actor = noise_actor
+        """what chooses the noise that a chunk starts from; None: nothing does"""
         self._prefixes: dict[str, Prefix] = {}
         names = [entry.name for entry in card.contract.state]
         self._first = FirstObservations(card.processing.state, names) if card.processing is not None else None
@@ -61,7 +72,7 @@ class FlowPolicy:
         Raises ValueError that names the file or tensor at fault, or the device that this machine lacks.
         """
         card, weights, _ = load_checkpoint(folder)
-        processor = make_processor(card, folder)
+        processor, actor = make_processor(card, folder), _noise_actor(card, folder)
         with torch.device("meta"):
             model: FlowModel = families.build(card.model)
         try:
@@ -71,9 +82,11 @@ class FlowPolicy:
             raise ValueError(f"'{folder}': weights do not fit the card's model: {first}") from error
         try:
             model.to(device)
+            if actor is not None:
+                actor.to(device)
         except (RuntimeError, AssertionError) as error:
             raise ValueError(f"device '{device}' can't be used: {str(error).splitlines()[0]}") from error
-        return cls(card, model, checkpoint_version(folder), processor)
+        return cls(card, model, checkpoint_version(folder), processor, actor)
 
     @property
     def device(self) -> torch.device:
@@ -162,9 +175,33 @@ class FlowPolicy:
         state, noise, sde_noise, index = (
             part.to(self.device) for part in (torch.from_numpy(features_NF), noise_NHA, sde_noise_NHA, index_N)
         )
-        velocity = self.model.denoiser(prefix, state, self.card.denoise_steps)
+        noise, velocity = self.steer(noise, state, prefix), self.denoiser(prefix, state)
         draw = hybrid_sample(velocity, noise, sde_noise, index, self.card.denoise_steps, self.transition)
         return Draw(*(part.cpu() for part in draw))
+
+    def denoiser(self, prefix: Prefix, state_NF: Tensor, given_NH: Tensor | None = None) -> ChunkDenoiser:
+        """Velocity for inference over the rows of `prefixes`; actions that are `given` have time 0 throughout."""
+        steps = self.card.denoise_steps
+        if not self.guided:
+            return self.model.denoiser(prefix, state_NF, steps, given_NH)
+        assert self.card.guidance is not None
+        both = pairs(prefix, len(state_NF))
+        given = None if given_NH is None else given_NH.repeat_interleave(2, dim=0)
+        inner = self.model.denoiser(both, state_NF.repeat_interleave(2, dim=0), steps, given)
+        return GuidedDenoiser(inner, self.card.guidance)
+
+    def steer(self, noise_NHA: Tensor, features_NF: Tensor, prefix: Prefix) -> Tensor:
+        """The noise that chunks start from [N, H, A]: as drawn, or as the noise actor makes it."""
+        if self.noise_actor is None:
+            return noise_NHA
+        assert prefix.pooled is not None
+        rows = prefix.pooled[0::2] if self.guided else prefix.pooled
+        return self.noise_actor.steer(noise_NHA, features_NF, rows.float())
+
+    @property
+    def guided(self) -> bool:
+        """Whether each observation has two prefix rows, and the velocity is of both."""
+        return self.card.guidance not in (None, 1.0)
 
     @property
     def transition(self) -> Transition:
@@ -206,11 +243,16 @@ class FlowPolicy:
         return rows[0] if all(row is rows[0] for row in rows) else Prefix.stack(rows)
 
     def prefixes(self, observations: Sequence[Observation], *, pooled: bool = False) -> Prefix:
-        """One prefix row per observation; `pooled` with the mean output that V_vlm reads."""
+        """One prefix row per observation, two where `guided`; `pooled` with the mean output that V_vlm reads."""
         state_NS = np.stack([each.state for each in observations])
-        prompts = self.processor.prompts([each.instruction for each in observations], state_NS)
-        images = (None, None) if self.card.model.vision is None else self.images(observations)
-        return self._encode(images, prompts, pooled)
+        said = [each.instruction for each in observations]
+        prompts = self.processor.prompts(said, state_NS)
+        seen = self.images(observations) if self.card.model.vision is not None else None
+        if self.guided:
+            plain = without_condition(self.processor).prompts(said, state_NS)
+            prompts = (paired(prompts[0], plain[0]), paired(prompts[1], plain[1]))
+            seen = seen and (seen[0].repeat_interleave(2, dim=0), seen[1].repeat_interleave(2, dim=0))
+        return self._encode(seen or (None, None), prompts, pooled or self.noise_actor is not None)
 
     @torch.no_grad()
     def prefix_table(self, instructions: tuple[str, ...], *, pooled: bool = False) -> Prefix:
@@ -267,6 +309,25 @@ class FlowPolicy:
         return None
 
 
+def _noise_actor(card: ModelCard, folder: Path) -> NoiseActor | None:
+    """The checkpoint's, if it has one. Raises ValueError for one of other sizes."""
+    if (weights := load_noise_actor(folder)) is None:
+        return None
+    actor = make_noise_actor(card)
+    try:
+        actor.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"'{folder}': its noise actor does not match this model") from error
+    return actor.eval()
+
+
+def make_noise_actor(card: ModelCard) -> NoiseActor:
+    """A fresh one, which changes nothing."""
+    model = card.model
+    return NoiseActor(model.state_dim, model.vlm.width, model.horizon, card.contract.action_dim)
+
+
 def make_processor(card: ModelCard, folder: Path | None) -> Processor:
     """What stands between the card's contract and its model; `folder` is where the tokenizer's file lies, if any."""
-    return PretrainedProcessor(card, folder) if card.features == PRETRAINED else TabletopProcessor(card)
+    plain: Processor = PretrainedProcessor(card, folder) if card.features == PRETRAINED else TabletopProcessor(card)
+    return plain if card.guidance is None else ConditionedProcessor(plain)

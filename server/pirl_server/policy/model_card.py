@@ -46,12 +46,16 @@ class ModelCard:
     """a pretrained policy's images, prompt, normalisation and tokenizer"""
     prefix_delay: int = 0
     """longest run of given first actions that it was trained to continue (arXiv 2512.05964); 0: it was not"""
+    guidance: float | None = None
+    """of a policy that was trained on better and worse actions (`policy.condition`); 1: as conditioned. None: it was
+    not"""
 
     def to_json(self) -> str:
         """Return canonical JSON. What older readers do not know is left out where it says nothing."""
         values = asdict(self)
-        if not self.prefix_delay:
-            del values["prefix_delay"]
+        for name in ("prefix_delay", "guidance"):
+            if not values[name]:
+                del values[name]
         return json.dumps(values, sort_keys=True, indent=1)
 
     @classmethod
@@ -95,6 +99,8 @@ def _check(card: ModelCard) -> None:
         raise ValueError(f"prefix_delay {card.prefix_delay} must be 0 to {card.model.horizon - 1}, below the horizon")
     if card.denoise_steps < 1:
         raise ValueError("at least one denoise step is needed")
+    if card.guidance is not None and not 0 < card.guidance < math.inf:
+        raise ValueError(f"guidance {card.guidance} must be positive: 1 is plain conditioning, null none")
 
 
 def _check_tabletop(card: ModelCard) -> None:

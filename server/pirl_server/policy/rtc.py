@@ -19,7 +19,7 @@ from pirl_contract import Contract, Observation, PreviousChunk
 from pirl_server.algorithm import rtc
 from pirl_server.algorithm.flow import Transition, Velocity
 from pirl_server.algorithm.hybrid_sampler import hybrid_sample
-from pirl_server.model.flow_model import FlowModel
+from pirl_server.model.flow_model import ChunkDenoiser, FlowModel
 from pirl_server.model.prefix import Prefix
 from pirl_server.policy.batching import noise, pad_to_batch_size
 from pirl_server.policy.model_card import ModelCard
@@ -66,7 +66,13 @@ class RtcPolicy(Protocol):
         """State vectors in SI units -> model input. Returns [N, F]."""
 
     def prefixes(self, observations: Sequence[Observation]) -> Prefix:
-        """One prefix row per observation."""
+        """Prefix rows of observations, as `denoiser` takes them."""
+
+    def denoiser(self, prefix: Prefix, state_NF: Tensor, given_NH: Tensor | None = None) -> ChunkDenoiser:
+        """Velocity for inference; actions that are `given` have time 0 throughout."""
+
+    def steer(self, noise_NHA: Tensor, features_NF: Tensor, prefix: Prefix) -> Tensor:
+        """The noise that chunks start from [N, H, A]."""
 
     def to_model(self, actions_NHD: Array, state_NS: Array) -> Tensor:
         """Contract units -> model-space actions. Returns [N, H, A]."""
@@ -137,7 +143,7 @@ def _draw(policy: RtcPolicy, asks: Sequence[PolicyRequest], conditioned: bool) -
     )
     features, prefix = torch.from_numpy(policy.features(state_NS)).to(device), policy.prefixes(observations)
     given = rtc.given_tokens(policy.horizon, known.delay_N) if conditioned else None
-    denoiser = policy.model.denoiser(prefix, features, card.denoise_steps, given)
+    start, denoiser = policy.steer(start, features, prefix), policy.denoiser(prefix, features, given)
     velocity: Velocity = denoiser
     transition: Transition = policy.transition
     if given is None:

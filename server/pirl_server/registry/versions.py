@@ -19,6 +19,7 @@ from pathlib import Path
 from pirl_contract import Contract
 from pirl_server.atomic_files import check_name, locked, quarantine, read_json, replacing, sync, utc_now, write_json
 from pirl_server.registry.aliases import DROPPED, ROLLED_BACK, Aliases, pointed, stepped_back
+from pirl_server.registry.audit import NAME as AUDIT
 from pirl_server.registry.audit import AuditLog
 from pirl_server.registry.evaluation import Evaluations
 from pirl_server.registry.routing_rules import Routes, read_routes, routes_json
@@ -51,7 +52,7 @@ class Registry:
         self._versions, self._quarantine = root / "versions", root.with_name("quarantine") / root.name
         self._versions.mkdir(parents=True, exist_ok=True)
         self.evaluations = Evaluations(root)
-        self.audit_log = AuditLog(root / "audit.jsonl")
+        self.audit_log = AuditLog(root / AUDIT)
         """of the whole server: every change is logged here"""
         self._aliases = Aliases(root, self.audit_log.path)
         self.damaged: dict[str, str] = {}
@@ -70,16 +71,25 @@ class Registry:
             try:
                 return self.get(version)
             except (KeyError, ValueError) as error:
-                _LOG.error("%s; it was moved to '%s'", error, quarantine(home, self._quarantine, str(error)))
+                self.put_away(version, str(error))
         if not home.is_dir():
             lineage = {"parent": parent, "job": job, "created": utc_now(), "contract": contract.to_json()}
             self._copy_in(source, home, lineage)
             self.audit("added", version, actor=job or "cli", reason=f"parent {parent}")
         return self.get(version)
 
+    def put_away(self, version: str, reason: str) -> None:
+        """Move a damaged version into quarantine; aliases that mean it stay. Raises OSError."""
+        home = self._versions / check_name("version", version)
+        _LOG.error("%s; it was moved to '%s'", reason, quarantine(home, self._quarantine, reason))
+
     def holds(self, version: str) -> bool:
         """Whether there is a folder of that name, readable or not."""
-        return (self._versions / check_name("version", version)).is_dir()
+        return self.path(version).is_dir()
+
+    def path(self, version: str) -> Path:
+        """Return the folder of a version, whether it is there and can be read or not."""
+        return self._versions / check_name("version", version)
 
     def get(self, version: str) -> ModelVersion:
         """Return a version. Raises KeyError when there is none of that name, ValueError when it can't be read."""

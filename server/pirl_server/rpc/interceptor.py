@@ -5,6 +5,7 @@ A session is one call that carries many; watchers see each of them as if it had 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NoReturn, Protocol, TypeAlias, TypeVar, cast
@@ -16,6 +17,7 @@ from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire.grpc_options import RETRY_AFTER, SERVICE_PATH
 from pirl_server.rpc.denied import DeniedError
 
+_LOG = logging.getLogger(__name__)
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
 Unary: TypeAlias = Callable[[Message, grpc.ServicerContext], Message]
@@ -184,7 +186,11 @@ def _status(call: Watched, context: grpc.ServicerContext) -> Iterator[Watched]:
     except GeneratorExit:  # the client is gone, or the server stops
         call.close(grpc.StatusCode.CANCELLED)
         raise
-    except BaseException:
+    except BaseException as error:
+        if context.code() is None and isinstance(error, Exception):  # else it is `abort` that raises
+            _LOG.error("a call failed", exc_info=error)
+            call.close(grpc.StatusCode.INTERNAL)
+            context.abort(grpc.StatusCode.INTERNAL, "internal error: see the server's log")  # gRPC would send its text
         call.close(context.code() or grpc.StatusCode.UNKNOWN)
         raise
     else:

@@ -80,12 +80,12 @@ class AccessControl:
             self._refused(call, caller, "robot")
             raise DeniedError("forbidden", "the token is for another robot")
 
-    def robot(self, authorization: str | None) -> str:
+    def robot(self, authorization: str | None, peer: str) -> str:
         """Return whose robot it is that shows this header, on a wire where robots have no ids; raises DeniedError.
 
         That is the one robot of its token; the token's own name where it speaks for several, or for any.
         """
-        caller = self.enter(_INFER, RPCS[_INFER], authorization or "", "openpi")
+        caller = self.enter(_INFER, RPCS[_INFER], authorization or "", peer)
         return next(iter(caller.robots)) if len(caller.robots) == 1 else caller.token
 
     def check_rate(self, name: str) -> None:
@@ -112,7 +112,7 @@ class AccessControl:
 
     def _refused(self, call: str, caller: Caller, reason: str) -> None:
         if not self._audited.take(_host(caller.peer)):
-            self._audit.write("call refused", caller.name, "refused", call=call, peer=caller.peer, reason=reason)
+            self._audit.note("call refused", caller.name, "refused", call=call, peer=caller.peer, reason=reason)
 
 
 def _host(peer: str) -> str:

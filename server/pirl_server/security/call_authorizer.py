@@ -51,7 +51,7 @@ class _GateWatch:
         asked = self._labels.pop(id, None)
         if asked is None or not isinstance(message, pb.LabelEpisodeReply):
             return
-        self._audit.write(
+        self._audit.note(
             "label changed",
             self._caller.name,
             episode=asked.episode_id,

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import getpass
+import os
 import re
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from pirl_server.paths import TOKENS
+from pirl_server.paths import MODELS, TOKENS
+from pirl_server.registry.audit import NAME as AUDIT
+from pirl_server.registry.audit import AuditLog
+from pirl_server.root_lock import private_files
 from pirl_server.security.permissions import SCOPES
 from pirl_server.security.tokens import TokenFile
 
@@ -19,20 +24,37 @@ _UNITS = {"d": "days", "h": "hours", "m": "minutes"}
 def token(arguments: Sequence[str]) -> int:
     """Make, list and revoke the tokens of a server; a running one that asks for tokens notices."""
     options = _parser().parse_args(arguments)
-    file = TokenFile(options.root / TOKENS)
+    with private_files():
+        _run(options)
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    file, audit = TokenFile(options.root / TOKENS), AuditLog(options.root / MODELS / AUDIT)
+    by = f"{_user()} (pirl token)"
     if options.verb == "create":
         robots = [robot for robot in options.robots.split(",") if robot]
         made = file.create(options.name, options.scope, robots, _expiry(options.expires))
+        audit.path.parent.mkdir(parents=True, exist_ok=True)
+        audit.note("token created", by, token=options.name, scopes=",".join(options.scope), robots=options.robots)
         print(made)
         if len(file.list()) == 1:
             print("first token of this root: a running server requires tokens after a restart", file=sys.stderr)
     elif options.verb == "revoke":
-        print(f"revoked {file.revoke(options.name).name}")
+        revoked = file.revoke(options.name)
+        audit.note("token revoked", by, token=revoked.name)
+        print(f"revoked {revoked.name}")
     else:
         for each in file.list():
             robots_, until = ",".join(each.robots) or "any robot", each.expires or "never"
             print(f"{each.name}  {','.join(each.scopes)}  {robots_}  created {each.created}  expires {until}")
-    return 0
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"user id {os.getuid()}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -20,7 +20,7 @@ _ROBOTS_AND_OPERATORS = frozenset({ROBOT, OPERATOR, ADMIN})
 _PEOPLE = frozenset({OPERATOR, TRAINER, ADMIN})
 _ANY_TOKEN = frozenset(SCOPES)
 PUBLIC: frozenset[str] = frozenset({"public"})
-"""needs no token: health only, since process monitors may have none"""
+"""needs no token: health, since process monitors may have none, and the page that describes the API, as browsers do"""
 
 RPCS: dict[str, frozenset[str]] = {
     SERVICE_PATH + "GetInfo": _ANY_TOKEN,
@@ -43,9 +43,7 @@ ROUTES: dict[tuple[str, str], frozenset[str]] = {
     ("GET", "/v1/info"): _ANY_TOKEN,
     ("GET", "/metrics"): _PEOPLE,
     ("GET", "/openapi.json"): _ANY_TOKEN,
-    ("GET", "/docs"): _ANY_TOKEN,
-    ("GET", "/docs/oauth2-redirect"): _ANY_TOKEN,
-    ("GET", "/redoc"): _ANY_TOKEN,
+    ("GET", "/docs"): PUBLIC,
     ("GET", "/v1/jobs"): _PEOPLE,
     ("POST", "/v1/jobs"): _TRAINERS,
     ("GET", "/v1/jobs/{job_id}"): _PEOPLE,

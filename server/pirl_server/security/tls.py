@@ -1,17 +1,27 @@
-"""Certificates, read and checked when the server starts, not when the first robot fails to connect."""
+"""Certificates, read and checked when the server starts, and again at the first handshake after a file has changed.
+
+A changed file that can't be used is logged, and the certificate of before serves on: the two files of a renewal are not
+replaced in one step.
+"""
 
 from __future__ import annotations
 
+import logging
 import ssl
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Generic, TypeVar
 
 import grpc
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+_LOG = logging.getLogger(__name__)
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -42,24 +52,67 @@ class TlsFiles:
 
     def for_grpc(self) -> grpc.ServerCredentials:
         """Make what `server.add_secure_port` takes. Raises ValueError as `check` does."""
-        self.check()
-        ca = _bytes(self.client_ca) if self.client_ca else None
-        return grpc.ssl_server_credentials([(_bytes(self.key), _bytes(self.cert))], ca, ca is not None)
+        current = _Current(self, self._grpc_configuration)
+        return grpc.dynamic_ssl_server_credentials(current.made, current.renewed, self.client_ca is not None)
 
     def context(self) -> ssl.SSLContext:
         """Make what asyncio's servers take. Raises ValueError as `check` does."""
+        current = _Current(self, self._context)
+
+        def choose(connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+            current.renewed()
+            connection.context = current.made
+
+        made = self._context()  # called for each handshake, whether the client names a server or not
+        made.sni_callback = choose
+        return made
+
+    def stamp(self) -> tuple[tuple[int, int, int], ...]:
+        """Return what changes when a file does."""
+        return tuple(_stamp(path) for path in (self.cert, self.key, self.client_ca) if path is not None)
+
+    def _grpc_configuration(self) -> grpc.ServerCertificateConfiguration:
+        self.check()
+        ca = _bytes(self.client_ca) if self.client_ca else None
+        return grpc.ssl_server_certificate_configuration([(_bytes(self.key), _bytes(self.cert))], ca)
+
+    def _context(self) -> ssl.SSLContext:
         self.check()
         made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.client_ca)
         made.load_cert_chain(self.cert, self.key)
         made.verify_mode = ssl.CERT_REQUIRED if self.client_ca else ssl.CERT_NONE
         return made
 
-    def for_uvicorn(self) -> dict[str, Any]:
-        """Return the keywords of uvicorn.Config."""
-        files: dict[str, Any] = {"ssl_certfile": str(self.cert), "ssl_keyfile": str(self.key)}
-        return files | (
-            {"ssl_ca_certs": str(self.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED} if self.client_ca else {}
-        )
+
+class _Current(Generic[Made]):
+    """What was made of the files as they are now, or were when they could last be used."""
+
+    def __init__(self, files: TlsFiles, make: Callable[[], Made]) -> None:
+        self._files, self._make, self._lock = files, make, threading.Lock()
+        self._stamp = files.stamp()
+        self.made = make()
+
+    def renewed(self) -> Made | None:
+        """Return what was made of changed files, None where nothing has changed or can be used."""
+        with self._lock:
+            if (stamp := self._files.stamp()) == self._stamp:
+                return None
+            self._stamp = stamp
+            try:
+                self.made = self._make()
+            except (ValueError, OSError) as error:
+                _LOG.error("the certificate of before serves on: %s", error)
+                return None
+            _LOG.warning("certificate %s was read again", self._files.cert)
+            return self.made
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return (0, 0, 0)
+    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
 def _bytes(path: Path) -> bytes:

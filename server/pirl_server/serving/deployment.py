@@ -175,14 +175,17 @@ class Deployment:
 
     def _bring(self, version: str) -> None:
         """Load a version unless it is there; the one kept for a rollback gives way to it."""
-        self._registry.get(version)
+        home = self._registry.get(version).path
         if version in self._engine.loaded:
             return
         spare = self._spare()
         while spare and not self._has_room(version):
             self._engine.unload(spare.pop(0))
         self._engine.check_room(version)
-        self._engine.load(self._load(version))
+        policy = self._load(version)
+        if policy.version != version:
+            raise ValueError(f"the files of version {version} in '{home}' were changed: they are {policy.version} now")
+        self._engine.load(policy)
 
     def _has_room(self, version: str) -> bool:
         try:

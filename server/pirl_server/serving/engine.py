@@ -142,6 +142,11 @@ class Engine:
             self._changed.notify_all()
         warm_up.done.result()
 
+    @property
+    def alive(self) -> bool:
+        """Whether the model thread runs. Never waits."""
+        return self._thread.is_alive()
+
     def check_room(self, version: str) -> None:
         """Raise ValueError, with the versions in memory, when one more can't be loaded."""
         with self._changed:

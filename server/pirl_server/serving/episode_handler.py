@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from pirl_contract import ActionChunk, Contract, Observation, StepOutcome
@@ -10,9 +12,10 @@ from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import codec
 from pirl_server.policy.served_policy import PolicySample, ServedPolicy
 from pirl_server.serving.episode_builder import EpisodeBuilder, EpisodeEnd, EpisodeStart
-from pirl_server.serving.grpc_status import ContractMismatchError, NotFoundError
+from pirl_server.serving.grpc_status import ContractMismatchError, NotFoundError, NotWrittenError
 from pirl_server.serving.recorder import Recorder
 
+_LOG = logging.getLogger(__name__)
 END_REASONS = ("success", "time_limit", "operator", "takeover", "fault")
 LABEL_SOURCES = ("operator", "sim", "classifier")
 MAX_NOTE = 1000
@@ -59,26 +62,28 @@ class EpisodeCalls:
         return pb.ReportOutcomesReply(steps=episode.steps)
 
     def end(self, request: pb.EndEpisodeRequest) -> pb.EndEpisodeReply:
-        """Publish or drop an episode; returns when it is on the disk."""
+        """Publish or drop an episode; returns when it is on the disk. Raises NotWrittenError where that rejects it."""
         ending, outcomes = _ending(request), codec.outcomes_from_proto(request.outcomes)
         if request.discard:
             receipt = self._find(self._recorder.discard, request.episode_id)
         else:
-            receipt = self._find(
-                lambda episode_id: self._recorder.end(episode_id, ending, outcomes), request.episode_id
-            )
+            with _disk("the episode", "end it again later"):
+                receipt = self._find(
+                    lambda episode_id: self._recorder.end(episode_id, ending, outcomes), request.episode_id
+                )
         return pb.EndEpisodeReply(path=receipt.path, steps=receipt.steps)
 
     def label(self, request: pb.LabelEpisodeRequest) -> pb.LabelEpisodeReply:
         """Say, or take back, how an episode went, while it runs or after it was published.
 
-        Raises NotFoundError for an unknown episode and ValueError for too long a note.
+        Raises NotFoundError for an unknown episode, ValueError for too long a note and NotWrittenError as `end`.
         """
         success, source = _label(request)
         if len(request.note) > MAX_NOTE:
             raise ValueError(f"note: {len(request.note)} characters, at most {MAX_NOTE} are kept")
         try:
-            previous = self._recorder.label(request.episode_id, success, source, request.note)
+            with _disk("the label", "send it again later"):
+                previous = self._recorder.label(request.episode_id, success, source, request.note)
         except KeyError:
             raise NotFoundError(f"no episode '{request.episode_id}', open or published") from None
         return pb.LabelEpisodeReply(previous=_OUTCOME[previous])
@@ -118,6 +123,17 @@ class EpisodeCalls:
             return look(episode_id)
         except KeyError:
             raise NotFoundError(f"no open episode '{episode_id}': it has ended, or was closed when idle") from None
+
+
+@contextmanager
+def _disk(what: str, fix: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        _LOG.error("%s could not be written: %s", what, error)
+        raise NotWrittenError(
+            f"{what} could not be written: {error.strerror or 'the disk rejects it'}; {fix}"
+        ) from error
 
 
 def _label(request: pb.EndEpisodeRequest | pb.LabelEpisodeRequest) -> tuple[bool | None, str]:

@@ -25,6 +25,10 @@ class ContractMismatchError(ValueError):
     """Robot and policy do not have the same contract."""
 
 
+class NotWrittenError(Exception):
+    """The disk rejects what was to be kept; the text has no path."""
+
+
 class NotFoundError(KeyError):
     """The id or alias names nothing; the text says what was looked for."""
 
@@ -74,6 +78,6 @@ def _translate(error: Exception) -> tuple[grpc.StatusCode, str]:
     for kind, code in _STATUS:
         if isinstance(error, kind):
             return code, str(error.args[0]) if error.args else kind.__name__
-    if isinstance(error, OSError):
-        return grpc.StatusCode.INTERNAL, f"the episode could not be written: {error.strerror}; end it again later"
+    if isinstance(error, NotWrittenError):
+        return grpc.StatusCode.INTERNAL, str(error)
     return grpc.StatusCode.INTERNAL, "internal error: see the server's log"

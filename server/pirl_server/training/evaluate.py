@@ -55,8 +55,10 @@ def evaluate(
 
 def _gather(pipes: list[Connection], total: int, progress: Progress) -> dict[int, RolloutResult]:
     results: dict[int, RolloutResult] = {}
+    progress.progress(0, total, "episodes")
     while len(results) < total and not progress.cancelled:
-        for pipe in wait(pipes, timeout=0.5):
+        arrived = wait(pipes, timeout=0.5)
+        for pipe in arrived:
             assert isinstance(pipe, Connection)
             try:
                 message = load(pipe.recv_bytes())
@@ -66,8 +68,9 @@ def _gather(pipes: list[Connection], total: int, progress: Progress) -> dict[int
             results[seed] = RolloutResult(bool(success), steps, float(message["reward"][0]), ())
             if len(results) == total:
                 break
-        rate = np.mean([result.success for result in results.values()]) if results else float("nan")
-        progress.progress(len(results), total, f"episodes, success {rate:.2f}")
+        if arrived:
+            rate = np.mean([result.success for result in results.values()])
+            progress.progress(len(results), total, f"episodes, success {rate:.2f}")
     return results
 
 

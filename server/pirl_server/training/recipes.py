@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+import json
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from pirl_contract import Contract, Env
-from pirl_server.config.jobs import Sft
+from pirl_server.config.jobs import FinetuneEpisodes, Sft
 from pirl_server.config.training import PpoConfig
-from pirl_server.episodes.manifest import DamagedError, UnreadableError
-from pirl_server.episodes.schema import Episode
 from pirl_server.episodes.store import EpisodeStore
-from pirl_server.episodes.summary import EpisodeSummary
 from pirl_server.paths import EPISODES
-from pirl_server.policy.checkpoint import load_card
-from pirl_server.policy.features import features_of
+from pirl_server.policy.checkpoint import checkpoint_version, load_card
+from pirl_server.policy.features import check_features, features_of
+from pirl_server.policy.model_card import ModelCard
+from pirl_server.training.episode_log import EpisodeLog
+from pirl_server.training.episode_report import DataReport, Densities, report
+from pirl_server.training.episode_rl.density_report import densities
+from pirl_server.training.episode_rl.finetune import finetune_episodes
+from pirl_server.training.episode_rl.methods.method import Archive, no_archive
+from pirl_server.training.episode_selection import Selected, select
 from pirl_server.training.progress import Progress
 from pirl_server.training.supervised.demonstrations import Expert
 from pirl_server.training.supervised.sft import new_card, sft, sft_episodes
@@ -42,93 +47,109 @@ class Simulation(Protocol):
         """Make an environment, with its camera where `sees`."""
 
 
-def train_sft(
-    spec: Sft,
+@dataclass(frozen=True)
+class EpisodeData:
+    """What a job on logged episodes learns from."""
+
+    card: ModelCard
+    """what the policy is before"""
+    selected: Selected
+    report: DataReport
+
+    @property
+    def log(self) -> EpisodeLog:
+        """The episodes. Raises ValueError when there is none."""
+        if not self.selected.log:
+            raise ValueError(self.selected.nothing())
+        return self.selected.log
+
+
+def episode_data(
+    spec: Sft | FinetuneEpisodes, root: Path, progress: Progress, base: Path | None, archive: Archive = no_archive
+) -> EpisodeData:
+    """Choose the episodes below a server's root and report on them, before anything is learnt.
+
+    `archive` finds the checkpoints that earlier episodes were drawn by.
+    Raises ValueError where there is no store, for a selected instruction that may not be learnt, and without a base
+    when no episode says what the robot is.
+    """
+    if not (root / EPISODES).is_dir():
+        raise ValueError(f"'{root}' keeps no episodes: give the --root of a server")
+    store, selection = EpisodeStore(root / EPISODES), spec.select
+    widens = not isinstance(spec, FinetuneEpisodes) or spec.new_instructions
+    if isinstance(spec, Sft):
+        selection = replace(selection, label="success")
+    card = _card_of_the_robot(store, spec) if base is None else load_card(base)
+    known = None if widens else card.instructions
+    selected = select(store, selection, card.contract, known, datetime.now(timezone.utc), progress)
+    version, least, density = None if base is None else checkpoint_version(base), 1, Densities()
+    if isinstance(spec, FinetuneEpisodes):
+        assert base is not None
+        least, density = spec.config.min_episodes, densities(base, selected.log, spec.config, archive)
+    return EpisodeData(card, selected, report(selected, version, least, density))
+
+
+def train_on_episodes(
+    spec: Sft | FinetuneEpisodes,
+    data: EpisodeData,
     out: Path,
     progress: Progress,
-    simulation: Simulation,
-    *,
-    base: Path | None = None,
-    root: Path | None = None,
-    any_instruction: bool = False,
+    base: Path | None,
+    archive: Archive = no_archive,
 ) -> str:
-    """Train as `spec.config` says, from `base` or from new weights, write `out` and return its version.
+    """Learn from the chosen episodes, write `out` and return its version. Raises ValueError as the learners do.
 
-    `root` is the server's whose episodes are read where the source is 'episodes': those of the task, or with
-    `any_instruction` all of the robot. Raises ValueError for an unknown task and where there is nothing to learn from.
+    `archive` finds the checkpoints that earlier episodes were drawn by.
+    """
+    lineage = {"task": spec.task, "select": json.dumps(asdict(spec.select), sort_keys=True)}
+    if isinstance(spec, Sft):
+        card = replace(data.card, task=spec.task)
+        return sft_episodes(out, card, data.log, spec.config, spec.seed, progress, base, lineage=lineage)
+    assert base is not None
+    return finetune_episodes(
+        base,
+        out,
+        data.log,
+        spec.config,
+        spec.seed,
+        progress,
+        archive=archive,
+        new_instructions=spec.new_instructions,
+        lineage=lineage,
+    )
+
+
+def train_sft(spec: Sft, out: Path, progress: Progress, simulation: Simulation, base: Path | None) -> str:
+    """Train on demonstrations of the task's expert, from `base` or from new weights; write `out`, return its version.
+
+    Raises ValueError for an unknown task.
     """
     task, config = spec.task, spec.config
     if base is None:
         card = new_card(config.preset, task, simulation.contract(task), simulation.instructions(task))
     else:
         card = load_card(base)
-    if config.source == "episodes":
-        if root is None:
-            raise ValueError("source 'episodes' needs the --root of a server: give it with --episodes")
-        instructions = None if any_instruction else simulation.instructions(task)
-        episodes = successes(root, card.contract, instructions, progress)
-        return sft_episodes(out, card, episodes, config, spec.seed, progress, base)
     make = partial(simulation.fast_env, task, card.model.vision is not None)
     expert, steps = simulation.expert(task), simulation.max_steps(task)
     card = replace(card, task=task, instructions=simulation.instructions(task))
     return sft(out, card, make, expert, steps, config, spec.seed, progress, base)
 
 
-def successes(
-    root: Path, contract: Contract, instructions: tuple[str, ...] | None, progress: Progress
-) -> Iterator[Episode]:
-    """Return those episodes that count and are labelled a success; damaged ones are left out and reported.
+def _card_of_the_robot(store: EpisodeStore, spec: Sft | FinetuneEpisodes) -> ModelCard:
+    """Card of a fresh policy for the robot of the newest episode that could be selected.
 
-    Raises ValueError when there is none.
+    Raises ValueError when there is none, and for a robot whose state no feature set of a preset reads.
     """
-    store = _store(root)
-    listed = store.list()
-    good = [each.id for each in _counting(listed, contract, instructions) if each.success]
-    if not good:
-        raise ValueError(f"none of {len(listed)} episodes in '{root}' is a success of the robot that the policy is for")
-    return _whole(store, good, progress)
-
-
-def logged_episodes(
-    root: Path, contract: Contract, instructions: tuple[str, ...] | None, progress: Progress
-) -> list[Episode]:
-    """Return the episodes below a server's root that count, whatever their label; damaged ones as in `successes`.
-
-    Dry runs are among them: what trains on episodes leaves them out and counts them.
-    """
-    store = _store(root)
-    return list(_whole(store, [each.id for each in _counting(store.list(), contract, instructions)], progress))
-
-
-def _whole(store: EpisodeStore, ids: Sequence[str], progress: Progress) -> Iterator[Episode]:
-    """Open one after the other; leave out those that can't be read, and report each with the reason."""
-    reasons = list(store.damaged.values())  # whatever robot they are of: that can't be read either
-    for episode_id in ids:
-        try:
-            yield store.open(episode_id)
-        except KeyError:
-            reasons.append(f"episode {episode_id} was removed")
-        except (DamagedError, UnreadableError) as error:
-            reasons.append(str(error))
-    for number, why in enumerate(reasons, 1):
-        progress.progress(number, len(reasons), f"damaged episode left out: {why}")
-    if reasons:
-        progress.metrics(damaged_episodes_left_out=float(len(reasons)))
-
-
-def _store(root: Path) -> EpisodeStore:
-    """Open the episodes of a server. Raises ValueError where there are none, and makes nothing there."""
-    if not (root / EPISODES).is_dir():
-        raise ValueError(f"'{root}' keeps no episodes: give the --root of a server")
-    return EpisodeStore(root / EPISODES)
-
-
-def _counting(
-    listed: Iterable[EpisodeSummary], contract: Contract, instructions: tuple[str, ...] | None
-) -> list[EpisodeSummary]:
-    """Which episodes count: those of this robot, with one of these instructions (None: with any)."""
-    mine = [each for each in listed if each.contract_hash == contract.hash]
-    return [each for each in mine if instructions is None or each.instruction in instructions]
+    assert isinstance(spec, Sft)
+    chosen = spec.select
+    for each in store.list():
+        robot = not chosen.robots or each.robot_id in chosen.robots
+        if robot and each.success and (not chosen.instructions or each.instruction in chosen.instructions):
+            info = store.open(each.id).info
+            card = new_card(spec.config.preset, spec.task, info.contract, (info.instruction,))
+            check_features(card.features, info.contract)
+            return card
+    raise ValueError("no successful episode says what the robot is: log one, or give a base")
 
 
 def sim_rl_config(config: PpoConfig, base: Path) -> PpoConfig:

@@ -28,6 +28,8 @@ class SimRobot:
         """whether the task's success condition has held at any step since `reset`"""
         self._world, self._arm, self._closed = world, Arm(world), False
         self._progress, self._feel = PROGRESS[world.task.id], Feel(world)
+        self._images: dict[str, Image] = {}
+        self._rendered_at: Vector | None = None
         self.reset(0)
 
     def reset(self, seed: int) -> str:
@@ -87,8 +89,11 @@ class SimRobot:
         return self._state[GOAL].copy()
 
     def images(self) -> dict[str, Image]:
-        """Render and return the cameras by name, RGB [height, width, 3]."""
-        return self._world.images()
+        """Return the cameras by name, RGB [height, width, 3]; what stands still is not rendered again."""
+        poses = self._world.poses()
+        if self._rendered_at is None or not np.array_equal(poses, self._rendered_at):
+            self._images, self._rendered_at = self._world.images(), poses
+        return {name: image.copy() for name, image in self._images.items()}
 
     def close(self) -> None:
         """Free the simulator. Calling it twice changes nothing."""

@@ -63,6 +63,11 @@ class World:
         np.concatenate((self.robot.qpos, self.robot.qvel, tcp.p, tcp.q, thing.p, thing.q, goal), out=state)
         return state
 
+    def poses(self) -> Vector:
+        """[9 + 7 actors] all that moves and can be seen: joint positions, then position and wxyz of each actor."""
+        actors = [actor._objs[0].pose for actor in self.base.scene.actors.values()]
+        return np.concatenate([self.robot.qpos, *(part for pose in actors for part in (pose.p, pose.q))])
+
     def images(self) -> dict[str, Image]:
         """Render and return the cameras by name, RGB [height, width, 3]."""
         scene, sensor = self.base.scene, self.base._sensors["base_camera"]

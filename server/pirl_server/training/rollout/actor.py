@@ -33,6 +33,7 @@ def set_up(checkpoint: Path, config: PpoConfig) -> tuple[FlowPolicy, NoiseNet | 
         noise_level=config.noise_level,
         denoise_steps=config.denoise_steps or policy.card.denoise_steps,
         execute_horizon=config.execute_horizon or policy.card.execute_horizon,
+        guidance=policy.card.guidance and 1.0,  # one branch acts, and it is the one that learns
     )
     if card.execute_horizon > card.model.horizon:
         raise ValueError(f"execute_horizon {card.execute_horizon} is beyond the horizon of {card.model.horizon}")

@@ -34,7 +34,8 @@ class DecisionBatch:
     index_TN: NDArray[np.int64]
     """which of the K denoise steps was stochastic; -1: each"""
     log_prob_TN: Float
-    """density of those steps, summed over the executed entries; [T, N, K] where each step has a ratio of its own"""
+    """density of those steps, summed over the first execute_horizon actions, played or not; [T, N, K] where each step
+    has a ratio of its own"""
     reward_TN: Float
     """summed over the steps of the chunk"""
     done_TN: NDArray[np.bool_]

@@ -128,7 +128,10 @@ class Explorer:
         return velocity
 
     def _reduced(self, element: Tensor, start_BHD: Tensor) -> Tensor:
-        """Densities element by element -> of what was executed, as the config says."""
+        """Densities element by element -> of the first execute_horizon actions, as the config says.
+
+        Those are to be played; where the episode ends before, the others count all the same.
+        """
         policy, reduction = self.policy, self.config.reduction
         executed = torch.full(start_BHD.shape[:1], policy.execute_horizon, device=start_BHD.device)
         real = policy.contract.action_dim

@@ -226,4 +226,5 @@ def report(
         reward=float(batch.reward_TN[batch.valid_TN].mean()),
         **numbers,
     )
-    progress.progress(env_steps, config.env_steps, f"env steps, rollout success {success:.2f}{words}")
+    said = f"rollout success {success:.2f}" if len(recent) else "no episode has ended yet"
+    progress.progress(env_steps, config.env_steps, f"env steps, {said}{words}")

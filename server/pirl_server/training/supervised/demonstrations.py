@@ -15,7 +15,7 @@ from pirl_contract.schema import Vector
 from pirl_server.policy.features import Array
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.processor import Images
-from pirl_server.training.chunk_dataset import ChunkDataset, make_windows, stack_images
+from pirl_server.training.chunk_dataset import ChunkDataset, ImageRows, make_windows
 
 Expert = Callable[[Observation], Vector]
 """observation -> action [D] in the contract's units; of many tasks, the instruction says which is asked for"""
@@ -42,21 +42,23 @@ def demonstrate(env: Env, expert: Expert, seed: int, noise: float, max_steps: in
 
 
 def windows_of(policy: FlowPolicy, demonstrations: Iterable[Demonstration]) -> ChunkDataset:
-    """One window per step: its features and the H actions from there, padded at the end by standing still."""
-    states, sentences, chunks, images = [], [], [], []
-    horizon = policy.horizon
+    """One window per step: its features and the H actions from there.
+
+    Beyond the end the last action fills the chunk and is not learnt: whether an arm that repeats it stands still or
+    moves on depends on the robot's contract.
+    """
+    states, sentences, chunks, valid, images = [], [], [], [], ImageRows(policy)
     for observations, actions in demonstrations:
-        still = np.zeros_like(actions[-1:])
-        still[0, -1] = actions[-1, -1]  # the gripper stays as it is
-        padded = np.concatenate([actions, np.repeat(still, horizon, axis=0)])
-        chunks += [padded[step : step + horizon] for step in range(len(actions))]
+        rows = np.arange(len(actions))[:, None] + np.arange(policy.horizon)
+        chunks.append(actions[rows.clip(max=len(actions) - 1)])
+        valid.append(rows < len(actions))
         states.append(np.stack([observation.state for observation in observations]))
         sentences += [observation.instruction for observation in observations]
-        images.append(_pictures(observations))
-    pictures = stack_images(policy, images)
-    return make_windows(policy, np.concatenate(states), sentences, np.stack(chunks), pictures)
+        images.add(_images(observations), np.arange(len(observations)))
+    actions_MHD = np.concatenate(chunks)
+    return make_windows(policy, np.concatenate(states), sentences, actions_MHD, images.finish(), np.concatenate(valid))
 
 
-def _pictures(observations: list[Observation]) -> Images:
+def _images(observations: list[Observation]) -> Images:
     names = observations[0].images
     return {name: np.stack([observation.images[name] for observation in observations]) for name in names}

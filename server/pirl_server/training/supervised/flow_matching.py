@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pirl_server.algorithm.awr import weighted_flow_matching_loss
 from pirl_server.algorithm.flow import draw_time, flow_matching_loss, interpolate
-from pirl_server.algorithm.rtc import draw_delays, given_tokens, over_the_rest, start_given, token_times
+from pirl_server.algorithm.rtc import draw_delays, given_tokens, start_given, token_times
 from pirl_server.config.training import FlowMatchingConfig
 from pirl_server.model.prefix import Prefix
 from pirl_server.policy.flow_policy import FlowPolicy
@@ -63,23 +63,21 @@ def loss(
     generator: torch.Generator,
     prefix_delay: int = 0,
 ) -> Tensor:
-    """Weighted mean error of the velocity on the given rows at random times, in float32.
+    """Weighted mean error of the velocity on the valid actions of the given rows at random times, in float32.
 
     `rows` [B] int64; a scalar with a gradient.
     """
     device, real = prefix.mask.device, policy.contract.action_dim
-    action = windows.actions[rows]
+    action, learnt = windows.actions[rows], windows.valid[rows]
     noise = torch.randn(action.shape, generator=generator)
     t = draw_time(len(rows), generator)
     x = interpolate(action, noise, t)
     if prefix_delay:
         given = given_tokens(policy.horizon, draw_delays(len(rows), prefix_delay, generator))
-        t, x = token_times(t, given), start_given(x, action, given)
+        t, x, learnt = token_times(t, given), start_given(x, action, given), learnt & ~given
     velocity = policy.model.velocity(prefix, windows.features[rows].to(device), x.to(device), t.to(device)).float()
     error = flow_matching_loss(velocity[..., :real], *(part[..., :real].to(device) for part in (action, noise)))
-    if prefix_delay:
-        error = over_the_rest(error, given.to(device))
-    return weighted_flow_matching_loss(error, windows.weight[rows].to(device))
+    return weighted_flow_matching_loss(error, windows.weight[rows].to(device), learnt.to(device))
 
 
 def fit(
@@ -149,7 +147,7 @@ class _Run(Generic[DataT]):
     def advance(self, step: int) -> None:
         """Take gradient step number `step`, from 1."""
         config = self._config
-        rows = torch.randint(len(self._windows), (config.batch_size,), generator=self._generator)
+        rows = self._windows.draw(config.batch_size, self._generator)
         with _precision(config):
             prefix = self._prefix_of(rows)
             told = 0.0 if self._auxiliary is None else self._auxiliary.loss(prefix, rows)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -19,13 +20,15 @@ from pirl_server.policy.features import FEATURES, STATE_DIM, features_of
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.model_card import ModelCard
 from pirl_server.training.chunk_dataset import ChunkDataset
-from pirl_server.training.episode_dataset import episode_windows, experience
+from pirl_server.training.episode_dataset import episode_windows
+from pirl_server.training.episode_log import EpisodeLog, experience
 from pirl_server.training.master_weights import saved_weights
 from pirl_server.training.progress import Progress
 from pirl_server.training.seeds import demonstration_seeds
 from pirl_server.training.supervised.demonstrations import Demonstration, Expert, demonstrate, windows_of
 from pirl_server.training.supervised.flow_matching import fit
 from pirl_server.training.train_state import TrainStateFolder
+from pirl_server.training.window_mixture import sampling_share
 
 HORIZON = 4
 DENOISE_STEPS = 4
@@ -94,19 +97,22 @@ def sft_episodes(
     progress: Progress,
     base: Path | None = None,
     states: TrainStateFolder | None = None,
+    lineage: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """Filtered behaviour cloning: imitate what was executed in the episodes labelled a success; return the version.
+    """Filtered behaviour cloning: imitate what led to success in the episodes labelled one; return the version.
 
-    From any control source, policy or human; dry runs are left out. Raises ValueError when no episode
-    succeeded, and for one that was logged under another contract.
+    That is what a human did, and what the policy did after the last takeover; dry runs are left out. The sentences of
+    the episodes are added to those that the policy knows. `lineage` is recorded with the result. Raises ValueError when
+    no episode succeeded, and for one that was logged under another contract.
     """
     if config.grounding:
         raise ValueError("grounding needs object states from a simulator: set source to 'expert', or remove it")
     policy = _start(card, base, seed)
-    good = experience((episode for episode in episodes if episode.info.success), progress)
-    windows = episode_windows(policy, good, gamma=1.0).windows
-    said = {episode.info.instruction for episode in good}
-    return _train(out, base, policy, windows, policy.card.task, said, config, seed, progress, states)
+    good = experience(EpisodeLog.of(episodes).where(lambda each: each.info.success is True), progress)
+    data = episode_windows(policy, good)
+    windows = replace(data.windows, share=sampling_share(data, config, among=data.outcome == 1.0))
+    said, recorded = set(data.instructions), {**good.lineage(), **lineage}
+    return _train(out, base, policy, windows, card.task, said, config, seed, progress, states, recorded)
 
 
 def _start(card: ModelCard, base: Path | None, seed: int) -> FlowPolicy:
@@ -137,15 +143,16 @@ def _train(
     seed: int,
     progress: Progress,
     states: TrainStateFolder | None,
+    recorded: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     fit(policy, windows, config, seed, progress, states=states)
     weights, dtype = saved_weights(policy.model, config.saved_dtype, base)
-    lineage = {"parent": policy.version, "method": "sft", "seed": str(seed), "config": str(asdict(config))} | dtype
+    made = {"parent": policy.version, "method": "sft", "seed": str(seed), "config": str(asdict(config))} | dtype
     new = tuple(sorted(said - set(policy.instructions)))
     card = replace(
         policy.card,
         task=task,
-        lineage=lineage,
+        lineage=made | dict(recorded),
         instructions=policy.instructions + new,
         prefix_delay=config.prefix_delay,
     )

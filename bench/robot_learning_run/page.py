@@ -1,0 +1,71 @@
+"""Cells as one document and as a page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+COLUMNS = ("seed", "episodes", "before", "after", "n", "p", "robot_minutes", "wall_s")
+HOW = """Episodes are logged in explore mode by the lean stepper from a base of 20 to 60 %. The method trains on them
+with the defaults of `EpisodesConfig`. Base and result are evaluated on the same fixed states, on which no setting was
+chosen, by the simulator's own step and the deterministic sampler. *Gained* and *lost* count the states that changed
+sides; p is the exact McNemar test's: it is of these two versions on these states. What another log would give is seen
+from the seeds. *Robot minutes* is the motion in the log."""
+
+
+def document(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Tasks and rounds by method."""
+    tasks: dict[str, dict[str, list[Any]]] = {}
+    rounds: dict[str, dict[str, list[Any]]] = {}
+    for row in rows:
+        plan = row["plan"]
+        if plan["rounds"] == 1:
+            tasks.setdefault(plan["task"], {}).setdefault(plan["method"], []).append(_cell(row))
+        else:
+            each = [
+                {"seed": row["seed"], "round": n, **_cell(part | {"seed": row["seed"]})} for n, part in _rounds(row)
+            ]
+            rounds.setdefault(plan["task"], {}).setdefault(plan["method"], []).extend(each)
+    return {"tasks": tasks, "rounds": rounds}
+
+
+def _rounds(row: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
+    each = row["plan"]["episodes"]
+    return [(n, part | {"episodes": n * each}) for n, part in enumerate(row["rounds"], start=1)]
+
+
+def _cell(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in (*COLUMNS, "gained", "lost", "logged_successes")}
+
+
+def write_page(path: Path, rows: Sequence[dict[str, Any]], command: str) -> None:
+    """Write the document beside the page."""
+    whole = document(rows)
+    path.with_suffix(".json").write_text(json.dumps(whole, indent=1) + "\n")
+    lines = ["# Learning from a robot's own episodes", "", f"Made by `python {command}`.", "", HOW, ""]
+    for title, table in (("One round", whole["tasks"]), ("Rounds, each from the version before", whole["rounds"])):
+        if table:
+            lines += [f"## {title}", "", *_table(table), ""]
+    path.write_text("\n".join(lines))
+
+
+def _table(table: dict[str, dict[str, list[Any]]]) -> list[str]:
+    lines = [
+        "| task | method | seed | episodes (successes) | robot minutes | before | after | gained, lost | p | wall, s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for task, methods in table.items():
+        for method, cells in methods.items():
+            lines += [_line(task, method, cell) for cell in cells]
+    return lines
+
+
+def _line(task: str, method: str, cell: dict[str, Any]) -> str:
+    name = f"{method}, round {cell['round']}" if "round" in cell else method
+    return (
+        f"| {task} | {name} | {cell['seed']} | {cell['episodes']} ({cell['logged_successes']}) "
+        f"| {cell['robot_minutes']:.1f} | {cell['before']:.3f} | {cell['after']:.3f} "
+        f"| +{cell['gained']} -{cell['lost']} of {cell['n']} | {cell['p']:.2g} | {cell['wall_s']:.0f} |"
+    )

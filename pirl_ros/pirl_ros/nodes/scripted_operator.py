@@ -1,0 +1,107 @@
+"""A scripted operator: takes over when the policy fails for long enough, drives on by an expert, hands back at the end.
+
+It stands for a person at a leader arm, for takeovers in simulation by the hundred: it knows the arm through the topics
+and services that a person's device uses.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
+
+from pirl_contract.schema import ControlSource, Vector
+from pirl_ros.adapters import qos
+from pirl_ros.adapters.interfaces import EpisodeEvent, SafetyState, StepOutcome
+from pirl_ros.adapters.node_main import ends_on_mistake, ros_until_signal
+from pirl_ros.adapters.parameters import declare, declare_profile, drop_unknown, read_profile
+from pirl_ros.adapters.sensor_streams import SensorStreams
+from pirl_ros.adapters.simulated_arm import load_expert
+from pirl_ros.control.action_mapping import gripper_metres
+from pirl_ros.control.kinematics import Chain
+from pirl_ros.messages.pirl_messages import ns_to_stamp
+from pirl_ros.sensing.observation import measured_arm, state_vector
+from pirl_ros.sensing.synchronizer import Bundle
+
+
+class ScriptedOperator(Node):
+    """Watches a share of the episodes; the expert's actions are those of a `tcp_delta` contract."""
+
+    def __init__(self) -> None:
+        super().__init__("scripted_operator", automatically_declare_parameters_from_overrides=True)
+        declare_profile(self)
+        spec = declare(self, "expert", "pirl_sim.maniskill.experts:expert_action", "module:function of the expert")
+        task = declare(self, "task", "PushCube-v1", "task name, passed to the expert")
+        self._takeover_after = declare(self, "takeover_after", 24, "actions of the policy before it is helped")
+        self._share = declare(self, "share", 1.0, "share of the episodes that are watched", between=(0.0, 1.0))
+        self._random = np.random.default_rng(declare(self, "seed", 0, "of the choice of episodes"))
+        for sentence in drop_unknown([self]):
+            self.get_logger().warning(sentence)
+        self._profile = read_profile(self)
+        if self._profile.action != "tcp_delta":
+            raise ValueError(
+                f"an expert moves the tool: the profile's action is '{self._profile.action}', not tcp_delta"
+            )
+        self._expert, self._chain = load_expert(spec, task), Chain.from_table(self._profile.kinematics)
+        self._watched, self._played, self._drives = False, 0, False
+        self._streams = SensorStreams(self, self._profile, False, self._drive)
+        self._targets = self.create_publisher(JointState, "teleop/joint_targets", qos.STATE)
+        self._buttons = {name: self.create_client(Trigger, f"arm_node/{name}") for name in ("takeover", "hand_back")}
+        self.create_subscription(EpisodeEvent, "episode_events", self._on_episode, qos.OUTCOME)
+        self.create_subscription(StepOutcome, "step_outcomes", self._on_outcome, qos.OUTCOME)
+        self.create_subscription(SafetyState, "safety_state", self._on_arm, qos.LATCHED)
+
+    def _on_episode(self, event: Any) -> None:
+        if event.event == EpisodeEvent.START:
+            self._watched, self._played = bool(self._random.random() < self._share), 0
+        elif event.event == EpisodeEvent.END:
+            self._watched = False
+            if self._drives:
+                self._press("hand_back")
+
+    def _on_outcome(self, outcome: Any) -> None:
+        self._played += bool(outcome.chunk_id)
+        if self._watched and not self._drives and self._played >= self._takeover_after:
+            self._watched = False
+            self._press("takeover")
+
+    def _on_arm(self, state: Any) -> None:
+        self._drives = state.control_source == ControlSource.HUMAN.name.lower()
+        self._drive()
+
+    def _press(self, button: str) -> None:
+        self._buttons[button].call_async(Trigger.Request())
+
+    def _drive(self) -> None:
+        bundle, _ = self._streams.newest()
+        if self._drives and bundle is not None:
+            self._targets.publish(self._target(bundle))
+
+    def _target(self, bundle: Bundle) -> JointState:
+        """Joints and finger that the expert's action leads to from the measured state."""
+        profile, measured = self._profile, measured_arm(self._profile, bundle).joints
+        action: Vector = self._expert(state_vector(profile, bundle))
+        position, rotation = self._chain.forward(measured)
+        low, high = np.array([(joint.low, joint.high) for joint in profile.arm.joints]).T
+        joints = self._chain.inverse(position + action[:3], rotation, measured, low, high)
+        message = JointState(
+            name=[*(joint.name for joint in profile.arm.joints), profile.gripper.command_joint],
+            position=[*(measured if joints is None else joints), gripper_metres(profile.gripper, float(action[-1]))],
+        )
+        ns_to_stamp(bundle.stamp_ns, message.header.stamp)
+        return message
+
+
+def main() -> None:
+    """Run the node until a signal."""
+    with ros_until_signal() as stop:
+        with ends_on_mistake():
+            node, executor = ScriptedOperator(), SingleThreadedExecutor()
+        executor.add_node(node)
+        while not stop.is_set():
+            executor.spin_once(timeout_sec=0.05)
+        node.destroy_node()
