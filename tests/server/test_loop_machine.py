@@ -349,7 +349,7 @@ def test_whatever_happens_it_ends_and_no_rule_is_broken(
     assert fleet.canary == "", "no canary outlives its loop"
     assert fleet.working == []
     promoted = {action.version for action in fleet.actions if isinstance(action, Promote)}
-    for version, worth in fleet.worth.items():
+    for version in fleet.worth:
         if version not in promoted and version.startswith("v") and version != "v0":
             assert len(fleet.driven.get(version, ())) <= spec.canary.count
     broken = {version for version, worth in fleet.worth.items() if worth == BROKEN}
