@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from pirl_server import job_main, malloc
 from pirl_server.api.application import create_api
+from pirl_server.api.dependencies import Services
 from pirl_server.api.rest_listener import make_listener
 from pirl_server.api.stop_listener import stop_door
 from pirl_server.config.loop import Loop
@@ -28,7 +29,7 @@ from pirl_server.openpi_wire.server import OpenpiServer, start_openpi
 from pirl_server.paths import EPISODES, JOBS, MODELS, TOKENS
 from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.registry.promotion import PRODUCTION, Promoter
+from pirl_server.registry.promotion import PRODUCTION
 from pirl_server.registry.trial_limit import TrialLimit
 from pirl_server.registry.versions import Registry
 from pirl_server.root_lock import private_files, root_lock
@@ -96,7 +97,6 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
     production = adopt(registry, config.checkpoint)
     engine, store = Engine(), EpisodeStore(config.root / EPISODES)
     recorder = Recorder(store, Limits.of_memory(config.episode_memory_mib * 2**20))
-
     router = Router(recorder.is_open)
     shadow = Shadow(engine, lambda report: _LOG.info("shadow %s", report))
     engine.observe(shadow.watch)
@@ -120,13 +120,13 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
         metrics, latencies = Metrics(engine, service.attendance, recorder), Latencies()
         spans = spans_from_environment(metadata.version("pirl"))
         calls = CallTracker([CallLog(), metrics, latencies, *([spans] if spans else [])])
-        server, port = _start(
-            service, config, CallInterceptor([calls, CallAuthorizer(gate, registry.audit_log)], PUBLIC_RPCS)
-        )
+        authorizer = CallAuthorizer(gate, registry.audit_log)
+        server, port = _start(service, config, CallInterceptor([calls, authorizer], PUBLIC_RPCS))
         if config.openpi_port is not None:
             closing.callback(_start_openpi(config, service.dispatcher, gate).close)
-        command = [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve())]
-        jobs = Supervisor(config.root / JOBS, command)
+        jobs = Supervisor(
+            config.root / JOBS, [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve())]
+        )
         api = create_api(
             jobs=jobs,
             registry=registry,
@@ -142,12 +142,7 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             limiter=None if gate.open else Limiter.per_second(REST_RATE_HZ),
             stopping=Stopping(server.drain, lambda: _busy(engine, service)),
         )
-        promoter: Promoter = api.state.services.promoter
-
-        def world(job: str, spec: Loop) -> ServerWorld:
-            return ServerWorld(job, spec, jobs, store, registry, promoter, deployment, service)
-
-        loops = Loops(jobs.hosted, registry.audit_log, world)
+        loops = _start_loops(api.state.services, service)
         try:
             yield api, server
         finally:
@@ -156,6 +151,14 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             loops.close()
             jobs.close()
             stopped.wait()
+
+
+def _start_loops(parts: Services, service: PolicyService) -> Loops:
+    def world(job: str, spec: Loop) -> ServerWorld:
+        promoter, deployment = parts.promoter, parts.deployment
+        return ServerWorld(job, spec, parts.jobs, parts.episodes, parts.registry, promoter, deployment, service)
+
+    return Loops(parts.jobs.hosted, parts.registry.audit_log, world)
 
 
 def _start_deployment(deployment: Deployment, production: str) -> None:

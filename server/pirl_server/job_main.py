@@ -57,7 +57,8 @@ def check(spec: JobSpec) -> None:
 def run(root: Path, job_dir: Path) -> None:
     """Do what the job's spec.json says and leave its result.
 
-    A failure is one line in the job's state and a traceback in its log.
+    A failure is one line in the job's state and a traceback in its log. Raises ValueError for one that more episodes
+    would mend, after its result has said so.
     """
     with Reporter(job_dir) as report:
         spec = parse_spec(json.loads((job_dir / "spec.json").read_text()))

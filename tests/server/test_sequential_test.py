@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import product
+from itertools import pairwise, product
 from math import comb
 
 import pytest
@@ -19,7 +19,7 @@ def test_an_equal_version_is_ended_with_probability_alpha_at_most(successes: int
     assert len(found) == looks
     assert false_alarm(found, successes, episodes) <= 0.05
     assert all(1 <= limit <= seen + 1 for seen, limit in enumerate(found, 1))
-    assert all(later - earlier in (0, 1) for earlier, later in zip(found, found[1:])), "never easier to reach later"
+    assert all(later - earlier in (0, 1) for earlier, later in pairwise(found)), "never easier to reach later"
 
 
 def test_the_chance_to_reach_a_limit_is_the_sum_over_all_sequences() -> None:

@@ -3,7 +3,7 @@
 Arrays are written once, each in one uncompressed file up to 32 MiB and in several of equal length beyond: lossless
 codecs win about a tenth on camera noise and cost most of the time. Images keep one chunk per call inside a file, so
 that a single image can be read. No more than one such file is held in memory: the columns of a long episode may be
-`FileRows`.
+`FileRows`. T = executed steps.
 """
 
 from __future__ import annotations
@@ -155,6 +155,9 @@ def _final(group: zarr.Group, info: EpisodeInfo, cameras: list[str]) -> Observat
 
 
 def read_step_columns(path: Path, *names: str) -> list[NDArray[Any]]:
-    """Read single columns of the steps of a group: small, without images. Raises ValueError, KeyError for none such."""
+    """Read single columns [T, ...] of the steps of a group: small, without images.
+
+    Raises ValueError or KeyError for a column that is not there.
+    """
     group = zarr.open_group(path, mode="r")
     return [_read(group, f"step/{name}") for name in names]

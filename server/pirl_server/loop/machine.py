@@ -250,7 +250,7 @@ def _ended(spec: Loop, state: LoopState) -> str:
 
 
 def _submit(spec: Loop, job: str, state: LoopState, phase: Phase, note: str) -> Move:
-    """Wait for a job; whoever acts puts its id into the state."""
+    """Wait for a job; the controller puts its id into the state."""
     key = f"{job} round {state.round} {phase.value} {state.target} attempt {state.attempt}"
     return Move(replace(state, phase=phase, child=""), note, Submit(_job(spec, state, phase), key))
 

@@ -83,7 +83,7 @@ class ServerWorld:
         )
 
     def act(self, action: Action) -> str:
-        """Do it; see `World`."""
+        """Do it; see `World`. Raises RejectedError, OSError."""
         try:
             return self._do(action)
         except OSError:

@@ -91,7 +91,7 @@ def held_out(
     """What critics say of each decision [M, ...], each of the episodes that it was not fitted to.
 
     Episodes are dealt to `FOLDS` folds by their number; `make` gives a fresh critic over (features, elapsed). Raises
-    ValueError when a fold leaves nothing `known` to fit to.
+    MoreEpisodesNeededError when a fold leaves nothing `known` to fit to.
     """
     generator = torch.Generator().manual_seed(seed)
     found: Tensor | None = None

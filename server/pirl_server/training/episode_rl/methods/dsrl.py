@@ -75,7 +75,9 @@ class Dsrl:
         self._run, self._policy, self._config = run, run.policy, run.config
 
     def prepare(self, episodes: Sequence[Episode]) -> NoiseData:
-        """Transitions. Raises ValueError for logs of one outcome, and where nothing was executed as sampled."""
+        """Transitions. Raises MoreEpisodesNeededError for logs of one outcome, ValueError where nothing was
+        executed as sampled.
+        """
         data, _ = logged_decisions(self._policy, episodes)
         successes, ends = int(data.reward.sum()), int((data.last & ~data.cut).sum())
         if not 0 < successes < ends:

@@ -33,7 +33,7 @@ class FilteredBc(FlowMatchingMethod[ChunkDataset]):
     name = "filtered behaviour cloning"
 
     def prepare(self, episodes: Sequence[Episode]) -> ChunkDataset:
-        """Windows of which only the good ones are drawn. Raises ValueError when there is none."""
+        """Windows of which only the good ones are drawn. Raises MoreEpisodesNeededError when there is none."""
         data = episode_windows(self.policy, episodes)
         good = worth_imitating(data)
         if not good.any():

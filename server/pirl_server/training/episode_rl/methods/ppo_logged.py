@@ -75,7 +75,10 @@ class PpoLogged:
         self._run, self._policy, self._config = run, run.policy, run.config
 
     def prepare(self, episodes: Sequence[Episode]) -> PpoData:
-        """Densities and advantages. Raises ValueError for logs without a density, of other versions, of one outcome."""
+        """Densities and advantages.
+
+        Raises MoreEpisodesNeededError for logs without a density and of one outcome, ValueError for other versions.
+        """
         config = self._config
         data, why = logged_decisions(self._policy, episodes)
         if not data.acted.any():

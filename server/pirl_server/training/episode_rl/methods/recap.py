@@ -77,7 +77,7 @@ class Recap(FlowMatchingMethod[ConditionedWindows]):
     def gain(self, data: EpisodeWindows) -> tuple[Tensor, dict[str, float]]:
         """Advantage of each window [M], and numbers about how it was found.
 
-        Raises ValueError for logs of one outcome.
+        Raises MoreEpisodesNeededError for logs of one outcome.
         """
         if not ((data.outcome == 1.0).any() and (data.outcome == 0.0).any()):
             raise MoreEpisodesNeededError(
