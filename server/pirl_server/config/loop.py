@@ -86,7 +86,7 @@ class Loop:
         LoopEvaluation | None,
         about("null: the task has no simulator, so that the canary alone decides and the promotion is forced"),
     ] = field(default_factory=LoopEvaluation)
-    canary: LoopCanary = field(default_factory=LoopCanary)
+    canary: Annotated[LoopCanary, about("the candidate's trial on robots")] = field(default_factory=LoopCanary)
     compared_episodes: Annotated[
         int,
         number("newest episodes of the production version that the candidate's are compared with", "episodes", ge=10),
