@@ -252,6 +252,16 @@ def test_a_damaged_state_fails_the_loop_and_takes_the_canary_back(site: Site) ->
     assert site.fleet.canary == ""
 
 
+def test_a_loop_whose_folder_was_removed_takes_its_canary_back(site: Site) -> None:
+    """And the next one is run."""
+    job = site.start()
+    site.until_phase(job, Phase.CANARY)
+    shutil.rmtree(site.folder / "jobs" / job)
+    site.fleet.run(site.fleet.canary_robots[0])
+    until(lambda: site.fleet.canary == "" and site.fleet.share is None)
+    assert site.until_ended(site.start()).status is Status.SUCCEEDED
+
+
 def test_a_second_loop_waits_for_the_first(site: Site) -> None:
     first, second = site.start(), site.jobs.submit(SPEC).id
     site.until_phase(first, Phase.LEARN)

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pirl_server.atomic_files import utc_now
 from pirl_server.config.loop import Loop
 from pirl_server.jobs.hosted_jobs import HostedJobs
-from pirl_server.jobs.job import Job, Status
+from pirl_server.jobs.job import DamagedJobError, Job, Status
 from pirl_server.loop.machine import Move, begin, decide, leave, rejected
 from pirl_server.loop.state import LoopState, Phase, read_state, write_state
 from pirl_server.loop.world import Action, RejectedError, Submit, View, World
@@ -74,6 +74,9 @@ class Loops:
         while not self._closing.is_set():
             try:
                 running.end(Status.FAILED, reason)
+            except (KeyError, DamagedJobError) as error:
+                _LOG.error("the end of loop %s can't be stored, its files are gone or damaged: %s", running.id, error)
+                return
             except Exception:
                 _LOG.exception("the end of loop %s can't be stored, retried every %g s", running.id, self._poll_s)
                 self._closing.wait(self._poll_s)
