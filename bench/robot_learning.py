@@ -7,6 +7,9 @@
 A cell that is finished is kept below --out and found again, as are bases, logs and rates that cells share, so a command
 that was stopped continues where it was. `--rounds 5` logs and trains five times, each time from the version before.
 `--tuning` evaluates on other states, by the lean stepper: for choosing settings. `--quick` shows that it runs.
+
+In CPU seconds, a cell of 160 episodes costs about 15 for its log, 5 (ppo_logged, dsrl) to 40 (flow matching) for
+training and 90 for each version that is evaluated on 400 states; a base is evaluated once for all cells.
 """
 
 from __future__ import annotations

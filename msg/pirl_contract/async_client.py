@@ -16,6 +16,7 @@ from pirl_contract.clock_sync import ClockSync
 from pirl_contract.contract import Contract
 from pirl_contract.schema import ActionChunk, Observation, PreviousChunk, StepOutcome
 from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.wire.addresses import target
 from pirl_contract.wire.async_transport import AsyncSessionTransport, AsyncTransport, AsyncUnaryTransport
 from pirl_contract.wire.errors import Failures, RefusedError
 from pirl_contract.wire.grpc_options import Tls, bearer, client_options, credentials
@@ -51,9 +52,9 @@ class AsyncPolicyClient:
         self._metadata, self._failures = bearer(token), Failures(address)
         options = client_options(tls)
         if tls is None:
-            self._channel = grpc.aio.insecure_channel(address, options=options)
+            self._channel = grpc.aio.insecure_channel(target(address), options=options)
         else:
-            self._channel = grpc.aio.secure_channel(address, credentials(tls), options=options)
+            self._channel = grpc.aio.secure_channel(target(address), credentials(tls), options=options)
         self.timeout_s, self.retry_after_s = timeout_s, 0.0
         self._closed = False
         self._carrier: AsyncTransport = AsyncUnaryTransport(self._channel, self._metadata)

@@ -16,6 +16,7 @@ from pirl_contract.clock_sync import ClockSync
 from pirl_contract.contract import Contract
 from pirl_contract.schema import ActionChunk, Observation, PreviousChunk, StepOutcome
 from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.wire.addresses import target
 from pirl_contract.wire.errors import Failures, RefusedError
 from pirl_contract.wire.grpc_options import MAX_MESSAGE_BYTES, Tls, bearer, client_options, credentials
 from pirl_contract.wire.image_encoder import Encoding
@@ -54,7 +55,8 @@ class PolicyClient:
         """`resize_images`: to the contract's sizes, before they travel. `on_event` is called from another thread.
         Without one `infer` raises ValueError after an emergency stop, until `info` is called.
 
-        Raises ValueError for a robot id that no stop could reach: `pirl_contract.names` has the rule.
+        Raises ValueError for a robot id that no stop could reach (`pirl_contract.names` has the rule), for an address
+        that is not host:port (IPv6 in brackets), and for a token that no header can carry. Proxies are not used.
         """
         if transport not in ("session", "unary"):
             raise ValueError(f"transport '{transport}' is not known: use 'session' or 'unary'")
@@ -62,9 +64,9 @@ class PolicyClient:
         self._metadata = bearer(token)
         options = client_options(tls)
         if tls is None:
-            self._channel = grpc.insecure_channel(address, options=options)
+            self._channel = grpc.insecure_channel(target(address), options=options)
         else:
-            self._channel = grpc.secure_channel(address, credentials(tls), options=options)
+            self._channel = grpc.secure_channel(target(address), credentials(tls), options=options)
         self._failures = Failures(address)
         self.timeout_s = timeout_s
         """longest wait of each call; may be changed between two"""

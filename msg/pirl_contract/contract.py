@@ -7,21 +7,33 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+from pirl_contract.names import check_name
 from pirl_contract.schema import Observation
+
+MAX_IMAGE_SIDE = 8192
+MAX_RATE_HZ = 10_000.0
 
 
 @dataclass(frozen=True)
 class Camera:
-    """One RGB camera: name and size in pixels."""
+    """One RGB camera: name, by the rule of `names`, and size in pixels."""
 
     name: str
     height: int
     width: int
+
+    def __post_init__(self) -> None:
+        check_name("camera", self.name)
+        for side in ("height", "width"):
+            value = getattr(self, side)
+            if type(value) is not int or not 1 <= value <= MAX_IMAGE_SIDE:
+                raise ValueError(f"{side} {value!r} of camera '{self.name}' must be 1 to {MAX_IMAGE_SIDE} pixels")
 
 
 @dataclass(frozen=True)
@@ -38,11 +50,19 @@ class Field:
         for limit in ("low", "high"):
             if getattr(self, limit) is not None:
                 object.__setattr__(self, limit, float(getattr(self, limit)))
+        if not self.name or not self.name.isprintable():
+            raise ValueError(f"name {self.name[:80]!r} of a state or action entry must be printable and not empty")
+        given = [limit for limit in (self.low, self.high) if limit is not None]
+        if not all(map(math.isfinite, given)) or (len(given) == 2 and given[0] > given[1]):
+            raise ValueError(f"limits {self.low} and {self.high} of '{self.name}' must be finite, the lower one first")
 
 
 @dataclass(frozen=True)
 class Contract:
-    """All that both ends must agree on before an action may move an arm."""
+    """All that both ends must agree on before an action may move an arm.
+
+    Raises ValueError, as its parts do, for a number or a name that no robot can have.
+    """
 
     robot: str
     cameras: tuple[Camera, ...]
@@ -54,6 +74,12 @@ class Contract:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rate_hz", float(self.rate_hz))
+        if not 0.0 < self.rate_hz <= MAX_RATE_HZ:  # false for NaN
+            raise ValueError(f"rate_hz {self.rate_hz} must be above 0, at most {MAX_RATE_HZ:g}")
+        for what, part in (("camera", self.cameras), ("state entry", self.state), ("action entry", self.action)):
+            names = [entry.name for entry in part]
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise ValueError(f"two of the contract's {what} names are '{twice}': each needs its own")
 
     @property
     def state_dim(self) -> int:

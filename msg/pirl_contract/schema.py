@@ -19,13 +19,15 @@ Image = NDArray[np.uint8]
 Vector = NDArray[np.float32]
 ContinuationMethod = Literal["guided", "prefix"]
 
+MAX_INSTRUCTION_BYTES = 4096
+
 DRY_RUN_KEY = "dry_run"
 """metadata key, with the value `true`: the arm was in a dry run when the episode began"""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What the robot saw and felt at one instant.
+    """What the robot saw and felt at one instant. Raises ValueError for a value that no port accepts.
 
     A missing stream is not represented here on purpose: the robot side makes no observation then.
     """
@@ -42,11 +44,25 @@ class Observation:
     def __post_init__(self) -> None:
         if self.state.ndim != 1 or self.state.dtype != np.float32:
             raise ValueError(f"state must be a float32 vector, got {self.state.dtype} {self.state.shape}")
+        if not np.isfinite(self.state).all():
+            entry = int(np.flatnonzero(~np.isfinite(self.state))[0])
+            raise ValueError(f"state: entry {entry} is not finite: {self.state[entry]}")
+        check_instruction(self.instruction)
         for name, image in self.images.items():
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
                 raise ValueError(
                     f"image '{name}' must be uint8 RGB [height, width, 3], got {image.dtype} {image.shape}"
                 )
+
+
+def check_instruction(text: str) -> None:
+    """Raise ValueError for a text that can't be stored or sent, or is longer than any prompt."""
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise ValueError(f"instruction: character {error.start} is half of a surrogate pair, no text") from None
+    if size > MAX_INSTRUCTION_BYTES:
+        raise ValueError(f"instruction: {size} bytes, at most {MAX_INSTRUCTION_BYTES} are accepted")
 
 
 @dataclass(frozen=True)

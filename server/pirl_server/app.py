@@ -6,7 +6,7 @@ import logging
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -36,7 +36,7 @@ from pirl_server.root_lock import private_files, root_lock
 from pirl_server.rpc.call_tracker import CallTracker
 from pirl_server.rpc.interceptor import CallInterceptor
 from pirl_server.security.access_control import AccessControl
-from pirl_server.security.bind_address import check_bind
+from pirl_server.security.bind_address import check_bind, check_local
 from pirl_server.security.call_authorizer import CallAuthorizer
 from pirl_server.security.connection_limits import Seats, listen
 from pirl_server.security.file_limits import current_limit, raise_limit, shares
@@ -56,9 +56,12 @@ from pirl_server.serving.shadow import Shadow
 from pirl_server.shutdown import Signals, Stopping
 from pirl_server.telemetry.logs import CallLog, configure_logs
 from pirl_server.telemetry.metrics import Latencies, Metrics
+from pirl_server.telemetry.operations import Operations
 from pirl_server.telemetry.spans import spans_from_environment
 
 _LOG = logging.getLogger("pirl")
+SWITCH_S = 0.001
+"""how long a thread that computes in Python keeps one of a robot's waiting; 5 ms otherwise, several times a chunk"""
 REST_RATE_HZ = 100.0
 """calls per second and token"""
 
@@ -69,6 +72,7 @@ def serve(config: ServeConfig) -> int:
     Raises ValueError for a bad checkpoint, address or taken port, and for a root that another server uses.
     """
     malloc.tune()
+    sys.setswitchinterval(SWITCH_S)
     configure_logs(config.log_format)
     limit = raise_limit()
     files = _tls(config)
@@ -97,18 +101,12 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
     production = adopt(registry, config.checkpoint)
     engine, store = Engine(), EpisodeStore(config.root / EPISODES)
     recorder = Recorder(store, Limits.of_memory(config.episode_memory_mib * 2**20))
-    router = Router(recorder.is_open)
-    shadow = Shadow(engine, lambda report: _LOG.info("shadow %s", report))
-    engine.observe(shadow.watch)
-
-    def load(version: str) -> FlowPolicy:
-        return FlowPolicy.load(registry.get(version).path, device=config.device)
 
     def reachable() -> int:
         return sum(robot.reachable for robot in service.attendance.list())
 
-    trial = TrialLimit(registry, config.canary_limit, reachable)
-    deployment = Deployment(engine, registry, router, shadow, load, trial)
+    router = Router(recorder.is_open)
+    deployment = _deployment(config, registry, engine, router, reachable)
 
     with ExitStack() as closing:
         closing.callback(engine.close)
@@ -116,7 +114,10 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
         _start_deployment(deployment, production)
         threading.Thread(target=store.warm_up, name="summaries", daemon=True).start()
         gate = _gate(config, registry, recorder, store)
-        service = PolicyService(engine, recorder, config.explore, router=router, check_rate=gate.check_rate)
+        service = PolicyService(
+            engine, recorder, config.explore, router=router, check_rate=gate.check_rate,
+            default_instruction=config.default_instruction,
+        )  # fmt: skip
         metrics, latencies = Metrics(engine, service.attendance, recorder), Latencies()
         spans = spans_from_environment(metadata.version("pirl"))
         calls = CallTracker([CallLog(), metrics, latencies, *([spans] if spans else [])])
@@ -124,9 +125,9 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
         server, port = _start(service, config, CallInterceptor([calls, authorizer], PUBLIC_RPCS))
         if config.openpi_port is not None:
             closing.callback(_start_openpi(config, service.dispatcher, gate).close)
-        jobs = Supervisor(
-            config.root / JOBS, [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve())]
-        )
+        command = [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve())]
+        jobs = Supervisor(config.root / JOBS, command)
+        Operations(config.root, jobs, recorder, gate).register(metrics.registry)
         api = create_api(
             jobs=jobs,
             registry=registry,
@@ -161,11 +162,23 @@ def _start_loops(parts: Services, service: PolicyService) -> Loops:
     return Loops(parts.jobs.hosted, parts.registry.audit_log, world)
 
 
+def _deployment(
+    config: ServeConfig, registry: Registry, engine: Engine, router: Router, reachable: Callable[[], int]
+) -> Deployment:
+    shadow = Shadow(engine, lambda report: _LOG.info("shadow %s", report))
+    engine.observe(shadow.watch)
+
+    def load(version: str) -> FlowPolicy:
+        return FlowPolicy.load(registry.get(version).path, device=config.device)
+
+    return Deployment(engine, registry, router, shadow, load, TrialLimit(registry, config.canary_limit, reachable))
+
+
 def _start_deployment(deployment: Deployment, production: str) -> None:
     try:
         deployment.start(production)
     except ValueError as error:
-        fix = "start with its checkpoint, which replaces the damaged one: pirl serve CHECKPOINT"
+        fix = "where its files are damaged, start with its checkpoint, which replaces them: pirl serve CHECKPOINT"
         raise ValueError(f"the version in production can't be served: {error}; {fix}") from None
 
 
@@ -270,11 +283,12 @@ def _production(registry: Registry, checkpoint: Path | None) -> str | None:
 def _check_address(config: ServeConfig) -> None:
     """Reject an address beyond this machine that nothing protects."""
     tls, tokens = config.tls_cert is not None, _tokens(config) is not None
+    check_local(config.host)
     check_bind(config.host, tls=tls, tokens=tokens, allow_insecure=config.allow_insecure)
 
 
 def _check_rest_port(config: ServeConfig) -> None:
-    family, *_, (address, *_) = socket.getaddrinfo(config.host, None, type=socket.SOCK_STREAM)[0]
+    family, *_, (address, *_) = socket.getaddrinfo(config.host or None, 0, type=socket.SOCK_STREAM)[0]
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -104,8 +104,11 @@ class ScriptedService(policy_pb2_grpc.PolicyServiceServicer):  # type: ignore[mi
 
     answer: Answer = answer_chunk
     requests: list[Any] = field(default_factory=list)
+    answer_info: Callable[[Any], object] = lambda context: None
+    """looks at the context of each GetInfo"""
 
     def GetInfo(self, request: Any, context: Any) -> Any:
+        self.answer_info(context)
         return pb.GetInfoReply(contract_json=CONTRACT.to_json(), policy_version="v1", horizon=5, execute_horizon=3)
 
     def StartEpisode(self, request: Any, context: Any) -> Any:

@@ -22,6 +22,7 @@ from pirl_contract import (
     PreviousChunk,
     StepOutcome,
 )
+from pirl_contract.schema import MAX_INSTRUCTION_BYTES
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import codec
 
@@ -231,7 +232,7 @@ def test_too_much_is_refused() -> None:
     with pytest.raises(ValueError, match="17 cameras"):
         codec.observation_from_proto(many, "arm")
     long = image()
-    long.instruction = "é" * (codec.MAX_INSTRUCTION_BYTES // 2 + 1)
+    long.instruction = "é" * (MAX_INSTRUCTION_BYTES // 2 + 1)
     with pytest.raises(ValueError, match="instruction"):
         codec.observation_from_proto(long, "arm")
 

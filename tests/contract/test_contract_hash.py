@@ -74,6 +74,42 @@ def test_what_is_no_contract_is_refused(text: str) -> None:
         Contract.from_json(text)
 
 
+def with_value(key: str, value: object, index: int | None = None, part: str = "") -> str:
+    raw = json.loads(CONTRACT.to_json())
+    place = raw if index is None else raw[part][index]
+    place[key] = value
+    return json.dumps(raw)
+
+
+NO_ROBOT = {
+    "rate 0": (with_value("rate_hz", 0), "rate_hz 0.0 must be above 0"),
+    "rate negative": (with_value("rate_hz", -10.0), "rate_hz -10.0 must be above 0"),
+    "rate nan": (with_value("rate_hz", float("nan")), "rate_hz nan must be above 0"),
+    "rate infinite": (with_value("rate_hz", float("inf")), "rate_hz inf must be above 0, at most 10000"),
+    "rate of another unit": (with_value("rate_hz", 2e7), "at most 10000"),
+    "camera path": (
+        with_value("name", "../../../x", 0, "cameras"),
+        r"camera '\.\./\.\./\.\./x' must be 1 to 64 letters",
+    ),
+    "camera unnamed": (with_value("name", "", 0, "cameras"), "camera '' must be 1 to 64 letters"),
+    "camera height 0": (with_value("height", 0, 0, "cameras"), "height 0 of camera 'wrist' must be 1 to 8192"),
+    "camera width 1e9": (with_value("width", 10**9, 0, "cameras"), "width 1000000000 of camera 'wrist'"),
+    "camera width fraction": (with_value("width", 4.5, 0, "cameras"), r"width 4\.5 of camera 'wrist'"),
+    "entry unnamed": (with_value("name", "", 0, "state"), "must be printable and not empty"),
+    "entry of two lines": (with_value("name", "q\nforged", 0, "state"), "must be printable and not empty"),
+    "entry twice": (with_value("name", "grip", 0, "state"), "state entry names are 'grip'"),
+    "limit nan": (with_value("low", float("nan"), 0, "state"), "limits nan and .* must be finite"),
+    "limits reversed": (with_value("low", 100.0, 0, "action"), "the lower one first"),
+}
+
+
+@pytest.mark.parametrize("fault", NO_ROBOT)
+def test_numbers_and_names_that_no_robot_has_are_rejected_with_the_value(fault: str) -> None:
+    text, words = NO_ROBOT[fault]
+    with pytest.raises(ValueError, match=words):
+        Contract.from_json(text)
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),

@@ -172,3 +172,78 @@ def test_images_are_bounded_together() -> None:
         codec.image_sizes(message)
     del message.images["e"]
     assert len(codec.image_sizes(message)) == 4
+
+
+def scans(count: int) -> bytes:
+    """A baseline JPEG whose image is coded again and again: each scan costs a decoder the time of the whole image."""
+    file = saved()
+    scan = file[file.index(b"\xff\xda") : -2]
+    return file[:-2] + scan * (count - 1) + b"\xff\xd9"
+
+
+def sixteen_bits() -> bytes:
+    return bytes(cv2.imencode(".png", np.full((SIDE, SIDE, 3), 900, np.uint16))[1])
+
+
+@pytest.mark.parametrize(
+    ("form", "make", "words"),
+    [
+        ("jpeg", lambda: scans(3), "several scans"),
+        ("jpeg", lambda: declaring(saved(), 4096, 4096), "bytes are too few for 4096x4096 pixels"),
+        ("jpeg", lambda: declaring(saved(), 0, SIDE), "no size before its image"),
+        ("jpeg", lambda: saved().replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc0\x00\x11\x0c"), "12 bits per channel"),
+        ("jpeg", lambda: saved(progressive=True), "not a baseline JPEG"),
+        ("jpeg", lambda: bytes(cv2.imencode(".jpeg", smooth()[:, :, 0])[1]), "1 channel, three are read"),
+        ("jpeg", lambda: saved()[:-2], "truncated: no end mark"),
+        ("png", lambda: png(4096, 4096, rows=1), "bytes are too few for 4096x4096 pixels"),
+        ("png", lambda: sixteen_bits(), "16 bits, colour type 2"),
+        (
+            "png",
+            lambda: png(SIDE, SIDE, rows=SIDE)[:45] + b"\x00" + png(SIDE, SIDE, rows=SIDE)[46:],
+            "checksum of IDAT",
+        ),
+    ],
+)
+def test_files_that_would_cost_too_long_or_lost_something_are_named(
+    form: image_codec.PictureFormat, make: Callable[[], bytes], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the header alone: no decoder sees them."""
+    monkeypatch.setattr(image_codec, "_opened", lambda data, form: pytest.fail("it was decoded"))
+    with pytest.raises(ValueError, match=words):
+        image_codec.decode(make(), form, SIDE, SIDE)
+
+
+@pytest.mark.parametrize("form", ["jpeg", "png"])
+def test_the_flattest_image_is_dense_and_still_read(form: image_codec.PictureFormat) -> None:
+    """Negative control of the bound on pixels per byte."""
+    flat = np.zeros((1024, 1024, 3), np.uint8)
+    settings = [cv2.IMWRITE_JPEG_OPTIMIZE, 1] if form == "jpeg" else [cv2.IMWRITE_PNG_COMPRESSION, 9]
+    data = bytes(cv2.imencode(f".{form}", flat, settings)[1])
+    np.testing.assert_array_equal(image_codec.decode(data, form, 1024, 1024), flat)
+
+
+def test_no_image_is_decoded_when_the_request_s_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    contract = Contract("r", (Camera("a", SIDE, SIDE), Camera("b", SIDE, SIDE)), (), (), 10.0)
+    images = {name: smooth() for name in ("a", "b")}
+    sent = ImageSender("jpeg", resize=False).wire_images(images)
+    bare = pb.InferRequest(observation=codec.state_to_proto(Observation(images, np.zeros(0, np.float32), "push")))
+    request = pb.InferRequest.FromString(serialization.infer_bytes(bare, sent))
+    assert set(codec.decode_infer(request, contract).observation.images) == {"a", "b"}
+    now, decoded = [0.0], []
+
+    def slow(data: bytes, form: object) -> np.ndarray:
+        decoded.append(form)
+        now[0] += 1.5
+        return smooth()
+
+    monkeypatch.setattr(image_codec, "_opened", slow)
+    monkeypatch.setattr(codec.time, "monotonic", lambda: now[0])
+    codec.decode_infer(request, contract, deadline=10.0)
+    assert len(decoded) == 2, "within the limit for all images both are decoded"
+    now[0] = 9.0
+    with pytest.raises(TimeoutError, match="image 'b' was not decoded"):
+        codec.decode_infer(request, contract, deadline=10.0)
+    assert len(decoded) == 3
+    monkeypatch.setattr(codec, "MAX_DECODE_S", 1.0)
+    with pytest.raises(TimeoutError, match=r"or 1 s, were over"):
+        codec.decode_infer(request, contract)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from pirl_contract import Camera, Contract, Field
 from pirl_server.interchange.checkpoints.import_options import Request
 from pirl_server.interchange.checkpoints.source_metadata import Stack
 from pirl_server.model.pi0.config import Family
@@ -99,7 +100,7 @@ def write_processors(folder: Path, family: Family, *, relative: bool = False) ->
     files = [f"{before}_step_5_normalizer_processor.safetensors", f"{after}_step_0_unnormalizer_processor.safetensors"]
     for name in files:
         save_file(flat, folder / name)
-    words = {"max_length": 48, "padding_side": "right", "task_key": "task"}
+    words = {"max_length": 48 if family == "pi0" else 200, "padding_side": "right", "task_key": "task"}
     tokenizer = {"registry_name": "tokenizer_processor", "config": words}
     normalizer = {"registry_name": "normalizer_processor", "config": norm, "state_file": files[0]}
     which = {
@@ -123,6 +124,50 @@ def write_processors(folder: Path, family: Family, *, relative: bool = False) ->
     absolute = {"registry_name": "absolute_actions_processor", "config": {"enabled": relative}}
     device = {"registry_name": "device_processor", "config": {"device": "cpu", "float_dtype": None}}
     write_json(folder / f"{after}.json", {"name": after, "steps": [unnormalizer, absolute, device]})
+
+
+def edit_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    raw = json.loads(path.read_text())
+    change(raw)
+    write_json(path, raw)
+
+
+def edit_config(folder: Path, **values: object) -> None:
+    """Set keys of config.json; None takes one away."""
+    edit_json(folder / "config.json", lambda raw: raw.update(values))
+    edit_json(folder / "config.json", lambda raw: [raw.pop(key) for key, value in values.items() if value is None])
+
+
+def edit_step(folder: Path, name: str, **config: object) -> None:
+    """Set values of a processor step, in whichever pipeline has it."""
+    for pipeline in ("policy_preprocessor.json", "policy_postprocessor.json"):
+        edit_json(
+            folder / pipeline,
+            lambda raw: [step["config"].update(config) for step in raw["steps"] if step["registry_name"] == name],
+        )
+
+
+def drop_step(folder: Path, name: str, pipeline: str = "policy_preprocessor.json") -> None:
+    def drop(raw: dict[str, Any]) -> None:
+        raw["steps"] = [step for step in raw["steps"] if step["registry_name"] != name]
+
+    edit_json(folder / pipeline, drop)
+
+
+def write_robot(
+    path: Path,
+    cameras: Sequence[str] = ("front", "wrist"),
+    state: int | Sequence[Field] = STATE_DIM,
+    action: int | Sequence[Field] = ROBOT_ACTIONS,
+) -> Path:
+    """The contract of a robot without limits, where its entries are only counted."""
+
+    def fields(kind: str, given: int | Sequence[Field]) -> tuple[Field, ...]:
+        return tuple(Field(f"{kind}{i}", "rad") for i in range(given)) if isinstance(given, int) else tuple(given)
+
+    views = tuple(Camera(name, 28, 28) for name in cameras)
+    path.write_text(Contract("arm", views, fields("q", state), fields("dq", action), 20.0).to_json())
+    return path
 
 
 def shard(folder: Path) -> None:

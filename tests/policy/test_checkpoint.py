@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,16 @@ def edit_card(**changes: Any) -> Callable[[Path], None]:
     return edit
 
 
+def edit_part(part: str, **changes: Any) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        raw = json.loads((folder / CARD).read_text())
+        (folder / CARD).write_text(json.dumps(raw | {part: raw[part] | changes}))
+
+    return edit
+
+
+edit_model, edit_contract = partial(edit_part, "model"), partial(edit_part, "contract")
+
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no card": (lambda folder: (folder / CARD).unlink(), "no card.json"),
     "card is not JSON": (lambda folder: (folder / CARD).write_text("{"), "not a model card"),
@@ -148,7 +159,19 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "too few scales": (edit_card(action_scale=[1.0]), "1 action scales"),
     "scale 0": (edit_card(action_scale=[1.0, 0.0]), "must be positive"),
     "plays more than it has": (edit_card(execute_horizon=9), "execute_horizon 9"),
-    "no denoise step": (edit_card(denoise_steps=0), "denoise step"),
+    "no denoise step": (edit_card(denoise_steps=0), "denoise_steps 0 must be 1 to 1000"),
+    "a billion denoise steps": (edit_card(denoise_steps=10**9), "denoise_steps 1000000000 must be 1 to 1000"),
+    "half a denoise step": (edit_card(denoise_steps=1.5), r"denoise_steps 1\.5 must be 1 to 1000"),
+    "depth": (edit_model(depth=20_000), "depth 20000 of the model must be a whole number, 1 to 256"),
+    "depth of a fraction": (edit_model(depth=2.0), r"depth 2\.0 of the model must be a whole number"),
+    "no head": (edit_model(kv_heads=0), "kv_heads 0 of the model must be a whole number, 1 to 1024"),
+    "horizon": (edit_model(horizon=10**9), "horizon 1000000000 of the model must be a whole number, 1 to 4096"),
+    "width": (edit_model(vlm={"width": 10**12, "mlp_dim": 8}), "width 1000000000000 of the model"),
+    "rate": (edit_contract(rate_hz=0), "rate_hz 0.0 must be above 0"),
+    "camera of a path": (
+        edit_contract(cameras=[{"name": "../../../x", "height": 8, "width": 8}]),
+        "must be 1 to 64 letters",
+    ),
     "noise level nan": (edit_card(noise_level=float("nan")), "must be positive"),
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), WEIGHTS),
     "empty weights": (lambda folder: (folder / WEIGHTS).write_bytes(b""), WEIGHTS),

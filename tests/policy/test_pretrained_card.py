@@ -56,6 +56,7 @@ FAULTS: dict[str, tuple[Callable[[Raw], object], str]] = {
     "not have processing": (put("processing", to=None), "need the key processing"),
     "unknown key in it": (put("processing", "crop", to=1), "processing.crop"),
     "unknown prompt": (put("processing", "prompt", to="pi1"), "processing.prompt"),
+    "padding in another prompt": (put("processing", "prompt_state_dim", to=32), "prompt_state_dim 32 must be 0"),
     "scales as well": (put("action_scale", to=[1.0]), "must not have action_scale"),
     "family of another model": (put("model", "family", to="pi05"), "family 'pi0' with a model of family 'pi05'"),
     "family of another card": (put("family", to="pi05"), "family 'pi05' with a model of family 'pi0'"),

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,6 @@ from pirl_server.registry.evaluation import Evaluation, list_hash
 from pirl_server.registry.trial_limit import TrialLimit
 from pirl_server.registry.versions import Registry
 from pirl_server.security.access_control import AccessControl
-from pirl_server.security.permissions import PUBLIC, ROUTES
 from pirl_server.serving.connections import RobotConnections
 from pirl_server.serving.deployment import Deployment
 from pirl_server.serving.router import Router
@@ -295,41 +295,6 @@ def test_a_promotion_that_the_disk_refuses_and_a_rollback_to_nothing_change_noth
     assert (robot.infer(observe(0)).policy_version, registry.aliases()["production"]) == ("v2", "v2")
 
 
-def test_a_wrong_method_is_told_the_right_ones(web: httpx.Client) -> None:
-    for path, methods in (
-        ("/v1/jobs", {"GET", "POST"}),
-        ("/v1/routing/canary", {"PUT", "DELETE"}),
-        ("/v1/emergency-stop", {"POST"}),
-        (f"/v1/jobs/job_{'0' * 24}", {"GET"}),
-    ):
-        reply = web.request("PATCH", path)
-        problem(reply, 405)
-        assert set(reply.headers["Allow"].replace(" ", "").split(",")) == methods
-
-
-def test_the_document_says_who_needs_a_token_and_every_error(web: httpx.Client) -> None:
-    document = web.get("/openapi.json").json()
-    assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
-    for path, operations in document["paths"].items():
-        for method, operation in operations.items():
-            scopes = ROUTES[method.upper(), path]
-            assert operation["security"] == ([] if scopes == PUBLIC else [{"token": []}]), path
-            assert set(operation.get("x-scopes", ())) == (set() if scopes == PUBLIC else set(scopes))
-            assert {"400", "401", "403", "413", "429", "500"} <= operation["responses"].keys()
-
-
-def test_the_reference_is_whole_without_internet(web: httpx.Client) -> None:
-    reply = web.get("/docs")
-    document = web.get("/openapi.json").json()
-    assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
-    assert re.findall(r"<script|<link|<img|src=|href=|url\(|@import|https?://", reply.text) == []
-    for path, operations in document["paths"].items():
-        for method in operations:
-            assert f"<code>{method.upper()} {path}</code>" in reply.text
-    for name in document["components"]["schemas"]:
-        assert f"<h3>{name}</h3>" in reply.text
-
-
 def test_force_needs_a_reason(web: httpx.Client) -> None:
     assert "reason" in problem(web.post("/v1/models/promote", json={"version": "v2", "force": True}), 409)["detail"]
     forced = web.post("/v1/models/promote", json={"version": "v2", "force": True, "reason": "arm is parked"})
@@ -418,3 +383,32 @@ def test_an_error_does_not_send_the_request_back(web: httpx.Client, body: dict[s
     assert "k" * 101 not in reply.text
     assert all(error["message"].isprintable() for error in found["errors"])
     assert found["detail"]
+
+
+def test_lists_are_made_two_at_a_time_and_hold_no_thread_while_they_wait(web: httpx.Client, service: Any) -> None:
+    """More than there are threads for handlers; what else needs one is answered meanwhile."""
+    inside, most, free = [0], [0], threading.Event()
+    page, lock = service.store.page, threading.Lock()
+
+    def slow(*arguments: Any) -> Any:
+        with lock:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+        free.wait(patient(20))
+        with lock:
+            inside[0] -= 1
+        return page(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(50) as pool:
+        patch.setattr(service.store, "page", slow)
+        url = web.base_url.join("/v1/episodes")
+        asked = [pool.submit(httpx.get, url, timeout=patient(30)) for _ in range(50)]
+        while inside[0] < 2:
+            assert not any(each.done() for each in asked)
+            time.sleep(0.005)
+        for path in ("/v1/routing", "/v1/info", f"/v1/episodes/{'0' * 32}"):
+            assert web.get(path).status_code in (200, 404)
+        assert not any(each.done() for each in asked)
+        free.set()
+        assert {each.result().status_code for each in asked} == {200}
+    assert most == [2]

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from patience import patient
 from prometheus_client.parser import text_string_to_metric_families
 from whole_server import Robot, Server
 
-from pirl_contract import Contract
+from pirl_contract import Contract, StepOutcome
+from pirl_contract.client import PolicyClient
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import codec
+from pirl_server.config.jobs import Sft
+from pirl_server.episodes import manifest
+from pirl_server.jobs.events import EventLog, EventTail
 
 
 @pytest.fixture
@@ -162,6 +169,110 @@ def test_routing_that_means_nothing_is_refused(server: Server) -> None:
         assert web.get("/v1/routing").json() == {
             "aliases": {"production": "v1"}, "pins": {}, "canary": None, "shadow": None,
         }  # fmt: skip
+
+
+def test_a_follower_that_does_not_read_makes_little_be_read_for_it(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest is read when it takes it, without a gap."""
+    job = server.jobs.submit(Sft(task="push")).id
+    while not server.jobs.get(job).status.ended:
+        time.sleep(0.01)
+    log, count = EventLog(server.jobs._store.path(job)), 20_000
+    with log._path.open("a") as file:
+        for number in range(log._last + 1, log._last + 1 + count):
+            file.write(json.dumps({"id": number, "type": "metrics", "time": 0.0, "data": {"note": "x" * 300}}) + "\n")
+    blocks: list[int] = []
+    read = EventTail.read
+
+    def counted(tail: EventTail) -> Any:
+        blocks.append(1)
+        return read(tail)
+
+    monkeypatch.setattr(EventTail, "read", counted)
+    token = server.tokens.create("tess", ["trainer"])
+    head = f"GET /v1/jobs/{job}/events HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n\r\n"
+    with socket.socket() as reader:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        reader.settimeout(60)
+        reader.connect(("127.0.0.1", server.rest.port))
+        reader.sendall(head.encode())
+        quiet, seen = 0, 0
+        while quiet < 20:  # until it has stalled
+            time.sleep(0.05)
+            quiet, seen = (quiet + 1, seen) if blocks and len(blocks) == seen else (0, len(blocks))
+        assert seen < 100, "of more than 400"
+        got = bytearray()
+        while data := reader.recv(2**20):
+            got += data
+            if b"\r\n0\r\n\r\n" in got[-16:]:
+                break
+    ids = [int(found) for found in re.findall(rb"id: (\d+)\n", re.sub(rb"\r\n[0-9a-f]+\r\n", b"", bytes(got)))]
+    assert ids == list(range(1, log._last + 1 + count))
+
+
+def scraped(text: str) -> dict[str, float]:
+    """Samples by name and labels."""
+    return {
+        " ".join([sample.name, *map("=".join, sorted(sample.labels.items()))]): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_a_scrape_shows_what_surrounds_inference(
+    server: Server, contract: Contract, observe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    robot, anna = server.tokens.create("arm", ["robot"]), server.tokens.create("anna", ["trainer"])
+    client = PolicyClient(f"127.0.0.1:{server.port}", "arm-1", 20.0, token=robot)
+
+    def episode() -> None:
+        client.start_episode(contract, observe(0).instruction)
+        chunk = client.infer(observe(0))
+        client.report_outcomes([StepOutcome(chunk.chunk_id, 0, chunk.actions[0], observe(0).state)])
+
+    with server.web(anna) as web:
+        before = scraped(web.get("/metrics").text)
+        episode()
+        client.end_episode("success", "sim", "success")
+        episode()
+        client.end_episode("success", "sim", "success", discard=True)
+        episode()
+        with monkeypatch.context() as patch:
+            patch.setattr(manifest, "sync", Mock(side_effect=OSError(28, "No space left on device", "/secret")))
+            with pytest.raises(ValueError, match=r"No space left.*; end it again later") as caught:
+                client.end_episode("success", "sim", "success")
+            assert "/secret" not in str(caught.value)
+        client.end_episode("success", "sim", "success")
+        client.close()
+        job = web.post("/v1/jobs", json={"kind": "sft", "task": "PushCube-v1"}).json()["id"]
+        while not web.get(f"/v1/jobs/{job}").json()["finished"]:
+            time.sleep(0.01)
+        with server.web("pirl_x_y") as stranger:
+            assert stranger.get("/v1/jobs").status_code == 401
+            assert stranger.request("BREW", "/coffee/7").status_code == 401
+        assert web.post("/v1/models/rollback", json={}).status_code == 403
+        after = scraped(web.get("/metrics").text)
+    grown = {name: value - before.get(name, 0.0) for name, value in after.items() if value != before.get(name, 0.0)}
+    for name, growth in {
+        "pirl_episodes_ended_total result=published": 2.0,
+        "pirl_episodes_ended_total result=dropped": 1.0,
+        "pirl_episodes_ended_total result=failed": 1.0,
+        "pirl_jobs status=succeeded": 1.0,
+        "pirl_calls_rejected_total reason=token": 2.0,
+        "pirl_calls_rejected_total reason=scope": 1.0,
+        "pirl_rest_calls_total method=POST route=/v1/jobs status=201": 1.0,
+        "pirl_rest_calls_total method=GET route=/v1/jobs status=401": 1.0,
+        "pirl_rest_calls_total method=(other) route=(none) status=401": 1.0,
+        "pirl_rest_seconds_count route=/v1/jobs": 2.0,
+    }.items():
+        assert grown.get(name) == growth, name
+    assert after["pirl_episodes_published_bytes_total"] > 100
+    for name in ("resident_memory_bytes", "open_fds", "cpu_seconds_total", "start_time_seconds"):
+        assert after[f"process_{name}"] > 0
+    assert after["pirl_disk_bytes what=total"] > after["pirl_disk_bytes what=free"] > 0
+    assert "pirl_audit_failures_total" in after
+    assert any(name.startswith("pirl_build_info") for name in after)
 
 
 def test_a_scrape_answers_while_the_device_is_busy(server: Server, contract: Contract, observe: Any) -> None:

@@ -17,7 +17,7 @@ import pytest
 from patience import patient, until
 
 from pirl_server.config.jobs import Evaluate, FinetuneSim, Sft, parse_spec
-from pirl_server.jobs import events
+from pirl_server.jobs import events, process
 from pirl_server.jobs import job as job_files
 from pirl_server.jobs.events import EventLog, EventTail
 from pirl_server.jobs.job import Job, JobStore, Status
@@ -55,6 +55,43 @@ with Reporter(directory) as report:
         while True:
             time.sleep(0.01)
 """
+
+
+TALKS = """
+import sys
+print("x" * 99, file=sys.stderr, flush=True)
+for number in range(3000):
+    print(f"{number:099}", flush=True)
+    if number % 500 == 0:
+        import time; time.sleep(0.15)
+print("the last line", flush=True)
+sys.exit(3)
+"""
+
+
+def test_a_jobs_log_is_bounded_and_its_end_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "MAX_LOG_BYTES", 60_000)
+    jobs = Supervisor(tmp_path, [sys.executable, "-c", TALKS])
+    job = jobs.submit(Sft(task="push"))
+    while not jobs.get(job.id).status.ended:
+        time.sleep(0.01)
+    jobs.close()
+    logs = [tmp_path / job.id / name for name in ("log.1.txt", "log.txt")]
+    assert logs[0].stat().st_size > 60_000
+    assert sum(log.stat().st_size for log in logs) < 300_000, "all of its output"
+    assert jobs.get(job.id).error == "the last line"
+
+
+def test_what_a_job_says_of_its_failure_is_bounded(tmp_path: Path) -> None:
+    jobs = Supervisor(
+        tmp_path,
+        [sys.executable, "-c", "import sys; open(sys.argv[1] + '/error.txt', 'w').write('x' * 10**6); exit(1)"],
+    )
+    job = jobs.submit(Sft(task="push"))
+    while not jobs.get(job.id).status.ended:
+        time.sleep(0.01)
+    jobs.close()
+    assert jobs.get(job.id).error == "x" * 4096
 
 
 def test_a_follower_holds_one_block_of_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

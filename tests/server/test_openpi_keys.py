@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 
 from pirl_contract import Camera, Contract, Field, Observation
+from pirl_server.openpi_wire.msgpack_numpy import unpack
 from pirl_server.openpi_wire.observation_keys import Keys
 
 GOOD = {"observation/wrist": np.full((8, 6, 3), 7, np.uint8), "state": np.ones(3, np.float32), "prompt": "push"}
@@ -24,6 +26,11 @@ def read(
     message: Any, contract: Contract, keys: Keys | None = None, knows: tuple[str, ...] = (INSTRUCTION,)
 ) -> Observation:
     return (keys or Keys()).observation(message, contract, knows, "arm-1")
+
+
+def _packed(value: Any) -> Any:
+    """As openpi's client packs arrays."""
+    return {b"__ndarray__": True, b"data": value.tobytes(), b"dtype": value.dtype.str, b"shape": value.shape}
 
 
 def test_droids_names_are_declared_and_its_state_has_two_parts() -> None:
@@ -83,7 +90,23 @@ def test_a_declared_name_is_not_one_of_many(contract: Contract) -> None:
         ({"observation/wrist": np.full((8, 6, 3), np.nan)}, "outside \\[0, 1\\]"),
         ({"observation/wrist": np.zeros((8, 6, 3), np.int32)}, "must be uint8, or float"),
         ({"observation/wrist": np.zeros((0, 6, 3), np.uint8)}, "0 pixels"),
+        ({"state": [[1.0, 2.0], [3.0]]}, "'state' must be a vector of numbers, got list"),
+        ({"state": np.zeros((3, 1))}, r"'state' must be a vector of numbers, got float64 \[3, 1\]"),
+        ({"state": [True, False, True]}, "'state' must be a vector of numbers, got bool"),
+        ({"state": np.array(["1", "2", "3"])}, "'state' must be a vector of numbers"),
+        ({"state": np.array([1.0, np.nan, 0.0])}, "state: entry 1 is not finite: nan"),
+        ({"state": [0.0, 0.0, float("-inf")]}, "state: entry 2 is not finite: -inf"),
+        ({"state": np.array([1e39, 0.0, 0.0])}, "state: entry 0 is not finite: inf"),
+        ({"observation/wrist": np.zeros((8, 6, 3), bool)}, "must be uint8, or float"),
+        ({"observation/wrist": np.zeros((8, 6, 4), np.uint8)}, "must be an image"),
+        ({"observation/wrist": np.full((8, 6, 3), -0.5)}, "outside \\[0, 1\\]"),
         ({"prompt": 3}, "'prompt' must be text"),
+        ({"prompt": ["push", "pull"]}, "'prompt' must be text, or an array or list of one"),
+        ({"prompt": np.array(["push", "pull"])}, "'prompt' must be text, or an array or list of one"),
+        ({"prompt": b"\xff\xfe"}, "'prompt' must be text"),
+        ({"prompt": np.zeros(1)}, "'prompt' must be text"),
+        ({"prompt": "é" * 2049}, "instruction: 4098 bytes, at most 4096"),
+        ({"prompt": "\ud800"}, "half of a surrogate pair"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_words(contract: Contract, change: dict[str, Any], words: str) -> None:
@@ -97,6 +120,24 @@ def test_what_does_not_fit_is_refused_in_words(contract: Contract, change: dict[
 def test_what_is_no_map_of_text_is_refused(contract: Contract, message: Any) -> None:
     with pytest.raises(ValueError, match=r"must be a map|keys must be text"):
         read(message, contract)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [np.array("pull"), np.array(["pull"]), np.array(b"pull"), np.str_("pull"), b"pull", ["pull"], [b"pull"]],
+    ids=lambda prompt: f"{type(prompt).__name__}{np.shape(prompt)}",
+)
+def test_a_prompt_is_read_as_openpis_server_reads_it(contract: Contract, prompt: Any) -> None:
+    """It takes the one item of whatever is no text."""
+    assert read(GOOD | {"prompt": prompt}, contract).instruction == "pull"
+    assert read(unpack(msgpack.packb(GOOD | {"prompt": prompt}, default=_packed)), contract).instruction == "pull"
+
+
+@pytest.mark.parametrize("prompt", ["", "  \n", np.array("")])
+def test_a_blank_prompt_is_none(contract: Contract, prompt: Any) -> None:
+    assert read(GOOD | {"prompt": prompt}, contract).instruction == INSTRUCTION
+    with pytest.raises(ValueError, match=r"'prompt' is missing.*--default-instruction TEXT"):
+        read(GOOD | {"prompt": prompt}, contract, knows=())
 
 
 @pytest.mark.parametrize("knows", [(), ("push", "pull")])

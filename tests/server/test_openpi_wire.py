@@ -209,6 +209,61 @@ def test_a_key_names_the_robot_and_a_wrong_one_is_refused_at_the_door(open_port:
     assert port.shown[-1].robot_id == "arm-7"
 
 
+def test_two_clients_of_one_token_do_not_take_each_others_place(open_port: Any, connect: Connect) -> None:
+    """Each waits for its own reply; a newer request replaces only an older one of the same connection."""
+    port = open_port(check=lambda authorization, peer: "arm-7")
+    clients = [connect(port.server.port, api_key="k") for _ in range(3)]
+    port.free.clear()
+    with ThreadPoolExecutor(3) as pool:
+        replies = [pool.submit(clients[0].infer, GOOD)]
+        until(lambda: len(port.shown) == 1, "the first request on the device")
+        replies += [pool.submit(client.infer, GOOD) for client in clients[1:]]
+        until(lambda: port.engine.stats().waiting == 2, "the other two to wait")
+        port.free.set()
+        assert [reply.result(patient(20))["policy_version"] for reply in replies] == ["v1"] * 3
+    assert port.engine.stats().superseded == 0
+    assert {seen.robot_id for seen in port.shown} == {"arm-7"}
+
+
+def test_the_door_sees_where_a_client_comes_from(open_port: Any, connect: Connect) -> None:
+    peers: list[str] = []
+
+    def check(authorization: str | None, peer: str) -> str:
+        peers.append(peer)
+        return "arm-7"
+
+    client = connect(open_port(check=check).server.port)
+    host, port = client._ws.local_address[:2]
+    assert peers == [f"ipv4:{host}:{port}"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e39])
+def test_a_state_that_is_not_finite_is_rejected_and_the_log_stays_clean(
+    open_port: Any, connect: Connect, value: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = open_port()
+    client = connect(port.server.port)
+    with pytest.raises(RuntimeError, match="state: entry 0 is not finite"):
+        client.infer({**GOOD, "state": np.full(3, value)})
+    assert port.shown == []
+    assert not [record for record in caplog.records if record.exc_info]
+    client.infer(GOOD)
+
+
+def test_openpis_client_may_send_its_prompt_as_an_array_or_not_at_all(
+    make_policy: Any, contract: Contract, connect: Connect
+) -> None:
+    engine = Engine(queue_size=8)
+    engine.swap(make_policy(contract=contract))
+    server = start_openpi(Dispatcher(engine, default_instruction="tidy the table"), "127.0.0.1", 0)
+    client = connect(server.port)
+    assert client.get_server_metadata()["instructions"] == ["tidy the table"]
+    client.infer({**GOOD, "prompt": np.array("push")})
+    client.infer({key: value for key, value in GOOD.items() if key != "prompt"})
+    server.close()
+    engine.close()
+
+
 def test_a_revoked_token_ends_the_connection_with_its_next_message(
     open_port: Any, connect: Connect, tmp_path: Path
 ) -> None:

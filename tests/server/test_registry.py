@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from pirl_contract import Contract
+from pirl_server.registry import audit as audit_log
 from pirl_server.registry.evaluation import Evaluation, list_hash
 from pirl_server.registry.promotion import Promoter, PromotionRefusedError
 from pirl_server.registry.promotion_gate import check_gate
@@ -228,6 +229,50 @@ def test_promotion_activates_first_and_is_audited(registry: Registry, tmp_path: 
         ("forced", "v2", "ada"),
         ("rolled back", "v1", "bob"),
     ]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from pirl_server.registry import audit
+audit.MAX_BYTES = 4096
+log = audit.AuditLog(Path(sys.argv[1]))
+for number in range(60):
+    log.write("call refused", sys.argv[2], number=str(number))
+"""
+
+
+def test_a_full_audit_log_is_rotated_and_still_defines_the_aliases(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_log, "MAX_BYTES", 4096)
+    registry.point("production", "v1", "ada", "first")
+    registry.point("production", "v2", "ada", "second")
+    folder = tmp_path / "models"
+    for number in range(200):
+        registry.audit_log.write("call refused", "unknown", number=str(number))
+    files = sorted(path.name for path in folder.glob("audit*.jsonl"))
+    assert files == ["audit.1.jsonl", "audit.2.jsonl", "audit.3.jsonl", "audit.4.jsonl", "audit.jsonl"]
+    assert max(path.stat().st_size for path in folder.glob("audit*.jsonl")) < 2 * 4096
+    newest_last = ["audit.4.jsonl", "audit.3.jsonl", "audit.2.jsonl", "audit.1.jsonl", "audit.jsonl"]
+    lines = [json.loads(line) for name in newest_last for line in (folder / name).read_text().splitlines()]
+    numbers = [int(line["number"]) for line in lines if "number" in line]
+    assert numbers == list(range(numbers[0], 200)), "none is lost but with the oldest file"
+    for name in ("aliases.json", "aliases.copy.json"):
+        (folder / name).write_text("{")
+    fresh = Registry(folder)
+    assert (fresh.aliases(), fresh.previous("production")) == ({"production": "v2"}, "v1")
+
+
+def test_processes_that_rotate_the_audit_log_lose_no_line(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), name]) for name in "ab"]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    lines = [json.loads(line) for file in tmp_path.glob("audit*.jsonl") for line in file.read_text().splitlines()]
+    assert len(list(tmp_path.glob("audit*.jsonl"))) > 2
+    for name in "ab":
+        numbers = sorted(int(line["number"]) for line in lines if line["actor"] == name)
+        assert numbers == list(range(60))
 
 
 def test_a_version_that_does_not_load_is_not_promoted(registry: Registry) -> None:

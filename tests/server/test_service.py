@@ -16,14 +16,18 @@ import pytest
 from patience import patient
 
 from pirl_contract import Contract, Observation, Policy, StepOutcome
+from pirl_contract.client import PolicyClient
 from pirl_contract.conformance import PolicyConformance
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
 from pirl_contract.wire import codec
+from pirl_server.episodes.store import EpisodeStore
 from pirl_server.serving.engine import Engine
+from pirl_server.serving.recorder import Recorder
 from pirl_server.serving.server import start_grpc
 from pirl_server.serving.service import PolicyService
 
+INSTRUCTION = "push the cube to the goal"
 Observe = Callable[[int], Observation]
 
 
@@ -242,3 +246,38 @@ def test_the_store_is_untouched_by_unlogged_requests(service: Any, observe: Obse
     service.connect().infer(observe(0))
     assert service.store.list() == []
     assert list((tmp_path / "store" / "staging").iterdir()) == []
+
+
+def test_a_request_without_an_instruction_means_the_only_one(
+    service: Any, observe: Observe, contract: Contract
+) -> None:
+    client = service.connect()
+    client.start_episode(contract, "  ")
+    client.infer(replace(observe(0), instruction=""))  # which an episode of another instruction would reject
+    assert service.engine.current.batches[-1][0].observation.instruction == INSTRUCTION
+
+
+@pytest.mark.parametrize("known", [(), ("push", "pull")])
+def test_without_exactly_one_it_is_rejected_or_the_server_s_default(
+    tmp_path: Path, make_policy: Any, observe: Observe, known: tuple[str, ...]
+) -> None:
+    silent = replace(observe(0), instruction="")
+    for default, words in (("", f"has {len(known)} instructions, not one.*--default-instruction"), ("tidy up", "")):
+        engine = Engine()
+        engine.swap(policy := make_policy(instructions=known))
+        recorder = Recorder(EpisodeStore(tmp_path / f"store{default}"))
+        server, port = start_grpc(
+            PolicyService(engine, recorder, explore=False, default_instruction=default), "127.0.0.1:0"
+        )
+        client = PolicyClient(f"127.0.0.1:{port}", "arm-1", timeout_s=patient(20.0))
+        client.info()
+        if words:
+            with pytest.raises(ValueError, match=words):
+                client.infer(silent)
+        else:
+            client.infer(silent)
+            assert policy.batches[-1][0].observation.instruction == default
+        client.close()
+        server.stop(None).wait()
+        engine.close()
+        recorder.close()

@@ -40,6 +40,7 @@ from pirl_server.serving.server import start_grpc
 from pirl_server.serving.service import PolicyService
 from pirl_server.serving.shadow import Shadow
 from pirl_server.telemetry.metrics import Latencies, Metrics
+from pirl_server.telemetry.operations import Operations
 
 
 class Server:
@@ -80,6 +81,7 @@ class Server:
         credentials = files.for_grpc() if files else None
         self.grpc, self.port = start_grpc(service, "127.0.0.1:0", credentials, [interceptor])
         self.jobs = Supervisor(root / "jobs", [sys.executable, "-c", ""])
+        Operations(root, self.jobs, self.recorder, self.gate).register(metrics.registry)
         self.api = create_api(
             jobs=self.jobs,
             registry=self.registry,

@@ -288,6 +288,15 @@ def test_a_damaged_episode_is_left_out_and_named(root: Path, tmp_path: Path) -> 
     assert any("was changed after publishing" in each for each in found.warnings)
 
 
+def test_a_label_that_changes_meanwhile_is_not_learnt(tmp_path: Path) -> None:
+    """What the report and the lineage say is what is learnt from."""
+    root = stored(tmp_path, published(1, True), published(2, False, 1))
+    found = data(root, save_toy(tmp_path / "base"))
+    EpisodeStore(root / EPISODES).label(f"{1:032x}", False, "operator")
+    assert [each.info.success for each in found.log] == [True, False]
+    assert data(root, tmp_path / "base").report.outcomes == {"failure": 2}
+
+
 def test_episodes_are_opened_one_at_a_time(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened, most = list[weakref.ref[Episode]](), 0
     read = EpisodeStore.open

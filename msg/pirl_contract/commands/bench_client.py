@@ -142,7 +142,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pirl bench-client", description="Load-test a policy server.")
-    parser.add_argument("address", help="host:port of gRPC")
+    parser.add_argument("address", help="host:port of gRPC; [::1]:50051 for IPv6")
     parser.add_argument("--robots", type=int, default=1)
     parser.add_argument("--rate", type=float, default=0.0, metavar="HZ", help="of each robot; 0: unlimited")
     parser.add_argument("--duration", type=float, default=10.0, metavar="S")

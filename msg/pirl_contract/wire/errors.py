@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 
 from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.wire.addresses import proxy_note
 from pirl_contract.wire.grpc_options import RETRY_AFTER, STATUS_BY_NUMBER
 
 _GIVEN_UP = (grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED)
@@ -44,7 +45,7 @@ class Failures:
         """Return what a caller is to see."""
         server, code = f"policy server {self.address}", refused.code
         if code is grpc.StatusCode.UNAVAILABLE:
-            return ConnectionError(f"{server} is not reachable: {refused.text}")
+            return ConnectionError(f"{server} is not reachable: {refused.text}{proxy_note()}")
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return TimeoutError(f"{server} did not reply within {timeout_s} s")
         if code in _GIVEN_UP:

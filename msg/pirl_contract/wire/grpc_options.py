@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 
 from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.wire.addresses import bearer_token
 
 SERVICE_NAME: str = pb.DESCRIPTOR.services_by_name["PolicyService"].full_name
 SERVICE_PATH = f"/{SERVICE_NAME}/"
@@ -66,6 +67,7 @@ def client_options(tls: Tls | None) -> Options:
     options: Options = [
         *wire_options(),
         ("grpc.enable_retries", 0),
+        ("grpc.enable_http_proxy", 0),  # a laboratory's http_proxy is for the web, not for the server beside the robot
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 1000),
         ("grpc.max_reconnect_backoff_ms", 1000),
@@ -87,8 +89,8 @@ def credentials(tls: Tls) -> Any:
 
 
 def bearer(token: str | None) -> Sequence[tuple[str, str]]:
-    """Return the metadata of each call."""
-    return (("authorization", f"Bearer {token}"),) if token else ()
+    """Return the metadata of each call. Raises ValueError for a token that no header can carry."""
+    return (("authorization", f"Bearer {bearer_token(token)}"),) if token else ()
 
 
 def _read(path: Path | None) -> bytes | None:

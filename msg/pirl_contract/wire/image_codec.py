@@ -2,7 +2,8 @@
 
 Neither is needed to drive a robot: without them images travel raw. A file is opened only after its own header has been
 read here, so that a small message cannot make the decoder allocate more than the declared size, and only in the plain
-forms that cost a bounded time: baseline JPEG, and PNG of 8 bits per channel without text, profiles or animation.
+forms that cost a bounded time: baseline JPEG of one scan, and PNG of 8 bits per channel without text, profiles or
+animation; neither may have more pixels than its bytes can hold.
 """
 
 from __future__ import annotations
@@ -10,24 +11,25 @@ from __future__ import annotations
 import importlib
 import io
 import struct
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.wire.jpeg_stream import MAX_SEGMENTS, read_header
 
 PictureFormat = Literal["jpeg", "png"]
 JPEG_QUALITY = 90
-MAX_SEGMENTS = 4096
-"""of one file; encoders make a few hundred at most"""
+PNG_RGB: Mapping[int, int] = {2: 3}
+"""channels by PNG's colour type"""
+DEFLATE_MOST = 1040
+"""bytes out of one: the format itself allows 1032"""
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _PNG_CHUNKS = frozenset({b"IHDR", b"IDAT", b"IEND", b"gAMA", b"sRGB", b"cHRM", b"pHYs", b"sBIT"})
-_JPEG_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
-_JPEG_BASELINE = (0xC0, 0xC1)
-_JPEG_SCAN = 0xDA
 
 
 def available() -> bool:
@@ -70,45 +72,47 @@ def decode(data: bytes, form: PictureFormat, height: int, width: int) -> NDArray
 def jpeg_size(data: bytes) -> tuple[int, int]:
     """Height and width as the frame header of a baseline JPEG says (ITU-T T.81, B.2.2).
 
-    Raises ValueError for a file that is no complete baseline JPEG of three channels.
+    Raises ValueError for a file that is no complete baseline JPEG of one scan and three channels.
     """
-    if data[:2] != b"\xff\xd8":
-        raise ValueError("not a JPEG file")
-    if data[-2:] != b"\xff\xd9":
-        raise ValueError("the JPEG file is truncated")  # decoders would fill the rest with grey
-    at, size = 2, None
-    for _ in range(MAX_SEGMENTS):
-        if at + 4 > len(data) or data[at] != 0xFF:
-            break
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker == _JPEG_SCAN and size is not None:
-            return size
-        if marker in _JPEG_FRAMES:
-            if marker not in _JPEG_BASELINE or length != 17 or size is not None or at + 10 > len(data):
-                raise ValueError("not a baseline JPEG of three channels; save it without 'progressive'")
-            size = struct.unpack(">HH", data[at + 5 : at + 9])
-        at += 2 + max(length, 2)
-    raise ValueError("the JPEG file is damaged: no image in it")
+    header = read_header(data)
+    if len(header.components) != 3:
+        raise ValueError(f"the JPEG file has {len(header.components)} channel, three are read")
+    return header.height, header.width
 
 
-def png_size(data: bytes) -> tuple[int, int]:
-    """Height and width as the header of a plain PNG says (W3C PNG, 11.2.2); every chunk's name is looked at.
+def png_size(data: bytes, colours: Mapping[int, int] = PNG_RGB) -> tuple[int, int]:
+    """Height and width as the header of a plain PNG says (W3C PNG, 11.2.2); each chunk's name and checksum is checked.
 
-    Raises ValueError for a file that is no complete 8-bit RGB PNG without interlacing, or that holds more than pixels.
+    `colours` are the accepted colour types with their channels. Raises ValueError for a file that is no complete 8-bit
+    PNG of them without interlacing, that holds more than pixels, or that is too short for its size.
     """
     if data[:8] != _PNG_MAGIC or data[12:16] != b"IHDR" or len(data) < 33:
         raise ValueError("not a PNG file")
     width, height, depth, colour, _, _, interlace = struct.unpack(">IIBBBBB", data[16:29])
-    if (depth, colour, interlace) != (8, 2, 0):
-        raise ValueError("not a PNG of three channels of 8 bits, not interlaced")
+    if depth != 8 or colour not in colours or interlace:
+        raise ValueError(
+            f"a PNG file of {depth} bits, colour type {colour}{', interlaced' if interlace else ''}: 8 bits per channel"
+            f" and colour type {' or '.join(map(str, colours))} are read, not interlaced"
+        )
+    if height * (1 + width * colours[colour]) > DEFLATE_MOST * len(data):
+        raise ValueError(f"the PNG file lost data: {len(data)} bytes are too few for {height}x{width} pixels")
+    _check_chunks(data)
+    return height, width
+
+
+def _check_chunks(data: bytes) -> None:
     at = 8
     for _ in range(MAX_SEGMENTS):
         length, name = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+        if len(name) < 4:
+            break
         if name not in _PNG_CHUNKS:
             raise ValueError(f"the PNG file holds {name!r}: only pixels are accepted")
-        at += 12 + length
+        content, at = memoryview(data)[at + 4 : at + 8 + length], at + 12 + length
+        if at > len(data) or zlib.crc32(content) != int.from_bytes(data[at - 4 : at], "big"):
+            raise ValueError(f"the PNG file is damaged: the checksum of {name.decode()} is wrong")
         if name == b"IEND" and at == len(data):
-            return height, width
+            return
     raise ValueError("the PNG file is damaged: it has no end")
 
 

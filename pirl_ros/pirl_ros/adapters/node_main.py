@@ -6,7 +6,6 @@ one node is logged and keeps no other from its end.
 
 from __future__ import annotations
 
-import gc
 import re
 import signal
 import sys
@@ -81,8 +80,6 @@ def run(*makers: Callable[[], ManagedNode]) -> None:
                 executor.work()
         finally:
             clean = _end(executor, nodes)
-    # The interpreter's last collection would look at everything that was imported: with torch, a second of CPU.
-    gc.freeze()
     if not (up and clean):
         sys.exit(1)
 

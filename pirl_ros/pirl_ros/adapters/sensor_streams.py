@@ -12,7 +12,15 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from pirl_ros.adapters import qos
 from pirl_ros.profile.profile import Profile
-from pirl_ros.sensing.observation import GRIPPER, JOINTS, camera_stream, make_synchronizer, pose_stream, wrench_stream
+from pirl_ros.sensing.observation import (
+    GRIPPER,
+    JOINTS,
+    camera_stream,
+    make_assemblers,
+    make_synchronizer,
+    pose_stream,
+    wrench_stream,
+)
 from pirl_ros.sensing.sensor_messages import require_decoder, stamp_to_ns
 from pirl_ros.sensing.synchronizer import Bundle
 
@@ -29,7 +37,7 @@ class SensorStreams:
         self, node: Any, profile: Profile, cameras: bool, on_message: Callable[[], None], group: Any = None
     ) -> None:
         """Subscribe, in the callback group given. ValueError: a compressed camera without OpenCV."""
-        self._sync = make_synchronizer(profile, cameras)
+        self._sync, self._joints = make_synchronizer(profile, cameras), make_assemblers(profile)
         self._on_message = on_message
         self._unfit: dict[str, str] = {}
         quality, topics = qos.sensor(profile.reliable_sensors), _topics(profile, cameras)
@@ -42,17 +50,29 @@ class SensorStreams:
 
     def newest(self) -> tuple[Bundle | None, str]:
         """Return the newest complete set, or None and why there is none."""
-        bundle, reason = self._sync.newest(time.monotonic_ns())
-        causes = [] if bundle else [cause for stream, cause in self._unfit.items() if stream in self._sync.silent()]
+        now_ns = time.monotonic_ns()
+        bundle, reason = self._sync.newest(now_ns)
+        if bundle is not None:
+            return bundle, reason
+        causes = [cause for stream, cause in self._unfit.items() if stream in self._sync.silent()]
+        causes += [lacking for each in self._joints.values() if (lacking := each.lacking(now_ns))]
         return bundle, "; ".join([reason, *causes])
 
     def clear(self) -> None:
         """Forget what came so far: the world was reset."""
         self._sync.clear()
+        for each in self._joints.values():
+            each.clear()
 
     def _take(self, stream: str, message: Any) -> None:
         self._unfit.pop(stream, None)
-        self._sync.push(stream, stamp_to_ns(message.header.stamp), message, time.monotonic_ns())
+        stamp_ns, now_ns = stamp_to_ns(message.header.stamp), time.monotonic_ns()
+        if stream in self._joints:
+            arrival = self._joints[stream].take(message, stamp_ns, now_ns)
+            if arrival is None:  # of other joints, or not all of them yet
+                return
+            stamp_ns, now_ns, message = arrival.stamp_ns, arrival.received_ns, arrival.message
+        self._sync.push(stream, stamp_ns, message, now_ns)
         self._on_message()
 
 

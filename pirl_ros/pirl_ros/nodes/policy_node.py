@@ -37,7 +37,7 @@ class PolicyNode(ManagedNode):
     def __init__(self) -> None:
         super().__init__("policy_node")
         declare_profile(self)
-        declare(self, "server_address", "127.0.0.1:50051", "policy server, host:port")
+        declare(self, "server_address", "127.0.0.1:50051", "policy server, host:port; [::1]:50051 for IPv6")
         declare_access(self)
         declare(self, "robot_id", "robot", "name of this robot on the server; one per arm")
         declare(self, "mode", "", "explore (with noise, for training), deterministic; empty: server's default")

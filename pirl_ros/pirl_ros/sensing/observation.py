@@ -9,6 +9,7 @@ import numpy as np
 from pirl_contract.schema import Image, Observation, Vector
 from pirl_ros.profile.profile import Profile
 from pirl_ros.profile.sections import Rule
+from pirl_ros.sensing.joint_parts import JointAssembler
 from pirl_ros.sensing.sensor_messages import (
     compressed_to_rgb,
     image_to_rgb,
@@ -59,6 +60,15 @@ def make_synchronizer(profile: Profile, cameras: bool) -> Synchronizer:
         streams[GRIPPER] = Stream(limit, "hold")
     streams |= {name: Stream(part.max_age or limit, part.rule) for name, part in ruled}
     return Synchronizer(streams, profile.safety.slop)
+
+
+def make_assemblers(profile: Profile) -> dict[str, JointAssembler]:
+    """Return what puts the joints of each stream of joint states together, by the stream's name."""
+    arm, fingers = ([joint.name for joint in part.joints] for part in (profile.arm, profile.gripper))
+    limit = profile.safety.max_observation_age
+    if not profile.gripper.joint_states:
+        return {JOINTS: JointAssembler(arm, fingers, limit)}
+    return {JOINTS: JointAssembler(arm, (), limit), GRIPPER: JointAssembler(fingers, (), limit)}
 
 
 def measured_arm(profile: Profile, bundle: Bundle) -> Measured:
@@ -112,7 +122,10 @@ def camera_images(profile: Profile, bundle: Bundle) -> dict[str, Image]:
     images = {}
     for camera in profile.cameras:
         message = bundle.values[camera_stream(camera.name)]
-        image = compressed_to_rgb(message) if camera.compressed else image_to_rgb(message)
+        try:
+            image = compressed_to_rgb(message) if camera.compressed else image_to_rgb(message)
+        except ValueError as error:
+            raise ValueError(f"camera {camera.name}: {error}") from None
         if image.shape[:2] != (camera.height, camera.width):
             height, width = image.shape[:2]
             raise ValueError(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pirl_contract.schema import Image, Vector
+from pirl_contract.wire.image_codec import MAX_IMAGE_PIXELS, png_size
+from pirl_contract.wire.jpeg_stream import check_whole, read_header, standard_tables
+from pirl_ros.sensing.jpeg_steps import lost_at
 from pirl_ros.sensing.yuv import PACKED, PLANAR, packed_to_rgb, planar_to_rgb
 
 # encoding -> (channels stored, which of them are R, G, B); 8 bits each, or 16 where the name says so
@@ -23,6 +27,10 @@ _ENCODINGS: dict[str, tuple[int, tuple[int, int, int]]] = {
     "bgr16": (3, (2, 1, 0)),
     "mono16": (1, (0, 0, 0)),
 }
+_DEPTHS = ("16UC1", "32FC1", "mono16")
+"""encodings that a compressed image's format begins with when its pixels are distances, or have 16 bits"""
+_PNG_COLOURS = {0: 1, 2: 3, 6: 4}
+"""grey, RGB, RGBA"""
 _SUPPORTED = (*_ENCODINGS, *PACKED, *PLANAR)
 
 
@@ -48,17 +56,42 @@ def image_to_rgb(message: Any) -> Image:
 
 
 def compressed_to_rgb(message: Any) -> Image:
-    """Return sensor_msgs/CompressedImage (JPEG or PNG) as uint8 RGB [height, width, 3]. ValueError: why not."""
-    if "compressedDepth" in message.format:
+    """Return sensor_msgs/CompressedImage (JPEG or PNG) as uint8 RGB [height, width, 3]. ValueError: why not.
+
+    A file of which a part is lost is no image: decoders fill it with grey, or with what belongs elsewhere.
+    """
+    if "compressedDepth" in message.format or message.format.startswith(_DEPTHS):
         raise ValueError(f"compressed image of format '{message.format}' is a depth map: use a colour image's topic")
-    cv2 = require_decoder()
-    data = np.frombuffer(message.data, np.uint8)
+    cv2, data = require_decoder(), bytes(message.data)
+    try:
+        return _decoded(cv2, data)
+    except ValueError as error:
+        raise ValueError(
+            f"compressed image of {len(data)} bytes and format '{message.format}' cannot be decoded: {error}"
+        ) from None
+
+
+def _decoded(cv2: Any, data: bytes) -> Image:
+    """uint8 RGB of a whole JPEG or PNG. ValueError: what it is, or what is lost."""
+    jpeg = read_header(data) if data[:2] == b"\xff\xd8" else None
+    size = png_size(data, _PNG_COLOURS) if jpeg is None else (jpeg.height, jpeg.width)
+    if size[0] * size[1] > MAX_IMAGE_PIXELS:
+        raise ValueError(f"{size[1]}x{size[0]} pixels are more than {MAX_IMAGE_PIXELS}")
+    if jpeg is not None:
+        check_whole(jpeg, _standard_tables())
     # A policy was trained on the pixels as the sensor gave them, not as an EXIF tag would turn them.
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    decoded = cv2.imdecode(data, flags) if data.size else None
-    if decoded is None:
-        raise ValueError(f"compressed image of {data.size} bytes and format '{message.format}' cannot be decoded")
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if decoded is None or decoded.shape[:2] != size:
+        raise ValueError("the file is damaged")
+    if jpeg is not None and not jpeg.restart and (place := lost_at(decoded, jpeg.mcu)) is not None:
+        raise ValueError(f"the JPEG file lost data: from block {place[0]}, {place[1]} on its brightness is off")
     return _reordered(decoded, (2, 1, 0))
+
+
+@cache
+def _standard_tables() -> tuple[bytes, ...]:
+    """OpenCV writes them into each of its files."""
+    return standard_tables(bytes(require_decoder().imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1]))
 
 
 def require_decoder() -> Any:

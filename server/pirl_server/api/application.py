@@ -13,7 +13,7 @@ from pirl_server.api import health, models, problems, reference, robots, routing
 from pirl_server.api import jobs as job_routes
 from pirl_server.api import metrics as metric_routes
 from pirl_server.api.dependencies import Services
-from pirl_server.api.middleware import Guard, check_row
+from pirl_server.api.middleware import Guard, Measured, check_row
 from pirl_server.api.request_body import MAX_STOP_BODY, Bodies
 from pirl_server.config.jobs import JobSpec
 from pirl_server.episodes.store import EpisodeStore
@@ -75,6 +75,7 @@ def create_api(
     app.state.routes = routes = _routes(app.router, *routers)
     app.add_middleware(Bodies)
     app.add_middleware(Guard, gate=gate, routes=routes, limiter=limiter)
+    app.add_middleware(Measured, metrics=metrics)
     promoter = Promoter(registry, deployment.activate)
     app.state.services = Services(
         jobs=jobs,

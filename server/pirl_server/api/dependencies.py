@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Path, Query, Request
 
+from pirl_server.api.reads import Reads
 from pirl_server.config.jobs import JobSpec
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.supervisor import Supervisor
@@ -39,6 +40,7 @@ class Services:
     metrics: Metrics
     latencies: Latencies
     stopping: Stopping
+    reads: Reads = field(default_factory=Reads)
 
 
 def _services(request: Request) -> Services:
@@ -48,8 +50,9 @@ def _services(request: Request) -> Services:
 
 
 ServicesDep = Annotated[Services, Depends(_services)]
-JobId = Annotated[str, Path(pattern=r"^job_[0-9a-f]{24}$")]
-EpisodeId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
+JobId = Annotated[str, Path(pattern=r"^job_[0-9a-f]{24}$", description="id of the job")]
+EpisodeId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$", description="id of the episode")]
+Limit = Annotated[int, Query(ge=1, le=100, description="most entries of a page")]
 
 
 def check_force_scope(request: Request, force: bool) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 
-from pirl_server.api.dependencies import EpisodeId, ServicesDep
+from pirl_server.api.dependencies import EpisodeId, Limit, Services, ServicesDep
 from pirl_server.api.problems import ProblemError, not_found, responses
 from pirl_server.api.schemas import Damaged, EpisodePage, EpisodeView
 from pirl_server.atomic_files import NAME_PATTERN
@@ -14,15 +14,19 @@ from pirl_server.atomic_files import NAME_PATTERN
 router = APIRouter(prefix="/v1/episodes", tags=["episodes"])
 
 
-@router.get("", operation_id="listEpisodes", responses=responses(404, 422, 503))
-def list_episodes(
+@router.get("", operation_id="listEpisodes", response_model=EpisodePage, responses=responses(404, 422, 503))
+async def list_episodes(
     services: ServicesDep,
-    after: Annotated[str | None, Query(pattern=r"^[0-9a-f]{32}$")] = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    robot: Annotated[str | None, Query(pattern=NAME_PATTERN)] = None,
-    success: bool | None = None,
-) -> EpisodePage:
+    after: Annotated[str | None, Query(pattern=r"^[0-9a-f]{32}$", description="`last_id` of the page before")] = None,
+    limit: Limit = 20,
+    robot: Annotated[str | None, Query(pattern=NAME_PATTERN, description="only of this robot")] = None,
+    success: Annotated[bool | None, Query(description="only with this label")] = None,
+) -> Response:
     """List published episodes, newest first."""
+    return await services.reads.answer(lambda: _page(services, after, limit, robot, success))
+
+
+def _page(services: Services, after: str | None, limit: int, robot: str | None, success: bool | None) -> EpisodePage:
     try:
         found, more = services.episodes.page(after, limit, robot, success)
     except KeyError:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from pirl_server.api.dependencies import JobId, Services, ServicesDep, actor
+from pirl_server.api.dependencies import JobId, Limit, Services, ServicesDep, actor
 from pirl_server.api.problems import ProblemError, conflict, invalid, no_storage, not_found, responses
 from pirl_server.api.schemas import Damaged, JobPage, JobView
 from pirl_server.api.sse import stream
@@ -18,6 +19,8 @@ from pirl_server.jobs.job import DamagedJobError, Job, Status
 from pirl_server.registry.promotion import PRODUCTION
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+AfterJob = Annotated[str | None, Query(pattern=r"^job_[0-9a-f]{24}$", description="`last_id` of the page before")]
+LastEvent = Annotated[int, Header(alias="Last-Event-ID", ge=0, description="last event that was received")]
 EVENT_STREAM = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events"}}
 
 
@@ -46,14 +49,20 @@ def create_job(
     return JobView.of(job)
 
 
-@router.get("", operation_id="listJobs", responses=responses(422))
-def list_jobs(
+@router.get("", operation_id="listJobs", response_model=JobPage, responses=responses(422))
+async def list_jobs(
     services: ServicesDep,
-    after: Annotated[str | None, Query(pattern=r"^job_[0-9a-f]{24}$")] = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    status: Status | None = None,
-) -> JobPage:
+    after: Annotated[
+        str | None, Query(pattern=r"^job_[0-9a-f]{24}$", description="`last_id` of the page before")
+    ] = None,
+    limit: Limit = 20,
+    status: Annotated[Status | None, Query(description="only jobs of this status")] = None,
+) -> Response:
     """List jobs, newest first."""
+    return await services.reads.answer(lambda: _page(services, after, limit, status))
+
+
+def _page(services: Services, after: str | None, limit: int, status: Status | None) -> JobPage:
     found = [JobView.of(job) for job in services.jobs.list(after, limit + 1, status)]
     page = found[:limit]
     first, last = (page[0].id, page[-1].id) if page else (None, None)
@@ -99,9 +108,7 @@ def resume_job(job_id: JobId, services: ServicesDep, request: Request) -> JobVie
     response_class=StreamingResponse,
     responses=responses(404, 422) | EVENT_STREAM | {204: {"description": "The job has ended, no further events"}},
 )
-def stream_events(
-    job_id: JobId, services: ServicesDep, last_event_id: Annotated[int, Header(alias="Last-Event-ID", ge=0)] = 0
-) -> Response:
+def stream_events(job_id: JobId, services: ServicesDep, last_event_id: LastEvent = 0) -> Response:
     """Follow a job as server-sent events: status, progress, metrics, result; ends with the job.
 
     After a break send `Last-Event-ID` to resume. 204 makes an EventSource stop reconnecting.
@@ -110,7 +117,8 @@ def stream_events(
     tail = services.jobs.events(job_id, last_event_id)
     if ended and not services.jobs.events(job_id, last_event_id).read():
         return Response(status_code=204)
-    body = stream(tail, lambda: services.stopping.closing or _has_ended(services, job_id), services.heartbeat_s)
+    over = partial(_has_ended, services, job_id)
+    body = stream(tail, over, services.heartbeat_s, services.reads)
     return StreamingResponse(body, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
@@ -144,6 +152,6 @@ def _find(services: Services, job_id: str) -> Job:
 
 def _has_ended(services: Services, job_id: str) -> bool:
     try:
-        return services.jobs.get(job_id).status.ended
+        return services.stopping.closing or services.jobs.get(job_id).status.ended
     except (KeyError, DamagedJobError):
         return True  # nothing more will be said of it

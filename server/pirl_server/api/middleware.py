@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from fastapi import Request
 from starlette.datastructures import Headers
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pirl_server.api import problems
 from pirl_server.api.request_body import refusal
@@ -16,6 +17,7 @@ from pirl_server.security.access_control import AccessControl, Caller
 from pirl_server.security.permissions import PUBLIC, ROUTES
 from pirl_server.security.rate_limiter import Limiter
 from pirl_server.security.web_origin import is_from_a_page
+from pirl_server.telemetry.metrics import Metrics
 
 ANY_TOKEN = ROUTES["GET", "/v1/info"]
 _NEVER_LIMITED = "/emergency-stop"
@@ -68,6 +70,28 @@ class Guard:
     def _check_rate(self, caller: Caller) -> None:
         if self._limiter is not None and (wait_ns := self._limiter.take(caller.name)):
             raise DeniedError("too-many-requests", "rate limit exceeded", wait_ns / 1e9)
+
+
+class Measured:
+    """ASGI middleware, outside the guard: how each call was answered, and how soon its answer began."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the call on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+
+        async def watched(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                row = scope.get("state", {}).get("row")
+                self._metrics.rest_call(row, message["status"], time.perf_counter() - began)
+            await send(message)
+
+        await self._app(scope, receive, watched)
 
 
 async def check_row(request: Request) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 
-from pirl_server.api.dependencies import ServicesDep, actor, check_force_scope
+from pirl_server.api.dependencies import Services, ServicesDep, actor, check_force_scope
 from pirl_server.api.problems import conflict, gate_rejection, no_storage, not_found, responses
 from pirl_server.api.schemas import (
     Damaged,
@@ -22,9 +22,13 @@ from pirl_server.registry.versions import ModelVersion
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
-@router.get("", operation_id="listModels")
-def list_models(services: ServicesDep) -> ModelList:
+@router.get("", operation_id="listModels", response_model=ModelList)
+async def list_models(services: ServicesDep) -> Response:
     """List all versions, newest first, with their aliases and evaluations."""
+    return await services.reads.answer(lambda: _list(services))
+
+
+def _list(services: Services) -> ModelList:
     registry = services.registry
     aliases, models, damaged = registry.aliases(), [], []
     for model in registry.versions():

@@ -13,9 +13,10 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import Field
 from starlette.exceptions import HTTPException
 
+from pirl_server.api.described import Described
 from pirl_server.config.fields import message
 from pirl_server.config.jobs import known_fields
 from pirl_server.registry.promotion import PromotionRefusedError
@@ -29,21 +30,28 @@ MAX_EXCERPT, MAX_MESSAGE, MAX_DETAIL, MAX_ERRORS = 80, 500, 2000, 20
 """characters of a value of the request, of one field's message, of all; fields that are listed"""
 
 
-class FieldError(BaseModel):
+class FieldError(Described):
     """One field at fault."""
 
     field: str
+    """path of the field in the request"""
     message: str
+    """what is wrong with it, and the fix"""
 
 
-class Problem(BaseModel):
+class Problem(Described):
     """Why a request was not done."""
 
     type: str
+    """stable name of the kind of problem: /problems/not-found"""
     title: str
+    """the kind as text"""
     status: int
+    """HTTP status"""
     detail: str
-    errors: list[FieldError] = []
+    """what is wrong with this request, for people"""
+    errors: list[FieldError] = Field(default=[])
+    """each field at fault"""
 
 
 class ProblemError(Exception):

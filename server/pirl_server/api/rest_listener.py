@@ -14,6 +14,7 @@ that connects and sends half a header, or nothing, is kept for ever, any number 
 
 from __future__ import annotations
 
+import socket
 from functools import partial
 from typing import Any, cast
 
@@ -30,6 +31,8 @@ from pirl_server.security.tls import TlsFiles
 MAX_HEADER_BYTES = 16 * 1024
 LINGER_S, WRITE_S = 2.0, 30.0
 KEEP_ALIVE_S = 5
+SEND_BYTES = 64 * 1024
+"""the kernel keeps for a client that does not read; by itself it would take megabytes, and have them made"""
 
 
 class Listener(uvicorn.Server):
@@ -61,6 +64,8 @@ def make_listener(app: FastAPI, sockets: list[SeatedSocket], tls: TlsFiles | Non
     A certificate that cannot be used is an error here, not in the loop.
     """
     seats = sockets[0].seats
+    for each in sockets:
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
     protocol = partial(BoundedProtocol, seats=seats)
     config = uvicorn.Config(
         app,

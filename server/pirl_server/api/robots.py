@@ -23,7 +23,7 @@ router = APIRouter(prefix="/v1", tags=["robots"])
 StopBody = Annotated[StopRequest | None, Body()]
 AUDIT_WAIT_S = 0.2
 """for the audit log, before the answer goes out without it"""
-RobotId = Annotated[str, Path(pattern=NAME_PATTERN, examples=["arm-1"])]
+RobotId = Annotated[str, Path(pattern=NAME_PATTERN, description="id of the robot", examples=["arm-1"])]
 
 
 @router.get("/robots", operation_id="listRobots")

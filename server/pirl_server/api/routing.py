@@ -29,7 +29,7 @@ from pirl_server.registry.promotion import PromotionRefusedError
 from pirl_server.registry.routing_rules import CANDIDATE, SHADOW
 
 router = APIRouter(prefix="/v1/routing", tags=["routing"])
-RobotId = Annotated[str, Path(pattern=NAME_PATTERN, examples=["arm-1"])]
+RobotId = Annotated[str, Path(pattern=NAME_PATTERN, description="id of the robot", examples=["arm-1"])]
 Reason = Annotated[str, Query(max_length=1000, description="written to the audit log")]
 
 

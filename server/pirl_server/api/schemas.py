@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from pirl_server.api.described import Described
 from pirl_server.atomic_files import NAME_PATTERN
 from pirl_server.config.jobs import JobSpec
 from pirl_server.episodes.summary import EpisodeSummary
@@ -14,18 +15,26 @@ from pirl_server.registry.evaluation import Evaluation
 from pirl_server.registry.promotion_gate import Comparison, GateResult
 
 
-class JobView(BaseModel):
+class JobView(Described):
     """One job: what was asked with every default filled in, and where it stands."""
 
     id: str
+    """job_ and 24 hexadecimal digits; ids rise with time"""
     spec: JobSpec
+    """as requested, with every default filled in"""
     status: Status
+    """queued, running (a loop also paused), then one of succeeded, failed, cancelled"""
     created: str
+    """ISO 8601, UTC"""
     started: str | None
+    """ISO 8601, UTC; null before"""
     finished: str | None
+    """ISO 8601, UTC; null before"""
     error: str | None = Field(description="reason of failure or cancellation, one line")
-    result: dict[str, Any] | None = Field(description="what came out; of a loop: where it stands")
-    parent: str | None = Field(description="the loop that submitted it; null: a user did")
+    result: dict[str, Any] | None
+    """plain JSON of the job's kind: version, success rate; null before. Of a loop: where it stands"""
+    parent: str | None
+    """the loop that submitted it, with round and phase; null: a user did"""
 
     @classmethod
     def of(cls, job: Job) -> JobView:
@@ -33,42 +42,61 @@ class JobView(BaseModel):
         return cls.model_validate(job, from_attributes=True)
 
 
-class Damaged(BaseModel):
+class Damaged(Described):
     """A job, episode or version that is kept, but whose files can't be read."""
 
     name: str
+    """id of the job or episode, or name of the version's folder"""
     reason: str = Field(description="which file, what is wrong with it, and where it was moved")
 
 
-class JobPage(BaseModel):
+class JobPage(Described):
     """Jobs, newest first; ask for the next page with `after=last_id`."""
 
     data: list[JobView]
+    """the jobs of this page"""
     first_id: str | None
+    """of this page; null for an empty one"""
     last_id: str | None
+    """of this page: `after` of the next one; null for an empty one"""
     has_more: bool
+    """whether there is a next page"""
     damaged: list[Damaged] = Field(default=[], description="damaged jobs found since the server started")
 
 
-class EpisodeView(BaseModel):
+class EpisodeView(Described):
     """One published episode; `path` is its Zarr group, relative to the store."""
 
     model_config = ConfigDict(from_attributes=True)
 
     id: str
+    """32 hexadecimal digits"""
     robot_id: str
+    """robot that it was recorded on"""
     created: str
+    """ISO 8601, UTC: when it was published"""
     instruction: str
+    """the sentence that the policy was given"""
     success: bool | None
+    """newest label; null: unlabelled"""
     label_source: str
+    """operator, sim or classifier; empty: unlabelled"""
     end_reason: str
+    """success, time_limit, operator, takeover or fault"""
     sampler: str
+    """flow_sde: has log-probabilities to learn from; ode: deterministic"""
     contract_hash: str
+    """contract of robot and policy"""
     policy_versions: list[str]
+    """in order of appearance"""
     calls: int
+    """policy calls"""
     steps: int
+    """executed control steps"""
     path: str
+    """of the Zarr group, relative to the store"""
     dry_run: bool
+    """no action reached an arm: not used for training"""
 
     @classmethod
     def of(cls, summary: EpisodeSummary) -> EpisodeView:
@@ -76,26 +104,37 @@ class EpisodeView(BaseModel):
         return cls.model_validate(summary)
 
 
-class EpisodePage(BaseModel):
+class EpisodePage(Described):
     """Episodes, newest first; ask for the next page with `after=last_id`."""
 
     data: list[EpisodeView]
+    """the episodes of this page"""
     first_id: str | None
+    """of this page; null for an empty one"""
     last_id: str | None
+    """of this page: `after` of the next one; null for an empty one"""
     has_more: bool
+    """whether there is a next page"""
     damaged: list[Damaged] = Field(default=[], description="damaged episodes found since the server started")
 
 
-class EvaluationView(BaseModel):
+class EvaluationView(Described):
     """Success on one fixed list, with its Wilson 95 % interval."""
 
     task: str
+    """task id"""
     list_hash: str
+    """identity of the fixed list of initial states"""
     episodes: int
+    """evaluated initial states"""
     successes: int
+    """of them"""
     success_rate: float
+    """successes over episodes"""
     interval: tuple[float, float]
+    """Wilson 95 % interval of the success rate"""
     created: str
+    """ISO 8601, UTC"""
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> EvaluationView:
@@ -103,49 +142,64 @@ class EvaluationView(BaseModel):
         return cls.model_validate(evaluation, from_attributes=True)
 
 
-class ModelView(BaseModel):
+class ModelView(Described):
     """One version with the aliases that mean it."""
 
     version: str
+    """hash of the checkpoint's content"""
     created: str
+    """ISO 8601, UTC"""
     parent: str | None
+    """version that it was trained from"""
     job: str | None
+    """job that trained it"""
     contract_hash: str
+    """contract of the robot that it is for"""
     aliases: list[str]
+    """that mean this version"""
     evaluations: list[EvaluationView]
+    """results on fixed lists"""
 
 
-class ModelList(BaseModel):
+class ModelList(Described):
     """All versions, newest first, and the aliases."""
 
     data: list[ModelView]
+    """the versions"""
     aliases: dict[str, str]
+    """alias -> version"""
     damaged: list[Damaged] = Field(default=[], description="version folders that can't be read")
 
 
-class PromoteRequest(BaseModel):
+class PromoteRequest(Described):
     """Which version to serve; `force` goes past the gate and needs a reason."""
 
     model_config = ConfigDict(extra="forbid")
 
     version: Annotated[str, Field(pattern=NAME_PATTERN)]
+    """version to serve"""
     force: bool = False
+    """go past the promotion gate: takes scope admin and a reason"""
     reason: str = Field(default="", max_length=1000)
+    """written to the audit log"""
 
 
-class RollbackRequest(BaseModel):
+class RollbackRequest(Described):
     """Why to go back."""
 
     model_config = ConfigDict(extra="forbid")
 
     reason: str = Field(default="", max_length=1000)
+    """written to the audit log"""
 
 
-class ComparisonView(BaseModel):
+class ComparisonView(Described):
     """Both versions on one common list."""
 
     incumbent: EvaluationView
+    """of the version in production"""
     candidate: EvaluationView
+    """of the version to promote"""
 
     @classmethod
     def of(cls, pair: Comparison) -> ComparisonView:
@@ -153,12 +207,15 @@ class ComparisonView(BaseModel):
         return cls(incumbent=EvaluationView.of(pair.incumbent), candidate=EvaluationView.of(pair.candidate))
 
 
-class Promoted(BaseModel):
+class Promoted(Described):
     """What is served now and what the gate saw; `overridden` lists the rejections that `force` went past."""
 
     version: str
-    comparisons: list[ComparisonView] = []
-    overridden: list[str] = []
+    """that is in production now"""
+    comparisons: list[ComparisonView] = Field(default=[])
+    """both versions on each common list"""
+    overridden: list[str] = Field(default=[])
+    """rejections of the gate that `force` went past"""
 
     @classmethod
     def of(cls, version: str, result: GateResult) -> Promoted:
@@ -167,34 +224,40 @@ class Promoted(BaseModel):
         return cls(version=version, comparisons=pairs, overridden=list(result.refusals))
 
 
-class RobotView(BaseModel):
+class RobotView(Described):
     """One robot as the server knows it. Times are the server's wall clock."""
 
     id: str = Field(examples=["arm-1"])
+    """as the robot names itself"""
     connected: bool = Field(description="the robot has a session and is notified of a stop")
     reachable: bool = Field(description="a stop from here has an effect: it has a session or gets no more chunks")
     address: str = Field(examples=["ipv4:10.0.0.7:51324"])
+    """of its last request"""
     policy_version: str | None = Field(description="policy version of its last result")
     since: str = Field(examples=["2026-01-31T08:00:00.000+00:00"])
+    """ISO 8601, UTC: when it connected"""
     last_seen: str
+    """ISO 8601, UTC: its last request"""
     latency_ms: float | None = Field(description="of its last result, from arrival to reply, within the server")
 
 
-class RobotList(BaseModel):
+class RobotList(Described):
     """The robots seen since the server started, by id."""
 
     data: list[RobotView]
+    """the robots"""
 
 
-class StopRequest(BaseModel):
+class StopRequest(Described):
     """Reason; shown at the robot and logged."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"reason": "hand in the workspace"}]})
 
     reason: str = Field(default="", max_length=1000)
+    """shown at the robot, and written to the audit log"""
 
 
-class Stopped(BaseModel):
+class Stopped(Described):
     """Which robots were notified."""
 
     notified: list[str] = Field(description="ids of the notified robots", examples=[["arm-1"]])
@@ -203,28 +266,37 @@ class Stopped(BaseModel):
         "Software, not safety-rated: these robots were notified, which does not mean that they stand still."
         " Use the emergency stop at the robot. It is cleared there, never from here."
     )
+    """limits of a stop over the network"""
 
 
-class Health(BaseModel):
+class Health(Described):
     """`ok`, or why not."""
 
     status: str
+    """ok"""
 
 
-class Readiness(BaseModel):
+class Readiness(Described):
     """Robots are served; `degraded` when something else is not well."""
 
     status: str = Field(description="ok or degraded")
     degraded: list[str] = Field(description="reasons of degradation, one line each")
 
 
-class Info(BaseModel):
+class Info(Described):
     """What runs here; no policy: no version."""
 
     server_version: str
+    """version of this software"""
     policy_version: str | None
+    """version in production"""
     policy_name: str | None
+    """name on its card"""
     contract_hash: str | None
+    """contract of the robot that it is for"""
     robot: str | None
+    """robot model of that contract"""
     instructions: list[str]
+    """that it was trained on"""
     grpc_port: int
+    """port that robots connect to"""

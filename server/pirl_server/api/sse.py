@@ -7,34 +7,36 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 
+from pirl_server.api.reads import Reads
 from pirl_server.jobs.events import Event, EventTail
 
 POLL_S = 0.1
+PAUSE_S = 0.02
+"""between two blocks of old events: some megabytes a second"""
 
 
-async def stream(tail: EventTail, ended: Callable[[], bool], heartbeat_s: float) -> AsyncIterator[str]:
+async def stream(tail: EventTail, ended: Callable[[], bool], heartbeat_s: float, reads: Reads) -> AsyncIterator[str]:
     """Yield events as they appear, a comment after `heartbeat_s` of silence, and stop when the job has ended.
 
     A client that does not read holds one block of events here: the next one is read when it has taken this.
     """
     spoken = time.monotonic()
     while True:
-        over, events = await asyncio.to_thread(_look, tail, ended)
+        over, events = await reads.aside(lambda: _look(tail, ended))
         if events:
-            yield "".join(map(_encode, events))
+            yield events
             spoken = time.monotonic()
-            continue
-        if over:
+        elif over:
             return
-        if time.monotonic() - spoken >= heartbeat_s:
+        elif time.monotonic() - spoken >= heartbeat_s:
             yield ": keep-alive\n\n"
             spoken = time.monotonic()
-        await asyncio.sleep(POLL_S)
+        await asyncio.sleep(PAUSE_S if events else POLL_S)
 
 
-def _look(tail: EventTail, ended: Callable[[], bool]) -> tuple[bool, list[Event]]:
+def _look(tail: EventTail, ended: Callable[[], bool]) -> tuple[bool, str]:
     over = ended()  # asked before reading: what is written in between is still read
-    return over, tail.read()
+    return over, "".join(map(_encode, tail.read()))
 
 
 def _encode(event: Event) -> str:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
+from pydantic import AfterValidator
 from pydantic.dataclasses import dataclass
 
+from pirl_contract.wire.addresses import bind_host
 from pirl_server.config.fields import CHECKED, OFF, about, number
 
 Format = Literal["text", "json"]
@@ -26,13 +28,18 @@ class ServeConfig:
         Path | None, about("folder with card.json to start from; default: the version in production below the root")
     ] = None
     root: Annotated[Path, about("models, episodes and jobs are kept here", "FOLDER")] = Path("runs/server")
-    host: Annotated[str, about("address to bind", "HOST")] = "127.0.0.1"
+    host: Annotated[
+        str, about("address to bind; ::1 or :: for IPv6", "HOST"), AfterValidator(bind_host)
+    ] = "127.0.0.1"  # fmt: skip
     grpc_port: Annotated[int, _port("robots connect here")] = 50051
     rest_port: Annotated[int, _port("people and tools connect here")] = 8000
     stop_port: Annotated[
         int | None, _port("takes emergency stops only, in its own thread; default: two above the REST port; 0: none")
     ] = None
     device: Annotated[str, about("where policies run, torch's name: cpu, cuda, cuda:1", "DEVICE")] = "cpu"
+    default_instruction: Annotated[
+        str, about("for requests without an instruction, on either port; default: the policy's only one", "TEXT")
+    ] = ""
     explore: Annotated[bool, about("sample stochastically unless a robot requests otherwise")] = False
     tls_cert: Annotated[
         Path | None, about("certificate of this machine, for gRPC and REST; default: no encryption", "PEM")

@@ -18,7 +18,7 @@ class Rest:
     """One server's REST API. RuntimeError carries the server's own words."""
 
     def __init__(self, port: int) -> None:
-        self._http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30.0)
+        self._http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30.0, trust_env=False)
 
     def wait_until_ready(self, check: Check, limit_s: float = 120.0) -> None:
         """Return when a policy is served. `check` raises when the server's process is gone."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 NAME = "events.jsonl"
-BLOCK_BYTES = 64 * 1024
+BLOCK_BYTES = 16 * 1024
 """read and held at once for one follower"""
 
 

@@ -3,7 +3,7 @@
 root/<id>/spec.json     what was asked, defaults filled in
          /state.json    written by the supervisor only
          /events.jsonl  progress, metrics and status changes, numbered
-         /log.txt       stdout and stderr of its process
+         /log.txt       stdout and stderr of its process; what was before the last 16 MiB or less is in log.1.txt
          /loop.json     where a loop stands, written by the server
          /result.json, error.txt   written by its process (see report.py)
 """

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from pirl_server.jobs.reporter import ERROR, RESULT
 _LOG = logging.getLogger(__name__)
 ALL = 2**31
 FIRST_RETRY_S, RETRY_S = 0.2, 5.0
-LOG_TAIL_BYTES = 64 * 1024
+LOG_TAIL_BYTES, MAX_ERROR_BYTES = 64 * 1024, 4096
 RESTARTED, STOPPED = "server restarted while the job ran", "the server was stopped"
 """why a job ended that did nothing wrong"""
 Done = TypeVar("Done")
@@ -59,6 +60,7 @@ class Supervisor:
         self._immovable: set[str] = set()
         self._running: Job | None = None
         self._recovered = self._closing = False
+        self._statuses: dict[str, Status] = {}
         self._trouble = ""
         self.hosted = HostedJobs(self._store, self._changed, self._save, self._cancelled)
         """the jobs that the server itself runs"""
@@ -82,6 +84,10 @@ class Supervisor:
     def damaged(self) -> dict[str, str]:
         """Ids of the jobs that could not be read since the start, and why."""
         return dict(self._store.damaged)
+
+    def counts(self) -> Counter[Status]:
+        """Return how many jobs have each status. Never waits."""
+        return Counter(list(self._statuses.values()))
 
     def submit(self, spec: JobSpec, parent: str | None = None) -> Job:
         """Queue a job; one with a parent, of which there is one already, is not queued twice: the first is returned.
@@ -140,9 +146,12 @@ class Supervisor:
 
     def _recover(self) -> None:
         """Close what a killed server left as running, and put away what can't be read."""
-        left = [job for job in self._store.list(limit=ALL, status=Status.RUNNING) if not isinstance(job.spec, Loop)]
+        found = self._store.list(limit=ALL)
+        self._statuses = {job.id: job.status for job in found}
         self._put_away()
-        for job in left:
+        for job in found:
+            if job.status is not Status.RUNNING or isinstance(job.spec, Loop):
+                continue
             if job.pid is not None and end_orphan(job.pid, job.process_started):
                 _LOG.warning("%s was still running after its server ended and was killed", job.id)
             self._finish(job, Status.FAILED, RESTARTED)
@@ -159,6 +168,7 @@ class Supervisor:
                 self._immovable.add(job_id)
                 _LOG.error("%s is damaged and can't be moved (%s): %s", job_id, error, why)
             else:
+                self._statuses.pop(job_id, None)
                 self._store.damaged[job_id] = f"{why}; it was moved to '{home}'"
                 _LOG.error("%s is damaged: %s; it was moved to '%s'", job_id, why, home)
 
@@ -262,6 +272,7 @@ class Supervisor:
 
     def _announce(self, job: Job) -> None:
         """Append the status to the events. The state counts: what can't be announced is only logged."""
+        self._statuses[job.id] = job.status
         try:
             EventLog(self._store.path(job.id)).append("status", {"status": job.status.value, "error": job.error})
         except OSError as error:
@@ -281,10 +292,18 @@ def _result(path: Path) -> dict[str, Any] | None:
 def _why(directory: Path, code: int) -> str:
     """Return one line: what the process said about its failure, else how it ended."""
     if (directory / ERROR).exists():
-        return (directory / ERROR).read_text(errors="replace")
+        with (directory / ERROR).open("rb") as said:
+            return said.read(MAX_ERROR_BYTES).decode(errors="replace")
     if code < 0:
         return f"its process was killed by signal {-code}"
-    with (directory / "log.txt").open("rb") as file:
+    last = _last_line(directory / "log.txt") or _last_line(directory / "log.1.txt")
+    return last or f"its process ended with status {code} without a message"
+
+
+def _last_line(log: Path) -> str:
+    if not log.exists():
+        return ""
+    with log.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL_BYTES))
         lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else f"its process ended with status {code} without a message"
+    return lines[-1].strip() if lines else ""

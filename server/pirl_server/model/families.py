@@ -23,15 +23,32 @@ class Family:
 PI0 = Family(Pi0Config.from_dict, Pi0)
 FAMILIES: Mapping[str, Family] = {"pi0": PI0, "pi05": PI0}
 
+LARGEST: Mapping[str, int] = {"depth": 256, "heads": 1024, "kv_heads": 1024, "horizon": 4096, "image_px": 4096}
+LARGEST_SIZE = 1 << 20
+"""of the other sizes of a model: of its vocabulary, the largest of them"""
+
 PRESETS: Mapping[str, Callable[[int, int, int], FlowModelConfig]] = {"tiny-state": tiny_state, "tiny": tiny}
 """sizes of a fresh policy, by the name that a training job takes; called with state_dim, action_dim, horizon"""
 
 
 def read_config(family: str, values: Mapping[str, Any]) -> FlowModelConfig:
-    """Sizes as a card stores them. Raises ValueError for an unknown family, and as `Family.read_config`."""
+    """Sizes as a card stores them. Raises ValueError for an unknown family or a size, and as `Family.read_config`."""
     if family not in FAMILIES:
         raise ValueError(f"family '{family}' is not supported")
+    if isinstance(values, Mapping):
+        _check_sizes(values)
     return FAMILIES[family].read_config(values)
+
+
+def _check_sizes(values: Mapping[str, Any]) -> None:
+    """Before anything is built of them, even on the meta device: a hostile depth would take minutes."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            _check_sizes(value)
+            continue
+        most = LARGEST.get(key, LARGEST_SIZE)
+        if (type(value) is int and not 1 <= value <= most) or (key in LARGEST and type(value) is not int):
+            raise ValueError(f"{key} {value!r} of the model must be a whole number, 1 to {most}")
 
 
 def build(config: FlowModelConfig) -> FlowModel:

@@ -34,8 +34,8 @@ class NoiseActor(nn.Module):
         """Mean and log standard deviation, each [B, H, D]. The mean is bounded, the deviation at most 1."""
         pooled_BW = pooled_BW.expand(len(features_BF), -1)
         mean, log_std = self.layers(torch.cat([features_BF, pooled_BW], dim=1)).chunk(2, dim=1)
-        mean_BHD = LARGEST_MEAN * torch.tanh(mean / LARGEST_MEAN)
-        return mean_BHD.unflatten(1, self._shape), log_std.unflatten(1, self._shape).clamp(math.log(SMALLEST_STD), 0.0)
+        mean_BHD, log_std_BHD = (part.reshape(-1, *self._shape) for part in (mean, log_std))
+        return LARGEST_MEAN * torch.tanh(mean_BHD / LARGEST_MEAN), log_std_BHD.clamp(math.log(SMALLEST_STD), 0.0)
 
     def steer(self, noise_BHA: Tensor, features_BF: Tensor, pooled_BW: Tensor) -> Tensor:
         """Noise N(0, I) to chosen noise [B, H, A], A >= D the model's action dim: what pads the action stays."""

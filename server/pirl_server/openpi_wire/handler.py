@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 from importlib.metadata import version
 from typing import Any
@@ -24,7 +25,7 @@ LARGE_BYTES = 1024 * 1024
 _LOG = logging.getLogger(__name__)
 
 
-def metadata(policy: ServedPolicy, keys: Keys) -> bytes:
+def metadata(policy: ServedPolicy, keys: Keys, instructions: Sequence[str]) -> bytes:
     """Return the first message of a connection: what is served and which keys are looked for."""
     facts = {
         "server": f"pirl {version('pirl')}",
@@ -33,7 +34,7 @@ def metadata(policy: ServedPolicy, keys: Keys) -> bytes:
         "action_horizon": policy.horizon,
         "execute_horizon": policy.execute_horizon,
         "rate_hz": policy.contract.rate_hz,
-        "instructions": list(policy.instructions),
+        "instructions": list(instructions),
         "keys": keys.expected(policy.contract),
         "contract_json": policy.contract.to_json(),
     }
@@ -44,10 +45,14 @@ class Answerer:
     """Answers the requests of one connection, one after the other; the event loop is never held for long.
 
     `over` is done, with a reason, when no chunk may leave any more: the client is gone, or its robot was stopped.
+    `client` is unique among connections: a request is never given up for that of another client of the same token.
     """
 
-    def __init__(self, dispatcher: Dispatcher, keys: Keys, robot_id: str, over: asyncio.Future[Exception]) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, keys: Keys, robot_id: str, client: str, over: asyncio.Future[Exception]
+    ) -> None:
         self._dispatcher, self._keys, self._robot_id, self._over = dispatcher, keys, robot_id, over
+        self._client = client
         self._previous_ms: float | None = None
         self.version = ""
         """that gave the last chunk"""
@@ -79,11 +84,12 @@ class Answerer:
         else:
             observation = self._read(data, policy)
         # deterministic: without an episode there is nothing to explore for; the wire knows no deadlines
-        future = self._dispatcher.submit(observation, deadline=time.monotonic() + MAX_WAIT_S)
+        future = self._dispatcher.submit(observation, deadline=time.monotonic() + MAX_WAIT_S, place=self._client)
         return self._dispatcher.check_actions(await _first(future, self._over))
 
     def _read(self, data: bytes, policy: ServedPolicy) -> Observation:
-        return self._keys.observation(unpack(data), policy.contract, policy.instructions, self._robot_id)
+        known = self._dispatcher.known_instructions(policy)
+        return self._keys.observation(unpack(data), policy.contract, known, self._robot_id)
 
     def _packed(self, inference: Inference, infer_ms: float) -> bytes:
         actions, policy = inference.sample.actions, inference.policy

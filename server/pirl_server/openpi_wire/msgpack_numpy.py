@@ -1,7 +1,7 @@
 """msgpack with openpi's encoding of numpy arrays, from untrusted clients: no evaluation, sizes checked first.
 
 An array is the map {b"__ndarray__": True, b"data", b"dtype", b"shape"}, a numpy scalar {b"__npgeneric__": True,
-b"data", b"dtype"}. Dtypes are numbers and booleans; strings, objects and structures are rejected.
+b"data", b"dtype"}. Dtypes are numbers, booleans and strings; objects and structures are rejected.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ MAX_ENTRIES = 256
 MAX_TEXT_BYTES = 65536
 MAX_DEPTH, MAX_DIMENSIONS = 8, 8
 _DTYPE = re.compile(r"[<|=]?(?:[biu]1|[iuf][248])")
+_STRINGS = re.compile(r"[<|=]?[US][1-9]\d{0,4}")
 
 
 def pack(message: dict[str, Any]) -> bytes:
@@ -82,7 +83,9 @@ def _sides(shape: Any) -> list[int]:
 
 def _scalar(fields: dict[Any, Any]) -> Any:
     value, dtype = fields.get(b"data"), _dtype(fields.get(b"dtype"))
-    if not isinstance(value, (bool, int, float)):
+    if dtype.kind in "US" and isinstance(value, (str, bytes)):
+        return value
+    if dtype.kind in "US" or not isinstance(value, (bool, int, float)):
         raise ValueError(f"a numpy scalar holds a number, not {type(value).__name__}")
     try:
         return dtype.type(value)
@@ -91,6 +94,6 @@ def _scalar(fields: dict[Any, Any]) -> Any:
 
 
 def _dtype(name: Any) -> np.dtype[Any]:
-    if not isinstance(name, str) or not _DTYPE.fullmatch(name):
-        raise ValueError(f"dtype {str(name)[:40]!r} is rejected: send numbers or booleans in little endian")
+    if not isinstance(name, str) or not (_DTYPE.fullmatch(name) or _STRINGS.fullmatch(name)):
+        raise ValueError(f"dtype {str(name)[:40]!r} is rejected: send numbers, booleans or text in little endian")
     return np.dtype(name)

@@ -7,6 +7,7 @@ LIBERO "observation/image". What is named after a camera of the contract is foun
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +16,10 @@ from numpy.typing import NDArray
 
 from pirl_contract import Contract, Observation
 from pirl_server.openpi_wire.image_fitting import letterboxed, to_rgb8
+from pirl_server.serving.instructions import instruction_or_only
 
 STATE, PROMPT = "state", "prompt"
+MAX_STATE = 4096
 _PREFIXES = ("observation/", "", "observation/images/", "images/")
 _STATES = (("observation/state",), ("state",), ("observation/joint_position", "observation/gripper_position"))
 
@@ -85,13 +88,8 @@ class Keys:
         return (self.state,) if self.state else _STATES
 
     def _instruction(self, flat: Mapping[str, Any], instructions: tuple[str, ...]) -> str:
-        if self.prompt in flat:
-            if not isinstance(flat[self.prompt], str):
-                raise ValueError(f"'{self.prompt}' must be text, got {type(flat[self.prompt]).__name__}")
-            return str(flat[self.prompt])
-        if len(instructions) == 1:
-            return instructions[0]
-        raise ValueError(f"'{self.prompt}' is missing, and the policy has {len(instructions)} instructions, not one")
+        text = _text(flat[self.prompt], self.prompt) if self.prompt in flat else ""
+        return instruction_or_only(text, instructions, f"'{self.prompt}'")
 
 
 def _flat(message: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
@@ -114,8 +112,30 @@ def _first(flat: Mapping[str, Any], choices: Iterable[tuple[str, ...]], what: st
     raise ValueError(f"{what} is missing: expected {wanted}; received keys: {came}")
 
 
+def _text(value: Any, key: str) -> str:
+    """A text as openpi's server reads it: also a numpy string, bytes, or an array or list of one."""
+    try:
+        if isinstance(value, np.ndarray) and value.dtype.kind in "US" and value.size == 1:
+            value = value.item()
+        elif isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        if isinstance(value, bytes):
+            value = value.decode()
+    except ValueError:  # no Unicode
+        value = None
+    if not isinstance(value, str):
+        raise ValueError(f"'{key}' must be text, or an array or list of one")
+    return value
+
+
 def _vector(value: Any, key: str) -> NDArray[np.float32]:
-    array = np.asarray(value) if isinstance(value, (int, float, np.generic, np.ndarray, list)) else np.zeros(0, object)
-    if array.dtype.kind not in "iuf" or array.ndim > 2 or array.size > 4096:
-        raise ValueError(f"'{key}' must be a vector of numbers")
-    return array.astype(np.float32).reshape(-1)
+    array = np.zeros(0, object)
+    if isinstance(value, (int, float, np.generic, np.ndarray, list)):
+        with suppress(ValueError):  # a list of lists of several lengths
+            array = np.asarray(value)
+    row = array.ndim < 2 or (array.ndim == 2 and len(array) == 1)
+    if array.dtype.kind not in "iuf" or not row or array.size > MAX_STATE:
+        form = f"{array.dtype} {list(array.shape)}" if array.dtype != object else type(value).__name__
+        raise ValueError(f"'{key}' must be a vector of numbers, got {form}")
+    with np.errstate(over="ignore"):  # beyond float32 is infinite, and rejected as such
+        return array.astype(np.float32).reshape(-1)

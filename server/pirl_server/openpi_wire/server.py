@@ -11,7 +11,7 @@ import logging
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from http import HTTPStatus
 from weakref import WeakKeyDictionary
@@ -47,40 +47,43 @@ class OpenpiServer:
         self._robots: WeakKeyDictionary[ServerConnection, str] = WeakKeyDictionary()
         self._numbers, self._seats = itertools.count(1), Seats("openpi's clients", shares(current_limit()).openpi)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._server: Server | None = None
+        self._servers: list[Server] = []
         self._thread: threading.Thread | None = None
 
     def start(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
         """Listen. Raises OSError when the address cannot be bound."""
-        first, *others = listen(host, port, self._seats)
-        for each in others:  # websockets takes one socket
-            each.close()
-        self.port = first.getsockname()[1]
+        listening = listen(host, port, self._seats)
+        self.port = listening[0].getsockname()[1]
         started: Future[None] = Future()
         self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._run(first, tls, started)), name="openpi", daemon=True
+            target=lambda: asyncio.run(self._run(listening, tls, started)), name="openpi", daemon=True
         )
         self._thread.start()
         started.result()
 
     def close(self) -> None:
         """Close every connection and end the thread. Calling it twice changes nothing."""
-        if self._loop is not None and self._server is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._server.close)
+        if self._loop is not None and not self._loop.is_closed():
+            for server in self._servers:
+                self._loop.call_soon_threadsafe(server.close)
         if self._thread is not None:
             self._thread.join()
 
-    async def _run(self, listening: socket.socket, tls: ssl.SSLContext | None, started: Future[None]) -> None:
+    async def _run(self, listening: Sequence[socket.socket], tls: ssl.SSLContext | None, started: Future[None]) -> None:
         # One waiting message per connection: the client of this wire sends the next after the reply.
-        self._server = await serve(
-            self._converse, sock=listening, ssl=tls, process_request=self._admit, compression=None,
-            max_size=MAX_MESSAGE_BYTES, max_queue=1, open_timeout=REQUEST_S,
-            close_timeout=CLOSE_S, backlog=BACKLOG,
-            logger=logging.getLogger("pirl.openpi_wire"),
-        )  # fmt: skip
+        self._servers = [
+            await serve(
+                self._converse, sock=each, ssl=tls, process_request=self._admit, compression=None,
+                max_size=MAX_MESSAGE_BYTES, max_queue=1, open_timeout=REQUEST_S,
+                close_timeout=CLOSE_S, backlog=BACKLOG,
+                logger=logging.getLogger("pirl.openpi_wire"),
+            )
+            for each in listening  # one for each address of the host
+        ]  # fmt: skip
         self._loop = asyncio.get_running_loop()
         started.set_result(None)
-        await self._server.wait_closed()
+        for server in self._servers:
+            await server.wait_closed()
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         """Answer /healthz, reject who may not in; None continues the handshake."""
@@ -108,7 +111,7 @@ class OpenpiServer:
         robot_id, address = self._robots[connection], _address(connection)
         connections = self._dispatcher.connections
         over: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
-        answerer = Answerer(self._dispatcher, self._keys, robot_id, over)
+        answerer = Answerer(self._dispatcher, self._keys, robot_id, f"{robot_id}/{address}", over)
         gone = asyncio.ensure_future(connection.wait_closed())
         gone.add_done_callback(lambda _: _settle(over, ExpiredError("the client has disconnected")))
         notify = _notifier(over)
@@ -121,7 +124,8 @@ class OpenpiServer:
             await connection.close(CloseCode.TRY_AGAIN_LATER, str(error))
             return
         try:
-            await connection.send(metadata(self._dispatcher.policy(robot_id), self._keys))
+            policy = self._dispatcher.policy(robot_id)
+            await connection.send(metadata(policy, self._keys, self._dispatcher.known_instructions(policy)))
             async for message in connection:
                 if (ended := self._denied(connection, robot_id)) is not None:
                     await connection.send(ended)

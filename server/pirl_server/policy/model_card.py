@@ -16,6 +16,7 @@ from pirl_server.policy.features import FEATURES, STATE_DIM
 from pirl_server.policy.normalisation import check_statistics
 from pirl_server.policy.processing_spec import PRETRAINED, Processing, TokenizerFile
 
+MOST_DENOISE_STEPS = 1000
 DEFAULT_FAMILY = "pi0"
 """of a card that names none"""
 
@@ -56,6 +57,8 @@ class ModelCard:
         for name in ("prefix_delay", "guidance"):
             if not values[name]:
                 del values[name]
+        if self.processing is not None and not self.processing.prompt_state_dim:
+            del values["processing"]["prompt_state_dim"]
         return json.dumps(values, sort_keys=True, indent=1)
 
     @classmethod
@@ -97,8 +100,8 @@ def _check(card: ModelCard) -> None:
         raise ValueError(f"execute_horizon {card.execute_horizon} must be 1 to the horizon, {card.model.horizon}")
     if not 0 <= card.prefix_delay < card.model.horizon:
         raise ValueError(f"prefix_delay {card.prefix_delay} must be 0 to {card.model.horizon - 1}, below the horizon")
-    if card.denoise_steps < 1:
-        raise ValueError("at least one denoise step is needed")
+    if type(card.denoise_steps) is not int or not 1 <= card.denoise_steps <= MOST_DENOISE_STEPS:
+        raise ValueError(f"denoise_steps {card.denoise_steps} must be 1 to {MOST_DENOISE_STEPS}")
     if card.guidance is not None and not 0 < card.guidance < math.inf:
         raise ValueError(f"guidance {card.guidance} must be positive: 1 is plain conditioning, null none")
 
@@ -133,6 +136,8 @@ def _check_tabletop(card: ModelCard) -> None:
 
 FAMILY_OF = {"pi0": "pi0", "pi05": "pi05", "pi05_without_state": "pi05"}
 """which family reads which prompt"""
+MOST_STATE_ENTRIES = 256
+"""in a prompt: more would not fit into any"""
 MARGIN = 64
 """tokens that a vocabulary may have beyond the model's rows: libraries add some that no prompt contains"""
 
@@ -164,8 +169,18 @@ def _check_sizes(card: ModelCard, how: Processing) -> None:
             raise ValueError(f"the contract has {real} {kind} entries, the model has room for 1 to {room}")
     if how.delta and len(how.delta) != contract.action_dim:
         raise ValueError(f"the delta mask has {len(how.delta)} entries, the contract {contract.action_dim} actions")
+    if how.prompt_state_dim:
+        _check_prompt_state(how.prompt, how.prompt_state_dim, contract.state_dim)
     if any(how.delta[contract.state_dim :]):
         raise ValueError(f"a relative action beyond the {contract.state_dim} state entries has no reference")
+
+
+def _check_prompt_state(prompt: str, entries: int, state_dim: int) -> None:
+    if prompt != "pi05" or not state_dim < entries <= MOST_STATE_ENTRIES:
+        raise ValueError(
+            f"prompt_state_dim {entries} must be 0, or for a pi05 prompt {state_dim + 1} to {MOST_STATE_ENTRIES}: more"
+            f" than the contract's {state_dim} state entries; the prompt is '{prompt}'"
+        )
 
 
 def _check_slots(card: ModelCard, how: Processing) -> None:

@@ -33,7 +33,12 @@ class PretrainedProcessor:
         self._card, self._how = card, card.processing
         tokenizer = open_tokenizer(self._how.tokenizer, tokenizer_file(folder) if folder is not None else None)
         self._prompter = Prompter(
-            tokenizer, self._how.prompt, self._how.clean_prompt, card.model.max_tokens, card.model.vocabulary
+            tokenizer,
+            self._how.prompt,
+            self._how.clean_prompt,
+            card.model.max_tokens,
+            card.model.vocabulary,
+            self._how.prompt_state_dim,
         )
         self._state, self._action = Normaliser(self._how.state), Normaliser(self._how.action)
         self._relative = np.flatnonzero(self._how.delta)

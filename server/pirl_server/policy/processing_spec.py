@@ -82,6 +82,8 @@ class Processing:
     action: Normalisation
     delta: tuple[bool, ...] = ()
     """per real action dimension: predicted relative to the state the chunk was computed from; empty: none"""
+    prompt_state_dim: int = 0
+    """entries of the state in a pi05 prompt, zeros behind the robot's own (lerobot 0.4); 0: only the robot's own"""
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Processing:

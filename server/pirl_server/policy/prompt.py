@@ -27,8 +27,17 @@ LONGEST_BIN = 255
 class Prompter:
     """Builds the prompts of one card."""
 
-    def __init__(self, tokenizer: Tokenizer, form: PromptFormat, clean: bool, max_tokens: int, embeddings: int) -> None:
-        self._tokenizer, self._form, self._clean = tokenizer, form, clean
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        form: PromptFormat,
+        clean: bool,
+        max_tokens: int,
+        embeddings: int,
+        state_dim: int = 0,
+    ) -> None:
+        """`state_dim`: entries of a state in the prompt, zeros behind the robot's own; 0: only those."""
+        self._tokenizer, self._form, self._clean, self._state_dim = tokenizer, form, clean, state_dim
         self._max_tokens, self._embeddings = max_tokens, embeddings
 
     @property
@@ -51,8 +60,10 @@ class Prompter:
     def _ids(self, instruction: str, state_S: NDArray[np.floating]) -> list[int]:
         text = cleaned(instruction) if self._clean else instruction.removesuffix("\n")
         if self.holds_state:
-            own = self._encode(with_state(text, discretised(state_S)))
-            longest = len(self._encode(with_state(text, np.full(len(state_S), LONGEST_BIN))))
+            padding = np.zeros(max(0, self._state_dim - len(state_S)))
+            own = self._encode(with_state(text, discretised(np.append(state_S, padding))))
+            bins_S = np.append(np.full(len(state_S), LONGEST_BIN), discretised(padding))
+            longest = len(self._encode(with_state(text, bins_S)))
         else:
             own = [*self._encode(text), *self._tokenizer.newline]
             longest = len(own)

@@ -2,21 +2,27 @@
 
 One file for the whole server; the registry writes its promotions there, in the same form:
 {"time", "event", "actor", "result", ...}.
+
+A full file becomes audit.1.jsonl, that one audit.2.jsonl, and so on; the oldest goes. The new file begins with all
+lines that move an alias, so that it alone defines the aliases (see aliases.py).
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
-from pirl_server.atomic_files import append_line, utc_now
+from pirl_server.atomic_files import append_line, locked, sync, utc_now
 
 NAME = "audit.jsonl"
+MAX_BYTES, KEPT = 32 * 2**20, 4
+"""of one file, and how many full ones are kept"""
 _LOG = logging.getLogger(__name__)
 
 
 class AuditLog:
-    """Appends lines. Threads and processes may share the file: each line is one write to a file opened to append."""
+    """Appends lines. Threads and processes may share the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -28,7 +34,14 @@ class AuditLog:
 
         Raises OSError: then it must not be done.
         """
-        append_line(self.path, {"time": utc_now(), "event": event, "actor": actor, "result": result} | more)
+        line = {"time": utc_now(), "event": event, "actor": actor, "result": result} | more
+        with locked(self.path.with_name(f".{self.path.name}.lock")):
+            append_line(self.path, line)
+            try:
+                if self.path.stat().st_size > MAX_BYTES:
+                    self._rotate()
+            except OSError as error:  # the line is written; the next one tries again
+                _LOG.error("'%s' can't be rotated: %s", self.path, error)
 
     def note(self, event: str, actor: str, result: str = "done", **more: str) -> None:
         """Append what is done already, or was rejected. A disk that rejects the line must not change the answer."""
@@ -37,3 +50,19 @@ class AuditLog:
         except OSError as error:
             self.failures += 1
             _LOG.error("not in the audit log, %s: %s by %s, %s %s", error.strerror, event, actor, result, more)
+
+    def _rotate(self) -> None:
+        kept = [self.path.with_name(f"{self.path.stem}.{number}{self.path.suffix}") for number in range(1, KEPT + 1)]
+        staged = self.path.with_name(f".{self.path.name}.new")
+        with self.path.open("rb") as full, staged.open("wb") as new:
+            new.writelines(line for line in full if b'"alias": ' in line)
+        if staged.stat().st_size > MAX_BYTES // 2:  # else each line would rotate
+            _LOG.warning("'%s' is not rotated: more than half of it defines aliases", self.path)
+            return
+        sync(staged)
+        for older, newer in reversed(list(zip(kept[1:], kept))):
+            if newer.exists():
+                os.replace(newer, older)
+        os.replace(self.path, kept[0])
+        os.replace(staged, self.path)
+        sync(self.path.parent)

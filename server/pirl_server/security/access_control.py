@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -50,7 +51,10 @@ class AccessControl:
     ) -> None:
         self.open = tokens is None
         """no token is required"""
-        self._tokens, self._audit, self._limiter, self._robot_of = tokens, audit, limiter, robot_of
+        self.audit = audit
+        self.rejected: Counter[str] = Counter()
+        """calls by what was wrong: token, scope, robot"""
+        self._tokens, self._limiter, self._robot_of = tokens, limiter, robot_of
         # callers without a token must not be able to fill the disk with rejections
         self._audited = Limiter(interval_ns=10_000_000_000, burst=10)
 
@@ -111,8 +115,9 @@ class AccessControl:
         return Caller(f"{token.name} ({peer})", peer, frozenset(token.scopes), frozenset(token.robots), token.name)
 
     def _refused(self, call: str, caller: Caller, reason: str) -> None:
+        self.rejected[reason] += 1
         if not self._audited.take(_host(caller.peer)):
-            self._audit.note("call refused", caller.name, "refused", call=call, peer=caller.peer, reason=reason)
+            self.audit.note("call refused", caller.name, "refused", call=call, peer=caller.peer, reason=reason)
 
 
 def _host(peer: str) -> str:

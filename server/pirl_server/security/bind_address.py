@@ -5,17 +5,33 @@ from __future__ import annotations
 import ipaddress
 import logging
 import socket
+from typing import Any
 
 _LOG = logging.getLogger(__name__)
 
 
 def is_loopback(host: str) -> bool:
     """Say whether every address of the host is this machine's own. Raises ValueError when the name is unknown."""
+    return all(ipaddress.ip_address(str(info[4][0]).partition("%")[0]).is_loopback for info in _addresses(host))
+
+
+def check_local(host: str) -> None:
+    """Raise ValueError unless this machine can listen on every address of the host, whatever the port."""
+    for family, kind, _, _, address in _addresses(host):
+        try:
+            with socket.socket(family, kind) as probe:
+                probe.bind((address[0], 0, *address[2:]))
+        except OSError as error:
+            raise ValueError(
+                f"host '{host}' is no address of this machine ({error.strerror}): choose another one with --host"
+            ) from None
+
+
+def _addresses(host: str) -> list[Any]:
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        return socket.getaddrinfo(host or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise ValueError(f"host '{host}' can't be resolved ({error}): choose another one with --host") from None
-    return all(ipaddress.ip_address(str(info[4][0]).partition("%")[0]).is_loopback for info in found)
 
 
 def check_bind(host: str, *, tls: bool, tokens: bool, allow_insecure: bool) -> None:

@@ -14,6 +14,7 @@ from pirl_server.policy.served_policy import ServedPolicy
 from pirl_server.serving.connections import RobotConnections
 from pirl_server.serving.engine import Engine, Inference
 from pirl_server.serving.errors import NoPolicyError
+from pirl_server.serving.instructions import instruction_or_only
 from pirl_server.serving.router import Router
 
 MAX_WAIT_S = 30.0
@@ -23,7 +24,8 @@ MAX_WAIT_S = 30.0
 class Dispatcher:
     """Every method may be called from any thread and none waits for the device.
 
-    `check_rate(robot_id)` raises PermissionError for a robot that sends too many requests.
+    `check_rate(robot_id)` raises PermissionError for a robot that sends too many requests. `default_instruction` is
+    taken for requests without one; empty: the policy's only one is.
     """
 
     def __init__(
@@ -32,8 +34,10 @@ class Dispatcher:
         connections: RobotConnections | None = None,
         router: Router | None = None,
         check_rate: Callable[[str], None] | None = None,
+        default_instruction: str = "",
     ) -> None:
         self._engine, self._router, self._check_rate = engine, router or Router(), check_rate
+        self._default_instruction = default_instruction
         self.connections = connections or RobotConnections()
         self.not_finite: Counter[str] = Counter()
         """results that were rejected because of NaN or infinity, by policy version"""
@@ -47,6 +51,14 @@ class Dispatcher:
         if current is None:
             raise NoPolicyError("no policy is loaded yet")
         return self._engine.loaded.get(version or "", current)  # one that was just unloaded serves no request
+
+    def known_instructions(self, policy: ServedPolicy) -> tuple[str, ...]:
+        """What a request without an instruction may mean: the server's default, else those of the policy."""
+        return (self._default_instruction,) if self._default_instruction else tuple(policy.instructions)
+
+    def instruction(self, text: str, policy: ServedPolicy) -> str:
+        """The instruction of a request, which may be blank. Raises ValueError where none is known for it."""
+        return instruction_or_only(text, self.known_instructions(policy))
 
     def check(self, robot_id: str, *, polling: bool) -> None:
         """Raise StoppedError for a stopped robot, PermissionError for one that sends too many requests.
@@ -69,8 +81,11 @@ class Dispatcher:
         continuation: PreviousChunk | None = None,
         alias: str = "",
         episode_id: str = "",
+        place: str = "",
     ) -> Future[Inference]:
         """Queue one request of `observation.robot_id`; `deadline` is a `time.monotonic()` value.
+
+        A newer request takes over the place of the one that waits: `place` is the robot's where it is empty.
 
         Raises as `policy` and `Engine.submit` do; pass the result through `check_actions` before a robot gets it.
         """
@@ -78,7 +93,7 @@ class Dispatcher:
             self._engine.submit,
             observation,
             explore=explore,
-            robot_id=observation.robot_id,
+            robot_id=place or observation.robot_id,
             sequence=sequence,
             session=session,
             deadline=deadline,

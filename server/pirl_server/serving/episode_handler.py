@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 from pirl_contract import ActionChunk, Contract, Observation, StepOutcome
+from pirl_contract.schema import check_instruction
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import codec
 from pirl_server.policy.served_policy import PolicySample, ServedPolicy
@@ -15,7 +15,6 @@ from pirl_server.serving.episode_builder import EpisodeBuilder, EpisodeEnd, Epis
 from pirl_server.serving.grpc_status import ContractMismatchError, NotFoundError, NotWrittenError
 from pirl_server.serving.recorder import Recorder
 
-_LOG = logging.getLogger(__name__)
 END_REASONS = ("success", "time_limit", "operator", "takeover", "fault")
 LABEL_SOURCES = ("operator", "sim", "classifier")
 MAX_NOTE = 1000
@@ -32,9 +31,11 @@ class EpisodeCalls:
         self._recorder = recorder
 
     def start(
-        self, request: pb.StartEpisodeRequest, policy: ServedPolicy, explore: Callable[[str], bool]
+        self, request: pb.StartEpisodeRequest, policy: ServedPolicy, explore: Callable[[str], bool], instruction: str
     ) -> pb.StartEpisodeReply:
-        """Open an episode after comparing the contracts; `explore` decides for a robot that requests no sampling mode.
+        """Open an episode after comparing the contracts; `explore` decides for a robot that requests no mode.
+
+        `instruction` is that of the request, or the one that stands for none.
 
         Raises ContractMismatchError when they differ.
         """
@@ -46,7 +47,7 @@ class EpisodeCalls:
         start = EpisodeStart(
             robot_id=request.robot_id,
             contract=contract,
-            instruction=request.instruction,
+            instruction=instruction,
             policy_name=policy.name,
             execute_horizon=policy.execute_horizon,
             explore=explore(request.robot_id) if asked is None else asked,
@@ -130,10 +131,8 @@ def _disk(what: str, fix: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        _LOG.error("%s could not be written: %s", what, error)
-        raise NotWrittenError(
-            f"{what} could not be written: {error.strerror or 'the disk rejects it'}; {fix}"
-        ) from error
+        why = error.strerror or "the disk rejects it"
+        raise NotWrittenError(f"{what} could not be written: {why}; {fix}") from error
 
 
 def _label(request: pb.EndEpisodeRequest | pb.LabelEpisodeRequest) -> tuple[bool | None, str]:
@@ -160,7 +159,6 @@ def _ending(request: pb.EndEpisodeRequest) -> EpisodeEnd:
 
 
 def _check_start(request: pb.StartEpisodeRequest) -> None:
-    if (size := len(request.instruction.encode())) > codec.MAX_INSTRUCTION_BYTES:
-        raise ValueError(f"instruction: {size} bytes, at most {codec.MAX_INSTRUCTION_BYTES} are accepted")
+    check_instruction(request.instruction)
     if (size := sum(len(key) + len(value) for key, value in request.metadata.items())) > MAX_METADATA_BYTES:
         raise ValueError(f"metadata: {size} characters, at most {MAX_METADATA_BYTES} are kept")

@@ -6,7 +6,7 @@ import itertools
 import secrets
 import time
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 from pirl_contract import ActionChunk, Observation
@@ -90,8 +90,9 @@ class InferHandler:
 
     def start_episode(self, request: pb.StartEpisodeRequest) -> pb.StartEpisodeReply:
         """Open an episode; which version drives it is decided here."""
-        policy, explore = self._dispatcher.policy(request.robot_id, request.alias), self._exploration.begin
-        reply = self._episodes.start(request, policy, explore)
+        policy = self._dispatcher.policy(request.robot_id, request.alias)
+        instruction = self._dispatcher.instruction(request.instruction, policy)
+        reply = self._episodes.start(request, policy, self._exploration.begin, instruction)
         self._router.begin(reply.episode_id, request.robot_id, request.alias)
         reply.policy_version = self._dispatcher.policy(request.robot_id, request.alias, reply.episode_id).version
         return reply
@@ -99,20 +100,28 @@ class InferHandler:
     def begin(self, request: pb.InferRequest, caller: Caller, deadline: float) -> PendingChunk:
         """Check the request and queue it; outcomes are kept even when the inference then fails.
 
-        `deadline` is a `time.monotonic()` value. Raises what makes a rejection.
+        `deadline` is a `time.monotonic()` value. Raises what makes a rejection, ExpiredError where it passed while the
+        images were decoded.
         """
         received_ns, polling = time.monotonic_ns(), not caller.session
         check_robot_id(request.robot_id)
         self._dispatcher.check(request.robot_id, polling=polling)
         policy = self._dispatcher.policy(request.robot_id, request.alias, request.episode_id)
         _check_hash(request, policy)
-        call = codec.decode_infer(request, policy.contract, self._read_shared)
-        episode = self._episodes.of_request(request.episode_id, call.observation, call.outcomes)
+        try:
+            call = codec.decode_infer(request, policy.contract, self._read_shared, deadline)
+        except TimeoutError as error:
+            raise ExpiredError(str(error)) from None
+        instruction = self._dispatcher.instruction(call.observation.instruction, policy)
+        observation = call.observation
+        if instruction is not observation.instruction:
+            observation = replace(observation, instruction=instruction)
+        episode = self._episodes.of_request(request.episode_id, observation, call.outcomes)
         self._attendance.seen(request.robot_id, caller.address, polling=polling)
         default = episode.start.explore if episode else self._exploration.default
         decode_ms = (time.monotonic_ns() - received_ns) / 1e6
         answer = self._dispatcher.submit(
-            call.observation,
+            observation,
             deadline=deadline,
             explore=default if call.explore is None else call.explore,
             sequence=request.sequence,
@@ -121,7 +130,7 @@ class InferHandler:
             alias=request.alias,
             episode_id=request.episode_id,
         )
-        return PendingChunk(request, call.observation, episode, received_ns, decode_ms, caller, answer)
+        return PendingChunk(request, observation, episode, received_ns, decode_ms, caller, answer)
 
     def finish(self, pending: PendingChunk) -> pb.InferReply:
         """Return the reply when the engine has answered, waiting for it. Raises what makes a rejection.

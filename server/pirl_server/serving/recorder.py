@@ -52,6 +52,10 @@ class Recorder:
         self._ending: dict[str, _Closing] = {}
         self._receipts: OrderedDict[str, tuple[str, Receipt]] = OrderedDict()
         self._lock = threading.RLock()
+        self.ended = dict.fromkeys(("published", "dropped", "failed"), 0)
+        """episodes that ended, and attempts that failed and may succeed later"""
+        self.published_bytes = 0
+        """of the calls of those that were published"""
         self._closing = threading.Event()
         store.sweep()
         self._room = Room(limits, self._episodes, store.free_bytes)
@@ -145,6 +149,7 @@ class Recorder:
                 return self._receipts[episode_id][1]
             if (other := self._ending.get(episode_id)) is None:
                 episode = self._open.pop(episode_id)
+                self.ended["dropped"] += 1
                 receipt = self._remember(episode, Receipt("", episode.steps))
         if other is not None:
             return other.done.result()
@@ -167,12 +172,16 @@ class Recorder:
             summary = self._store.write(episode.finish(final)) if episode.complete else None
         except Exception as error:
             with self._lock:
+                self.ended["failed"] += 1
                 episode.reopen()
                 del self._ending[episode.id]
                 self._open[episode.id] = episode
             closing.done.set_exception(error)
             raise
         receipt = Receipt(summary.path, summary.steps) if summary else Receipt("", episode.steps)
+        with self._lock:
+            self.ended["published" if summary else "dropped"] += 1
+            self.published_bytes += episode.nbytes + episode.calls.nbytes_on_disk if summary else 0
         while (late := self._late_label(episode, receipt)) is not None:
             try:
                 self._store.label(episode.id, *late)

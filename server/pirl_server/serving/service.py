@@ -39,9 +39,10 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         max_sessions: int = 64,
         router: Router | None = None,
         check_rate: Callable[[str], None] | None = None,
+        default_instruction: str = "",
     ) -> None:
         router = router or Router(recorder.is_open)
-        self.dispatcher = Dispatcher(engine, attendance, router, check_rate)
+        self.dispatcher = Dispatcher(engine, attendance, router, check_rate, default_instruction)
         """the way to the engine, for openpi's wire too"""
         self.attendance = self.dispatcher.connections
         self.max_sessions = max_sessions

@@ -22,7 +22,7 @@ from pirl_server.serving.recorder import Recorder
 STAGES = ("decode", "queue", "infer", "encode", "total")
 MAX_ROBOTS = 64
 """robots with a series of their own; the later ones share the label `other`, so that ids cannot fill a database"""
-_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _ROWS = (1, 2, 4, 8, 16, 32)
 _OUTCOMES = ("answered", "failed", "superseded", "expired", "given_up", "refused")
 
@@ -42,6 +42,10 @@ class Metrics:
         self._steps = Counter("pirl_steps", "Executed actions reported by robots", registry=into)
         self._altered = Counter(
             "pirl_altered_steps", "Executed actions that were altered, by kind", ["alteration"], registry=into
+        )
+        self._rest = Counter("pirl_rest_calls", "REST calls", ["method", "route", "status"], registry=into)
+        self._rest_seconds = Histogram(
+            "pirl_rest_seconds", "From a REST call to its response's header", ["route"], buckets=_SECONDS, registry=into
         )
         self._stage = {stage: self._stages.labels(stage) for stage in STAGES}
         self._call_series = _Series(lambda key: self._calls.labels(*key))
@@ -66,6 +70,12 @@ class Metrics:
             for stage, milliseconds in reply.timings_ms.items():
                 if (series := self._stage.get(stage)) is not None:
                     series.observe(milliseconds / 1000)
+
+    def rest_call(self, row: tuple[str, str] | None, status: int, seconds: float) -> None:
+        """Count a REST call by its row of the table of scopes, None for a call of no route."""
+        method, route = row or ("(other)", "(none)")
+        self._rest.labels(method, route, status).inc()
+        self._rest_seconds.labels(route).observe(seconds)
 
     def _batch(self, batch: Batch) -> None:
         if not batch.idle:

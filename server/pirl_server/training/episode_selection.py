@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
 from pirl_contract import Contract
 from pirl_server.config.episodes import EpisodeSelection
+from pirl_server.episodes.schema import Episode
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.episodes.summary import EpisodeSummary
 from pirl_server.training.episode_log import NOT_EXECUTED, EpisodeFacts, EpisodeLog, facts, report_dry_runs
@@ -53,8 +54,8 @@ def select(
     `instructions` are those that may be learnt, None: any. Raises ValueError for a selected instruction beyond them.
     """
     _check_instructions(selection, instructions)
-    found, left_out = list[EpisodeSummary](), Counter[str]()
-    for each in store.list():
+    found, left_out, listed = list[EpisodeSummary](), Counter[str](), store.list()
+    for each in listed:
         if why := _listed_fault(each, selection, contract, instructions, now):
             left_out[why] += 1
         else:
@@ -82,8 +83,13 @@ def select(
         if (number + 1) % REPORT_EVERY == 0:
             progress.progress(number + 1, len(found), "episodes read")
     report_dry_runs(left_out[DRY_RUN], len(kept), progress)
-    openers = [partial(store.open, each.info.id) for each in kept]
+    openers = [partial(_open, store, each) for each in kept]
     return Selected(EpisodeLog(kept, openers), dict(+left_out), tuple(damaged))
+
+
+def _open(store: EpisodeStore, read: EpisodeFacts) -> Episode:
+    """Open it with the label that it was selected by, also where it was labelled again meanwhile."""
+    return replace(store.open(read.info.id), info=read.info)
 
 
 def _check_instructions(selection: EpisodeSelection, instructions: tuple[str, ...] | None) -> None:

@@ -12,6 +12,7 @@ from pirl_server.interchange.checkpoints.exporter import export_checkpoint
 from pirl_server.interchange.checkpoints.import_options import Request
 from pirl_server.interchange.checkpoints.importer import import_checkpoint
 from pirl_server.interchange.checkpoints.robot_contract import TEMPLATE
+from pirl_server.interchange.checkpoints.units_check import unusual_units
 from pirl_server.policy.model_card import ModelCard
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -27,6 +28,8 @@ def import_command(arguments: Sequence[str]) -> int:
             out=options.out,
             tokenizer=options.tokenizer,
             prompt=options.prompt,
+            prompt_state=options.prompt_state,
+            instructions=tuple(options.instruction),
             delta=None if options.delta is None else parse_delta(options.delta),
             contract=options.contract,
             cameras=dict(parse_camera(word) for word in options.camera),
@@ -38,7 +41,7 @@ def import_command(arguments: Sequence[str]) -> int:
             pad=options.pad,
         )
     )
-    print("\n".join(summary(card)))
+    print("\n".join([*summary(card), *(f"check     {line}" for line in unusual_units(card))]))
     if card.contract.robot == TEMPLATE:
         print("no --contract given: this template matches no robot; save it, edit it and import again with it:")
         print(card.contract.to_json())
@@ -66,10 +69,12 @@ def summary(card: ModelCard) -> list[str]:
     relative = "".join("1" if each else "0" for each in processing.delta) or "none"
     cameras = ", ".join(f"{slot.key} <- {slot.camera or 'absent'}" for slot in processing.slots)
     state, action = processing.state.scheme, processing.action.scheme
+    written = processing.prompt_state_dim or card.contract.state_dim
+    prompt = processing.prompt + (f" with {written} state entries" if processing.prompt == "pi05" else "")
     return [
         f"model     {card.family}, {card.model.depth} layers",
         f"chunk     plays {card.execute_horizon} of {card.model.horizon} actions, {card.denoise_steps} denoise steps",
-        f"prompt    {processing.prompt}, tokenizer {processing.tokenizer.kind} of {processing.tokenizer.vocabulary}",
+        f"prompt    {prompt}, tokenizer {processing.tokenizer.kind} of {processing.tokenizer.vocabulary}",
         f"cameras   {cameras}; {processing.resize} resize, bars {processing.pad}",
         f"state     {card.contract.state_dim} of {card.model.state_dim}, {state}",
         f"action    {card.contract.action_dim} of {card.model.action_dim}, {action}, relative {relative}",
@@ -102,6 +107,8 @@ def _import_parser() -> argparse.ArgumentParser:
     add("--contract", type=Path, help="the robot as JSON; default: a template, printed")
     add("--camera", action="append", default=[], metavar="KEY=NAME", help="which camera feeds which image input")
     add("--prompt", choices=("pi0", "pi05", "pi05_without_state"), help="prompt format; required for pi0.5 from openpi")
+    add("--prompt-state", choices=("robot", "padded"), help="state in pi05 prompts; padded: as lerobot 0.4 wrote them")
+    add("--instruction", action="append", default=[], metavar="TEXT", help="what it was trained to do; may be repeated")
     add("--delta", metavar="1,1,0|none", help="which actions are relative to the state; required from openpi")
     add("--norm-stats", type=Path, metavar="FILE", help="norm_stats.json to use instead of the folder's statistics")
     add("--asset-id", help="asset id of the statistics, when assets/ has several")

@@ -45,14 +45,15 @@ def make_plan(folder: TensorFolder, side: Side, dtype: torch.dtype | None) -> Pl
     layouts = {name: folder.layouts[source] for name, source in sources.items()}
     config = sizes(layouts, side)
     expected = expected_shapes(config)
+    unknown = sorted(sources[name] for name in set(layouts) - set(expected))
     for name in sorted(expected):
         if name not in layouts:
-            raise ValueError(f"tensor '{name}' is missing")
+            raise ValueError(f"tensor '{name}' is missing" + (f"; '{unknown[0]}' is not known" if unknown else ""))
         if layouts[name].shape != expected[name]:
             found = list(layouts[name].shape)
             raise ValueError(f"tensor '{sources[name]}' has shape {found}, the model's is {list(expected[name])}")
-    if unknown := set(layouts) - set(expected):
-        raise ValueError(f"tensor '{sources[min(unknown)]}' does not fit a {config.family} of {config.depth} layers")
+    if unknown:
+        raise ValueError(f"tensor '{unknown[0]}' does not fit a {config.family} of {config.depth} layers")
     return Plan(config, names, sources, _converted(sources, layouts, dtype))
 
 

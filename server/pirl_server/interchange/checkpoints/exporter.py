@@ -108,6 +108,12 @@ def _read_source(path: Path, stack: Stack) -> Kept | None:
 
 def _made(stack: Stack, card: ModelCard, weights: StateDict) -> Kept:
     """Names as the library saves them today, the embedding under its head's name, an unused expert head."""
+    assert card.processing is not None
+    if card.processing.prompt_state_dim:
+        raise ValueError(
+            f"its prompts have {card.processing.prompt_state_dim} state entries, filled up with zeros (lerobot 0.4),"
+            " which neither openpi nor lerobot of today writes: export it to the layout it came from"
+        )
     prefix = "model." if stack == "lerobot" else ""
     names = [prefix + name for name in (*to_openpi(weights), HEAD, EXPERT_HEAD) if name != EMBEDDING]
     dtype = weights["expert.layers.0.down_proj.weight"].dtype

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from pirl_server.interchange.checkpoints.source_metadata import Stack
+from pirl_server.interchange.checkpoints.source_metadata import PromptState, Stack
 from pirl_server.policy.processing_spec import PromptFormat
 
 
@@ -23,6 +23,9 @@ class Request:
     tokenizer: str
     """a file, or "bytes\""""
     prompt: PromptFormat | None = None
+    prompt_state: PromptState | None = None
+    instructions: tuple[str, ...] = ()
+    """that the policy knows; a single one is taken for a request without any"""
     delta: tuple[bool, ...] | None = None
     """per action dimension; (): none is relative"""
     contract: Path | None = None

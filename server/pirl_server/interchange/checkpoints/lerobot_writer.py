@@ -8,19 +8,23 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
+from pirl_server.interchange.checkpoints.lerobot_features import IMAGES
 from pirl_server.interchange.checkpoints.lerobot_pipeline import (
     ABSOLUTE,
+    ACTION,
+    BATCH,
     DEVICE,
     NEWLINE,
     NORMALIZER,
     POSTPROCESSOR,
     PREPROCESSOR,
     RELATIVE,
+    RENAME,
+    STATE,
     STATE_PROMPT,
     TOKENIZER,
     UNNORMALIZER,
 )
-from pirl_server.interchange.checkpoints.lerobot_reader import ACTION, IMAGES, STATE
 from pirl_server.interchange.checkpoints.model_sizes import unreadable
 from pirl_server.interchange.checkpoints.openpi_reader import CONFIG
 from pirl_server.interchange.checkpoints.statistics import NEEDED
@@ -87,7 +91,7 @@ def _before(card: ModelCard, processing: Processing) -> list[STEP]:
     )  # fmt: skip
     device = _step(DEVICE, device="cpu", float_dtype=None)
     normalizer = _normalizer(NORMALIZER, card, processing)
-    first = [_step("rename_observations_processor", rename_map={}), _step("to_batch_processor")]
+    first = [_step(RENAME, rename_map={}), _step(BATCH)]
     if processing.prompt == "pi05":
         prompt = _step(STATE_PROMPT, max_state_dim=card.model.state_dim, task_key="task")
         steps = [*first, relative, normalizer, prompt, tokenizer, device]

@@ -34,7 +34,10 @@ def read_openpi(folder: Path, asset_id: str | None) -> Side:
     config, files = _Config(), {}
     if (folder / CONFIG).exists():
         path = inside(folder, folder / CONFIG)
-        config = parse(_Config, read_object(path), f"'{path}'")
+        raw = read_object(path)
+        if "input_features" in raw:
+            raise ValueError(f"'{path}' is lerobot's: import it with pirl import lerobot")
+        config = parse(_Config, raw, f"'{path}'")
         files[CONFIG] = path.read_bytes()
     stats = find_norm_stats(folder, asset_id)
     if stats is not None:

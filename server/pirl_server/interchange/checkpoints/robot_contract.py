@@ -36,8 +36,12 @@ def template(cameras: Mapping[str, tuple[int, int]], state_dim: int, action_dim:
     )
 
 
-def slots(keys: Sequence[str], contract: Contract, chosen: Mapping[str, str]) -> tuple[CameraSlot, ...]:
-    """Each image input with the contract's camera of the chosen name, else of its own name, else none.
+def slots(
+    keys: Sequence[str], contract: Contract, chosen: Mapping[str, str], renamed: Mapping[str, str]
+) -> tuple[CameraSlot, ...]:
+    """Each image input with the contract's camera of the chosen name, else of the one that the folder renames to it.
+
+    Else of its own name, else none.
 
     Raises ValueError for a choice that names nothing, and for a camera that would feed no input.
     """
@@ -47,7 +51,8 @@ def slots(keys: Sequence[str], contract: Contract, chosen: Mapping[str, str]) ->
             raise ValueError(f"--camera {key}={camera}: the model's images are {', '.join(keys)}")
         if camera not in names:
             raise ValueError(f"--camera {key}={camera}: the contract's cameras are {', '.join(names)}")
-    found = tuple(CameraSlot(key, chosen.get(key, key if key in names else None)) for key in keys)
+    folder = {key: camera for key, camera in renamed.items() if camera in names}
+    found = tuple(CameraSlot(key, chosen.get(key, folder.get(key, key if key in names else None))) for key in keys)
     for name in names:
         uses = [slot.key for slot in found if slot.camera == name]
         if len(uses) != 1:
@@ -58,3 +63,15 @@ def slots(keys: Sequence[str], contract: Contract, chosen: Mapping[str, str]) ->
     if not names:
         raise ValueError("the contract has no camera: at least one image input needs a camera")
     return found
+
+
+def check_sides(views: Sequence[CameraSlot], contract: Contract, sizes: Mapping[str, tuple[int, int]]) -> None:
+    """Raise ValueError for a camera whose height is the folder's width, and the reverse. `sizes` is by image input."""
+    cameras = {camera.name: camera for camera in contract.cameras}
+    for view in views:
+        camera, size = cameras.get(view.camera or ""), sizes.get(view.key)
+        if camera is not None and size == (camera.width, camera.height) and camera.width != camera.height:
+            raise ValueError(
+                f"camera '{camera.name}' is {camera.height}x{camera.width} in the contract and {size[0]}x{size[1]} in"
+                " config.json, height first: correct the one that is wrong"
+            )

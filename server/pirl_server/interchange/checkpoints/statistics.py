@@ -13,7 +13,7 @@ from pirl_server.policy.processing_spec import Family as Convention
 from pirl_server.policy.processing_spec import Normalisation, Scheme
 
 Statistics = Mapping[str, tuple[float, ...]]
-"""one value per dimension by name: mean, std, q01, q99, min, max"""
+"""one value per dimension by name: mean, std, q01, q99, q10, q90, min, max"""
 
 NEEDED = {"zscore": ("mean", "std"), "quantile": ("q01", "q99")}
 
@@ -24,6 +24,10 @@ class _Entry(BaseModel):
     std: list[float] | None = None
     q01: list[float] | None = None
     q99: list[float] | None = None
+    q10: list[float] | None = None
+    q90: list[float] | None = None
+    min: list[float] | None = None
+    max: list[float] | None = None
 
 
 class _Pair(BaseModel):
@@ -49,15 +53,22 @@ def norm_stats_object(statistics: Mapping[str, Statistics]) -> dict[str, Any]:
     return {"norm_stats": {key: {name: list(row) for name, row in each.items()} for key, each in named.items()}}
 
 
-def normalisation(kind: str, statistics: Statistics | None, scheme: Scheme, convention: Convention) -> Normalisation:
-    """What the card says. Raises ValueError for statistics that are absent or uneven."""
+def normalisation(
+    kind: str,
+    statistics: Statistics | None,
+    scheme: Scheme,
+    convention: Convention,
+    ends: tuple[str, str] = NEEDED["quantile"],
+) -> Normalisation:
+    """What the card says; `ends` are the statistics that a quantile scheme takes.
+
+    Raises ValueError for statistics that are absent or uneven.
+    """
     if scheme == "none":
         return Normalisation("none", convention, (), ())
-    names = NEEDED[scheme]
+    names = ends if scheme == "quantile" else NEEDED[scheme]
     if statistics is None or any(name not in statistics for name in names):
-        raise ValueError(
-            f"no {' and '.join(names)} of the {kind} in this folder: give those of the data set with --norm-stats FILE"
-        )
+        raise ValueError(f"no {' and '.join(names)} of the {kind}: give those of the data set with --norm-stats FILE")
     first, second = (statistics[name] for name in names)
     if len(first) != len(second) or not first:
         raise ValueError(f"{kind}: {names[0]} has {len(first)} values, {names[1]} has {len(second)}")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from pirl_server.interchange.checkpoints.known_folders import check_folder
 from pirl_server.interchange.checkpoints.source_folder import one_line, plain_file, read_object
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -73,8 +74,7 @@ class TensorFolder:
     @classmethod
     def open(cls, folder: Path) -> TensorFolder:
         """Open the single file or every shard of the index. Raises ValueError that names file and key at fault."""
-        if not folder.is_dir():
-            raise ValueError(f"'{folder}' is not a folder")
+        check_folder(folder, (SINGLE, INDEX))
         if (folder / INDEX).exists():
             if (folder / SINGLE).exists():
                 raise ValueError(f"'{folder}' has both {SINGLE} and {INDEX}: remove one of them")

@@ -23,6 +23,8 @@ from pirl_server.interchange.checkpoints.weight_names import UNUSED
 
 STATISTICS = re.compile(r"(normalize_inputs|normalize_targets|unnormalize_outputs)\.buffer_")
 """lerobot before 0.4 kept its statistics among the weights"""
+WRAPPERS = ("module.", "_orig_mod.", "base_model.model.", "_fsdp_wrapped_module.", "policy.", "actor.")
+"""what other programs put before each name when they save the model within something else"""
 EXPERT_HEAD = "paligemma_with_expert.gemma_expert.lm_head.weight"
 
 
@@ -41,12 +43,22 @@ class Names:
 def sort_names(names: Iterable[str]) -> Names:
     """Say what each tensor is. Raises ValueError for two of one meaning, or without a text embedding."""
     names = sorted(names)
+    _check_wrapped(names)
     statistics = tuple(name for name in names if STATISTICS.match(name))
     weights = canonical_names([name for name in names if not STATISTICS.match(name)])
     text = tuple(weights.pop(name) for name in (HEAD, EMBEDDING) if name in weights)
     if not text:
-        raise ValueError(f"tensor '{EMBEDDING}' is missing, and so is '{HEAD}'")
+        found = f"; there is '{names[0]}'" if names else ""
+        raise ValueError(f"tensor '{EMBEDDING}' is missing, and so is '{HEAD}'{found}")
     return Names(weights, text, tuple(weights.pop(name) for name in UNUSED if name in weights), statistics)
+
+
+def _check_wrapped(names: list[str]) -> None:
+    for name in names:
+        if ".lora_A." in name or ".lora_B." in name:
+            raise ValueError(f"tensor '{name}' is of an adapter (LoRA): merge it into the weights and save those")
+        if prefix := next((each for each in WRAPPERS if name.startswith(each)), None):
+            raise ValueError(f"tensor '{name}' was saved with its wrapper: save it without the '{prefix}' in front")
 
 
 def canonical_names(names: list[str]) -> dict[str, str]:

@@ -86,7 +86,7 @@ def behaviour(policy: FlowPolicy, data: LoggedDecisions, config: EpisodesConfig,
         again = served if drawn_by is policy else log_probs(drawn_by, replace(data, acted=mine))
         found = torch.where(mine, again, found)
     apart = torch.where(acted, (found - data.stored_log_prob).abs(), torch.zeros(()))
-    for episode in data.episode[apart > config.max_mismatch].unique():
+    for episode in torch.unique(data.episode[apart > config.max_mismatch]):
         mine = acted & (data.episode == episode)
         why[f"are of episodes whose stored log-probability is off by more than {config.max_mismatch:g}"] += int(
             mine.sum()

@@ -59,7 +59,7 @@ def finetune_episodes(
     trained = method.train(method.prepare(found), states)
     made = {"parent": policy.version, "method": method.name, "chosen": chosen.why, "config": str(asdict(config))}
     weights, dtype = saved_weights(policy.model, config.saved_dtype, checkpoint)
-    made |= trained.lineage | dtype
+    made |= dict(trained.lineage) | dtype
     card = replace(trained.card, lineage=made | found.lineage() | dict(lineage), instructions=said)
     return save_checkpoint(out, card, weights, parent=checkpoint, noise_actor=trained.noise_actor)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,8 +86,8 @@ def logged_decisions(policy: FlowPolicy, episodes: Iterable[Episode]) -> tuple[L
         raise ValueError("in no episode was a chunk of the policy played")
     columns = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
     windows = make_windows(policy, columns["state"], said, columns["chunk"], images.finish())
-    parts = {field.name: getattr(windows, field.name) for field in fields(windows)}
-    tensors = {name: torch.from_numpy(columns[name]) for name in COLUMNS}
+    parts: dict[str, Any] = {field.name: getattr(windows, field.name) for field in fields(windows)}
+    tensors: dict[str, Any] = {name: torch.from_numpy(columns[name]) for name in COLUMNS}
     steps = tensors.pop("elapsed")
     return LoggedDecisions(
         **parts,
@@ -119,8 +120,8 @@ def _read(policy: FlowPolicy, number: int, episode: Episode, why: Reasons) -> di
     """One episode's columns, a row per played call."""
     calls, played = episode.calls, np.flatnonzero(episode.calls.step >= 0)
     played = played[np.argsort(calls.step[played], kind="stable")]
-    altered = np.array([_execution_fault(policy, episode, call) for call in played])
-    faults = [_density_fault(policy, episode, call) or fault for call, fault in zip(played, altered.tolist())]
+    altered = np.array([_execution_fault(policy, episode, call) for call in played.tolist()])
+    faults = [_density_fault(policy, episode, call) or fault for call, fault in zip(played.tolist(), altered.tolist())]
     why.update(fault for fault in faults if fault)
     index = np.maximum(calls.sde_index[played], 0).astype(np.int64)
     executed = np.array([max(1, int((episode.steps.call == call).sum())) for call in played], np.int64)

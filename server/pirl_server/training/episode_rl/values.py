@@ -49,12 +49,12 @@ def pooled(policy: FlowPolicy, windows: ChunkDataset) -> Tensor:
     rows_M = torch.arange(len(windows.tokens) if seen is None else len(windows))
     found = []
     for rows in torch.split(rows_M, ENCODED):
-        images, prompt = (None, None), rows
+        pixels, exist, prompt = None, None, rows
         if seen is not None:
-            pixels, exist = policy.scale_images({name: each[rows.numpy()] for name, each in seen.items()})
-            images, prompt = (pixels.to(device), exist.to(device)), windows.prompt[rows]
-        text = (part[prompt].to(device) for part in (windows.tokens, windows.token_mask))
-        prefix = policy.model.encode_prefix(*images, *text, pooled=True)
+            images = policy.scale_images({name: each[rows.numpy()] for name, each in seen.items()})
+            pixels, exist, prompt = images[0].to(device), images[1].to(device), windows.prompt[rows]
+        tokens, mask = windows.tokens[prompt].to(device), windows.token_mask[prompt].to(device)
+        prefix = policy.model.encode_prefix(pixels, exist, tokens, mask, pooled=True)
         assert prefix.pooled is not None
         found.append(prefix.pooled.float().cpu())
     whole = torch.cat(found)
@@ -154,16 +154,16 @@ def stretch_advantages(
 
     At a stretch's `last` decision the value after it is 0, or `after` where it was `cut` rather than ended.
     """
-    column = (part[:, None] for part in (last_M & ~cut_M, last_M & cut_M, after_M))
-    everyone = torch.ones_like(last_M)[:, None]
-    advantage, _ = gae(reward_M[:, None], value_M[:, None], torch.zeros(1), *column, everyone, gamma=gamma, lam=lam)
+    ended, cut, after = ((part[:, None]) for part in (last_M & ~cut_M, last_M & cut_M, after_M))
+    reward, value, everyone = reward_M[:, None], value_M[:, None], torch.ones_like(last_M)[:, None]
+    advantage, _ = gae(reward, value, torch.zeros(1), ended, cut, after, everyone, gamma=gamma, lam=lam)
     return advantage[:, 0]
 
 
 def per_task(advantage_M: Tensor, task_M: Tensor, counted_M: Tensor) -> Tensor:
     """Advantages normalised over the counted decisions of each task, 0 elsewhere: tasks then weigh alike [M]."""
     scaled_M = torch.zeros_like(advantage_M)
-    for task in task_M.unique():
+    for task in torch.unique(task_M):
         mine_M = counted_M & (task_M == task)
         scaled_M = torch.where(mine_M, normalise(advantage_M, mine_M), scaled_M)
     return scaled_M

@@ -256,7 +256,7 @@ def _report(drawn: Behaviour, truncated: int, left_out: str) -> str:
     data, kept = drawn.data, int(drawn.data.acted.sum())
     of = [
         f"{int((data.acted & (drawn.age == age)).sum())} of {age} versions before the base"
-        for age in drawn.age[data.acted].unique().tolist()
+        for age in torch.unique(drawn.age[data.acted]).tolist()
         if age
     ]
     parts = [

@@ -65,7 +65,7 @@ class Progress(Recap):
 def partner(data: EpisodeWindows, ahead: int) -> Tensor:
     """Window [M] int64 that each is compared with: the one looked ahead to, else its stretch's last; -1 for that."""
     found, stretch = looked_ahead(data, ahead), stretches(data)
-    for each in stretch.unique():
+    for each in torch.unique(stretch):
         mine = torch.nonzero(stretch == each)[:, 0]
         last = mine[data.start[mine].argmax()]
         found[mine] = torch.where(found[mine] < 0, last, found[mine])

@@ -132,7 +132,7 @@ def looked_ahead(data: EpisodeWindows, ahead: int) -> Tensor:
     """Window [M] int64 `ahead` steps on, the first one from there; -1 where the end or a takeover comes first."""
     found = torch.full((len(data),), -1)
     stretch = stretches(data)
-    for each in stretch.unique():
+    for each in torch.unique(stretch):
         mine = torch.nonzero(stretch == each)[:, 0]
         mine = mine[data.start[mine].argsort()]
         then = torch.searchsorted(data.start[mine], data.start[mine] + ahead)
@@ -150,7 +150,7 @@ def stretches(data: EpisodeWindows) -> Tensor:
 def marks(data: EpisodeWindows, advantage: Tensor, positive: float) -> Tensor:
     """Which windows are good [M] bool: the share `positive` of the policy's of each task, and every human's."""
     good = torch.zeros(len(data), dtype=torch.bool)
-    for task in data.task.unique():
+    for task in torch.unique(data.task):
         mine = data.task == task
         good[mine] = better_than_usual(advantage[mine], data.human[mine], positive)
     return good
