@@ -15,11 +15,15 @@ from fastapi import FastAPI
 
 from pirl_server import job_main, malloc
 from pirl_server.api.application import create_api
+from pirl_server.api.dependencies import Services
 from pirl_server.api.rest_listener import make_listener
 from pirl_server.api.stop_listener import stop_door
+from pirl_server.config.loop import Loop
 from pirl_server.config.serve import ServeConfig
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.supervisor import Supervisor
+from pirl_server.loop.controller import Loops
+from pirl_server.loop.server_world import ServerWorld
 from pirl_server.openpi_wire.observation_keys import Keys
 from pirl_server.openpi_wire.server import OpenpiServer, start_openpi
 from pirl_server.paths import EPISODES, JOBS, MODELS, TOKENS
@@ -117,9 +121,8 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
         metrics, latencies = Metrics(engine, service.attendance, recorder), Latencies()
         spans = spans_from_environment(metadata.version("pirl"))
         calls = CallTracker([CallLog(), metrics, latencies, *([spans] if spans else [])])
-        server, port = _start(
-            service, config, CallInterceptor([calls, CallAuthorizer(gate, registry.audit_log)], PUBLIC_RPCS)
-        )
+        authorizer = CallAuthorizer(gate, registry.audit_log)
+        server, port = _start(service, config, CallInterceptor([calls, authorizer], PUBLIC_RPCS))
         if config.openpi_port is not None:
             closing.callback(_start_openpi(config, service.dispatcher, gate).close)
         command = [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve())]
@@ -140,13 +143,23 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             limiter=None if gate.open else Limiter.per_second(REST_RATE_HZ),
             stopping=Stopping(server.drain, lambda: _busy(engine, service)),
         )
+        loops = _start_loops(api.state.services, service)
         try:
             yield api, server
         finally:
             # No new requests, then no writers: an episode is published whole or not at all.
             stopped = server.stop(0.5)
+            loops.close()
             jobs.close()
             stopped.wait()
+
+
+def _start_loops(parts: Services, service: PolicyService) -> Loops:
+    def world(job: str, spec: Loop) -> ServerWorld:
+        promoter, deployment = parts.promoter, parts.deployment
+        return ServerWorld(job, spec, parts.jobs, parts.episodes, parts.registry, promoter, deployment, service)
+
+    return Loops(parts.jobs.hosted, parts.registry.audit_log, world)
 
 
 def _deployment(

@@ -12,6 +12,7 @@ from pirl_contract import Contract
 from pirl_server import simulation
 from pirl_server.atomic_files import utc_now, write_json
 from pirl_server.config.jobs import Evaluate, FinetuneEpisodes, FinetuneSim, JobSpec, Sft, parse_spec
+from pirl_server.config.loop import Loop
 from pirl_server.config.training import PpoConfig
 from pirl_server.jobs.reporter import Reporter
 from pirl_server.paths import MODELS
@@ -22,6 +23,7 @@ from pirl_server.registry.routing_rules import CANDIDATE
 from pirl_server.registry.versions import Registry
 from pirl_server.training import experiment, recipes
 from pirl_server.training.chunk_dataset import ChunkDataset
+from pirl_server.training.episode_log import MoreEpisodesNeededError
 from pirl_server.training.episode_report import DATA_REPORT
 from pirl_server.training.evaluate import evaluate
 from pirl_server.training.progress import Progress
@@ -35,6 +37,11 @@ def check(spec: JobSpec) -> None:
 
     Where logged episodes are learnt from, a task is a name: it needs no simulator.
     """
+    if isinstance(spec, Loop):
+        if spec.evaluation is not None:
+            simulation.check_task(spec.task)
+            evaluation_seeds(spec.evaluation.list)
+        return
     if isinstance(spec, FinetuneEpisodes) or (isinstance(spec, Sft) and spec.config.source == "episodes"):
         return
     simulation.check_task(spec.task)
@@ -50,16 +57,22 @@ def check(spec: JobSpec) -> None:
 def run(root: Path, job_dir: Path) -> None:
     """Do what the job's spec.json says and leave its result.
 
-    A failure is one line in the job's state and a traceback in its log.
+    A failure is one line in the job's state and a traceback in its log. Raises ValueError for one that more episodes
+    would mend, after its result has said so.
     """
     with Reporter(job_dir) as report:
         spec = parse_spec(json.loads((job_dir / "spec.json").read_text()))
+        assert not isinstance(spec, Loop), "the server runs those itself"
         registry = Registry(root / MODELS)
         if isinstance(spec, Evaluate):
             report.result(_evaluate(spec, registry, job_dir, report))
             return
         base = None if spec.base is None else registry.resolve(spec.base)
-        version = _train(spec, None if base is None else base.path, registry, root, job_dir, report)
+        try:
+            version = _train(spec, None if base is None else base.path, registry, root, job_dir, report)
+        except MoreEpisodesNeededError as error:
+            report.result({"more_episodes_needed": True})
+            raise ValueError(str(error)) from error
         if version is None:
             return
         parent = None if base is None else base.version
@@ -138,7 +151,7 @@ def _evaluate(spec: Evaluate, registry: Registry, job_dir: Path, report: Reporte
     """Evaluate through ManiSkill's own step and store the result in the registry."""
     model = registry.resolve(spec.version)
     card = load_card(model.path)
-    seeds = evaluation_seeds(spec.seed)[: spec.episodes]
+    seeds = evaluation_seeds(spec.seed)[spec.first : spec.first + spec.episodes]
     make = partial(simulation.reference_env, spec.task, card.model.vision is not None)
     results = evaluate(model.path, make, simulation.max_steps(spec.task), seeds, report)
     if len(results) < len(seeds):
@@ -153,6 +166,8 @@ def _evaluate(spec: Evaluate, registry: Registry, job_dir: Path, report: Reporte
         created=utc_now(),
         job=job_dir.name,
         details={"mean_steps": steps},
+        instructions=simulation.instructions(spec.task),
+        outcomes=tuple(results[seed].success for seed in seeds),
     )
     registry.evaluations.put(evaluation)
     low, high = evaluation.interval

@@ -320,7 +320,7 @@ def test_health_and_info(web: httpx.Client, service: Any) -> None:
 def test_openapi_names_every_operation_and_every_reference_resolves(web: httpx.Client) -> None:
     document = web.get("/openapi.json").json()
     operations = [operation for path in document["paths"].values() for operation in path.values()]
-    assert len({operation["operationId"] for operation in operations}) == len(operations) == 24
+    assert len({operation["operationId"] for operation in operations}) == len(operations) == 26
     assert all(operation["tags"] and operation.get("summary") for operation in operations)
     for name in re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)):
         assert name in document["components"]["schemas"]
@@ -333,13 +333,14 @@ def test_openapi_shows_each_field_of_each_kind_with_description_unit_and_range(w
     body = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body["discriminator"]["propertyName"] == "kind"
     kinds = {kind: schema_of(document, ref) for kind, ref in body["discriminator"]["mapping"].items()}
-    assert kinds.keys() == {"sft", "finetune_sim", "finetune_episodes", "evaluate"}
+    assert kinds.keys() == {"sft", "finetune_sim", "finetune_episodes", "evaluate", "loop"}
     trained = {"finetune_sim": PpoConfig, "finetune_episodes": EpisodesConfig, "sft": SftConfig}
     configs = [schema_of(document, kinds[kind]["properties"]["config"]["$ref"]) for kind in trained]
     names = [[field.name for field in fields(config)] for config in trained.values()]
     assert [list(config["properties"]) for config in configs] == names
     own = {name: field for kind in kinds.values() for name, field in kind["properties"].items()}
     del own["kind"], own["config"]
+    configs += [schema_of(document, f"/{name}") for name in ("LoopCanary", "LoopEvaluation")]
     every = [*own.items(), *(pair for config in configs for pair in config["properties"].items())]
     for name, field in every:
         assert field["description"], name

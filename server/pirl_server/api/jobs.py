@@ -1,7 +1,8 @@
-"""/v1/jobs: create, list, get, cancel, events."""
+"""/v1/jobs: create, list, get, cancel, pause, resume, events."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated
 
@@ -13,7 +14,9 @@ from pirl_server.api.problems import ProblemError, conflict, invalid, no_storage
 from pirl_server.api.schemas import Damaged, JobPage, JobView
 from pirl_server.api.sse import stream
 from pirl_server.config.jobs import Evaluate, JobSpec
+from pirl_server.config.loop import Loop
 from pirl_server.jobs.job import DamagedJobError, Job, Status
+from pirl_server.registry.promotion import PRODUCTION
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 AfterJob = Annotated[str | None, Query(pattern=r"^job_[0-9a-f]{24}$", description="`last_id` of the page before")]
@@ -25,8 +28,8 @@ EVENT_STREAM = {200: {"content": {"text/event-stream": {"schema": {"type": "stri
 def create_job(
     spec: Annotated[JobSpec, Body()], services: ServicesDep, request: Request, response: Response
 ) -> JobView:
-    """Queue a training or an evaluation."""
-    field, name = ("version", spec.version) if isinstance(spec, Evaluate) else ("base", spec.base)
+    """Queue a training, an evaluation, or a loop of them."""
+    field, name = _starts_from(spec)
     try:
         if name is not None:
             services.registry.resolve(name)
@@ -87,6 +90,18 @@ def cancel_job(job_id: JobId, services: ServicesDep, request: Request) -> JobVie
     return JobView.of(cancelled)
 
 
+@router.post("/{job_id}/pause", operation_id="pauseJob", responses=responses(404, 409, 422, 503))
+def pause_job(job_id: JobId, services: ServicesDep, request: Request) -> JobView:
+    """Let a loop wait at the end of its present phase; a canary and the watch after a promotion are judged on."""
+    return _switch(services, job_id, request, services.jobs.hosted.pause, "job paused")
+
+
+@router.post("/{job_id}/resume", operation_id="resumeJob", responses=responses(404, 409, 422, 503))
+def resume_job(job_id: JobId, services: ServicesDep, request: Request) -> JobView:
+    """Let a paused loop continue."""
+    return _switch(services, job_id, request, services.jobs.hosted.resume, "job resumed")
+
+
 @router.get(
     "/{job_id}/events",
     operation_id="streamJobEvents",
@@ -105,6 +120,25 @@ def stream_events(job_id: JobId, services: ServicesDep, last_event_id: LastEvent
     over = partial(_has_ended, services, job_id)
     body = stream(tail, over, services.heartbeat_s, services.reads)
     return StreamingResponse(body, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+def _starts_from(spec: JobSpec) -> tuple[str, str | None]:
+    """Return which field of the spec names a version, and that name."""
+    if isinstance(spec, Evaluate):
+        return "version", spec.version
+    return ("job", PRODUCTION) if isinstance(spec, Loop) else ("base", spec.base)
+
+
+def _switch(services: Services, job_id: str, request: Request, switch: Callable[[str], Job], event: str) -> JobView:
+    _find(services, job_id)
+    try:
+        job = switch(job_id)
+    except ValueError as error:
+        raise conflict(str(error)) from None
+    except OSError as error:
+        raise no_storage("the job's state", error) from None
+    services.registry.audit_log.write(event, actor(request), job=job_id)
+    return JobView.of(job)
 
 
 def _find(services: Services, job_id: str) -> Job:

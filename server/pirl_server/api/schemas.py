@@ -23,7 +23,7 @@ class JobView(Described):
     spec: JobSpec
     """as requested, with every default filled in"""
     status: Status
-    """queued, running, then one of succeeded, failed, cancelled"""
+    """queued, running (a loop also paused), then one of succeeded, failed, cancelled"""
     created: str
     """ISO 8601, UTC"""
     started: str | None
@@ -32,7 +32,9 @@ class JobView(Described):
     """ISO 8601, UTC; null before"""
     error: str | None = Field(description="reason of failure or cancellation, one line")
     result: dict[str, Any] | None
-    """plain JSON of the job's kind: version, success rate; null before"""
+    """plain JSON of the job's kind: version, success rate; null before. Of a loop: where it stands"""
+    parent: str | None
+    """the loop that submitted it, with round and phase; null: a user did"""
 
     @classmethod
     def of(cls, job: Job) -> JobView:

@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from pirl_server.atomic_files import NAME_PATTERN
 from pirl_server.config.episodes import EpisodeSelection
 from pirl_server.config.fields import CHECKED, Loc, about, number, one_line, quoted, text
+from pirl_server.config.loop import LIST_LENGTH, Loop, LoopCanary, LoopEvaluation
 from pirl_server.config.training import EpisodesConfig, PpoConfig, SftConfig
 
 _NAME = NAME_PATTERN.strip("^$")
@@ -89,13 +90,19 @@ class Sft:
 
 @dataclass(frozen=True, config=CHECKED, kw_only=True)
 class Evaluate(_Spec):
-    """Success of a version on the fixed list of initial states that task, seed and episodes define."""
+    """Success of a version on the initial states that task, seed, first and episodes define.
+
+    Raises ValueError for states beyond the end of the list.
+    """
 
     kind: Literal["evaluate"] = "evaluate"
     version: Annotated[str, text("version or alias to evaluate", NAME_PATTERN)] = "production"
-    episodes: Annotated[int, number("initial states, from the beginning of the list", "episodes", ge=1, le=10_000)] = (
-        100
-    )
+    episodes: Annotated[int, number("initial states, one episode each", "episodes", ge=1, le=LIST_LENGTH)] = 100
+    first: Annotated[int, number("position of the first of them in the list", "index", ge=0, lt=LIST_LENGTH)] = 0
+
+    def __post_init__(self) -> None:
+        if self.first + self.episodes > LIST_LENGTH:
+            raise ValueError(f"first {self.first} and episodes {self.episodes} go beyond the list of {LIST_LENGTH}")
 
     @model_validator(mode="before")
     @classmethod
@@ -106,8 +113,8 @@ class Evaluate(_Spec):
         return values
 
 
-JobSpec = Annotated[FinetuneSim | FinetuneEpisodes | Sft | Evaluate, Field(discriminator="kind")]
-_ADAPTER: TypeAdapter[FinetuneSim | FinetuneEpisodes | Sft | Evaluate] = TypeAdapter(JobSpec)
+JobSpec = Annotated[FinetuneSim | FinetuneEpisodes | Sft | Evaluate | Loop, Field(discriminator="kind")]
+_ADAPTER: TypeAdapter[FinetuneSim | FinetuneEpisodes | Sft | Evaluate | Loop] = TypeAdapter(JobSpec)
 _FIELDS = {
     ("finetune_sim",): FinetuneSim,
     ("finetune_sim", "config"): PpoConfig,
@@ -118,6 +125,10 @@ _FIELDS = {
     ("sft", "config"): SftConfig,
     ("sft", "select"): EpisodeSelection,
     ("evaluate",): Evaluate,
+    ("loop",): Loop,
+    ("loop", "config"): EpisodesConfig,
+    ("loop", "evaluation"): LoopEvaluation,
+    ("loop", "canary"): LoopCanary,
 }
 
 

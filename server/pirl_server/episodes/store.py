@@ -15,7 +15,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from itertools import islice
@@ -102,9 +102,15 @@ class EpisodeStore:
         """Return the published episodes that can be read, newest first; the others are named in `damaged`."""
         if robot_id is not None:
             check_name("robot id", robot_id)
+        return [each for each in self.newest_first() if robot_id in (None, each.robot_id)]
+
+    def newest_first(self) -> Iterator[EpisodeSummary]:
+        """Return the same one by one, for a caller that needs the newest only.
+
+        Raises TimeoutError while the summaries are read the first time.
+        """
         labels = self._labels.newest()
-        listed = self._index.newest_first()
-        return [_labelled(each, labels) for each in listed if robot_id in (None, each.robot_id)]
+        return (_labelled(each, labels) for each in self._index.newest_first())
 
     def page(
         self, after: str | None, limit: int, robot_id: str | None = None, success: bool | None = None

@@ -3,7 +3,7 @@
 Arrays are written once, each in one uncompressed file up to 32 MiB and in several of equal length beyond: lossless
 codecs win about a tenth on camera noise and cost most of the time. Images keep one chunk per call inside a file, so
 that a single image can be read. No more than one such file is held in memory: the columns of a long episode may be
-`FileRows`.
+`FileRows`. T = executed steps.
 """
 
 from __future__ import annotations
@@ -152,3 +152,12 @@ def _final(group: zarr.Group, info: EpisodeInfo, cameras: list[str]) -> Observat
         return None
     images = {name: _read(group, f"final/images/{name}") for name in cameras}
     return Observation(images, _read(group, "final/state"), info.instruction, info.robot_id)
+
+
+def read_step_columns(path: Path, *names: str) -> list[NDArray[Any]]:
+    """Read single columns [T, ...] of the steps of a group: small, without images.
+
+    Raises ValueError or KeyError for a column that is not there.
+    """
+    group = zarr.open_group(path, mode="r")
+    return [_read(group, f"step/{name}") for name in names]

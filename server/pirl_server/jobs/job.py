@@ -4,6 +4,7 @@ root/<id>/spec.json     what was asked, defaults filled in
          /state.json    written by the supervisor only
          /events.jsonl  progress, metrics and status changes, numbered
          /log.txt       stdout and stderr of its process; what was before the last 16 MiB or less is in log.1.txt
+         /loop.json     where a loop stands, written by the server
          /result.json, error.txt   written by its process (see report.py)
 """
 
@@ -37,10 +38,11 @@ _Stamps: TypeAlias = tuple[tuple[int, int, int], ...]
 
 
 class Status(str, Enum):
-    """Where a job stands; it only moves forward."""
+    """Where a job stands; it only moves forward, but for a loop, which may be paused and resumed."""
 
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSED = "paused"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -48,7 +50,7 @@ class Status(str, Enum):
     @property
     def ended(self) -> bool:
         """True when nothing will change any more."""
-        return self not in (Status.QUEUED, Status.RUNNING)
+        return self in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,9 @@ class Job:
     error: str | None = None
     """reason of failure or cancellation, one line"""
     result: dict[str, Any] | None = None
+    """of a loop: where it stands"""
+    parent: str | None = None
+    """the loop that submitted it, with round, phase and attempt; None: a user did"""
 
 
 _JOB = TypeAdapter(Job)
@@ -100,9 +105,10 @@ class JobStore:
             raise KeyError(job_id)
         return self._root / job_id
 
-    def create(self, spec: JobSpec) -> Job:
+    def create(self, spec: JobSpec, parent: str | None = None) -> Job:
         """Store a new job as queued. When the disk rejects (OSError) nothing is left of it."""
-        job = Job(f"job_{time.time_ns():016x}{secrets.token_hex(4)}", spec, Status.QUEUED, utc_now())
+        id_ = f"job_{time.time_ns():016x}{secrets.token_hex(4)}"
+        job = Job(id_, spec, Status.QUEUED, utc_now(), parent=parent)
         self.path(job.id).mkdir(parents=True)
         try:
             write_json(self.path(job.id) / SPEC, stored(spec))

@@ -1,5 +1,7 @@
 """Runs queued jobs one at a time (one device), each below its own reaper; the only writer of their state.
 
+Loops are stored and announced here too, but run in the server: see `hosted`.
+
 No error ends the thread that does it. What the disk rejects is tried again until it has room; a job whose files can't
 be read is moved into quarantine, or left out where it is when even that fails.
 """
@@ -17,7 +19,9 @@ from typing import Any, TypeVar
 
 from pirl_server.atomic_files import quarantine, read_json, utc_now
 from pirl_server.config.jobs import JobSpec
+from pirl_server.config.loop import Loop
 from pirl_server.jobs.events import EventLog, EventTail
+from pirl_server.jobs.hosted_jobs import HostedJobs
 from pirl_server.jobs.job import DamagedJobError, Job, JobStore, Status
 from pirl_server.jobs.process import JobProcess, end_orphan
 from pirl_server.jobs.reporter import ERROR, RESULT
@@ -26,6 +30,8 @@ _LOG = logging.getLogger(__name__)
 ALL = 2**31
 FIRST_RETRY_S, RETRY_S = 0.2, 5.0
 LOG_TAIL_BYTES, MAX_ERROR_BYTES = 64 * 1024, 4096
+RESTARTED, STOPPED = "server restarted while the job ran", "the server was stopped"
+"""why a job ended that did nothing wrong"""
 Done = TypeVar("Done")
 
 
@@ -56,6 +62,8 @@ class Supervisor:
         self._recovered = self._closing = False
         self._statuses: dict[str, Status] = {}
         self._trouble = ""
+        self.hosted = HostedJobs(self._store, self._changed, self._save, self._cancelled)
+        """the jobs that the server itself runs"""
         try:
             self._recover()
         except Exception as error:  # robots are served without jobs; the thread tries again
@@ -81,12 +89,17 @@ class Supervisor:
         """Return how many jobs have each status. Never waits."""
         return Counter(list(self._statuses.values()))
 
-    def submit(self, spec: JobSpec) -> Job:
-        """Queue a job. Raises OSError when the disk rejects it. Raises RuntimeError while the server stops."""
+    def submit(self, spec: JobSpec, parent: str | None = None) -> Job:
+        """Queue a job; one with a parent, of which there is one already, is not queued twice: the first is returned.
+
+        Raises OSError when the disk rejects it. Raises RuntimeError while the server stops.
+        """
         with self._changed:
             if self._closing:
                 raise RuntimeError("the server is stopping: new jobs are rejected")
-            job = self._store.create(spec)
+            if parent is not None and (earlier := self.hosted.child(parent)) is not None:
+                return earlier
+            job = self._store.create(spec, parent)
             self._announce(job)
             self._changed.notify_all()
         return job
@@ -110,7 +123,7 @@ class Supervisor:
         return EventTail(self._store.directory(job_id), after)
 
     def cancel(self, job_id: str) -> Job:
-        """Ask a job to stop: a queued one is cancelled at once, a running one when its process has ended.
+        """Ask a job to stop: a queued one is cancelled at once, a running one when its process or its round has ended.
 
         Raises KeyError for an unknown id, ValueError when it has ended already or can't be read.
         """
@@ -121,6 +134,7 @@ class Supervisor:
             if job.status is Status.QUEUED:
                 return self._finish(job, Status.CANCELLED, "cancelled before it started")
             self._cancelled.add(job_id)
+            self._changed.notify_all()
         return job
 
     def close(self) -> None:
@@ -135,10 +149,12 @@ class Supervisor:
         found = self._store.list(limit=ALL)
         self._statuses = {job.id: job.status for job in found}
         self._put_away()
-        for job in (job for job in found if job.status is Status.RUNNING):
+        for job in found:
+            if job.status is not Status.RUNNING or isinstance(job.spec, Loop):
+                continue
             if job.pid is not None and end_orphan(job.pid, job.process_started):
                 _LOG.warning("%s was still running after its server ended and was killed", job.id)
-            self._finish(job, Status.FAILED, "server restarted while the job ran")
+            self._finish(job, Status.FAILED, RESTARTED)
         self._recovered = True
 
     def _put_away(self) -> None:
@@ -194,7 +210,9 @@ class Supervisor:
             while not self._closing:
                 if not self._recovered:
                     self._recover()
-                queued = self._store.list(limit=ALL, status=Status.QUEUED)
+                queued = [
+                    job for job in self._store.list(limit=ALL, status=Status.QUEUED) if not isinstance(job.spec, Loop)
+                ]
                 self._put_away()
                 if queued:
                     return self._save(replace(queued[-1], status=Status.RUNNING, started=utc_now()))
@@ -235,7 +253,7 @@ class Supervisor:
     def _verdict(self, job: Job, directory: Path, code: int, stopped: bool) -> tuple[Status, str | None]:
         if stopped:  # a job that ended by itself before the signal reached it keeps its own ending
             cancelled = job.id in self._cancelled
-            return Status.CANCELLED, "cancelled while it ran" if cancelled else "the server was stopped"
+            return Status.CANCELLED, "cancelled while it ran" if cancelled else STOPPED
         return (Status.SUCCEEDED, None) if code == 0 else (Status.FAILED, _why(directory, code))
 
     def _finish(self, job: Job, status: Status, error: str | None) -> Job:

@@ -15,7 +15,7 @@ from pirl_server.openpi_wire.msgpack_numpy import pack, unpack
 from pirl_server.openpi_wire.observation_keys import Keys
 from pirl_server.policy.served_policy import ServedPolicy
 from pirl_server.serving.batch import Inference
-from pirl_server.serving.dispatcher import MAX_WAIT_S, Dispatcher, check_actions
+from pirl_server.serving.dispatcher import MAX_WAIT_S, Dispatcher
 from pirl_server.serving.errors import BusyError, ExpiredError, NoPolicyError, StoppedError, SupersededError
 
 REFUSALS = (ValueError, PermissionError, BusyError, ExpiredError, NoPolicyError, StoppedError, SupersededError)
@@ -85,7 +85,7 @@ class Answerer:
             observation = self._read(data, policy)
         # deterministic: without an episode there is nothing to explore for; the wire knows no deadlines
         future = self._dispatcher.submit(observation, deadline=time.monotonic() + MAX_WAIT_S, place=self._client)
-        return check_actions(await _first(future, self._over))
+        return self._dispatcher.check_actions(await _first(future, self._over))
 
     def _read(self, data: bytes, policy: ServedPolicy) -> Observation:
         known = self._dispatcher.known_instructions(policy)

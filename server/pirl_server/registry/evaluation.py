@@ -34,6 +34,8 @@ class Evaluation:
     """whatever else was measured: mean steps, mean return"""
     instructions: tuple[str, ...] = ()
     """all sentences that mean the task; none: not recorded, as before they were kept"""
+    outcomes: tuple[bool, ...] = ()
+    """success of each initial state, in the order of the list; none: not recorded, as before they were kept"""
 
     @property
     def success_rate(self) -> float:
@@ -54,8 +56,8 @@ class Evaluations:
         self._root.mkdir(parents=True, exist_ok=True)
 
     def put(self, evaluation: Evaluation) -> None:
-        """Store a result. Raises ValueError when it has no episodes or more successes than episodes."""
-        wilson_interval(evaluation.successes, evaluation.episodes)
+        """Store a result. Raises ValueError for no episodes, and for counts that contradict each other."""
+        _check(evaluation)
         name = f"{check_name('version', evaluation.version)}-{check_name('list hash', evaluation.list_hash)}.json"
         write_json(self._root / name, asdict(evaluation))
 
@@ -73,7 +75,7 @@ def _read(path: Path) -> Evaluation:
     raw = read_json(path)
     try:
         evaluation = _EVALUATION.validate_python(raw)
-        wilson_interval(evaluation.successes, evaluation.episodes)
+        _check(evaluation)
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"])) or "it"
@@ -81,3 +83,13 @@ def _read(path: Path) -> Evaluation:
     except ValueError as error:
         raise ValueError(f"'{path}' can't be read: {error}") from None
     return evaluation
+
+
+def _check(evaluation: Evaluation) -> None:
+    wilson_interval(evaluation.successes, evaluation.episodes)
+    outcomes = evaluation.outcomes
+    if outcomes and (len(outcomes), sum(outcomes)) != (evaluation.episodes, evaluation.successes):
+        raise ValueError(
+            f"{len(outcomes)} outcomes with {sum(outcomes)} successes, but {evaluation.successes} successes of"
+            f" {evaluation.episodes} episodes"
+        )

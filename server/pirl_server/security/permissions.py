@@ -48,6 +48,8 @@ ROUTES: dict[tuple[str, str], frozenset[str]] = {
     ("POST", "/v1/jobs"): _TRAINERS,
     ("GET", "/v1/jobs/{job_id}"): _PEOPLE,
     ("POST", "/v1/jobs/{job_id}/cancel"): _TRAINERS,
+    ("POST", "/v1/jobs/{job_id}/pause"): _TRAINERS,
+    ("POST", "/v1/jobs/{job_id}/resume"): _TRAINERS,
     ("GET", "/v1/jobs/{job_id}/events"): _PEOPLE,
     ("GET", "/v1/episodes"): _PEOPLE,
     ("GET", "/v1/episodes/{episode_id}"): _PEOPLE,

@@ -104,6 +104,16 @@ class Deployment:
             self._router.recall(version)
             self._apply()
 
+    def withdraw(self, version: str, actor: str, reason: str = "") -> None:
+        """End the canary of this version at once, as `recall` does; nothing where it has none and is no candidate."""
+        with self._one_at_a_time:
+            if self._registry.aliases().get(CANDIDATE) == version:
+                self._forget(CANDIDATE, actor, reason)
+            elif self.routes.canary_version == version:
+                self._registry.decide(self.routes.for_candidate(None), version, actor, reason, f"no {CANDIDATE}")
+            self._router.recall(version)
+            self._apply()
+
     def watch(self, version: str, share: float, actor: str, reason: str = "") -> None:
         """Let a version draw, on a share of production's observations, while no robot waits: it is only compared."""
         with self._one_at_a_time:

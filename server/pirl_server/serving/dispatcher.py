@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -38,6 +39,8 @@ class Dispatcher:
         self._engine, self._router, self._check_rate = engine, router or Router(), check_rate
         self._default_instruction = default_instruction
         self.connections = connections or RobotConnections()
+        self.not_finite: Counter[str] = Counter()
+        """results that were rejected because of NaN or infinity, by policy version"""
 
     def policy(self, robot_id: str, alias: str = "", episode_id: str = "") -> ServedPolicy:
         """Return the policy that would serve this robot now.
@@ -98,12 +101,10 @@ class Dispatcher:
         )
         return self._router.ask(lambda version: submit(version=version), observation.robot_id, alias, episode_id)
 
-
-def check_actions(inference: Inference) -> Inference:
-    """Return the inference, or raise RuntimeError when an action is NaN or infinite: no robot may get it."""
-    sample = inference.sample
-    if not np.isfinite(sample.actions).all():
-        raise RuntimeError(
-            f"policy {inference.policy.version} returned actions that are not finite, seed {sample.seed}"
-        )
-    return inference
+    def check_actions(self, inference: Inference) -> Inference:
+        """Return the inference, or raise RuntimeError when an action is NaN or infinite: no robot may get it."""
+        sample, version = inference.sample, inference.policy.version
+        if not np.isfinite(sample.actions).all():
+            self.not_finite[version] += 1
+            raise RuntimeError(f"policy {version} returned actions that are not finite, seed {sample.seed}")
+        return inference

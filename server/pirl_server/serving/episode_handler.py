@@ -31,9 +31,9 @@ class EpisodeCalls:
         self._recorder = recorder
 
     def start(
-        self, request: pb.StartEpisodeRequest, policy: ServedPolicy, explore: bool, instruction: str
+        self, request: pb.StartEpisodeRequest, policy: ServedPolicy, explore: Callable[[str], bool], instruction: str
     ) -> pb.StartEpisodeReply:
-        """Open an episode after comparing the contracts; `explore` for a robot that asks for no sampling mode.
+        """Open an episode after comparing the contracts; `explore` decides for a robot that requests no mode.
 
         `instruction` is that of the request, or the one that stands for none.
 
@@ -50,7 +50,7 @@ class EpisodeCalls:
             instruction=instruction,
             policy_name=policy.name,
             execute_horizon=policy.execute_horizon,
-            explore=explore if asked is None else asked,
+            explore=explore(request.robot_id) if asked is None else asked,
             metadata=dict(request.metadata),
         )
         return pb.StartEpisodeReply(episode_id=self._recorder.start(start).id, policy_version=policy.version)

@@ -17,10 +17,11 @@ from pirl_contract.wire.grpc_options import MAX_MESSAGE_BYTES, WIRE
 from pirl_contract.wire.shared_memory import host_id
 from pirl_server.policy.served_policy import ServedPolicy
 from pirl_server.serving.batch import Inference
-from pirl_server.serving.dispatcher import Dispatcher, check_actions
+from pirl_server.serving.dispatcher import Dispatcher
 from pirl_server.serving.episode_builder import EpisodeBuilder
 from pirl_server.serving.episode_handler import EpisodeCalls
 from pirl_server.serving.errors import ExpiredError
+from pirl_server.serving.exploration import Exploration
 from pirl_server.serving.grpc_status import ContractMismatchError
 from pirl_server.serving.router import Router
 from pirl_server.serving.shared_memory import read_shared
@@ -55,11 +56,13 @@ class PendingChunk:
 
 
 class InferHandler:
-    """Asks the engine. `explore` is the sampling mode of robots that ask for none. Any thread."""
+    """Asks the engine. Any thread."""
 
-    def __init__(self, dispatcher: Dispatcher, episodes: EpisodeCalls, explore: bool, router: Router) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, episodes: EpisodeCalls, exploration: Exploration, router: Router
+    ) -> None:
         self._dispatcher, self._episodes, self._router = dispatcher, episodes, router
-        self._attendance, self.explore = dispatcher.connections, explore
+        self._attendance, self._exploration = dispatcher.connections, exploration
         self._host_id = host_id()
         self._read_shared = read_shared if self._host_id else None
 
@@ -89,7 +92,7 @@ class InferHandler:
         """Open an episode; which version drives it is decided here."""
         policy = self._dispatcher.policy(request.robot_id, request.alias)
         instruction = self._dispatcher.instruction(request.instruction, policy)
-        reply = self._episodes.start(request, policy, self.explore, instruction)
+        reply = self._episodes.start(request, policy, self._exploration.begin, instruction)
         self._router.begin(reply.episode_id, request.robot_id, request.alias)
         reply.policy_version = self._dispatcher.policy(request.robot_id, request.alias, reply.episode_id).version
         return reply
@@ -115,7 +118,7 @@ class InferHandler:
             observation = replace(observation, instruction=instruction)
         episode = self._episodes.of_request(request.episode_id, observation, call.outcomes)
         self._attendance.seen(request.robot_id, caller.address, polling=polling)
-        default = episode.start.explore if episode else self.explore
+        default = episode.start.explore if episode else self._exploration.default
         decode_ms = (time.monotonic_ns() - received_ns) / 1e6
         answer = self._dispatcher.submit(
             observation,
@@ -135,7 +138,7 @@ class InferHandler:
         Raises ExpiredError when the client had given up.
         """
         try:
-            inference = check_actions(pending.answer.result())
+            inference = self._dispatcher.check_actions(pending.answer.result())
         except CancelledError:
             raise ExpiredError("cancelled by the client before inference") from None
         robot_id, caller = pending.request.robot_id, pending.caller

@@ -16,6 +16,7 @@ from pirl_server.serving.connections import RobotConnections
 from pirl_server.serving.dispatcher import MAX_WAIT_S, Dispatcher
 from pirl_server.serving.engine import Engine
 from pirl_server.serving.episode_handler import EpisodeCalls
+from pirl_server.serving.exploration import Exploration
 from pirl_server.serving.grpc_status import answers_with_status
 from pirl_server.serving.infer_handler import Caller, InferHandler
 from pirl_server.serving.recorder import Recorder
@@ -48,7 +49,8 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         self.max_waiting = engine.queue_size + 1
         """requests that can wait for the device at the same time: the queue and the one on the device"""
         self._engine, self._episodes = engine, EpisodeCalls(recorder)
-        self._inferring = InferHandler(self.dispatcher, self._episodes, explore, router)
+        self.exploration = Exploration(explore)
+        self._inferring = InferHandler(self.dispatcher, self._episodes, self.exploration, router)
         self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="episodes")
         self._seats = threading.Semaphore(max_sessions)
         self._calls = Calls(

@@ -21,6 +21,10 @@ from pirl_server.training.progress import Progress
 NOT_EXECUTED = "in a dry run no action reaches the arm; launch the robot with dry_run:=false"
 
 
+class MoreEpisodesNeededError(ValueError):
+    """There is not enough to learn from, or to compare: further episodes would help."""
+
+
 @dataclass(frozen=True)
 class EpisodeFacts:
     """What can be said of an episode without opening it again. Steps are control steps."""

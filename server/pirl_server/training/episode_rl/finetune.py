@@ -14,7 +14,7 @@ from pirl_server.episodes.schema import Episode
 from pirl_server.policy.checkpoint import save_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.episode_dataset import usable
-from pirl_server.training.episode_log import EpisodeLog, experience
+from pirl_server.training.episode_log import EpisodeLog, MoreEpisodesNeededError, experience
 from pirl_server.training.episode_rl.behaviour import ages
 from pirl_server.training.episode_rl.methods.by_name import METHODS
 from pirl_server.training.episode_rl.methods.method import Archive, MakeMethod, Run, no_archive
@@ -85,4 +85,4 @@ def _instructions(policy: FlowPolicy, log: EpisodeLog, new: bool) -> tuple[str, 
 def _check_count(count: int, config: EpisodesConfig, dry_runs: int) -> None:
     if count < config.min_episodes:
         besides = f"; {dry_runs} dry runs do not count" if dry_runs else ""
-        raise ValueError(f"{count} labelled episodes, at least {config.min_episodes} are needed{besides}")
+        raise MoreEpisodesNeededError(f"{count} labelled episodes, at least {config.min_episodes} are needed{besides}")

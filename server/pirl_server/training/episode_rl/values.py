@@ -18,6 +18,7 @@ from pirl_server.algorithm.metrics import explained_variance
 from pirl_server.model.critic import StateCritic
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.chunk_dataset import ChunkDataset
+from pirl_server.training.episode_log import MoreEpisodesNeededError
 
 FOLDS = 4
 ENCODED = 32
@@ -90,7 +91,7 @@ def held_out(
     """What critics say of each decision [M, ...], each of the episodes that it was not fitted to.
 
     Episodes are dealt to `FOLDS` folds by their number; `make` gives a fresh critic over (features, elapsed). Raises
-    ValueError when a fold leaves nothing `known` to fit to.
+    MoreEpisodesNeededError when a fold leaves nothing `known` to fit to.
     """
     generator = torch.Generator().manual_seed(seed)
     found: Tensor | None = None
@@ -100,7 +101,9 @@ def held_out(
             continue
         train = torch.nonzero(~mine_M & known_M)[:, 0]
         if not len(train):
-            raise ValueError("no episode is left to fit a critic to that judges the others: log more episodes")
+            raise MoreEpisodesNeededError(
+                "no episode is left to fit a critic to that judges the others: log more episodes"
+            )
         with torch.random.fork_rng():
             torch.manual_seed(seed + fold)
             fresh = make()

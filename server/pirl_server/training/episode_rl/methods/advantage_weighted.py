@@ -20,6 +20,7 @@ from pirl_server.algorithm.metrics import effective_sample_size
 from pirl_server.episodes.schema import Episode
 from pirl_server.training.chunk_dataset import ChunkDataset
 from pirl_server.training.episode_dataset import EpisodeWindows, episode_windows
+from pirl_server.training.episode_log import MoreEpisodesNeededError
 from pirl_server.training.episode_rl.methods.method import FlowMatchingMethod
 from pirl_server.training.episode_rl.values import critic_reading, held_out_values
 from pirl_server.training.window_mixture import sampling_share
@@ -87,7 +88,7 @@ def _check_outcomes(data: EpisodeWindows) -> None:
     outcomes = data.outcome[~data.human]
     if not ((outcomes == 1.0).any() and (outcomes == 0.0).any()):
         successes = sum(bool(info.success) for info in data.infos)
-        raise ValueError(
+        raise MoreEpisodesNeededError(
             f"{successes} of {len(data.infos)} episodes succeeded: both successes and failures of the policy are needed"
             " to compare"
         )

@@ -23,6 +23,7 @@ from pirl_server.model.critic import orthogonal
 from pirl_server.model.noise_actor import NoiseActor
 from pirl_server.policy.checkpoint import load_checkpoint
 from pirl_server.policy.flow_policy import make_noise_actor
+from pirl_server.training.episode_log import MoreEpisodesNeededError
 from pirl_server.training.episode_rl.logged_decisions import LoggedDecisions, logged_decisions
 from pirl_server.training.episode_rl.methods.method import Run, Trained
 from pirl_server.training.episode_rl.values import critic_reading, pooled
@@ -74,11 +75,13 @@ class Dsrl:
         self._run, self._policy, self._config = run, run.policy, run.config
 
     def prepare(self, episodes: Sequence[Episode]) -> NoiseData:
-        """Transitions. Raises ValueError for logs of one outcome, and where nothing was executed as sampled."""
+        """Transitions. Raises MoreEpisodesNeededError for logs of one outcome, ValueError where nothing was
+        executed as sampled.
+        """
         data, _ = logged_decisions(self._policy, episodes)
         successes, ends = int(data.reward.sum()), int((data.last & ~data.cut).sum())
         if not 0 < successes < ends:
-            raise ValueError(
+            raise MoreEpisodesNeededError(
                 f"{successes} of {ends} episodes succeeded by the policy alone: a critic of noise needs both outcomes"
             )
         same = torch.tensor([self._same_flow(version) for version in data.versions])[data.version]

@@ -17,6 +17,7 @@ from pirl_server.config.training import MixtureConfig
 from pirl_server.episodes.schema import Episode
 from pirl_server.training.chunk_dataset import ChunkDataset
 from pirl_server.training.episode_dataset import EpisodeWindows, episode_windows
+from pirl_server.training.episode_log import MoreEpisodesNeededError
 from pirl_server.training.episode_rl.methods.method import FlowMatchingMethod
 from pirl_server.training.window_mixture import sampling_share
 
@@ -32,11 +33,11 @@ class FilteredBc(FlowMatchingMethod[ChunkDataset]):
     name = "filtered behaviour cloning"
 
     def prepare(self, episodes: Sequence[Episode]) -> ChunkDataset:
-        """Windows of which only the good ones are drawn. Raises ValueError when there is none."""
+        """Windows of which only the good ones are drawn. Raises MoreEpisodesNeededError when there is none."""
         data = episode_windows(self.policy, episodes)
         good = worth_imitating(data)
         if not good.any():
-            raise ValueError(
+            raise MoreEpisodesNeededError(
                 f"none of {len(data.infos)} episodes succeeded and no human drove: there is nothing to imitate; take"
                 " over on the robot, or give demonstrations"
             )

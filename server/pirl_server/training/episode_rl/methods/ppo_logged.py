@@ -23,6 +23,7 @@ from pirl_server.episodes.schema import Episode
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.chunk_dataset import ChunkDataset
 from pirl_server.training.episode_dataset import episode_windows
+from pirl_server.training.episode_log import MoreEpisodesNeededError
 from pirl_server.training.episode_rl.behaviour import Behaviour, behaviour, frozen_prefixes, log_prob, log_probs
 from pirl_server.training.episode_rl.logged_decisions import LoggedDecisions, listed, logged_decisions
 from pirl_server.training.episode_rl.methods.method import Run, Trained
@@ -74,13 +75,18 @@ class PpoLogged:
         self._run, self._policy, self._config = run, run.policy, run.config
 
     def prepare(self, episodes: Sequence[Episode]) -> PpoData:
-        """Densities and advantages. Raises ValueError for logs without a density, of other versions, of one outcome."""
+        """Densities and advantages.
+
+        Raises MoreEpisodesNeededError for logs without a density and of one outcome, ValueError for other versions.
+        """
         config = self._config
         data, why = logged_decisions(self._policy, episodes)
         if not data.acted.any():
-            raise ValueError(f"no decision has a density that PPO can learn from: {listed(why)}; log with --explore")
+            raise MoreEpisodesNeededError(
+                f"no decision has a density that PPO can learn from: {listed(why)}; log with --explore"
+            )
         if not 0 < int(data.reward.sum()) < int(data.last.sum()):
-            raise ValueError(
+            raise MoreEpisodesNeededError(
                 f"{int(data.reward.sum())} of {len(episodes)} episodes succeeded by the policy alone: PPO needs both"
                 " successes and failures to compare"
             )

@@ -25,6 +25,7 @@ from pirl_server.policy.condition import conditioned, without_condition
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.chunk_dataset import ChunkDataset
 from pirl_server.training.episode_dataset import EpisodeWindows, episode_windows
+from pirl_server.training.episode_log import MoreEpisodesNeededError
 from pirl_server.training.episode_rl.methods.method import FlowMatchingMethod, Trained
 from pirl_server.training.episode_rl.values import critic_reading, held_out
 from pirl_server.training.train_state import TrainStateFolder
@@ -76,10 +77,10 @@ class Recap(FlowMatchingMethod[ConditionedWindows]):
     def gain(self, data: EpisodeWindows) -> tuple[Tensor, dict[str, float]]:
         """Advantage of each window [M], and numbers about how it was found.
 
-        Raises ValueError for logs of one outcome.
+        Raises MoreEpisodesNeededError for logs of one outcome.
         """
         if not ((data.outcome == 1.0).any() and (data.outcome == 0.0).any()):
-            raise ValueError(
+            raise MoreEpisodesNeededError(
                 f"{len(data.infos)} episodes have one outcome: recap needs both successes and failures to know"
                 " better from worse; filtered_bc imitates successes alone"
             )

@@ -1,0 +1,196 @@
+"""What a loop sees of the running server, and how its actions are done there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+from pirl_server.atomic_files import utc_now
+from pirl_server.config.loop import Loop
+from pirl_server.episodes.step_counts import StepCounts, step_counts
+from pirl_server.episodes.store import EpisodeStore
+from pirl_server.episodes.summary import EpisodeSummary
+from pirl_server.jobs.job import DamagedJobError, Job, Status
+from pirl_server.jobs.supervisor import RESTARTED, STOPPED, Supervisor
+from pirl_server.loop.state import LoopState, Phase
+from pirl_server.loop.world import (
+    Action,
+    CancelChild,
+    Child,
+    EpisodeFacts,
+    Promote,
+    RejectedError,
+    RollBack,
+    StartCanary,
+    Submit,
+    View,
+    Withdraw,
+)
+from pirl_server.registry.promotion import PRODUCTION, Promoter
+from pirl_server.registry.promotion_gate import check_gate
+from pirl_server.registry.routing_rules import CANDIDATE
+from pirl_server.registry.versions import Registry
+from pirl_server.serving.deployment import Deployment
+from pirl_server.serving.service import PolicyService
+
+_LOG = logging.getLogger(__name__)
+EARLIER = 10
+"""of the episodes before the loop's begin, so many times as many are looked at as may be compared with"""
+NO_COUNTS = StepCounts(0, 0, 0, 0)
+
+
+class ServerWorld:
+    """The world of one loop; see `World`."""
+
+    def __init__(
+        self,
+        job: str,
+        spec: Loop,
+        jobs: Supervisor,
+        episodes: EpisodeStore,
+        registry: Registry,
+        promoter: Promoter,
+        deployment: Deployment,
+        service: PolicyService,
+    ) -> None:
+        self._actor, self._spec = f"loop {job}", spec
+        self._jobs, self._episodes, self._registry = jobs, episodes, registry
+        self._promoter, self._deployment, self._service = promoter, deployment, service
+        self._paused: Callable[[], bool] = lambda: jobs.hosted.paused(job)
+        self._counts: dict[str, StepCounts] = {}
+
+    def view(self, state: LoopState) -> View:
+        """Look at aliases, routes, episodes, the child and its evaluations. Raises OSError."""
+        aliases, routes = self._registry.aliases(), self._deployment.routes
+        production, candidate = aliases[PRODUCTION], aliases.get(CANDIDATE)
+        tried = routes.canary_robots or routes.canary_share
+        job = self._child(state)
+        outcomes, rejection = None, ""
+        if state.phase is Phase.EVALUATE_CANDIDATE and job is not None and job.status is Status.SUCCEEDED:
+            outcomes, rejection = self._outcomes(state, job), self._rejection(production, state.candidate)
+        return View(
+            now=utc_now(),
+            production=production,
+            canary=candidate if candidate and candidate == routes.canary_version and tried else "",
+            pinned=frozenset(routes.pins),
+            episodes=tuple(reversed([self._facts(each, rate) for each, rate in self._listed(state, production)])),
+            child=_child(job) if state.child else None,
+            outcomes=outcomes,
+            rejection=rejection,
+            not_finite=self._service.dispatcher.not_finite[state.candidate],
+            paused=self._paused(),
+        )
+
+    def act(self, action: Action) -> str:
+        """Do it; see `World`. Raises RejectedError, OSError."""
+        try:
+            return self._do(action)
+        except OSError:
+            raise
+        except (KeyError, ValueError) as error:
+            raise RejectedError(str(error)) from error
+
+    def explore(self, share: float | None) -> None:
+        """Set the share of episodes that explore."""
+        self._service.exploration.set_share(share)
+
+    def _do(self, action: Action) -> str:
+        if isinstance(action, Submit):
+            return self._submit(action)
+        if isinstance(action, StartCanary):
+            self._deployment.canary(action.version, action.robots, 0.0, self._actor, action.reason)
+        elif isinstance(action, Withdraw):
+            self._deployment.withdraw(action.version, self._actor, action.reason)
+        elif isinstance(action, CancelChild):
+            with suppress(KeyError, ValueError):  # it has ended
+                self._jobs.cancel(action.job)
+        elif isinstance(action, Promote) and not self._serves(action.version):
+            self._promoter.promote(action.version, self._actor, action.reason, action.force)
+        elif isinstance(action, RollBack) and self._serves(action.version):
+            self._promoter.rollback(self._actor, action.reason)
+        return ""
+
+    def _submit(self, action: Submit) -> str:
+        try:
+            return self._jobs.submit(action.spec, parent=action.key).id
+        except RuntimeError as error:  # the server is stopping: the next one submits it
+            raise OSError(str(error)) from None
+
+    def _serves(self, version: str) -> bool:
+        return self._registry.aliases().get(PRODUCTION) == version
+
+    def _child(self, state: LoopState) -> Job | None:
+        if not state.child:
+            return None
+        try:
+            return self._jobs.get(state.child)
+        except (KeyError, DamagedJobError):
+            return None
+
+    def _outcomes(self, state: LoopState, job: Job) -> tuple[tuple[bool, ...], tuple[bool, ...]] | None:
+        """Of base and candidate on the list that the job evaluated; None where they were not recorded."""
+        found = []
+        for version in (state.base, state.candidate):
+            listed = {each.list_hash: each.outcomes for each in self._registry.evaluations.of(version)}
+            found.append(listed.get((job.result or {}).get("list_hash", ""), ()))
+        base, candidate = found
+        return (base, candidate) if base and len(base) == len(candidate) else None
+
+    def _rejection(self, production: str, candidate: str) -> str:
+        return "; ".join(check_gate(self._registry, production, candidate).refusals)
+
+    def _listed(self, state: LoopState, production: str) -> Iterator[tuple[EpisodeSummary, float]]:
+        """Yield the episodes that concern the loop, newest first, with their rate in Hz."""
+        model = self._registry.get(production)
+        earlier = found = 0
+        for each in self._episodes.newest_first():
+            if each.created <= state.started:
+                earlier += 1
+                if found == self._spec.compared_episodes or earlier > EARLIER * self._spec.compared_episodes:
+                    return
+            said = not self._spec.instructions or each.instruction in self._spec.instructions
+            if each.dry_run or each.contract_hash != model.contract.hash or not said:
+                continue
+            if each.created <= state.started:
+                if each.policy_versions != (production,):
+                    continue
+                found += 1
+            yield each, model.contract.rate_hz
+
+    def _facts(self, each: EpisodeSummary, rate_hz: float) -> EpisodeFacts:
+        if each.id not in self._counts:
+            try:
+                self._counts[each.id] = step_counts(self._episodes.root / each.path)
+            except (OSError, ValueError, KeyError) as error:
+                _LOG.warning("the steps of episode %s can't be read, none of them counts: %s", each.id, error)
+                self._counts[each.id] = NO_COUNTS
+        counts = self._counts[each.id]
+        fault = "a fault" if each.end_reason == "fault" else ""
+        fault = "an emergency stop" if counts.emergency_stop else fault
+        fault = "actions that are not finite" if counts.not_finite else fault
+        return EpisodeFacts(
+            id=each.id,
+            robot_id=each.robot_id,
+            version=each.policy_versions[0] if len(each.policy_versions) == 1 else "",
+            success=each.success,
+            created=each.created,
+            seconds=each.steps / rate_hz,
+            policy_steps=counts.policy,
+            altered_steps=counts.altered,
+            fault=fault,
+        )
+
+
+def _child(job: Job | None) -> Child:
+    if job is None:
+        return Child(ended=True, error="the job can't be read")
+    result = job.result or {}
+    failed = job.status in (Status.FAILED, Status.CANCELLED)
+    return Child(
+        ended=job.status.ended,
+        version=result.get("version"),
+        error=(job.error or job.status.value) if failed else "",
+        interrupted=failed and job.error in (RESTARTED, STOPPED),
+        too_few_episodes=failed and bool(result.get("more_episodes_needed")),
+    )

@@ -1,0 +1,176 @@
+"""What a loop needs of the server: step counts, exploring episodes, withdrawing, outcomes of evaluations, facts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from test_deployment import World
+from test_episode_store import make_episode
+
+from pirl_contract import Alteration, Contract, ControlSource
+from pirl_server.config.loop import Loop, LoopCanary
+from pirl_server.episodes.schema import Episode
+from pirl_server.episodes.step_counts import StepCounts, step_counts
+from pirl_server.episodes.store import EpisodeStore
+from pirl_server.jobs.supervisor import Supervisor
+from pirl_server.loop.machine import begin
+from pirl_server.loop.server_world import ServerWorld
+from pirl_server.loop.state import LoopState, Phase, read_state, write_state
+from pirl_server.loop.world import Promote, RejectedError, RollBack, StartCanary, Withdraw
+from pirl_server.registry.evaluation import Evaluation, Evaluations
+from pirl_server.registry.versions import Registry
+from pirl_server.serving.exploration import Exploration
+
+START = "2026-01-01T00:00:00.000+00:00"
+SPEC = Loop(task="t", compared_episodes=10, evaluation=None, canary=LoopCanary(episodes=3))
+
+
+def altered(bits: list[int], source: list[int]) -> Episode:
+    """A made-up episode whose steps were altered and driven so, again and again."""
+    episode = make_episode()
+    count = len(episode.steps.reward)
+    steps = replace(
+        episode.steps,
+        alterations=np.resize(np.array(bits, np.uint32), count),
+        source=np.resize(np.array(source, np.uint8), count),
+    )
+    return replace(episode, steps=steps)
+
+
+def test_steps_are_counted_by_who_drove_and_what_altered_them(tmp_path: Path) -> None:
+    bits = [0, int(Alteration.LIMIT), int(Alteration.BLENDED | Alteration.CLIPPED), int(Alteration.JUMP)]
+    source = [ControlSource.POLICY, ControlSource.POLICY, ControlSource.POLICY, ControlSource.HUMAN]
+    store = EpisodeStore(tmp_path)
+    episode = altered(bits, [int(each) for each in source])
+    count = len(episode.steps.reward)
+    summary = store.write(episode)
+    human = sum(1 for step in range(count) if step % 4 == 3)
+    limited = sum(1 for step in range(count) if step % 4 == 1)
+    assert step_counts(store.root / summary.path) == StepCounts(count - human, limited, 0, 0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
+def test_each_robots_episodes_explore_evenly(share: float) -> None:
+    exploration = Exploration(default=True)
+    exploration.set_share(share)
+    for robot in ("arm-1", "arm-2"):
+        begun = [exploration.begin(robot) for _ in range(20)]
+        assert sum(begun) == 20 * share
+        assert all(abs(sum(begun[:count]) - count * share) < 1 for count in range(1, 21))
+    exploration.set_share(None)
+    assert exploration.begin("arm-1") is True, "as the server was started"
+
+
+def test_outcomes_of_an_evaluation_are_kept_and_must_match_its_counts(tmp_path: Path) -> None:
+    evaluations = Evaluations(tmp_path)
+    plain = Evaluation("v1", "t", "a" * 16, 3, 2, "2026", outcomes=(True, False, True))
+    evaluations.put(plain)
+    assert evaluations.of("v1") == [plain]
+    with pytest.raises(ValueError, match="3 outcomes with 2 successes, but 1 successes of 3"):
+        evaluations.put(replace(plain, successes=1))
+    evaluations.put(replace(plain, outcomes=()))
+    assert evaluations.of("v1")[0].outcomes == (), "as an earlier version stored it"
+
+
+def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:
+    assert read_state(tmp_path) is None
+    state = replace(begin(SPEC, START), phase=Phase.CANARY, canary_robots=("arm-1",))
+    write_state(tmp_path, state)
+    assert read_state(tmp_path) == state
+
+
+@pytest.fixture
+def world(tmp_path: Path, contract: Contract, make_policy: Any, observe: Any) -> Any:
+    registry = Registry(tmp_path / "models")
+    for number in range(1, 4):
+        (source := tmp_path / f"v{number}").mkdir()
+        (source / "card.json").write_text('{"task": "push"}')
+        registry.add(f"v{number}", source, contract)
+    registry.point("production", "v1", "test", "start")
+    deployed = World(registry, make_policy, observe)
+    deployed.start()
+    yield deployed
+    deployed.engine.close()
+
+
+class Seen:
+    """A `ServerWorld` over a deployment, with a store of episodes."""
+
+    def __init__(self, folder: Path, world: World, spec: Loop = SPEC) -> None:
+        self.store = EpisodeStore(folder / "episodes")
+        self.jobs = Supervisor(folder / "jobs", ["true"])
+        self.id = self.jobs.submit(spec).id
+        service: Any = SimpleNamespace(dispatcher=SimpleNamespace(not_finite={"v2": 0, "": 0}), exploration=None)
+        self.world = ServerWorld(
+            self.id, spec, self.jobs, self.store, world.registry, world.promoter, world.deployment, service
+        )
+
+
+@pytest.fixture
+def seen(tmp_path: Path, world: World) -> Any:
+    made = Seen(tmp_path, world)
+    yield made
+    made.jobs.close()
+
+
+def of(episode: Episode, **info: object) -> Episode:
+    return replace(episode, info=replace(episode.info, **info))  # type: ignore[arg-type]
+
+
+def test_a_loop_sees_the_episodes_that_concern_it(seen: Seen, contract: Contract) -> None:
+    plain = altered([0], [0])
+    stopped = altered([int(Alteration.EMERGENCY_STOP)], [int(ControlSource.HOLD)])
+    late = "2026-01-01T01:00:00.000+00:00"
+    for number, episode in enumerate(
+        [
+            of(plain, created=late, policy_versions=("v1",), success=True, label_source="operator"),
+            of(plain, created=late, policy_versions=("v1", "v2")),
+            of(plain, created=late, policy_versions=("v1",), dry_run=True),
+            of(stopped, created=late, policy_versions=("v2",)),
+            of(plain, created="2025-12-31T00:00:00.000+00:00", policy_versions=("v1",)),
+            of(plain, created="2025-12-31T00:00:00.000+00:00", policy_versions=("v3",)),
+        ]
+    ):
+        seen.store.write(of(episode, id=f"{number:032x}", contract=contract))
+    facts = {int(each.id, 16): each for each in seen.world.view(LoopState(START, START)).episodes}
+    assert sorted(facts) == [0, 1, 3, 4], "no dry run, and of those before it began production's only"
+    assert (facts[0].version, facts[0].success, facts[0].fault) == ("v1", True, "")
+    assert facts[0].seconds == pytest.approx(len(plain.steps.reward) / contract.rate_hz)
+    assert facts[1].version == ""
+    assert facts[3].fault == "an emergency stop"
+
+
+def test_a_canary_is_withdrawn_and_its_running_episode_gets_production(seen: Seen, world: World) -> None:
+    seen.world.act(StartCanary("v2", ("arm-1",), "try"))
+    assert seen.world.view(LoopState(START, START)).canary == "v2"
+    world.open_episodes.add("e1")
+    assert world.router.begin("e1", "arm-1") == "v2"
+    world.registry.point("candidate", "v3", "a job", "learnt meanwhile")
+    assert seen.world.view(LoopState(START, START)).canary == ""
+    for _ in range(2):  # twice is as once
+        seen.world.act(Withdraw("v2", "worse"))
+    assert world.router.version("arm-1", "", "e1") is None
+    assert world.registry.aliases() == {"production": "v1", "candidate": "v3"}, "another job's candidate stays"
+    assert world.deployment.routes.canary_robots == ()
+
+
+def test_what_the_server_does_not_allow_is_said(seen: Seen, world: World) -> None:
+    with pytest.raises(RejectedError, match="no evaluation on the same fixed list"):
+        seen.world.act(Promote("v2", "reason", force=False))
+    with pytest.raises(RejectedError):
+        seen.world.act(StartCanary("nothing", ("arm-1",), "try"))
+    assert world.registry.aliases()["production"] == "v1"
+
+
+def test_promoting_and_rolling_back_twice_is_as_once(seen: Seen, world: World) -> None:
+    for _ in range(2):
+        seen.world.act(Promote("v2", "loop, round 0", force=True))
+    assert world.registry.aliases()["production"] == "v2"
+    for _ in range(2):
+        seen.world.act(RollBack("v2", "worse"))
+    assert world.registry.aliases()["production"] == "v1"
