@@ -118,8 +118,8 @@ def following(server: Whole) -> Iterator[None]:
             reader.close()
 
 
-def beside(server: Whole, robot: Robot, stops: int) -> dict[str, float]:
-    """Press the stop and watch the robot: milliseconds, failures."""
+def beside(server: Whole, robot: Robot, stops: int, chunks: int) -> dict[str, float]:
+    """Press the stop and watch the robot, for so many chunks at least: milliseconds, failures."""
     robot.clear()
     times: dict[str, list[float]] = {"stop port": [], "REST port": []}
     failed = 0
@@ -132,10 +132,13 @@ def beside(server: Whole, robot: Robot, stops: int) -> dict[str, float]:
             failed += status != 202
             times[name].append(1000 * seconds)
         time.sleep(GAP_S)
+    while robot.answered + len(robot.failures) < chunks:
+        time.sleep(GAP_S)
     figures = {f"{name}, ms p50": float(np.median(each)) for name, each in times.items()}
     figures |= {f"{name}, ms most": max(each) for name, each in times.items()}
     figures |= {"stops not answered": failed, "stops that the robot got": robot.stops, "chunks": robot.answered}
-    figures |= {"chunks failed": len(robot.failures), "chunk, ms p99": 1000 * float(np.percentile(robot.seconds, 99))}
+    p50, p99 = (1000 * float(each) for each in np.percentile(robot.seconds, (50, 99)))
+    figures |= {"chunks failed": len(robot.failures), "chunk, ms p50": p50, "chunk, ms p99": p99}
     return {name: round(value, 1) for name, value in figures.items()}
 
 
@@ -156,7 +159,7 @@ def trouble() -> dict[str, Callable[[Whole], Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="ten stops each")
-    parser.add_argument("--only", default="", metavar="WORD", help="none, and what has this in its name")
+    parser.add_argument("--only", default="", metavar="WORD,WORD", help="none, and what has one of these in its name")
     parser.add_argument("--json", action="store_true", help="one object, trouble -> figure -> number")
     options = parser.parse_args()
     rows: dict[str, dict[str, float]] = {}
@@ -166,13 +169,13 @@ def main() -> None:
         server.job = old_job(Path(folder), EVENTS)
         try:
             for name, begin in trouble().items():
-                if name != "none" and options.only not in name:
+                if name != "none" and not any(word in name for word in options.only.split(",")):
                     continue
                 before = server.log.stat().st_size
                 robot = Robot(server, "arm-1")
                 try:
                     with begin(server):
-                        rows[name] = beside(server, robot, 10 if options.quick else 100)
+                        rows[name] = beside(server, robot, *((10, 0) if options.quick else (100, 200)))
                 finally:
                     robot.close()
                 if server.listed:

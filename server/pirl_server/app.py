@@ -6,7 +6,7 @@ import logging
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -56,6 +56,8 @@ from pirl_server.telemetry.operations import Operations
 from pirl_server.telemetry.spans import spans_from_environment
 
 _LOG = logging.getLogger("pirl")
+SWITCH_S = 0.001
+"""how long a thread that computes in Python keeps one of a robot's waiting; 5 ms otherwise, several times a chunk"""
 REST_RATE_HZ = 100.0
 """calls per second and token"""
 
@@ -66,6 +68,7 @@ def serve(config: ServeConfig) -> int:
     Raises ValueError for a bad checkpoint, address or taken port, and for a root that another server uses.
     """
     malloc.tune()
+    sys.setswitchinterval(SWITCH_S)
     configure_logs(config.log_format)
     limit = raise_limit()
     files = _tls(config)
@@ -95,18 +98,11 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
     engine, store = Engine(), EpisodeStore(config.root / EPISODES)
     recorder = Recorder(store, Limits.of_memory(config.episode_memory_mib * 2**20))
 
-    router = Router(recorder.is_open)
-    shadow = Shadow(engine, lambda report: _LOG.info("shadow %s", report))
-    engine.observe(shadow.watch)
-
-    def load(version: str) -> FlowPolicy:
-        return FlowPolicy.load(registry.get(version).path, device=config.device)
-
     def reachable() -> int:
         return sum(robot.reachable for robot in service.attendance.list())
 
-    trial = TrialLimit(registry, config.canary_limit, reachable)
-    deployment = Deployment(engine, registry, router, shadow, load, trial)
+    router = Router(recorder.is_open)
+    deployment = _deployment(config, registry, engine, router, reachable)
 
     with ExitStack() as closing:
         closing.callback(engine.close)
@@ -150,11 +146,23 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             stopped.wait()
 
 
+def _deployment(
+    config: ServeConfig, registry: Registry, engine: Engine, router: Router, reachable: Callable[[], int]
+) -> Deployment:
+    shadow = Shadow(engine, lambda report: _LOG.info("shadow %s", report))
+    engine.observe(shadow.watch)
+
+    def load(version: str) -> FlowPolicy:
+        return FlowPolicy.load(registry.get(version).path, device=config.device)
+
+    return Deployment(engine, registry, router, shadow, load, TrialLimit(registry, config.canary_limit, reachable))
+
+
 def _start_deployment(deployment: Deployment, production: str) -> None:
     try:
         deployment.start(production)
     except ValueError as error:
-        fix = "start with its checkpoint, which replaces the damaged one: pirl serve CHECKPOINT"
+        fix = "where its files are damaged, start with its checkpoint, which replaces them: pirl serve CHECKPOINT"
         raise ValueError(f"the version in production can't be served: {error}; {fix}") from None
 
 

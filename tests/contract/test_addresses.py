@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from contract_fakes import ScriptedService, serving
+from patience import patient
 
 from pirl_contract.async_client import AsyncPolicyClient
 from pirl_contract.client import PolicyClient
@@ -101,7 +102,7 @@ def test_a_token_with_a_line_end_reaches_the_server_without_it(transport: Any) -
     seen: list[str] = []
     service.answer_info = lambda context: seen.append(dict(context.invocation_metadata())["authorization"])
     with serving(service) as address:
-        client = PolicyClient(address, timeout_s=10.0, token=TOKEN + "\n", transport=transport)
+        client = PolicyClient(address, timeout_s=patient(10.0), token=TOKEN + "\n", transport=transport)
         assert client.info().policy_version == "v1"
         client.close()
     assert set(seen) == {f"Bearer {TOKEN}"}
@@ -121,12 +122,12 @@ def proxies(monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_proxy_of_the_environment_is_not_between_robot_and_server(proxies: str) -> None:
     with serving(ScriptedService()) as address:
-        client = PolicyClient(address, timeout_s=10.0)
+        client = PolicyClient(address, timeout_s=patient(10.0))
         assert client.info().policy_version == "v1"
         client.close()
 
         async def ask() -> str:
-            async_client = AsyncPolicyClient(address, timeout_s=10.0)
+            async_client = AsyncPolicyClient(address, timeout_s=patient(10.0))
             try:
                 return (await async_client.info()).policy_version
             finally:
@@ -136,7 +137,7 @@ def test_a_proxy_of_the_environment_is_not_between_robot_and_server(proxies: str
 
 
 def test_a_lost_connection_names_the_proxies_that_are_set(proxies: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = PolicyClient(proxies, timeout_s=10.0)
+    client = PolicyClient(proxies, timeout_s=patient(10.0))
     with pytest.raises(ConnectionError, match="grpc_proxy, https_proxy, http_proxy is set and not used here"):
         client.info()
     for name in PROXIES:

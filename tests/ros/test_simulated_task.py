@@ -51,7 +51,7 @@ def run_episodes(probe: Any, address: str, summary: Path, episodes: int) -> list
     probe.start("arm_node")
     probe.start("policy_node", server_address=address)
     runner = probe.start(
-        "run_episodes", episodes=episodes, first_seed=100, summary_path=summary, max_steps=60, time_limit_s=20.0
+        "run_episodes", episodes=episodes, first_seed=100, summary_path=summary, max_steps=60, time_limit_s=110.0
     )
     probe.until(lambda: runner.poll() is not None, "episodes do not end")
     found: list[dict[str, Any]] = json.loads(summary.read_text())["episodes"]

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import pytest
 from certificates import Authority
+from patience import patient
 from process_tree import until
 from serve_process import ServeProcess
 from whole_server import Server
@@ -168,7 +169,7 @@ def admitted(server: Server, ours: Authority, client: Any) -> list[bool]:
         answers.append(False)
     with grpc.secure_channel(f"127.0.0.1:{server.port}", credentials) as channel:
         try:
-            grpc.channel_ready_future(channel).result(2.0)
+            grpc.channel_ready_future(channel).result(patient(2.0))
             answers.append(True)
         except grpc.FutureTimeoutError:
             answers.append(False)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from patience import patient
 from serve_process import INSTRUCTION, ServeProcess, free_port, observe
 
 from pirl_contract.client import PolicyClient
@@ -31,14 +32,14 @@ def test_a_host_in_brackets_listens_on_every_port(tmp_path: Path) -> None:
     stop, port = free_port(), free_port()
     words = ("--host", "[::1]", "--stop-port", str(stop), "--openpi-port", str(port))
     with ServeProcess(tmp_path / "root", *words) as running:
-        running.web = httpx.Client(base_url=f"http://[::1]:{running.rest_port}", timeout=60.0)
+        running.web = httpx.Client(base_url=f"http://[::1]:{running.rest_port}", timeout=patient(60.0))
         running.wait_until_serving()
         client = PolicyClient(f"[::1]:{running.grpc_port}", "arm-1", 20.0)
         client.info()
         assert client.infer(observe("arm-1")).actions.size
         (robot,) = [each for each in running.web.get("/v1/robots").json()["data"] if each["id"] == "arm-1"]
         assert "ipv6" in robot["address"]
-        stopped = httpx.post(f"http://[::1]:{stop}/v1/emergency-stop", json={"reason": "test"}, timeout=30.0)
+        stopped = httpx.post(f"http://[::1]:{stop}/v1/emergency-stop", json={"reason": "test"}, timeout=patient(30.0))
         assert stopped.status_code == 202, stopped.text
         client.close()
         theirs = openpi.WebsocketClientPolicy("ws://[::1]", port)
@@ -79,7 +80,7 @@ def test_an_openpi_client_reaches_every_address_of_a_name(tmp_path: Path, make_p
     found = {info[4][0] for info in socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)}
     for address in found:
         host = f"[{address}]" if ":" in address else address
-        assert httpx.get(f"http://{host}:{server.port}/healthz", trust_env=False, timeout=10.0).text == "OK\n"
+        assert httpx.get(f"http://{host}:{server.port}/healthz", trust_env=False, timeout=patient(10.0)).text == "OK\n"
     server.close()
     for address in found:
         with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:

@@ -269,7 +269,7 @@ def test_without_exactly_one_it_is_rejected_or_the_server_s_default(
         server, port = start_grpc(
             PolicyService(engine, recorder, explore=False, default_instruction=default), "127.0.0.1:0"
         )
-        client = PolicyClient(f"127.0.0.1:{port}", "arm-1", timeout_s=20.0)
+        client = PolicyClient(f"127.0.0.1:{port}", "arm-1", timeout_s=patient(20.0))
         client.info()
         if words:
             with pytest.raises(ValueError, match=words):

@@ -21,6 +21,7 @@ from serve_process import CHECKPOINT, CONTRACT, INSTRUCTION, ServeProcess, free_
 
 from pirl_contract import StepOutcome
 from pirl_contract.client import PolicyClient
+from pirl_server import shutdown
 from pirl_server.app import build, serve
 from pirl_server.config.serve import ServeConfig
 from pirl_server.episodes.store import EpisodeStore
@@ -178,11 +179,41 @@ def test_the_drain_ends_with_the_last_robot(tmp_path: Path) -> None:
         assert not draining.is_alive()
 
 
-def test_nobody_connected_is_no_drain_and_a_busy_robot_gets_no_more_than_its_time() -> None:
+class Clock:
+    """Time that passes only while somebody sleeps; `seen` is whether the server was unready each time."""
+
+    def __init__(self, stopping: Stopping) -> None:
+        self.now, self.seen, self._stopping = 0.0, list[bool](), stopping
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.seen.append(self._stopping.draining)
+
+
+@pytest.mark.parametrize(
+    ("busy", "drain_s", "least", "most"),
+    [
+        (False, 3000.0, shutdown.UNREADY_S, shutdown.UNREADY_S + 0.2),  # nobody is waited for, but readiness is seen
+        (False, 0.1, 0.1, 0.2),
+        (False, 0.0, 0.0, 0.0),
+        (True, 30.0, 30.0, 30.1),
+    ],
+)
+def test_the_server_is_unready_for_a_while_before_its_ports_close(
+    monkeypatch: pytest.MonkeyPatch, busy: bool, drain_s: float, least: float, most: float
+) -> None:
     told: list[float] = []
-    Stopping(told.append, lambda: False).drain(3000.0)
-    Stopping(told.append, lambda: True).drain(0.1)
-    assert told == [3000.0, 0.1]
+    stopping = Stopping(told.append, lambda: busy)
+    clock = Clock(stopping)
+    monkeypatch.setattr(shutdown, "time", clock)
+    stopping.drain(drain_s)
+    assert told == [drain_s]
+    assert least <= clock.now <= most
+    assert all(clock.seen)
+    assert (stopping.draining, stopping.closing) == (True, False)
 
 
 @pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])

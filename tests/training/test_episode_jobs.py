@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import completed
 from toy_arm import INSTRUCTIONS, save_toy
 from toy_log import BAD, GOOD, episode
 
@@ -90,8 +90,8 @@ def run(root: Path, name: str, spec: dict[str, Any]) -> Path:
     job.mkdir(parents=True)
     (job / "spec.json").write_text(json.dumps(spec))
     command = [sys.executable, "-m", "pirl_server.job_main", str(root), str(job)]
-    done = subprocess.run(command, capture_output=True, timeout=180, check=False)
-    assert done.returncode == 0, done.stderr.decode()
+    done = completed(command, limit_s=180)
+    assert done.returncode == 0, done.stderr
     return job
 
 
