@@ -114,10 +114,7 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
         _start_deployment(deployment, production)
         threading.Thread(target=store.warm_up, name="summaries", daemon=True).start()
         gate = _gate(config, registry, recorder, store)
-        service = PolicyService(
-            engine, recorder, config.explore, router=router, check_rate=gate.check_rate,
-            default_instruction=config.default_instruction,
-        )  # fmt: skip
+        service = _service(config, engine, recorder, router, gate)
         metrics, latencies = Metrics(engine, service.attendance, recorder), Latencies()
         spans = spans_from_environment(metadata.version("pirl"))
         calls = CallTracker([CallLog(), metrics, latencies, *([spans] if spans else [])])
@@ -185,6 +182,19 @@ def _start_deployment(deployment: Deployment, production: str) -> None:
 def _busy(engine: Engine, service: PolicyService) -> bool:
     """Whether a request waits or a robot has a session; others can't be notified, so they are not waited for."""
     return engine.stats().waiting > 0 or any(robot.sessions for robot in service.attendance.list())
+
+
+def _service(
+    config: ServeConfig, engine: Engine, recorder: Recorder, router: Router, gate: AccessControl
+) -> PolicyService:
+    return PolicyService(
+        engine,
+        recorder,
+        config.explore,
+        router=router,
+        check_rate=gate.check_rate,
+        default_instruction=config.default_instruction,
+    )
 
 
 def _start(service: PolicyService, config: ServeConfig, interceptor: CallInterceptor) -> tuple[RobotServer, int]:

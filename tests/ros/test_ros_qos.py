@@ -27,6 +27,13 @@ def streams_of(probe: Any, profile: Any, reliable: bool) -> Any:
     return SensorStreams(probe.node, robot, cameras=True, on_message=lambda: None)
 
 
+def whole_state(profile: Any) -> Any:
+    from sensor_msgs.msg import JointState
+
+    names = [joint.name for joint in profile.joints]
+    return JointState(name=names, position=[0.0] * len(names), velocity=[0.0] * len(names))
+
+
 def test_a_best_effort_publisher_of_a_reliable_stream_is_the_reason(probe: Any, other: Any, profile: Any) -> None:
     from sensor_msgs.msg import JointState
 
@@ -51,7 +58,7 @@ def test_the_reason_goes_when_a_fitting_publisher_comes(probe: Any, other: Any, 
     other.create_publisher(JointState, "joint_states", qos.sensor(reliable=False))
     probe.until(lambda: "incompatible QoS" in streams.newest()[1], "the mismatch was never said")
     fitting = probe.publisher(JointState, "joint_states", qos.STATE)
-    fitting.publish(JointState())
+    fitting.publish(whole_state(profile))
     probe.until(lambda: streams.newest()[0] is not None, "the fitting publisher was not heard")
     assert streams.newest()[1] == ""
 
@@ -66,7 +73,7 @@ def test_a_best_effort_reader_hears_everybody(probe: Any, other: Any, profile: A
     publisher = other.create_publisher(JointState, "joint_states", qos.sensor(publisher_reliable))
 
     def heard() -> bool:
-        publisher.publish(JointState())
+        publisher.publish(whole_state(profile))
         return streams.newest()[0] is not None
 
     probe.until(heard, "not heard")
