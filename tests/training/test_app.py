@@ -94,10 +94,9 @@ def test_building_serves_robots_until_it_is_closed(tmp_path: Path) -> None:
     assert left == []
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1"])
-def test_an_address_beyond_this_machine_must_be_asked_for(tmp_path: Path, host: str) -> None:
+def test_an_address_beyond_this_machine_must_be_asked_for(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--allow-insecure"):
-        serve(config(tmp_path, host=host))
+        serve(config(tmp_path, host="0.0.0.0"))
     assert not (tmp_path / "root").exists(), "refused before anything is made"
 
 
