@@ -138,7 +138,7 @@ def with_a_job(out: Path) -> bool:
 @pytest.mark.parametrize(
     ("number", "reached"),
     [(signal.SIGINT, starting), (signal.SIGINT, with_an_open_episode), (signal.SIGKILL, with_a_job)],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", None),
 )
 def test_interrupted_it_leaves_no_process_and_no_torn_episode(
     tmp_path: Path, number: int, reached: Callable[[Path], bool]
