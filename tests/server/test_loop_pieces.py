@@ -24,6 +24,7 @@ from pirl_server.loop.state import LoopState, Phase, read_state, write_state
 from pirl_server.loop.world import Promote, RejectedError, RollBack, StartCanary, Withdraw
 from pirl_server.registry.evaluation import Evaluation, Evaluations
 from pirl_server.registry.versions import Registry
+from pirl_server.serving.dispatcher import Dispatcher
 from pirl_server.serving.exploration import Exploration
 
 START = "2026-01-01T00:00:00.000+00:00"
@@ -52,6 +53,19 @@ def test_steps_are_counted_by_who_drove_and_what_altered_them(tmp_path: Path) ->
     human = sum(1 for step in range(count) if step % 4 == 3)
     limited = sum(1 for step in range(count) if step % 4 == 1)
     assert step_counts(store.root / summary.path) == StepCounts(count - human, limited, 0, 0)
+
+
+def test_rejected_chunks_are_counted_by_version() -> None:
+    dispatcher: Any = Dispatcher(None)  # type: ignore[arg-type]
+    good, bad = (
+        SimpleNamespace(policy=SimpleNamespace(version="v2"), sample=SimpleNamespace(actions=np.array(row), seed=1))
+        for row in ([0.0, 1.0], [0.0, np.nan])
+    )
+    assert dispatcher.check_actions(good) is good
+    assert dispatcher.not_finite["v2"] == 0
+    with pytest.raises(RuntimeError, match="v2 returned actions that are not finite, seed 1"):
+        dispatcher.check_actions(bad)
+    assert (dispatcher.not_finite["v2"], dispatcher.not_finite["v1"]) == (1, 0)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])

@@ -48,7 +48,7 @@ def passes(worse_by: float, changing: float, count: int, margin: float) -> float
 
 
 def test_error_rates_of_the_gate() -> None:
-    """Of 100 states, a fifth changing sides: 5 points margin. Numbers of docs/adr/0013."""
+    """Of 100 states, a fifth changing sides: 5 points margin. Numbers of docs/adr/0014."""
     assert passes(0.05, 0.2, 100, 0.05) < 0.06, "worse by the margin"
     assert passes(0.15, 0.2, 100, 0.05) < 0.001, "worse by 15 points"
     assert passes(-0.1, 0.2, 100, 0.05) > 0.9, "better by 10 points"
