@@ -2,12 +2,13 @@
 
     python bench/robot_loop.py [--quick] [--json] [--task PushCube-v1] [--robots 1] [--rounds 3] [--episodes 200]
                                [--method ppo_logged] [--seeds 0 1 2] [--states 400] [--set KEY=VALUE ...]
-                               [--out runs/robot-loop] [--write docs/results/robot-loop.md]
+                               [--out runs/robot-loop]
 
 Each simulated robot has a ROS domain of its own: sim_arm_node, arm_node, policy_node, run_episodes. They run episodes
 without a pause, faster than real time, while one loop job collects, learns, compares, tries and promotes, unattended.
-Then every version that was in production is evaluated on the same initial states, which no round saw, by ManiSkill's own
-step, and compared in pairs with the base (exact McNemar). A seed that is finished is kept below --out and found again.
+Then every version that was in production is evaluated on the same initial states, which no round saw, by ManiSkill's
+own step, and compared in pairs with the base (exact McNemar). A seed that is finished is kept below --out and found
+again.
 """
 
 from __future__ import annotations
@@ -185,7 +186,6 @@ def main() -> None:
     parser.add_argument("--gate-states", type=int, default=200, help="of a round's comparison")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="fields of EpisodesConfig")
     parser.add_argument("--out", type=Path, default=Path("runs/robot-loop"))
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="write the table, and the numbers beside it")
     options = parser.parse_args()
     if options.quick:
         options.seeds, options.rounds, options.episodes = options.seeds[:1], 1, 12
