@@ -11,7 +11,7 @@ SEED ?= 0
 # test files run at a time: most of them wait for processes
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-full check format proto bench doctor base-policy clean
+.PHONY: help setup demo demo-loop test test-full check format proto bench doctor base-policy clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort
@@ -29,6 +29,10 @@ setup: .venv/.installed .ros/.built ## system packages, .venv, ROS packages
 
 demo: setup ## the main job: serve, log, fine-tune, promote, serve again (SEED=0)
 	$(ROS) && pirl demo --seed $(SEED)
+
+demo-loop: setup ## a simulated robot gets better from its own episodes, unattended: one round of the loop (SEED=0)
+	rm -rf runs/demo-loop
+	$(ROS) && python bench/robot_loop.py --rounds 1 --episodes 100 --gate-states 100 --states 200 --seeds $(SEED) --out runs/demo-loop
 
 test: setup ## every test; lists at its end what was skipped and why
 	$(ROS) && pytest -n $(WORKERS) --dist loadfile

@@ -96,7 +96,7 @@ def _made(run: Run, folder: Path) -> dict[str, Any]:
     with Processes(folder / "logs", environment) as server:
         command = [sys.executable, "-m", "pirl_contract.commands.cli", "serve", str(base), "--root", str(root)]
         command += ["--rest-port", str(rest_port), "--grpc-port", str(grpc), "--stop-port", str(free_port())]
-        server.start("server", [*command, "--explore"])
+        server.start("server", command)
         rest = Rest(rest_port)
         rest.wait_until_ready(server.check)
         loop = _with_robots(run, folder, grpc, rest)
