@@ -20,6 +20,9 @@ from patience import Patience
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("LP_NUM_THREADS", "1")
 
+# A shell starts a command in the background with Ctrl-C ignored, and its children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # No test watches the clock, and the same sources give the same result; --hypothesis-profile=default tries new examples.
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")

@@ -45,6 +45,8 @@ def test_clock_advances_by_a_control_period_per_step_and_nodes_stamp_with_it(
     start_simulator(probe)
     probe.start("arm_node", profile=write_profile(tmp_path / "arm.yaml"), use_sim_time=simulated)
     probe.until(lambda: len(images) > 10 and len(times) > 10, "no simulated time")
+    # Until the arm has discovered the clock its time is 0.
+    probe.until(lambda: bool(states) and nanoseconds(states[-1].stamp) > 0, "the arm has no time")
     told = len(states)
     probe.until(lambda: len(states) > told + 3, "the arm reports no state")
     # The picture's grey counts the steps since the reset.

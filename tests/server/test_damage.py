@@ -42,7 +42,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "state no object": lambda home: (home / "state.json").write_text("[1]"),
     "state no text": lambda home: (home / "state.json").write_bytes(b"\xff\xfe{}"),
     "state deep": lambda home: (home / "state.json").write_text("[" * 200_000),
-    "unknown status": lambda home: change(home / "state.json", status="paused"),
+    "unknown status": lambda home: change(home / "state.json", status="asleep"),
     "status gone": lambda home: (home / "state.json").write_text("{}"),
     "wrong type": lambda home: change(home / "state.json", created=5),
     "NaN": lambda home: (home / "state.json").write_text('{"status": "failed", "created": "", "result": {"x": NaN}}'),

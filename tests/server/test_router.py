@@ -104,7 +104,7 @@ def test_a_lot_is_the_same_in_every_process() -> None:
 
 
 def test_routes_survive_a_restart_and_a_damaged_file_is_said(tmp_path: Path) -> None:
-    path, routes = tmp_path / "routes.json", Routes({"arm-1": "v1"}, ("arm-2",), 0.25, 0.5)
+    path, routes = tmp_path / "routes.json", Routes({"arm-1": "v1"}, "v2", ("arm-2",), 0.25, 0.5)
     assert read_routes(path) == Routes()
     write_json(path, routes_json(routes))
     assert read_routes(path) == routes
