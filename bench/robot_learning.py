@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -67,7 +68,7 @@ def main() -> None:
         out = Path(folder) if options.quick else options.out
         rows = [carry_out(plan, out) for plan in plans(options)]
     if options.write:
-        write_page(options.write, rows, " ".join(sys.argv))
+        write_page(options.write, rows, re.sub(r" --out \S+", "", " ".join(sys.argv)))
     if options.json:
         print(json.dumps(document(rows)))
         return
