@@ -14,9 +14,9 @@ chosen, by the simulator's own step and the deterministic sampler. *Gained* and 
 sides; p is the exact McNemar test's: it is of these two versions on these states. What another log would give is seen
 from the seeds. *Robot minutes* is the motion in the log.
 
-The log of `dagger` is another one: in half of its episodes, once half of the time is over, the scripted expert takes over
-and finishes the task. What it learns from is a person's skill, so it is to be compared with demonstrations, not with the
-methods that are alone with their own mistakes."""
+The log of `dagger` is another one: in half of its episodes, once half of the time is over, the scripted expert takes
+over and finishes the task. What it learns from is a person's skill, so it is to be compared with demonstrations, not
+with the methods that are alone with their own mistakes."""
 
 TUNING = """PPO's settings were chosen on 200 other states by the lean stepper, where the base has 0.385. In points
 gained:
