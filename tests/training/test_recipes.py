@@ -232,7 +232,7 @@ def test_the_report_counts_what_is_there(root: Path, tmp_path: Path) -> None:
     assert found.methods["advantage_weighted"] == "yes"
     assert found.methods["ppo_logged"].startswith("no episode of the base or a version shortly before it")
     assert found.methods["dagger"] == "no human took over"
-    assert found.methods["auto"].startswith("advantage_weighted: 2 successes, 1 failures")
+    assert found.methods["auto"].startswith("filtered_bc: 2 successes, 1 failures")
 
 
 def test_the_report_says_what_may_not_be_learnt_and_who_drove(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def _methods(facts: Sequence[EpisodeFacts], density: Densities, least: int) -> d
     comparison = "yes" if outcomes[True] and both else "successes and failures are both needed"
     few = f"{labelled} labelled episodes, at least {least} are needed (min_episodes)" if labelled < least else ""
     good = outcomes[True] > 0 or any(each.human_steps for each in facts)
-    chosen = choose(facts, density.fresh, least)
+    chosen = choose(facts, density.fresh)
     return {
         "auto": f"{chosen.method}: {chosen.why}",
         "filtered_bc": few or ("yes" if good else "no episode succeeded and no human drove"),

@@ -22,15 +22,16 @@ class Choice(NamedTuple):
     why: str
 
 
-def choose(facts: Sequence[EpisodeFacts], fresh: Collection[str], min_episodes: int) -> Choice:
+def choose(facts: Sequence[EpisodeFacts], fresh: Collection[str]) -> Choice:
     """Return the method for these episodes; `fresh` are the base's version and those before it that PPO can use.
 
     In this order: corrections by a human say most per step; fresh chains with both outcomes allow a policy gradient;
-    labels of both kinds allow a comparison; without labels there is the order of observations; else what succeeded is
-    imitated. A method that is chosen may still reject the log, with the reason.
+    else what succeeded is imitated; without labels there is the order of observations. Weighting failures as well did
+    worse than leaving them out (docs/results/robot-learning.md). A method that is chosen may still reject the log, with
+    the reason.
     """
     outcomes = Counter(each.info.success for each in facts)
-    labelled, fewer = outcomes[True] + outcomes[False], min(outcomes[True], outcomes[False])
+    labelled = outcomes[True] + outcomes[False]
     corrected = sum(each.takeovers > 0 and each.human_steps > 0 for each in facts)
     if corrected >= FEW_TAKEOVERS:
         return Choice("dagger", f"{corrected} episodes have a takeover")
@@ -43,12 +44,8 @@ def choose(facts: Sequence[EpisodeFacts], fresh: Collection[str], min_episodes: 
             f" successes and {ends[False]} failures",
         )
     why_not = f"only {len(own)} of {len(facts)} episodes have fresh log-densities, {ends[True]} of them successes"
-    if labelled >= min_episodes and fewer > 0:
-        return Choice("advantage_weighted", f"{outcomes[True]} successes, {outcomes[False]} failures; {why_not}")
     if outcomes[True]:
-        return Choice(
-            "filtered_bc", f"{outcomes[True]} successes and {outcomes[False]} failures are too few to compare"
-        )
+        return Choice("filtered_bc", f"{outcomes[True]} successes, {outcomes[False]} failures; {why_not}")
     if not labelled:
         return Choice("progress", f"none of {len(facts)} episodes is labelled")
     return Choice("advantage_weighted", f"all of {labelled} labelled episodes failed: nothing else fits better")

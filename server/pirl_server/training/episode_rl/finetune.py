@@ -70,7 +70,7 @@ def _choice(config: EpisodesConfig, policy: FlowPolicy, episodes: Sequence[Episo
         return Choice(config.method, "as configured")
     fresh = ages(policy, archive, config.max_age)
     real = [each for each in EpisodeLog.of(episodes).facts if not each.info.dry_run]
-    return choose(real, fresh, config.min_episodes)
+    return choose(real, fresh)
 
 
 def _instructions(policy: FlowPolicy, log: EpisodeLog, new: bool) -> tuple[str, ...]:
