@@ -181,7 +181,7 @@ def test_nothing_below_the_root_is_open_to_other_users(tmp_path: Path) -> None:
     root.mkdir(mode=0o755)
     with ServeProcess(root) as server:
         server.wait_until_serving()
-        job = server.start_job(kind="evaluate", task="PushCube-v1", version="production", episodes=50)
+        job = server.start_endless_job()
         until(lambda: server.job(job)["pid"])
         server.web.post(f"/v1/jobs/{job}/cancel")
         until(lambda: server.job(job)["status"] == "cancelled")

@@ -240,14 +240,21 @@ def test_one_at_a_time_in_order_and_a_queued_one_can_be_cancelled(
     assert (supervisor.get(third.id).started or "") >= (supervisor.get(first.id).finished or "z")
 
 
-def test_shutdown_stops_the_running_job_and_keeps_the_queued(start: Callable[[], Supervisor], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("mode", "result"),
+    [("stubborn", None), ("polite", {"saved": True})],
+    ids=["killed", "ends by itself with status 0"],
+)
+def test_shutdown_stops_the_running_job_and_keeps_the_queued(
+    start: Callable[[], Supervisor], tmp_path: Path, mode: str, result: dict[str, bool] | None
+) -> None:
     supervisor = start()
-    running, queued = supervisor.submit(spec("stubborn")), supervisor.submit(spec("good"))
+    running, queued = supervisor.submit(spec(mode)), supervisor.submit(spec("good"))
     pid = wait_for_file(tmp_path / "jobs" / running.id / "child")
     supervisor.close()
     assert process_start(pid) is None
     stopped = supervisor.get(running.id)
-    assert (stopped.status, stopped.error) == (Status.CANCELLED, "the server was stopped")
+    assert (stopped.status, stopped.error, stopped.result) == (Status.CANCELLED, "the server was stopped", result)
     with pytest.raises(RuntimeError, match="stopping"):
         supervisor.submit(spec("good"))
     assert supervisor.get(queued.id).status is Status.QUEUED
@@ -339,7 +346,7 @@ print("up", file=sys.stderr, flush=True)
 time.sleep(float(sys.argv[2]))
 from pirl_server.jobs.reporter import Reporter
 with Reporter(Path(sys.argv[1])):
-    time.sleep(60)
+    time.sleep(600)
 """
 SERVER = """
 import sys, time
@@ -350,7 +357,7 @@ job = JobProcess([sys.executable, "-c", *sys.argv[1:]], log)
 while "up" not in log.read_text():
     time.sleep(0.01)
 print(job.pid, flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
