@@ -9,12 +9,13 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from fleet import Help, log_episodes, of_contract
 
@@ -47,6 +48,9 @@ STARTS: dict[str, dict[str, Any]] = {
 TASKS = ("PushCube-v1", *STARTS)
 WATCHED = {"dagger": 0.5}
 """share of the episodes in which a person takes over, by method: the scripted expert, after half of the time"""
+Control = Literal["shuffled", "flipped"]
+"""what is done to the labels of a log, after which nothing is to be learnt from it"""
+CONTROLS: tuple[Control, ...] = get_args(Control)
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Plan:
     """evaluate on the states for choosing settings, by the lean stepper, not on those of the tables"""
     config: dict[str, Any] = field(default_factory=dict)
     """fields of EpisodesConfig"""
+    control: Control | None = None
 
     @property
     def key(self) -> str:
@@ -89,7 +94,7 @@ def _made(plan: Plan, out: Path, folder: Path) -> dict[str, Any]:
     versions, logged, rounds = [base], list[Episode](), list[dict[str, Any]]()
     for number in range(plan.rounds):
         round_began = time.monotonic()
-        logged += log(plan, versions[-1], number, out)
+        logged += controlled(log(plan, versions[-1], number, out), plan.control, plan.seed)
         made = folder / f"round-{number}"
         archive = {checkpoint_version(each): each for each in versions}
         method = {"method": plan.method} | plan.config
@@ -139,6 +144,16 @@ def log(plan: Plan, version: Path, number: int, out: Path) -> list[Episode]:
         done.touch()
     contract = load_card(version).contract
     return [of_contract(contract, store.open(f"{seed:032x}")) for seed in range(first, first + plan.episodes)]
+
+
+def controlled(episodes: Sequence[Episode], control: Control | None, seed: int) -> list[Episode]:
+    """The episodes with their labels dealt out anew or exchanged; nothing else of them changes."""
+    labels = [each.info.success for each in episodes]
+    if control == "shuffled":
+        labels = [labels[number] for number in np.random.default_rng(seed).permutation(len(labels))]
+    elif control == "flipped":
+        labels = [None if label is None else not label for label in labels]
+    return [replace(each, info=replace(each.info, success=label)) for each, label in zip(episodes, labels)]
 
 
 def outcomes(plan: Plan, checkpoint: Path, out: Path) -> list[bool]:
