@@ -17,7 +17,7 @@ from PIL import Image
 
 from pirl_contract import Camera, Contract, Observation
 from pirl_contract.v1 import policy_pb2 as pb
-from pirl_contract.wire import codec, image_codec, serialization
+from pirl_contract.wire import codec, image_codec, transport
 from pirl_contract.wire.image_encoder import ImageSender, letterbox
 
 IMAGES = hnp.arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6), st.just(3)))
@@ -130,8 +130,8 @@ def test_framed_bytes_are_the_message(images: dict[str, np.ndarray], sequence: i
         sequence=sequence, mode=int(explore), observation=codec.state_to_proto(observation), traceparent="t"
     )
     sent = ImageSender("rgb8", resize=False).wire_images(images)
-    assert pb.InferRequest.FromString(serialization.infer_bytes(bare, sent)) == whole
-    framed = serialization.session_bytes(pb.SessionRequest(id=5, infer=bare, timeout_ms=7), sent)
+    assert pb.InferRequest.FromString(transport.unary_bytes(bare, sent)) == whole
+    framed = transport.session_bytes(5, "infer", bare, 0.007, sent)
     assert pb.SessionRequest.FromString(framed) == pb.SessionRequest(id=5, infer=whole, timeout_ms=7)
 
 
@@ -170,9 +170,9 @@ def test_images_are_bounded_together() -> None:
         entry = message.images[name]
         entry.encoding, entry.height, entry.width, entry.data = pb.IMAGE_ENCODING_JPEG, side, side, file
     with pytest.raises(ValueError, match="pixels in total"):
-        codec.image_sizes(message)
+        image_codec.images_from_proto(message.images)
     del message.images["e"]
-    assert len(codec.image_sizes(message)) == 4
+    assert len(image_codec.images_from_proto(message.images)) == 4
 
 
 def scans(count: int) -> bytes:
@@ -251,7 +251,7 @@ def test_no_image_is_decoded_when_the_request_s_time_is_over(monkeypatch: pytest
     images = {name: smooth() for name in ("a", "b")}
     sent = ImageSender("jpeg", resize=False).wire_images(images)
     bare = pb.InferRequest(observation=codec.state_to_proto(Observation(images, np.zeros(0, np.float32), "push")))
-    request = pb.InferRequest.FromString(serialization.infer_bytes(bare, sent))
+    request = pb.InferRequest.FromString(transport.unary_bytes(bare, sent))
     assert set(codec.decode_infer(request, contract).observation.images) == {"a", "b"}
     now, decoded = [0.0], []
 
@@ -261,13 +261,13 @@ def test_no_image_is_decoded_when_the_request_s_time_is_over(monkeypatch: pytest
         return smooth()
 
     monkeypatch.setattr(image_codec, "_opened", slow)
-    monkeypatch.setattr(codec.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(image_codec.time, "monotonic", lambda: now[0])
     codec.decode_infer(request, contract, deadline=10.0)
     assert len(decoded) == 2, "within the limit for all images both are decoded"
     now[0] = 9.0
     with pytest.raises(TimeoutError, match="image 'b' was not decoded"):
         codec.decode_infer(request, contract, deadline=10.0)
     assert len(decoded) == 3
-    monkeypatch.setattr(codec, "MAX_DECODE_S", 1.0)
+    monkeypatch.setattr(image_codec, "MAX_DECODE_S", 1.0)
     with pytest.raises(TimeoutError, match=r"or 1 s, were over"):
         codec.decode_infer(request, contract)

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import importlib
 import io
+import math
 import struct
+import time
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -151,13 +154,46 @@ def library(name: str) -> Any:
         return None
 
 
+@dataclass(frozen=True)
+class WireImage:
+    """An image as it travels: everything but its bytes, and its bytes."""
+
+    header: pb.Image
+    data: bytes | memoryview = b""
+
+
 MAX_IMAGE_PIXELS = 4096 * 4096
 """of one observation, all cameras together"""
+MAX_CAMERAS = 16
+MAX_DECODE_S = 2.0
+"""for the images of one request"""
 
 ReadShared = Callable[[pb.SharedMemory, int, int], NDArray[np.uint8]]
 """(where, height, width) -> a copy of those pixels; ValueError when there are none"""
 
 _FORMS: dict[int, PictureFormat] = {pb.IMAGE_ENCODING_JPEG: "jpeg", pb.IMAGE_ENCODING_PNG: "png"}
+
+
+def images_from_proto(
+    images: Mapping[str, pb.Image], read_shared: ReadShared | None = None, deadline: float = math.inf
+) -> dict[str, NDArray[np.uint8]]:
+    """Return uint8 RGB [height, width, 3] by camera; `deadline` is a `time.monotonic()` value.
+
+    Raises ValueError when there are too many images or too large ones together, before a pixel is decoded, and for an
+    image that is damaged. One image takes a time that its size bounds; all of them together take no more than
+    `MAX_DECODE_S`: TimeoutError.
+    """
+    if len(images) > MAX_CAMERAS:
+        raise ValueError(f"images: {len(images)} cameras, at most {MAX_CAMERAS} are accepted")
+    total = sum(pixels_of(image, name) for name, image in images.items())
+    if total > MAX_IMAGE_PIXELS:
+        raise ValueError(f"images: {total} pixels in total, at most {MAX_IMAGE_PIXELS} are accepted")
+    limit, decoded = min(deadline, time.monotonic() + MAX_DECODE_S), dict[str, NDArray[np.uint8]]()
+    for name, image in images.items():
+        if time.monotonic() > limit:
+            raise TimeoutError(f"image '{name}' was not decoded: the request's time, or {MAX_DECODE_S:g} s, were over")
+        decoded[name] = image_from_proto(image, name, read_shared)
+    return decoded
 
 
 def pixels_of(image: pb.Image, name: str) -> int:

@@ -296,7 +296,7 @@ class FlowPolicy:
         observation = ask.observation
         try:
             if self.card.model.vision is None:
-                self.contract.check_state(observation)
+                self.contract.check_state(observation.state)
             else:
                 self.contract.check(observation)
             if self.own_prefix:

@@ -14,7 +14,7 @@ from pirl_contract.names import check_robot_id
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import codec
 from pirl_contract.wire.grpc_options import MAX_MESSAGE_BYTES, WIRE
-from pirl_contract.wire.shared_memory import host_id
+from pirl_contract.wire.shared_memory import host_id, read_shared
 from pirl_server.policy.served_policy import ServedPolicy
 from pirl_server.serving.batch import Inference
 from pirl_server.serving.dispatcher import Dispatcher
@@ -24,7 +24,6 @@ from pirl_server.serving.errors import ExpiredError
 from pirl_server.serving.exploration import Exploration
 from pirl_server.serving.grpc_status import ContractMismatchError
 from pirl_server.serving.router import Router
-from pirl_server.serving.shared_memory import read_shared
 
 # chunk ids: unique without asking the system for random bytes with each chunk
 _PROCESS, _NUMBERS = secrets.token_hex(8), itertools.count()
