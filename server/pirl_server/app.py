@@ -33,11 +33,9 @@ from pirl_server.registry.promotion import PRODUCTION
 from pirl_server.registry.trial_limit import TrialLimit
 from pirl_server.registry.versions import Registry
 from pirl_server.root_lock import private_files, root_lock
-from pirl_server.rpc.call_tracker import CallTracker
-from pirl_server.rpc.interceptor import CallInterceptor
-from pirl_server.security.access_control import AccessControl
+from pirl_server.rpc.interceptor import CallInterceptor, CallTracker
+from pirl_server.security.access_control import AccessControl, CallAuthorizer
 from pirl_server.security.bind_address import check_bind, check_local
-from pirl_server.security.call_authorizer import CallAuthorizer
 from pirl_server.security.connection_limits import Seats, listen
 from pirl_server.security.file_limits import current_limit, raise_limit, shares
 from pirl_server.security.permissions import PUBLIC_RPCS

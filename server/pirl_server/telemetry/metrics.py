@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from pirl_contract import Alteration
 from pirl_contract.v1 import policy_pb2 as pb
-from pirl_server.rpc.call_tracker import Call
+from pirl_server.rpc.interceptor import Call
 from pirl_server.serving.batch import Batch
 from pirl_server.serving.connections import RobotConnections
 from pirl_server.serving.engine import Engine
