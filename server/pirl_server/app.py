@@ -161,7 +161,6 @@ def _deployment(
     config: ServeConfig, registry: Registry, engine: Engine, router: Router, reachable: Callable[[], int]
 ) -> Deployment:
     shadow = Shadow(engine, lambda report: _LOG.info("shadow %s", report))
-    engine.observe(shadow.watch)
 
     def load(version: str) -> FlowPolicy:
         return FlowPolicy.load(registry.get(version).path, device=config.device)

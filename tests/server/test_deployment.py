@@ -45,7 +45,6 @@ class World:
         self.trial = TrialLimit(self.registry, 0.1, lambda: self.robots)
         self.router = Router(self.open_episodes.__contains__)
         self.shadow = Shadow(self.engine, self.reports.append)
-        self.engine.observe(self.shadow.watch)
         self.deployment = Deployment(self.engine, self.registry, self.router, self.shadow, self.load, self.trial)
         self.promoter = Promoter(self.registry, self.deployment.activate)
         self.deployment.start(self.registry.aliases()["production"])

@@ -63,7 +63,6 @@ class Server:
             self.registry.add(version, source, policy.contract)
         self.registry.point("production", "v1", "test", "start")
         shadow = Shadow(self.engine, lambda report: None)
-        self.engine.observe(shadow.watch)
         self.deployment = Deployment(
             self.engine,
             self.registry,

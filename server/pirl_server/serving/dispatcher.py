@@ -12,9 +12,10 @@ import numpy as np
 from pirl_contract import Observation, PreviousChunk
 from pirl_server.policy.served_policy import ServedPolicy
 from pirl_server.serving.connections import RobotConnections
-from pirl_server.serving.engine import Engine, Inference
+from pirl_server.serving.engine import Engine
 from pirl_server.serving.errors import NoPolicyError
 from pirl_server.serving.instructions import instruction_or_only
+from pirl_server.serving.request_queue import Inference
 from pirl_server.serving.router import Router
 
 MAX_WAIT_S = 30.0

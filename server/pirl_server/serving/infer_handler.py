@@ -16,13 +16,13 @@ from pirl_contract.wire import codec
 from pirl_contract.wire.grpc_options import MAX_MESSAGE_BYTES, WIRE
 from pirl_contract.wire.shared_memory import host_id, read_shared
 from pirl_server.policy.served_policy import ServedPolicy
-from pirl_server.serving.batch import Inference
 from pirl_server.serving.dispatcher import Dispatcher
 from pirl_server.serving.episode_builder import EpisodeBuilder
 from pirl_server.serving.episode_handler import EpisodeCalls
 from pirl_server.serving.errors import ExpiredError
 from pirl_server.serving.exploration import Exploration
 from pirl_server.serving.grpc_status import ContractMismatchError
+from pirl_server.serving.request_queue import Inference
 from pirl_server.serving.router import Router
 
 # chunk ids: unique without asking the system for random bytes with each chunk
