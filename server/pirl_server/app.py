@@ -45,8 +45,7 @@ from pirl_server.security.tokens import TokenFile
 from pirl_server.serving.deployment import Deployment
 from pirl_server.serving.dispatcher import Dispatcher
 from pirl_server.serving.engine import Engine
-from pirl_server.serving.episode_memory import Limits
-from pirl_server.serving.recorder import Recorder
+from pirl_server.serving.recorder import Limits, Recorder
 from pirl_server.serving.router import Router
 from pirl_server.serving.server import RobotServer, start_grpc
 from pirl_server.serving.service import PolicyService

@@ -18,10 +18,11 @@ from pirl_contract.wire.shared_memory import host_id, read_shared
 from pirl_server.policy.served_policy import ServedPolicy
 from pirl_server.serving.dispatcher import Dispatcher
 from pirl_server.serving.episode_builder import EpisodeBuilder
-from pirl_server.serving.episode_handler import EpisodeCalls
+from pirl_server.serving.episode_handler import EpisodeCalls, no_episode
 from pirl_server.serving.errors import ExpiredError
 from pirl_server.serving.exploration import Exploration
 from pirl_server.serving.grpc_status import ContractMismatchError
+from pirl_server.serving.recorder import Recorder
 from pirl_server.serving.request_queue import Inference
 from pirl_server.serving.router import Router
 
@@ -58,9 +59,14 @@ class InferHandler:
     """Asks the engine. Any thread."""
 
     def __init__(
-        self, dispatcher: Dispatcher, episodes: EpisodeCalls, exploration: Exploration, router: Router
+        self,
+        dispatcher: Dispatcher,
+        episodes: EpisodeCalls,
+        recorder: Recorder,
+        exploration: Exploration,
+        router: Router,
     ) -> None:
-        self._dispatcher, self._episodes, self._router = dispatcher, episodes, router
+        self._dispatcher, self._episodes, self._recorder, self._router = dispatcher, episodes, recorder, router
         self._attendance, self._exploration = dispatcher.connections, exploration
         self._host_id = host_id()
         self._read_shared = read_shared if self._host_id else None
@@ -115,7 +121,14 @@ class InferHandler:
         observation = call.observation
         if instruction is not observation.instruction:
             observation = replace(observation, instruction=instruction)
-        episode = self._episodes.of_request(request.episode_id, observation, call.outcomes)
+        episode = None
+        try:
+            if request.episode_id:
+                episode = self._recorder.take_outcomes(request.episode_id, observation, call.outcomes)
+            elif call.outcomes:
+                raise ValueError("outcomes without an episode id can't be logged; call StartEpisode first")
+        except KeyError:
+            raise no_episode(request.episode_id) from None
         self._attendance.seen(request.robot_id, caller.address, polling=polling)
         default = episode.start.explore if episode else self._exploration.default
         decode_ms = (time.monotonic_ns() - received_ns) / 1e6
@@ -149,7 +162,7 @@ class InferHandler:
         done_ns = time.monotonic_ns()
         timings = {"encode": (done_ns - began_ns) / 1e6, "total": (done_ns - pending.received_ns) / 1e6}
         if pending.episode:
-            self._episodes.answered(pending.episode, pending.observation, inference.sample, chunk, timings["total"])
+            self._recorder.add_call(pending.episode, pending.observation, inference.sample, chunk, timings["total"])
         self._attendance.seen(robot_id, caller.address, chunk.policy_version, polling=not caller.session)
         reply.timings_ms.update(timings)
         reply.sent_time_ns, reply.received_time_ns = pending.request.sent_time_ns, pending.received_ns

@@ -50,7 +50,7 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         """requests that can wait for the device at the same time: the queue and the one on the device"""
         self._engine, self._episodes = engine, EpisodeCalls(recorder)
         self.exploration = Exploration(explore)
-        self._inferring = InferHandler(self.dispatcher, self._episodes, self.exploration, router)
+        self._inferring = InferHandler(self.dispatcher, self._episodes, recorder, self.exploration, router)
         self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="episodes")
         self._seats = threading.Semaphore(max_sessions)
         self._calls = Calls(
