@@ -43,10 +43,9 @@ from pirl_server.security.rate_limiter import Limiter
 from pirl_server.security.tls import TlsFiles
 from pirl_server.security.tokens import TokenFile
 from pirl_server.serving.deployment import Deployment
-from pirl_server.serving.dispatcher import Dispatcher
 from pirl_server.serving.engine import Engine
 from pirl_server.serving.recorder import Limits, Recorder
-from pirl_server.serving.router import Router
+from pirl_server.serving.router import Dispatcher, Router
 from pirl_server.serving.server import RobotServer, start_grpc
 from pirl_server.serving.service import PolicyService
 from pirl_server.serving.shadow import Shadow

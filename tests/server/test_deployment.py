@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from pirl_server.registry.trial_limit import TrialLimit
 from pirl_server.registry.versions import Registry
 from pirl_server.serving.deployment import Deployment
 from pirl_server.serving.engine import Engine
-from pirl_server.serving.router import Router
+from pirl_server.serving.router import Dispatcher, Router
 from pirl_server.serving.shadow import Shadow
 
 ROBOTS = [f"arm-{index}" for index in range(20)]
@@ -56,10 +56,10 @@ class World:
         return self.make_policy(version=version, mark=float(version[1:]))
 
     def answered_by(self, robot_id: str = "arm-1", episode_id: str = "", alias: str = "") -> str:
-        def submit(version: str | None) -> Any:
-            return self.engine.submit(self.observe(0), explore=False, robot_id=robot_id, version=version)
-
-        answer = self.router.ask(submit, robot_id, alias, episode_id).result(patient(30))
+        dispatcher, limit_s = Dispatcher(self.engine, router=self.router), patient(30)
+        asked = replace(self.observe(0), robot_id=robot_id)
+        deadline = time.monotonic() + limit_s
+        answer = dispatcher.submit(asked, deadline=deadline, alias=alias, episode_id=episode_id).result(limit_s)
         assert (answer.sample.actions == float(answer.policy.version[1:])).all()
         return str(answer.policy.version)
 
