@@ -196,8 +196,9 @@ class FlowPolicy:
 
         For inference: no gradient passes. The prefix is where the model is, everything else on the CPU.
         """
+        device = self.device
         state, noise, sde_noise, index = (
-            part.to(self.device) for part in (torch.from_numpy(features_NF), noise_NHA, sde_noise_NHA, index_N)
+            part.to(device) for part in (torch.from_numpy(features_NF), noise_NHA, sde_noise_NHA, index_N)
         )
         noise, velocity = self.steer(noise, state, prefix), self.denoiser(prefix, state)
         draw = hybrid_sample(velocity, noise, sde_noise, index, self.card.denoise_steps, self.transition)
@@ -302,8 +303,9 @@ class FlowPolicy:
     def _encode(
         self, images: tuple[Tensor | None, Tensor | None], prompts: tuple[Tensor, Tensor], pooled: bool = False
     ) -> Prefix:
-        pixels, exist = (None if part is None else part.to(self.device) for part in images)
-        ids, mask = (part.to(self.device) for part in prompts)
+        device = self.device
+        pixels, exist = (None if part is None else part.to(device) for part in images)
+        ids, mask = (part.to(device) for part in prompts)
         return self.model.encode_prefix(pixels, exist, ids, mask, pooled=pooled)
 
     def _compare(self, observation: Observation) -> None:

@@ -17,15 +17,15 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 
 from pirl_contract import Observation, PreviousChunk
 from pirl_server.policy.served_policy import BATCH_SIZES, PolicyRequest, PolicySample, ServedPolicy
 from pirl_server.serving.errors import NoPolicyError
-from pirl_server.serving.loaded_policies import LoadedPolicies, WarmUp
 from pirl_server.serving.request_queue import Batch, EngineStats, Inference, Refused, Request, RequestQueue, tell
+from pirl_server.serving.warm_up import Shape, WarmUp
 
 _LOG = logging.getLogger(__name__)
 IDLE_LIMIT = 64
@@ -293,3 +293,73 @@ def _sample(policy: ServedPolicy, requests: Sequence[Request]) -> Sequence[Polic
         if len(requests) == 1:
             return [error]
         return [_sample(policy, [request])[0] for request in requests]  # the innocent are answered
+
+
+class LoadedPolicies:
+    """Loaded policies by version. `policies` and `current` are replaced, never changed: to read them needs no lock."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        """versions that may be in memory at the same time"""
+        self.policies: Mapping[str, ServedPolicy] = {}
+        self.current: ServedPolicy | None = None
+        self._chain_shape: Shape = ()
+        self._leaving: set[str] = set()
+
+    def find(self, version: str | None) -> ServedPolicy:
+        """Return the policy of a version, or the current one. Raises NoPolicyError when it can't be asked."""
+        if self.current is None:
+            raise NoPolicyError("no policy is loaded yet")
+        if version is None:
+            return self.current
+        if version not in self.policies or version in self._leaving:
+            raise NoPolicyError(f"version {version} is not loaded, {', '.join(self.policies)} is")
+        return self.policies[version]
+
+    def check_room(self, version: str, coming: Iterable[str] = ()) -> None:
+        """Raise ValueError when there is no room for one more beside those in memory and those on their way."""
+        others = dict.fromkeys((*self.policies, *coming))
+        others.pop(version, None)
+        if len(others) >= self.size:
+            raise ValueError(f"no slot for {version}: {self.size} versions may be loaded and {', '.join(others)} are")
+
+    def put(self, policy: ServedPolicy, shape: Shape) -> None:
+        """Take a warm policy in. Raises ValueError when a running server can't take it: other contract, other chain."""
+        if self.current is not None:
+            _check_fits(policy, shape, self.current, self._chain_shape)
+        self.policies = {**self.policies, policy.version: policy}
+        self._chain_shape = shape
+
+    def use(self, version: str) -> bool:
+        """Make a loaded version the current one; return whether that is a change.
+
+        Raises NoPolicyError when it is not loaded.
+        """
+        if version not in self.policies:
+            raise NoPolicyError(f"version {version} is not loaded")
+        changed = self.current is not None and self.current.version != version
+        self.current = self.policies[version]
+        return changed
+
+    def leave(self, version: str) -> None:
+        """Reject new requests for a version. Raises KeyError (not loaded), ValueError (in use)."""
+        if version not in self.policies:
+            raise KeyError(version)
+        if self.current is not None and self.current.version == version:
+            raise ValueError(f"{version} is in use: use another version first")
+        self._leaving.add(version)
+
+    def remove(self, version: str) -> None:
+        """Forget a version that has left."""
+        self._leaving.discard(version)
+        self.policies = {name: policy for name, policy in self.policies.items() if name != version}
+
+
+def _check_fits(policy: ServedPolicy, shape: Shape, served: ServedPolicy, served_shape: Shape) -> None:
+    if differences := served.contract.difference(policy.contract):
+        raise ValueError(f"a running server keeps its contract; restart it to serve {policy.version}: {differences[0]}")
+    if shape != served_shape:
+        raise ValueError(
+            f"chain [K+1, H, A] of {policy.version} is {shape}, of the served policy {served_shape}:"
+            " open episodes would not match; restart the server to serve it"
+        )
