@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -56,10 +57,9 @@ class World:
         return self.make_policy(version=version, mark=float(version[1:]))
 
     def answered_by(self, robot_id: str = "arm-1", episode_id: str = "", alias: str = "") -> str:
-        dispatcher, limit_s = Dispatcher(self.engine, router=self.router), patient(30)
-        asked = replace(self.observe(0), robot_id=robot_id)
-        deadline = time.monotonic() + limit_s
-        answer = dispatcher.submit(asked, deadline=deadline, alias=alias, episode_id=episode_id).result(limit_s)
+        dispatcher, asked = Dispatcher(self.engine, router=self.router), replace(self.observe(0), robot_id=robot_id)
+        future = dispatcher.submit(asked, deadline=math.inf, alias=alias, episode_id=episode_id)
+        answer = future.result(patient(30))
         assert (answer.sample.actions == float(answer.policy.version[1:])).all()
         return str(answer.policy.version)
 
