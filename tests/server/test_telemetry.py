@@ -26,8 +26,7 @@ from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
 from pirl_contract.wire import codec
 from pirl_server.episodes.store import EpisodeStore
-from pirl_server.rpc.call_tracker import CallTracker
-from pirl_server.rpc.interceptor import CallInterceptor
+from pirl_server.rpc.interceptor import CallInterceptor, CallTracker
 from pirl_server.security.permissions import PUBLIC_RPCS
 from pirl_server.serving.engine import Engine
 from pirl_server.serving.recorder import Recorder

@@ -23,10 +23,8 @@ from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.paths import TOKENS
 from pirl_server.registry.trial_limit import TrialLimit
 from pirl_server.registry.versions import Registry
-from pirl_server.rpc.call_tracker import CallTracker
-from pirl_server.rpc.interceptor import CallInterceptor
-from pirl_server.security.access_control import AccessControl
-from pirl_server.security.call_authorizer import CallAuthorizer
+from pirl_server.rpc.interceptor import CallInterceptor, CallTracker
+from pirl_server.security.access_control import AccessControl, CallAuthorizer
 from pirl_server.security.connection_limits import Seats, listen
 from pirl_server.security.permissions import PUBLIC_RPCS
 from pirl_server.security.rate_limiter import Limiter
@@ -65,7 +63,6 @@ class Server:
             self.registry.add(version, source, policy.contract)
         self.registry.point("production", "v1", "test", "start")
         shadow = Shadow(self.engine, lambda report: None)
-        self.engine.observe(shadow.watch)
         self.deployment = Deployment(
             self.engine,
             self.registry,
