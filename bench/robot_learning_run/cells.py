@@ -70,6 +70,8 @@ class Plan:
     config: dict[str, Any] = field(default_factory=dict)
     """fields of EpisodesConfig"""
     control: Control | None = None
+    lean: bool = False
+    """evaluate by the lean stepper, whose states and success flags are the simulator's"""
 
     @property
     def key(self) -> str:
@@ -98,9 +100,10 @@ def _made(plan: Plan, out: Path, folder: Path) -> dict[str, Any]:
         made = folder / f"round-{number}"
         archive = {checkpoint_version(each): each for each in versions}
         method = {"method": plan.method} | plan.config
-        finetune_episodes(
-            versions[-1], made, logged, parse(EpisodesConfig, method), plan.seed, Printed(), archive=archive.get
-        )
+        if not (made / "card.json").is_file():
+            finetune_episodes(
+                versions[-1], made, logged, parse(EpisodesConfig, method), plan.seed, Printed(), archive=archive.get
+            )
         versions.append(made)
         after = outcomes(plan, made, out)
         rounds.append(compared(before, after) | of_log(logged) | {"wall_s": time.monotonic() - round_began})
@@ -130,20 +133,23 @@ def start(task: str, out: Path) -> Path:
 
 
 def log(plan: Plan, version: Path, number: int, out: Path) -> list[Episode]:
-    """Episodes of one version, by seed and round: methods that need the same get the same."""
+    """Episodes of one version, by seed and round: methods that need the same get the same.
+
+    A short log is the beginning of a longer one.
+    """
     share = WATCHED.get(plan.method, 0.0)
-    name = f"{plan.task}-{checkpoint_version(version)}-{plan.seed}-{number}-{plan.episodes}-{share:g}"
-    store, done = EpisodeStore(out / "logs" / name), out / "logs" / name / "done"
     first = ROBOT.start + (10 + plan.seed) * SEEDS_PER_LOG + number * plan.episodes
-    if not done.is_file():
+    folder = out / "logs" / f"{plan.task}-{checkpoint_version(version)}-{first}-{share:g}"
+    store, done = EpisodeStore(folder), folder / "done"
+    there, seeds = int(done.read_text()) if done.is_file() else 0, range(first, first + plan.episodes)
+    if missing := seeds[there:]:
         make, steps = partial(simulation.fast_env, plan.task, False), simulation.max_steps(plan.task)
         help_ = Help(simulation.expert(plan.task), steps // 2, share) if share else None
-        seeds = range(first, first + plan.episodes)
-        for episode in log_episodes(FlowPolicy.load(version), make, steps, seeds, help_=help_):
+        for episode in log_episodes(FlowPolicy.load(version), make, steps, missing, help_=help_):
             store.write(episode)
-        done.touch()
+        done.write_text(str(plan.episodes))
     contract = load_card(version).contract
-    return [of_contract(contract, store.open(f"{seed:032x}")) for seed in range(first, first + plan.episodes)]
+    return [of_contract(contract, store.open(f"{seed:032x}")) for seed in seeds]
 
 
 def controlled(episodes: Sequence[Episode], control: Control | None, seed: int) -> list[Episode]:
@@ -159,11 +165,12 @@ def controlled(episodes: Sequence[Episode], control: Control | None, seed: int) 
 def outcomes(plan: Plan, checkpoint: Path, out: Path) -> list[bool]:
     """Success on each of the evaluation's states, measured once for a version."""
     seeds, steps = (TUNED if plan.tuning else REPORTED)[: plan.states], simulation.max_steps(plan.task)
-    name = f"{checkpoint_version(checkpoint)}-{'tuning' if plan.tuning else 'report'}-{plan.states}.json"
+    kind = ("tuning" if plan.tuning else "report") + ("-lean" if plan.lean else "")
+    name = f"{checkpoint_version(checkpoint)}-{kind}-{plan.states}.json"
     kept = out / "outcomes" / name
     if not kept.is_file():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        if plan.tuning:
+        if plan.tuning or plan.lean:
             make = partial(simulation.fast_env, plan.task, False)
             played = log_episodes(FlowPolicy.load(checkpoint), make, steps, seeds, explore=False)
             found = [bool(each.info.success) for each in played]
