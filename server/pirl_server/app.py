@@ -120,7 +120,7 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             closing.callback(_start_openpi(config, service.dispatcher, gate).close)
         command = [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve())]
         jobs = Supervisor(config.root / JOBS, command)
-        Operations(config.root, jobs, recorder, gate).register(metrics.registry)
+        Operations(config.root, jobs, recorder, gate, _tls(config)).register(metrics.registry)
         api = create_api(
             jobs=jobs,
             registry=registry,

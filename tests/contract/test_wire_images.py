@@ -53,10 +53,11 @@ def test_without_either_library_there_are_only_raw_images(monkeypatch: pytest.Mo
     assert ImageSender("auto", resize=False).wire_images({"a": smooth()})["a"].data == smooth().tobytes()
 
 
-def png(width: int, height: int, *, depth: int = 8, colour: int = 2, extra: bytes = b"", rows: int = 0) -> bytes:
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
+
+def png(width: int, height: int, *, depth: int = 8, colour: int = 2, extra: bytes = b"", rows: int = 0) -> bytes:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
     body = chunk(b"IDAT", zlib.compress(b"\0" * rows * (3 * width + 1)))
     return b"\x89PNG\r\n\x1a\n" + header + extra + body + chunk(b"IEND", b"")
@@ -181,6 +182,16 @@ def scans(count: int) -> bytes:
     return file[:-2] + scan * (count - 1) + b"\xff\xd9"
 
 
+def padded(form: image_codec.PictureFormat, surplus: int) -> bytes:
+    """A whole file with data that is no pixel: empty deflate blocks, or restart marks behind the image."""
+    if form == "jpeg":
+        return saved()[:-2] + b"\xff\xd0" * (surplus // 2) + b"\xff\xd9"
+    whole = zlib.compress(b"\0" * SIDE * (3 * SIDE + 1))
+    blocks = b"\0\0\0\xff\xff" * (surplus // 5)
+    plain = png(SIDE, SIDE)
+    return plain[:33] + chunk(b"IDAT", whole[:2] + blocks + whole[2:]) + chunk(b"IEND", b"")
+
+
 def sixteen_bits() -> bytes:
     return bytes(cv2.imencode(".png", np.full((SIDE, SIDE, 3), 900, np.uint16))[1])
 
@@ -197,6 +208,8 @@ def sixteen_bits() -> bytes:
         ("jpeg", lambda: saved()[:-2], "truncated: no end mark"),
         ("png", lambda: png(4096, 4096, rows=1), "bytes are too few for 4096x4096 pixels"),
         ("png", lambda: sixteen_bits(), "16 bits, colour type 2"),
+        ("jpeg", lambda: padded("jpeg", 200_000), "bytes, [0-9]+ are accepted for"),
+        ("png", lambda: padded("png", 200_000), "bytes, [0-9]+ are accepted for"),
         (
             "png",
             lambda: png(SIDE, SIDE, rows=SIDE)[:45] + b"\x00" + png(SIDE, SIDE, rows=SIDE)[46:],
@@ -220,6 +233,17 @@ def test_the_flattest_image_is_dense_and_still_read(form: image_codec.PictureFor
     settings = [cv2.IMWRITE_JPEG_OPTIMIZE, 1] if form == "jpeg" else [cv2.IMWRITE_PNG_COMPRESSION, 9]
     data = bytes(cv2.imencode(f".{form}", flat, settings)[1])
     np.testing.assert_array_equal(image_codec.decode(data, form, 1024, 1024), flat)
+
+
+@pytest.mark.parametrize("form", ["jpeg", "png"])
+def test_the_noisiest_image_and_a_little_surplus_are_still_read(form: image_codec.PictureFormat) -> None:
+    """Negative control of the bound on bytes per pixel."""
+    noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, form, **({"quality": 100, "subsampling": 0} if form == "jpeg" else {}))
+    assert len(file.getvalue()) > noise.size
+    assert image_codec.decode(file.getvalue(), form, 512, 512).shape == noise.shape
+    assert image_codec.decode(padded(form, 100_000), form, SIDE, SIDE).shape == (SIDE, SIDE, 3)
 
 
 def test_no_image_is_decoded_when_the_request_s_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ class Server:
         credentials = files.for_grpc() if files else None
         self.grpc, self.port = start_grpc(service, "127.0.0.1:0", credentials, [interceptor])
         self.jobs = Supervisor(root / "jobs", [sys.executable, "-c", ""])
-        Operations(root, self.jobs, self.recorder, self.gate).register(metrics.registry)
+        Operations(root, self.jobs, self.recorder, self.gate, files).register(metrics.registry)
         self.api = create_api(
             jobs=self.jobs,
             registry=self.registry,

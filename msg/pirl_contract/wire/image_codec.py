@@ -3,7 +3,8 @@
 Neither is needed to drive a robot: without them images travel raw. A file is opened only after its own header has been
 read here, so that a small message cannot make the decoder allocate more than the declared size, and only in the plain
 forms that cost a bounded time: baseline JPEG of one scan, and PNG of 8 bits per channel without text, profiles or
-animation; neither may have more pixels than its bytes can hold.
+animation. Neither may have more pixels than its bytes can hold, nor many more bytes than its pixels need: data between
+or behind the pixels (blocks without content, marks in a row) costs a decoder time as well.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ PNG_RGB: Mapping[int, int] = {2: 3}
 """channels by PNG's colour type"""
 DEFLATE_MOST = 1040
 """bytes out of one: the format itself allows 1032"""
+SURPLUS_BYTES = 128 * 1024
+"""of a file above twice its pixels: two full segments for Exif or a colour profile. Noise in JPEG of quality 100 takes
+1.4 times as much as its pixels."""
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _PNG_CHUNKS = frozenset({b"IHDR", b"IDAT", b"IEND", b"gAMA", b"sRGB", b"cHRM", b"pHYs", b"sBIT"})
@@ -63,6 +67,8 @@ def decode(data: bytes, form: PictureFormat, height: int, width: int) -> NDArray
     Raises ValueError when the file is damaged, not of the plain form or of another size than declared. Allocates only
     after the header has been seen to say that size; bounding the size itself is the caller's part.
     """
+    if len(data) > (most := 6 * height * width + SURPLUS_BYTES):
+        raise ValueError(f"the {form} file has {len(data)} bytes, {most} are accepted for {height}x{width} pixels")
     found = jpeg_size(data) if form == "jpeg" else png_size(data)
     if found != (height, width):
         raise ValueError(f"the {form} file is {found[0]}x{found[1]}, declared as {height}x{width}")
