@@ -54,8 +54,7 @@ length between two Python processes and does nothing else: the floor of this tra
 What cannot be had: one thread owns the device, since CUDA graphs belong to a thread, so a request crosses to it and
 back; gRPC's synchronous server needs one thread that reads a stream and one that writes it when either side may speak
 first; its client has one that sends and one that receives, and ours reads beside them, since a stop may come when no
-call waits. The same Python takes three to five times longer between two waits than in a loop. Logs, spans and metrics
-are not installed in this benchmark."""
+call waits. Logs, spans and metrics are not installed in this benchmark."""
 
 
 def figures(parts: Parts) -> dict[str, float]:
