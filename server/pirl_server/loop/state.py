@@ -62,6 +62,9 @@ class Round:
     collected: Tally
     evaluation: str = ""
     canary: Tally = field(default_factory=Tally)
+    compared: Tally = field(default_factory=Tally)
+    """production's episodes that the canary's were compared with"""
+    offline: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ class LoopState:
     """the candidate was not worse on the round's initial states, or there are none for this task"""
     evaluation: str = ""
     """what the comparison on the round's initial states was"""
+    offline: str = ""
+    """what held-out episodes say of the candidate"""
     collected: Tally = field(default_factory=Tally)
     compared: Tally = field(default_factory=Tally)
     """what the candidate's episodes are compared with, as it was when the canary began"""
