@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -60,6 +62,28 @@ def test_memory_is_not_promised_twice(engine: Engine, make_policy: Any) -> None:
     engine.unload("v3")
     engine.load(make_policy(version="v4"))
     assert set(engine.loaded) == {"v1", "v2", "v4"}
+
+
+def test_a_version_too_slow_for_its_own_actions_is_refused_before_its_batches(
+    engine: Engine, observe: Observe, make_policy: Any
+) -> None:
+    """3 actions at 20 Hz are played in 150 ms. The first draw alone may be slow: it may compile."""
+    slow = make_policy(version="v3", delay_s=0.2)
+    with pytest.raises(ValueError, match=r"v3 is too slow: a chunk takes 2\d\d ms.* 3 actions are played in 150 ms"):
+        engine.load(slow, any_speed=False)
+    assert [len(batch) for batch in slow.batches] == [1, 1]
+    assert ask(engine, observe) == "v1"
+    delays = iter([0.2])
+    engine.load(make_policy(version="v4", before=lambda: time.sleep(next(delays, 0.0))), any_speed=False)
+    assert "v4" in engine.loaded
+
+
+def test_a_slow_version_may_follow_one_that_is_as_slow(make_policy: Any) -> None:
+    with closing(Engine(max_loaded=3)) as running:
+        running.swap(make_policy(delay_s=0.2))
+        running.load(make_policy(version="v2", delay_s=0.2), any_speed=False)
+        running.load(make_policy(version="v3", delay_s=0.6))
+        assert set(running.loaded) == {"v1", "v2", "v3"}
 
 
 def test_two_loads_at_once_do_not_pass_the_limit(make_policy: Any) -> None:

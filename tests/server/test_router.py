@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pirl_server.atomic_files import write_json
 from pirl_server.registry.routing_rules import Routes, read_routes, routes_json
+from pirl_server.rpc.denied import DeniedError
 from pirl_server.serving.errors import NoPolicyError
 from pirl_server.serving.grpc_status import NotFoundError
 from pirl_server.serving.router import Router, lot
@@ -34,8 +35,15 @@ def test_a_pin_goes_before_the_canary() -> None:
     assert [made.version(f"arm-{index}") for index in (1, 2, 3)] == ["p", "c1", None]
 
 
-def test_the_candidate_may_be_asked_for_and_the_shadow_not() -> None:
-    assert router().version("arm-9", "candidate") == "c1"
+def test_the_candidate_is_for_robots_that_get_it_anyway_and_the_shadow_for_none() -> None:
+    """No robot goes past the gate by a word in its request, in an episode or without one."""
+    for made in (router(canary_robots=("arm-9",)), router(canary_share=1.0), router(pins={"arm-9": "c1"})):
+        assert made.version("arm-9", "candidate") == "c1"
+    for made in (router(), router(canary_robots=("arm-1",)), router(pins={"arm-9": "p"})):
+        with pytest.raises(DeniedError, match="'arm-9' is not in the canary of the candidate"):
+            made.version("arm-9", "candidate")
+        with pytest.raises(DeniedError, match="PUT /v1/routing/pins/arm-9"):
+            made.begin("e1", "arm-9", "candidate")
     with pytest.raises(NotFoundError, match="never controls"):
         router().version("arm-9", "shadow")
     for asked, made in (("candidate", router(candidate=None)), ("staging", router())):

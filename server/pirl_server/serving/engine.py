@@ -27,7 +27,7 @@ from pirl_server.serving.batch import Batch, Request, resolve, run_batch
 from pirl_server.serving.batch import Inference as Inference
 from pirl_server.serving.engine_stats import EngineStats
 from pirl_server.serving.errors import NoPolicyError
-from pirl_server.serving.loaded_policies import LoadedPolicies, WarmUp
+from pirl_server.serving.loaded_policies import LoadedPolicies, WarmUp, at_any_speed
 from pirl_server.serving.request_queue import RequestQueue, tell
 
 _LOG = logging.getLogger(__name__)
@@ -128,13 +128,14 @@ class Engine:
             surplus.answer.cancel()
         return request.answer
 
-    def load(self, policy: ServedPolicy) -> None:
+    def load(self, policy: ServedPolicy, *, any_speed: bool = True) -> None:
         """Warm the policy up while the others serve on; it can be asked for when this returns.
 
         Raises ValueError when there is no room for it or a running server cannot take it (other contract, other chain
-        shape), and whatever the warm-up raises.
+        shape; without `any_speed` one whose chunk takes longer than its actions are played, and twice the current
+        one's), and whatever the warm-up raises.
         """
-        warm_up = WarmUp(policy, self._sizes)
+        warm_up = WarmUp(policy, self._sizes, at_any_speed if any_speed else self._shelf.check_speed)
         with self._changed:
             self._check_open()
             self._check_room(policy.version)
@@ -265,7 +266,7 @@ class Engine:
             self._warming.popleft()
             try:
                 if fault is None:
-                    self._shelf.put(warm_up.policy, warm_up.shape)
+                    self._shelf.put(warm_up.policy, warm_up.shape, warm_up.alone_ms)
                     self._line.tally.took(warm_up.draw_ms)
             except ValueError as error:
                 fault = error
