@@ -190,7 +190,7 @@ def test_the_offline_change_has_the_sign_of_what_the_policy_changed(tmp_path: Pa
 
 def test_too_few_densities_bound_nothing(tmp_path: Path) -> None:
     base = FlowPolicy.load(save_toy(tmp_path / "base"))
-    few = [explored(base, number) for number in range(7)]
+    few = [explored(base, number) for number in range(19)]
     assert offline_gain(base, base, few, CONFIG, 0, no_archive) is None
-    greedy = [explored(base, number, explore=False) for number in range(20)]
+    greedy = [explored(base, number, explore=False) for number in range(24)]
     assert offline_gain(base, base, greedy, CONFIG, 0, no_archive) is None

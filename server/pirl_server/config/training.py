@@ -185,7 +185,7 @@ class EpisodesConfig(MixtureConfig):
             "the gate rejects a result of PPO that may lose more by held-out exploring episodes (one-sided 95 % bound)",
             "success rate", ge=0,
         ),
-    ] = 0.2  # fmt: skip
+    ] = 0.5  # fmt: skip
     positive_share: Annotated[
         float, number("windows of each task that recap and progress call good, the policy's best", "share", gt=0, lt=1)
     ] = 0.3

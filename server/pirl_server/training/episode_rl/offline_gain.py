@@ -21,7 +21,7 @@ from pirl_server.training.episode_rl.values import critic_reading, discounted_ou
 
 ALPHA = 0.05
 RESAMPLES = 2000
-FEWEST = 8
+FEWEST = 20
 """episodes with a density: a bootstrap of fewer says nothing"""
 
 
