@@ -412,5 +412,11 @@ def test_the_state_says_what_it_shows() -> None:
     driver.live()
     shown = driver.state.shown()
     assert shown["promotions"] == 1
-    assert shown["rounds"][0]["outcome"] == "promoted"
+    only = shown["rounds"][0]
+    assert only["outcome"] == "promoted"
+    rates, canary, compared = only["rates"], only["canary"], only["compared"]
+    assert (rates["states"], rates["candidate"]) == (100, 100)
+    assert rates["p_better"] < 1e-6 < rates["base"]
+    assert canary["successes"] == canary["episodes"] == 6
+    assert compared["episodes"] >= 10
     assert isinstance(driver.state, LoopState)

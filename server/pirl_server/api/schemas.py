@@ -161,7 +161,7 @@ class OfflineView(Described):
     gain_lower: float | None
     """one-sided 95 % bound of it"""
     said: str
-    """all of it in words, with the limits"""
+    """all of it as text, with the limits"""
     refusals: list[str]
     """why the gate rejects the version for it; empty: it does not"""
 

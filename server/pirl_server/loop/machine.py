@@ -134,8 +134,8 @@ def _evaluate(spec: Loop, job: str, state: LoopState, view: View) -> Move | None
         return _submit(spec, job, replace(state, attempt=0), Phase.EVALUATE_CANDIDATE, f"{state.base} was evaluated")
     if view.outcomes is None or spec.evaluation is None:
         return _over(spec, state, view, "failed", "the evaluations hold no outcome of each initial state")
-    passed, said = evaluated(spec.evaluation, *view.outcomes)
-    judged = replace(state, gate_passed=passed and not view.rejection, evaluation=said)
+    passed, said, rates = evaluated(spec.evaluation, *view.outcomes)
+    judged = replace(state, gate_passed=passed and not view.rejection, evaluation=said, rates=rates)
     if not judged.gate_passed:
         return _over(spec, judged, view, "rejected", f"{said}; {view.rejection}" if view.rejection else said)
     return _try(spec, job, judged, view)
@@ -225,7 +225,7 @@ def _over(
     """Record the round and begin the next one, or end. What robots did since a promotion counts in the next round."""
     record = Round(
         state.round, state.base, state.candidate, outcome, reason, state.collected, state.evaluation, state.canary,
-        state.compared, state.offline,
+        state.compared, state.offline, state.rates,
     )  # fmt: skip
     after = LoopState(
         started=state.started,
