@@ -165,6 +165,27 @@ class EpisodesConfig(MixtureConfig):
     min_episodes: Annotated[
         int, number("fewer labelled episodes are rejected: a critic needs something to compare", "episodes", ge=1)
     ] = 10
+    held_out_share: Annotated[
+        float,
+        number(
+            "of the successes, and of the failures, kept out of learning to compare base and result on; 0: none",
+            "share", ge=0, le=0.5,
+        ),
+    ] = 0.1  # fmt: skip
+    max_action_error: Annotated[
+        float,
+        number(
+            "the gate rejects a result whose action error on held-out episodes is above so many times the base's",
+            "ratio", gt=0,
+        ),
+    ] = 2.0  # fmt: skip
+    max_offline_loss: Annotated[
+        float,
+        number(
+            "the gate rejects a result of PPO that may lose more by held-out exploring episodes (one-sided 95 % bound)",
+            "success rate", ge=0,
+        ),
+    ] = 0.5  # fmt: skip
     positive_share: Annotated[
         float, number("windows of each task that recap and progress call good, the policy's best", "share", gt=0, lt=1)
     ] = 0.3
