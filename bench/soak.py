@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="under a minute in all")
     parser.add_argument("--json", action="store_true", help="one object, figure -> number")
     options = parser.parse_args()
-    seconds, turns, turn_s = (15.0, 1, 4.0) if options.quick else (60 * options.minutes, 10, 15.0)
+    seconds, turns, turn_s = (8.0, 1, 2.0) if options.quick else (60 * options.minutes, 10, 15.0)
     server_core, robot_core = cores()
     with ExitStack() as stack:
         servers = [start(stack, "our_server.py", server_core) for _ in range(2)]
