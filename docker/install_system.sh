@@ -37,7 +37,18 @@ for package in "${packages[@]}"; do
 done
 mesa=$(dpkg-query -W -f '${Version}' mesa-vulkan-drivers 2>/dev/null || echo 0)
 if dpkg --compare-versions "$mesa" lt 23.2; then mesa_missing=1; else mesa_missing=0; fi
-[ ${#missing[@]} -eq 0 ] && [ $mesa_missing -eq 0 ] && exit 0
+
+# The tests of the server's page need a browser; where none can be had they are skipped, with the reason.
+install_browser() {
+    [ "$ID-$VERSION_ID" = debian-12 ] && [ $mode != print ] || return 0
+    command -v chromium-headless-shell >/dev/null && return 0
+    as_root apt-get update -q && as_root apt-get install -y -q --no-install-recommends chromium-headless-shell \
+        || echo "No chromium-headless-shell could be installed: the tests of the page will be skipped."
+}
+if [ ${#missing[@]} -eq 0 ] && [ $mesa_missing -eq 0 ]; then
+    install_browser
+    exit 0
+fi
 
 if [ $mode = print ]; then echo "Neither root nor sudo: run these commands as root, then try again."; fi
 if [ "$ID-$VERSION_ID" = debian-12 ] && [ $mesa_missing -eq 1 ]; then
@@ -56,4 +67,5 @@ if [ $mesa_missing -eq 1 ]; then
     [ "$ID-$VERSION_ID" = debian-12 ] && release=(-t bookworm-backports)
     as_root apt-get install -y -q --no-install-recommends "${release[@]}" mesa-vulkan-drivers
 fi
+install_browser
 [ $mode != print ]

@@ -33,7 +33,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SUFFIXES = ("py", "md", "yaml", "toml", "sh", "proto")
 READERS_OWN = {"launch/params/my_arm.yaml"}
 """paths that a how-to tells the reader to make"""
-SERVED = {"v1", "docs", "readyz", "healthz", "metrics", "diagnostics", "clock"}
+SERVED = {"v1", "docs", "dashboard", "readyz", "healthz", "metrics", "diagnostics", "clock"}
 """first part of what may stand in the docs with a leading slash: routes, topics that are no node's own"""
 
 

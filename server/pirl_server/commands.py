@@ -123,9 +123,11 @@ def _learn(spec: Sft | FinetuneEpisodes, options: argparse.Namespace, out: Path,
     print("\n".join(episode_report.lines(data.report)))
     if spec.dry_run:
         return 0
-    version = recipes.train_on_episodes(spec, data, out, Printed(), options.base)
+    learnt = recipes.train_on_episodes(spec, data, out, Printed(), options.base)
     write_json(kept, asdict(data.report))
-    print(f"{out}: version {version}")
+    print(f"{out}: version {learnt.version}")
+    if learnt.offline is not None:
+        print(learnt.offline)
     return 0
 
 

@@ -63,16 +63,20 @@ def run(root: Path, job_dir: Path) -> None:
             return
         base = None if spec.base is None else registry.resolve(spec.base)
         try:
-            version = _train(spec, None if base is None else base.path, registry, root, job_dir, report)
+            learnt = _train(spec, None if base is None else base.path, registry, root, job_dir, report)
         except MoreEpisodesNeededError as error:
             report.result({"more_episodes_needed": True})
             raise ValueError(str(error)) from error
-        if version is None:
+        if learnt is None:
             return
+        version, offline = learnt.version, learnt.offline
         parent = None if base is None else base.version
+        if offline is not None:  # before the version can be found: no moment without its evidence
+            registry.measured(offline)
         candidate = registry.add(version, job_dir / "checkpoint", _contract(job_dir), parent=parent, job=job_dir.name)
         registry.point(CANDIDATE, candidate.version, actor=job_dir.name, reason=spec.kind)
-        report.result({"version": candidate.version, "parent": parent, "cancelled": report.cancelled})
+        said = {} if offline is None else {"offline": asdict(offline), "offline_refusals": offline.refusals}
+        report.result({"version": candidate.version, "parent": parent, "cancelled": report.cancelled} | said)
 
 
 def _train(
@@ -82,15 +86,15 @@ def _train(
     root: Path,
     job_dir: Path,
     report: Reporter,
-) -> str | None:
-    """Return the new version; None after a dry run, which leaves the report on its data as its result."""
+) -> recipes.Learnt | None:
+    """Return what was made; None after a dry run, which leaves the report on its data as its result."""
     out = job_dir / "checkpoint"
     if isinstance(spec, FinetuneSim):
         assert base is not None
         plan = recipes.planned(spec.task, base, spec.config, spec.seed)
-        return recipes.run_experiment(plan, job_dir, report, simulation)
+        return recipes.Learnt(recipes.run_experiment(plan, job_dir, report, simulation))
     if isinstance(spec, Sft) and spec.config.source == "expert":
-        return recipes.train_sft(spec, out, report, simulation, base)
+        return recipes.Learnt(recipes.train_sft(spec, out, report, simulation, base))
     archive = partial(_archived, registry)
     data = recipes.episode_data(spec, root, report, base, archive)
     found = asdict(data.report)
@@ -98,7 +102,7 @@ def _train(
     if spec.dry_run:
         report.result({"dry_run": True, "data_report": found})
         return None
-    return recipes.train_on_episodes(spec, data, out, report, base, archive)
+    return recipes.train_on_episodes(spec, data, out, report, base, archive, job_dir.name)
 
 
 def _archived(registry: Registry, version: str) -> Path | None:

@@ -17,6 +17,7 @@ from pirl_server.interchange.checkpoints.source_metadata import Stack
 from pirl_server.interchange.checkpoints.tensor_folder import TensorFolder
 from pirl_server.model.pi0.config import Family
 from pirl_server.policy.checkpoint import load_checkpoint, save_checkpoint
+from pirl_server.policy.flow_policy import make_noise_actor
 
 STACKS, FAMILIES = ("openpi", "lerobot"), ("pi0", "pi05")
 
@@ -119,6 +120,37 @@ def test_a_policy_with_features_of_our_own_stays_here(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="which only this server computes"):
         export_checkpoint("openpi", tmp_path / "toy", tmp_path / "back")
     assert not (tmp_path / "back").exists()
+
+
+@pytest.mark.parametrize(
+    ("guidance", "actor", "words"),
+    [
+        (1.5, False, "guidance 1.5.*set guidance to 1 in .*card.json"),
+        (None, True, "has a noise actor.*export its parent 0a1b"),
+    ],
+    ids=["guidance", "noise-actor"],
+)
+def test_what_acts_by_more_than_its_flow_stays_here(
+    tmp_path: Path, guidance: float | None, actor: bool, words: str
+) -> None:
+    """The folder would act otherwise elsewhere, and nothing in it would say so."""
+    import_checkpoint(request("openpi", openpi_folder(tmp_path / "a", "pi0"), tmp_path / "ours", "pi0"))
+    card, weights, _ = load_checkpoint(tmp_path / "ours")
+    card = replace(card, guidance=guidance, lineage={"parent": "0a1b"})
+    steering = make_noise_actor(card).state_dict() if actor else None
+    save_checkpoint(tmp_path / "made", card, weights, parent=tmp_path / "ours", noise_actor=steering)
+    for stack in STACKS:
+        with pytest.raises(ValueError, match=words):
+            export_checkpoint(stack, tmp_path / "made", tmp_path / "back")  # type: ignore[arg-type]
+    assert not (tmp_path / "back").exists()
+
+
+def test_a_conditioned_policy_goes_with_the_words_that_it_needs(tmp_path: Path) -> None:
+    import_checkpoint(request("openpi", openpi_folder(tmp_path / "a", "pi0"), tmp_path / "ours", "pi0"))
+    card, weights, _ = load_checkpoint(tmp_path / "ours")
+    save_checkpoint(tmp_path / "made", replace(card, guidance=1.0), weights, parent=tmp_path / "ours")
+    (note,) = export_checkpoint("openpi", tmp_path / "made", tmp_path / "back")
+    assert "end each instruction with ' (good)'" in note
 
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:

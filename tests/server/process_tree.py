@@ -32,6 +32,19 @@ def tree(root: int) -> set[tuple[int, int]]:
     return {(pid, found[pid][1]) for pid in wanted - {root}}
 
 
+def marked(name: str, value: str) -> set[tuple[int, int]]:
+    """The live processes that were started with this in their environment, also those whose parents are gone."""
+    found, words = set(), f"{name}={value}".encode()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except OSError:
+            continue  # it ended meanwhile, or is another user's
+        if words in environment and (stat := _stat(int(pid))):
+            found.add((int(pid), stat[1]))
+    return found
+
+
 def alive(processes: set[tuple[int, int]]) -> set[tuple[int, int]]:
     return {(pid, start) for pid, start in processes if (stat := _stat(pid)) and stat[1] == start}
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from patience import patient
 
 from pirl_contract import Observation
 from pirl_server.policy.served_policy import PolicyRequest
+from pirl_server.serving import warm_up
 from pirl_server.serving.engine import Engine
 from pirl_server.serving.errors import NoPolicyError
 
@@ -60,6 +63,51 @@ def test_memory_is_not_promised_twice(engine: Engine, make_policy: Any) -> None:
     engine.unload("v3")
     engine.load(make_policy(version="v4"))
     assert set(engine.loaded) == {"v1", "v2", "v4"}
+
+
+class Clock:
+    """What the warm-up measures with: only policies let it pass."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(warm_up, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+    def takes(self, *delays_s: float) -> Callable[[], None]:
+        """Of a policy whose draws take so long, the last one again and again."""
+        left = list(delays_s)
+
+        def draw() -> None:
+            self.now += left.pop(0) if len(left) > 1 else left[0]
+
+        return draw
+
+
+def test_a_version_too_slow_for_its_own_actions_is_refused_before_its_batches(
+    make_policy: Any, observe: Observe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """3 actions at 20 Hz are played in 150 ms. The first draw alone may be slow: it may compile."""
+    clock = Clock(monkeypatch)
+    with closing(Engine(max_loaded=3, window_ms=0)) as running:
+        running.swap(make_policy(before=clock.takes(0.01)))
+        slow = make_policy(version="v2", before=clock.takes(0.16))
+        words = "v2 is too slow: a chunk takes 160 ms, and 10 ms of v1; its 3 actions are played in 150 ms"
+        with pytest.raises(ValueError, match=words):
+            running.load(slow, any_speed=False)
+        assert [len(batch) for batch in slow.batches] == [1] * 6
+        assert ask(running, observe) == "v1"
+        running.load(make_policy(version="v3", before=clock.takes(5.0, 0.3, 0.14, 0.5)), any_speed=False)
+        assert set(running.loaded) == {"v1", "v3"}
+
+
+def test_a_slow_version_may_follow_one_that_is_nearly_as_slow(
+    make_policy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    with closing(Engine(max_loaded=3)) as running:
+        running.swap(make_policy(before=clock.takes(0.2)))
+        running.load(make_policy(version="v2", before=clock.takes(0.4)), any_speed=False)
+        running.load(make_policy(version="v3", before=clock.takes(0.6)))  # robots had it before
+        assert set(running.loaded) == {"v1", "v2", "v3"}
 
 
 def test_two_loads_at_once_do_not_pass_the_limit(make_policy: Any) -> None:

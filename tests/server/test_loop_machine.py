@@ -151,6 +151,32 @@ def test_a_version_that_is_worse_in_the_simulator_never_reaches_a_robot() -> Non
     assert set(driver.fleet.driven) == {"v0"}
 
 
+@pytest.mark.parametrize("evaluation", [None, LoopEvaluation(episodes=100)])
+def test_a_version_that_held_out_episodes_speak_against_never_reaches_a_robot(
+    evaluation: LoopEvaluation | None,
+) -> None:
+    fleet = Fleet([Worth(1.0)], base=Worth(0.5))
+    fleet.worth["v1"] = Worth(1.0)
+    against = Child(ended=True, version="v1", offline="error 9 against 1", offline_refusal="v1: error 9 against 1")
+    fleet.errors = [against]
+    driver = Driver(loop(rounds=1, evaluation=evaluation), fleet)
+    driver.live()
+    assert driver.outcomes == ["rejected"]
+    assert driver.state.rounds[0].reason == "v1: error 9 against 1"
+    assert driver.state.rounds[0].offline == "error 9 against 1"
+    assert "v1" not in driver.fleet.driven
+
+
+def test_what_held_out_episodes_say_is_in_the_reason_of_a_promotion() -> None:
+    fleet = Fleet([Worth(1.0)], base=Worth(0.5))
+    fleet.worth["v1"] = Worth(1.0)
+    fleet.errors = [Child(ended=True, version="v1", offline="error 1 against 1")]
+    driver = Driver(loop(rounds=1, evaluation=None), fleet)
+    driver.live()
+    (promotion,) = [action for action in driver.fleet.actions if isinstance(action, Promote)]
+    assert "no simulator for this task; error 1 against 1; canary: " in promotion.reason
+
+
 def test_each_round_takes_states_of_its_own() -> None:
     driver = Driver(loop(), Fleet([Worth(0.4)], base=Worth(0.9)))
     driver.live()
@@ -386,5 +412,11 @@ def test_the_state_says_what_it_shows() -> None:
     driver.live()
     shown = driver.state.shown()
     assert shown["promotions"] == 1
-    assert shown["rounds"][0]["outcome"] == "promoted"
+    only = shown["rounds"][0]
+    assert only["outcome"] == "promoted"
+    rates, canary, compared = only["rates"], only["canary"], only["compared"]
+    assert (rates["states"], rates["candidate"]) == (100, 100)
+    assert rates["p_better"] < 1e-6 < rates["base"]
+    assert canary["successes"] == canary["episodes"] == 6
+    assert compared["episodes"] >= 10
     assert isinstance(driver.state, LoopState)

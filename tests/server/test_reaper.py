@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import pytest
 from patience import patient
-from process_tree import alive, left_after, tree, until
+from process_tree import alive, left_after, marked, tree, until
 
 from pirl_server.process_reaper import END, reaped
 
@@ -50,7 +51,8 @@ def family(parent: int, size: int) -> set[tuple[int, int]]:
 @pytest.mark.parametrize("how", ["reaped", "bare"])
 def test_a_killed_parent_leaves_nothing_behind(how: str) -> None:
     """Negative control: without a reaper all of it lives on."""
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, FAMILY, how])
+    mark = ("PIRL_TEST_FAMILY", uuid.uuid4().hex)
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, FAMILY, how], env=os.environ | dict([mark]))
     try:
         started = family(parent.pid, 5 if how == "reaped" else 3)
     finally:
@@ -59,10 +61,13 @@ def test_a_killed_parent_leaves_nothing_behind(how: str) -> None:
     if how == "reaped":
         assert left_after(started) == set()
         return
+    until(lambda: len(marked(*mark)) == 4)  # the daemon, too, which is in no tree
     time.sleep(0.5)
     assert alive(started) == started
-    for pid, _ in started:
-        os.killpg(os.getpgid(pid), signal.SIGKILL)
+    left = marked(*mark)
+    for pid, _ in left:
+        os.kill(pid, signal.SIGKILL)
+    assert left_after(left) == set()
 
 
 @pytest.mark.parametrize("what", ["the command", "END"])

@@ -17,8 +17,10 @@ from scipy.stats import binomtest
 from pirl_contract import Contract
 from pirl_server.registry import audit as audit_log
 from pirl_server.registry.evaluation import Evaluation, list_hash
+from pirl_server.registry.offline_evidence import ActionError, GainBound, OfflineEvidence
 from pirl_server.registry.promotion import Promoter, PromotionRefusedError
 from pirl_server.registry.promotion_gate import check_gate
+from pirl_server.registry.trial_limit import TrialLimit
 from pirl_server.registry.versions import Registry
 from pirl_server.registry.wilson import Z_95, wilson_interval
 
@@ -204,6 +206,50 @@ def test_the_gate_refuses_another_contract(registry: Registry, checkpoint: Path,
     evaluate(registry, "v1", 10)
     evaluate(registry, "v3", 90)
     assert check_gate(registry, "v1", "v3").refusals == ("contract differs, rate_hz: 20.0 here, 10.0 there",)
+
+
+AGAINST = OfflineEvidence(
+    "v2", "v1", "2026-01-01", "job_x", 3, ActionError((1.0, 1.0, 2.0), (2.5, 2.5, 5.0), "unit", max_ratio=2.0)
+)  # fmt: skip
+
+
+def test_held_out_episodes_can_reject_what_is_as_good_in_the_simulator(registry: Registry, tmp_path: Path) -> None:
+    for version in ("v1", "v2"):
+        evaluate(registry, version, 60)
+    assert check_gate(registry, "v1", "v2").allowed
+    registry.measured(replace(AGAINST, action_error=replace(AGAINST.action_error, max_ratio=2.51)))
+    assert check_gate(registry, "v1", "v2").allowed, "not above the limit"
+    registry.measured(AGAINST)
+    (refused,) = check_gate(registry, "v1", "v2").refusals
+    assert refused == (
+        "v2: held-out action error 3.33 against 1.33 of the base (unit): 2.50 times, the limit is 2; larger in 3 of 3"
+        " episodes"
+    )
+    lines = [line for line in audit(tmp_path) if line["event"] == "measured offline"]
+    assert [(line["version"], line["actor"], line["result"]) for line in lines] == [
+        ("v2", "job_x", "done"),
+        ("v2", "job_x", "refused"),
+    ]
+    trial = TrialLimit(registry, 0.1)
+    assert trial.canary("v2", 1, 0.0).refusals == (refused,), "not on one robot either"
+    assert trial.canary("v1", 1, 0.0).allowed
+    registry.point("production", "v1", "test", "start")
+    Promoter(registry, lambda version: None).promote("v2", "ada", "arm is parked", force=True)
+
+
+def test_an_offline_bound_rejects_below_its_limit_and_damage_rejects_too(registry: Registry, tmp_path: Path) -> None:
+    for version in ("v1", "v2"):
+        evaluate(registry, version, 60)
+    bound = GainBound(mean=0.02, lower=-0.2, episodes=9, max_loss=0.2)
+    kept = replace(AGAINST, action_error=None, gain=bound)
+    registry.measured(kept)
+    assert registry.offline.of("v2") == kept
+    assert check_gate(registry, "v1", "v2").allowed
+    registry.measured(replace(kept, gain=replace(bound, lower=-0.21)))
+    assert "at least -0.210 with 95 % by 9 held-out episodes" in check_gate(registry, "v1", "v2").refusals[0]
+    file = tmp_path / "models" / "offline" / "v2.json"
+    file.write_text("{}")
+    assert str(file) in check_gate(registry, "v1", "v2").refusals[0]
 
 
 def test_promotion_activates_first_and_is_audited(registry: Registry, tmp_path: Path) -> None:

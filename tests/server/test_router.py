@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pirl_contract import Observation
 from pirl_server.atomic_files import write_json
 from pirl_server.registry.routing_rules import Routes, read_routes, routes_json
+from pirl_server.rpc.denied import DeniedError
 from pirl_server.serving.errors import NoPolicyError
 from pirl_server.serving.grpc_status import NotFoundError
-from pirl_server.serving.router import Router, lot
+from pirl_server.serving.router import Dispatcher, Router, lot
 
 ROBOTS = [f"arm-{index}" for index in range(1000)]
 
@@ -34,8 +39,15 @@ def test_a_pin_goes_before_the_canary() -> None:
     assert [made.version(f"arm-{index}") for index in (1, 2, 3)] == ["p", "c1", None]
 
 
-def test_the_candidate_may_be_asked_for_and_the_shadow_not() -> None:
-    assert router().version("arm-9", "candidate") == "c1"
+def test_the_candidate_is_for_robots_that_get_it_anyway_and_the_shadow_for_none() -> None:
+    """No robot goes past the gate by a word in its request, in an episode or without one."""
+    for made in (router(canary_robots=("arm-9",)), router(canary_share=1.0), router(pins={"arm-9": "c1"})):
+        assert made.version("arm-9", "candidate") == "c1"
+    for made in (router(), router(canary_robots=("arm-1",)), router(pins={"arm-9": "p"})):
+        with pytest.raises(DeniedError, match="'arm-9' is not in the canary of the candidate"):
+            made.version("arm-9", "candidate")
+        with pytest.raises(DeniedError, match="PUT /v1/routing/pins/arm-9"):
+            made.begin("e1", "arm-9", "candidate")
     with pytest.raises(NotFoundError, match="never controls"):
         router().version("arm-9", "shadow")
     for asked, made in (("candidate", router(candidate=None)), ("staging", router())):
@@ -77,21 +89,30 @@ def test_a_recalled_candidate_leaves_running_episodes_at_once() -> None:
     assert made.in_use() == set()
 
 
+class Leaving:
+    """An engine that `leaves` is called by, instead of an answer, for every version but production."""
+
+    def __init__(self, leaves: Callable[[], None]) -> None:
+        self.asked, self._leaves = list[str | None](), leaves
+
+    def submit(self, observation: Observation, *, version: str | None, **_: object) -> Any:
+        self.asked.append(version)
+        if version is None:
+            return "answered"
+        self._leaves()
+        raise NoPolicyError(f"{version} is not loaded")
+
+
 def test_a_version_that_left_meanwhile_is_asked_for_no_second_time() -> None:
-    made, asked = router(canary_robots=("arm-1",)), list[str | None]()
-
-    def submit(version: str | None) -> str:
-        asked.append(version)
-        if version == "c1":
-            made.change(Routes(), None)
-            raise NoPolicyError("c1 is not loaded")
-        return "answered"
-
-    assert made.ask(submit, "arm-1") == "answered"
-    assert asked == ["c1", None]
-    still = router(canary_robots=("arm-1",))
+    seen = Observation({}, np.zeros(1, np.float32), "push", "arm-1")
+    made = router(canary_robots=("arm-1",))
+    engine = Leaving(lambda: made.change(Routes(), None))
+    assert Dispatcher(engine, router=made).submit(seen, deadline=1.0) == "answered"  # type: ignore[arg-type]
+    assert engine.asked == ["c1", None]
+    still = Leaving(lambda: None)
     with pytest.raises(NoPolicyError):
-        still.ask(lambda _: (_ for _ in ()).throw(NoPolicyError("gone")), "arm-1")
+        Dispatcher(still, router=router(canary_robots=("arm-1",))).submit(seen, deadline=1.0)  # type: ignore[arg-type]
+    assert still.asked == ["c1"]
 
 
 @given(st.lists(st.text(), max_size=3))

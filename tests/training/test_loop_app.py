@@ -151,6 +151,30 @@ def check_trace(site: Site, job: str, good: str) -> None:
     assert re.search(r"canary: (\d+) of \1 episodes succeeded.* production: \d+ of \d+", forced["reason"])
 
 
+def test_a_version_that_held_out_episodes_speak_against_never_reaches_a_robot(site: Site, tmp_path: Path) -> None:
+    """No result has half of its base's error: the offline gate of a task without a simulator rejects it."""
+    base = checkpoint_version(tmp_path / "base")
+    body = BODY | {"rounds": 1, "config": BODY["config"] | {"max_action_error": 0.5}}
+    job = site.web.post("/v1/jobs", json=body).json()["id"]
+    for turn in range(BODY["episodes_per_round"]):
+        site.robots[turn % 2].run(set(), set())
+    until(lambda: site.job(job)["status"] == "succeeded", lambda: site.job(job), limit_s=120.0, every_s=0.1)
+    (only,) = site.job(job)["result"]["rounds"]
+    assert only["outcome"] == "rejected"
+    assert "held-out action error" in only["reason"]
+    assert only["candidate"] not in (robot.run(set(), set()) for robot in site.robots)
+    assert site.aliases() == {"production": base}
+    (shown,) = [each for each in site.web.get("/v1/models").json()["data"] if each["version"] == only["candidate"]]
+    assert shown["offline"]["refusals"] == [only["reason"]]
+    assert shown["offline"]["held_out"] == 1
+    refused = site.web.put("/v1/routing/canary", json={"version": only["candidate"], "robots": ["arm-1"]})
+    assert refused.status_code == 409
+    assert "held-out action error" in refused.text
+    audit = [json.loads(line) for line in (site.root / MODELS / "audit.jsonl").read_text().splitlines()]
+    (measured,) = [line for line in audit if line["event"] == "measured offline"]
+    assert (measured["version"], measured["result"]) == (only["candidate"], "refused")
+
+
 def test_a_cancelled_loop_leaves_no_canary_and_a_paused_one_waits(site: Site) -> None:
     job = site.web.post("/v1/jobs", json=BODY).json()["id"]
     until(lambda: site.job(job)["status"] == "running")

@@ -8,8 +8,8 @@ from importlib.metadata import version
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.routing import Route, Router
 
+from pirl_server.api import dashboard, health, models, problems, reference, robots, routing
 from pirl_server.api import episodes as episode_routes
-from pirl_server.api import health, models, problems, reference, robots, routing
 from pirl_server.api import jobs as job_routes
 from pirl_server.api import metrics as metric_routes
 from pirl_server.api.dependencies import Services
@@ -70,7 +70,7 @@ def create_api(
         docs_url=None,
         redoc_url=None,
     )
-    parts = (job_routes, episode_routes, models, routing, robots, health, metric_routes, reference)
+    parts = (job_routes, episode_routes, models, routing, robots, health, metric_routes, reference, dashboard)
     routers = [each.router for each in parts]
     app.state.routes = routes = _routes(app.router, *routers)
     app.add_middleware(Bodies)

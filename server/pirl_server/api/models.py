@@ -11,11 +11,13 @@ from pirl_server.api.schemas import (
     EvaluationView,
     ModelList,
     ModelView,
+    OfflineView,
     Promoted,
     PromoteRequest,
     RollbackRequest,
 )
 from pirl_server.registry.evaluation import Evaluation
+from pirl_server.registry.offline_evidence import OfflineEvidence
 from pirl_server.registry.promotion import PromotionRefusedError
 from pirl_server.registry.versions import ModelVersion
 
@@ -32,12 +34,13 @@ def _list(services: Services) -> ModelList:
     registry = services.registry
     aliases, models, damaged = registry.aliases(), [], []
     for model in registry.versions():
+        evaluations, offline = list[Evaluation](), None
         try:
             evaluations = registry.evaluations.of(model.version)
+            offline = registry.offline.of(model.version)
         except ValueError as error:
-            evaluations = []
             damaged.append(Damaged(name=model.version, reason=str(error)))
-        models.append(_view(evaluations, aliases, model))
+        models.append(_view(evaluations, offline, aliases, model))
     damaged += [Damaged(name=name, reason=reason) for name, reason in sorted(registry.damaged.items())]
     return ModelList(data=models, aliases=aliases, damaged=damaged)
 
@@ -75,7 +78,9 @@ def rollback(body: RollbackRequest, services: ServicesDep, request: Request) -> 
         raise no_storage("the rollback", error) from None
 
 
-def _view(evaluations: list[Evaluation], aliases: dict[str, str], model: ModelVersion) -> ModelView:
+def _view(
+    evaluations: list[Evaluation], offline: OfflineEvidence | None, aliases: dict[str, str], model: ModelVersion
+) -> ModelView:
     return ModelView(
         version=model.version,
         created=model.created,
@@ -84,4 +89,5 @@ def _view(evaluations: list[Evaluation], aliases: dict[str, str], model: ModelVe
         contract_hash=model.contract.hash,
         aliases=sorted(alias for alias, version in aliases.items() if version == model.version),
         evaluations=[EvaluationView.of(found) for found in evaluations],
+        offline=None if offline is None else OfflineView.of(offline),
     )

@@ -12,6 +12,7 @@ from pirl_server.config.jobs import JobSpec
 from pirl_server.episodes.summary import EpisodeSummary
 from pirl_server.jobs.job import Job, Status
 from pirl_server.registry.evaluation import Evaluation
+from pirl_server.registry.offline_evidence import OfflineEvidence
 from pirl_server.registry.promotion_gate import Comparison, GateResult
 
 
@@ -142,6 +143,45 @@ class EvaluationView(Described):
         return cls.model_validate(evaluation, from_attributes=True)
 
 
+class OfflineView(Described):
+    """The version against the one that it was learnt from, on robot episodes that were not learnt."""
+
+    base: str
+    """version that it was learnt from"""
+    held_out: int
+    """episodes that were not learnt"""
+    action_error_ratio: float | None
+    """mean distance of drawn chunks from what was executed, over the base's; null: no such episode was good"""
+    episodes: list[tuple[float, float]]
+    """error of base and version on each of them"""
+    unit: str | None
+    """of the errors"""
+    gain: float | None
+    """change of the success rate by exploring episodes, to first order; null: not of PPO, or too few of them"""
+    gain_lower: float | None
+    """one-sided 95 % bound of it"""
+    said: str
+    """all of it as text, with the limits"""
+    refusals: list[str]
+    """why the gate rejects the version for it; empty: it does not"""
+
+    @classmethod
+    def of(cls, found: OfflineEvidence) -> OfflineView:
+        """Show what was measured."""
+        error, gain = found.action_error, found.gain
+        return cls(
+            base=found.base,
+            held_out=found.held_out,
+            action_error_ratio=None if error is None else error.ratio,
+            episodes=[] if error is None else list(zip(error.base, error.result)),
+            unit=None if error is None else error.unit,
+            gain=None if gain is None else gain.mean,
+            gain_lower=None if gain is None else gain.lower,
+            said=str(found),
+            refusals=list(found.refusals),
+        )
+
+
 class ModelView(Described):
     """One version with the aliases that mean it."""
 
@@ -159,6 +199,8 @@ class ModelView(Described):
     """that mean this version"""
     evaluations: list[EvaluationView]
     """results on fixed lists"""
+    offline: OfflineView | None = None
+    """what held-out episodes say of it; null: none were held out"""
 
 
 class ModelList(Described):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from pirl_server.config.loop import Loop, LoopEvaluation
-from pirl_server.loop.state import Tally
+from pirl_server.loop.state import Rates, Tally
 from pirl_server.loop.world import EpisodeFacts
 from pirl_server.registry.paired_test import paired_test
 from pirl_server.registry.sequential_test import limits
@@ -47,14 +47,15 @@ def compared_with(spec: Loop, episodes: Sequence[EpisodeFacts], base: str, robot
     return tally((own if len(own) >= OWN_EPISODES else theirs)[-spec.compared_episodes :])
 
 
-def evaluated(settings: LoopEvaluation, base: Sequence[bool], candidate: Sequence[bool]) -> tuple[bool, str]:
-    """Whether the candidate passes on the same initial states, and the numbers. Raises ValueError for unequal lists.
+def evaluated(settings: LoopEvaluation, base: Sequence[bool], candidate: Sequence[bool]) -> tuple[bool, str, Rates]:
+    """Whether the candidate passes on the same initial states, as text and as numbers.
 
-    It passes when it is worse by the margin with at most the probability alpha.
+    It passes when it is worse by the margin with at most the probability alpha. Raises ValueError for unequal lists.
     """
     found = paired_test(base, candidate, settings.margin)
     said = f"{sum(candidate)} against {sum(base)} successes, {found}"
-    return found.p_not_worse <= settings.alpha, said
+    rates = Rates(found.episodes, sum(base), sum(candidate), found.p_not_worse, found.p_better)
+    return found.p_not_worse <= settings.alpha, said, rates
 
 
 def worse(compared: Tally, episodes: Sequence[EpisodeFacts], looks: int, alpha: float) -> str:

@@ -108,11 +108,13 @@ def _learn(spec: Loop, job: str, state: LoopState, view: View) -> Move | None:
         return Move(more, f"{child.error}: collects until there are {more.target}")
     if child.error or child.version is None:
         return _over(spec, state, view, "failed", child.error or "the job made no version")
-    learnt = replace(state, candidate=child.version)
+    learnt = replace(state, candidate=child.version, offline=child.offline)
     if view.production != state.base:
         return _over(spec, learnt, view, "ended", _moved(view))
     if child.version == state.base:
         return _over(spec, replace(state, candidate=""), view, "rejected", "the job did not change the policy")
+    if child.offline_refusal:
+        return _over(spec, learnt, view, "rejected", child.offline_refusal)
     if spec.evaluation is None:
         return _try(spec, job, replace(learnt, gate_passed=True), view)
     return _submit(spec, job, replace(learnt, attempt=0), Phase.EVALUATE_BASE, f"{child.version} was learnt")
@@ -132,8 +134,8 @@ def _evaluate(spec: Loop, job: str, state: LoopState, view: View) -> Move | None
         return _submit(spec, job, replace(state, attempt=0), Phase.EVALUATE_CANDIDATE, f"{state.base} was evaluated")
     if view.outcomes is None or spec.evaluation is None:
         return _over(spec, state, view, "failed", "the evaluations hold no outcome of each initial state")
-    passed, said = evaluated(spec.evaluation, *view.outcomes)
-    judged = replace(state, gate_passed=passed and not view.rejection, evaluation=said)
+    passed, said, rates = evaluated(spec.evaluation, *view.outcomes)
+    judged = replace(state, gate_passed=passed and not view.rejection, evaluation=said, rates=rates)
     if not judged.gate_passed:
         return _over(spec, judged, view, "rejected", f"{said}; {view.rejection}" if view.rejection else said)
     return _try(spec, job, judged, view)
@@ -152,9 +154,9 @@ def _try(spec: Loop, job: str, state: LoopState, view: View) -> Move:
     trial = replace(
         state, phase=Phase.CANARY, child="", since=view.now, compared=compared, canary_robots=robots, canary=Tally()
     )
-    gate = state.evaluation or "no simulator"
+    gate = _gate(state)
     note = f"{state.candidate} is tried on {', '.join(robots)}; {gate}; production: {compared}"
-    return Move(trial, note, StartCanary(state.candidate, robots, _reason(job, state, state.evaluation)))
+    return Move(trial, note, StartCanary(state.candidate, robots, _reason(job, state, gate)))
 
 
 def _canary(spec: Loop, job: str, state: LoopState, view: View) -> Move | None:
@@ -186,7 +188,7 @@ def _promote(spec: Loop, job: str, state: LoopState, view: View) -> Move:
         return _over(spec, state, view, "worse", why, urgent=True)
     compared = compared_with(spec, view.episodes, state.base)
     after = replace(state, phase=Phase.WATCH, since=view.now, compared=compared, promotions=state.promotions + 1)
-    evidence = f"{state.evaluation or 'no simulator'}; canary: {state.canary}; production: {state.compared}"
+    evidence = f"{_gate(state)}; canary: {state.canary}; production: {state.compared}"
     action = Promote(state.candidate, _reason(job, state, evidence), force=spec.evaluation is None)
     return Move(after, f"{state.candidate} is promoted; {evidence}", action)
 
@@ -222,8 +224,9 @@ def _over(
 ) -> Move:
     """Record the round and begin the next one, or end. What robots did since a promotion counts in the next round."""
     record = Round(
-        state.round, state.base, state.candidate, outcome, reason, state.collected, state.evaluation, state.canary
-    )
+        state.round, state.base, state.candidate, outcome, reason, state.collected, state.evaluation, state.canary,
+        state.compared, state.offline, state.rates,
+    )  # fmt: skip
     after = LoopState(
         started=state.started,
         since=state.since if outcome == "promoted" else view.now,
@@ -307,5 +310,10 @@ def _moved(view: View) -> str:
     return f"another caller made {view.production} the production version"
 
 
+def _gate(state: LoopState) -> str:
+    """What spoke for the candidate before any robot had it."""
+    return "; ".join(each for each in (state.evaluation or "no simulator for this task", state.offline) if each)
+
+
 def _reason(job: str, state: LoopState, evidence: str) -> str:
-    return f"loop {job}, round {state.round}: {evidence or 'no simulator for this task'}"[:1000]
+    return f"loop {job}, round {state.round}: {evidence}"[:1000]

@@ -28,7 +28,7 @@ from pirl_server.loop.world import (
     Withdraw,
 )
 from pirl_server.registry.promotion import PRODUCTION, Promoter
-from pirl_server.registry.promotion_gate import check_gate
+from pirl_server.registry.promotion_gate import check_gate, offline_refusals
 from pirl_server.registry.routing_rules import CANDIDATE
 from pirl_server.registry.versions import Registry
 from pirl_server.serving.deployment import Deployment
@@ -75,7 +75,7 @@ class ServerWorld:
             canary=candidate if candidate and candidate == routes.canary_version and tried else "",
             pinned=frozenset(routes.pins),
             episodes=tuple(reversed([self._facts(each, rate) for each, rate in self._listed(state, production)])),
-            child=_child(job) if state.child else None,
+            child=self._facts_of(job) if state.child else None,
             outcomes=outcomes,
             rejection=rejection,
             not_finite=self._service.dispatcher.not_finite[state.candidate],
@@ -127,6 +127,28 @@ class ServerWorld:
             return self._jobs.get(state.child)
         except (KeyError, DamagedJobError):
             return None
+
+    def _facts_of(self, job: Job | None) -> Child:
+        if job is None:
+            return Child(ended=True, error="the job can't be read")
+        result = job.result or {}
+        failed, version = job.status in (Status.FAILED, Status.CANCELLED), result.get("version")
+        refusals = offline_refusals(self._registry, version) if version else ()
+        return Child(
+            ended=job.status.ended,
+            version=version,
+            error=(job.error or job.status.value) if failed else "",
+            interrupted=failed and job.error in (RESTARTED, STOPPED),
+            too_few_episodes=failed and bool(result.get("more_episodes_needed")),
+            offline=self._offline(version) if version else "",
+            offline_refusal="; ".join(refusals),
+        )
+
+    def _offline(self, version: str) -> str:
+        try:
+            return str(self._registry.offline.of(version) or "")
+        except ValueError as error:  # it rejects the version
+            return str(error)
 
     def _outcomes(self, state: LoopState, job: Job) -> tuple[tuple[bool, ...], tuple[bool, ...]] | None:
         """Of base and candidate on the list that the job evaluated; None where they were not recorded."""
@@ -180,17 +202,3 @@ class ServerWorld:
             altered_steps=counts.altered,
             fault=fault,
         )
-
-
-def _child(job: Job | None) -> Child:
-    if job is None:
-        return Child(ended=True, error="the job can't be read")
-    result = job.result or {}
-    failed = job.status in (Status.FAILED, Status.CANCELLED)
-    return Child(
-        ended=job.status.ended,
-        version=result.get("version"),
-        error=(job.error or job.status.value) if failed else "",
-        interrupted=failed and job.error in (RESTARTED, STOPPED),
-        too_few_episodes=failed and bool(result.get("more_episodes_needed")),
-    )

@@ -50,6 +50,19 @@ class Tally:
 
 
 @dataclass(frozen=True)
+class Rates:
+    """Base and candidate on the same initial states, and the exact tests of `registry.paired_test`."""
+
+    states: int
+    base: int
+    """successes"""
+    candidate: int
+    """successes"""
+    p_not_worse: float
+    p_better: float
+
+
+@dataclass(frozen=True)
 class Round:
     """What a round came to."""
 
@@ -62,6 +75,11 @@ class Round:
     collected: Tally
     evaluation: str = ""
     canary: Tally = field(default_factory=Tally)
+    compared: Tally = field(default_factory=Tally)
+    """production's episodes that the canary's were compared with"""
+    offline: str = ""
+    rates: Rates | None = None
+    """None: the task has no simulator, or the round did not come so far"""
 
 
 @dataclass(frozen=True)
@@ -86,6 +104,10 @@ class LoopState:
     """the candidate was not worse on the round's initial states, or there are none for this task"""
     evaluation: str = ""
     """what the comparison on the round's initial states was"""
+    rates: Rates | None = None
+    """the same as numbers"""
+    offline: str = ""
+    """what held-out episodes say of the candidate"""
     collected: Tally = field(default_factory=Tally)
     compared: Tally = field(default_factory=Tally)
     """what the candidate's episodes are compared with, as it was when the canary began"""
@@ -104,12 +126,13 @@ class LoopState:
     def shown(self) -> dict[str, Any]:
         """What the job shows as its result, while it runs too: plain JSON values."""
         raw: dict[str, Any] = _STATE.dump_python(self, mode="json")
-        return {
-            name: raw[name]
-            for name in ("round", "phase", "base", "candidate", "collected", "robot_minutes", "promotions", "rounds")
-        }
+        return {name: raw[name] for name in _SHOWN}
 
 
+_SHOWN = (
+    "round", "phase", "base", "candidate", "target", "collected", "offline", "rates", "canary_robots", "canary",
+    "compared", "robot_minutes", "promotions", "rounds",
+)  # fmt: skip
 _STATE = TypeAdapter(LoopState)
 
 

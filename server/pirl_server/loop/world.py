@@ -41,6 +41,10 @@ class Child:
     """it ended with the server, through no fault of its own"""
     too_few_episodes: bool = False
     """it needs more episodes than there were"""
+    offline: str = ""
+    """what held-out episodes say of the version; empty: none were held out"""
+    offline_refusal: str = ""
+    """why they speak against it; empty: they do not"""
 
 
 @dataclass(frozen=True)

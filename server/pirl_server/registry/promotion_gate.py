@@ -1,5 +1,7 @@
 """The promotion gate: decides whether a version may replace the production version.
 
+What held-out episodes say against a version (`registry.offline_evidence`) rejects it, whatever it does in a simulator.
+
 The rule: both were evaluated on at least one common fixed list (same task, same initial states, at least 50
 episodes) of a task that the production version was trained for; on every such list the candidate succeeded at least as
 often; and both have the same contract. On any other task the production version may fail as random weights do, so that
@@ -48,6 +50,7 @@ def check_gate(registry: Registry, incumbent: str | None, candidate: str) -> Gat
         return GateResult(())
     old = registry.get(incumbent)
     refusals = [f"contract differs, {line}" for line in old.contract.difference(new.contract)]
+    refusals += offline_refusals(registry, candidate)
     try:
         trained = _Training.of(old)
     except ValueError as error:
@@ -61,6 +64,15 @@ def check_gate(registry: Registry, incumbent: str | None, candidate: str) -> Gat
         )
     refusals += [_worse(pair) for pair in comparisons if pair.candidate.successes < pair.incumbent.successes]
     return GateResult(tuple(refusals), tuple(comparisons))
+
+
+def offline_refusals(registry: Registry, version: str) -> tuple[str, ...]:
+    """What the version's held-out episodes say against it; none: nothing, or nothing was measured."""
+    try:
+        found = registry.offline.of(version)
+    except ValueError as error:
+        return (str(error),)
+    return () if found is None else found.refusals
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pirl_server.registry.promotion import PRODUCTION
-from pirl_server.registry.promotion_gate import GateResult, check_gate
+from pirl_server.registry.promotion_gate import GateResult, check_gate, offline_refusals
 from pirl_server.registry.versions import Registry
 
 
@@ -22,8 +22,11 @@ class TrialLimit:
     def canary(self, version: str, listed: int, share: float) -> GateResult:
         """Check a canary of so many listed robots and a share of the others. Raises KeyError for an unknown version.
 
-        One robot alone is always within a limit that is not 0: otherwise a small fleet could try nothing.
+        One robot alone is always within a limit that is not 0: otherwise a small fleet could try nothing. A version
+        that its held-out episodes speak against needs `force` for any.
         """
+        if against := offline_refusals(self._registry, version):
+            return GateResult(against)
         fraction = share + listed / max(self._robots(), 1)
         if self._share and (fraction <= self._share or (listed == 1 and not share)):
             return GateResult(())

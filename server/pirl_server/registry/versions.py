@@ -22,6 +22,7 @@ from pirl_server.registry.aliases import DROPPED, ROLLED_BACK, Aliases, pointed,
 from pirl_server.registry.audit import NAME as AUDIT
 from pirl_server.registry.audit import AuditLog
 from pirl_server.registry.evaluation import Evaluations
+from pirl_server.registry.offline_evidence import OfflineEvidence, OfflineEvidences
 from pirl_server.registry.routing_rules import Routes, read_routes, routes_json
 
 LINEAGE = "lineage.json"
@@ -51,7 +52,7 @@ class Registry:
         self._root = root
         self._versions, self._quarantine = root / "versions", root.with_name("quarantine") / root.name
         self._versions.mkdir(parents=True, exist_ok=True)
-        self.evaluations = Evaluations(root)
+        self.evaluations, self.offline = Evaluations(root), OfflineEvidences(root)
         self.audit_log = AuditLog(root / AUDIT)
         """of the whole server: every change is logged here"""
         self._aliases = Aliases(root, self.audit_log.path)
@@ -77,6 +78,14 @@ class Registry:
             self._copy_in(source, home, lineage)
             self.audit("added", version, actor=job or "cli", reason=f"parent {parent}")
         return self.get(version)
+
+    def measured(self, evidence: OfflineEvidence) -> None:
+        """Keep what held-out episodes say of a version, and write it to the audit log. Raises OSError."""
+        self.offline.put(evidence)
+        result = "refused" if evidence.refusals else "done"
+        self.audit_log.write(
+            "measured offline", evidence.job or "cli", result, version=evidence.version, reason=str(evidence)
+        )
 
     def put_away(self, version: str, reason: str) -> None:
         """Move a damaged version into quarantine; aliases that mean it stay. Raises OSError."""

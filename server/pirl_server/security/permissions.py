@@ -20,7 +20,8 @@ _ROBOTS_AND_OPERATORS = frozenset({ROBOT, OPERATOR, ADMIN})
 _PEOPLE = frozenset({OPERATOR, TRAINER, ADMIN})
 _ANY_TOKEN = frozenset(SCOPES)
 PUBLIC: frozenset[str] = frozenset({"public"})
-"""needs no token: health, since process monitors may have none, and the page that describes the API, as browsers do"""
+"""needs no token: health, since process monitors may have none, and pages, as browsers do: what they say is the same on
+every server"""
 
 RPCS: dict[str, frozenset[str]] = {
     SERVICE_PATH + "GetInfo": _ANY_TOKEN,
@@ -44,6 +45,8 @@ ROUTES: dict[tuple[str, str], frozenset[str]] = {
     ("GET", "/metrics"): _PEOPLE,
     ("GET", "/openapi.json"): _ANY_TOKEN,
     ("GET", "/docs"): PUBLIC,
+    ("GET", "/dashboard"): PUBLIC,
+    ("GET", "/dashboard.js"): PUBLIC,
     ("GET", "/v1/jobs"): _PEOPLE,
     ("POST", "/v1/jobs"): _TRAINERS,
     ("GET", "/v1/jobs/{job_id}"): _PEOPLE,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pirl_server.policy.served_policy import ServedPolicy
-from pirl_server.registry.promotion import admit, check_force
+from pirl_server.registry.promotion import PRODUCTION, admit, check_force
 from pirl_server.registry.promotion_gate import GateResult
 from pirl_server.registry.routing_rules import CANDIDATE, SHADOW, Routes
 from pirl_server.registry.trial_limit import TrialLimit
@@ -185,7 +185,11 @@ class Deployment:
         policy = self._load(version)
         if policy.version != version:
             raise ValueError(f"the files of version {version} in '{home}' were changed: they are {policy.version} now")
-        self._engine.load(policy)
+        self._engine.load(policy, any_speed=self._drove(version))
+
+    def _drove(self, version: str) -> bool:
+        """Whether robots had it before: to go back to it, any speed will do."""
+        return version in (self._registry.aliases().get(PRODUCTION), *self._registry.earlier(PRODUCTION))
 
     def _has_room(self, version: str) -> bool:
         try:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import os
 import threading
 import time
@@ -25,7 +26,7 @@ from pirl_contract import Observation, PreviousChunk
 from pirl_server.policy.served_policy import BATCH_SIZES, PolicyRequest, PolicySample, ServedPolicy
 from pirl_server.serving.errors import NoPolicyError
 from pirl_server.serving.request_queue import Batch, EngineStats, Inference, Refused, Request, RequestQueue, tell
-from pirl_server.serving.warm_up import Shape, WarmUp
+from pirl_server.serving.warm_up import Shape, WarmUp, at_any_speed
 
 _LOG = logging.getLogger(__name__)
 IDLE_LIMIT = 64
@@ -127,13 +128,14 @@ class Engine:
             surplus.answer.cancel()
         return request.answer
 
-    def load(self, policy: ServedPolicy) -> None:
+    def load(self, policy: ServedPolicy, *, any_speed: bool = True) -> None:
         """Warm the policy up while the others serve on; it can be asked for when this returns.
 
         Raises ValueError when there is no room for it or a running server cannot take it (other contract, other chain
-        shape), and whatever the warm-up raises.
+        shape; without `any_speed` one whose chunk takes longer than its actions are played, and twice the current
+        one's), and whatever the warm-up raises.
         """
-        warm_up = WarmUp(policy, self._sizes)
+        warm_up = WarmUp(policy, self._sizes, at_any_speed if any_speed else self._shelf.check_speed)
         with self._changed:
             self._check_open()
             self._check_room(policy.version)
@@ -277,7 +279,7 @@ class Engine:
             self._warming.popleft()
             try:
                 if fault is None:
-                    self._shelf.put(warm_up.policy, warm_up.shape)
+                    self._shelf.put(warm_up.policy, warm_up.shape, warm_up.alone_ms)
                     self._line.tally.took(warm_up.draw_ms)
             except ValueError as error:
                 fault = error
@@ -295,6 +297,10 @@ def _sample(policy: ServedPolicy, requests: Sequence[Request]) -> Sequence[Polic
         return [_sample(policy, [request])[0] for request in requests]  # the innocent are answered
 
 
+SLOWER = 2.0
+"""than the current policy: within that a difference may be the machine's"""
+
+
 class LoadedPolicies:
     """Loaded policies by version. `policies` and `current` are replaced, never changed: to read them needs no lock."""
 
@@ -304,6 +310,7 @@ class LoadedPolicies:
         self.policies: Mapping[str, ServedPolicy] = {}
         self.current: ServedPolicy | None = None
         self._chain_shape: Shape = ()
+        self._alone_ms: dict[str, float] = {}
         self._leaving: set[str] = set()
 
     def find(self, version: str | None) -> ServedPolicy:
@@ -323,12 +330,27 @@ class LoadedPolicies:
         if len(others) >= self.size:
             raise ValueError(f"no slot for {version}: {self.size} versions may be loaded and {', '.join(others)} are")
 
-    def put(self, policy: ServedPolicy, shape: Shape) -> None:
-        """Take a warm policy in. Raises ValueError when a running server can't take it: other contract, other chain."""
+    def check_speed(self, policy: ServedPolicy, alone_ms: float) -> None:
+        """Raise ValueError for a chunk that takes longer than its actions are played, and than the current one's."""
+        played_ms = 1000.0 * policy.execute_horizon / policy.contract.rate_hz
+        served = self.current
+        served_ms = math.inf if served is None else self._alone_ms[served.version]
+        if served is not None and alone_ms > max(played_ms, SLOWER * served_ms):
+            raise ValueError(
+                f"{policy.version} is too slow: a chunk takes {alone_ms:.0f} ms, and {served_ms:.0f} ms of"
+                f" {served.version}; its {policy.execute_horizon} actions are played in {played_ms:.0f} ms, so the arm"
+                " would stop after each chunk"
+            )
+
+    def put(self, policy: ServedPolicy, shape: Shape, alone_ms: float) -> None:
+        """Take a warm policy in, whose chunk takes `alone_ms` for one robot.
+
+        Raises ValueError when a running server can't take it: other contract, other chain.
+        """
         if self.current is not None:
             _check_fits(policy, shape, self.current, self._chain_shape)
         self.policies = {**self.policies, policy.version: policy}
-        self._chain_shape = shape
+        self._chain_shape, self._alone_ms[policy.version] = shape, alone_ms
 
     def use(self, version: str) -> bool:
         """Make a loaded version the current one; return whether that is a change.
@@ -352,6 +374,7 @@ class LoadedPolicies:
     def remove(self, version: str) -> None:
         """Forget a version that has left."""
         self._leaving.discard(version)
+        self._alone_ms.pop(version, None)
         self.policies = {name: policy for name, policy in self.policies.items() if name != version}
 
 

@@ -1,8 +1,8 @@
 """Routes requests: each robot to a policy version, each request to the engine.
 
 Without an alias, or with `production`: the version that the robot is pinned to; else the candidate for the robots of
-the canary, by list or by share; else whichever version is production. `candidate` may be asked for by name; `shadow`
-never drives a robot.
+the canary, by list or by share; else whichever version is production. Only robots that would get the candidate anyway
+may ask for it by name: no robot goes past the gate by a word in its request. `shadow` never drives a robot.
 
 What takes effect when: promoting or rolling back production reaches every robot that follows it with its next chunk,
 also within an episode (each chunk names its version), so that a bad version is gone at once. Pins and canary are
@@ -25,6 +25,7 @@ from pirl_contract import Observation, PreviousChunk
 from pirl_server.policy.served_policy import ServedPolicy
 from pirl_server.registry.promotion import PRODUCTION
 from pirl_server.registry.routing_rules import CANDIDATE, SHADOW, Routes
+from pirl_server.rpc.denied import DeniedError
 from pirl_server.serving.connections import RobotConnections
 from pirl_server.serving.engine import Engine
 from pirl_server.serving.errors import NoPolicyError
@@ -73,7 +74,8 @@ class Router:
     def version(self, robot_id: str, alias: str = "", episode_id: str = "") -> str | None:
         """Return the version that answers a request; None: production, whichever that is by then.
 
-        Raises NotFoundError for an alias that stands for nothing that may drive a robot.
+        Raises NotFoundError for an alias that stands for nothing that may drive a robot, DeniedError for the candidate
+        where this robot is not in its canary.
         """
         with self._lock:
             if episode_id in self._held:
@@ -89,9 +91,16 @@ class Router:
 
     def _choose(self, robot_id: str, alias: str) -> str | None:
         if alias == CANDIDATE and self._candidate:
-            return self._candidate
+            if self._in_canary(robot_id) or self._routes.pins.get(robot_id) == self._candidate:
+                return self._candidate
+            raise DeniedError(
+                "forbidden",
+                f"robot '{robot_id}' is not in the canary of the candidate: an operator adds it with PUT"
+                f" /v1/routing/canary, or pins it with PUT /v1/routing/pins/{robot_id}; without an alias it gets"
+                " production",
+            )
         if alias not in ("", PRODUCTION):
-            known = (PRODUCTION, *([CANDIDATE] if self._candidate else []))
+            known = (PRODUCTION, *([CANDIDATE] if self._in_canary(robot_id) else []))
             why = "the shadow never controls a robot; available:" if alias == SHADOW else "available:"
             raise NotFoundError(f"alias '{alias}' is not served: {why} {', '.join(known)}")
         if robot_id in self._routes.pins:

@@ -18,6 +18,7 @@ from pirl_server.policy.checkpoint import checkpoint_version, load_card
 from pirl_server.policy.features import check_features, features_of
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.model_card import ModelCard
+from pirl_server.registry.offline_evidence import OfflineEvidence
 from pirl_server.training import experiment
 from pirl_server.training.chunk_dataset import ChunkDataset
 from pirl_server.training.episode_log import EpisodeLog
@@ -27,6 +28,8 @@ from pirl_server.training.episode_rl.finetune import finetune_episodes
 from pirl_server.training.episode_rl.methods.method import Archive, no_archive
 from pirl_server.training.episode_selection import Selected, select
 from pirl_server.training.experiment import Experiment
+from pirl_server.training.held_out import hold_out
+from pirl_server.training.offline_evidence import measure
 from pirl_server.training.progress import Progress
 from pirl_server.training.seeds import demonstration_seeds
 from pirl_server.training.sim_rl.finetune import finetune
@@ -51,6 +54,15 @@ class Simulation(Protocol):
 
     def fast_env(self, task_id: str, sees: bool) -> Env:
         """Make an environment, with its camera where `sees`."""
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What a run on logged episodes made."""
+
+    version: str
+    offline: OfflineEvidence | None = None
+    """base and result on held-out episodes; None: none were held out, or the run was cancelled"""
 
 
 @dataclass(frozen=True)
@@ -102,27 +114,34 @@ def train_on_episodes(
     progress: Progress,
     base: Path | None,
     archive: Archive = no_archive,
-) -> str:
-    """Learn from the chosen episodes, write `out` and return its version. Raises ValueError as the learners do.
+    job: str = "",
+) -> Learnt:
+    """Learn from the chosen episodes, and write `out`. Raises ValueError as the learners do.
 
-    `archive` finds the checkpoints that earlier episodes were drawn by.
+    `archive` finds the checkpoints that earlier episodes were drawn by. `finetune_episodes` holds episodes out and
+    compares base and result on them.
     """
     lineage = {"task": spec.task, "select": json.dumps(asdict(spec.select), sort_keys=True)}
     if isinstance(spec, Sft):
         card = replace(data.card, task=spec.task)
-        return sft_episodes(out, card, data.log, spec.config, spec.seed, progress, base, lineage=lineage)
+        return Learnt(sft_episodes(out, card, data.log, spec.config, spec.seed, progress, base, lineage=lineage))
     assert base is not None
-    return finetune_episodes(
+    split = hold_out(data.log, spec.config.held_out_share, spec.config.min_episodes)
+    version = finetune_episodes(
         base,
         out,
-        data.log,
+        split.learnt,
         spec.config,
         spec.seed,
         progress,
         archive=archive,
         new_instructions=spec.new_instructions,
-        lineage=lineage,
+        lineage=lineage | {"held_out": str(len(split.held_out))},
     )
+    if not split.held_out or progress.cancelled:
+        return Learnt(version)
+    progress.progress(0, 1, f"base and result on {len(split.held_out)} held-out episodes")
+    return Learnt(version, measure(base, out, split.held_out, spec.config, spec.seed, archive, job))
 
 
 def train_sft(spec: Sft, out: Path, progress: Progress, simulation: Simulation, base: Path | None) -> str:

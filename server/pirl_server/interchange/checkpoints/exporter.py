@@ -24,7 +24,8 @@ from pirl_server.interchange.checkpoints.tensor_names import EXPERT_HEAD, sort_n
 from pirl_server.interchange.checkpoints.weight_dialects import EMBEDDING, HEAD
 from pirl_server.interchange.checkpoints.weight_names import to_openpi
 from pirl_server.model import families
-from pirl_server.policy.checkpoint import SOURCE, StateDict, load_checkpoint
+from pirl_server.policy.checkpoint import CARD, SOURCE, StateDict, load_checkpoint, load_noise_actor
+from pirl_server.policy.condition import BETTER
 from pirl_server.policy.model_card import ModelCard
 from pirl_server.policy.processing_spec import PRETRAINED
 
@@ -43,19 +44,23 @@ class Kept:
 def export_checkpoint(stack: Stack, checkpoint: Path, out: Path) -> list[str]:
     """Write the folder `out`; return what a person should know about it, one line each.
 
-    Raises ValueError for a checkpoint whose inputs the other library can't make, and for what is wrong in it.
+    Raises ValueError for a checkpoint whose inputs the other library can't make or that acts by more than its flow, and
+    for what is wrong in it.
     """
     card, weights, _ = load_checkpoint(checkpoint)
     if card.features != PRETRAINED or card.processing is None:
         raise ValueError(f"'{checkpoint}' reads features '{card.features}', which only this server computes")
+    _check_plain(checkpoint, card)
     _check_fit(checkpoint, card, weights)
     kept = _read_source(checkpoint / SOURCE, stack)
     notes = []
+    if card.guidance is not None:
+        notes.append(f"end each instruction with '{BETTER}' there: it was trained to act well where its prompt says so")
     if kept is None:
         kept = _made(stack, card, weights)
-        notes = [
+        notes.append(
             f"side files and unused heads were made from {checkpoint.name}'s card: it was not imported from {stack}"
-        ]
+        )
     try:
         tensors = dict(_named(kept, weights))
     except KeyError as error:
@@ -120,6 +125,22 @@ def _made(stack: Stack, card: ModelCard, weights: StateDict) -> Kept:
     head = torch.zeros(card.model.vocabulary, card.model.expert.width, dtype=dtype)
     files = (lerobot_writer if stack == "lerobot" else openpi_writer).side_files(card)
     return Kept(names, {prefix + EXPERT_HEAD: head}, files)
+
+
+def _check_plain(checkpoint: Path, card: ModelCard) -> None:
+    """Raise ValueError for what serves differently here than its weights alone would elsewhere."""
+    if card.guidance not in (None, 1.0):
+        raise ValueError(
+            f"'{checkpoint}' has guidance {card.guidance:g}: its chunks are of two branches of the flow, which the"
+            f" folder would not say; set guidance to 1 in '{checkpoint / CARD}', evaluate it so, and export that"
+        )
+    if load_noise_actor(checkpoint) is not None:
+        parent = card.lineage.get("parent", "")
+        raise ValueError(
+            f"'{checkpoint}' has a noise actor (dsrl), which chooses the noise that its chunks start from and which the"
+            f" folder would not have; export its parent{' ' + parent if parent else ''}, whose flow it has, or learn"
+            " with another method"
+        )
 
 
 def _check_fit(checkpoint: Path, card: ModelCard, weights: StateDict) -> None:
