@@ -87,6 +87,7 @@ def test_serving_benchmark_prints_its_figures_and_a_page(tmp_path: Path) -> None
     figures = json.loads(done.stdout)
     assert figures["one: payload 2x480x640, route ours, shared memory: p50 ms"] > 0
     assert figures["many: model ms 100.0, robots 8, route ours, session: failed"] == 0
+    assert figures["stations: stage the whole call, p50: us"] > figures["stations: stage gRPC, reply: us"] > 0
     assert "lerobot skipped" in done.stderr
     assert page.read_text().count("\n## ") == 6
 

@@ -20,15 +20,15 @@ PAYLOAD = "state"
 STAGES = (
     ("sent", "client, request", "builds and serialises the message"),
     ("arrived", "gRPC, request", "hand-over to the client's sending thread, socket, server's completion queue"),
-    ("read", "server, hand-over", "gRPC's thread to the session's"),
+    ("read", "server, to the session's thread", "hand-over from gRPC's"),
     ("queued", "server, check and decode", "interceptor, checks, codec, recorder, queue entry"),
-    ("taken", "server, hand-over", "the session's thread to the model's"),
+    ("taken", "server, to the model's thread", "hand-over from the session's"),
     ("drawn", "server, batch", "queue, policy, result, counters"),
-    ("finishing", "server, hand-over", "the model's thread to the sending one"),
+    ("finishing", "server, to the sending thread", "hand-over from the model's"),
     ("replied", "server, reply", "check for finite actions, message, serialisation"),
     ("delivered", "gRPC, reply", "server's completion queue, socket, the client's channel thread"),
-    ("handed", "client, hand-over", "gRPC's thread to the one that reads"),
-    ("woken", "client, hand-over", "the reading thread to the caller's"),
+    ("handed", "client, to the reading thread", "hand-over from gRPC's"),
+    ("woken", "client, to the caller's thread", "hand-over from the reading one"),
     ("returned", "client, reply", "decode, clock"),
 )
 """station that ends it, name and content of each stage; the first one begins at `called`"""
