@@ -62,7 +62,8 @@ class ArmExecutor:
     """Plays chunks unless a fault is active; any fault triggers a limit-respecting stop.
 
     tick joint_states (a simulator in lock-step): `tick` is called for each state, each gets at most one command, an arm
-    at rest gets none.
+    at rest gets none. A person's joint target answers the states up to its stamp, later ones wait for the next target:
+    a simulator that waits for commands does not run ahead of a person.
     tick timer (a real arm): `tick` is called every period, also without a state, and the arm always gets a command
     while an episode is open, a person drives or the latch is closed.
 
@@ -194,14 +195,14 @@ class ArmExecutor:
             self._flush()
         return ""
 
-    def update_teleop(self, command: Teleop, now_ns: int) -> str:
-        """Take a teleop command; returns '' or why it was dropped."""
+    def update_teleop(self, command: Teleop, now_ns: int, stamp_ns: int | None = None) -> str:
+        """Take a teleop command stamped `stamp_ns`; returns '' or why it was dropped."""
         if self._latch.held is not None:
             return self._latch.held.reason
         joints = len(self._profile.arm.joints)
         if isinstance(command, JointTarget) and command.joints.shape != (joints,):
             return f"teleop command has {command.joints.size} joints, the arm has {joints}"
-        return self._sources.update_teleop(command, now_ns)
+        return self._sources.update_teleop(command, now_ns, stamp_ns)
 
     def set_speed_scale(self, share: float) -> None:
         """Use only this share of the velocity limits from now on; ValueError unless in (0, 1]."""
@@ -247,11 +248,13 @@ class ArmExecutor:
     def _is_new(self, bundle: Bundle, now_ns: int) -> bool:
         """A state that got its command gets no second one.
 
-        One that found nothing to play still gets one by a chunk that arrives within half a control period after it.
+        One that found nothing to play still gets one by a chunk that arrives within half a control period after it, or
+        by a person within a whole one.
         """
         if bundle.stamp_ns != self._stamp_ns:
             return True
-        return self._played is None and now_ns - bundle.received_ns <= self._period_ns // 2
+        human = self._sources.source == ControlSource.HUMAN
+        return self._played is None and now_ns - bundle.received_ns <= self._period_ns // (1 if human else 2)
 
     def _outcome(self, bundle: Bundle) -> StepOutcome | None:
         played, self._played = self._played, None
@@ -305,6 +308,8 @@ class ArmExecutor:
         teleop = self._sources.latest_teleop(now_ns)
         if teleop is None:
             return self._rest(Alteration.NONE, state, f"no teleop command for {self._sources.timeout_s:g} s: holding")
+        if not self._timed and self._stamp_ns is not None and not self._sources.answered(self._stamp_ns):
+            return None
         command = self._mapper.follow(teleop, state.joints, max((now_ns - state.received_ns) / 1e9, 0.0))
         self._mode, self._reason = Mode.HUMAN, ""
         return self._record(command)

@@ -71,7 +71,7 @@ class ArmNode(ManagedNode):
         self._chunks = self.create_subscription(ActionChunk, "action_chunks", self._on_chunk, qos.CHUNK)
         self.create_subscription(EpisodeEvent, "episode_events", self._on_episode, qos.OUTCOME)
         self._people = ArmServices(self, self._arm, self._changed)
-        self._teleop = TeleopTopics(self, self._profile, self._arm)
+        self._teleop = TeleopTopics(self, self._profile, self._arm, self._answer)
 
     def activate(self) -> None:
         """Ready to play the next episode. ValueError: a profile that is for a simulation only, with real time."""

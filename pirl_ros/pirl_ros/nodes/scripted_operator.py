@@ -6,9 +6,12 @@ and services that a person's device uses.
 
 from __future__ import annotations
 
+import time
+from functools import partial
 from typing import Any
 
 import numpy as np
+from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
@@ -26,6 +29,9 @@ from pirl_ros.control.kinematics import Chain
 from pirl_ros.messages.pirl_messages import ns_to_stamp
 from pirl_ros.sensing.observation import measured_arm, state_vector
 from pirl_ros.sensing.synchronizer import Bundle
+
+_AGAIN_S = 1.0
+"""after which a button that the arm did not agree to is pressed again"""
 
 
 class ScriptedOperator(Node):
@@ -48,18 +54,22 @@ class ScriptedOperator(Node):
             )
         self._expert, self._chain = load_expert(spec, task), Chain.from_table(self._profile.kinematics)
         self._watched, self._played, self._drives = False, 0, False
+        self._episode = self._button = ""
+        self._pressed_s, self._answered_ns = 0.0, 0
         self._streams = SensorStreams(self, self._profile, False, self._drive)
         self._targets = self.create_publisher(JointState, "teleop/joint_targets", qos.STATE)
         self._buttons = {name: self.create_client(Trigger, f"arm_node/{name}") for name in ("takeover", "hand_back")}
         self.create_subscription(EpisodeEvent, "episode_events", self._on_episode, qos.OUTCOME)
         self.create_subscription(StepOutcome, "step_outcomes", self._on_outcome, qos.OUTCOME)
         self.create_subscription(SafetyState, "safety_state", self._on_arm, qos.LATCHED)
+        self.create_timer(_AGAIN_S / 2, self._press_again, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _on_episode(self, event: Any) -> None:
         if event.event == EpisodeEvent.START:
+            self._episode, self._button = event.episode_id, ""
             self._watched, self._played = bool(self._random.random() < self._share), 0
         elif event.event == EpisodeEvent.END:
-            self._watched = False
+            self._episode, self._button, self._watched = "", "", False
             if self._drives:
                 self._press("hand_back")
 
@@ -71,14 +81,34 @@ class ScriptedOperator(Node):
 
     def _on_arm(self, state: Any) -> None:
         self._drives = state.control_source == ControlSource.HUMAN.name.lower()
-        self._drive()
+        self._drive(again=True)
 
     def _press(self, button: str) -> None:
-        self._buttons[button].call_async(Trigger.Request())
+        """Press until the arm agrees, another button is pressed, or the episode ends or begins."""
+        self._button, self._pressed_s = button, time.monotonic()
+        pressed = self._buttons[button].call_async(Trigger.Request())
+        pressed.add_done_callback(partial(self._on_answer, button, self._episode))
 
-    def _drive(self) -> None:
-        bundle, _ = self._streams.newest()
-        if self._drives and bundle is not None:
+    def _press_again(self) -> None:
+        if self._button and time.monotonic() > self._pressed_s + _AGAIN_S:
+            self.get_logger().warning(f"{self._button}: no agreement of arm_node, pressed again")
+            self._press(self._button)
+
+    def _on_answer(self, button: str, episode: str, pressed: Any) -> None:
+        answer = pressed.result()
+        if not answer.success:
+            self.get_logger().warning(f"{button}: rejected: {answer.message}")
+        elif button == "takeover" and episode != self._episode:
+            self.get_logger().warning("takeover: it came after its episode, handed back")
+            self._press("hand_back")
+        elif button == self._button:
+            self._button = ""
+
+    def _drive(self, again: bool = False) -> None:
+        """Answer each state once, and the newest again with each message of the arm: the answer may have been lost."""
+        bundle, _ = self._streams.newest() if self._drives else (None, "")
+        if bundle is not None and (again or bundle.stamp_ns != self._answered_ns):
+            self._answered_ns = bundle.stamp_ns
             self._targets.publish(self._target(bundle))
 
     def _target(self, bundle: Bundle) -> JointState:

@@ -29,6 +29,8 @@ from pirl_ros.sensing.sensor_messages import fill_image, fill_pose
 _DEFAULT_IMAGE_SIZE = 64
 _UNCOMMANDED_S = 0.004
 """a state that gets a command gets it sooner"""
+_IDLE_S, _IDLE_STEP_S = 2.0, 0.25
+"""after so long without a command a step is taken as seldom: others share the machine"""
 
 
 class SimArmNode(ManagedNode):
@@ -39,7 +41,7 @@ class SimArmNode(ManagedNode):
 
     With `step_on_command` a step is taken as soon as arm and gripper have their targets, so that an episode runs as
     fast as the nodes and the server compute. Simulated time then stands still while the policy infers: a delay that a
-    real arm has is left out. The timer steps when no command has come for a period.
+    real arm has is left out. The timer steps when no command has come for a period, and seldom while nobody drives.
     """
 
     def __init__(self) -> None:
@@ -57,7 +59,7 @@ class SimArmNode(ManagedNode):
         self._gripper_target: float | None = None
         self._on_command = self.get_parameter("step_on_command").value
         self._steps = self._overruns = 0
-        self._stepped_s = 0.0
+        self._stepped_s = self._commanded_s = 0.0
         self._now_ns, self._period_ns = time.time_ns(), round(1e9 / self._profile.rate_hz)
         self._diagnostics = Diagnostics(self, self._profile.robot)
         self._make_publishers()
@@ -114,6 +116,7 @@ class SimArmNode(ManagedNode):
 
     def _commanded(self) -> None:
         if self._on_command and self.active and self._arm_target is not None and self._gripper_target is not None:
+            self._commanded_s = time.monotonic()
             self._step()
 
     def _reset(self, request: Any, response: Any) -> Any:
@@ -122,14 +125,20 @@ class SimArmNode(ManagedNode):
             return response
         self._arm_target = self._gripper_target = None
         response.instruction = self._robot.reset(request.seed)
+        self._commanded_s = time.monotonic()
         self._publish()
         response.ok = True
         return response
 
     def _tick(self) -> None:
-        idle_s = time.monotonic() - self._stepped_s
-        if self.active and not (self._on_command and idle_s < 1.0 / self._profile.rate_hz):
+        if self.active and not (self._on_command and time.monotonic() < self._stepped_s + self._patience_s):
             self._step()
+
+    @property
+    def _patience_s(self) -> float:
+        """For a command, before a step is taken without one."""
+        idle = time.monotonic() > self._commanded_s + _IDLE_S
+        return _IDLE_STEP_S if idle else 1.0 / self._profile.rate_hz
 
     def _step(self) -> None:
         began = self._stepped_s = time.monotonic()

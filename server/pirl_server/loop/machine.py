@@ -89,7 +89,7 @@ def _collect(spec: Loop, job: str, state: LoopState, view: View) -> Move | None:
     if len(fresh) < state.target:
         more = Move(replace(state, collected=found), f"{len(fresh)} of {state.target} episodes collected")
         return more if found != state.collected else None
-    rate = found.successes / found.episodes
+    rate = found.successes / max(1, found.episodes)  # demonstrations are collected, and say nothing of the policy
     if spec.target_success is not None and rate >= spec.target_success:
         reached = f"success {rate:.2f} of {found.episodes} episodes reaches target_success {spec.target_success:g}"
         return Move(replace(state, collected=found), reached, end=reached)
@@ -222,8 +222,9 @@ def _over(
 ) -> Move:
     """Record the round and begin the next one, or end. What robots did since a promotion counts in the next round."""
     record = Round(
-        state.round, state.base, state.candidate, outcome, reason, state.collected, state.evaluation, state.canary
-    )
+        state.round, state.base, state.candidate, outcome, reason, state.collected, state.evaluation, state.canary,
+        state.robot_minutes, view.now,
+    )  # fmt: skip
     after = LoopState(
         started=state.started,
         since=state.since if outcome == "promoted" else view.now,

@@ -62,6 +62,10 @@ class Round:
     collected: Tally
     evaluation: str = ""
     canary: Tally = field(default_factory=Tally)
+    robot_minutes: float = 0.0
+    """of the loop, up to the round's end"""
+    ended: str = ""
+    """UTC in ISO 8601"""
 
 
 @dataclass(frozen=True)
