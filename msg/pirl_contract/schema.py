@@ -39,7 +39,7 @@ class Observation:
     instruction: str
     robot_id: str = "robot"
     capture_time_ns: int = 0
-    """robot's monotonic clock when the newest stream of this observation was captured"""
+    """clock of the robot's message stamps, as `StepOutcome.time_ns`, when this observation was captured"""
 
     def __post_init__(self) -> None:
         if self.state.ndim != 1 or self.state.dtype != np.float32:

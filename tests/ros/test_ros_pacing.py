@@ -41,6 +41,24 @@ class TestPacing:
         pacing.played("c0", 1, 200)
         assert not pacing.wants(200, 0)
 
+    def test_while_a_human_drives_it_asks_once_per_chunk_of_steps(self) -> None:
+        pacing = self.playing()
+        pacing.driven(100)
+        assert not pacing.wants(100, 0)
+        pacing.driven(200)
+        assert pacing.wants(200, 0)
+        assert not pacing.wants(199, 0)
+        pacing.asked()
+        for stamp in (300, 400, 500):
+            pacing.driven(stamp)
+            assert not pacing.wants(stamp, 0), "a question is under way"
+        pacing.received(make_chunk(), 0)
+        pacing.driven(600)
+        assert pacing.wants(600, 0), "steps count from the request"
+        idle = InferenceScheduler()
+        idle.driven(100)
+        assert not idle.wants(100, 0)
+
     def test_a_dropped_chunk_is_over_at_once(self) -> None:
         pacing = self.playing()
         pacing.played("c1", 0, 100, dropped=True)

@@ -10,6 +10,7 @@ from std_msgs.msg import String
 from pirl_contract.client import Mode, PolicyClient
 from pirl_contract.names import check_robot_id
 from pirl_contract.schema import ActionChunk as Chunk
+from pirl_contract.schema import ControlSource
 from pirl_ros.adapters import qos
 from pirl_ros.adapters.diagnostics import Diagnostics
 from pirl_ros.adapters.discovery import matched_publishers, missing_controller
@@ -55,6 +56,7 @@ class PolicyNode(ManagedNode):
             self._publish_chunk,
             alias=self._value("alias"),
             ahead=self._profile.tick == "timer",
+            sees=bool(self._profile.cameras),
         )
         self._sequence, self._arm, self._arm_s, self._complete = 0, SafetyState(), 0.0, False
         self._diagnostics = Diagnostics(self, self._profile.robot)
@@ -129,6 +131,7 @@ class PolicyNode(ManagedNode):
 
     def _on_arm(self, state: Any) -> None:
         self._arm, self._arm_s = state, time.monotonic()
+        self._session.driven_by(ControlSource[state.control_source.upper() or "POLICY"])
 
     @property
     def dry_run(self) -> bool:
@@ -155,7 +158,7 @@ class PolicyNode(ManagedNode):
         except ValueError as error:
             self._session.unfit(str(error))
             return
-        self._session.ask(observation, bundle.stamp_ns)
+        self._session.ask(observation, bundle.stamp_ns, bundle.received_ns)
 
     def _publish_chunk(self, chunk: Chunk, stamp_ns: int, episode_id: str) -> None:
         self._sequence += 1

@@ -25,13 +25,15 @@ from pirl_ros.adapters.parameters import declare, declare_profile, drop_unknown,
 from pirl_ros.adapters.sensor_streams import SensorStreams
 from pirl_ros.adapters.simulated_arm import load_expert
 from pirl_ros.control.action_mapping import gripper_metres
-from pirl_ros.control.kinematics import Chain
+from pirl_ros.control.kinematics import Array, Chain
 from pirl_ros.messages.pirl_messages import ns_to_stamp
 from pirl_ros.sensing.observation import measured_arm, state_vector
 from pirl_ros.sensing.synchronizer import Bundle
 
 _AGAIN_S = 1.0
 """after which a button that the arm did not agree to is pressed again"""
+_SHARES = (1.0, 0.5, 0.2)
+"""of a step that the arm may not reach"""
 
 
 class ScriptedOperator(Node):
@@ -45,6 +47,7 @@ class ScriptedOperator(Node):
         self._takeover_after = declare(self, "takeover_after", 24, "actions of the policy before it is helped")
         self._share = declare(self, "share", 1.0, "share of the episodes that are watched", between=(0.0, 1.0))
         self._random = np.random.default_rng(declare(self, "seed", 0, "of the choice of episodes"))
+        sees = declare(self, "sees", False, "drive by the cameras' pace, as a person does: one image for each command")
         for sentence in drop_unknown([self]):
             self.get_logger().warning(sentence)
         self._profile = read_profile(self)
@@ -56,7 +59,7 @@ class ScriptedOperator(Node):
         self._watched, self._played, self._drives = False, 0, False
         self._episode = self._button = ""
         self._pressed_s, self._answered_ns = 0.0, 0
-        self._streams = SensorStreams(self, self._profile, False, self._drive)
+        self._streams = SensorStreams(self, self._profile, sees, self._drive)
         self._targets = self.create_publisher(JointState, "teleop/joint_targets", qos.STATE)
         self._buttons = {name: self.create_client(Trigger, f"arm_node/{name}") for name in ("takeover", "hand_back")}
         self.create_subscription(EpisodeEvent, "episode_events", self._on_episode, qos.OUTCOME)
@@ -115,15 +118,22 @@ class ScriptedOperator(Node):
         """Joints and finger that the expert's action leads to from the measured state."""
         profile, measured = self._profile, measured_arm(self._profile, bundle).joints
         action: Vector = self._expert(state_vector(profile, bundle))
-        position, rotation = self._chain.forward(measured)
-        low, high = np.array([(joint.low, joint.high) for joint in profile.arm.joints]).T
-        joints = self._chain.inverse(position + action[:3], rotation, measured, low, high)
         message = JointState(
             name=[*(joint.name for joint in profile.arm.joints), profile.gripper.command_joint],
-            position=[*(measured if joints is None else joints), gripper_metres(profile.gripper, float(action[-1]))],
+            position=[*self._reach(measured, action[:3]), gripper_metres(profile.gripper, float(action[-1]))],
         )
         ns_to_stamp(bundle.stamp_ns, message.header.stamp)
         return message
+
+    def _reach(self, measured: Array, delta: Vector) -> Array:
+        """Joints [J] that move the tool by `delta` [3] m, or by as much of it as the arm reaches."""
+        position, rotation = self._chain.forward(measured)
+        low, high = np.array([(joint.low, joint.high) for joint in self._profile.arm.joints]).T
+        for share in _SHARES:
+            joints = self._chain.inverse(position + share * delta, rotation, measured, low, high)
+            if joints is not None:
+                return joints
+        return measured
 
 
 def main() -> None:

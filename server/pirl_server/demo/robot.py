@@ -33,6 +33,8 @@ class Robot:
     """share of the episodes in which a scripted operator takes over from a policy that fails"""
     operator_seed: int = 0
     """of the choice of these episodes"""
+    operator_sees: bool = False
+    """it waits for an image before each command: for policies that learn from images"""
 
     @classmethod
     def find(cls, processes: Processes, task: str, server_address: str, **options: Any) -> Robot:
@@ -59,6 +61,7 @@ class Robot:
         if self.helped:
             parameters = {"profile": self.profile, "task": self.task, "use_sim_time": "true"}
             parameters |= {"share": self.helped, "seed": self.operator_seed}
+            parameters |= {"sees": str(self.operator_sees).lower()}
             self._start("scripted_operator", "scripted_operator", parameters)
 
     def _start(self, name: str, executable: str, parameters: dict[str, object]) -> None:
