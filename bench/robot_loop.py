@@ -2,7 +2,8 @@
 
     python bench/robot_loop.py [--quick] [--json] [--task PushCube-v1] [--robots 1] [--rounds 3] [--episodes 200]
                                [--method ppo_logged] [--operator 0.5] [--seeds 0 1 2] [--states 400]
-                               [--set KEY=VALUE ...] [--out runs/robot-loop] [--write docs/results/robot-loop.md]
+                               [--without-takeovers] [--set KEY=VALUE ...] [--out runs/robot-loop]
+                               [--write docs/results/robot-loop.md]
 
 Each simulated robot has a ROS domain of its own: sim_arm_node, arm_node, policy_node, run_episodes, with `--operator`
 scripted_operator, which takes over in a share of the episodes by the real teleop topic. They run episodes faster than
@@ -33,7 +34,7 @@ sys.path[:0] = [str(Path(__file__).parent / name) for name in ("robot_loop_run",
 
 from cells import TASKS  # noqa: E402
 from loop_page import write_page  # noqa: E402
-from seed_run import Run, carry_out  # noqa: E402
+from seed_run import Run, carry_out, without_takeovers  # noqa: E402
 
 from pirl_server.config.command_line import settings  # noqa: E402
 
@@ -79,6 +80,7 @@ def main() -> None:
     parser.add_argument("--canary", type=int, default=10, help="episodes of a candidate before its promotion")
     parser.add_argument("--watch", type=int, default=20, help="episodes after it in which it may be rolled back")
     parser.add_argument("--operator", type=float, default=0.0, help="share of the episodes that an operator watches")
+    parser.add_argument("--without-takeovers", action="store_true", help="learn from the first round without them, too")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="fields of EpisodesConfig")
     parser.add_argument("--out", type=Path, default=Path("runs/robot-loop"))
     parser.add_argument("--write", type=Path, metavar="PAGE", help="of all runs below --out, and robot-learning.json")
@@ -87,6 +89,9 @@ def main() -> None:
         out = (Path(folder) if options.quick else options.out).resolve()
         command = re.sub(r" --(out|write) \S+", "", " ".join(sys.argv))
         rows = [carry_out(run, out, command) for run in runs(options)]
+        if options.without_takeovers:
+            for row, run in zip(rows, runs(options)):
+                row["without"] = without_takeovers(run, out)
         if options.write:
             write_page(options.write, out)
     print(json.dumps(rows) if options.json else "\n".join(map(line, rows)))

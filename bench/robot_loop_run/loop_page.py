@@ -29,16 +29,31 @@ included."""
 
 def write_page(path: Path, out: Path) -> None:
     """Write the page of all runs below `out`, and their rounds into the document beside it."""
-    rows = [read_json(found) for found in sorted(out.glob("*/result.json"))]
+    rows = [_read(found) for found in sorted(out.glob("*/result.json"))]
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: row["plan"]["seed"]):
         groups.setdefault(_title(row["plan"]), []).append(row)
     lines = ["# The learning loop on robots over ROS", "", HOW, ""]
     for title, mine in sorted(groups.items()):
         commands = dict.fromkeys(f"`python {row['command']}`" for row in mine)
-        lines += [f"## {title}", "", f"Made by {', '.join(commands)}.", "", *_table(mine), "", *_means(mine)]
+        lines += [
+            f"## {title}",
+            "",
+            f"Made by {', '.join(commands)}.",
+            "",
+            *_table(mine),
+            "",
+            *_means(mine),
+            *_without(mine),
+        ]
     path.write_text("\n".join(lines).rstrip() + "\n")
     _write_document(path.with_name(DOCUMENT), groups)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A run, with what its first round teaches without takeovers where that was asked for."""
+    beside = path.with_name("without.json")
+    return dict(read_json(path)) | ({"without": read_json(beside)} if beside.is_file() else {})
 
 
 def _title(plan: dict[str, Any]) -> str:
@@ -90,6 +105,27 @@ def _means(rows: Sequence[dict[str, Any]]) -> list[str]:
     minutes = sum(each[count - 1]["robot_minutes"] for each in listed) / len(listed)
     paid = f", {minutes / points:.2f} robot minutes per point" if points > 0 else ""
     return [f"Mean of {len(rows)} seeds by round: {', '.join(f'{mean:.3f}' for mean in means)}{paid}.", ""]
+
+
+def _without(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The first round's episodes with and without those that an operator helped in."""
+    found = [row for row in rows if "without" in row]
+    if not found:
+        return []
+    lines = [
+        "The same first round without the episodes that the operator helped in, learnt from by `filtered_bc`:",
+        "",
+        "| seed | base | without: episodes | success | gained, lost | p | with: episodes (human steps) | success |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in found:
+        base, first, without = *steps(row)[:2], row["without"]
+        lines.append(
+            f"| {row['seed']} | {base['success']:.3f} | {without['episodes']} | {without['success']:.3f}"
+            f" | +{without['gained']} -{without['lost']} of {without['n']} | {without['p']:.2g}"
+            f" | {first['episodes']} ({first['human']:.0%}) | {first['success']:.3f} |"
+        )
+    return [*lines, ""]
 
 
 def _write_document(path: Path, groups: dict[str, list[dict[str, Any]]]) -> None:

@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -33,7 +34,8 @@ REPORTED = 3
 """number of the list of initial states that the table is about; no round and no tuning uses it"""
 AT_WORK = ("collect", "canary", "watch")
 """phases in which the robots run episodes"""
-POLL_S = 0.5
+POLL_S, START_S = 0.5, 600.0
+"""between two looks at the loop; and for a server to start, on a machine under any load"""
 
 
 @dataclass(frozen=True)
@@ -89,16 +91,42 @@ def carry_out(run: Run, out: Path, command: str) -> dict[str, Any]:
     return dict(read_json(folder / "result.json"))
 
 
+def without_takeovers(run: Run, out: Path) -> dict[str, Any]:
+    """What the episodes of the run's first round teach without those that an operator helped in, by filtered_bc.
+
+    Made now from the store of a run that is finished, or found beside it. The loop's first version is what they teach
+    with them.
+    """
+    folder = out / run.key
+    kept, root = folder / "without.json", folder / "server"
+    if not kept.is_file():
+        base = read_json(folder / "result.json")["versions"][0]["version"]
+        with _server(folder, []) as (rest, _):
+            select = {"versions": [base], "source": "policy"}
+            spec = {"kind": "finetune_episodes", "task": run.task, "base": base, "seed": run.seed, "select": select}
+            made, _ = rest.run_job(spec | {"config": {"method": "filtered_bc"} | run.config}, Bar("learn"))
+            outcomes = [_outcomes(run, rest, root, out, version) for version in (base, made["version"])]
+        write_json(kept, _compared(*outcomes) | {"version": made["version"]} | _lineage(root, made["version"]))
+    return dict(read_json(kept))
+
+
+@contextmanager
+def _server(folder: Path, checkpoint: Sequence[str]) -> Iterator[tuple[Rest, int]]:
+    """A policy server of this run: its REST client and the port for robots."""
+    grpc, rest_port = free_port(), free_port()
+    with Processes(folder / "logs", {}) as server:
+        command = [sys.executable, "-m", "pirl_contract.commands.cli", "serve", *checkpoint]
+        command += ["--root", str(folder / "server"), "--rest-port", str(rest_port), "--grpc-port", str(grpc)]
+        server.start("server", [*command, "--stop-port", str(free_port())])
+        rest = Rest(rest_port)
+        rest.wait_until_ready(server.check, START_S)
+        yield rest, grpc
+
+
 def _made(run: Run, folder: Path, out: Path) -> dict[str, Any]:
     base, root = start(run.task, out), folder / "server"
-    grpc, rest_port = free_port(), free_port()
     began = time.monotonic()
-    with Processes(folder / "logs", {}) as server:
-        command = [sys.executable, "-m", "pirl_contract.commands.cli", "serve", str(base), "--root", str(root)]
-        command += ["--rest-port", str(rest_port), "--grpc-port", str(grpc), "--stop-port", str(free_port())]
-        server.start("server", command)
-        rest = Rest(rest_port)
-        rest.wait_until_ready(server.check)
+    with _server(folder, [str(base)]) as (rest, grpc):
         job = _with_robots(run, folder, grpc, rest)
         loop, loop_s = job["result"], time.monotonic() - began
         versions = [loop["rounds"][0]["base"]]

@@ -65,9 +65,9 @@ class ArmNode(ManagedNode):
         self._timer = None if self._by_state else self.create_timer(1.0 / self._profile.rate_hz, self._tick)
 
     def _make_inputs(self) -> None:
-        # A timer reads what is there; an arm that answers each state is woken by it.
-        self._sensors = GatedGroup(is_open=self._by_state)
-        self._streams = SensorStreams(self, self._profile, False, self._answer, self._sensors)
+        # A timer reads what is there; an arm that answers each state is woken by its joint states.
+        self._sensors, followers = GatedGroup(is_open=self._by_state), GatedGroup() if self._by_state else None
+        self._streams = SensorStreams(self, self._profile, False, self._answer, self._sensors, followers)
         self._chunks = self.create_subscription(ActionChunk, "action_chunks", self._on_chunk, qos.CHUNK)
         self.create_subscription(EpisodeEvent, "episode_events", self._on_episode, qos.OUTCOME)
         self._people = ArmServices(self, self._arm, self._changed)

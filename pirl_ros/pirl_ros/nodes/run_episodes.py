@@ -17,6 +17,7 @@ from std_msgs.msg import Bool
 
 from pirl_ros.adapters import qos
 from pirl_ros.adapters.discovery import matched_publishers
+from pirl_ros.adapters.gated_subscriptions import GatedGroup
 from pirl_ros.adapters.interfaces import ResetEnvironment, SafetyState, StartEpisode, StepOutcome, StopEpisode
 from pirl_ros.adapters.node_main import ends_on_mistake, ros_until_signal
 from pirl_ros.adapters.operator_inputs import receive_each
@@ -57,7 +58,9 @@ class EpisodeRunner(Node):
         camera = declare(self, "camera", "camera/base/image", "recorded topic")
         for sentence in drop_unknown([self]):
             self.get_logger().warning(sentence)
-        receive_each(self, Bool, "success", self._on_success)
+        # Read with each action that is reported, and at least twenty times a second.
+        self._polled = GatedGroup()
+        receive_each(self, Bool, "success", self._on_success, group=self._polled)
         self._outcomes = self.create_subscription(StepOutcome, "step_outcomes", self._on_outcome, qos.OUTCOME)
         self.create_subscription(SafetyState, "safety_state", self._on_arm, qos.LATCHED)
         if self._record_dir:
@@ -161,6 +164,7 @@ class EpisodeRunner(Node):
             if time.monotonic() > deadline:
                 return False
             self._spinner.spin_once(timeout_sec=0.05)
+            self._polled.take()
         return True
 
 

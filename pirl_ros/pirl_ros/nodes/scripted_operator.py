@@ -19,6 +19,7 @@ from std_srvs.srv import Trigger
 
 from pirl_contract.schema import ControlSource, Vector
 from pirl_ros.adapters import qos
+from pirl_ros.adapters.gated_subscriptions import GatedGroup
 from pirl_ros.adapters.interfaces import EpisodeEvent, SafetyState, StepOutcome
 from pirl_ros.adapters.node_main import ends_on_mistake, ros_until_signal
 from pirl_ros.adapters.parameters import declare, declare_profile, drop_unknown, read_profile
@@ -59,7 +60,7 @@ class ScriptedOperator(Node):
         self._watched, self._played, self._drives = False, 0, False
         self._episode = self._button = ""
         self._pressed_s, self._answered_ns = 0.0, 0
-        self._streams = SensorStreams(self, self._profile, sees, self._drive)
+        self._streams = SensorStreams(self, self._profile, sees, self._drive, followers=GatedGroup())
         self._targets = self.create_publisher(JointState, "teleop/joint_targets", qos.STATE)
         self._buttons = {name: self.create_client(Trigger, f"arm_node/{name}") for name in ("takeover", "hand_back")}
         self.create_subscription(EpisodeEvent, "episode_events", self._on_episode, qos.OUTCOME)
