@@ -20,15 +20,13 @@ from pirl_ros.adapters.interfaces import ResetEnvironment
 from pirl_ros.adapters.lifecycle_node import ManagedNode
 from pirl_ros.adapters.node_main import run
 from pirl_ros.adapters.parameters import declare, declare_profile, read_profile
-from pirl_ros.adapters.simulated_arm import SimulatedArm, load_simulator
+from pirl_ros.adapters.simulated_arm import RenderDelay, SimulatedArm, load_simulator
 from pirl_ros.control.action_mapping import gripper_action
 from pirl_ros.messages.controller_messages import first_positions
 from pirl_ros.messages.pirl_messages import ns_to_stamp
 from pirl_ros.sensing.sensor_messages import fill_image, fill_pose
 
 _DEFAULT_IMAGE_SIZE = 64
-_UNCOMMANDED_S = 0.004
-"""a state that gets a command gets it sooner"""
 _IDLE_S, _IDLE_STEP_S = 2.0, 0.25
 """after so long without a command a step is taken as seldom: others share the machine"""
 
@@ -68,7 +66,8 @@ class SimArmNode(ManagedNode):
         self.create_subscription(JointTrajectory, gripper.topic, self._on_gripper, qos.COMMAND)
         self.create_service(ResetEnvironment, "reset_environment", self._reset)
         self.create_timer(1.0 / self._profile.rate_hz, self._tick)
-        self._unrendered = self.create_timer(_UNCOMMANDED_S, self._publish_images, autostart=False)
+        self._delay, self._rendered = RenderDelay(), False
+        self._unrendered = self.create_timer(self._delay.s, self._publish_images, autostart=False)
         self.create_timer(1.0, self._diagnose)
 
     def cleanup(self) -> None:
@@ -117,6 +116,8 @@ class SimArmNode(ManagedNode):
     def _commanded(self) -> None:
         if self._on_command and self.active and self._arm_target is not None and self._gripper_target is not None:
             self._commanded_s = time.monotonic()
+            self._delay.commanded(self._rendered)
+            self._unrendered.timer_period_ns = int(self._delay.s * 1e9)
             self._step()
 
     def _reset(self, request: Any, response: Any) -> Any:
@@ -170,9 +171,11 @@ class SimArmNode(ManagedNode):
         self._success.publish(Bool(data=bool(self._robot.success)))
         if self._on_command:
             self._unrendered.reset()
+            self._rendered = False
 
     def _publish_images(self) -> None:
         self._unrendered.cancel()
+        self._rendered = True
         frames = self._robot.images() if self._images else {}
         for name, publisher in self._images.items():
             image = Image()
