@@ -9,12 +9,13 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from fleet import Help, log_episodes, of_contract
 
@@ -47,6 +48,9 @@ STARTS: dict[str, dict[str, Any]] = {
 TASKS = ("PushCube-v1", *STARTS)
 WATCHED = {"dagger": 0.5}
 """share of the episodes in which a person takes over, by method: the scripted expert, after half of the time"""
+Control = Literal["shuffled", "flipped"]
+"""what is done to the labels of a log, after which nothing is to be learnt from it"""
+CONTROLS: tuple[Control, ...] = get_args(Control)
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,9 @@ class Plan:
     """evaluate on the states for choosing settings, by the lean stepper, not on those of the tables"""
     config: dict[str, Any] = field(default_factory=dict)
     """fields of EpisodesConfig"""
+    control: Control | None = None
+    lean: bool = False
+    """evaluate by the lean stepper, whose states and success flags are the simulator's"""
 
     @property
     def key(self) -> str:
@@ -89,13 +96,14 @@ def _made(plan: Plan, out: Path, folder: Path) -> dict[str, Any]:
     versions, logged, rounds = [base], list[Episode](), list[dict[str, Any]]()
     for number in range(plan.rounds):
         round_began = time.monotonic()
-        logged += log(plan, versions[-1], number, out)
+        logged += controlled(log(plan, versions[-1], number, out), plan.control, plan.seed)
         made = folder / f"round-{number}"
         archive = {checkpoint_version(each): each for each in versions}
         method = {"method": plan.method} | plan.config
-        finetune_episodes(
-            versions[-1], made, logged, parse(EpisodesConfig, method), plan.seed, Printed(), archive=archive.get
-        )
+        if not (made / "card.json").is_file():
+            finetune_episodes(
+                versions[-1], made, logged, parse(EpisodesConfig, method), plan.seed, Printed(), archive=archive.get
+            )
         versions.append(made)
         after = outcomes(plan, made, out)
         rounds.append(compared(before, after) | of_log(logged) | {"wall_s": time.monotonic() - round_began})
@@ -125,30 +133,44 @@ def start(task: str, out: Path) -> Path:
 
 
 def log(plan: Plan, version: Path, number: int, out: Path) -> list[Episode]:
-    """Episodes of one version, by seed and round: methods that need the same get the same."""
+    """Episodes of one version, by seed and round: methods that need the same get the same.
+
+    A short log is the beginning of a longer one.
+    """
     share = WATCHED.get(plan.method, 0.0)
-    name = f"{plan.task}-{checkpoint_version(version)}-{plan.seed}-{number}-{plan.episodes}-{share:g}"
-    store, done = EpisodeStore(out / "logs" / name), out / "logs" / name / "done"
     first = ROBOT.start + (10 + plan.seed) * SEEDS_PER_LOG + number * plan.episodes
-    if not done.is_file():
+    folder = out / "logs" / f"{plan.task}-{checkpoint_version(version)}-{first}-{share:g}"
+    store, done = EpisodeStore(folder), folder / "done"
+    there, seeds = int(done.read_text()) if done.is_file() else 0, range(first, first + plan.episodes)
+    if missing := seeds[there:]:
         make, steps = partial(simulation.fast_env, plan.task, False), simulation.max_steps(plan.task)
         help_ = Help(simulation.expert(plan.task), steps // 2, share) if share else None
-        seeds = range(first, first + plan.episodes)
-        for episode in log_episodes(FlowPolicy.load(version), make, steps, seeds, help_=help_):
+        for episode in log_episodes(FlowPolicy.load(version), make, steps, missing, help_=help_):
             store.write(episode)
-        done.touch()
+        done.write_text(str(plan.episodes))
     contract = load_card(version).contract
-    return [of_contract(contract, store.open(f"{seed:032x}")) for seed in range(first, first + plan.episodes)]
+    return [of_contract(contract, store.open(f"{seed:032x}")) for seed in seeds]
+
+
+def controlled(episodes: Sequence[Episode], control: Control | None, seed: int) -> list[Episode]:
+    """The episodes with their labels dealt out anew or exchanged; nothing else of them changes."""
+    labels = [each.info.success for each in episodes]
+    if control == "shuffled":
+        labels = [labels[number] for number in np.random.default_rng(seed).permutation(len(labels))]
+    elif control == "flipped":
+        labels = [None if label is None else not label for label in labels]
+    return [replace(each, info=replace(each.info, success=label)) for each, label in zip(episodes, labels)]
 
 
 def outcomes(plan: Plan, checkpoint: Path, out: Path) -> list[bool]:
     """Success on each of the evaluation's states, measured once for a version."""
     seeds, steps = (TUNED if plan.tuning else REPORTED)[: plan.states], simulation.max_steps(plan.task)
-    name = f"{checkpoint_version(checkpoint)}-{'tuning' if plan.tuning else 'report'}-{plan.states}.json"
+    kind = ("tuning" if plan.tuning else "report") + ("-lean" if plan.lean else "")
+    name = f"{checkpoint_version(checkpoint)}-{kind}-{plan.states}.json"
     kept = out / "outcomes" / name
     if not kept.is_file():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        if plan.tuning:
+        if plan.tuning or plan.lean:
             make = partial(simulation.fast_env, plan.task, False)
             played = log_episodes(FlowPolicy.load(checkpoint), make, steps, seeds, explore=False)
             found = [bool(each.info.success) for each in played]

@@ -68,10 +68,11 @@ def log_episodes(
     """Run one episode per reset seed; return them in the order of the seeds, so that short ones are not preferred.
 
     A policy without a camera logs under its contract without cameras: `of_contract` puts it right. Noise is a function
-    of the reset seed and the call, as in an evaluation: two versions meet the same.
+    of the reset seed and the call, as in an evaluation: two versions meet the same. Whether someone watches an episode
+    is a function of its seed too, so that a short log is the beginning of a longer one.
     """
-    waiting, found, random = iter(seeds), dict[int, Episode](), np.random.default_rng(seeds[0])
-    arms = [arm for _ in range(min(ARMS, len(seeds))) for arm in _begin(policy, make_env(), waiting, random, help_)]
+    waiting, found = iter(seeds), dict[int, Episode]()
+    arms = [arm for _ in range(min(ARMS, len(seeds))) for arm in _begin(policy, make_env(), waiting, help_)]
     while arms:
         requests = [PolicyRequest(arm.observation, explore, arm.seed * 1000 + len(arm.builder.calls)) for arm in arms]
         for arm, sample in zip(list(arms), policy.sample_batch(requests)):
@@ -80,13 +81,11 @@ def log_episodes(
             if success is not None:
                 found[arm.seed] = _end(arm, success)
                 arms.remove(arm)
-                arms.extend(_begin(policy, arm.env, waiting, random, help_))
+                arms.extend(_begin(policy, arm.env, waiting, help_))
     return [found[seed] for seed in seeds]
 
 
-def _begin(
-    policy: FlowPolicy, env: Env, waiting: Iterator[int], random: np.random.Generator, help_: Help | None
-) -> Iterator[_Arm]:
+def _begin(policy: FlowPolicy, env: Env, waiting: Iterator[int], help_: Help | None) -> Iterator[_Arm]:
     """The next episode of this environment; none, and the environment closed, when there is no seed left."""
     seed = next(waiting, None)
     if seed is None:
@@ -98,7 +97,7 @@ def _begin(
         "fleet", contract, observation.instruction, policy.name, policy.execute_horizon, True, {"seed": str(seed)}
     )
     scratch = Path(gettempdir()) / f"pirl-fleet-{uuid.uuid4().hex}"
-    watched = help_ is not None and bool(random.random() < help_.share)
+    watched = help_ is not None and bool(np.random.default_rng(seed).random() < help_.share)
     yield _Arm(env, seed, observation, EpisodeBuilder(f"{seed:032x}", start, scratch), watched)
 
 

@@ -39,19 +39,23 @@ holds: a few large steps; more of them fit the log's noise and lose what the fir
 
 
 def document(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Tasks and rounds by method."""
+    """Tasks, rounds and controls by method."""
     tasks: dict[str, dict[str, list[Any]]] = {}
     rounds: dict[str, dict[str, list[Any]]] = {}
+    controls: dict[str, dict[str, list[Any]]] = {}
     for row in rows:
         plan = row["plan"]
-        if plan["rounds"] == 1:
+        if control := plan.get("control"):
+            cell = {"control": control, **_cell(row)}
+            controls.setdefault(plan["task"], {}).setdefault(plan["method"], []).append(cell)
+        elif plan["rounds"] == 1:
             tasks.setdefault(plan["task"], {}).setdefault(plan["method"], []).append(_cell(row))
         else:
             each = [
                 {"seed": row["seed"], "round": n, **_cell(part | {"seed": row["seed"]})} for n, part in _rounds(row)
             ]
             rounds.setdefault(plan["task"], {}).setdefault(plan["method"], []).extend(each)
-    return {"tasks": tasks, "rounds": rounds}
+    return {"tasks": tasks, "rounds": rounds, "controls": controls}
 
 
 def _rounds(row: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
@@ -71,8 +75,13 @@ def write_page(path: Path, rows: Sequence[dict[str, Any]], command: str) -> None
     lasting = {task: kept.get(task, {}) | whole["rounds"].get(task, {}) for task in {**kept, **whole["rounds"]}}
     beside.write_text(json.dumps(whole | {"rounds": lasting}, indent=1) + "\n")
     lines = ["# Learning from a robot's own episodes", "", f"Made by `python {command}`.", "", HOW, ""]
-    for title, table in (("One round", whole["tasks"]), ("Rounds, each from the version before", whole["rounds"])):
-        if table:
+    titles = {
+        "tasks": "One round",
+        "rounds": "Rounds, each from the version before",
+        "controls": "Controls: labels dealt out anew, or exchanged",
+    }
+    for name, title in titles.items():
+        if table := whole[name]:
             lines += [f"## {title}", "", *_table(table), ""]
     path.write_text("\n".join([*lines, "## How PPO's settings were chosen", "", TUNING, ""]))
 
@@ -90,6 +99,7 @@ def _table(table: dict[str, dict[str, list[Any]]]) -> list[str]:
 
 def _line(task: str, method: str, cell: dict[str, Any]) -> str:
     name = f"{method}, round {cell['round']}" if "round" in cell else method
+    name += f", {cell['control']}" if "control" in cell else ""
     return (
         f"| {task} | {name} | {cell['seed']} | {cell['episodes']} ({cell['logged_successes']}) "
         f"| {cell['robot_minutes']:.1f} | {cell['before']:.3f} | {cell['after']:.3f} "

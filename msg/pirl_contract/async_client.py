@@ -20,9 +20,9 @@ from pirl_contract.wire.addresses import target
 from pirl_contract.wire.async_transport import AsyncSessionTransport, AsyncTransport, AsyncUnaryTransport
 from pirl_contract.wire.errors import Failures, RefusedError
 from pirl_contract.wire.grpc_options import Tls, bearer, client_options, credentials
+from pirl_contract.wire.image_codec import WireImage
 from pirl_contract.wire.image_encoder import Encoding
 from pirl_contract.wire.request_builder import EpisodeReceipt, Label, Mode, PolicyInfo, RequestBuilder
-from pirl_contract.wire.serialization import WireImage
 from pirl_contract.wire.transport import NO_IMAGES
 
 

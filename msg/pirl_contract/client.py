@@ -19,9 +19,9 @@ from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire.addresses import target
 from pirl_contract.wire.errors import Failures, RefusedError
 from pirl_contract.wire.grpc_options import MAX_MESSAGE_BYTES, Tls, bearer, client_options, credentials
+from pirl_contract.wire.image_codec import WireImage
 from pirl_contract.wire.image_encoder import Encoding
 from pirl_contract.wire.request_builder import EpisodeReceipt, Label, Mode, PolicyInfo, RequestBuilder
-from pirl_contract.wire.serialization import WireImage
 from pirl_contract.wire.transport import NO_IMAGES, SessionTransport, Transport, UnaryTransport
 
 TransportKind = Literal["session", "unary"]

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from pirl_contract.names import check_name
-from pirl_contract.schema import Observation
+from pirl_contract.schema import Observation, Vector
 
 MAX_IMAGE_SIDE = 8192
 MAX_RATE_HZ = 10_000.0
@@ -126,7 +126,7 @@ class Contract:
 
     def check(self, observation: Observation) -> None:
         """Raise ValueError, naming the fault, unless state and every camera are as declared here."""
-        self.check_state(observation)
+        self.check_state(observation.state)
         self.check_sizes({name: (image.shape[0], image.shape[1]) for name, image in observation.images.items()})
 
     def check_sizes(self, images: Mapping[str, tuple[int, int]]) -> None:
@@ -141,10 +141,10 @@ class Contract:
         if unknown := set(images) - {camera.name for camera in self.cameras}:
             raise ValueError(f"camera '{min(unknown)}' is not in the contract")
 
-    def check_state(self, observation: Observation) -> None:
-        """Raise ValueError unless the state has the declared length."""
-        if observation.state.shape != (self.state_dim,):
-            raise ValueError(f"state has {observation.state.size} entries, the contract {self.state_dim}")
+    def check_state(self, state: Vector) -> None:
+        """Raise ValueError unless the state, [S] of S entries, has the declared length."""
+        if state.shape != (self.state_dim,):
+            raise ValueError(f"state has {state.size} entries, the contract {self.state_dim}")
 
 
 def _fields(raw: Sequence[dict[str, Any]]) -> tuple[Field, ...]:

@@ -33,11 +33,9 @@ from pirl_server.registry.promotion import PRODUCTION
 from pirl_server.registry.trial_limit import TrialLimit
 from pirl_server.registry.versions import Registry
 from pirl_server.root_lock import private_files, root_lock
-from pirl_server.rpc.call_tracker import CallTracker
-from pirl_server.rpc.interceptor import CallInterceptor
-from pirl_server.security.access_control import AccessControl
+from pirl_server.rpc.interceptor import CallInterceptor, CallTracker
+from pirl_server.security.access_control import AccessControl, CallAuthorizer
 from pirl_server.security.bind_address import check_bind, check_local
-from pirl_server.security.call_authorizer import CallAuthorizer
 from pirl_server.security.connection_limits import Seats, listen
 from pirl_server.security.file_limits import current_limit, raise_limit, shares
 from pirl_server.security.permissions import PUBLIC_RPCS
@@ -45,11 +43,9 @@ from pirl_server.security.rate_limiter import Limiter
 from pirl_server.security.tls import TlsFiles
 from pirl_server.security.tokens import TokenFile
 from pirl_server.serving.deployment import Deployment
-from pirl_server.serving.dispatcher import Dispatcher
 from pirl_server.serving.engine import Engine
-from pirl_server.serving.episode_memory import Limits
-from pirl_server.serving.recorder import Recorder
-from pirl_server.serving.router import Router
+from pirl_server.serving.recorder import Limits, Recorder
+from pirl_server.serving.router import Dispatcher, Router
 from pirl_server.serving.server import RobotServer, start_grpc
 from pirl_server.serving.service import PolicyService
 from pirl_server.serving.shadow import Shadow
@@ -124,7 +120,7 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             closing.callback(_start_openpi(config, service.dispatcher, gate).close)
         command = [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve())]
         jobs = Supervisor(config.root / JOBS, command)
-        Operations(config.root, jobs, recorder, gate).register(metrics.registry)
+        Operations(config.root, jobs, recorder, gate, _tls(config)).register(metrics.registry)
         api = create_api(
             jobs=jobs,
             registry=registry,
@@ -163,7 +159,6 @@ def _deployment(
     config: ServeConfig, registry: Registry, engine: Engine, router: Router, reachable: Callable[[], int]
 ) -> Deployment:
     shadow = Shadow(engine, lambda report: _LOG.info("shadow %s", report))
-    engine.observe(shadow.watch)
 
     def load(version: str) -> FlowPolicy:
         return FlowPolicy.load(registry.get(version).path, device=config.device)

@@ -24,7 +24,7 @@ from pirl_contract import (
 )
 from pirl_contract.schema import MAX_INSTRUCTION_BYTES
 from pirl_contract.v1 import policy_pb2 as pb
-from pirl_contract.wire import codec
+from pirl_contract.wire import codec, image_codec
 
 FINITE = st.floats(-1e6, 1e6, width=32)
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -227,7 +227,7 @@ def test_a_state_of_another_length_is_refused() -> None:
 
 def test_too_much_is_refused() -> None:
     many = image()
-    for number in range(codec.MAX_CAMERAS):
+    for number in range(image_codec.MAX_CAMERAS):
         many.images[str(number)].CopyFrom(many.images["wrist"])
     with pytest.raises(ValueError, match="17 cameras"):
         codec.observation_from_proto(many, "arm")

@@ -17,7 +17,7 @@ from PIL import Image
 
 from pirl_contract import Camera, Contract, Observation
 from pirl_contract.v1 import policy_pb2 as pb
-from pirl_contract.wire import codec, image_codec, serialization
+from pirl_contract.wire import codec, image_codec, transport
 from pirl_contract.wire.image_encoder import ImageSender, letterbox
 
 IMAGES = hnp.arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6), st.just(3)))
@@ -53,10 +53,11 @@ def test_without_either_library_there_are_only_raw_images(monkeypatch: pytest.Mo
     assert ImageSender("auto", resize=False).wire_images({"a": smooth()})["a"].data == smooth().tobytes()
 
 
-def png(width: int, height: int, *, depth: int = 8, colour: int = 2, extra: bytes = b"", rows: int = 0) -> bytes:
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
+
+def png(width: int, height: int, *, depth: int = 8, colour: int = 2, extra: bytes = b"", rows: int = 0) -> bytes:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
     body = chunk(b"IDAT", zlib.compress(b"\0" * rows * (3 * width + 1)))
     return b"\x89PNG\r\n\x1a\n" + header + extra + body + chunk(b"IEND", b"")
@@ -129,8 +130,8 @@ def test_framed_bytes_are_the_message(images: dict[str, np.ndarray], sequence: i
         sequence=sequence, mode=int(explore), observation=codec.state_to_proto(observation), traceparent="t"
     )
     sent = ImageSender("rgb8", resize=False).wire_images(images)
-    assert pb.InferRequest.FromString(serialization.infer_bytes(bare, sent)) == whole
-    framed = serialization.session_bytes(pb.SessionRequest(id=5, infer=bare, timeout_ms=7), sent)
+    assert pb.InferRequest.FromString(transport.unary_bytes(bare, sent)) == whole
+    framed = transport.session_bytes(5, "infer", bare, 0.007, sent)
     assert pb.SessionRequest.FromString(framed) == pb.SessionRequest(id=5, infer=whole, timeout_ms=7)
 
 
@@ -169,9 +170,9 @@ def test_images_are_bounded_together() -> None:
         entry = message.images[name]
         entry.encoding, entry.height, entry.width, entry.data = pb.IMAGE_ENCODING_JPEG, side, side, file
     with pytest.raises(ValueError, match="pixels in total"):
-        codec.image_sizes(message)
+        image_codec.images_from_proto(message.images)
     del message.images["e"]
-    assert len(codec.image_sizes(message)) == 4
+    assert len(image_codec.images_from_proto(message.images)) == 4
 
 
 def scans(count: int) -> bytes:
@@ -179,6 +180,16 @@ def scans(count: int) -> bytes:
     file = saved()
     scan = file[file.index(b"\xff\xda") : -2]
     return file[:-2] + scan * (count - 1) + b"\xff\xd9"
+
+
+def padded(form: image_codec.PictureFormat, surplus: int) -> bytes:
+    """A whole file with data that is no pixel: empty deflate blocks, or restart marks behind the image."""
+    if form == "jpeg":
+        return saved()[:-2] + b"\xff\xd0" * (surplus // 2) + b"\xff\xd9"
+    whole = zlib.compress(b"\0" * SIDE * (3 * SIDE + 1))
+    blocks = b"\0\0\0\xff\xff" * (surplus // 5)
+    plain = png(SIDE, SIDE)
+    return plain[:33] + chunk(b"IDAT", whole[:2] + blocks + whole[2:]) + chunk(b"IEND", b"")
 
 
 def sixteen_bits() -> bytes:
@@ -197,6 +208,8 @@ def sixteen_bits() -> bytes:
         ("jpeg", lambda: saved()[:-2], "truncated: no end mark"),
         ("png", lambda: png(4096, 4096, rows=1), "bytes are too few for 4096x4096 pixels"),
         ("png", lambda: sixteen_bits(), "16 bits, colour type 2"),
+        ("jpeg", lambda: padded("jpeg", 200_000), "bytes, [0-9]+ are accepted for"),
+        ("png", lambda: padded("png", 200_000), "bytes, [0-9]+ are accepted for"),
         (
             "png",
             lambda: png(SIDE, SIDE, rows=SIDE)[:45] + b"\x00" + png(SIDE, SIDE, rows=SIDE)[46:],
@@ -222,12 +235,23 @@ def test_the_flattest_image_is_dense_and_still_read(form: image_codec.PictureFor
     np.testing.assert_array_equal(image_codec.decode(data, form, 1024, 1024), flat)
 
 
+@pytest.mark.parametrize("form", ["jpeg", "png"])
+def test_the_noisiest_image_and_a_little_surplus_are_still_read(form: image_codec.PictureFormat) -> None:
+    """Negative control of the bound on bytes per pixel."""
+    noise = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, form, **({"quality": 100, "subsampling": 0} if form == "jpeg" else {}))
+    assert len(file.getvalue()) > noise.size
+    assert image_codec.decode(file.getvalue(), form, 512, 512).shape == noise.shape
+    assert image_codec.decode(padded(form, 100_000), form, SIDE, SIDE).shape == (SIDE, SIDE, 3)
+
+
 def test_no_image_is_decoded_when_the_request_s_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     contract = Contract("r", (Camera("a", SIDE, SIDE), Camera("b", SIDE, SIDE)), (), (), 10.0)
     images = {name: smooth() for name in ("a", "b")}
     sent = ImageSender("jpeg", resize=False).wire_images(images)
     bare = pb.InferRequest(observation=codec.state_to_proto(Observation(images, np.zeros(0, np.float32), "push")))
-    request = pb.InferRequest.FromString(serialization.infer_bytes(bare, sent))
+    request = pb.InferRequest.FromString(transport.unary_bytes(bare, sent))
     assert set(codec.decode_infer(request, contract).observation.images) == {"a", "b"}
     now, decoded = [0.0], []
 
@@ -237,13 +261,13 @@ def test_no_image_is_decoded_when_the_request_s_time_is_over(monkeypatch: pytest
         return smooth()
 
     monkeypatch.setattr(image_codec, "_opened", slow)
-    monkeypatch.setattr(codec.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(image_codec.time, "monotonic", lambda: now[0])
     codec.decode_infer(request, contract, deadline=10.0)
     assert len(decoded) == 2, "within the limit for all images both are decoded"
     now[0] = 9.0
     with pytest.raises(TimeoutError, match="image 'b' was not decoded"):
         codec.decode_infer(request, contract, deadline=10.0)
     assert len(decoded) == 3
-    monkeypatch.setattr(codec, "MAX_DECODE_S", 1.0)
+    monkeypatch.setattr(image_codec, "MAX_DECODE_S", 1.0)
     with pytest.raises(TimeoutError, match=r"or 1 s, were over"):
         codec.decode_infer(request, contract)

@@ -15,7 +15,7 @@ from pirl_server.algorithm.flow import euler_chain
 from pirl_server.interchange.parity.golden import Golden, load_golden
 from pirl_server.interchange.parity.parity import LOSS_GATE, SAMPLE_GATE, compare
 from pirl_server.model.layers.norm import AdaRMSNorm
-from pirl_server.model.pi0 import pi0, suffix_context
+from pirl_server.model.pi0 import pi0, suffix
 
 FOLDER = Path(__file__).parent / "golden"
 BROKEN = 1e-3
@@ -70,7 +70,7 @@ def test_positions_that_count_padding_are_noticed(golden: Golden, monkeypatch: p
 
 @only["pi0"]
 def test_a_state_that_sees_actions_is_noticed(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suffix_context, "hide_actions_from_state", lambda bias, actions, group: bias)
+    monkeypatch.setattr(suffix, "hide_actions_from_state", lambda bias, actions, group: bias)
     assert sample_error(golden, 4) > BROKEN
 
 

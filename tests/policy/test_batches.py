@@ -16,8 +16,7 @@ from pirl_contract import Camera, Observation, PreviousChunk
 from pirl_server.algorithm.hybrid_sampler import step_of_chain, transition_log_prob
 from pirl_server.model.pi0.config import Family, tiny, tiny_state
 from pirl_server.model.pi0.pi0 import Pi0
-from pirl_server.policy.batching import pad_to_batch_size
-from pirl_server.policy.flow_policy import FlowPolicy
+from pirl_server.policy.flow_policy import FlowPolicy, pad_to_batch_size
 from pirl_server.policy.processing_spec import PromptFormat
 from pirl_server.policy.served_policy import BATCH_SIZES, PolicyRequest, PolicySample, one_by_one
 

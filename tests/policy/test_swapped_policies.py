@@ -13,8 +13,8 @@ from patience import patient
 from toy_arm import toy_observation, toy_policy
 
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.serving.batch import Inference
 from pirl_server.serving.engine import Engine
+from pirl_server.serving.request_queue import Inference
 
 CLOSE = 1e-5
 

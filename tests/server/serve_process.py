@@ -23,6 +23,8 @@ CHECKPOINT = Path(pirl_server.__path__[0]) / "checkpoints" / "pushcube-base"
 CARD = json.loads((CHECKPOINT / "card.json").read_text())
 CONTRACT = Contract.from_json(json.dumps(CARD["contract"]))
 INSTRUCTION = CARD["instructions"][0]
+ENDLESS = 10**12
+"""optimiser steps: of a millisecond, 30 years"""
 
 
 def free_port() -> int:
@@ -73,6 +75,11 @@ class ServeProcess:
         answer = self.web.post("/v1/jobs", json=spec)
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
+
+    def start_endless_job(self) -> str:
+        """Start a job that is running until somebody stops it, however slow the machine; return its id."""
+        config = {"preset": "tiny-state", "demonstrations": 1, "steps": ENDLESS}
+        return self.start_job(kind="sft", task="PushCube-v1", config=config)
 
     def job(self, job_id: str) -> dict[str, Any]:
         """Read a job's state from the disk."""

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import shutil
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from whole_server import Server
 from pirl_contract import Contract, StepOutcome
 from pirl_contract.client import PolicyClient
 from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.v1 import policy_pb2_grpc
 from pirl_server import atomic_files
 from pirl_server.atomic_files import locked
 from pirl_server.openpi_wire.server import start_openpi
@@ -119,7 +121,8 @@ def renew(files: TlsFiles, cert: Path, key: Path) -> None:
 
 def test_a_renewed_certificate_serves_without_a_restart_on_every_port(tmp_path: Path, make_policy: Any) -> None:
     ours = Authority(tmp_path / "ca", "ours")
-    first, second, third = (ours.issue(name) for name in ("first", "second", "third"))
+    days = {"first": 3, "second": 5, "third": 8}
+    first, second, third = (ours.issue(name, (-1, until)) for name, until in days.items())
     files = TlsFiles(tmp_path / "server.pem", tmp_path / "server.key")
     renew(files, first.cert, first.key)
     (tmp_path / "root").mkdir()
@@ -128,17 +131,27 @@ def test_a_renewed_certificate_serves_without_a_restart_on_every_port(tmp_path: 
     try:
         ports = (server.port, server.rest.port, openpi.port)
         assert [served(port) for port in ports] == [first.cert.read_text()] * 3
+        assert days_left(server) == {"server": 3}
         renew(files, second.cert, second.key)
         assert [served(port) for port in ports] == [second.cert.read_text()] * 3
+        assert days_left(server) == {"server": 5}
         shutil.copyfile(third.cert, files.cert)  # half of a renewal
         assert [served(port) for port in ports] == [second.cert.read_text()] * 3
+        assert days_left(server) == {"server": 5}
         files.key.unlink()
         assert [served(port) for port in ports] == [second.cert.read_text()] * 3
         shutil.copyfile(third.key, files.key)
         assert [served(port) for port in ports] == [third.cert.read_text()] * 3
+        assert days_left(server) == {"server": 8}
     finally:
         openpi.close()
         server.close()
+
+
+def days_left(server: Server) -> dict[str, int]:
+    """By certificate, as a scrape has it."""
+    (ends,) = [each for each in server.api.state.services.metrics.registry.collect() if "expiry" in each.name]
+    return {each.labels["certificate"]: round((each.value - time.time()) / 86400) for each in ends.samples}
 
 
 def test_a_renewed_authority_admits_its_clients_only(tmp_path: Path, make_policy: Any) -> None:
@@ -152,6 +165,7 @@ def test_a_renewed_authority_admits_its_clients_only(tmp_path: Path, make_policy
         assert [admitted(server, ours, each) for each in clients] == [[True, True], [False, False]]
         shutil.copyfile(after.cert, authority)
         assert [admitted(server, ours, each) for each in clients] == [[False, False], [True, True]]
+        assert days_left(server) == {"server": 30, "client_ca": 30}
     finally:
         server.close()
 
@@ -168,11 +182,9 @@ def admitted(server: Server, ours: Authority, client: Any) -> list[bool]:
     except Exception:
         answers.append(False)
     with grpc.secure_channel(f"127.0.0.1:{server.port}", credentials) as channel:
-        try:
-            grpc.channel_ready_future(channel).result(patient(2.0))
-            answers.append(True)
-        except grpc.FutureTimeoutError:
-            answers.append(False)
+        with pytest.raises(grpc.RpcError) as caught:  # without a token: refused by whom?
+            policy_pb2_grpc.PolicyServiceStub(channel).GetInfo(pb.GetInfoRequest(), timeout=patient(20.0))
+        answers.append(caught.value.code() is grpc.StatusCode.UNAUTHENTICATED)
     return answers
 
 
@@ -181,7 +193,7 @@ def test_nothing_below_the_root_is_open_to_other_users(tmp_path: Path) -> None:
     root.mkdir(mode=0o755)
     with ServeProcess(root) as server:
         server.wait_until_serving()
-        job = server.start_job(kind="evaluate", task="PushCube-v1", version="production", episodes=50)
+        job = server.start_endless_job()
         until(lambda: server.job(job)["pid"])
         server.web.post(f"/v1/jobs/{job}/cancel")
         until(lambda: server.job(job)["status"] == "cancelled")

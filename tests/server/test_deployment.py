@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from pirl_server.registry.trial_limit import TrialLimit
 from pirl_server.registry.versions import Registry
 from pirl_server.serving.deployment import Deployment
 from pirl_server.serving.engine import Engine
-from pirl_server.serving.router import Router
+from pirl_server.serving.router import Dispatcher, Router
 from pirl_server.serving.shadow import Shadow
 
 ROBOTS = [f"arm-{index}" for index in range(20)]
@@ -45,7 +46,6 @@ class World:
         self.trial = TrialLimit(self.registry, 0.1, lambda: self.robots)
         self.router = Router(self.open_episodes.__contains__)
         self.shadow = Shadow(self.engine, self.reports.append)
-        self.engine.observe(self.shadow.watch)
         self.deployment = Deployment(self.engine, self.registry, self.router, self.shadow, self.load, self.trial)
         self.promoter = Promoter(self.registry, self.deployment.activate)
         self.deployment.start(self.registry.aliases()["production"])
@@ -57,10 +57,9 @@ class World:
         return self.make_policy(version=version, mark=float(version[1:]))
 
     def answered_by(self, robot_id: str = "arm-1", episode_id: str = "", alias: str = "") -> str:
-        def submit(version: str | None) -> Any:
-            return self.engine.submit(self.observe(0), explore=False, robot_id=robot_id, version=version)
-
-        answer = self.router.ask(submit, robot_id, alias, episode_id).result(patient(30))
+        dispatcher, asked = Dispatcher(self.engine, router=self.router), replace(self.observe(0), robot_id=robot_id)
+        future = dispatcher.submit(asked, deadline=math.inf, alias=alias, episode_id=episode_id)
+        answer = future.result(patient(30))
         assert (answer.sample.actions == float(answer.policy.version[1:])).all()
         return str(answer.policy.version)
 

@@ -14,9 +14,9 @@ from patience import patient
 
 from pirl_contract import Observation
 from pirl_server.policy.served_policy import PolicyRequest, PolicySample
-from pirl_server.serving.batch import Batch
 from pirl_server.serving.engine import Engine
 from pirl_server.serving.errors import BusyError, SupersededError
+from pirl_server.serving.request_queue import Batch
 
 Observe = Callable[[int], Observation]
 

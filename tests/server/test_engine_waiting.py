@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from pirl_contract import Observation
 from pirl_server.policy.served_policy import PolicyRequest
-from pirl_server.serving.batch import Request
-from pirl_server.serving.request_queue import ACTIVE_S, PROMPT_S, BatchWindow, RobotSlots
+from pirl_server.serving.request_queue import ACTIVE_S, PROMPT_S, BatchWindow, Request, RobotSlots
 
 ASK = PolicyRequest(Observation({}, np.zeros(1, np.float32), ""), False, 0)
 

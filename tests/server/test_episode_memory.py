@@ -21,8 +21,7 @@ from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.serving.engine import Engine
-from pirl_server.serving.episode_memory import Limits
-from pirl_server.serving.recorder import Recorder
+from pirl_server.serving.recorder import Limits, Recorder
 from pirl_server.serving.server import start_grpc
 from pirl_server.serving.service import PolicyService
 
@@ -188,7 +187,7 @@ def test_a_disk_that_fails_is_named_and_tried_again(make: Make, monkeypatch: pyt
             raise OSError(28, "No space left on device")
         file.write(data)
 
-    monkeypatch.setattr("pirl_server.serving.call_log._write", write)
+    monkeypatch.setattr("pirl_server.serving.episode_log._write", write)
     client, episode_id = world.start("arm-1")
     assert "No space left on device" in fill(client)
     assert world.start("arm-2")[0].infer(observe(0, "arm-2"))

@@ -15,8 +15,8 @@ from pirl_server.app import serve
 from pirl_server.config.serve import ServeConfig
 from pirl_server.openpi_wire.server import start_openpi
 from pirl_server.security.bind_address import check_local
-from pirl_server.serving.dispatcher import Dispatcher
 from pirl_server.serving.engine import Engine
+from pirl_server.serving.router import Dispatcher
 
 
 def has_ipv6() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from patience import patient, until
 from pirl_server.config.jobs import Evaluate, FinetuneSim, Sft, parse_spec
 from pirl_server.jobs import events, process
 from pirl_server.jobs import job as job_files
-from pirl_server.jobs.events import EventLog, EventTail
+from pirl_server.jobs.events import Event, EventBlocks, EventLog, EventTail
 from pirl_server.jobs.job import Job, JobStore, Status
 from pirl_server.jobs.process import process_start
 from pirl_server.jobs.supervisor import Supervisor
@@ -111,6 +112,36 @@ def test_a_follower_holds_one_block_of_events(tmp_path: Path, monkeypatch: pytes
     with (tmp_path / "events.jsonl").open("a") as file:
         file.write('"}}\n')
     assert [event.id for event in tail.read()] == [31]
+
+
+def test_followers_of_a_growing_log_share_its_blocks_and_miss_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "BLOCK_BYTES", 256)
+    monkeypatch.setattr(events, "BLOCKS", 20)
+    parsed, parse = list[bytes](), events._event
+    monkeypatch.setattr(events, "_event", lambda line: parsed.append(line) or parse(line))
+    log, blocks, rng = EventLog(tmp_path), EventBlocks(), random.Random(0)
+    afters = [0, 0, 0, 7, 100, 250]
+    tails, got = [EventTail(tmp_path, after, blocks) for after in afters], [list[Event]() for _ in afters]
+    for _ in range(300):
+        log.append("progress", {"done": rng.random(), "note": "x" * rng.choice([1, 20, 300])})
+        for number in rng.sample(range(len(tails)), rng.randrange(3)):
+            got[number] += tails[number].read()
+    for number, tail in enumerate(tails):
+        while block := tail.read():
+            got[number] += block
+    assert [[event.id for event in each] for each in got] == [list(range(after + 1, 301)) for after in afters]
+    assert len(blocks._kept) == 20
+    line = (tmp_path / "events.jsonl").read_bytes().splitlines()[289]
+    for shared, after, times in ((EventBlocks(), 0, {1}), (EventBlocks(), 280, {1, 2}), (None, 0, {3})):
+        parsed.clear()
+        late, found = [EventTail(tmp_path, after, shared) for _ in range(3)], list[str]()
+        while block := [event.json for tail in late for event in tail.read()]:
+            found += block[: len(block) // 3]
+        assert found == [event.json for event in got[0][after:]]
+        assert parsed.count(line) in times
+        assert after < 280 or len(parsed) < 900, "blocks without an event for them are passed over"
 
 
 def test_a_list_reads_what_was_not_changed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,14 +271,21 @@ def test_one_at_a_time_in_order_and_a_queued_one_can_be_cancelled(
     assert (supervisor.get(third.id).started or "") >= (supervisor.get(first.id).finished or "z")
 
 
-def test_shutdown_stops_the_running_job_and_keeps_the_queued(start: Callable[[], Supervisor], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("mode", "result"),
+    [("stubborn", None), ("polite", {"saved": True})],
+    ids=["killed", "ends by itself with status 0"],
+)
+def test_shutdown_stops_the_running_job_and_keeps_the_queued(
+    start: Callable[[], Supervisor], tmp_path: Path, mode: str, result: dict[str, bool] | None
+) -> None:
     supervisor = start()
-    running, queued = supervisor.submit(spec("stubborn")), supervisor.submit(spec("good"))
+    running, queued = supervisor.submit(spec(mode)), supervisor.submit(spec("good"))
     pid = wait_for_file(tmp_path / "jobs" / running.id / "child")
     supervisor.close()
     assert process_start(pid) is None
     stopped = supervisor.get(running.id)
-    assert (stopped.status, stopped.error) == (Status.CANCELLED, "the server was stopped")
+    assert (stopped.status, stopped.error, stopped.result) == (Status.CANCELLED, "the server was stopped", result)
     with pytest.raises(RuntimeError, match="stopping"):
         supervisor.submit(spec("good"))
     assert supervisor.get(queued.id).status is Status.QUEUED
@@ -339,7 +377,7 @@ print("up", file=sys.stderr, flush=True)
 time.sleep(float(sys.argv[2]))
 from pirl_server.jobs.reporter import Reporter
 with Reporter(Path(sys.argv[1])):
-    time.sleep(60)
+    time.sleep(600)
 """
 SERVER = """
 import sys, time
@@ -350,7 +388,7 @@ job = JobProcess([sys.executable, "-c", *sys.argv[1:]], log)
 while "up" not in log.read_text():
     time.sleep(0.01)
 print(job.pid, flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 

@@ -18,12 +18,11 @@ from pirl_server.episodes import zarr_layout
 from pirl_server.episodes.file_rows import FileRows
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.policy.served_policy import PolicySample
-from pirl_server.serving import call_log
-from pirl_server.serving.call_log import LoggedCalls
+from pirl_server.serving import episode_log
 from pirl_server.serving.episode_builder import EpisodeEnd, EpisodeStart
-from pirl_server.serving.episode_memory import Limits
+from pirl_server.serving.episode_log import LoggedCalls
 from pirl_server.serving.errors import BusyError
-from pirl_server.serving.recorder import Recorder
+from pirl_server.serving.recorder import Limits, Recorder
 
 SIDE = 128
 IMAGE_BYTES = SIDE * SIDE * 3
@@ -65,7 +64,7 @@ def test_where_calls_lie_changes_nothing(
 ) -> None:
     """None adds a call, a number spills down to it; some writes fail half way, as on a full disk."""
     folder, writes = tmp_path_factory.mktemp("spill") / "calls", 0
-    write = call_log._write
+    write = episode_log._write
 
     def fails(file: Any, data: memoryview) -> None:
         nonlocal writes
@@ -77,7 +76,7 @@ def test_where_calls_lie_changes_nothing(
 
     calls, given_ = LoggedCalls(folder, [each.name for each in seeing.cameras]), []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(call_log, "_write", fails)
+        patch.setattr(episode_log, "_write", fails)
         for keep in [None, *plan]:
             if keep is None:
                 given_.append(call(len(given_)))

@@ -26,8 +26,8 @@ from pirl_server.loop.state import LoopState, Phase, Tally, read_state, write_st
 from pirl_server.loop.world import Promote, RejectedError, RollBack, StartCanary, Withdraw
 from pirl_server.registry.evaluation import Evaluation, Evaluations
 from pirl_server.registry.versions import Registry
-from pirl_server.serving.dispatcher import Dispatcher
 from pirl_server.serving.exploration import Exploration
+from pirl_server.serving.router import Dispatcher
 
 START = "2026-01-01T00:00:00.000+00:00"
 SPEC = Loop(task="t", compared_episodes=10, evaluation=None, canary=LoopCanary(episodes=3))

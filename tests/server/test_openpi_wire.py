@@ -26,10 +26,9 @@ from pirl_server.registry.audit import AuditLog
 from pirl_server.registry.routing_rules import Routes
 from pirl_server.security.access_control import AccessControl
 from pirl_server.security.tokens import TokenFile
-from pirl_server.serving.batch import Inference
-from pirl_server.serving.dispatcher import Dispatcher
 from pirl_server.serving.engine import Engine
-from pirl_server.serving.router import Router
+from pirl_server.serving.request_queue import Inference
+from pirl_server.serving.router import Dispatcher, Router
 
 pytest.importorskip("openpi_client", reason="openpi-client is not installed: docker/install_python.sh installs it")
 from openpi_client import msgpack_numpy

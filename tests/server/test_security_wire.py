@@ -22,8 +22,7 @@ from pirl_contract.v1 import policy_pb2_grpc
 from pirl_contract.wire.grpc_options import RETRY_AFTER, STATUS_BY_NUMBER
 from pirl_server.registry.audit import AuditLog
 from pirl_server.rpc.interceptor import CallInterceptor
-from pirl_server.security.access_control import AccessControl
-from pirl_server.security.call_authorizer import CallAuthorizer
+from pirl_server.security.access_control import AccessControl, CallAuthorizer
 from pirl_server.security.permissions import PUBLIC_RPCS, RPCS, SCOPES
 from pirl_server.security.tls import TlsFiles
 from pirl_server.security.tokens import TokenFile

@@ -17,8 +17,7 @@ from pirl_contract import Observation, StepOutcome
 from pirl_contract.client import PolicyClient
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import shared_memory
-from pirl_contract.wire.shared_memory import FOLDER, PREFIX, SLOTS, SharedImages, host_id
-from pirl_server.serving.shared_memory import read_shared
+from pirl_contract.wire.shared_memory import FOLDER, PREFIX, SLOTS, SharedImages, host_id, read_shared
 
 Observe = Callable[[int], Observation]
 pytestmark = pytest.mark.skipif(not host_id(), reason="there is no /dev/shm here")
@@ -180,7 +179,7 @@ def test_a_reader_s_end_takes_no_block_away(block: SharedImages) -> None:
     where = block.place({"a": image(7)})["a"].header.shared
     code = f"""
 from pirl_contract.v1 import policy_pb2 as pb
-from pirl_server.serving.shared_memory import read_shared
+from pirl_contract.wire.shared_memory import read_shared
 where = pb.SharedMemory(name={where.name!r}, offset={where.offset}, generation={where.generation})
 assert (read_shared(where, 4, 5) == 7).all()
 """

@@ -91,7 +91,7 @@ def test_a_signal_drains_stops_the_job_and_publishes(tmp_path: Path, number: int
     options = ("--drain-seconds", "3000", "--openpi-port", str(openpi_port))
     with ServeProcess(tmp_path / "root", *options) as server:
         robot = Driven(server.wait_until_serving().address)
-        job = server.start_job(kind="sft", task="PushCube-v1", config={"preset": "tiny-state"})
+        job = server.start_endless_job()
         stream = Stream(f"http://127.0.0.1:{server.rest_port}/v1/jobs/{job}/events")
         stream.start()
         assert stream.begun.wait(patient(WAIT_S))
@@ -128,7 +128,7 @@ def test_a_signal_drains_stops_the_job_and_publishes(tmp_path: Path, number: int
 def test_a_second_signal_ends_it_at_once_and_its_job_too(tmp_path: Path) -> None:
     with ServeProcess(tmp_path / "root", "--drain-seconds", "3000") as server:
         robot = Driven(server.wait_until_serving().address)
-        job = server.start_job(kind="sft", task="PushCube-v1", config={"preset": "tiny-state"})
+        job = server.start_endless_job()
         until(lambda: server.job(job)["status"] == "running" and len(tree(server.process.pid)) >= 2)
         started = tree(server.process.pid)
         server.process.send_signal(signal.SIGTERM)
@@ -142,7 +142,7 @@ def test_a_second_signal_ends_it_at_once_and_its_job_too(tmp_path: Path) -> None
 def test_a_second_server_on_a_root_changes_nothing_and_a_killed_one_frees_it(tmp_path: Path) -> None:
     root = tmp_path / "root"
     with ServeProcess(root) as first:
-        job = first.wait_until_serving().start_job(kind="sft", task="PushCube-v1", config={"preset": "tiny-state"})
+        job = first.wait_until_serving().start_endless_job()
         until(lambda: first.job(job)["status"] == "running" and len(tree(first.process.pid)) >= 2)
         (writing := root / "episodes" / "staging" / "abc").mkdir()
         before = (root / "models" / "audit.jsonl").read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ from typing import Any
 
 import grpc
 import pytest
+import torch
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -26,14 +28,14 @@ from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
 from pirl_contract.wire import codec
 from pirl_server.episodes.store import EpisodeStore
-from pirl_server.rpc.call_tracker import CallTracker
-from pirl_server.rpc.interceptor import CallInterceptor
+from pirl_server.rpc.interceptor import CallInterceptor, CallTracker
 from pirl_server.security.permissions import PUBLIC_RPCS
 from pirl_server.serving.engine import Engine
 from pirl_server.serving.recorder import Recorder
 from pirl_server.serving.server import start_grpc
 from pirl_server.serving.service import PolicyService
 from pirl_server.telemetry import metrics as metrics_module
+from pirl_server.telemetry.gpus import Gpus, gpus
 from pirl_server.telemetry.logs import CallLog, JsonLines, TextLines
 from pirl_server.telemetry.metrics import Latencies, Metrics
 from pirl_server.telemetry.spans import Spans, spans_from_environment
@@ -263,3 +265,54 @@ def test_text_lines_say_the_same_for_people() -> None:
     record = logging.LogRecord("pirl.calls", logging.INFO, "", 0, "%s %s", ("Infer", "OK"), None)
     record.about = {"robot_id": "arm-1"}
     assert TextLines().format(record).endswith("INFO pirl.calls: Infer OK [robot_id=arm-1]")
+
+
+class Driver:
+    """NVML of three devices: one answers all, the second has no utilisation, the third can't be opened."""
+
+    def nvmlDeviceGetCount_v2(self, count: Any) -> int:
+        count._obj.value = 3
+        return 0
+
+    def nvmlDeviceGetHandleByIndex_v2(self, index: ctypes.c_uint, device: Any) -> int:
+        device._obj.value = 100 + index.value
+        return NOT_SUPPORTED if index.value == 2 else 0
+
+    def nvmlDeviceGetUUID(self, device: ctypes.c_void_p, text: Any, size: ctypes.c_uint) -> int:
+        text.value = f"GPU-{device.value}".encode()[: size.value]
+        return 0
+
+    def nvmlDeviceGetMemoryInfo(self, device: ctypes.c_void_p, memory: Any) -> int:
+        held = memory._obj
+        held.total, held.free, held.used = 1000, 1000 - (device.value or 0), device.value
+        return 0
+
+    def nvmlDeviceGetUtilizationRates(self, device: ctypes.c_void_p, rates: Any) -> int:
+        rates._obj.gpu, rates._obj.memory = 25, 10
+        return NOT_SUPPORTED if device.value == 101 else 0
+
+
+NOT_SUPPORTED = 3
+
+
+def test_gpus_are_named_with_what_they_answer() -> None:
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in Gpus(Driver()).collect()
+        for sample in family.samples
+    }
+    assert samples == {
+        ("pirl_gpu_memory_bytes", "GPU-100", "total"): 1000,
+        ("pirl_gpu_memory_bytes", "GPU-100", "used"): 100,
+        ("pirl_gpu_memory_bytes", "GPU-101", "total"): 1000,
+        ("pirl_gpu_memory_bytes", "GPU-101", "used"): 101,
+        ("pirl_gpu_utilization_ratio", "GPU-100"): 0.25,
+    }
+
+
+def test_the_machine_s_own_gpus_are_those_that_torch_sees() -> None:
+    """None where there is no driver, which is said by no metric at all."""
+    found = gpus()
+    names = {sample.name for family in found.collect() for sample in family.samples} if found else set()
+    assert ("pirl_gpu_memory_bytes" in names) >= torch.cuda.is_available()
+    assert found is not None or not Path("/proc/driver/nvidia/version").exists()

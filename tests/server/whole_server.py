@@ -23,10 +23,8 @@ from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.paths import TOKENS
 from pirl_server.registry.trial_limit import TrialLimit
 from pirl_server.registry.versions import Registry
-from pirl_server.rpc.call_tracker import CallTracker
-from pirl_server.rpc.interceptor import CallInterceptor
-from pirl_server.security.access_control import AccessControl
-from pirl_server.security.call_authorizer import CallAuthorizer
+from pirl_server.rpc.interceptor import CallInterceptor, CallTracker
+from pirl_server.security.access_control import AccessControl, CallAuthorizer
 from pirl_server.security.connection_limits import Seats, listen
 from pirl_server.security.permissions import PUBLIC_RPCS
 from pirl_server.security.rate_limiter import Limiter
@@ -65,7 +63,6 @@ class Server:
             self.registry.add(version, source, policy.contract)
         self.registry.point("production", "v1", "test", "start")
         shadow = Shadow(self.engine, lambda report: None)
-        self.engine.observe(shadow.watch)
         self.deployment = Deployment(
             self.engine,
             self.registry,
@@ -81,7 +78,7 @@ class Server:
         credentials = files.for_grpc() if files else None
         self.grpc, self.port = start_grpc(service, "127.0.0.1:0", credentials, [interceptor])
         self.jobs = Supervisor(root / "jobs", [sys.executable, "-c", ""])
-        Operations(root, self.jobs, self.recorder, self.gate).register(metrics.registry)
+        Operations(root, self.jobs, self.recorder, self.gate, files).register(metrics.registry)
         self.api = create_api(
             jobs=self.jobs,
             registry=self.registry,

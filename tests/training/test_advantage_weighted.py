@@ -50,8 +50,8 @@ def taken_over(number: int, success: bool, human: int, decisions: int = 3) -> Ep
 
 def test_weights_favour_the_windows_of_successful_episodes() -> None:
     """The states say nothing, so that half of the log is better than usual."""
-    data, _ = prepared([episode(n, n % 2 == 0, GOOD if n % 2 == 0 else BAD) for n in range(12)])
-    success = torch.arange(72) // 6 % 2 == 0
+    data, _ = prepared([episode(n, n % 2 == 0, GOOD if n % 2 == 0 else BAD) for n in range(24)])
+    success = torch.arange(72) // 3 % 2 == 0
     assert float(data.weight[success].min()) > 2 * float(data.weight[~success].max())
 
 
@@ -61,7 +61,7 @@ def test_a_human_weighs_the_cap_and_the_policy_is_not_rewarded_for_the_rescue() 
     rows = episode_windows(toy_policy(), log)
     assert int(rows.human.sum()) == numbers["of_humans"] == 12
     assert (data.weight[rows.human] == CONFIG.max_weight).all()
-    assert rows.before_takeover.sum() == 24
+    assert rows.before_takeover.sum() == 12
     assert float(data.weight[rows.before_takeover].max()) < float(data.weight[rows.outcome == 1.0].min())
     unaided = [episode(n, True, GOOD) for n in range(12)]
     with pytest.raises(ValueError, match="12 of 12 episodes succeeded: both successes and failures of the policy"):
@@ -83,7 +83,7 @@ def test_each_task_has_the_same_spread() -> None:
 def share_of_the_hard_task(log: list[Episode]) -> float:
     """Of the sum of weights."""
     data, _ = prepared(log)
-    hard = torch.tensor([each.info.instruction == INSTRUCTIONS[1] for each in log]).repeat_interleave(6)
+    hard = torch.tensor([each.info.instruction == INSTRUCTIONS[1] for each in log]).repeat_interleave(3)
     return float(data.weight[hard].sum() / data.weight.sum())
 
 
@@ -91,7 +91,7 @@ def test_a_hard_task_has_its_part_of_the_loss() -> None:
     """Nine in ten succeed at one task, one in ten at the other, in states that say nothing of which it is."""
     log = [episode(n, (n % 2 == 0) != (n in (4, 9, 14, 19)), GOOD, instruction=INSTRUCTIONS[n % 2]) for n in range(40)]
     blind = [replace(each, info=replace(each.info, instruction=INSTRUCTIONS[0])) for each in log]
-    hard = torch.arange(40).remainder(2).repeat_interleave(6) == 1
+    hard = torch.arange(40).remainder(2).repeat_interleave(3) == 1
     data, _ = prepared(blind)
     assert share_of_the_hard_task(log) == pytest.approx(0.5, abs=0.12)
     assert float(data.weight[hard].sum() / data.weight.sum()) < 0.2, "not told the task, the critic blames it"

@@ -61,7 +61,7 @@ def test_they_do_not_make_up_the_number_that_is_needed(tmp_path: Path) -> None:
 
 def test_the_reader_leaves_them_out_whoever_reads() -> None:
     data = episode_windows(toy_policy(), [DRY[0], REAL[0], DRY[1], REAL[1]])
-    assert data.episode.tolist() == [0] * 6 + [1] * 6
+    assert data.episode.tolist() == [0] * 3 + [1] * 3
 
 
 def test_the_command_leaves_them_out_and_reports_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,22 +64,27 @@ def executed(data: EpisodeWindows) -> list[list[int]]:
     return (data.windows.actions[..., 0] * SCALE[0] / 0.001 - 1).round().int().tolist()
 
 
-def test_there_is_a_window_at_each_step_with_the_state_before_it() -> None:
-    data = windows(driven([P] * 4))
-    assert data.start.tolist() == [0, 1, 2, 3]
-    assert data.call.tolist() == [0, -1, 1, -1]
-    assert executed(data) == [[0, 1, 2], [1, 2, 3], [2, 3, 3], [3, 3, 3]]
-    states = toy_policy().features(np.arange(4, dtype=np.float32)[:, None] * np.ones(21, np.float32))
+def test_the_policy_has_a_window_at_each_decision_and_a_human_at_each_step() -> None:
+    data = windows(driven([P, P, P, P, H, H]))
+    assert data.start.tolist() == [0, 2, 4, 5]
+    assert data.call.tolist() == [0, 1, -1, -1]
+    assert executed(data) == [[0, 1, 2], [2, 3, 4], [4, 5, 5], [5, 5, 5]]
+    states = toy_policy().features(data.start.numpy().astype(np.float32)[:, None] * np.ones(21, np.float32))
     torch.testing.assert_close(data.windows.features, torch.from_numpy(states))
 
 
-def test_what_follows_the_end_is_filled_with_the_last_action_and_is_no_target() -> None:
-    data = windows(driven([P] * 4))
-    assert data.windows.valid.tolist() == [[True] * 3, [True] * 3, [True, True, False], [True, False, False]]
+def test_a_window_teaches_one_draw_of_the_policy_and_nothing_beyond_the_end() -> None:
+    """A chunk of three was left after two steps; the third action is of the next draw, which knows nothing of it."""
+    data = windows(driven([P] * 4), horizon=4)
+    assert executed(data) == [[0, 1, 2, 3], [2, 3, 3, 3]]
+    assert data.windows.valid.tolist() == [[True, True, False, False]] * 2
+    whole = windows(driven([H] * 4), horizon=4)
+    assert whole.start.tolist() == [1, 2, 3], "before the first step no state is recorded"
+    assert whole.windows.valid.tolist() == [[True] * 3 + [False], [True, True, False, False], [True] + [False] * 3]
 
 
 HELD = {
-    "hold": {"source": [P, P, _, P]},
+    "hold": {"source": [P, P, P, _]},
     "emergency stop": {"alterations": Alteration.EMERGENCY_STOP},
     "watchdog": {"alterations": Alteration.WATCHDOG},
     "stale": {"alterations": Alteration.STALE},
@@ -90,12 +95,16 @@ HELD = {
 
 @pytest.mark.parametrize("why", HELD)
 def test_a_step_that_held_the_arm_is_no_target(why: str) -> None:
-    bits = np.array([0, 0, int(HELD[why].get("alterations", 0)), 0], np.uint32)
+    bits = np.array([0, 0, 0, int(HELD[why].get("alterations", 0))], np.uint32)
     logged = driven(HELD[why].get("source", [P] * 4), alterations=bits)  # type: ignore[arg-type]
-    data = windows(logged)
-    assert data.start.tolist() == [0, 1, 3], "no window begins there"
-    assert data.windows.valid.tolist() == [[True, True, False], [True, False, True], [True, False, False]]
+    assert windows(logged).windows.valid.tolist() == [[True, True, False], [True, False, False]]
     assert {name: int(mask.sum()) for name, mask in masked_steps(logged.steps).items() if mask.any()} == {why: 1}
+    bits[2] = bits[3]
+    held = windows(driven([P, P, _, _] if why == "hold" else [P] * 4, alterations=bits))
+    assert held.start.tolist() == [0], "a decision of which nothing was executed is none"
+    human = windows(driven([P, P, H, H, _ if why == "hold" else H, H], alterations=np.array([0, 0, 0, 0, bits[3], 0])))
+    assert human.start.tolist() == [0, 2, 3, 5], "no window begins there"
+    assert human.windows.valid[1:].tolist() == [[True, True, False], [True, False, True], [True, False, False]]
 
 
 @pytest.mark.parametrize("bit", ["LIMIT", "JUMP", "BLENDED", "CLIPPED", "WORKSPACE", "LINK_LOSS", "CONTINUED"])
@@ -106,52 +115,53 @@ def test_a_changed_action_that_was_executed_is_a_target(bit: str) -> None:
 
 def test_a_value_that_is_not_finite_neither_teaches_nor_spreads() -> None:
     values = driven([P] * 4).steps.executed.copy()
-    values[2] = np.nan
+    values[1] = np.nan
     data = windows(driven([P] * 4, executed=values))
-    assert data.start.tolist() == [0, 1, 3]
+    assert data.start.tolist() == [0, 2]
     assert torch.isfinite(data.windows.actions).all()
-    assert not data.windows.valid[0, 2]
+    assert data.windows.valid.tolist() == [[True, False, False], [True, True, False]]
 
 
 def test_every_step_of_a_takeover_is_a_window_of_the_humans() -> None:
     """4 steps of the policy that needed rescue, 20 of the human that saved it."""
     data = windows(driven([P] * 4 + [H] * 20))
-    assert len(data) == 24
-    assert data.source.tolist() == [P] * 4 + [H] * 20
-    assert data.human.tolist() == [False] * 4 + [True] * 20
-    assert data.version.tolist() == [0] * 4 + [-1] * 20
-    assert data.before_takeover.tolist() == [True] * 4 + [False] * 20
-    assert data.returns(0.5)[:4].tolist() == [0.0] * 4, "not rewarded for the rescue"
-    assert data.returns(0.5)[4:].tolist() == [0.5 ** ((19 - step) // 2) for step in range(20)]
+    assert len(data) == 22
+    assert data.source.tolist() == [P] * 2 + [H] * 20
+    assert data.human.tolist() == [False] * 2 + [True] * 20
+    assert data.version.tolist() == [0] * 2 + [-1] * 20
+    assert data.before_takeover.tolist() == [True] * 2 + [False] * 20
+    assert data.returns(0.5)[:2].tolist() == [0.0] * 2, "not rewarded for the rescue"
+    assert data.returns(0.5)[2:].tolist() == [0.5 ** ((19 - step) // 2) for step in range(20)]
     assert data.terminal.all()
 
 
 def test_a_window_teaches_the_actions_of_one_source_only() -> None:
-    data = windows(driven([P, P, P, H, H, P, P, P]))
+    data = windows(driven([P, P, P, H, H, H, P, P]))
     rows = dict(zip(data.start.tolist(), data.windows.valid.tolist()))
-    assert rows[1] == [True, True, False], "what the human did is not the policy's"
-    assert rows[3] == [True, True, False], "what the policy did is not the human's"
-    assert rows[5] == [True, True, True]
+    assert rows[2] == [True, False, False], "what the human did is not the policy's"
+    assert rows[4] == [True, True, False], "what the policy did is not the human's"
+    assert rows[3] == [True, True, True]
 
 
 def test_what_the_policy_did_longer_before_a_takeover_is_not_known_and_continues_with_the_failure() -> None:
     early = 6
     data = windows(driven([P] * (early + MARGIN) + [H] * 4))
-    assert data.before_takeover.tolist() == [False] * early + [True] * MARGIN + [False] * 4
-    assert data.outcome[:early].isnan().all()
-    assert data.outcome[early:].tolist() == [0.0] * MARGIN + [1.0] * 4
-    assert data.bootstrap.tolist() == [early] * early + [-1] * (MARGIN + 4)
-    assert data.bootstrap_discount(0.5)[:early].tolist() == [0.125, 0.125, 0.25, 0.25, 0.5, 0.5]
-    assert data.returns(0.5)[:early].tolist() == [0.0] * early
-    assert data.steps_left[:early].tolist() == list(range(early + MARGIN, MARGIN, -1)), "to the takeover"
-    assert data.seconds_left[early] == pytest.approx(2.0)
+    known, close = early // 2, MARGIN // 2
+    assert data.before_takeover.tolist() == [False] * known + [True] * close + [False] * 4
+    assert data.outcome[:known].isnan().all()
+    assert data.outcome[known:].tolist() == [0.0] * close + [1.0] * 4
+    assert data.bootstrap.tolist() == [known] * known + [-1] * (close + 4)
+    assert data.bootstrap_discount(0.5)[:known].tolist() == [0.125, 0.25, 0.5]
+    assert data.returns(0.5)[:known].tolist() == [0.0] * known
+    assert data.steps_left[:known].tolist() == list(range(early + MARGIN, MARGIN, -2)), "to the takeover"
+    assert data.seconds_left[known] == pytest.approx(2.0)
 
 
 def test_decisions_after_the_hand_back_are_credited_with_the_outcome() -> None:
     data = windows(driven([P, P, H, H, P, P]))
-    assert data.outcome.tolist() == [0.0, 0.0, 1.0, 1.0, 1.0, 1.0]
+    assert data.outcome.tolist() == [0.0, 1.0, 1.0, 1.0]
     failed = windows(driven([P, P, H, H, P, P], success=False))
-    assert failed.outcome.tolist() == [0.0] * 6
+    assert failed.outcome.tolist() == [0.0] * 4
 
 
 @pytest.mark.parametrize(
@@ -178,9 +188,9 @@ def test_an_end_without_a_label_continues_with_the_value_of_its_last_window() ->
     with pytest.raises(ValueError, match="no labelled episode"):
         windows(*logged)
     data = windows(*logged, driven([P] * 4, success=False), unlabelled=True)
-    assert data.outcome[:12].isnan().all()
-    assert data.bootstrap.tolist() == [3] * 4 + [7] * 4 + [11] * 4 + [-1] * 4
-    assert data.terminal.tolist() == [False] * 12 + [True] * 4
+    assert data.outcome[:6].isnan().all()
+    assert data.bootstrap.tolist() == [1] * 2 + [3] * 2 + [5] * 2 + [-1] * 2
+    assert data.terminal.tolist() == [False] * 6 + [True] * 2
 
 
 def test_a_policy_that_sees_has_windows_at_calls_also_at_those_made_during_a_takeover() -> None:
@@ -196,12 +206,20 @@ def test_a_policy_that_sees_has_windows_at_calls_also_at_those_made_during_a_tak
     assert untimed.call.tolist() == [0, 3], "without a clock it is not known where the others lie"
 
 
-def test_a_chunk_entered_before_the_first_recorded_step_has_no_targets_there() -> None:
+def test_a_chunk_entered_late_teaches_what_was_played_of_it() -> None:
+    """An arm that plays by time executed the former chunk, or held, while the policy computed."""
     logged = driven([P] * 4)
-    data = windows(replace(logged, steps=replace(logged.steps, index=np.array([1, 2, 0, 1], np.int32))))
-    assert data.start.tolist() == [-1, 1, 2, 3]
-    assert data.windows.valid[0].tolist() == [False, True, True]
-    assert executed(data)[0] == [0, 0, 1]
+    late = windows(replace(logged, steps=replace(logged.steps, index=np.array([1, 2, 1, 2], np.int32))))
+    assert late.start.tolist() == [-1, 1], "the observations"
+    assert late.windows.valid.tolist() == [[False, True, True]] * 2
+    assert executed(late) == [[0, 0, 1], [1, 2, 3]]
+    assert (late.start + late.steps_left).tolist() == [4, 4]
+    held = driven([P, P, _, P, P, P])
+    index = np.array([0, 1, 0, 1, 0, 1], np.int32)
+    data = windows(replace(held, steps=replace(held.steps, index=index)))
+    assert data.start.tolist() == [0, 2, 4]
+    assert data.source.tolist() == [P] * 3, "a hold before it takes no decision from the policy"
+    assert data.windows.valid.tolist() == [[True, True, False], [False, True, False], [True, True, False]]
 
 
 def test_joint_deltas_are_counted_from_the_observation_of_the_window() -> None:
@@ -218,7 +236,7 @@ def test_joint_deltas_are_counted_from_the_observation_of_the_window() -> None:
     deltas = (data.windows.actions[..., 0] * SCALE[0]).numpy()
     # Steps 0, 1 count from state 0; 2, 3 from state 2; 4 from 4 and 5 from 5.
     absolute = 0.001 * np.arange(1, 7) + [0, 0, 2, 2, 4, 5]
-    for row, start in enumerate(range(6)):
+    for row, start in enumerate([0, 2, 4, 5]):
         expected = absolute[np.minimum(start + np.arange(3), 5)] - start
         np.testing.assert_allclose(deltas[row], expected, atol=1e-5)
 
@@ -232,9 +250,9 @@ def test_tasks_versions_and_ages_are_numbered_over_all_episodes() -> None:
     data = windows(one(0, "do it", "a", 1), one(1, "do the one right thing", "b", 3), one(2, "do it", "a", 2))
     assert data.instructions == ("do it", "do the one right thing")
     assert data.versions == ("a", "b")
-    assert data.task.tolist() == [0, 0, 1, 1, 0, 0]
-    assert data.version.tolist() == [0, 0, 1, 1, 0, 0]
-    assert data.age_days.tolist() == [2.0, 2.0, 0.0, 0.0, 1.0, 1.0]
+    assert data.task.tolist() == [0, 1, 0]
+    assert data.version.tolist() == [0, 1, 0]
+    assert data.age_days.tolist() == [2.0, 0.0, 1.0]
     assert [info.id for info in data.infos] == [f"{number:032x}" for number in range(3)]
 
 

@@ -78,7 +78,7 @@ if __name__ == "__main__":
     theirs.close()
     mine.recv_bytes()
     print(worker.pid, flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 

@@ -97,8 +97,8 @@ def test_windows_that_move_on_are_preferred_with_labels_and_without(labelled: bo
 
 
 def test_partners_are_in_the_same_stretch_and_the_last_has_none() -> None:
-    data = episode_windows(toy_policy(), [episode(0, True, GOOD, 2), episode(1, False, BAD, 2)])
-    later = partner(data, 3)
+    data = episode_windows(toy_policy(), [episode(0, True, GOOD, 4), episode(1, False, BAD, 4)])
+    later = partner(data, 6)
     assert later.tolist() == [3, 3, 3, -1, 7, 7, 7, -1]
     progress = torch.tensor([0.1, 0.2, 0.3, 9.0, 0.5, 0.6, 0.7, 9.0])
     expected = torch.tensor([0.1, 0.2, 0.3, 0.3, 0.5, 0.6, 0.7, 0.7])

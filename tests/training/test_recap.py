@@ -54,16 +54,15 @@ def test_returns_are_the_normalised_time_to_success() -> None:
     assert scale.unique().tolist() == [10.0]
     torch.testing.assert_close(returns[data.episode == 0], -data.steps_left[data.episode == 0] / 10.0)
     assert (returns[data.episode == 1] == -1.0).all()
-    assert float(returns[data.episode == 0].max()) == pytest.approx(-0.1)
+    assert float(returns[data.episode == 0].max()) == pytest.approx(-0.2)
 
 
 def test_what_is_looked_ahead_to_is_the_first_window_from_there() -> None:
-    data = cut([episode(0, True, GOOD, 2), episode(1, False, BAD, 2)])
-    assert data.start.tolist() == [0, 1, 2, 3] * 2
-    assert looked_ahead(data, 1).tolist() == [1, 2, 3, -1, 5, 6, 7, -1]
-    assert looked_ahead(data, 3).tolist() == [3, -1, -1, -1, 7, -1, -1, -1]
-    sparse = replace(data, start=data.start * 5, steps_left=data.steps_left * 5)
-    assert looked_ahead(sparse, 6).tolist() == [2, 3, -1, -1, 6, 7, -1, -1], "at least 6 steps on"
+    data = cut([episode(0, True, GOOD, 4), episode(1, False, BAD, 4)])
+    assert data.start.tolist() == [0, 2, 4, 6] * 2
+    assert looked_ahead(data, 2).tolist() == [1, 2, 3, -1, 5, 6, 7, -1]
+    assert looked_ahead(data, 6).tolist() == [3, -1, -1, -1, 7, -1, -1, -1]
+    assert looked_ahead(data, 3).tolist() == [2, 3, -1, -1, 6, 7, -1, -1], "at least 3 steps on"
 
 
 def test_a_gain_is_time_passed_and_value_gained_up_to_the_return_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,8 +77,8 @@ def test_a_gain_is_time_passed_and_value_gained_up_to_the_return_at_the_end(monk
         assert explained == pytest.approx(1.0 if name == "exact" else 0.0, abs=1e-5)
     success, inside = data.outcome == 1.0, looked_ahead(data, 2) >= 0
     torch.testing.assert_close(found["exact"][success], torch.zeros(int(success.sum())), atol=1e-6, rtol=0)
-    torch.testing.assert_close(found["exact"][~success & inside], torch.full((24,), -2.0 / 6.0))
-    torch.testing.assert_close(found["constant"][inside], torch.full((48,), -2.0 / 6.0))
+    torch.testing.assert_close(found["exact"][~success & inside], torch.full((12,), -2.0 / 6.0))
+    torch.testing.assert_close(found["constant"][inside], torch.full((24,), -2.0 / 6.0))
     torch.testing.assert_close(found["constant"][~inside], returns[~inside] + 0.5)
 
 

@@ -70,7 +70,9 @@ def test_cells_and_rounds_have_the_form_of_the_document(bench: dict[str, ModuleT
     for method, count in (("recap", 1), ("ppo_logged", 2)):
         plan = {"task": "T", "method": method, "rounds": count, "episodes": 10}
         rows.append({"plan": plan, "seed": 0, "episodes": 10 * count, **part, "rounds": [part] * count})
+    rows.append(rows[0] | {"plan": rows[0]["plan"] | {"control": "shuffled"}})
     document = bench["page"].document(rows)
+    assert document["controls"]["T"]["recap"][0]["control"] == "shuffled"
     keys = {"seed", "episodes", "before", "after", "n", "p", "robot_minutes", "wall_s"}
     (cell,) = document["tasks"]["T"]["recap"]
     assert keys <= set(cell)
@@ -78,8 +80,24 @@ def test_cells_and_rounds_have_the_form_of_the_document(bench: dict[str, ModuleT
     assert [(each["round"], each["episodes"]) for each in rounds] == [(1, 10), (2, 20)]
     bench["page"].write_page(tmp_path / "page.md", rows, "command")
     row = "| T | recap | 0 | 10 (3) | 1.5 | 0.500 | 0.500 | +1 -1 of 4 | 1 | 2 |"
-    assert row in (tmp_path / "page.md").read_text()
+    page = (tmp_path / "page.md").read_text()
+    assert row in page
+    assert row.replace("recap", "recap, shuffled") in page
     assert (tmp_path / "page.json").is_file()
+
+
+def test_controls_change_labels_alone(bench: dict[str, ModuleType]) -> None:
+    policy, make = toy_policy(), make_toy(length=5, tolerance=0.5)
+    logged = bench["fleet"].log_episodes(policy, make, 5, range(300, 324))
+    labels = [each.info.success for each in logged]
+    controlled = bench["cells"].controlled
+    assert [each.info.success for each in controlled(logged, None, 0)] == labels
+    assert [each.info.success for each in controlled(logged, "flipped", 0)] == [not label for label in labels]
+    shuffled = [each.info.success for each in controlled(logged, "shuffled", 0)]
+    assert sorted(shuffled) == sorted(labels)
+    assert shuffled != labels
+    assert shuffled != [each.info.success for each in controlled(logged, "shuffled", 1)]
+    assert all(new.steps is old.steps for new, old in zip(controlled(logged, "shuffled", 0), logged))
 
 
 def test_another_setting_is_another_cell(bench: dict[str, ModuleType]) -> None:
@@ -90,6 +108,7 @@ def test_another_setting_is_another_cell(bench: dict[str, ModuleType]) -> None:
         plan("PushCube-v1", "recap", 1, 10, 400),
         plan("PushCube-v1", "recap", 0, 10, 400, config={"guidance": 2}),
         plan("PushCube-v1", "recap", 0, 10, 400, tuning=True),
+        plan("PushCube-v1", "recap", 0, 10, 400, control="flipped"),
     ]
-    assert len({base.key, *(each.key for each in others)}) == 4
+    assert len({base.key, *(each.key for each in others)}) == 5
     assert EpisodesConfig().method == "auto"

@@ -33,7 +33,7 @@ LOG = [
     driven_by_human(episode(2, True, GOOD, decisions=1, instruction=INSTRUCTIONS[1]), first=0),
     episode(3, True, GOOD, decisions=2, instruction=INSTRUCTIONS[1]),
 ]
-"""windows: 10 and 2 of the policy, 2 of a takeover, 2 of a demonstration, 4 of the policy"""
+"""windows: 5 and 1 of the policy, 2 of a takeover, 2 of a demonstration, 2 of the policy"""
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +47,15 @@ def sums(data: EpisodeWindows, share: torch.Tensor) -> dict[str, float]:
 
 def test_origins_are_told_by_who_drove_the_episode(data: EpisodeWindows) -> None:
     assert {name: int(mine.sum()) for name, mine in origins(data).items()} == {
-        "takeover": 2, "demonstration": 2, "policy": 16,
+        "takeover": 2, "demonstration": 2, "policy": 8,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        ({"takeover_share": 0.5}, {"takeover": 0.5, "demonstration": 0.5 * 2 / 18, "policy": 0.5 * 16 / 18}),
-        ({"demonstration_share": 0.25}, {"takeover": 0.75 * 2 / 18, "demonstration": 0.25, "policy": 0.75 * 16 / 18}),
+        ({"takeover_share": 0.5}, {"takeover": 0.5, "demonstration": 0.5 * 2 / 10, "policy": 0.5 * 8 / 10}),
+        ({"demonstration_share": 0.25}, {"takeover": 0.75 * 2 / 10, "demonstration": 0.25, "policy": 0.75 * 8 / 10}),
         (
             {"takeover_share": 0.5, "demonstration_share": 0.25},
             {"takeover": 0.5, "demonstration": 0.25, "policy": 0.25},
@@ -87,7 +87,7 @@ def test_without_a_setting_all_are_drawn_alike(data: EpisodeWindows) -> None:
     some = data.episode == 0
     share = sampling_share(data, MixtureConfig(), among=some)
     assert share is not None
-    assert share.tolist() == pytest.approx([0.1] * 10 + [0.0] * 10)
+    assert share.tolist() == pytest.approx([0.2] * 5 + [0.0] * 7)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import grpc
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire.errors import RefusedError, of_error, of_refusal
 from pirl_contract.wire.grpc_options import SERVICE_PATH, SESSION_PATH
-from pirl_contract.wire.serialization import WireImage
+from pirl_contract.wire.image_codec import WireImage
 from pirl_contract.wire.transport import (
     BACKOFF_S,
     HELLO,

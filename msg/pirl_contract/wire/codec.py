@@ -6,7 +6,6 @@ A malformed message raises ValueError with the field's name: the service answers
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,12 +23,9 @@ from pirl_contract.schema import (
     StepOutcome,
 )
 from pirl_contract.v1 import policy_pb2 as pb
-from pirl_contract.wire.image_codec import MAX_IMAGE_PIXELS, ReadShared, image_from_proto, pixels_of
+from pirl_contract.wire.image_codec import ReadShared, images_from_proto
 
-MAX_CAMERAS = 16
 MAX_OUTCOMES = 4096
-MAX_DECODE_S = 2.0
-"""for the images of one request"""
 
 _DTYPES: dict[int, np.dtype[np.generic]] = {
     pb.DTYPE_FLOAT32: np.dtype("<f4"),
@@ -81,7 +77,7 @@ def array_from_proto(tensor: pb.Tensor, name: str, shape: Sequence[int | None] |
 
 
 def observation_to_proto(observation: Observation) -> pb.Observation:
-    """Encode an observation; images travel raw. `serialization` writes the same bytes with one copy of the pixels."""
+    """Encode an observation; images travel raw. `transport` writes the same bytes with one copy of the pixels."""
     message = state_to_proto(observation)
     for name, image in observation.images.items():
         entry = message.images[name]
@@ -99,19 +95,6 @@ def state_to_proto(observation: Observation) -> pb.Observation:
     )
 
 
-def image_sizes(message: pb.Observation) -> dict[str, tuple[int, int]]:
-    """Height and width of each image as declared, before a pixel is decoded.
-
-    Raises ValueError when there are too many images, or when they are too large together.
-    """
-    if len(message.images) > MAX_CAMERAS:
-        raise ValueError(f"images: {len(message.images)} cameras, at most {MAX_CAMERAS} are accepted")
-    total = sum(pixels_of(image, name) for name, image in message.images.items())
-    if total > MAX_IMAGE_PIXELS:
-        raise ValueError(f"images: {total} pixels in total, at most {MAX_IMAGE_PIXELS} are accepted")
-    return {name: (image.height, image.width) for name, image in message.images.items()}
-
-
 def observation_from_proto(
     message: pb.Observation, robot_id: str, read_shared: ReadShared | None = None
 ) -> Observation:
@@ -119,34 +102,15 @@ def observation_from_proto(
 
     Raises ValueError with the field at fault.
     """
-    image_sizes(message)
-    return _observation(message, robot_id, read_shared, math.inf)
+    images = images_from_proto(message.images, read_shared)
+    return Observation(images, _state(message), message.instruction, robot_id, message.capture_time_ns)
 
 
-def _observation(
-    message: pb.Observation, robot_id: str, read_shared: ReadShared | None, deadline: float
-) -> Observation:
-    """Decode an observation whose image sizes were checked."""
+def _state(message: pb.Observation) -> NDArray[np.float32]:
     state = array_from_proto(message.state, "state", (None,))
     if state.dtype != np.float32:
         raise ValueError(f"state: must be float32, got {state.dtype}")
-    return Observation(
-        images=_images(message, read_shared, deadline),
-        state=state.astype(np.float32, copy=False),
-        instruction=message.instruction,
-        robot_id=robot_id,
-        capture_time_ns=message.capture_time_ns,
-    )
-
-
-def _images(message: pb.Observation, read_shared: ReadShared | None, deadline: float) -> dict[str, NDArray[np.uint8]]:
-    """One image takes a time that its size bounds; all of them together take no more than `MAX_DECODE_S`."""
-    limit, images = min(deadline, time.monotonic() + MAX_DECODE_S), dict[str, NDArray[np.uint8]]()
-    for name, image in message.images.items():
-        if time.monotonic() > limit:
-            raise TimeoutError(f"image '{name}' was not decoded: the request's time, or {MAX_DECODE_S:g} s, were over")
-        images[name] = image_from_proto(image, name, read_shared)
-    return images
+    return state.astype(np.float32, copy=False)
 
 
 def continuation_to_proto(continuation: PreviousChunk) -> pb.Continuation:
@@ -229,19 +193,20 @@ def decode_infer(
 ) -> InferCall:
     """Decode a request for a policy with this contract; `read_shared` as in `observation_from_proto`.
 
-    Raises ValueError with the field at fault. No image is decoded before all declared sizes match the contract, and
-    none after the deadline, a `time.monotonic()` value: TimeoutError.
+    Raises ValueError with the field at fault. What is cheap comes first: no image is decoded before all declared sizes
+    match the contract, and none after the deadline, a `time.monotonic()` value: TimeoutError.
     """
-    if contract.cameras or request.observation.images:
-        contract.check_sizes(image_sizes(request.observation))
-    observation = _observation(request.observation, request.robot_id, read_shared, deadline)
-    contract.check_state(observation)
-    return InferCall(
-        observation,
-        outcomes_from_proto(request.outcomes),
-        continuation_from_proto(request.continuation) if request.HasField("continuation") else None,
-        explore_from_proto(request.mode),
-    )
+    message = request.observation
+    state, outcomes = _state(message), outcomes_from_proto(request.outcomes)
+    previous = continuation_from_proto(request.continuation) if request.HasField("continuation") else None
+    explore = explore_from_proto(request.mode)
+    contract.check_state(state)
+    images: dict[str, NDArray[np.uint8]] = {}
+    if contract.cameras or message.images:
+        contract.check_sizes({name: (image.height, image.width) for name, image in message.images.items()})
+        images = images_from_proto(message.images, read_shared, deadline)
+    observation = Observation(images, state, message.instruction, request.robot_id, message.capture_time_ns)
+    return InferCall(observation, outcomes, previous, explore)
 
 
 def explore_from_proto(mode: pb.SamplingMode) -> bool | None:

@@ -3,16 +3,20 @@
 Neither is needed to drive a robot: without them images travel raw. A file is opened only after its own header has been
 read here, so that a small message cannot make the decoder allocate more than the declared size, and only in the plain
 forms that cost a bounded time: baseline JPEG of one scan, and PNG of 8 bits per channel without text, profiles or
-animation; neither may have more pixels than its bytes can hold.
+animation. Neither may have more pixels than its bytes can hold, nor many more bytes than its pixels need: data between
+or behind the pixels (blocks without content, marks in a row) costs a decoder time as well.
 """
 
 from __future__ import annotations
 
 import importlib
 import io
+import math
 import struct
+import time
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +31,9 @@ PNG_RGB: Mapping[int, int] = {2: 3}
 """channels by PNG's colour type"""
 DEFLATE_MOST = 1040
 """bytes out of one: the format itself allows 1032"""
+SURPLUS_BYTES = 128 * 1024
+"""of a file above twice its pixels: two full segments for Exif or a colour profile. Noise in JPEG of quality 100 takes
+1.4 times as much as its pixels."""
 
 _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _PNG_CHUNKS = frozenset({b"IHDR", b"IDAT", b"IEND", b"gAMA", b"sRGB", b"cHRM", b"pHYs", b"sBIT"})
@@ -60,6 +67,8 @@ def decode(data: bytes, form: PictureFormat, height: int, width: int) -> NDArray
     Raises ValueError when the file is damaged, not of the plain form or of another size than declared. Allocates only
     after the header has been seen to say that size; bounding the size itself is the caller's part.
     """
+    if len(data) > (most := 6 * height * width + SURPLUS_BYTES):
+        raise ValueError(f"the {form} file has {len(data)} bytes, {most} are accepted for {height}x{width} pixels")
     found = jpeg_size(data) if form == "jpeg" else png_size(data)
     if found != (height, width):
         raise ValueError(f"the {form} file is {found[0]}x{found[1]}, declared as {height}x{width}")
@@ -145,13 +154,46 @@ def library(name: str) -> Any:
         return None
 
 
+@dataclass(frozen=True)
+class WireImage:
+    """An image as it travels: everything but its bytes, and its bytes."""
+
+    header: pb.Image
+    data: bytes | memoryview = b""
+
+
 MAX_IMAGE_PIXELS = 4096 * 4096
 """of one observation, all cameras together"""
+MAX_CAMERAS = 16
+MAX_DECODE_S = 2.0
+"""for the images of one request"""
 
 ReadShared = Callable[[pb.SharedMemory, int, int], NDArray[np.uint8]]
 """(where, height, width) -> a copy of those pixels; ValueError when there are none"""
 
 _FORMS: dict[int, PictureFormat] = {pb.IMAGE_ENCODING_JPEG: "jpeg", pb.IMAGE_ENCODING_PNG: "png"}
+
+
+def images_from_proto(
+    images: Mapping[str, pb.Image], read_shared: ReadShared | None = None, deadline: float = math.inf
+) -> dict[str, NDArray[np.uint8]]:
+    """Return uint8 RGB [height, width, 3] by camera; `deadline` is a `time.monotonic()` value.
+
+    Raises ValueError when there are too many images or too large ones together, before a pixel is decoded, and for an
+    image that is damaged. One image takes a time that its size bounds; all of them together take no more than
+    `MAX_DECODE_S`: TimeoutError.
+    """
+    if len(images) > MAX_CAMERAS:
+        raise ValueError(f"images: {len(images)} cameras, at most {MAX_CAMERAS} are accepted")
+    total = sum(pixels_of(image, name) for name, image in images.items())
+    if total > MAX_IMAGE_PIXELS:
+        raise ValueError(f"images: {total} pixels in total, at most {MAX_IMAGE_PIXELS} are accepted")
+    limit, decoded = min(deadline, time.monotonic() + MAX_DECODE_S), dict[str, NDArray[np.uint8]]()
+    for name, image in images.items():
+        if time.monotonic() > limit:
+            raise TimeoutError(f"image '{name}' was not decoded: the request's time, or {MAX_DECODE_S:g} s, were over")
+        decoded[name] = image_from_proto(image, name, read_shared)
+    return decoded
 
 
 def pixels_of(image: pb.Image, name: str) -> int:

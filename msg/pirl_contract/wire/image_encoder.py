@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pirl_contract.contract import Contract
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import image_codec
-from pirl_contract.wire.serialization import WireImage
+from pirl_contract.wire.image_codec import WireImage
 from pirl_contract.wire.shared_memory import SharedImages, host_id
 
 Encoding = Literal["auto", "rgb8", "jpeg", "png", "shared_memory"]

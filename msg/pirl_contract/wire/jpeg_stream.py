@@ -26,7 +26,7 @@ MAX_SEGMENTS = 4096
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _QUANTISATION, _HUFFMAN, _RESTART, _SCAN, _END = 0xDB, 0xC4, 0xDD, 0xDA, 0xD9
 _MARK = re.compile(rb"\xff[^\x00\xff]")
-_RESTARTS = range(0xD0, 0xD8)
+_NO_RESTART = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _EOB = 1 << 16
 _LAST = 63
 """index of a block's last coefficient"""
@@ -146,14 +146,11 @@ def _huffman(body: bytes) -> dict[int, bytes]:
 
 def _scan(data: bytes, at: int) -> bytes:
     """Image data up to the end mark, which must be the only mark but for restarts."""
-    for mark in _MARK.finditer(data, at):
-        kind = mark[0][1]
-        if kind in _RESTARTS:
-            continue
-        if kind == _END and not data[mark.end() :].strip(b"\0"):
-            return data[at : mark.start()].rstrip(b"\xff")
+    if (mark := _NO_RESTART.search(data, at)) is None:
+        raise ValueError("the JPEG file is truncated: no end mark")
+    if (kind := mark[0][1]) != _END or data[mark.end() :].strip(b"\0"):
         raise ValueError(f"the JPEG file is damaged or of several scans: mark {kind:02x} within its image")
-    raise ValueError("the JPEG file is truncated: no end mark")
+    return data[at : mark.start()].rstrip(b"\xff")
 
 
 def _header(

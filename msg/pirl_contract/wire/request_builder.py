@@ -14,8 +14,8 @@ from pirl_contract.schema import ActionChunk, Observation, PreviousChunk, StepOu
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import codec
 from pirl_contract.wire.grpc_options import WIRE
+from pirl_contract.wire.image_codec import WireImage
 from pirl_contract.wire.image_encoder import Encoding, ImageSender
-from pirl_contract.wire.serialization import WireImage
 
 Mode = Literal["", "deterministic", "explore"]
 Label = Literal["unlabeled", "success", "failure"]

@@ -7,6 +7,10 @@ server has answered, or has dropped the request for a newer one.
 
 Both sides use reads and writes of the file below /dev/shm, not a mapping: touching a mapping kills the process when
 the memory has run out or the other side has shortened the file; a read or write merely fails.
+Client data is untrusted: `read_shared` opens no name but a client's, and of the server's own user only. Python's own
+SharedMemory is not used there, because before 3.13 its resource tracker would unlink the client's block when the
+server ends.
+
 The block is given back by `close`, by the end of the process, and after a crash by Python's resource tracker, which
 outlives it. Works on Linux.
 """
@@ -15,6 +19,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import stat
 import struct
 import uuid
 import weakref
@@ -26,12 +32,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pirl_contract.v1 import policy_pb2 as pb
-from pirl_contract.wire.serialization import WireImage
+from pirl_contract.wire.image_codec import WireImage
 
 FOLDER = Path("/dev/shm")
 PREFIX = "pirl-images-"
 """of every block; the server opens no other name"""
 GENERATION = struct.Struct("<Q")
+_NAME = re.compile(re.escape(PREFIX) + "[0-9a-f]{32}")
+_OVERWRITTEN = "the image was overwritten by the next request before it was read"
 SLOTS = 4
 
 _PAGE = 64  # a cache line: pixels of two images never share one
@@ -119,3 +127,37 @@ def _release(memory: SharedMemory, file: int) -> None:
 def _room(image: NDArray[np.uint8]) -> int:
     """Bytes for one image and its generation, in whole cache lines."""
     return _PAGE + -(-image.nbytes // _PAGE) * _PAGE
+
+
+def read_shared(where: pb.SharedMemory, height: int, width: int) -> NDArray[np.uint8]:
+    """Return a copy [height, width, 3] uint8 of what stands there; the caller has bounded height and width.
+
+    Raises ValueError when the name is not one of ours, when there is no such block of this user, when the image does
+    not lie within it, and when it was written again meanwhile.
+    """
+    if not _NAME.fullmatch(where.name):
+        raise ValueError("the shared memory name does not follow the naming of pirl clients")
+    try:
+        file = os.open(FOLDER / where.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise ValueError(f"the shared memory cannot be opened ({error.strerror}): send the image itself") from None
+    try:
+        return _read(file, where, height, width)
+    finally:
+        os.close(file)
+
+
+def _read(file: int, where: pb.SharedMemory, height: int, width: int) -> NDArray[np.uint8]:
+    status, size = os.fstat(file), 3 * height * width
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+        raise ValueError("the shared memory does not belong to the server's user")
+    before = where.offset - GENERATION.size
+    if not 0 <= before <= status.st_size - GENERATION.size - size:
+        raise ValueError(f"{size} bytes at {where.offset} exceed the {status.st_size} bytes of the block")
+    generation, image = bytearray(GENERATION.size), np.empty((height, width, 3), np.uint8)
+    got = os.preadv(file, [generation, image.data], before)
+    after = os.pread(file, GENERATION.size, before)
+    wanted = GENERATION.pack(where.generation)
+    if got != GENERATION.size + size or generation != wanted or after != wanted:
+        raise ValueError(_OVERWRITTEN)
+    return image

@@ -15,10 +15,9 @@ from typing import Any, Protocol
 import grpc
 
 from pirl_contract.v1 import policy_pb2 as pb
-from pirl_contract.wire import serialization
 from pirl_contract.wire.errors import RefusedError, of_error, of_refusal
 from pirl_contract.wire.grpc_options import SERVICE_PATH, SESSION_PATH
-from pirl_contract.wire.serialization import WireImage
+from pirl_contract.wire.image_codec import WireImage
 
 NO_IMAGES: Mapping[str, WireImage] = {}
 UNARY: Mapping[str, tuple[str, Any]] = {
@@ -65,15 +64,63 @@ class UnaryTransport:
         """Nothing is kept between calls."""
 
 
+# A message that carries another is serialised by copying the inner one at every level: for three small cameras most of
+# a request's time. Protobuf lets the fields of one message stand in any order and merges a submessage that comes in
+# parts (its encoding guide, "last one wins": embedded messages are merged), so the images can simply be put behind the
+# rest, each pixel copied once. The receiver cannot distinguish them; a test compares the two.
+
+_LENGTH_DELIMITED = 2
+_OBSERVATION = pb.InferRequest.DESCRIPTOR.fields_by_name["observation"].number
+_IN_SESSION = pb.SessionRequest.DESCRIPTOR.fields_by_name["infer"].number
+_IMAGES = pb.Observation.DESCRIPTOR.fields_by_name["images"].number
+_DATA = pb.Image.DESCRIPTOR.fields_by_name["data"].number
+_KEY, _VALUE = 1, 2  # of a map's entry, by the protobuf specification
+
+
 def unary_bytes(request: Any, wire_images: Mapping[str, WireImage]) -> bytes:
-    """Serialise a unary request."""
-    return serialization.infer_bytes(request, wire_images) if wire_images else request.SerializeToString()
+    """Serialise a unary request; an InferRequest whose observation has no images, with these."""
+    return _framed(request, (_OBSERVATION,), wire_images)
 
 
 def session_bytes(id: int, name: str, request: Any, timeout_s: float, wire_images: Mapping[str, WireImage]) -> bytes:
-    """Serialise a request within a session."""
+    """Serialise a request within a session; one that asks to infer, whose observation has no images, with these."""
     wrapped = pb.SessionRequest(id=id, timeout_ms=max(1, round(1000 * timeout_s)), **{name: request})
-    return serialization.session_bytes(wrapped, wire_images)
+    return _framed(wrapped, (_IN_SESSION, _OBSERVATION), wire_images)
+
+
+def _framed(request: Any, way: Sequence[int], wire_images: Mapping[str, WireImage]) -> bytes:
+    head = request.SerializeToString()
+    if not wire_images:
+        return bytes(head)
+    parts: list[bytes | memoryview] = []
+    for name, image in wire_images.items():
+        parts += _entry(name, image)
+    size = sum(len(part) for part in parts)
+    frame = b""
+    for field in reversed(way):
+        frame = _prefix(field, size + len(frame)) + frame
+    return b"".join([head, frame, *parts])
+
+
+def _entry(name: str, image: WireImage) -> list[bytes | memoryview]:
+    key = name.encode()
+    header = image.header.SerializeToString() + (_prefix(_DATA, len(image.data)) if len(image.data) else b"")
+    inner = _prefix(_KEY, len(key)) + key + _prefix(_VALUE, len(header) + len(image.data)) + header
+    return [_prefix(_IMAGES, len(inner) + len(image.data)) + inner, image.data]
+
+
+def _prefix(field: int, length: int) -> bytes:
+    """Tag and length of a length-delimited field, both as base-128 varints."""
+    return _varint(field << 3 | _LENGTH_DELIMITED) + _varint(length)
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
 
 
 # Carries calls on one stream and receives server-pushed events; opens the stream again when it breaks.
@@ -135,7 +182,7 @@ class SessionTransport:
                 raise RefusedError(grpc.StatusCode.FAILED_PRECONDITION, "the client is closed")
             if self._stream is None:
                 self._stream = _Stream(self._method, self._metadata)
-                self._stream.send(session_bytes(HELLO, "get_info", self._hello(), HELLO_TIMEOUT_S, NO_IMAGES))
+                self._stream.outgoing.put(session_bytes(HELLO, "get_info", self._hello(), HELLO_TIMEOUT_S, NO_IMAGES))
                 threading.Thread(target=self._read, args=(self._stream,), name="pirl-session", daemon=True).start()
             return self._stream
 
@@ -171,14 +218,11 @@ class _Stream:
     """One stream, from its opening to its end."""
 
     def __init__(self, method: Any, metadata: Sequence[tuple[str, str]]) -> None:
-        self._outgoing: SimpleQueue[bytes | None] = SimpleQueue()
+        self.outgoing: SimpleQueue[bytes | None] = SimpleQueue()
         self._ids = itertools.count(HELLO + 1)
         self._waiting: dict[int, _Slot] = {}
         self._lost: RefusedError | None = None
-        self._call = method(iter(self._outgoing.get, None), metadata=metadata)
-
-    def send(self, data: bytes) -> None:
-        self._outgoing.put(data)
+        self._call = method(iter(self.outgoing.get, None), metadata=metadata)
 
     def ask(self, name: str, request: Any, timeout_s: float, wire_images: Mapping[str, WireImage]) -> pb.SessionReply:
         """Send and wait. Raises RefusedError when no reply comes in time."""
@@ -187,7 +231,7 @@ class _Stream:
         if self._lost is not None:  # it broke before the slot was there
             slot.put(self._lost)
         try:
-            self.send(session_bytes(id, name, request, timeout_s, wire_images))
+            self.outgoing.put(session_bytes(id, name, request, timeout_s, wire_images))
             reply = slot.get(timeout=timeout_s)
         except Empty:
             raise RefusedError(grpc.StatusCode.DEADLINE_EXCEEDED, "no reply in time") from None
@@ -209,7 +253,7 @@ class _Stream:
         except grpc.RpcError as error:
             return of_error(error)
         finally:
-            self._outgoing.put(None)
+            self.outgoing.put(None)
         return RefusedError(grpc.StatusCode.UNAVAILABLE, "the server ended the session")
 
     def fail(self, lost: RefusedError) -> None:
@@ -220,5 +264,5 @@ class _Stream:
 
     def end(self) -> None:
         """Hang up."""
-        self._outgoing.put(None)
+        self.outgoing.put(None)
         self._call.cancel()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Callable
 
@@ -11,8 +10,6 @@ from pirl_server.api.reads import Reads
 from pirl_server.jobs.events import Event, EventTail
 
 POLL_S = 0.1
-PAUSE_S = 0.02
-"""between two blocks of old events: some megabytes a second"""
 
 
 async def stream(tail: EventTail, ended: Callable[[], bool], heartbeat_s: float, reads: Reads) -> AsyncIterator[str]:
@@ -31,7 +28,7 @@ async def stream(tail: EventTail, ended: Callable[[], bool], heartbeat_s: float,
         elif time.monotonic() - spoken >= heartbeat_s:
             yield ": keep-alive\n\n"
             spoken = time.monotonic()
-        await asyncio.sleep(PAUSE_S if events else POLL_S)
+        await (reads.paced() if events else asyncio.sleep(POLL_S))
 
 
 def _look(tail: EventTail, ended: Callable[[], bool]) -> tuple[bool, str]:
@@ -40,5 +37,4 @@ def _look(tail: EventTail, ended: Callable[[], bool]) -> tuple[bool, str]:
 
 
 def _encode(event: Event) -> str:
-    data = json.dumps({"time": event.time, **event.data})
-    return f"id: {event.id}\nevent: {event.type}\ndata: {data}\n\n"
+    return f"id: {event.id}\nevent: {event.type}\ndata: {event.json}\n\n"

@@ -1,7 +1,8 @@
 """A job's events: numbered JSON lines, appended by one process at a time, followed by any number of readers.
 
 While the job's process lives it alone appends; before and after, the supervisor does. A line cut short by a kill has no
-line end: readers never see it and the next writer removes it. A line that is no event is passed over by both.
+line end: readers never see it and the next writer removes it. A line that is no event is passed over by both. Whole
+lines never change, so that what was read for one reader serves the others.
 """
 
 from __future__ import annotations
@@ -9,15 +10,20 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 import time
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 NAME = "events.jsonl"
 BLOCK_BYTES = 16 * 1024
 """read and held at once for one follower"""
+BLOCKS = 64
+"""kept of those that were read last"""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,11 @@ class Event:
     time: float
     """seconds since 1970, wall clock, for display"""
     data: Mapping[str, Any]
+
+    @cached_property
+    def json(self) -> str:
+        """Time and data as one JSON object, made once however many read the event."""
+        return json.dumps({"time": self.time, **self.data}, ensure_ascii=False)
 
 
 class EventLog:
@@ -55,39 +66,72 @@ class EventLog:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
 
+class EventBlocks:
+    """The full blocks that were read last, for all who follow any job. Any thread."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[Path, int], tuple[Sequence[Event], int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, path: Path, offset: int, after: int) -> tuple[Sequence[Event], int]:
+        """Return the events of the block that begins there, and where the next one does: there too at the end.
+
+        A block that ends with an id up to `after` is passed over. Raises FileNotFoundError.
+        """
+        with self._lock:
+            if kept := self._kept.get((path, offset)):
+                self._kept.move_to_end((path, offset))
+                return kept
+        lines, size = _block(path, offset)
+        if after and lines and (last := _event(lines[-1])) and last.id <= after:
+            return (), offset + size
+        found = [event for line in lines if (event := _event(line))], offset + size
+        if BLOCK_BYTES // 2 < size <= 2 * BLOCK_BYTES:  # a small one is the last, and grows; a large one is one event
+            with self._lock:
+                self._kept[path, offset] = found
+                if len(self._kept) > BLOCKS:
+                    self._kept.popitem(last=False)
+        return found
+
+
 class EventTail:
     """Follows the events of one job; each call of `read` gives what is new."""
 
-    def __init__(self, directory: Path, after: int = 0) -> None:
+    def __init__(self, directory: Path, after: int = 0, blocks: EventBlocks | None = None) -> None:
         self._path, self._after, self._offset = directory / NAME, after, 0
+        self._blocks = blocks or EventBlocks()
 
     def read(self) -> list[Event]:
         """Return complete events since the last call, without those up to id `after`; empty: there are no more now.
 
         One call reads a block, more only where that holds no event to return.
         """
-        while lines := self._lines():
-            events = [event for line in lines if (event := _event(line)) and event.id > self._after]
-            if events:
-                return events
+        while self._size() != self._offset:
+            events, end = self._blocks.read(self._path, self._offset, self._after)
+            if end == self._offset:
+                break
+            self._offset = end
+            if found := [event for event in events if event.id > self._after]:
+                return found
         return []
 
-    def _lines(self) -> list[bytes]:
-        """Return the next whole lines, about a block of them, and one that is longer as a whole."""
+    def _size(self) -> int:
         try:
-            if os.stat(self._path).st_size == self._offset:
-                return []
+            return os.stat(self._path).st_size
         except FileNotFoundError:
-            return []
-        with self._path.open("rb") as file:
-            file.seek(self._offset)
-            whole, end, rest = file.read(BLOCK_BYTES).rpartition(b"\n")
-            if not end:
-                whole, end = rest + file.readline(), b""
-                if not whole.endswith(b"\n"):
-                    return []
-        self._offset += len(whole) + len(end)
-        return whole.splitlines()
+            return self._offset
+
+
+def _block(path: Path, offset: int) -> tuple[list[bytes], int]:
+    """Return the whole lines from there on, about a block of them, or one that is longer as a whole, and their size."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        whole, end, rest = file.read(BLOCK_BYTES).rpartition(b"\n")
+        if not end:
+            whole, end = rest + file.readline(), b""
+            if not whole.endswith(b"\n"):
+                return [], 0
+    return whole.splitlines(), len(whole) + len(end)
 
 
 def _event(line: bytes) -> Event | None:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from pirl_server.atomic_files import quarantine, read_json, utc_now
 from pirl_server.config.jobs import JobSpec
 from pirl_server.config.loop import Loop
-from pirl_server.jobs.events import EventLog, EventTail
+from pirl_server.jobs.events import EventBlocks, EventLog, EventTail
 from pirl_server.jobs.hosted_jobs import HostedJobs
 from pirl_server.jobs.job import DamagedJobError, Job, JobStore, Status
 from pirl_server.jobs.process import JobProcess, end_orphan
@@ -61,6 +61,7 @@ class Supervisor:
         self._running: Job | None = None
         self._recovered = self._closing = False
         self._statuses: dict[str, Status] = {}
+        self._blocks = EventBlocks()
         self._trouble = ""
         self.hosted = HostedJobs(self._store, self._changed, self._save, self._cancelled)
         """the jobs that the server itself runs"""
@@ -120,7 +121,7 @@ class Supervisor:
 
     def events(self, job_id: str, after: int = 0) -> EventTail:
         """Follow a job's events after the given id. Raises KeyError for an unknown job."""
-        return EventTail(self._store.directory(job_id), after)
+        return EventTail(self._store.directory(job_id), after, self._blocks)
 
     def cancel(self, job_id: str) -> Job:
         """Ask a job to stop: a queued one is cancelled at once, a running one when its process or its round has ended.

@@ -14,9 +14,9 @@ from pirl_contract import Observation
 from pirl_server.openpi_wire.msgpack_numpy import pack, unpack
 from pirl_server.openpi_wire.observation_keys import Keys
 from pirl_server.policy.served_policy import ServedPolicy
-from pirl_server.serving.batch import Inference
-from pirl_server.serving.dispatcher import MAX_WAIT_S, Dispatcher
 from pirl_server.serving.errors import BusyError, ExpiredError, NoPolicyError, StoppedError, SupersededError
+from pirl_server.serving.request_queue import Inference
+from pirl_server.serving.router import MAX_WAIT_S, Dispatcher
 
 REFUSALS = (ValueError, PermissionError, BusyError, ExpiredError, NoPolicyError, StoppedError, SupersededError)
 """their words are for the client; whatever else is raised stays in the log"""

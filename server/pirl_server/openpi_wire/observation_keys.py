@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pirl_contract import Contract, Observation
 from pirl_server.openpi_wire.image_fitting import letterboxed, to_rgb8
-from pirl_server.serving.instructions import instruction_or_only
+from pirl_server.serving.router import instruction_or_only
 
 STATE, PROMPT = "state", "prompt"
 MAX_STATE = 4096

@@ -28,8 +28,8 @@ from pirl_server.openpi_wire.handler import Answerer, metadata
 from pirl_server.openpi_wire.observation_keys import Keys
 from pirl_server.security.connection_limits import BACKLOG, REQUEST_S, Seats, listen
 from pirl_server.security.file_limits import current_limit, shares
-from pirl_server.serving.dispatcher import Dispatcher
 from pirl_server.serving.errors import BusyError, ExpiredError, NoPolicyError, StoppedError
+from pirl_server.serving.router import Dispatcher
 
 CLOSE_S = 1.0
 """time to wait for a client that does not close its connection"""

@@ -16,6 +16,7 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,7 +30,6 @@ from pirl_server.model import families
 from pirl_server.model.flow_model import ChunkDenoiser, FlowModel
 from pirl_server.model.noise_actor import NoiseActor
 from pirl_server.model.prefix import Prefix
-from pirl_server.policy.batching import noise, pad_to_batch_size
 from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint, load_noise_actor
 from pirl_server.policy.condition import ConditionedProcessor, GuidedDenoiser, paired, pairs, without_condition
 from pirl_server.policy.model_card import ModelCard
@@ -37,12 +37,23 @@ from pirl_server.policy.pretrained_processor import PretrainedProcessor
 from pirl_server.policy.processing_spec import PRETRAINED
 from pirl_server.policy.processor import Array, Images, Processor
 from pirl_server.policy.rtc import sample_continued
-from pirl_server.policy.served_policy import PolicyRequest, PolicySample
+from pirl_server.policy.served_policy import BATCH_SIZES, PolicyRequest, PolicySample
 from pirl_server.policy.statistics_check import FirstObservations
 from pirl_server.policy.tabletop_processor import TabletopProcessor
 
 _LOG = logging.getLogger(__name__)
 MAX_CACHED_PREFIXES = 64
+
+
+class Noise(NamedTuple):
+    """What is drawn for a batch before the network is asked."""
+
+    start_NHA: Tensor
+    """the chain's first latent, at t = 1"""
+    sde_NHA: Tensor
+    """of the one stochastic step"""
+    index_N: Tensor
+    """which of the K steps that is; -1 where the ask does not explore"""
 
 
 class FlowPolicy:
@@ -137,18 +148,17 @@ class FlowPolicy:
         anew = [ask for ask, fault in zip(asks, faults) if fault is None and ask.continuation is None]
         going_on = [ask for ask, fault in zip(asks, faults) if fault is None and ask.continuation is not None]
         drawn = iter(self._draw_rows(anew) if anew else ())
-        continued = iter(sample_continued(self, going_on))
+        continued = iter(sample_continued(self, going_on) if going_on else ())
         return [
             fault if fault is not None else next(drawn if ask.continuation is None else continued)
             for ask, fault in zip(asks, faults)
         ]
 
     def _draw_rows(self, asks: Sequence[PolicyRequest]) -> list[PolicySample]:
-        # eager kernels on the CPU take any shape at its own cost: padding there would only be paid for
-        rows = asks if self.device.type == "cpu" else pad_to_batch_size(asks)
+        rows = self.padded(asks)
         observations = [ask.observation for ask in rows]
         state_NS = np.stack([each.state for each in observations])
-        noises = noise(rows, self.horizon, self.card.model.action_dim, self.card.denoise_steps)
+        noises = self.noise(rows)
         draw = self.draw(self.features(state_NS), self._prefix_rows(observations), *noises)
         actions_NHD = self.to_actions(draw.chain[:, -1], state_NS)
         return [
@@ -165,6 +175,20 @@ class FlowPolicy:
             for row, ask in enumerate(asks)
         ]
 
+    def padded(self, asks: Sequence[PolicyRequest]) -> Sequence[PolicyRequest]:
+        """The rows of a pass for these: as many on the CPU, whose kernels take any shape at its own cost."""
+        return asks if self.device.type == "cpu" else pad_to_batch_size(asks)
+
+    def noise(self, asks: Sequence[PolicyRequest]) -> Noise:
+        """Draw each row from a generator of its own, on the CPU: neither the other rows nor the device change it."""
+        rows, steps = [], self.card.denoise_steps
+        for ask in asks:
+            generator = torch.Generator().manual_seed(ask.seed)
+            start, sde = torch.randn(2, 1, self.horizon, self.card.model.action_dim, generator=generator)
+            index = torch.randint(steps, (1,), generator=generator)
+            rows.append(Noise(start, sde, index if ask.explore else torch.full_like(index, -1)))
+        return Noise(*(torch.cat(parts) for parts in zip(*rows)))
+
     def draw(
         self, features_NF: Array, prefix: Prefix, noise_NHA: Tensor, sde_noise_NHA: Tensor, index_N: Tensor
     ) -> Draw:
@@ -172,8 +196,9 @@ class FlowPolicy:
 
         For inference: no gradient passes. The prefix is where the model is, everything else on the CPU.
         """
+        device = self.device
         state, noise, sde_noise, index = (
-            part.to(self.device) for part in (torch.from_numpy(features_NF), noise_NHA, sde_noise_NHA, index_N)
+            part.to(device) for part in (torch.from_numpy(features_NF), noise_NHA, sde_noise_NHA, index_N)
         )
         noise, velocity = self.steer(noise, state, prefix), self.denoiser(prefix, state)
         draw = hybrid_sample(velocity, noise, sde_noise, index, self.card.denoise_steps, self.transition)
@@ -278,8 +303,9 @@ class FlowPolicy:
     def _encode(
         self, images: tuple[Tensor | None, Tensor | None], prompts: tuple[Tensor, Tensor], pooled: bool = False
     ) -> Prefix:
-        pixels, exist = (None if part is None else part.to(self.device) for part in images)
-        ids, mask = (part.to(self.device) for part in prompts)
+        device = self.device
+        pixels, exist = (None if part is None else part.to(device) for part in images)
+        ids, mask = (part.to(device) for part in prompts)
         return self.model.encode_prefix(pixels, exist, ids, mask, pooled=pooled)
 
     def _compare(self, observation: Observation) -> None:
@@ -296,7 +322,7 @@ class FlowPolicy:
         observation = ask.observation
         try:
             if self.card.model.vision is None:
-                self.contract.check_state(observation)
+                self.contract.check_state(observation.state)
             else:
                 self.contract.check(observation)
             if self.own_prefix:
@@ -307,6 +333,12 @@ class FlowPolicy:
             return error
         self._compare(observation)
         return None
+
+
+def pad_to_batch_size(asks: Sequence[PolicyRequest]) -> list[PolicyRequest]:
+    """Repeat the last ask up to the next of `BATCH_SIZES`: an accelerator then meets only shapes it was warmed at."""
+    size = next((size for size in BATCH_SIZES if size >= len(asks)), len(asks))
+    return [*asks, *[asks[-1]] * (size - len(asks))]
 
 
 def _noise_actor(card: ModelCard, folder: Path) -> NoiseActor | None:

@@ -21,7 +21,6 @@ from pirl_server.algorithm.flow import Transition, Velocity
 from pirl_server.algorithm.hybrid_sampler import hybrid_sample
 from pirl_server.model.flow_model import ChunkDenoiser, FlowModel
 from pirl_server.model.prefix import Prefix
-from pirl_server.policy.batching import noise, pad_to_batch_size
 from pirl_server.policy.model_card import ModelCard
 from pirl_server.policy.processor import Array
 from pirl_server.policy.served_policy import PolicyRequest, PolicySample
@@ -61,6 +60,12 @@ class RtcPolicy(Protocol):
     @property
     def transition(self) -> Transition:
         """The exploration's denoise step."""
+
+    def padded(self, asks: Sequence[PolicyRequest]) -> Sequence[PolicyRequest]:
+        """The rows of a pass for these."""
+
+    def noise(self, asks: Sequence[PolicyRequest]) -> tuple[Tensor, Tensor, Tensor]:
+        """The chain's first latent and the noise of its stochastic step [N, H, A], and which step that is [N]."""
 
     def features(self, state_NS: Array) -> Array:
         """State vectors in SI units -> model input. Returns [N, F]."""
@@ -134,13 +139,11 @@ def _fault(policy: RtcPolicy, ask: PolicyRequest) -> ValueError | None:
 @torch.no_grad()
 def _draw(policy: RtcPolicy, asks: Sequence[PolicyRequest], conditioned: bool) -> list[PolicySample]:
     card, device = policy.card, policy.device
-    rows = asks if device.type == "cpu" else pad_to_batch_size(asks)
+    rows = policy.padded(asks)
     observations = [ask.observation for ask in rows]
     state_NS = np.stack([each.state for each in observations])
     known = _know(policy, rows, state_NS)
-    start, sde, index = (
-        part.to(device) for part in noise(rows, policy.horizon, card.model.action_dim, card.denoise_steps)
-    )
+    start, sde, index = (part.to(device) for part in policy.noise(rows))
     features, prefix = torch.from_numpy(policy.features(state_NS)).to(device), policy.prefixes(observations)
     given = rtc.given_tokens(policy.horizon, known.delay_N) if conditioned else None
     start, denoiser = policy.steer(start, features, prefix), policy.denoiser(prefix, features, given)

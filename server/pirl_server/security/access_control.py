@@ -1,14 +1,18 @@
-"""Authorises a call by caller, scope, robot and rate. Independent of gRPC and HTTP."""
+"""Authorises a call by caller, scope, robot and rate: `AccessControl` on any wire, `CallAuthorizer` for gRPC."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import grpc
+from google.protobuf.message import Message
+
 from pirl_contract.names import is_name
-from pirl_contract.wire.grpc_options import SERVICE_PATH
+from pirl_contract.v1 import policy_pb2 as pb
+from pirl_contract.wire.grpc_options import SERVICE_PATH, SESSION_PATH
 from pirl_server.registry.audit import AuditLog
 from pirl_server.rpc.denied import DeniedError
 from pirl_server.security.permissions import PUBLIC, RPCS, SCOPES
@@ -16,7 +20,7 @@ from pirl_server.security.rate_limiter import Limiter
 from pirl_server.security.tokens import TokenFile
 
 _LOG = logging.getLogger(__name__)
-_INFER = SERVICE_PATH + "Infer"
+_INFER, _INFO = SERVICE_PATH + "Infer", SERVICE_PATH + "GetInfo"
 SCHEMES = ("bearer", "api-key")
 """of the Authorization header; openpi's clients send the second"""
 
@@ -123,3 +127,54 @@ class AccessControl:
 def _host(peer: str) -> str:
     """gRPC's ipv4:10.0.0.7:51324 without the port, which a caller can change with every call."""
     return peer.rpartition(":")[0] if peer.startswith(("ipv4:", "ipv6:")) else peer
+
+
+class CallAuthorizer:
+    """Checks token, scope and robot of each call, within a session of each message, so that revoking ends it.
+
+    Writes the labels that calls change to the audit log.
+    """
+
+    def __init__(self, gate: AccessControl, audit: AuditLog) -> None:
+        self._gate, self._audit = gate, audit
+
+    def opened(self, rpc: str, metadata: Mapping[str, str], peer: str) -> _GateWatch:
+        """Let the call in. Raises DeniedError."""
+        authorization = metadata.get("authorization", "")
+        caller = self._gate.enter(rpc, RPCS.get(rpc), authorization, peer)
+        return _GateWatch(self._gate, self._audit, rpc, authorization, peer, caller)
+
+
+class _GateWatch:
+    def __init__(
+        self, gate: AccessControl, audit: AuditLog, rpc: str, authorization: str, peer: str, caller: Caller
+    ) -> None:
+        self._gate, self._audit, self._rpc = gate, audit, rpc
+        self._authorization, self._peer, self._caller = authorization, peer, caller
+        self._labels: dict[int, pb.LabelEpisodeRequest] = {}
+
+    def request(self, rpc: str, message: Message, id: int) -> None:
+        if self._rpc == SESSION_PATH:
+            self._caller = self._gate.enter(rpc, RPCS.get(rpc), self._authorization, self._peer)
+        if rpc.startswith(SERVICE_PATH) and rpc != SESSION_PATH:
+            robot = getattr(message, "robot_id", None)
+            if robot or rpc != _INFO:  # that one may be asked for no robot
+                self._gate.check_robot(self._caller, rpc, robot, getattr(message, "episode_id", ""))
+        if isinstance(message, pb.LabelEpisodeRequest):
+            self._labels[id] = message
+
+    def reply(self, id: int, message: Message) -> None:
+        asked = self._labels.pop(id, None)
+        if asked is None or not isinstance(message, pb.LabelEpisodeReply):
+            return
+        self._audit.note(
+            "label changed",
+            self._caller.name,
+            episode=asked.episode_id,
+            label=pb.Outcome.Name(asked.outcome),
+            previous=pb.Outcome.Name(message.previous),
+            reason=asked.note,
+        )
+
+    def closed(self, code: grpc.StatusCode) -> None:
+        self._labels.clear()

@@ -50,6 +50,19 @@ class TlsFiles:
             for certificate in _certificates(self.client_ca):
                 _check_time(self.client_ca, certificate)
 
+    def expiries(self) -> Callable[[], dict[str, float]]:
+        """Make a function that returns when the certificates in use run out, `server` and `client_ca`: Unix time.
+
+        Of each file the certificate counts that does so first. Raises ValueError as `check` does.
+        """
+        current = _Current(self, self._expiries)
+
+        def now() -> dict[str, float]:
+            current.renewed()
+            return current.made
+
+        return now
+
     def for_grpc(self) -> grpc.ServerCredentials:
         """Make what `server.add_secure_port` takes. Raises ValueError as `check` does."""
         current = _Current(self, self._grpc_configuration)
@@ -75,6 +88,14 @@ class TlsFiles:
         self.check()
         ca = _bytes(self.client_ca) if self.client_ca else None
         return grpc.ssl_server_certificate_configuration([(_bytes(self.key), _bytes(self.cert))], ca)
+
+    def _expiries(self) -> dict[str, float]:
+        self.check()
+        files = {"server": self.cert} | ({"client_ca": self.client_ca} if self.client_ca else {})
+        return {
+            name: min(certificate.not_valid_after_utc.timestamp() for certificate in _certificates(path))
+            for name, path in files.items()
+        }
 
     def _context(self) -> ssl.SSLContext:
         self.check()

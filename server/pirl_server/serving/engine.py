@@ -17,18 +17,15 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 
 from pirl_contract import Observation, PreviousChunk
-from pirl_server.policy.served_policy import BATCH_SIZES, PolicyRequest, ServedPolicy
-from pirl_server.serving.batch import Batch, Request, resolve, run_batch
-from pirl_server.serving.batch import Inference as Inference
-from pirl_server.serving.engine_stats import EngineStats
+from pirl_server.policy.served_policy import BATCH_SIZES, PolicyRequest, PolicySample, ServedPolicy
 from pirl_server.serving.errors import NoPolicyError
-from pirl_server.serving.loaded_policies import LoadedPolicies, WarmUp
-from pirl_server.serving.request_queue import RequestQueue, tell
+from pirl_server.serving.request_queue import Batch, EngineStats, Inference, Refused, Request, RequestQueue, tell
+from pirl_server.serving.warm_up import Shape, WarmUp
 
 _LOG = logging.getLogger(__name__)
 IDLE_LIMIT = 64
@@ -76,10 +73,11 @@ class Engine:
             current = self.current.version if self.current else None
             return self._line.tally.snapshot(len(self._line.waiting), tuple(self.loaded), current)
 
-    def observe(self, callback: Callable[[Batch], None]) -> None:
-        """Call back with every batch from now on; what the callback raises is logged and goes no further."""
+    def observe(self, callback: Callable[[Batch], None], wanted: bool = True) -> None:
+        """Call back with every batch from now on, or no more; what the callback raises is logged, no robot sees it."""
         with self._changed:
-            self._observers = (*self._observers, callback)
+            others = tuple(each for each in self._observers if each != callback)
+            self._observers = (*others, callback) if wanted else others
 
     def submit(
         self,
@@ -110,7 +108,8 @@ class Engine:
             self._find(version)
             refused = self._line.admit(request)
             self._changed.notify_all()
-        tell(refused)
+        if refused:
+            tell(refused)
         return request.answer
 
     def submit_idle(self, ask: PolicyRequest, version: str) -> Future[Inference]:
@@ -208,29 +207,23 @@ class Engine:
         """What the model thread does next, waited for; None: end."""
         with self._changed:
             while not self._closing:
-                wait_s = self._line.wait_s(time.monotonic())
+                now = time.monotonic()
+                wait_s = self._line.wait_s(now)
                 if self._warming and (wait_s is None or not self._robots_turn):
                     self._robots_turn = True
                     return self._warm
                 if wait_s == 0.0:
                     self._robots_turn = False
-                    return self._take()
+                    current, policies = self._shelf.current, self._shelf.policies
+                    assert current is not None
+                    taken, refused = self._line.take(current.version, now)
+                    self._changed.notify_all()  # `unload` may wait for just these
+                    policy = policies[taken[0].version or current.version] if taken else current
+                    return partial(self._draw, policy, taken, refused)
                 if wait_s is None and self._idle:
                     return self._take_idle()
                 self._changed.wait(wait_s)
         return None
-
-    def _take(self) -> Callable[[], object]:
-        assert self.current is not None
-        taken, refused = self._line.take(self.current.version, time.monotonic())
-        self._changed.notify_all()  # `unload` may wait for just these
-        policy = self.loaded[taken[0].version or self.current.version] if taken else self.current
-
-        def serve() -> None:
-            tell(refused)
-            self._draw(policy, taken, idle=False)
-
-        return serve
 
     def _take_idle(self) -> Callable[[], object]:
         request = self._idle.popleft()
@@ -239,14 +232,33 @@ class Engine:
             return request.answer.cancel
         return partial(self._draw, policy, [request], idle=True)
 
-    def _draw(self, policy: ServedPolicy, requests: Sequence[Request], idle: bool) -> None:
+    def _draw(
+        self, policy: ServedPolicy, requests: Sequence[Request], refused: Refused = (), idle: bool = False
+    ) -> None:
+        """Draw one batch, all of one version, and notify who asked for it, and who is rejected."""
+        if refused:
+            tell(refused)
         running = [request for request in requests if request.answer.set_running_or_notify_cancel()]
         if not running:
             return
-        batch = run_batch(policy, running, idle)
+        started = time.monotonic()
+        drawn = _sample(policy, running)
+        ended = time.monotonic()
+        infer_ms = 1000 * (ended - started)
+        answers = tuple(
+            each
+            if isinstance(each, Exception)
+            else Inference(each, policy, 1000 * (started - request.submitted), infer_ms, len(running))
+            for request, each in zip(running, drawn)
+        )
+        batch = Batch(policy, tuple(running), answers, infer_ms, idle)
         with self._changed:
-            self._line.answered(batch, time.monotonic())
-        resolve(batch)
+            self._line.answered(batch, ended)
+        for request, answer in zip(running, answers):
+            if isinstance(answer, Exception):
+                request.answer.set_exception(answer)
+            else:
+                request.answer.set_result(answer)
         for callback in self._observers:
             try:
                 callback(batch)
@@ -270,3 +282,84 @@ class Engine:
             except ValueError as error:
                 fault = error
         warm_up.done.set_result(None) if fault is None else warm_up.done.set_exception(fault)
+
+
+def _sample(policy: ServedPolicy, requests: Sequence[Request]) -> Sequence[PolicySample | Exception]:
+    try:
+        drawn = policy.sample_batch([request.ask for request in requests])
+        assert len(drawn) == len(requests), f"{policy.version} sampled {len(drawn)} rows of {len(requests)}"
+        return drawn
+    except Exception as error:  # the asking threads re-raise it: no request may end the model thread
+        if len(requests) == 1:
+            return [error]
+        return [_sample(policy, [request])[0] for request in requests]  # the innocent are answered
+
+
+class LoadedPolicies:
+    """Loaded policies by version. `policies` and `current` are replaced, never changed: to read them needs no lock."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        """versions that may be in memory at the same time"""
+        self.policies: Mapping[str, ServedPolicy] = {}
+        self.current: ServedPolicy | None = None
+        self._chain_shape: Shape = ()
+        self._leaving: set[str] = set()
+
+    def find(self, version: str | None) -> ServedPolicy:
+        """Return the policy of a version, or the current one. Raises NoPolicyError when it can't be asked."""
+        if self.current is None:
+            raise NoPolicyError("no policy is loaded yet")
+        if version is None:
+            return self.current
+        if version not in self.policies or version in self._leaving:
+            raise NoPolicyError(f"version {version} is not loaded, {', '.join(self.policies)} is")
+        return self.policies[version]
+
+    def check_room(self, version: str, coming: Iterable[str] = ()) -> None:
+        """Raise ValueError when there is no room for one more beside those in memory and those on their way."""
+        others = dict.fromkeys((*self.policies, *coming))
+        others.pop(version, None)
+        if len(others) >= self.size:
+            raise ValueError(f"no slot for {version}: {self.size} versions may be loaded and {', '.join(others)} are")
+
+    def put(self, policy: ServedPolicy, shape: Shape) -> None:
+        """Take a warm policy in. Raises ValueError when a running server can't take it: other contract, other chain."""
+        if self.current is not None:
+            _check_fits(policy, shape, self.current, self._chain_shape)
+        self.policies = {**self.policies, policy.version: policy}
+        self._chain_shape = shape
+
+    def use(self, version: str) -> bool:
+        """Make a loaded version the current one; return whether that is a change.
+
+        Raises NoPolicyError when it is not loaded.
+        """
+        if version not in self.policies:
+            raise NoPolicyError(f"version {version} is not loaded")
+        changed = self.current is not None and self.current.version != version
+        self.current = self.policies[version]
+        return changed
+
+    def leave(self, version: str) -> None:
+        """Reject new requests for a version. Raises KeyError (not loaded), ValueError (in use)."""
+        if version not in self.policies:
+            raise KeyError(version)
+        if self.current is not None and self.current.version == version:
+            raise ValueError(f"{version} is in use: use another version first")
+        self._leaving.add(version)
+
+    def remove(self, version: str) -> None:
+        """Forget a version that has left."""
+        self._leaving.discard(version)
+        self.policies = {name: policy for name, policy in self.policies.items() if name != version}
+
+
+def _check_fits(policy: ServedPolicy, shape: Shape, served: ServedPolicy, served_shape: Shape) -> None:
+    if differences := served.contract.difference(policy.contract):
+        raise ValueError(f"a running server keeps its contract; restart it to serve {policy.version}: {differences[0]}")
+    if shape != served_shape:
+        raise ValueError(
+            f"chain [K+1, H, A] of {policy.version} is {shape}, of the served policy {served_shape}:"
+            " open episodes would not match; restart the server to serve it"
+        )

@@ -16,8 +16,7 @@ from pirl_contract.schema import DRY_RUN_KEY
 from pirl_server.atomic_files import utc_now
 from pirl_server.episodes.schema import Episode, EpisodeInfo, Steps
 from pirl_server.policy.served_policy import PolicySample
-from pirl_server.serving.call_log import LoggedCalls
-from pirl_server.serving.step_log import LoggedSteps
+from pirl_server.serving.episode_log import LoggedCalls, LoggedSteps
 
 MAX_STEPS = 100_000
 """of one episode: 33 minutes at 50 Hz"""
@@ -68,6 +67,7 @@ class EpisodeBuilder:
         """what the robot has said of its end; it counts even when that call failed and was never repeated"""
         self.calls = LoggedCalls(scratch, [camera.name for camera in start.contract.cameras])
         self._lock = threading.Lock()
+        self._shapes = (start.contract.action_dim,), (start.contract.state_dim,)
         self._horizon_of_chunk: dict[str, tuple[int, int]] = {}
         self._steps = LoggedSteps(start.contract, max_steps)
         self._start_bytes = sum(len(key) + len(value) for key, value in start.metadata.items())
@@ -182,11 +182,12 @@ class EpisodeBuilder:
 
     def _call(self, outcome: StepOutcome) -> int:
         """Which call the step belongs to, -1: none. Raises ValueError when it does not fit this episode."""
-        contract, where = self.start.contract, f"outcome {outcome.index} of chunk '{outcome.chunk_id[:64]}'"
-        if outcome.executed.shape != (contract.action_dim,) or outcome.state.shape != (contract.state_dim,):
+        where = f"outcome {outcome.index} of chunk '{outcome.chunk_id[:64]}'"
+        if (outcome.executed.shape, outcome.state.shape) != self._shapes:
+            (action_dim,), (state_dim,) = self._shapes
             raise ValueError(
                 f"{where}: executed has {outcome.executed.size} and state {outcome.state.size} entries,"
-                f" the contract says {contract.action_dim} and {contract.state_dim}"
+                f" the contract says {action_dim} and {state_dim}"
             )
         if not outcome.chunk_id:
             if outcome.index >= MAX_INDEX:

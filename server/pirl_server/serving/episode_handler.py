@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from pirl_contract import ActionChunk, Contract, Observation, StepOutcome
+from pirl_contract import Contract
 from pirl_contract.schema import check_instruction
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import codec
-from pirl_server.policy.served_policy import PolicySample, ServedPolicy
-from pirl_server.serving.episode_builder import EpisodeBuilder, EpisodeEnd, EpisodeStart
+from pirl_server.policy.served_policy import ServedPolicy
+from pirl_server.serving.episode_builder import EpisodeEnd, EpisodeStart
 from pirl_server.serving.grpc_status import ContractMismatchError, NotFoundError, NotWrittenError
 from pirl_server.serving.recorder import Recorder
 
@@ -89,41 +89,16 @@ class EpisodeCalls:
             raise NotFoundError(f"no episode '{request.episode_id}', open or published") from None
         return pb.LabelEpisodeReply(previous=_OUTCOME[previous])
 
-    def of_request(self, episode_id: str, seen: Observation, outcomes: Sequence[StepOutcome]) -> EpisodeBuilder | None:
-        """Return the open episode of an Infer request, with its outcomes taken in; None when it names none.
-
-        Raises BusyError when the episode can take no more: the outcomes are kept, and the episode can be ended. Raises
-        ValueError for another robot's episode, another instruction than at its start, and outcomes without an episode.
-        """
-        if not episode_id:
-            if outcomes:
-                raise ValueError("outcomes without an episode id can't be logged; call StartEpisode first")
-            return None
-        episode = self._find(self._recorder.find, episode_id)
-        if seen.robot_id != episode.start.robot_id:
-            raise ValueError(f"episode '{episode_id}' belongs to robot '{episode.start.robot_id}'")
-        if seen.instruction != episode.start.instruction:
-            raise ValueError("the instruction changed within an episode: end it and start a new one")
-        episode.add_outcomes(outcomes)
-        self._recorder.check_room(episode)
-        return episode
-
-    def answered(
-        self,
-        episode: EpisodeBuilder,
-        observation: Observation,
-        sample: PolicySample,
-        chunk: ActionChunk,
-        latency_ms: float,
-    ) -> None:
-        """Log the answer to an Infer request. Never waits for the disk."""
-        self._recorder.add_call(episode, observation, sample, chunk, latency_ms)
-
     def _find(self, look: Callable[[str], Found], episode_id: str) -> Found:
         try:
             return look(episode_id)
         except KeyError:
-            raise NotFoundError(f"no open episode '{episode_id}': it has ended, or was closed when idle") from None
+            raise no_episode(episode_id) from None
+
+
+def no_episode(episode_id: str) -> NotFoundError:
+    """The error of a call for an episode that is not open."""
+    return NotFoundError(f"no open episode '{episode_id}': it has ended, or was closed when idle")
 
 
 @contextmanager

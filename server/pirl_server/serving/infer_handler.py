@@ -9,22 +9,20 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 
-from pirl_contract import ActionChunk, Observation
+from pirl_contract import ActionChunk, Contract, Observation
 from pirl_contract.names import check_robot_id
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import codec
 from pirl_contract.wire.grpc_options import MAX_MESSAGE_BYTES, WIRE
-from pirl_contract.wire.shared_memory import host_id
-from pirl_server.policy.served_policy import ServedPolicy
-from pirl_server.serving.batch import Inference
-from pirl_server.serving.dispatcher import Dispatcher
+from pirl_contract.wire.shared_memory import host_id, read_shared
 from pirl_server.serving.episode_builder import EpisodeBuilder
-from pirl_server.serving.episode_handler import EpisodeCalls
+from pirl_server.serving.episode_handler import EpisodeCalls, no_episode
 from pirl_server.serving.errors import ExpiredError
 from pirl_server.serving.exploration import Exploration
 from pirl_server.serving.grpc_status import ContractMismatchError
-from pirl_server.serving.router import Router
-from pirl_server.serving.shared_memory import read_shared
+from pirl_server.serving.recorder import Recorder
+from pirl_server.serving.request_queue import Inference
+from pirl_server.serving.router import Dispatcher, Router
 
 # chunk ids: unique without asking the system for random bytes with each chunk
 _PROCESS, _NUMBERS = secrets.token_hex(8), itertools.count()
@@ -59,9 +57,14 @@ class InferHandler:
     """Asks the engine. Any thread."""
 
     def __init__(
-        self, dispatcher: Dispatcher, episodes: EpisodeCalls, exploration: Exploration, router: Router
+        self,
+        dispatcher: Dispatcher,
+        episodes: EpisodeCalls,
+        recorder: Recorder,
+        exploration: Exploration,
+        router: Router,
     ) -> None:
-        self._dispatcher, self._episodes, self._router = dispatcher, episodes, router
+        self._dispatcher, self._episodes, self._recorder, self._router = dispatcher, episodes, recorder, router
         self._attendance, self._exploration = dispatcher.connections, exploration
         self._host_id = host_id()
         self._read_shared = read_shared if self._host_id else None
@@ -100,23 +103,31 @@ class InferHandler:
     def begin(self, request: pb.InferRequest, caller: Caller, deadline: float) -> PendingChunk:
         """Check the request and queue it; outcomes are kept even when the inference then fails.
 
-        `deadline` is a `time.monotonic()` value. Raises what makes a rejection, ExpiredError where it passed while the
-        images were decoded.
+        `deadline` is a `time.monotonic()` value. Raises what makes a rejection: ValueError for outcomes without an
+        episode, ExpiredError where the deadline passed while the images were decoded.
         """
         received_ns, polling = time.monotonic_ns(), not caller.session
         check_robot_id(request.robot_id)
         self._dispatcher.check(request.robot_id, polling=polling)
         policy = self._dispatcher.policy(request.robot_id, request.alias, request.episode_id)
-        _check_hash(request, policy)
+        contract = policy.contract
+        if request.contract_hash != contract.hash:
+            raise _mismatch(request, contract)
         try:
-            call = codec.decode_infer(request, policy.contract, self._read_shared, deadline)
+            call = codec.decode_infer(request, contract, self._read_shared, deadline)
         except TimeoutError as error:
             raise ExpiredError(str(error)) from None
-        instruction = self._dispatcher.instruction(call.observation.instruction, policy)
         observation = call.observation
-        if instruction is not observation.instruction:
-            observation = replace(observation, instruction=instruction)
-        episode = self._episodes.of_request(request.episode_id, observation, call.outcomes)
+        if not observation.instruction.strip():
+            observation = replace(observation, instruction=self._dispatcher.instruction("", policy))
+        episode = None
+        try:
+            if request.episode_id:
+                episode = self._recorder.take_outcomes(request.episode_id, observation, call.outcomes)
+            elif call.outcomes:
+                raise ValueError("outcomes without an episode id can't be logged; call StartEpisode first")
+        except KeyError:
+            raise no_episode(request.episode_id) from None
         self._attendance.seen(request.robot_id, caller.address, polling=polling)
         default = episode.start.explore if episode else self._exploration.default
         decode_ms = (time.monotonic_ns() - received_ns) / 1e6
@@ -145,12 +156,23 @@ class InferHandler:
         if not caller.session:
             self._attendance.check_stop(robot_id)  # it may have come while the device was busy
         began_ns = time.monotonic_ns()
-        chunk = _chunk(pending, inference)
+        sample, policy = inference.sample, inference.policy
+        chunk = ActionChunk(
+            actions=sample.actions,
+            dt_s=1.0 / policy.contract.rate_hz,
+            chunk_id=f"{_PROCESS}{next(_NUMBERS):016x}",
+            policy_version=policy.version,
+            seed=sample.seed,
+            execute_horizon=policy.execute_horizon,
+            start_time_ns=pending.observation.capture_time_ns,
+            timings_ms={"decode": pending.decode_ms, "queue": inference.queue_ms, "infer": inference.infer_ms},
+            continued=sample.continued,
+        )
         reply = codec.chunk_to_proto(chunk, pending.request.sequence)
         done_ns = time.monotonic_ns()
         timings = {"encode": (done_ns - began_ns) / 1e6, "total": (done_ns - pending.received_ns) / 1e6}
         if pending.episode:
-            self._episodes.answered(pending.episode, pending.observation, inference.sample, chunk, timings["total"])
+            self._recorder.add_call(pending.episode, pending.observation, sample, chunk, timings["total"])
         self._attendance.seen(robot_id, caller.address, chunk.policy_version, polling=not caller.session)
         reply.timings_ms.update(timings)
         reply.sent_time_ns, reply.received_time_ns = pending.request.sent_time_ns, pending.received_ns
@@ -158,24 +180,8 @@ class InferHandler:
         return reply
 
 
-def _check_hash(request: pb.InferRequest, policy: ServedPolicy) -> None:
-    if request.contract_hash != policy.contract.hash:
-        raise ContractMismatchError(
-            f"contract hash is '{request.contract_hash}', the policy's {policy.contract.hash}:"
-            " get its contract with GetInfo; StartEpisode reports the differences"
-        )
-
-
-def _chunk(pending: PendingChunk, inference: Inference) -> ActionChunk:
-    sample, policy = inference.sample, inference.policy
-    return ActionChunk(
-        actions=sample.actions,
-        dt_s=1.0 / policy.contract.rate_hz,
-        chunk_id=f"{_PROCESS}{next(_NUMBERS):016x}",
-        policy_version=policy.version,
-        seed=sample.seed,
-        execute_horizon=policy.execute_horizon,
-        start_time_ns=pending.observation.capture_time_ns,
-        timings_ms={"decode": pending.decode_ms, "queue": inference.queue_ms, "infer": inference.infer_ms},
-        continued=sample.continued,
+def _mismatch(request: pb.InferRequest, contract: Contract) -> ContractMismatchError:
+    return ContractMismatchError(
+        f"contract hash is '{request.contract_hash}', the policy's {contract.hash}:"
+        " get its contract with GetInfo; StartEpisode reports the differences"
     )

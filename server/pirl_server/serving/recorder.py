@@ -1,4 +1,4 @@
-"""Holds the open episodes of all robots and publishes each when it ends or its robot has disconnected."""
+"""Holds the open episodes of all robots, within limits; publishes each at its end, or when its robot is gone."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import logging
 import threading
 import time
 import uuid
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -15,12 +15,37 @@ from pirl_contract import ActionChunk, Observation, StepOutcome
 from pirl_contract.names import check_robot_id
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.policy.served_policy import PolicySample
-from pirl_server.serving.episode_builder import VANISHED, EpisodeBuilder, EpisodeEnd, EpisodeStart
-from pirl_server.serving.episode_memory import Limits, Room
+from pirl_server.serving.episode_builder import MAX_STEPS, VANISHED, EpisodeBuilder, EpisodeEnd, EpisodeStart
+from pirl_server.serving.errors import BusyError
 
 _LOG = logging.getLogger(__name__)
 MAX_RECEIPTS = 4096
 """ends that are remembered: one that is asked for again is answered as the first time"""
+RETRY_S = 1.0
+"""how often the disk is tried again after it rejected"""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of what is being recorded."""
+
+    open: int = 64
+    """episodes"""
+    open_per_robot: int = 8
+    memory: int = 2**30
+    """bytes, of all open episodes"""
+    memory_per_robot: int = 2**28
+    steps: int = MAX_STEPS
+    """of one episode"""
+    free: int = 2**28
+    """bytes that stay free on the disk, so that episodes can still be published"""
+
+    @classmethod
+    def of_memory(cls, memory: int) -> Limits:
+        """The usual ones for this much memory: a quarter of it for each robot. Raises ValueError below 1 MiB."""
+        if memory < 2**20:
+            raise ValueError(f"{memory} bytes of memory for open episodes: give at least 1 MiB")
+        return cls(memory=memory, memory_per_robot=memory // 4)
 
 
 @dataclass(frozen=True)
@@ -46,7 +71,7 @@ class Recorder:
     dropping always work, whatever the memory holds; only starting and adding calls is limited.
     """
 
-    def __init__(self, store: EpisodeStore, limits: Limits = Limits(), idle_limit_s: float = 60.0) -> None:  # noqa: B008
+    def __init__(self, store: EpisodeStore, limits: Limits = Limits(), idle_limit_s: float = 60.0) -> None:
         self._store, self._limits, self._idle_limit_s = store, limits, idle_limit_s
         self._open: dict[str, EpisodeBuilder] = {}
         self._ending: dict[str, _Closing] = {}
@@ -100,9 +125,24 @@ class Recorder:
         with self._lock:
             return self._open[episode_id]
 
-    def check_room(self, episode: EpisodeBuilder) -> None:
-        """Raise BusyError when the robot's open episodes hold too much to add a policy call. Never waits."""
-        self._room.check_call(episode.start.robot_id)
+    def take_outcomes(self, episode_id: str, seen: Observation, outcomes: Sequence[StepOutcome]) -> EpisodeBuilder:
+        """Add the outcomes that come with a request for a chunk; return its episode, for `add_call`. Never waits.
+
+        Raises KeyError for an unknown id; ValueError for another robot's episode, another instruction than at its
+        start and outcomes that do not fit; BusyError when the robot's open episodes hold too much for one more call:
+        the outcomes are kept, and the episode can be ended.
+        """
+        with self._lock:
+            episode = self._open[episode_id]
+        if seen.robot_id != episode.start.robot_id:
+            raise ValueError(f"episode '{episode_id}' belongs to robot '{episode.start.robot_id}'")
+        if seen.instruction != episode.start.instruction:
+            raise ValueError("the instruction changed within an episode: end it and start a new one")
+        full = self._room.full(seen.robot_id)
+        episode.add_outcomes(outcomes)
+        if full is not None:
+            raise full
+        return episode
 
     def add_call(
         self,
@@ -113,8 +153,10 @@ class Recorder:
         latency_ms: float,
     ) -> None:
         """Remember one answered request. Never waits for the disk."""
+        kept = self._room.kept(episode)
         episode.add_call(observation, sample, chunk, latency_ms)
-        self._room.grew(episode)
+        if episode.calls.nbytes > kept:
+            self._room.wake.set()
 
     def end(self, episode_id: str, ending: EpisodeEnd | None, outcomes: Sequence[StepOutcome] = ()) -> Receipt:
         """Publish the episode: on the disk when this returns. Asked again, the answer is that of the first time.
@@ -230,3 +272,86 @@ class Recorder:
             else:
                 reason = (episode.ending or VANISHED).end_reason
                 _LOG.warning("episode %s was left open: closed as %s, %d steps", episode.id, reason, receipt.steps)
+
+
+class Room:
+    """Writes surplus calls to the disk, and says whether a robot may add more. Any thread.
+
+    Every robot has a share. What an episode holds beyond half of it is written to files by a thread of its own, so a
+    robot is rejected only when the disk does not take the calls, and never for what another robot holds.
+
+    `open_episodes()` are looked at; `free_bytes()` is how much room the disk has.
+    """
+
+    def __init__(
+        self, limits: Limits, open_episodes: Callable[[], Sequence[EpisodeBuilder]], free_bytes: Callable[[], int]
+    ) -> None:
+        self.limits, self._open, self._free_bytes = limits, open_episodes, free_bytes
+        self._fault = ""
+        self._closing = False
+        self.wake = threading.Event()
+        """set to have surplus calls written"""
+        self._writer = threading.Thread(target=self._write, name="spill", daemon=True)
+        self._writer.start()
+
+    def check_start(self, robot_id: str) -> None:
+        """Raise BusyError when the robot, or all together, may not open another episode."""
+        episodes, limits = self._open(), self.limits
+        if len(episodes) >= limits.open:
+            raise BusyError(f"{limits.open} episodes are already open: end one of them")
+        if sum(each.start.robot_id == robot_id for each in episodes) >= limits.open_per_robot:
+            raise BusyError(f"robot '{robot_id}' has {limits.open_per_robot} open episodes already: end one of them")
+        if full := self.full(robot_id):
+            raise full
+
+    def full(self, robot_id: str) -> BusyError | None:
+        """The error when the robot's episodes hold more than its share, and no call may be added. Never waits."""
+        used = Counter[str]()
+        for episode in self._open():
+            used[episode.start.robot_id] += episode.nbytes
+        share = self.limits.memory_per_robot
+        if used.total() > self.limits.memory:
+            share = min(share, self.limits.memory // len(used))
+        if used[robot_id] <= share:
+            return None
+        self.wake.set()
+        why = self._fault or "the disk writes more slowly than data arrives"
+        return BusyError(
+            f"open episodes of robot '{robot_id}' hold {used[robot_id] >> 10} KiB in memory, its share is"
+            f" {share >> 10} KiB ({why}): end the episode, or request without an episode id"
+        )
+
+    def close(self) -> None:
+        """Write no more."""
+        self._closing = True
+        self.wake.set()
+        self._writer.join()
+
+    def kept(self, episode: EpisodeBuilder) -> int:
+        """How many bytes of an episode's calls stay in memory; beyond them set `wake`. Never waits."""
+        episodes = self._open()
+        own = sum(each.start.robot_id == episode.start.robot_id for each in episodes)
+        return min(self.limits.memory_per_robot // max(1, own), self.limits.memory // max(1, len(episodes))) // 2
+
+    def _write(self) -> None:
+        while not self._closing:
+            self.wake.wait(RETRY_S if self._fault else None)
+            self.wake.clear()
+            self._spill()
+
+    def _spill(self) -> None:
+        episodes, fault = self._open(), ""
+        for episode in episodes:
+            kept = self.kept(episode)
+            if self._closing or episode.calls.nbytes <= kept:
+                continue
+            try:
+                if (free := self._free_bytes()) < self.limits.free:
+                    fault = f"{free >> 20} MiB of disk space left, {self.limits.free >> 20} MiB stay free"
+                    continue
+                episode.calls.spill(kept)
+            except OSError as error:
+                fault = f"writing to disk failed: {error.strerror or error}"
+        if fault and fault != self._fault:
+            _LOG.error("calls of open episodes are kept in memory: %s", fault)
+        self._fault = fault

@@ -1,4 +1,4 @@
-"""The bounded request queue: one slot per robot, batch window, counters.
+"""The bounded request queue: requests and batches, one slot per robot, batch window, counters.
 
 No lock of its own, and no notification: it returns rejected requests, for its caller to notify without a lock.
 """
@@ -6,14 +6,74 @@ No lock of its own, and no notification: it returns rejected requests, for its c
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 
-from pirl_server.serving.batch import Batch, Request
-from pirl_server.serving.engine_stats import Tally
+from pirl_server.policy.served_policy import PolicyRequest, PolicySample, ServedPolicy
 from pirl_server.serving.errors import BusyError, ExpiredError, SupersededError
 
-Refused = list[tuple[Request, Exception]]
+
+@dataclass(slots=True)  # not frozen, as the others here: for each request that costs microseconds
+class Inference:
+    """One answered request."""
+
+    sample: PolicySample
+    policy: ServedPolicy
+    """the policy that drew it, whichever is current by now"""
+    queue_ms: float
+    """from `submit` to the start of its batch, the batching window included"""
+    infer_ms: float
+    """the whole batch on the device, which had finished"""
+    rows: int = 1
+    """requests that were answered by the same pass over the device"""
+
+
+@dataclass(slots=True)
+class Request:
+    """One queued inference request. `answer` is set by the thread that takes it out of the queue."""
+
+    ask: PolicyRequest
+    robot_id: str
+    sequence: int
+    session: str
+    version: str | None
+    """None: whichever is current when the device is free"""
+    deadline: float | None
+    """`time.monotonic()`"""
+    submitted: float
+    answer: Future[Inference]
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the asker has cancelled it."""
+        return self.answer.cancelled()
+
+    def expired(self, now: float) -> bool:
+        """Whether its deadline has passed."""
+        return self.deadline is not None and now > self.deadline
+
+    def refuse(self, reason: Exception) -> None:
+        """End it with an error, unless its asker gave it up. Never under a lock: callbacks of the future run here."""
+        if self.answer.set_running_or_notify_cancel():
+            self.answer.set_exception(reason)
+
+
+@dataclass(slots=True)
+class Batch:
+    """One pass over the device, as observers see it: rows in the order in which they were drawn."""
+
+    policy: ServedPolicy
+    requests: tuple[Request, ...]
+    answers: tuple[Inference | Exception, ...]
+    """per request; an exception is this row's own fault"""
+    infer_ms: float
+    idle: bool
+    """drawn because nothing else waited, for comparison only: no robot was answered"""
+
+
+Refused = Sequence[tuple[Request, Exception]]
 
 
 class RequestQueue:
@@ -26,9 +86,9 @@ class RequestQueue:
 
     def admit(self, request: Request) -> Refused:
         """Give the request its robot's place; return who is rejected for it. Raises BusyError when there is no room."""
-        refused: Refused = []
+        refused = list[tuple[Request, Exception]]()
         if len(self.waiting) >= self.size and request.robot_id not in self.waiting:
-            refused = self._unwanted(request.submitted)
+            refused = [*self._unwanted(request.submitted)]
             if not refused:
                 self.tally.counts["refused"] += 1
                 raise self._busy()
@@ -57,7 +117,7 @@ class RequestQueue:
         return self.waiting.take(self._rows, current), refused
 
     def _unwanted(self, now: float) -> Refused:
-        refused: Refused = []
+        refused = list[tuple[Request, Exception]]()
         for request in self.waiting.drop(lambda each: each.given_up or each.expired(now)):
             late_ms = 1000 * (now - request.deadline) if request.deadline is not None else 0.0
             self.tally.counts["given_up" if request.given_up else "expired"] += 1
@@ -70,7 +130,7 @@ class RequestQueue:
         return BusyError(f"{self.size} requests are already waiting: retry in {hint_s:.2f} s", hint_s)
 
 
-def tell(refused: Sequence[tuple[Request, Exception]]) -> None:
+def tell(refused: Refused) -> None:
     """Answer the rejected. Never under a lock: callbacks of their futures run here."""
     for request, reason in refused:
         request.refuse(reason)
@@ -204,3 +264,74 @@ class BatchWindow:
             self._answered.pop(robot_id, None)
             self._prompt.discard(robot_id)
             self._expected.discard(robot_id)
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """A snapshot. Counts are of requests since the engine was made, and only ever rise."""
+
+    waiting: int
+    """requests that wait for the device now"""
+    loaded: tuple[str, ...]
+    """versions in memory, in the order in which they came"""
+    current: str | None
+    """the version that answers requests without one"""
+    batches: Mapping[int, int]
+    """rows -> number of batches of that many rows; without idle ones"""
+    answered: int
+    failed: int
+    """that the policy rejected or broke down on"""
+    superseded: int
+    expired: int
+    """deadline passed before the device was touched"""
+    given_up: int
+    """cancelled by the asker while they waited"""
+    refused: int
+    """queue full"""
+    swaps: int
+    """times that another version became current"""
+    idle_answered: int
+    """draws for comparison only"""
+    last_batch_ms: float
+    """0 before the first"""
+    mean_batch_ms: float
+    """exponential mean over some ten batches: what a retry hint is made of"""
+
+
+@dataclass
+class Tally:
+    """Counts of a running engine, kept under its lock."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    batches: Counter[int] = field(default_factory=Counter)
+    last_batch_ms: float = 0.0
+    mean_batch_ms: float = 0.0
+
+    def add(self, batch: Batch) -> None:
+        """Count a finished batch."""
+        answered = sum(isinstance(answer, Inference) for answer in batch.answers)
+        if batch.idle:
+            self.counts["idle_answered"] += answered
+            return
+        self.batches[len(batch.requests)] += 1
+        self.counts["answered"] += answered
+        self.counts["failed"] += len(batch.answers) - answered
+        self.last_batch_ms = batch.infer_ms
+        self.took(batch.infer_ms)
+
+    def took(self, batch_ms: float) -> None:
+        """Let a pass's time into the mean."""
+        self.mean_batch_ms += (0.2 if self.mean_batch_ms else 1.0) * (batch_ms - self.mean_batch_ms)
+
+    def snapshot(self, waiting: int, loaded: tuple[str, ...], current: str | None) -> EngineStats:
+        """Return what is known now."""
+        names = ("answered", "failed", "superseded", "expired", "given_up", "refused", "swaps", "idle_answered")
+        return EngineStats(
+            waiting=waiting,
+            loaded=loaded,
+            current=current,
+            batches=dict(self.batches),
+            last_batch_ms=self.last_batch_ms,
+            mean_batch_ms=self.mean_batch_ms,
+            **{name: self.counts[name] for name in names},
+        )

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
-from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc  # type: ignore[import-untyped]
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]
 
@@ -15,6 +14,7 @@ from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
 from pirl_contract.wire.grpc_options import SERVICE_NAME, Options, wire_options
 from pirl_server.serving.service import PolicyService
+from pirl_server.serving.session import parsed
 
 SPARE_THREADS = 8
 """beyond sessions and those that can wait for the device: health, GetInfo and episode calls never queue behind them"""
@@ -78,21 +78,11 @@ def start_grpc(
 
 
 def _session_handler(service: PolicyService) -> grpc.GenericRpcHandler:
-    """Session as in the stubs, but for bytes that are no message: they become one without a call, to be rejected.
-
-    gRPC itself never ends a stream whose request can't be parsed: its call stays in the server for good.
-    """
+    """Session as in the stubs, but for bytes that are no message: see `parsed`."""
     handler = grpc.stream_stream_rpc_method_handler(
-        service.Session, request_deserializer=_parsed, response_serializer=pb.SessionReply.SerializeToString
+        service.Session, request_deserializer=parsed, response_serializer=pb.SessionReply.SerializeToString
     )
     return grpc.method_handlers_generic_handler(SERVICE_NAME, {"Session": handler})
-
-
-def _parsed(data: bytes) -> pb.SessionRequest:
-    try:
-        return pb.SessionRequest.FromString(data)
-    except DecodeError:
-        return pb.SessionRequest()
 
 
 def _options(service: PolicyService, max_connections: int) -> Options:

@@ -13,14 +13,13 @@ import grpc
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
 from pirl_server.serving.connections import RobotConnections
-from pirl_server.serving.dispatcher import MAX_WAIT_S, Dispatcher
 from pirl_server.serving.engine import Engine
 from pirl_server.serving.episode_handler import EpisodeCalls
 from pirl_server.serving.exploration import Exploration
 from pirl_server.serving.grpc_status import answers_with_status
 from pirl_server.serving.infer_handler import Caller, InferHandler
 from pirl_server.serving.recorder import Recorder
-from pirl_server.serving.router import Router
+from pirl_server.serving.router import MAX_WAIT_S, Dispatcher, Router
 from pirl_server.serving.session import Calls, Incoming, Session
 
 DISK_THREADS = 4
@@ -50,7 +49,7 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         """requests that can wait for the device at the same time: the queue and the one on the device"""
         self._engine, self._episodes = engine, EpisodeCalls(recorder)
         self.exploration = Exploration(explore)
-        self._inferring = InferHandler(self.dispatcher, self._episodes, self.exploration, router)
+        self._inferring = InferHandler(self.dispatcher, self._episodes, recorder, self.exploration, router)
         self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="episodes")
         self._seats = threading.Semaphore(max_sessions)
         self._calls = Calls(
@@ -112,9 +111,8 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         if not self._seats.acquire(blocking=False):
             # each session keeps a thread: beyond the limit they would take those of the other calls
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{self.max_sessions} sessions are open already")
-        try:
-            session = Session(self._calls, self.attendance, self._disk, context.peer())
-            if context.add_callback(session.close):
-                yield from session.replies(requests)
-        finally:
-            self._seats.release()
+        session = Session(self._calls, self.attendance, self._disk, context.peer(), self._seats.release)
+        if not context.add_callback(session.close):  # it has ended already
+            session.close()
+            return iter(())
+        return session.replies(requests)

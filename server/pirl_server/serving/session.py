@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Generic, NoReturn, TypeVar
 
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from pirl_contract.names import check_robot_id
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_server.serving.connections import RobotConnections
-from pirl_server.serving.dispatcher import MAX_WAIT_S
 from pirl_server.serving.grpc_status import refusal
 from pirl_server.serving.infer_handler import Caller, PendingChunk
+from pirl_server.serving.router import MAX_WAIT_S
 
 MAX_IN_FLIGHT = 32
 HELLO_S = 10.0
@@ -46,11 +46,32 @@ class Calls:
     """the reply to infer, once it is there"""
 
 
-class Session:
-    """Serves one stream. `replies` is what gRPC iterates over; it ends when nothing is said in the first seconds."""
+def parsed(data: bytes) -> pb.SessionRequest:
+    """Read a message of a session; bytes that are none become one without a call, to be rejected.
 
-    def __init__(self, calls: Calls, attendance: RobotConnections, beside: Executor, address: str) -> None:
-        self._calls, self._attendance, self._beside = calls, attendance, beside
+    gRPC itself never ends a stream whose request can't be parsed: its call stays in the server for good.
+    """
+    try:
+        return pb.SessionRequest.FromString(data)
+    except DecodeError:
+        return pb.SessionRequest()
+
+
+class Session:
+    """Serves one stream. `replies` is what gRPC iterates over; it ends when nothing is said in the first seconds.
+
+    `on_close()` is called once, by the first `close`.
+    """
+
+    def __init__(
+        self,
+        calls: Calls,
+        attendance: RobotConnections,
+        beside: Executor,
+        address: str,
+        on_close: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._calls, self._attendance, self._beside, self._on_close = calls, attendance, beside, on_close
         self._caller = Caller(address, uuid.uuid4().hex)
         self._out: ReplyQueue[Callable[[], pb.SessionReply]] = ReplyQueue()
         self._room = threading.Semaphore(MAX_IN_FLIGHT)
@@ -79,13 +100,16 @@ class Session:
                 return
             self._ended, given_up = True, [pending for pending in self._pending.values() if pending]
             robot_id = self._robot_id
-        for pending in given_up:
-            pending.answer.cancel()
-        if robot_id:
-            self._attendance.leave(robot_id, self.hear)
-        self._room.release()
-        self._begun.set()
-        self._out.close()
+        try:
+            for pending in given_up:
+                pending.answer.cancel()
+            if robot_id:
+                self._attendance.leave(robot_id, self.hear)
+        finally:
+            self._room.release()
+            self._begun.set()
+            self._out.close()
+            self._on_close()
 
     def hear(self, event: pb.ServerEvent) -> None:
         """Send a `pb.ServerEvent`. Any thread."""

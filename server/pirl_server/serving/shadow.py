@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pirl_server.serving.batch import Batch, Inference
 from pirl_server.serving.engine import Engine
 from pirl_server.serving.errors import NoPolicyError
+from pirl_server.serving.request_queue import Batch, Inference
 from pirl_server.serving.router import lot
 
 REPORT_EVERY = 100
@@ -44,7 +44,7 @@ class ShadowReport:
 
 
 class Shadow:
-    """Draws and compares; give its `watch` to `Engine.observe`. Every method may be called from any thread.
+    """Observes the engine while there is a version to compare. Every method may be called from any thread.
 
     `log` is called with a report, as a dict, after every hundred comparisons.
     """
@@ -60,6 +60,7 @@ class Shadow:
 
         The report is reset when this or production changes.
         """
+        self._engine.observe(self.watch, wanted=version is not None)
         policy = self._engine.current
         actions, pair = len(policy.contract.action) if policy else 0, (version, policy.version if policy else None)
         with self._lock:

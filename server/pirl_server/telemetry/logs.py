@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from pirl_server.config.serve import Format
-from pirl_server.rpc.call_tracker import Call
+from pirl_server.rpc.interceptor import Call
 from pirl_server.telemetry.repeat_filter import Repeats
 
 _LOG = logging.getLogger("pirl.calls")

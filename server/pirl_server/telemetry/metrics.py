@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from google.protobuf.message import Message
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from pirl_contract import Alteration
 from pirl_contract.v1 import policy_pb2 as pb
-from pirl_server.rpc.call_tracker import Call
-from pirl_server.serving.batch import Batch
+from pirl_server.rpc.interceptor import Call
 from pirl_server.serving.connections import RobotConnections
 from pirl_server.serving.engine import Engine
 from pirl_server.serving.recorder import Recorder
@@ -28,7 +28,7 @@ _OUTCOMES = ("answered", "failed", "superseded", "expired", "given_up", "refused
 
 
 class Metrics:
-    """Listens to calls and to batches, and answers scrapes."""
+    """Listens to calls, and answers scrapes."""
 
     def __init__(self, engine: Engine, attendance: RobotConnections, recorder: Recorder) -> None:
         into = self.registry = CollectorRegistry()
@@ -36,7 +36,6 @@ class Metrics:
         self._stages = Histogram(
             "pirl_stage_seconds", "Latency of an inference request by stage", ["stage"], buckets=_SECONDS, registry=into
         )
-        self._rows = Histogram("pirl_batch_rows", "Requests per inference batch", buckets=_ROWS, registry=into)
         self._calls = Counter("pirl_calls", "gRPC calls by method and status", ["rpc", "code"], registry=into)
         self._robots = Counter("pirl_robot_requests", "Inference requests by robot", ["robot"], registry=into)
         self._steps = Counter("pirl_steps", "Executed actions reported by robots", registry=into)
@@ -51,7 +50,6 @@ class Metrics:
         self._call_series = _Series(lambda key: self._calls.labels(*key))
         self._by_robot: dict[str, Counter] = {}
         self._lock = threading.Lock()
-        engine.observe(self._batch)
 
     def began(self, call: Call) -> None:
         """Count what robots report; it is kept even when the call is rejected afterwards."""
@@ -76,10 +74,6 @@ class Metrics:
         method, route = row or ("(other)", "(none)")
         self._rest.labels(method, route, status).inc()
         self._rest_seconds.labels(route).observe(seconds)
-
-    def _batch(self, batch: Batch) -> None:
-        if not batch.idle:
-            self._rows.observe(len(batch.requests))
 
     def _robot_series(self, robot_id: str) -> Counter:
         if (series := self._by_robot.get(robot_id)) is not None:
@@ -110,6 +104,7 @@ class _Live(Collector):
     def collect(self) -> Iterable[Metric]:
         stats = self._engine.stats()
         yield GaugeMetricFamily("pirl_queue_depth", "Inference requests waiting for the device", stats.waiting)
+        yield _rows(stats.batches)
         yield CounterMetricFamily("pirl_swaps", "Switches to another policy version", stats.swaps)
         yield CounterMetricFamily("pirl_shadow_draws", "Shadow inferences, for comparison only", stats.idle_answered)
         outcomes = CounterMetricFamily("pirl_inferences", "Inference requests by outcome", labels=["outcome"])
@@ -127,6 +122,18 @@ class _Live(Collector):
         for where, size in zip(("memory", "disk"), self._recorder.nbytes()):
             held.add_metric([where], size)
         yield held
+
+
+def _rows(batches: Mapping[int, int]) -> HistogramMetricFamily:
+    """A histogram of so many batches by number of rows."""
+    most: tuple[tuple[str, float], ...] = (*((f"{rows}.0", rows) for rows in _ROWS), ("+Inf", math.inf))
+    buckets = [(name, float(sum(count for rows, count in batches.items() if rows <= limit))) for name, limit in most]
+    return HistogramMetricFamily(
+        "pirl_batch_rows",
+        "Requests per inference batch",
+        buckets=buckets,
+        sum_value=float(sum(rows * count for rows, count in batches.items())),
+    )
 
 
 _ALL_BITS = sum(bit.value for bit in Alteration)

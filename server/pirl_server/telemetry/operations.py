@@ -1,4 +1,7 @@
-"""Metrics of what surrounds inference: process, jobs, episodes, disk, rejected calls. No file of the root is read."""
+"""Metrics of what surrounds inference: process, jobs, episodes, disk, rejected calls, certificates.
+
+No file of the root is read; certificates are, after they have changed.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,26 @@ from prometheus_client.registry import Collector
 from pirl_server.jobs.job import Status
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.security.access_control import AccessControl
+from pirl_server.security.tls import TlsFiles
 from pirl_server.serving.recorder import Recorder
+from pirl_server.telemetry.gpus import gpus
 
 
 class Operations(Collector):
     """Counts that their owners keep, taken at each scrape."""
 
-    def __init__(self, root: Path, jobs: Supervisor, recorder: Recorder, gate: AccessControl) -> None:
+    def __init__(
+        self, root: Path, jobs: Supervisor, recorder: Recorder, gate: AccessControl, tls: TlsFiles | None = None
+    ) -> None:
         self._root, self._jobs, self._recorder, self._gate = root, jobs, recorder, gate
+        self._expiries = tls.expiries() if tls else dict
 
     def register(self, into: CollectorRegistry) -> None:
-        """Add these, and those of the process: memory, open files, CPU time, start."""
+        """Add these, those of the process (memory, open files, CPU time, start), and those of GPUs where there are."""
         into.register(self)
         ProcessCollector(registry=into)
+        if (devices := gpus()) is not None:
+            into.register(devices)
 
     def collect(self) -> Iterable[Metric]:
         """Return one family after the other."""
@@ -53,3 +63,9 @@ class Operations(Collector):
         for what in ("total", "free"):
             room.add_metric([what], getattr(disk, what))
         yield room
+        ends = GaugeMetricFamily(
+            "pirl_certificate_expiry_timestamp_seconds", "When a certificate runs out", labels=["certificate"]
+        )
+        for name, seconds in self._expiries().items():
+            ends.add_metric([name], seconds)
+        yield ends

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire.grpc_options import SERVICE_NAME
-from pirl_server.rpc.call_tracker import Call
+from pirl_server.rpc.interceptor import Call
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer

@@ -1,5 +1,10 @@
 """One logged episode cut into windows: where an observation is, what was executed from there, what it led to.
 
+A window of the policy's is one of its decisions: the observation of a call, and of the actions that followed those of
+that call's chunk. A window that began within a chunk, or ran on into the next, would hold actions of two independent
+draws; a policy that learns such windows learns to change its mind in the middle of a chunk. A person decides at every
+step, so each of theirs begins a window.
+
 Shape letters: M windows, T steps of an episode, C its calls, H horizon, D action, S state.
 """
 
@@ -13,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pirl_contract import Contract, ControlSource
-from pirl_server.episodes.schema import Episode
+from pirl_server.episodes.schema import Episode, Steps
 from pirl_server.policy.processor import Array
 from pirl_server.training.episode_targets import credit, takeovers, targets
 
@@ -33,20 +38,28 @@ class Part:
 
 
 def cut(episode: Episode, horizon: int, sees: bool) -> Part:
-    """Windows of an episode: one at every step that may be a target, or with `sees` at those with images only."""
+    """Windows of an episode: at the policy's decisions and a person's steps, with `sees` at those with images only."""
     steps, target_T = episode.steps, targets(episode.steps)
-    call_of = _observed(episode, sees)
-    starts = sorted(call_of) if sees else sorted({*call_of, *range(1, len(target_T))})
-    start = np.array([each for each in starts if target_T[max(0, each)]], np.int64)
-    call = np.array([call_of.get(int(each), -1) for each in start], np.int64)
-    first = np.maximum(start, 0)
-    state = np.where((call >= 0)[:, None], episode.calls.state[call], steps.state[first - 1])
+    call_of, asked = _observed(episode, sees), _chunk(steps)
+    alone = np.flatnonzero((asked < 0) & target_T & (np.arange(len(asked)) > 0))
+    starts = sorted(call_of) if sees else sorted({*call_of, *alone.tolist()})
+    start = np.array(starts, np.int64)
+    call = np.array([call_of.get(each, -1) for each in starts], np.int64)
+    first = np.where((call >= 0) & (episode.calls.step[call] >= 0), episode.calls.step[call], start)
     rows_MH = start[:, None] + np.arange(horizon)
     recorded_MH = (rows_MH >= 0) & (rows_MH < len(target_T))
     rows_MH = rows_MH.clip(0, len(target_T) - 1)
-    same_MH = steps.source[rows_MH] == steps.source[first][:, None]
-    actions = _actions(episode, rows_MH, state)
-    return Part(state, actions, recorded_MH & target_T[rows_MH] & same_MH, _columns(episode, start, call))
+    same_MH = (steps.source[rows_MH] == steps.source[first][:, None]) & (asked[rows_MH] == asked[first][:, None])
+    valid = recorded_MH & target_T[rows_MH] & same_MH
+    kept = valid.any(axis=1)
+    start, call, first = start[kept], call[kept], first[kept]
+    state = np.where((call >= 0)[:, None], episode.calls.state[call], steps.state[start - 1])
+    return Part(state, _actions(episode, rows_MH[kept], state), valid[kept], _columns(episode, start, first, call))
+
+
+def _chunk(steps: Steps) -> NDArray[np.int64]:
+    """Whose chunk each step [T] is of: a call, or -1 where a person drove or no call is known."""
+    return np.where(steps.source == int(ControlSource.POLICY), steps.call, -1).astype(np.int64)
 
 
 def _observed(episode: Episode, sees: bool) -> dict[int, int]:
@@ -98,15 +111,17 @@ def chunk_deltas(contract: Contract) -> tuple[list[int], list[int]]:
     return [action for action, _ in pairs], [position for _, position in pairs]
 
 
-def _columns(episode: Episode, start: NDArray[np.int64], call: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    info, steps = episode.info, episode.steps
-    first, taken = np.maximum(start, 0), takeovers(episode)
+def _columns(
+    episode: Episode, start: NDArray[np.int64], first: NDArray[np.int64], call: NDArray[np.int64]
+) -> dict[str, NDArray[Any]]:
+    """Columns of windows that begin at `start`, and whose own driver drives from `first` on."""
+    info, steps, taken = episode.info, episode.steps, takeovers(episode)
     credits = [credit(episode, int(step), taken) for step in first]
     end = np.array([each.end for each in credits], np.int64)
     outcome = np.array([each.outcome for each in credits], np.float32)
     close = np.array([each.before_takeover for each in credits], np.bool_)
-    policys = (steps.source[first] == int(ControlSource.POLICY)) & (steps.call[first] >= 0)
-    played = episode.calls.policy_version[steps.call[first]]
+    policys = (steps.source[first] == int(ControlSource.POLICY)) & (call >= 0)
+    played = episode.calls.policy_version[call]
     return {
         "start": start,
         "call": call,
@@ -114,7 +129,7 @@ def _columns(episode: Episode, start: NDArray[np.int64], call: NDArray[np.int64]
         "outcome": outcome,
         "before_takeover": close,
         "bootstrap": _bootstrap(end, np.isnan(outcome), close),
-        "steps_left": end - first,
+        "steps_left": end - start,
         "seconds_left": ((end - first) / info.contract.rate_hz).astype(np.float32),
         "decisions_left": (end - 1 - first) // info.execute_horizon,
         "elapsed": first.astype(np.float32),

@@ -3,8 +3,9 @@
 Works for any log: no density is needed, so deterministic serving, takeovers and altered steps all count. What counts
 as the action is what was executed, not what was sampled. In a dry run nothing was: no learner reads one.
 
-A policy without a camera has a window at every step that may be a target, because the state is recorded at each; one
-that sees has windows where images are: at the calls whose chunk was played, and at those made during a takeover.
+The policy has a window at each call whose chunk was played: its targets are what was executed of that chunk. A person
+has one at every step, because the state is recorded at each; for a policy that sees, at the calls made during a
+takeover, because images are there alone.
 
 Shape letters: M windows.
 """
@@ -61,7 +62,7 @@ class EpisodeWindows:
     bootstrap: Tensor
     """[M] int64: the window whose value continues this one's return; -1: the end is a true end"""
     steps_left: Tensor
-    """[M] int64 to the end of what it is credited with: of the episode, or the takeover"""
+    """[M] int64 from `start` to the end of what it is credited with: of the episode, or the takeover"""
     seconds_left: Tensor
     """[M] the same in s"""
     decisions_left: Tensor

@@ -1,7 +1,7 @@
 """A Gemma tower that can attend to another tower's keys and values: language model and action expert.
 
 The prefix never attends to the suffix, so the two towers of pi0 need no joint pass: the language model runs once and
-leaves its keys and values; the expert puts its own behind them.
+leaves its keys and values; the expert puts its own behind them. Positions are rotary embeddings.
 
 Shape letters: B batch, S tokens of this tower, T tokens attended to, W width, N query heads, V key/value heads,
 E head dim, N times in `modulations`.
@@ -18,12 +18,35 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from pirl_server.model.layers.gelu import gelu_tanh
 from pirl_server.model.layers.norm import AdaRMSNorm, Modulation, RMSNorm, residual
-from pirl_server.model.layers.rotary import Turn, rotate
 from pirl_server.model.layers.tower_config import StackConfig, TowerConfig
 
 KeyValue = tuple[Tensor, Tensor]
 """keys (rotated) and values, each [B, V, T, E]; a batch of 1 stands for every row. Another tower's may be of another
 dtype: this tower computes in its own"""
+
+
+# Rotary position embedding, half-split: the pair (x_i, x_{i + E/2}) turns by its position times a frequency.
+
+BASE = 10_000.0
+
+Turn = tuple[Tensor, Tensor]
+"""per token and channel the cosine, and the sine with the sign of its half; each [B, 1, S, E], float32 or wider"""
+
+
+def rotary(position_BS: Tensor, head_dim: int, dtype: torch.dtype) -> Turn:
+    """How far each token's pairs turn; float32 or wider, whatever the model computes in."""
+    wide = torch.promote_types(dtype, torch.float32)
+    fraction = torch.arange(0, head_dim, 2, device=position_BS.device, dtype=wide) / head_dim
+    angle = position_BS[:, None, :, None] * (1.0 / BASE**fraction)
+    cos, sin = angle.cos(), angle.sin()
+    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
+
+
+def rotate(x: Tensor, turn: Turn) -> Tensor:
+    """Turn [B, N, S, E]; the result has the same shape, contiguous: heads become queries without a copy."""
+    cos, sin = turn
+    wide = x.to(cos.dtype)
+    return (wide.roll(x.shape[-1] // 2, dims=-1) * sin).addcmul_(wide, cos).to(x.dtype)
 
 
 class Attention(nn.Module):

@@ -18,12 +18,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pirl_server.model.layers.rotary import Turn
+from pirl_server.model.layers.gemma import Turn
 from pirl_server.model.pi0.config import Pi0Config
 from pirl_server.model.pi0.denoiser import schedule
 from pirl_server.model.pi0.pi0 import Pi0
-from pirl_server.model.pi0.suffix_context import Context, suffix_context
-from pirl_server.model.pi0.time_conditioning import Condition
+from pirl_server.model.pi0.suffix import Condition, Context, suffix_context
 
 TOKEN_BUCKETS = (16, 32, 48, 64, 128, 200)
 WARM_UP_RUNS = 3

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from pirl_server.model.layers.gemma import Gemma, KeyValue
 from pirl_server.model.pi0.config import Pi0Config
-from pirl_server.model.pi0.suffix_context import Context, suffix_context
-from pirl_server.model.pi0.time_conditioning import Condition
+from pirl_server.model.pi0.suffix import Condition, Context, suffix_context
 from pirl_server.model.prefix import Prefix
 
 

@@ -1,11 +1,14 @@
-"""The policy calls of one open episode: the newest in memory, older ones in plain files, one per column.
+"""What one open episode holds: its policy calls and its executed steps.
 
-`add` never touches the disk. Another thread calls `spill`, which writes the oldest calls to the files and lets them go.
+Calls: the newest in memory, older ones in plain files, one per column. `add` never touches the disk; another thread
+calls `spill`, which writes the oldest calls to the files and lets them go. Steps take a few hundred bytes each, up to a
+fixed number.
 """
 
 from __future__ import annotations
 
 import shutil
+import struct
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -17,10 +20,11 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from pirl_contract import ActionChunk, Observation
+from pirl_contract import ActionChunk, Alteration, Contract, Observation, StepOutcome
 from pirl_server.episodes.file_rows import FileRows
-from pirl_server.episodes.schema import Calls
+from pirl_server.episodes.schema import Calls, Steps
 from pirl_server.policy.served_policy import PolicySample
+from pirl_server.serving.errors import BusyError
 
 ROWS_AT_ONCE = 16
 """calls that are written together: what is added meanwhile waits in memory"""
@@ -52,17 +56,14 @@ class LoggedCalls:
         self._rows: deque[Row] = deque()
         self._columns: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
         self._spilled, self._row_bytes = 0, 0
+        self.nbytes = 0
+        """memory that they take, about"""
         self._facts = bytearray()
         self._versions: dict[str, int] = {}
         self._closed = False
 
     def __len__(self) -> int:
         return len(self._facts) // _FACTS.itemsize
-
-    @property
-    def nbytes(self) -> int:
-        """Memory that they take, about."""
-        return len(self._rows) * self._row_bytes + len(self) * _CALL_BYTES
 
     @property
     def nbytes_on_disk(self) -> int:
@@ -92,6 +93,7 @@ class LoggedCalls:
             )  # fmt: skip
             self._facts += np.array(facts, _FACTS).tobytes()
             self._rows.append(row)
+            self._weigh()
 
     def spill(self, keep_bytes: int) -> None:
         """Write the oldest calls to the files until the rest takes no more than this.
@@ -105,6 +107,7 @@ class LoggedCalls:
                     for _ in rows:
                         self._rows.popleft()
                     self._spilled += len(rows)
+                    self._weigh()
 
     def table(self, first_step: NDArray[np.int32]) -> Calls:
         """Return all calls; columns that were written to files are `FileRows`. Raises OSError.
@@ -131,8 +134,13 @@ class LoggedCalls:
         """Let everything go, the files too."""
         with self._writing:
             self._closed = True
-            self._rows.clear()
+            with self._lock:
+                self._rows.clear()
+                self._weigh()
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _weigh(self) -> None:
+        self.nbytes = len(self._rows) * self._row_bytes + len(self) * _CALL_BYTES
 
     def _all_facts(self) -> NDArray[Any]:
         with self._lock:
@@ -171,3 +179,87 @@ def _image(number: int) -> str:
 def _write(file: FileIO, data: memoryview) -> None:
     while data:
         data = data[file.write(data) :]
+
+
+_KEY = struct.Struct("<iiq")
+_KEY_BYTES = 128
+"""of one key in the set of those that were seen"""
+
+
+class LoggedSteps:
+    """Steps in the order of their reports. Not thread-safe: the episode's lock is held around every call."""
+
+    def __init__(self, contract: Contract, most: int) -> None:
+        self._most = most
+        self._row = np.dtype(
+            [
+                ("executed", "<f4", (contract.action_dim,)),
+                ("state", "<f4", (contract.state_dim,)),
+                ("reward", "<f4"),
+                ("alterations", "<u4"),
+                ("source", "u1"),
+                ("call", "<i4"),
+                ("index", "<i4"),
+                ("time_ns", "<i8"),
+            ]
+        )
+        self._rows = bytearray()
+        self._seen: set[bytes] = set()
+        self.nbytes = 0
+        """memory that they take, about"""
+
+    def __len__(self) -> int:
+        return len(self._rows) // self._row.itemsize
+
+    def add(self, outcomes: Sequence[tuple[int, StepOutcome]], cut: bool = False) -> None:
+        """Remember steps, each with its call or -1; one that was reported before, by a repeated request, counts once.
+
+        When they are too many none is taken, BusyError; with `cut` as many as there is room for.
+        """
+        new, keys = [], set[bytes]()
+        for call, step in outcomes:
+            # a step driven without a chunk or a clock has no identity: it cannot be distinguished from a repetition
+            if step.chunk_id or step.time_ns:
+                key = _KEY.pack(call, step.index, step.time_ns)
+                if key in self._seen or key in keys:
+                    continue
+                keys.add(key)
+            new.append((call, step))
+        if (room := self._most - len(self)) < len(new):
+            if not cut:
+                raise BusyError(f"the episode has {len(self)} steps, and at most {self._most}: end the episode", 0.0)
+            new = new[:room]
+        for call, step in new:
+            self._rows += self._packed(call, step)
+        self._seen |= keys
+        self.nbytes = len(self._rows) + _KEY_BYTES * len(self._seen)
+
+    def table(self, altered: NDArray[np.int32], terminated: bool) -> Steps:
+        """Return all steps; of call c the first `altered[c]` actions were not drawn by the policy alone.
+
+        `altered` [C] of C calls.
+        """
+        rows = np.frombuffer(bytes(self._rows), self._row)
+        call, index = rows["call"], rows["index"]
+        continued = (call >= 0) & (index < altered[call])
+        bits = np.where(continued, np.uint32(Alteration.CONTINUED), np.uint32(0))
+        last = np.arange(len(rows)) == len(rows) - 1
+        return Steps(
+            executed=np.ascontiguousarray(rows["executed"]),
+            state=np.ascontiguousarray(rows["state"]),
+            reward=np.ascontiguousarray(rows["reward"]),
+            alterations=np.bitwise_or(rows["alterations"], bits),
+            source=np.ascontiguousarray(rows["source"]),
+            call=np.ascontiguousarray(call),
+            index=np.ascontiguousarray(index),
+            time_ns=np.ascontiguousarray(rows["time_ns"]),
+            terminated=last & terminated,
+            truncated=last & (not terminated),
+        )
+
+    def _packed(self, call: int, step: StepOutcome) -> bytes:
+        values = (
+            step.executed, step.state, step.reward, int(step.alterations), int(step.source), call, step.index,
+            step.time_ns,
+        )  # fmt: skip
+        return np.array(values, self._row).tobytes()
