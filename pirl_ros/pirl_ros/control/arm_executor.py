@@ -20,6 +20,9 @@ from pirl_ros.sensing.observation import measured_arm, state_vector
 from pirl_ros.sensing.state_history import Measured, StateHistory
 from pirl_ros.sensing.synchronizer import Bundle
 
+ANSWER_S = 0.2
+"""for a command to a simulator that waits: it takes a step by itself after a quarter of a second"""
+
 
 @dataclass(frozen=True)
 class Tick:
@@ -71,10 +74,13 @@ class ArmExecutor:
     state for watchdog_s, or `tick` not called for as long: brakes, and the latch closes.
     """
 
-    def __init__(self, profile: Profile, sources: ControlSourceMux | None = None) -> None:
-        """ValueError: the profile's limits are not complete."""
+    def __init__(self, profile: Profile, sources: ControlSourceMux | None = None, waited_for: bool = False) -> None:
+        """`waited_for`: a simulator in lock-step waits `ANSWER_S` for commands and longer. ValueError: the profile's
+        limits are not complete.
+        """
         self._profile, self._timed, self._period_ns = profile, profile.tick == "timer", round(1e9 / profile.rate_hz)
         self._watchdog_s, self._link_loss_s = profile.safety.watchdog_s, profile.safety.link_loss_s
+        self._answer_ns = int(ANSWER_S * 1e9) if waited_for else self._period_ns // 2
         self._mapper, self._history, self._latch = ActionMapper(profile), StateHistory(), FaultLatch()
         self._sources = sources or ControlSourceMux()
         self._buffer = ChunkBuffer(self._period_ns, int(self._link_loss_s * 1e9) if self._timed else None)
@@ -248,13 +254,12 @@ class ArmExecutor:
     def _is_new(self, bundle: Bundle, now_ns: int) -> bool:
         """A state that got its command gets no second one.
 
-        One that found nothing to play still gets one by a chunk that arrives within half a control period after it, or
-        by a person within a whole one.
+        One that found nothing to play still gets one by a chunk, or a person's command, that arrives within half a
+        control period after it: later, the next state could be on its way, unless the simulator waits.
         """
         if bundle.stamp_ns != self._stamp_ns:
             return True
-        human = self._sources.source == ControlSource.HUMAN
-        return self._played is None and now_ns - bundle.received_ns <= self._period_ns // (1 if human else 2)
+        return self._played is None and now_ns - bundle.received_ns <= self._answer_ns
 
     def _outcome(self, bundle: Bundle) -> StepOutcome | None:
         played, self._played = self._played, None

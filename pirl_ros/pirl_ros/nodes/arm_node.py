@@ -43,13 +43,14 @@ class ArmNode(ManagedNode):
         declare(
             self, "speed_scale", 1.0, "fraction of the velocity limits, (0, 1]", between=(0.01, 1.0), settable="always"
         )
+        declare(self, "step_on_command", False, "true: the simulator waits for commands, also for late ones")
         TeleopTopics.declare(self)
 
     def configure(self) -> None:
         """Create everything from the profile. ValueError: the profile is wrong or has no limits."""
         self._profile = read_profile(self)
         self._by_state = self._profile.tick == "joint_states"
-        self._arm = ArmExecutor(self._profile)
+        self._arm = ArmExecutor(self._profile, waited_for=self.get_parameter("step_on_command").value)
         self._arm.set_speed_scale(self._speed_scale())
         self._reason, self._states = "", 0
         self._told, self._told_s = Alteration.NONE, 0.0

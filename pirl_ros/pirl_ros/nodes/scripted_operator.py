@@ -33,8 +33,8 @@ from pirl_ros.sensing.synchronizer import Bundle
 
 _AGAIN_S = 1.0
 """after which a button that the arm did not agree to is pressed again"""
-_SHARES = (1.0, 0.5, 0.2)
-"""of a step that the arm may not reach"""
+_OUT_OF_REACH = 0.3
+"""share of a step that the arm can't make, which linearised joints are moved by"""
 
 
 class ScriptedOperator(Node):
@@ -127,14 +127,15 @@ class ScriptedOperator(Node):
         return message
 
     def _reach(self, measured: Array, delta: Vector) -> Array:
-        """Joints [J] that move the tool by `delta` [3] m, or by as much of it as the arm reaches."""
+        """Joints [J] that move the tool by `delta` [3] m without turning it; out of reach, a part of it."""
         position, rotation = self._chain.forward(measured)
         low, high = np.array([(joint.low, joint.high) for joint in self._profile.arm.joints]).T
-        for share in _SHARES:
-            joints = self._chain.inverse(position + share * delta, rotation, measured, low, high)
-            if joints is not None:
-                return joints
-        return measured
+        joints = self._chain.inverse(position + delta, rotation, measured, low, high)
+        if joints is None:
+            jacobian, _, _ = self._chain.jacobian(measured)
+            step = np.linalg.lstsq(jacobian, np.append(delta, np.zeros(3)), rcond=0.05)[0]
+            joints = np.clip(measured + _OUT_OF_REACH * step, low, high)
+        return joints
 
 
 def main() -> None:

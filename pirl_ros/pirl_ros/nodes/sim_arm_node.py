@@ -27,8 +27,8 @@ from pirl_ros.messages.pirl_messages import ns_to_stamp
 from pirl_ros.sensing.sensor_messages import fill_image, fill_pose
 
 _DEFAULT_IMAGE_SIZE = 64
-_IDLE_S, _IDLE_STEP_S = 2.0, 0.25
-"""after so long without a command a step is taken as seldom: others share the machine"""
+_PATIENCE_S = 0.25
+"""for the next command, once one has come: whoever decides may share a busy machine"""
 
 
 class SimArmNode(ManagedNode):
@@ -39,7 +39,8 @@ class SimArmNode(ManagedNode):
 
     With `step_on_command` a step is taken as soon as arm and gripper have their targets, so that an episode runs as
     fast as the nodes and the server compute. Simulated time then stands still while the policy infers: a delay that a
-    real arm has is left out. The timer steps when no command has come for a period, and seldom while nobody drives.
+    real arm has is left out. The timer steps when no command has come for a quarter of a second, or
+    from a reset to the first command for a period. Tell arm_node too.
     """
 
     def __init__(self) -> None:
@@ -47,7 +48,7 @@ class SimArmNode(ManagedNode):
         declare_profile(self)
         declare(self, "simulator", "pirl_sim.maniskill.sim_robot:make_robot", "module:function of the simulated arm")
         declare(self, "task", "PushCube-v1", "task name, passed to the simulator")
-        declare(self, "step_on_command", False, "true: step when arm and gripper are commanded, faster than real time")
+        declare(self, "step_on_command", False, "true: step when commanded, faster than real time")
 
     def configure(self) -> None:
         """Load the simulator and create the topics. ValueError: it cannot start, or is not the profile's robot."""
@@ -57,7 +58,7 @@ class SimArmNode(ManagedNode):
         self._gripper_target: float | None = None
         self._on_command = self.get_parameter("step_on_command").value
         self._steps = self._overruns = 0
-        self._stepped_s = self._commanded_s = 0.0
+        self._stepped_s, self._commanded = 0.0, True
         self._now_ns, self._period_ns = time.time_ns(), round(1e9 / self._profile.rate_hz)
         self._diagnostics = Diagnostics(self, self._profile.robot)
         self._make_publishers()
@@ -101,7 +102,7 @@ class SimArmNode(ManagedNode):
             self._arm_target = first_positions(message, [joint.name for joint in self._profile.arm.joints])
         except ValueError as error:
             self.get_logger().warning(f"arm: {error}", throttle_duration_sec=1.0)
-        self._commanded()
+        self._command_came()
 
     def _on_gripper(self, message: Any) -> None:
         gripper = self._profile.gripper
@@ -111,11 +112,11 @@ class SimArmNode(ManagedNode):
             self.get_logger().warning(f"gripper: {error}", throttle_duration_sec=1.0)
             return
         self._gripper_target = gripper_action(gripper, metres)
-        self._commanded()
+        self._command_came()
 
-    def _commanded(self) -> None:
+    def _command_came(self) -> None:
         if self._on_command and self.active and self._arm_target is not None and self._gripper_target is not None:
-            self._commanded_s = time.monotonic()
+            self._commanded = True
             self._delay.commanded(self._rendered)
             self._unrendered.timer_period_ns = int(self._delay.s * 1e9)
             self._step()
@@ -126,7 +127,7 @@ class SimArmNode(ManagedNode):
             return response
         self._arm_target = self._gripper_target = None
         response.instruction = self._robot.reset(request.seed)
-        self._commanded_s = time.monotonic()
+        self._commanded = False
         self._publish()
         response.ok = True
         return response
@@ -138,8 +139,7 @@ class SimArmNode(ManagedNode):
     @property
     def _patience_s(self) -> float:
         """For a command, before a step is taken without one."""
-        idle = time.monotonic() > self._commanded_s + _IDLE_S
-        return _IDLE_STEP_S if idle else 1.0 / self._profile.rate_hz
+        return _PATIENCE_S if self._commanded else 1.0 / self._profile.rate_hz
 
     def _step(self) -> None:
         began = self._stepped_s = time.monotonic()

@@ -55,6 +55,8 @@ class Robot:
             else:
                 # The simulated arm gives the time that the others take.
                 parameters |= {"use_sim_time": "true"}
+            if node == "arm_node":
+                parameters |= {"step_on_command": str(self.step_on_command).lower()}
             if node == "policy_node":
                 parameters |= {"server_address": self.server_address, "robot_id": f"'{self.robot_id}'"}
             self._start(node, node, parameters)
