@@ -10,7 +10,8 @@ scripted_operator, which takes over in a share of the episodes by the real teleo
 real time, and rest while the server learns, for they share the machine with it; one loop job collects, learns,
 compares, tries and promotes, unattended. Then every version that was in production is evaluated on the same initial
 states, which no round saw, by ManiSkill's own step, and compared in pairs with the base (exact McNemar). A seed that is
-finished is kept below --out and found again; `--write` makes the page of all that are there.
+finished is kept below --out and found again, and one that was stopped continues; `--write` makes the page of all that
+are there.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ def _server(folder: Path, checkpoint: Sequence[str]) -> Iterator[tuple[Rest, int
 def _made(run: Run, folder: Path, out: Path) -> dict[str, Any]:
     base, root = start(run.task, out), folder / "server"
     began = time.monotonic()
-    with _server(folder, [str(base)]) as (rest, grpc):
+    with _server(folder, [] if (root / MODELS).is_dir() else [str(base)]) as (rest, grpc):
         job = _with_robots(run, folder, grpc, rest)
         loop, loop_s = job["result"], time.monotonic() - began
         versions = [loop["rounds"][0]["base"]]
@@ -147,13 +147,16 @@ def _made(run: Run, folder: Path, out: Path) -> dict[str, Any]:
 
 
 def _with_robots(run: Run, folder: Path, grpc: int, rest: Rest) -> dict[str, Any]:
-    """Run the loop job while the robots run episodes; return the job."""
+    """Run the loop job while the robots run episodes; return the job. One that was stopped continues."""
+    found = [job for job in rest.get("/v1/jobs?limit=100")["data"] if job["spec"]["kind"] == "loop"]
+    if found and found[0]["status"] == "succeeded":
+        return dict(found[0])
     fleets: list[Processes] = []
     homes = [folder / f"robot-{number}" for number in range(run.robots)]
     try:
         for number, home in enumerate(homes):
             fleets.append(_robot(run, home, number, grpc))
-        job = rest.post("/v1/jobs", run.spec)
+        job = found[0] if found else rest.post("/v1/jobs", run.spec)
         shown = ""
         while (job := rest.get(f"/v1/jobs/{job['id']}"))["status"] in ("queued", "running"):
             for fleet in fleets:
@@ -197,7 +200,9 @@ def _robot(run: Run, home: Path, number: int, grpc: int) -> Processes:
     )
     try:
         robot.start()
-        first = 100_000 + run.seed * SEEDS_PER_RUN + number * SEEDS_PER_ROBOT
+        log = processes.log("episodes")
+        done = log.read_text().count("\nepisode ") + 1 if log.is_file() else 0
+        first = 100_000 + run.seed * SEEDS_PER_RUN + number * SEEDS_PER_ROBOT + done
         robot.begin("episodes", 1_000_000, first, home, record=False)
     except BaseException:
         processes.__exit__(None, None, None)

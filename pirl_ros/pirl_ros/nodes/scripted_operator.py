@@ -145,5 +145,5 @@ def main() -> None:
             node, executor = ScriptedOperator(), SingleThreadedExecutor()
         executor.add_node(node)
         while not stop.is_set():
-            executor.spin_once(timeout_sec=0.05)
+            executor.spin_once(timeout_sec=0.2)
         node.destroy_node()

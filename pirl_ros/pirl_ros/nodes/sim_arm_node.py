@@ -28,7 +28,7 @@ from pirl_ros.sensing.sensor_messages import fill_image, fill_pose
 
 _DEFAULT_IMAGE_SIZE = 64
 _PATIENCE_S = 0.25
-"""for the next command, once one has come: whoever decides may share a busy machine"""
+"""for the next command, once one has come: what computes it may share a busy machine"""
 
 
 class SimArmNode(ManagedNode):

@@ -59,6 +59,7 @@ class Robot:
                 parameters |= {"step_on_command": str(self.step_on_command).lower()}
             if node == "policy_node":
                 parameters |= {"server_address": self.server_address, "robot_id": f"'{self.robot_id}'"}
+                parameters |= {"timeout_s": 30.0}  # the server may share a busy machine with us
             self._start(node, node, parameters)
         if self.helped:
             parameters = {"profile": self.profile, "task": self.task, "use_sim_time": "true"}
