@@ -110,21 +110,24 @@ def test_two_robots_and_one_real_server(ros: Any, tmp_path: Path, profile: Profi
         success = {side: server.rest(f"/episodes?robot={side}")["data"][0]["success"] for side in SIDES}
         assert success == {"left": True, "right": False}
 
-        # A person at the server stops one of them.
-        assert server.rest("/robots/left/emergency-stop", {"reason": "a hand in the way"})["notified"] == ["left"]
-        arm = lambda side: probes[side].seen["safety_state"][-1]  # noqa: E731
-        probes["left"].until(lambda: "a hand in the way" in arm("left").reason, "it does not stop")
-        assert arm("left").emergency_stop
-        assert "on the policy server" in arm("left").reason
-        probes["right"].more("safety_state", 3)
-        assert not arm("right").emergency_stop
-
+        stopped_from_the_server(server, probes)
         taken_over(probes["right"], goals["right"], profile)
         newest = server.rest("/episodes?robot=right")["data"][0]["id"]
         human_steps_are_windows_with_images(EpisodeStore(tmp_path / EPISODES).open(newest))
     finally:
         for probe in reversed(probes.values()):
             probe.close()
+
+
+def stopped_from_the_server(server: Server, probes: dict[str, Any]) -> None:
+    """A person at the server stops one of them."""
+    assert server.rest("/robots/left/emergency-stop", {"reason": "a hand in the way"})["notified"] == ["left"]
+    arm = lambda side: probes[side].seen["safety_state"][-1]  # noqa: E731
+    probes["left"].until(lambda: "a hand in the way" in arm("left").reason, "it does not stop")
+    assert arm("left").emergency_stop
+    assert "on the policy server" in arm("left").reason
+    probes["right"].more("safety_state", 3)
+    assert not arm("right").emergency_stop
 
 
 def taken_over(probe: Any, goals: Any, profile: Profile) -> None:

@@ -40,7 +40,7 @@ class SimArmNode(ManagedNode):
     With `step_on_command` a step is taken as soon as arm and gripper have their targets, so that an episode runs as
     fast as the nodes and the server compute. Simulated time then stands still while the policy infers: a delay that a
     real arm has is left out. The timer steps when no command has come for a quarter of a second, or
-    from a reset to the first command for a period. Tell arm_node too.
+    from a reset to the first command for a period. `arm_node` needs the same parameter.
     """
 
     def __init__(self) -> None:
