@@ -13,7 +13,7 @@ DOCUMENT = "robot-learning.json"
 HOW = """Robots are ManiSkill's Panda behind `sim_arm_node`, each in a ROS domain of its own, with `arm_node`,
 `policy_node` and `run_episodes`. Nothing in the loop knows that they are simulated. The simulator steps as soon as it
 is commanded, so that an episode takes less time than on an arm. One server serves them, one `loop` job collects
-episodes, learns, compares on initial states of its own, tries on one robot, promotes and watches. Nobody does anything
+episodes, learns, compares on initial states of its own, tries on one robot, promotes and watches. No person acts
 in between. Robots rest while the server learns and compares: they share two cores with it.
 
 With an *operator*, `scripted_operator` watches a share of the episodes and takes over by `teleop/joint_targets` in
