@@ -45,14 +45,7 @@ def cpu_s() -> dict[str, float]:
         except OSError:
             continue
         names = [Path(word).name for word in words[:3]]
-        name = next(
-            (
-                word
-                for word in ("sim_arm_node", "arm_node", "policy_node", "run_episodes", "pirl_contract.commands.cli")
-                if word in names
-            ),
-            "",
-        )
+        name = next((word for word in PROCESSES if word in names), "")
         if name and domain:
             found[name] = found.get(name, 0.0) + (int(fields[11]) + int(fields[12])) / CLOCK_HZ
     return found
@@ -60,7 +53,7 @@ def cpu_s() -> dict[str, float]:
 
 def measure(folder: Path, on_command: bool, episodes: int) -> dict[str, float]:
     """Run episodes on a robot that steps by the clock, or on command."""
-    os.environ["ROS_DOMAIN_ID"] = str(os.getpid() % 100 + 1)
+    os.environ.setdefault("ROS_DOMAIN_ID", str(os.getpid() % 100 + 1))
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     grpc, rest = free_port(), free_port()
     with Processes(folder / "logs", {}) as processes:

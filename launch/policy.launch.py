@@ -21,7 +21,10 @@ POLICY = ROBOT | {
     "server_address": str, "robot_id": str, "mode": str, "alias": str, "token_file": str, "tls_ca": str,
     "tls_cert": str, "tls_key": str, "encoding": str, "timeout_s": float,
 }  # fmt: skip
-ARM = ROBOT | {"dry_run": bool, "speed_scale": float, "joy_axes": list, "joy_deadman": int, "joy_speed": float}
+ARM = ROBOT | {
+    "dry_run": bool, "speed_scale": float, "joy_axes": list, "joy_deadman": int, "joy_speed": float,
+    "step_on_command": bool,
+}  # fmt: skip
 EPISODE = {"max_duration_s": float, "undo_window_s": float, "patience_s": float, "operator_reset": bool}
 ARGUMENT_OF = {"server_address": "server"}
 """launch argument of a parameter, where it has another name"""
@@ -87,6 +90,9 @@ def of_the_arm() -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument("joy_axes", default_value="", description="joystick axes for x, y, z ([1, 0, 4])"),
         DeclareLaunchArgument("joy_deadman", default_value="", description="joystick button to hold (4)"),
         DeclareLaunchArgument("joy_speed", default_value="", description="m/s of the tool at full deflection (0.1)"),
+        DeclareLaunchArgument(
+            "step_on_command", default_value="", description="true: the simulator waits for us (false)", choices=SWITCH
+        ),
         DeclareLaunchArgument("max_duration_s", default_value="", description="time limit of a goal, s (60.0)"),
         DeclareLaunchArgument("undo_window_s", default_value="", description="to retract a label, s (2.0)"),
         DeclareLaunchArgument("patience_s", default_value="", description="time-out for nodes and server, s (10.0)"),

@@ -69,9 +69,12 @@ def _cell(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_page(path: Path, rows: Sequence[dict[str, Any]], command: str) -> None:
-    """Write the document beside the page."""
+    """Write the document beside the page; rounds of other commands stay in it."""
     whole = document(rows)
-    path.with_suffix(".json").write_text(json.dumps(whole, indent=1) + "\n")
+    beside = path.with_suffix(".json")
+    kept = json.loads(beside.read_text()).get("rounds", {}) if beside.is_file() else {}
+    lasting = {task: kept.get(task, {}) | whole["rounds"].get(task, {}) for task in {**kept, **whole["rounds"]}}
+    beside.write_text(json.dumps(whole | {"rounds": lasting}, indent=1) + "\n")
     lines = ["# Learning from a robot's own episodes", "", f"Made by `python {command}`.", "", HOW, ""]
     titles = {
         "tasks": "One round",

@@ -1,6 +1,6 @@
 """The values that cross a process boundary: observation, action chunk, outcome of each step.
 
-Units, once: angles in radians, lengths in metres, time in nanoseconds of the robot's monotonic clock (`*_ns`),
+Units, once: angles in radians, lengths in metres, time in nanoseconds of the robot's message stamps (`*_ns`),
 images uint8 RGB in HWC order. S = length of the state vector, D = of one action, H = horizon (actions in a chunk).
 What each entry of state and action means is said by the robot's `Contract`, never guessed from its position.
 """
@@ -39,7 +39,7 @@ class Observation:
     instruction: str
     robot_id: str = "robot"
     capture_time_ns: int = 0
-    """robot's monotonic clock when the newest stream of this observation was captured"""
+    """clock of the robot's message stamps, as `StepOutcome.time_ns`, when this observation was captured"""
 
     def __post_init__(self) -> None:
         if self.state.ndim != 1 or self.state.dtype != np.float32:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from driven_arm import PERIOD_NS, READY, DrivenArm, real_profile
@@ -151,3 +153,24 @@ def test_whatever_happens_limits_are_kept(profile: Profile, acts: list[tuple[str
     arm.executor.emergency_stop("end", "test")
     arm.rest(200)
     assert not arm.commands or arm.violations() == {}
+
+
+def test_a_simulator_that_waits_does_not_run_ahead_of_a_person(profile: Profile) -> None:
+    """A state is answered once, by a joint target for it; an arm that plays by time follows the newest."""
+    arm = DrivenArm(replace(real_profile(profile), tick="joint_states"))
+    arm.run()
+    arm.executor.begin("e")
+    arm.executor.set_control_source(ControlSource.HUMAN, "leader arm")
+    for number in range(1, 4):
+        target = JointTarget(READY - 0.01 * number)
+        assert arm.executor.update_teleop(target, arm.now_ns, arm.stamp_ns + PERIOD_NS) == ""
+        arm.run(3)
+        assert len(arm.commands) == number, "two of three states wait for the person"
+    assert (arm.commands[-1] < arm.commands[0]).all(), "it goes where the newest target is"
+    timed = DrivenArm(real_profile(profile))
+    timed.run()
+    timed.executor.begin("e")
+    timed.executor.set_control_source(ControlSource.HUMAN, "leader arm")
+    timed.executor.update_teleop(JointTarget(READY - 0.01), timed.now_ns, timed.stamp_ns)
+    timed.run(3)
+    assert len(timed.commands) == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pirl_contract import ActionChunk
+from pirl_ros.adapters.simulated_arm import RenderDelay
 from pirl_ros.policy_session.inference_scheduler import InferenceScheduler
 
 SECOND_NS = 1_000_000_000
@@ -40,6 +41,24 @@ class TestPacing:
         pacing = self.playing()
         pacing.played("c0", 1, 200)
         assert not pacing.wants(200, 0)
+
+    def test_while_a_human_drives_it_asks_once_per_chunk_of_steps(self) -> None:
+        pacing = self.playing()
+        pacing.driven(100)
+        assert not pacing.wants(100, 0)
+        pacing.driven(200)
+        assert pacing.wants(200, 0)
+        assert not pacing.wants(199, 0)
+        pacing.asked()
+        for stamp in (300, 400, 500):
+            pacing.driven(stamp)
+            assert not pacing.wants(stamp, 0), "a question is under way"
+        pacing.received(make_chunk(), 0)
+        pacing.driven(600)
+        assert pacing.wants(600, 0), "steps count from the request"
+        idle = InferenceScheduler()
+        idle.driven(100)
+        assert not idle.wants(100, 0)
 
     def test_a_dropped_chunk_is_over_at_once(self) -> None:
         pacing = self.playing()
@@ -90,3 +109,18 @@ class TestPacing:
         pacing.failed(0)
         assert not pacing.wants(0, SECOND_NS // 4)
         assert pacing.wants(0, SECOND_NS)
+
+
+def test_a_simulator_renders_what_is_asked_about_and_little_else() -> None:
+    """Commands follow after 10 ms in a chunk of four, the fourth state waits 40 ms for the policy."""
+    delay, rendered = RenderDelay(), []
+    for step in range(2000):
+        latency_s = 0.04 if step % 4 == 0 else 0.01 + 0.002 * (step % 3)
+        rendered.append(latency_s > delay.s)
+        delay.commanded(rendered[-1])
+    late = np.array(rendered[1000:])
+    assert late[::4].all(), "what the policy is asked about is rendered"
+    assert late.mean() < 0.35
+    for _ in range(1000):
+        delay.commanded(True)
+    assert delay.s == RenderDelay.MOST_S, "a policy that is asked about every state does not wait for ever"

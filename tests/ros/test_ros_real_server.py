@@ -9,10 +9,16 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from patience import patient
 
+from pirl_contract import ControlSource
 from pirl_ros.profile.profile import Profile
+from pirl_server.episodes.schema import Episode
+from pirl_server.episodes.store import EpisodeStore
+from pirl_server.paths import EPISODES
+from pirl_server.training.episode_cut import cut
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
@@ -104,14 +110,56 @@ def test_two_robots_and_one_real_server(ros: Any, tmp_path: Path, profile: Profi
         success = {side: server.rest(f"/episodes?robot={side}")["data"][0]["success"] for side in SIDES}
         assert success == {"left": True, "right": False}
 
-        # A person at the server stops one of them.
-        assert server.rest("/robots/left/emergency-stop", {"reason": "a hand in the way"})["notified"] == ["left"]
-        arm = lambda side: probes[side].seen["safety_state"][-1]  # noqa: E731
-        probes["left"].until(lambda: "a hand in the way" in arm("left").reason, "it does not stop")
-        assert arm("left").emergency_stop
-        assert "on the policy server" in arm("left").reason
-        probes["right"].more("safety_state", 3)
-        assert not arm("right").emergency_stop
+        stopped_from_the_server(server, probes)
+        taken_over(probes["right"], goals["right"], profile)
+        newest = server.rest("/episodes?robot=right")["data"][0]["id"]
+        human_steps_are_windows_with_images(EpisodeStore(tmp_path / EPISODES).open(newest))
     finally:
         for probe in reversed(probes.values()):
             probe.close()
+
+
+def stopped_from_the_server(server: Server, probes: dict[str, Any]) -> None:
+    """A person at the server stops one of them."""
+    assert server.rest("/robots/left/emergency-stop", {"reason": "a hand in the way"})["notified"] == ["left"]
+    arm = lambda side: probes[side].seen["safety_state"][-1]  # noqa: E731
+    probes["left"].until(lambda: "a hand in the way" in arm("left").reason, "it does not stop")
+    assert arm("left").emergency_stop
+    assert "on the policy server" in arm("left").reason
+    probes["right"].more("safety_state", 3)
+    assert not arm("right").emergency_stop
+
+
+def taken_over(probe: Any, goals: Any, profile: Profile) -> None:
+    """A second episode that a person drives from its first second to its end, by joint targets."""
+    from sensor_msgs.msg import JointState
+    from std_srvs.srv import Trigger
+
+    from pirl_ros.adapters.interfaces import ExecuteInstruction
+
+    hand = probe.publisher(JointState, "teleop/joint_targets")
+    result = run(probe, goals, ExecuteInstruction.Goal(instruction="push right", seed=2, max_duration=4.0))
+    probe.until(lambda: probe.seen["safety_state"][-1].mode == "playing", "the policy does not begin")
+    assert probe.call(Trigger, "arm_node/takeover").success
+
+    def driven() -> bool:
+        now = probe.seen["joint_states"][-1]
+        names = [joint.name for joint in profile.arm.joints]
+        positions = dict(zip(now.name, now.position))
+        hand.publish(JointState(header=now.header, name=names, position=[positions[name] + 0.01 for name in names]))
+        return bool(result.done())
+
+    probe.until(driven, "the episode does not end")
+
+
+def human_steps_are_windows_with_images(episode: Episode) -> None:
+    """The policy was asked while the person drove, about once per chunk, and nothing of it was played."""
+    human = episode.steps.source == int(ControlSource.HUMAN)
+    assert human.sum() > 20
+    part = cut(episode, 8, sees=True)
+    start = part.rows["start"]
+    mine = human[np.maximum(start, 0)]
+    assert mine.sum() >= human.sum() // (4 * episode.info.execute_horizon)
+    assert (episode.calls.step[part.rows["call"][mine]] == -1).all()
+    captured, times = episode.calls.capture_time_ns[part.rows["call"][mine]], episode.steps.time_ns
+    assert np.isin(captured, times).any(), "an observation is of the state that a step led to, on the same clock"

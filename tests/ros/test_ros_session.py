@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from patience import patient, until
 
-from pirl_contract import ActionChunk, Alteration, Contract, Observation, PreviousChunk, StepOutcome
+from pirl_contract import ActionChunk, Alteration, Contract, ControlSource, Observation, PreviousChunk, StepOutcome
 from pirl_contract.client import EpisodeReceipt, PolicyClient, PolicyInfo
 from pirl_ros.policy_session.session import PolicySession
 from pirl_ros.profile.profile import Profile
@@ -71,11 +71,14 @@ class ScriptedClient:
 class Rig:
     """A session, its client and what it delivered."""
 
-    def __init__(self, contract: Contract) -> None:
+    def __init__(self, contract: Contract, sees: bool = False) -> None:
         self.client, self.chunks = ScriptedClient(contract), list[tuple[str, int, str]]()
         self.aliases: list[str] = []
         self.session = PolicySession(
-            self._connect, contract, lambda c, stamp, episode: self.chunks.append((c.chunk_id, stamp, episode))
+            self._connect,
+            contract,
+            lambda c, stamp, episode: self.chunks.append((c.chunk_id, stamp, episode)),
+            sees=sees,
         )
         self.observation = Observation({}, np.zeros(35, np.float32), "push")
 
@@ -88,7 +91,7 @@ class Rig:
 
     def ask(self, stamp_ns: int) -> None:
         assert self.session.wants(stamp_ns, time.monotonic_ns())
-        self.session.ask(self.observation, stamp_ns)
+        self.session.ask(self.observation, stamp_ns, 0)
 
 
 @pytest.fixture
@@ -114,6 +117,31 @@ def test_an_episode_from_start_to_end(rig: Rig) -> None:
     assert receipt == EpisodeReceipt("e1.zarr", 3)
     standing = rig.session.standing
     assert (standing.phase, standing.episode_id, standing.chunks, standing.steps) == ("idle", "", 2, 3)
+
+
+@pytest.mark.parametrize("sees", [True, False])
+def test_a_policy_that_sees_is_asked_while_a_human_drives_and_plays_when_it_drives_again(
+    profile: Profile, sees: bool
+) -> None:
+    rig = Rig(profile.contract, sees)
+    rig.start()
+    rig.ask(10)
+    until(lambda: len(rig.chunks) == 1)
+    rig.session.driven_by(ControlSource.HUMAN)
+    for number in (1, 2):
+        rig.session.report(replace(make_outcome("", number, time_ns=20 + number), source=ControlSource.HUMAN))
+    assert rig.session.wants(22, time.monotonic_ns()) == sees
+    if sees:
+        rig.ask(22)
+        until(lambda: rig.client.asked == 2)
+        until(lambda: rig.session.standing.phase == "playing")
+        assert len(rig.chunks) == 1, "nothing is played while a human drives"
+    rig.session.driven_by(ControlSource.HUMAN)
+    rig.session.driven_by(ControlSource.POLICY)
+    rig.ask(30)
+    until(lambda: len(rig.chunks) == 2)
+    assert rig.chunks[-1][1] == 30
+    rig.session.close()
 
 
 def test_no_server_no_episode_and_the_reason(rig: Rig) -> None:

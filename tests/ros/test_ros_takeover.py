@@ -60,6 +60,16 @@ def test_a_hand_is_heard_only_while_it_drives_and_only_for_a_while() -> None:
     assert takeover.latest_teleop(SECOND + SECOND // 5 + 1) is None
 
 
+def test_a_joint_target_answers_states_up_to_its_stamp_and_a_twist_all() -> None:
+    takeover = ControlSourceMux()
+    takeover.set_control_source(ControlSource.HUMAN)
+    assert takeover.answered(5), "nothing that would be too old"
+    takeover.update_teleop(JointTarget(np.zeros(7)), 0, stamp_ns=5)
+    assert [takeover.answered(stamp) for stamp in (4, 5, 6)] == [True, True, False]
+    takeover.update_teleop(TcpTwist(np.zeros(3)), 0, stamp_ns=5)
+    assert takeover.answered(6)
+
+
 def test_what_was_said_before_a_change_of_hands_is_forgotten() -> None:
     takeover = ControlSourceMux()
     takeover.set_control_source(ControlSource.HUMAN)

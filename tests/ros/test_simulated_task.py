@@ -48,7 +48,7 @@ def simulator() -> None:
 def run_episodes(probe: Any, address: str, summary: Path, episodes: int) -> list[dict[str, Any]]:
     """The robot's nodes and `episodes` episodes of at most 60 actions of the policy, stepped on command."""
     probe.start("sim_arm_node", step_on_command=True)
-    probe.start("arm_node")
+    probe.start("arm_node", step_on_command=True)
     probe.start("policy_node", server_address=address)
     runner = probe.start(
         "run_episodes", episodes=episodes, first_seed=100, summary_path=summary, max_steps=60, time_limit_s=110.0

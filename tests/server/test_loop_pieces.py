@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from loop_world import facts
 from test_deployment import World
 from test_episode_store import make_episode
 
@@ -18,9 +19,10 @@ from pirl_server.episodes.schema import Episode
 from pirl_server.episodes.step_counts import StepCounts, step_counts
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.supervisor import Supervisor
+from pirl_server.loop.judgement import tally, worse
 from pirl_server.loop.machine import begin
 from pirl_server.loop.server_world import ServerWorld
-from pirl_server.loop.state import LoopState, Phase, read_state, write_state
+from pirl_server.loop.state import LoopState, Phase, Tally, read_state, write_state
 from pirl_server.loop.world import Promote, RejectedError, RollBack, StartCanary, Withdraw
 from pirl_server.registry.evaluation import Evaluation, Evaluations
 from pirl_server.registry.versions import Registry
@@ -52,7 +54,18 @@ def test_steps_are_counted_by_who_drove_and_what_altered_them(tmp_path: Path) ->
     summary = store.write(episode)
     human = sum(1 for step in range(count) if step % 4 == 3)
     limited = sum(1 for step in range(count) if step % 4 == 1)
-    assert step_counts(store.root / summary.path) == StepCounts(count - human, limited, 0, 0)
+    assert step_counts(store.root / summary.path) == StepCounts(count - human, limited, human, 0, 0)
+
+
+def test_help_is_no_success_of_the_policy_and_a_demonstration_says_nothing_of_it() -> None:
+    alone, helped = facts(0, True), facts(1, True, human_steps=12)
+    unlabelled, shown = facts(2, None, human_steps=12), facts(3, True, human_steps=40, policy_steps=0)
+    assert tally([alone]).successes == 1
+    found = tally([alone, helped, unlabelled, shown, facts(4, None)])
+    assert (found.episodes, found.successes) == (3, 1)
+    compared = Tally(episodes=50, successes=45)
+    assert worse(compared, [helped] * 10, looks=20, alpha=0.05)
+    assert not worse(compared, [alone] * 10, looks=20, alpha=0.05)
 
 
 def test_rejected_chunks_are_counted_by_version() -> None:

@@ -103,7 +103,7 @@ class Arm:
         failures, after = self.session.standing.failures, self.answers(self.questions)
         self.questions += 1
         self.session.set_timeout(0.2 if LOST in after else patient(20))
-        self.session.ask(replace(self.observation, capture_time_ns=self.clock.now_ns), self.clock.now_ns)
+        self.session.ask(self.observation, self.clock.now_ns, self.clock.now_ns)
         reply = self.network.held.get(timeout=patient(20))
         self.under_way += [(self.period + abs(periods), reply) for periods in after if periods != LOST]
         if LOST in after:  # the client has given up, in its own time, before the next period

@@ -53,11 +53,11 @@ class GatedGroup(CallbackGroup):
 
 
 class OnDemandGroup(GatedGroup):
-    """One that is open for as long as `wanted()` says, too; what came while it said no is thrown away."""
+    """One that is open for as long as `wanted()` says, too; what came while it said no is thrown away, unless kept."""
 
-    def __init__(self, wanted: Callable[[], bool]) -> None:
+    def __init__(self, wanted: Callable[[], bool], keep: bool = False) -> None:
         super().__init__()
-        self._wanted, self._since_s = wanted, 0.0
+        self._wanted, self._keep, self._since_s = wanted, keep, 0.0
 
     def can_execute(self, entity: Any) -> bool:
         """Whether the executor may wait for the entity."""
@@ -65,7 +65,8 @@ class OnDemandGroup(GatedGroup):
             self._since_s = 0.0
         elif not self._since_s:
             self._since_s = time.monotonic()
-            self.take(discard=True)
+            if not self._keep:
+                self.take(discard=True)
         return self._since_s > 0
 
     @property

@@ -20,12 +20,15 @@ def receive_stream(node: Any, kind: Any, topic: str, callback: Callable[[Any], N
     node.create_subscription(kind, topic, callback, qos.STREAM)
 
 
-def receive_each(node: Any, kind: Any, topic: str, callback: Callable[[Any], None], latched: bool = False) -> None:
+def receive_each(
+    node: Any, kind: Any, topic: str, callback: Callable[[Any], None], latched: bool = False, group: Any = None
+) -> None:
     """Subscribe to what may be published once only, as an emergency stop; `callback` may get a message repeatedly.
 
     `latched`: a transient-local publisher's last message is received too when it was sent before this node started.
     """
-    node.create_subscription(kind, topic, callback, qos.ANY)
+    node.create_subscription(kind, topic, callback, qos.ANY, callback_group=group)
     # That these do not fit a publisher is no loss: the first one does.
     for quality in (qos.EACH, qos.LATCHED) if latched else (qos.EACH,):
-        node.create_subscription(kind, topic, callback, quality, event_callbacks=qos.silent_events())
+        events = qos.silent_events()
+        node.create_subscription(kind, topic, callback, quality, event_callbacks=events, callback_group=group)

@@ -11,6 +11,7 @@ from geometry_msgs.msg import PoseStamped, WrenchStamped
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
 from pirl_ros.adapters import qos
+from pirl_ros.adapters.gated_subscriptions import GatedGroup
 from pirl_ros.profile.profile import Profile
 from pirl_ros.sensing.observation import (
     GRIPPER,
@@ -30,22 +31,34 @@ _READ_BEST_EFFORT = "best effort publisher, reliable subscription: set reliable_
 class SensorStreams:
     """All streams of one robot; `on_message` is called after each message that came in.
 
+    With `followers` only joint states wake the executor: the other streams, in that group, are read with each of them,
+    and waited for only while one of them is late. A message that wakes an executor of rclpy costs more than all we do
+    with it.
+
     A publisher whose QoS does not fit is the reason that `newest` gives until a message of that stream comes.
     """
 
     def __init__(
-        self, node: Any, profile: Profile, cameras: bool, on_message: Callable[[], None], group: Any = None
+        self,
+        node: Any,
+        profile: Profile,
+        cameras: bool,
+        on_message: Callable[[], None],
+        group: Any = None,
+        followers: GatedGroup | None = None,
     ) -> None:
-        """Subscribe, in the callback group given. ValueError: a compressed camera without OpenCV."""
+        """Subscribe, in the callback groups given. ValueError: a compressed camera without OpenCV."""
         self._sync, self._joints = make_synchronizer(profile, cameras), make_assemblers(profile)
-        self._on_message = on_message
+        self._on_message, self._followers = on_message, followers
+        self._led_ns, self._quiet = 0, False
         self._unfit: dict[str, str] = {}
         quality, topics = qos.sensor(profile.reliable_sensors), _topics(profile, cameras)
         self.count = len(topics)
         for kind, topic, stream in topics:
             events = qos.subscription_events(topic, partial(self._unfit.__setitem__, stream), _READ_BEST_EFFORT)
+            mine = group if followers is None or stream == JOINTS else followers
             node.create_subscription(
-                kind, topic, partial(self._take, stream), quality, callback_group=group, event_callbacks=events
+                kind, topic, partial(self._take, stream), quality, callback_group=mine, event_callbacks=events
             )
 
     def newest(self) -> tuple[Bundle | None, str]:
@@ -73,7 +86,23 @@ class SensorStreams:
                 return
             stamp_ns, now_ns, message = arrival.stamp_ns, arrival.received_ns, arrival.message
         self._sync.push(stream, stamp_ns, message, now_ns)
+        if self._quiet:
+            return
+        if self._followers is not None:
+            if stream == JOINTS:
+                self._led_ns = stamp_ns
+                self.catch_up(self._followers)
+            bundle, _ = self._sync.newest(now_ns)
+            self._followers.open = bundle is None or bundle.stamp_ns < self._led_ns
         self._on_message()
+
+    def catch_up(self, group: GatedGroup) -> None:
+        """Take in what waits in a closed group, without a call of `on_message`."""
+        self._quiet = True
+        try:
+            group.take()
+        finally:
+            self._quiet = False
 
 
 def _topics(profile: Profile, cameras: bool) -> list[tuple[Any, str, str]]:

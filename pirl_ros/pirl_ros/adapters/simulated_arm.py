@@ -55,6 +55,25 @@ class SimulatedArm(Protocol):
         """Free it; calling it twice changes nothing."""
 
 
+class RenderDelay:
+    """How long a state waits for a command before it is rendered: only what the policy is asked about needs images.
+
+    In the rest of a chunk commands follow soon, and rendering costs more than a step. How soon depends on what else the
+    machine does, so the delay is kept where about `SHARE` of the states are rendered, more than are asked about.
+    """
+
+    SHARE, LEAST_S, MOST_S = 0.3, 0.004, 0.02
+    _RATE = 0.1
+
+    def __init__(self) -> None:
+        self.s = self.LEAST_S
+
+    def commanded(self, rendered: bool) -> None:
+        """Take in whether the state had been rendered when its command came."""
+        change = 1.0 - self.SHARE if rendered else -self.SHARE
+        self.s = min(self.MOST_S, max(self.LEAST_S, self.s * (1.0 + self._RATE * change)))
+
+
 def load_simulator(spec: str, task: str, image_size: int) -> SimulatedArm:
     """Call `module:function` of `spec` with task and image_size. ValueError: no such function, or it rejected."""
     make = _function("simulator", spec)

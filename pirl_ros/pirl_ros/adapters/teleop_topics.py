@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,8 @@ class TeleopTopics:
         declare(node, "joy_deadman", 4, "deadman button: hold it while driving with the joystick", between=(0, 64))
         declare(node, "joy_speed", 0.1, "tool speed in m/s at full deflection", between=(0.001, 1.0))
 
-    def __init__(self, node: Any, profile: Profile, arm: ArmExecutor) -> None:
-        """Subscribe. ValueError: joy_axes are not three."""
+    def __init__(self, node: Any, profile: Profile, arm: ArmExecutor, on_command: Callable[[], None]) -> None:
+        """Subscribe; `on_command` is called after each command that was taken. ValueError: joy_axes are not three."""
         axes = tuple(node.get_parameter("joy_axes").value)
         if len(axes) != 3:
             raise ValueError(f"joy_axes needs three axes, got {list(axes)}")
@@ -43,6 +44,7 @@ class TeleopTopics:
             speed=node.get_parameter("joy_speed").value,
         )
         self._node, self._profile, self._arm, self._changes = node, profile, arm, ChangeLog(node)
+        self._on_command = on_command
         receive_stream(node, JointState, "teleop/joint_targets", self._on_joints)
         receive_stream(node, TwistStamped, "teleop/twist", self._on_twist)
         receive_stream(node, Joy, "joy", self._on_joy)
@@ -71,5 +73,7 @@ class TeleopTopics:
     def _update(self, command: JointTarget | TcpTwist, message: Any, topic: str, wrong: str = "") -> None:
         now_ns, stamp_ns = self._node.get_clock().now().nanoseconds, stamp_to_ns(message.header.stamp)
         wrong = wrong or stale(stamp_ns, now_ns, self._arm.teleop_timeout_s)
-        dropped = f"{topic}: {wrong}" if wrong else self._arm.update_teleop(command, time.monotonic_ns())
+        dropped = f"{topic}: {wrong}" if wrong else self._arm.update_teleop(command, time.monotonic_ns(), stamp_ns)
         self._changes.log(f"teleop command dropped: {dropped}" if dropped else "")
+        if not dropped:
+            self._on_command()

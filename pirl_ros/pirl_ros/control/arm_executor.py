@@ -20,6 +20,9 @@ from pirl_ros.sensing.observation import measured_arm, state_vector
 from pirl_ros.sensing.state_history import Measured, StateHistory
 from pirl_ros.sensing.synchronizer import Bundle
 
+ANSWER_S = 0.2
+"""for a command to a simulator that waits: it takes a step by itself after a quarter of a second"""
+
 
 @dataclass(frozen=True)
 class Tick:
@@ -62,7 +65,8 @@ class ArmExecutor:
     """Plays chunks unless a fault is active; any fault triggers a limit-respecting stop.
 
     tick joint_states (a simulator in lock-step): `tick` is called for each state, each gets at most one command, an arm
-    at rest gets none.
+    at rest gets none. A person's joint target answers the states up to its stamp, later ones wait for the next target:
+    a simulator that waits for commands does not run ahead of a person.
     tick timer (a real arm): `tick` is called every period, also without a state, and the arm always gets a command
     while an episode is open, a person drives or the latch is closed.
 
@@ -70,10 +74,13 @@ class ArmExecutor:
     state for watchdog_s, or `tick` not called for as long: brakes, and the latch closes.
     """
 
-    def __init__(self, profile: Profile, sources: ControlSourceMux | None = None) -> None:
-        """ValueError: the profile's limits are not complete."""
+    def __init__(self, profile: Profile, sources: ControlSourceMux | None = None, waited_for: bool = False) -> None:
+        """`waited_for`: a simulator in lock-step waits `ANSWER_S` for commands and longer. ValueError: the profile's
+        limits are not complete.
+        """
         self._profile, self._timed, self._period_ns = profile, profile.tick == "timer", round(1e9 / profile.rate_hz)
         self._watchdog_s, self._link_loss_s = profile.safety.watchdog_s, profile.safety.link_loss_s
+        self._answer_ns = int(ANSWER_S * 1e9) if waited_for else self._period_ns // 2
         self._mapper, self._history, self._latch = ActionMapper(profile), StateHistory(), FaultLatch()
         self._sources = sources or ControlSourceMux()
         self._buffer = ChunkBuffer(self._period_ns, int(self._link_loss_s * 1e9) if self._timed else None)
@@ -194,14 +201,14 @@ class ArmExecutor:
             self._flush()
         return ""
 
-    def update_teleop(self, command: Teleop, now_ns: int) -> str:
-        """Take a teleop command; returns '' or why it was dropped."""
+    def update_teleop(self, command: Teleop, now_ns: int, stamp_ns: int | None = None) -> str:
+        """Take a teleop command stamped `stamp_ns`; returns '' or why it was dropped."""
         if self._latch.held is not None:
             return self._latch.held.reason
         joints = len(self._profile.arm.joints)
         if isinstance(command, JointTarget) and command.joints.shape != (joints,):
             return f"teleop command has {command.joints.size} joints, the arm has {joints}"
-        return self._sources.update_teleop(command, now_ns)
+        return self._sources.update_teleop(command, now_ns, stamp_ns)
 
     def set_speed_scale(self, share: float) -> None:
         """Use only this share of the velocity limits from now on; ValueError unless in (0, 1]."""
@@ -247,11 +254,12 @@ class ArmExecutor:
     def _is_new(self, bundle: Bundle, now_ns: int) -> bool:
         """A state that got its command gets no second one.
 
-        One that found nothing to play still gets one by a chunk that arrives within half a control period after it.
+        One that found nothing to play still gets one by a chunk, or a person's command, that arrives within half a
+        control period after it: later, the next state could be on its way, unless the simulator waits.
         """
         if bundle.stamp_ns != self._stamp_ns:
             return True
-        return self._played is None and now_ns - bundle.received_ns <= self._period_ns // 2
+        return self._played is None and now_ns - bundle.received_ns <= self._answer_ns
 
     def _outcome(self, bundle: Bundle) -> StepOutcome | None:
         played, self._played = self._played, None
@@ -305,6 +313,8 @@ class ArmExecutor:
         teleop = self._sources.latest_teleop(now_ns)
         if teleop is None:
             return self._rest(Alteration.NONE, state, f"no teleop command for {self._sources.timeout_s:g} s: holding")
+        if not self._timed and self._stamp_ns is not None and not self._sources.answered(self._stamp_ns):
+            return None
         command = self._mapper.follow(teleop, state.joints, max((now_ns - state.received_ns) / 1e9, 0.0))
         self._mode, self._reason = Mode.HUMAN, ""
         return self._record(command)

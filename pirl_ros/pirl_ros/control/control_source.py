@@ -108,21 +108,21 @@ class ControlSourceMux:
         self.source = ControlSource.POLICY
         self.timeout_s = timeout_s
         self._timeout_ns = int(timeout_s * 1e9)
-        self._newest: tuple[Teleop, int] | None = None
+        self._newest: tuple[Teleop, int, int | None] | None = None
 
     def set_control_source(self, source: ControlSource) -> bool:
         """Activate `source` and drop the newest teleop command. Returns whether the source changed."""
         changed, self.source, self._newest = source != self.source, source, None
         return changed
 
-    def update_teleop(self, command: Teleop, now_ns: int) -> str:
-        """Keep `command`, received at `now_ns` (monotonic). Returns '' or why it is dropped."""
+    def update_teleop(self, command: Teleop, now_ns: int, stamp_ns: int | None = None) -> str:
+        """Keep `command`, received at `now_ns` (monotonic), stamped `stamp_ns`. Returns '' or why it is dropped."""
         if self.source != ControlSource.HUMAN:
             return f"control source is {self.source.name.lower()}: take over first"
         values = command.joints if isinstance(command, JointTarget) else np.hstack([command.linear, command.angular])
         if not np.isfinite(values).all() or (command.gripper is not None and not abs(command.gripper) <= 1):
             return "teleop command is not finite or its gripper not in [-1, 1]"
-        self._newest = (command, now_ns)
+        self._newest = (command, now_ns, stamp_ns)
         return ""
 
     def latest_teleop(self, now_ns: int) -> Teleop | None:
@@ -130,3 +130,12 @@ class ControlSourceMux:
         if self._newest is None or now_ns - self._newest[1] > self._timeout_ns:
             return None
         return self._newest[0]
+
+    def answered(self, state_stamp_ns: int) -> bool:
+        """Whether the newest teleop command is for this state: a joint target made for an earlier one is not.
+
+        A twist is: a velocity holds until it is replaced.
+        """
+        if self._newest is None or not isinstance(self._newest[0], JointTarget) or self._newest[2] is None:
+            return True
+        return self._newest[2] >= state_stamp_ns

@@ -43,13 +43,14 @@ class ArmNode(ManagedNode):
         declare(
             self, "speed_scale", 1.0, "fraction of the velocity limits, (0, 1]", between=(0.01, 1.0), settable="always"
         )
+        declare(self, "step_on_command", False, "true: the simulator waits for commands, also for late ones")
         TeleopTopics.declare(self)
 
     def configure(self) -> None:
         """Create everything from the profile. ValueError: the profile is wrong or has no limits."""
         self._profile = read_profile(self)
         self._by_state = self._profile.tick == "joint_states"
-        self._arm = ArmExecutor(self._profile)
+        self._arm = ArmExecutor(self._profile, waited_for=self.get_parameter("step_on_command").value)
         self._arm.set_speed_scale(self._speed_scale())
         self._reason, self._states = "", 0
         self._told, self._told_s = Alteration.NONE, 0.0
@@ -65,13 +66,13 @@ class ArmNode(ManagedNode):
         self._timer = None if self._by_state else self.create_timer(1.0 / self._profile.rate_hz, self._tick)
 
     def _make_inputs(self) -> None:
-        # A timer reads what is there; an arm that answers each state is woken by it.
-        self._sensors = GatedGroup(is_open=self._by_state)
-        self._streams = SensorStreams(self, self._profile, False, self._answer, self._sensors)
+        # A timer reads what is there; an arm that answers each state is woken by its joint states.
+        self._sensors, followers = GatedGroup(is_open=self._by_state), GatedGroup() if self._by_state else None
+        self._streams = SensorStreams(self, self._profile, False, self._answer, self._sensors, followers)
         self._chunks = self.create_subscription(ActionChunk, "action_chunks", self._on_chunk, qos.CHUNK)
         self.create_subscription(EpisodeEvent, "episode_events", self._on_episode, qos.OUTCOME)
         self._people = ArmServices(self, self._arm, self._changed)
-        self._teleop = TeleopTopics(self, self._profile, self._arm)
+        self._teleop = TeleopTopics(self, self._profile, self._arm, self._answer)
 
     def activate(self) -> None:
         """Ready to play the next episode. ValueError: a profile that is for a simulation only, with real time."""

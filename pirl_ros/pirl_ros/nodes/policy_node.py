@@ -10,11 +10,12 @@ from std_msgs.msg import String
 from pirl_contract.client import Mode, PolicyClient
 from pirl_contract.names import check_robot_id
 from pirl_contract.schema import ActionChunk as Chunk
+from pirl_contract.schema import ControlSource
 from pirl_ros.adapters import qos
 from pirl_ros.adapters.diagnostics import Diagnostics
 from pirl_ros.adapters.discovery import matched_publishers, missing_controller
 from pirl_ros.adapters.episode_services import EpisodeServices
-from pirl_ros.adapters.gated_subscriptions import GatedGroup, OnDemandGroup
+from pirl_ros.adapters.gated_subscriptions import OnDemandGroup
 from pirl_ros.adapters.interfaces import ActionChunk, PolicyStatus, SafetyState, StepOutcome
 from pirl_ros.adapters.lifecycle_node import ManagedNode
 from pirl_ros.adapters.node_main import run
@@ -55,15 +56,17 @@ class PolicyNode(ManagedNode):
             self._publish_chunk,
             alias=self._value("alias"),
             ahead=self._profile.tick == "timer",
+            sees=bool(self._profile.cameras),
         )
         self._sequence, self._arm, self._arm_s, self._complete = 0, SafetyState(), 0.0, False
         self._diagnostics = Diagnostics(self, self._profile.robot)
         self._chunks = self.create_publisher(ActionChunk, "action_chunks", qos.CHUNK)
         self._status = self.create_publisher(PolicyStatus, "~/status", qos.LATCHED)
         # Without an episode they are read twice a second, to report missing ones.
-        # An arm that plays by time publishes at all times: while a chunk plays, they are not needed either.
-        by_time = self._profile.tick == "timer"
-        self._sensors: GatedGroup = OnDemandGroup(lambda: self._session.wanting) if by_time else GatedGroup()
+        # While a chunk plays they are not needed either. Of a simulator that waits, the state after the last action is
+        # there already when that action is reported.
+        self._by_state = self._profile.tick == "joint_states"
+        self._sensors = OnDemandGroup(lambda: self._session.wanting, keep=self._by_state)
         self._streams = SensorStreams(self, self._profile, True, self._observe, self._sensors)
         self._outcomes = self.create_subscription(StepOutcome, "step_outcomes", self._on_outcome, qos.OUTCOME)
         self.create_subscription(SafetyState, "safety_state", self._on_arm, qos.LATCHED)
@@ -129,6 +132,7 @@ class PolicyNode(ManagedNode):
 
     def _on_arm(self, state: Any) -> None:
         self._arm, self._arm_s = state, time.monotonic()
+        self._session.driven_by(ControlSource[state.control_source.upper() or "POLICY"])
 
     @property
     def dry_run(self) -> bool:
@@ -155,7 +159,7 @@ class PolicyNode(ManagedNode):
         except ValueError as error:
             self._session.unfit(str(error))
             return
-        self._session.ask(observation, bundle.stamp_ns)
+        self._session.ask(observation, bundle.stamp_ns, bundle.received_ns)
 
     def _publish_chunk(self, chunk: Chunk, stamp_ns: int, episode_id: str) -> None:
         self._sequence += 1
@@ -163,6 +167,8 @@ class PolicyNode(ManagedNode):
 
     def _on_outcome(self, message: Any) -> None:
         self._session.report(read_outcome(message))
+        if self._by_state and self._session.wanting and not self._sensors.received:
+            self._streams.catch_up(self._sensors)
         self._observe()
 
     def _on_instruction(self, message: Any) -> None:

@@ -17,6 +17,7 @@ from std_msgs.msg import Bool
 
 from pirl_ros.adapters import qos
 from pirl_ros.adapters.discovery import matched_publishers
+from pirl_ros.adapters.gated_subscriptions import GatedGroup
 from pirl_ros.adapters.interfaces import ResetEnvironment, SafetyState, StartEpisode, StepOutcome, StopEpisode
 from pirl_ros.adapters.node_main import ends_on_mistake, ros_until_signal
 from pirl_ros.adapters.operator_inputs import receive_each
@@ -33,8 +34,10 @@ class EpisodeRunner(Node):
         self.episodes = declare(self, "episodes", 1, "number of episodes to run")
         self.first_seed = declare(self, "first_seed", 0, "seed of the first reset; each further one adds 1")
         self._max_steps = declare(self, "max_steps", 48, "an episode fails after this many played actions")
+        self._human_steps = declare(self, "human_steps", 100, "and after this many steps that a human drove")
         self._time_limit_s = declare(self, "time_limit_s", 60.0, "an episode fails after this time, s")
         self._patience_s = declare(self, "patience_s", 60.0, "time-out for nodes and server, s")
+        self._pause_path = declare(self, "pause_path", "", "no episode begins while this file exists; empty: none")
         self._instruction = declare(self, "instruction", "", "instruction to use instead of the task's own")
         self.summary_path = declare(self, "summary_path", "", "JSON file for the result; empty: none")
         self._record_dir = declare(self, "record_dir", "", "folder for the frames of recorded episodes; empty: none")
@@ -42,7 +45,7 @@ class EpisodeRunner(Node):
         self._stop_event = stop
         self._spinner: Any = SingleThreadedExecutor()
         self._spinner.add_node(self)
-        self._success, self._steps, self._frames = False, 0, list[Any]()
+        self._success, self._steps, self._driven, self._frames = False, 0, 0, list[Any]()
         self._recording = self._reported_to = False
         self._remote = {
             name: self.create_client(kind, name)
@@ -55,7 +58,9 @@ class EpisodeRunner(Node):
         camera = declare(self, "camera", "camera/base/image", "recorded topic")
         for sentence in drop_unknown([self]):
             self.get_logger().warning(sentence)
-        receive_each(self, Bool, "success", self._on_success)
+        # Read with each action that is reported, and at least twenty times a second.
+        self._polled = GatedGroup()
+        receive_each(self, Bool, "success", self._on_success, group=self._polled)
         self._outcomes = self.create_subscription(StepOutcome, "step_outcomes", self._on_outcome, qos.OUTCOME)
         self.create_subscription(SafetyState, "safety_state", self._on_arm, qos.LATCHED)
         if self._record_dir:
@@ -67,6 +72,7 @@ class EpisodeRunner(Node):
     def _on_outcome(self, outcome: Any) -> None:
         # Steps of a stop belong to no chunk: max_steps counts what the policy did.
         self._steps += bool(outcome.chunk_id)
+        self._driven += outcome.source == StepOutcome.SOURCE_HUMAN
 
     def _on_arm(self, state: Any) -> None:
         known = self.get_fully_qualified_name() in state.outcome_readers
@@ -85,6 +91,11 @@ class EpisodeRunner(Node):
         if not self._wait(lambda: self._reported_to, self._patience_s):
             raise TimeoutError(f"no arm_node publishes step_outcomes within {self._patience_s:g} s")
 
+    def wait_for_leave(self) -> None:
+        """Wait while the pause file exists. InterruptedError: a signal came."""
+        while self._pause_path and Path(self._pause_path).exists():
+            self._wait(lambda: False, 0.5)
+
     def run_episode(self, seed: int) -> EpisodeRecord:
         """Run one episode. TimeoutError: a node or the server cannot be had."""
         reset = self._call("reset_environment", ResetEnvironment.Request(seed=seed))
@@ -93,7 +104,7 @@ class EpisodeRunner(Node):
             instruction=instruction, metadata_keys=["seed", "label_source"], metadata_values=[str(seed), "sim"]
         )
         episode_id = self._call("start_episode", request).episode_id
-        self._success, self._steps, self._frames = False, 0, []
+        self._success, self._steps, self._driven, self._frames = False, 0, 0, []
         self._recording = bool(self._record_dir) and seed in self._record_seeds
         began = time.monotonic()
         try:
@@ -109,7 +120,8 @@ class EpisodeRunner(Node):
         )
 
     def _over(self) -> bool:
-        return (self._success and self._steps > 0) or self._steps >= self._max_steps
+        ended = self._steps >= self._max_steps or self._driven >= self._human_steps
+        return (self._success and self._steps + self._driven > 0) or ended
 
     def _end(self, success: bool, reason: str) -> Any:
         interrupted = self._stop_event.is_set()
@@ -152,6 +164,7 @@ class EpisodeRunner(Node):
             if time.monotonic() > deadline:
                 return False
             self._spinner.spin_once(timeout_sec=0.05)
+            self._polled.take()
         return True
 
 
@@ -162,6 +175,7 @@ def _run_all(node: EpisodeRunner, records: list[EpisodeRecord]) -> tuple[int, fl
         node.wait_for_nodes()
         began = time.monotonic()
         for number in range(node.episodes):
+            node.wait_for_leave()
             records.append(node.run_episode(node.first_seed + number))
             print(records[-1].line(number + 1, node.episodes), flush=True)
     except TimeoutError as error:

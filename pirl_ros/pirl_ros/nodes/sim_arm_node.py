@@ -20,15 +20,15 @@ from pirl_ros.adapters.interfaces import ResetEnvironment
 from pirl_ros.adapters.lifecycle_node import ManagedNode
 from pirl_ros.adapters.node_main import run
 from pirl_ros.adapters.parameters import declare, declare_profile, read_profile
-from pirl_ros.adapters.simulated_arm import SimulatedArm, load_simulator
+from pirl_ros.adapters.simulated_arm import RenderDelay, SimulatedArm, load_simulator
 from pirl_ros.control.action_mapping import gripper_action
 from pirl_ros.messages.controller_messages import first_positions
 from pirl_ros.messages.pirl_messages import ns_to_stamp
 from pirl_ros.sensing.sensor_messages import fill_image, fill_pose
 
 _DEFAULT_IMAGE_SIZE = 64
-_UNCOMMANDED_S = 0.004
-"""a state that gets a command gets it sooner"""
+_PATIENCE_S = 0.25
+"""for the next command, once one has come: what computes it may share a busy machine"""
 
 
 class SimArmNode(ManagedNode):
@@ -39,7 +39,8 @@ class SimArmNode(ManagedNode):
 
     With `step_on_command` a step is taken as soon as arm and gripper have their targets, so that an episode runs as
     fast as the nodes and the server compute. Simulated time then stands still while the policy infers: a delay that a
-    real arm has is left out. The timer steps when no command has come for a period.
+    real arm has is left out. The timer steps when no command has come for a quarter of a second, or
+    from a reset to the first command for a period. `arm_node` needs the same parameter.
     """
 
     def __init__(self) -> None:
@@ -47,7 +48,7 @@ class SimArmNode(ManagedNode):
         declare_profile(self)
         declare(self, "simulator", "pirl_sim.maniskill.sim_robot:make_robot", "module:function of the simulated arm")
         declare(self, "task", "PushCube-v1", "task name, passed to the simulator")
-        declare(self, "step_on_command", False, "true: step when arm and gripper are commanded, faster than real time")
+        declare(self, "step_on_command", False, "true: step when commanded, faster than real time")
 
     def configure(self) -> None:
         """Load the simulator and create the topics. ValueError: it cannot start, or is not the profile's robot."""
@@ -57,7 +58,7 @@ class SimArmNode(ManagedNode):
         self._gripper_target: float | None = None
         self._on_command = self.get_parameter("step_on_command").value
         self._steps = self._overruns = 0
-        self._stepped_s = 0.0
+        self._stepped_s, self._commanded = 0.0, True
         self._now_ns, self._period_ns = time.time_ns(), round(1e9 / self._profile.rate_hz)
         self._diagnostics = Diagnostics(self, self._profile.robot)
         self._make_publishers()
@@ -66,7 +67,8 @@ class SimArmNode(ManagedNode):
         self.create_subscription(JointTrajectory, gripper.topic, self._on_gripper, qos.COMMAND)
         self.create_service(ResetEnvironment, "reset_environment", self._reset)
         self.create_timer(1.0 / self._profile.rate_hz, self._tick)
-        self._unrendered = self.create_timer(_UNCOMMANDED_S, self._publish_images, autostart=False)
+        self._delay, self._rendered = RenderDelay(), False
+        self._unrendered = self.create_timer(self._delay.s, self._publish_images, autostart=False)
         self.create_timer(1.0, self._diagnose)
 
     def cleanup(self) -> None:
@@ -100,7 +102,7 @@ class SimArmNode(ManagedNode):
             self._arm_target = first_positions(message, [joint.name for joint in self._profile.arm.joints])
         except ValueError as error:
             self.get_logger().warning(f"arm: {error}", throttle_duration_sec=1.0)
-        self._commanded()
+        self._command_came()
 
     def _on_gripper(self, message: Any) -> None:
         gripper = self._profile.gripper
@@ -110,10 +112,13 @@ class SimArmNode(ManagedNode):
             self.get_logger().warning(f"gripper: {error}", throttle_duration_sec=1.0)
             return
         self._gripper_target = gripper_action(gripper, metres)
-        self._commanded()
+        self._command_came()
 
-    def _commanded(self) -> None:
+    def _command_came(self) -> None:
         if self._on_command and self.active and self._arm_target is not None and self._gripper_target is not None:
+            self._commanded = True
+            self._delay.commanded(self._rendered)
+            self._unrendered.timer_period_ns = int(self._delay.s * 1e9)
             self._step()
 
     def _reset(self, request: Any, response: Any) -> Any:
@@ -122,14 +127,19 @@ class SimArmNode(ManagedNode):
             return response
         self._arm_target = self._gripper_target = None
         response.instruction = self._robot.reset(request.seed)
+        self._commanded = False
         self._publish()
         response.ok = True
         return response
 
     def _tick(self) -> None:
-        idle_s = time.monotonic() - self._stepped_s
-        if self.active and not (self._on_command and idle_s < 1.0 / self._profile.rate_hz):
+        if self.active and not (self._on_command and time.monotonic() < self._stepped_s + self._patience_s):
             self._step()
+
+    @property
+    def _patience_s(self) -> float:
+        """For a command, before a step is taken without one."""
+        return _PATIENCE_S if self._commanded else 1.0 / self._profile.rate_hz
 
     def _step(self) -> None:
         began = self._stepped_s = time.monotonic()
@@ -161,9 +171,11 @@ class SimArmNode(ManagedNode):
         self._success.publish(Bool(data=bool(self._robot.success)))
         if self._on_command:
             self._unrendered.reset()
+            self._rendered = False
 
     def _publish_images(self) -> None:
         self._unrendered.cancel()
+        self._rendered = True
         frames = self._robot.images() if self._images else {}
         for name, publisher in self._images.items():
             image = Image()

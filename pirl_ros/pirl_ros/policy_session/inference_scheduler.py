@@ -33,7 +33,7 @@ class InferenceScheduler:
         self.phase: Phase = "idle"
         self._ahead = ahead
         self._chunk: ActionChunk | None = None
-        self._last = 0
+        self._last = self._driven = 0
         self._asked_ns = 0
         self._wanted_ns: int | None = None
         self._answer_ns = 0.0
@@ -62,7 +62,7 @@ class InferenceScheduler:
     def asked(self, now_ns: int = 0) -> None:
         """An inference is under way."""
         assert self.phase == "observing"
-        self.phase, self._asked_ns = "inferring", now_ns
+        self.phase, self._asked_ns, self._driven = "inferring", now_ns, 0
 
     def received(self, chunk: ActionChunk, now_ns: int) -> None:
         """A chunk came: wait until the arm has played it."""
@@ -90,4 +90,10 @@ class InferenceScheduler:
         if self.phase != "playing" or chunk is None or chunk.chunk_id != chunk_id:
             return
         if dropped or index >= self._last:
+            self.phase, self._not_before_stamp_ns, self._wanted_ns = "observing", stamp_ns, now_ns
+
+    def driven(self, stamp_ns: int, now_ns: int = 0) -> None:
+        """The arm reports a step that a human drove: no chunk is played, so steps are counted from the last request."""
+        self._driven += 1
+        if self.phase == "playing" and self._chunk is not None and self._driven >= self._chunk.execute_horizon:
             self.phase, self._not_before_stamp_ns, self._wanted_ns = "observing", stamp_ns, now_ns

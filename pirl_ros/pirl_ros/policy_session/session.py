@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from pirl_contract import Contract
 from pirl_contract.client import EpisodeReceipt, Label, PolicyClient
-from pirl_contract.schema import ActionChunk, Alteration, Observation, PreviousChunk, StepOutcome
+from pirl_contract.schema import ActionChunk, Alteration, ControlSource, Observation, PreviousChunk, StepOutcome
 from pirl_ros.policy_session.inference_scheduler import InferenceScheduler
 from pirl_ros.policy_session.rtc import RtcTracker
 
@@ -51,6 +51,7 @@ class _Pending:
     number: int
     observation: Observation
     stamp_ns: int
+    received_ns: int
     continuation: PreviousChunk | None
 
 
@@ -69,8 +70,13 @@ class PolicySession:
         on_chunk: Callable[[ActionChunk, int, str], None],
         alias: str = "",
         ahead: bool = False,
+        sees: bool = False,
     ) -> None:
-        """`ahead`: request a chunk before the one being played has ended, with real-time chunking."""
+        """`ahead`: request a chunk before the one being played has ended, with real-time chunking.
+
+        `sees`: ask while a human drives too, once per execute_horizon: the images of those calls are what a policy that
+        sees learns a takeover from. Their chunks are not delivered.
+        """
         self._connect, self._contract, self._on_chunk = connect, contract, on_chunk
         self._default_alias = self._alias = alias
         self._client = connect(alias)
@@ -82,6 +88,7 @@ class PolicySession:
         self._episode: _Episode | None = None
         self._unfit = ""
         self._asked = 0
+        self._sees, self._source = sees, ControlSource.POLICY
         self._check_due_ns, self._checking, self._agreed = 0, False, False
 
     @property
@@ -129,17 +136,19 @@ class PolicySession:
         with self._lock:
             return self._agreed and self._pacing.wants(stamp_ns, now_ns, received_ns)
 
-    def ask(self, observation: Observation, stamp_ns: int) -> None:
-        """Ask for a chunk in the background, unless the episode ended since `wants` said so."""
+    def ask(self, observation: Observation, stamp_ns: int, received_ns: int) -> None:
+        """Ask for a chunk in the background, unless the episode ended since `wants` said so.
+
+        `received_ns`: monotonic, when the first message of the observation came.
+        """
         with self._lock:
             episode = self._episode
             if episode is None or self._pacing.phase != "observing":
                 return
             self._pacing.asked(time.monotonic_ns())
             self._asked += 1
-            pending = _Pending(
-                episode, self._asked, observation, stamp_ns, self._continuing.from_stamp(stamp_ns, self._methods)
-            )
+            continuation = self._continuing.from_stamp(stamp_ns, self._methods)
+            pending = _Pending(episode, self._asked, observation, stamp_ns, received_ns, continuation)
         self._worker.submit(self._infer, pending).add_done_callback(_raise)
 
     def unfit(self, reason: str) -> None:
@@ -155,8 +164,21 @@ class PolicySession:
             self._episode.outcomes.append(outcome)
             self._standing = replace(self._standing, steps=self._standing.steps + 1)
             self._continuing.report(outcome)
+            if self._sees and outcome.source == ControlSource.HUMAN:
+                self._pacing.driven(outcome.time_ns, time.monotonic_ns())
+                return
             dropped = bool(outcome.alterations & Alteration.STALE)
             self._pacing.played(outcome.chunk_id, outcome.index, outcome.time_ns, dropped, time.monotonic_ns())
+
+    def driven_by(self, source: ControlSource) -> None:
+        """Take in who drives the arm. When that is the policy again, it is asked at once about a new observation."""
+        with self._lock:
+            handed_back = source == ControlSource.POLICY != self._source
+            self._source = source
+            if handed_back and self._pacing.phase != "idle":
+                self._asked += 1  # an answer that is under way is for an observation of before
+                self._pacing.begin()
+                self._continuing.begin()
 
     def pause(self) -> None:
         """Ask for nothing more in this episode; outcomes are still taken in."""
@@ -263,7 +285,7 @@ class PolicySession:
         now_ns = time.monotonic_ns()
         self._pacing.received(chunk, now_ns)
         self._continuing.begin(chunk)
-        self._continuing.age.add(now_ns - pending.observation.capture_time_ns)
+        self._continuing.age.add(now_ns - pending.received_ns)
         self._standing = replace(
             self._standing,
             reason="",
@@ -271,7 +293,8 @@ class PolicySession:
             chunks=self._standing.chunks + 1,
             round_trip_ms=(now_ns - began_ns) / 1e6,
         )
-        self._on_chunk(chunk, pending.stamp_ns, self._standing.episode_id)
+        if not (self._sees and self._source == ControlSource.HUMAN):
+            self._on_chunk(chunk, pending.stamp_ns, self._standing.episode_id)
 
 
 def _mismatch(differences: list[str]) -> str:

@@ -142,5 +142,5 @@ def make_observation(profile: Profile, bundle: Bundle, instruction: str, robot_i
         state=state_vector(profile, bundle),
         instruction=instruction,
         robot_id=robot_id,
-        capture_time_ns=bundle.received_ns,
+        capture_time_ns=bundle.stamp_ns,
     )

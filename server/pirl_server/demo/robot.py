@@ -31,6 +31,10 @@ class Robot:
     """as the server knows it"""
     helped: float = 0.0
     """share of the episodes in which a scripted operator takes over from a policy that fails"""
+    operator_seed: int = 0
+    """of the choice of these episodes"""
+    operator_sees: bool = False
+    """it waits for an image before each command: for policies that learn from images"""
 
     @classmethod
     def find(cls, processes: Processes, task: str, server_address: str, **options: Any) -> Robot:
@@ -51,15 +55,25 @@ class Robot:
             else:
                 # The simulated arm gives the time that the others take.
                 parameters |= {"use_sim_time": "true"}
+            if node == "arm_node":
+                parameters |= {"step_on_command": str(self.step_on_command).lower()}
             if node == "policy_node":
                 parameters |= {"server_address": self.server_address, "robot_id": f"'{self.robot_id}'"}
+                parameters |= {"timeout_s": 30.0}  # the server may share a busy machine with us
             self._start(node, node, parameters)
         if self.helped:
-            parameters = {"profile": self.profile, "task": self.task, "share": self.helped, "use_sim_time": "true"}
+            parameters = {"profile": self.profile, "task": self.task, "use_sim_time": "true"}
+            parameters |= {"share": self.helped, "seed": self.operator_seed}
+            parameters |= {"sees": str(self.operator_sees).lower()}
             self._start("scripted_operator", "scripted_operator", parameters)
 
     def _start(self, name: str, executable: str, parameters: dict[str, object]) -> None:
         self.processes.start(name, [str(self.executables / executable), *_arguments(parameters)])
+
+    @staticmethod
+    def pause_file(folder: Path) -> Path:
+        """While it exists no episode begins that is run for this folder."""
+        return folder / "pause"
 
     def begin(self, name: str, episodes: int, first_seed: int, folder: Path, record: bool = True) -> Path:
         """Start to run episodes; return where their summary will be."""
@@ -68,7 +82,9 @@ class Robot:
             "episodes": episodes,
             "first_seed": first_seed,
             "summary_path": summary,
-            "patience_s": 120.0,
+            "patience_s": 600.0,
+            "time_limit_s": 300.0,  # steps end an episode; this is for a node that is lost, on a machine under any load
+            "pause_path": self.pause_file(folder),
         }
         if record:
             seeds = ",".join(str(first_seed + index) for index in range(episodes))

@@ -33,7 +33,7 @@ class Calls:
     """by camera, uint8 [C, height, width, 3]: the very pixels that the policy saw"""
     state: Annotated[Float, "call state"]
     capture_time_ns: Annotated[Long, "call"]
-    """robot's monotonic clock"""
+    """clock of the robot's message stamps"""
     chunk: Annotated[Float, "call horizon action"]
     """[C, H, D] in the units of the contract, as drawn: neither clipped nor blended"""
     chain: Annotated[Float, "call node horizon latent"]
@@ -72,7 +72,7 @@ class Steps:
     index: Annotated[Int, "step"]
     """which action of that chunk"""
     time_ns: Annotated[Long, "step"]
-    """robot's monotonic clock"""
+    """clock of the robot's message stamps"""
     terminated: Annotated[Bool, "step"]
     """true on the last step when the episode ended by success: the value after it is 0"""
     truncated: Annotated[Bool, "step"]

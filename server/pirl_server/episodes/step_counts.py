@@ -1,4 +1,4 @@
-"""Counts of an episode's steps: those of the policy, those of them that a limit of the robot altered, and stops."""
+"""Counts of an episode's steps: the policy's, those of them that a robot's limit altered, a human's, and stops."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class StepCounts:
     """steps that the policy drove, or that were to be its own when a limit stopped it"""
     altered: int
     """of those"""
+    human: int
     not_finite: int
     emergency_stop: int
 
@@ -31,6 +32,7 @@ def step_counts(group: Path) -> StepCounts:
     return StepCounts(
         policy=int(by_policy.sum()),
         altered=int((by_policy & ((alterations & int(LIMITS)) != 0)).sum()),
+        human=int((~by_policy).sum()),
         not_finite=int(((alterations & int(Alteration.NOT_FINITE)) != 0).sum()),
         emergency_stop=int(((alterations & int(Alteration.EMERGENCY_STOP)) != 0).sum()),
     )

@@ -19,13 +19,17 @@ OWN_EPISODES = 10
 
 
 def counts(episode: EpisodeFacts) -> bool:
-    """Whether an episode has an outcome: a label, or a fault, which is a failure."""
-    return episode.success is not None or bool(episode.fault)
+    """Whether an episode says how well the policy does: a label, a takeover or a fault. A demonstration does not."""
+    if episode.fault:
+        return True
+    if episode.human_steps:
+        return episode.policy_steps > 0
+    return episode.success is not None
 
 
 def succeeded(episode: EpisodeFacts) -> bool:
-    """Whether it was labelled a success, and nothing stopped it."""
-    return episode.success is True and not episode.fault
+    """Whether it was labelled a success, nothing stopped it, and the policy did it alone: help is a failure."""
+    return episode.success is True and not episode.fault and not episode.human_steps
 
 
 def tally(episodes: Iterable[EpisodeFacts]) -> Tally:

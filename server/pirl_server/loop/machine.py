@@ -89,7 +89,7 @@ def _collect(spec: Loop, job: str, state: LoopState, view: View) -> Move | None:
     if len(fresh) < state.target:
         more = Move(replace(state, collected=found), f"{len(fresh)} of {state.target} episodes collected")
         return more if found != state.collected else None
-    rate = found.successes / found.episodes
+    rate = found.successes / max(1, found.episodes)  # demonstrations are collected, and say nothing of the policy
     if spec.target_success is not None and rate >= spec.target_success:
         reached = f"success {rate:.2f} of {found.episodes} episodes reaches target_success {spec.target_success:g}"
         return Move(replace(state, collected=found), reached, end=reached)
@@ -226,6 +226,7 @@ def _over(
     record = Round(
         state.round, state.base, state.candidate, outcome, reason, state.collected, state.evaluation, state.canary,
         state.compared, state.offline, state.rates,
+        state.robot_minutes, view.now,
     )  # fmt: skip
     after = LoopState(
         started=state.started,

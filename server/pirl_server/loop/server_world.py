@@ -37,7 +37,7 @@ from pirl_server.serving.service import PolicyService
 _LOG = logging.getLogger(__name__)
 EARLIER = 10
 """of the episodes before the loop's begin, so many times as many are looked at as may be compared with"""
-NO_COUNTS = StepCounts(0, 0, 0, 0)
+NO_COUNTS = StepCounts(0, 0, 0, 0, 0)
 
 
 class ServerWorld:
@@ -200,5 +200,6 @@ class ServerWorld:
             seconds=each.steps / rate_hz,
             policy_steps=counts.policy,
             altered_steps=counts.altered,
+            human_steps=counts.human,
             fault=fault,
         )

@@ -80,6 +80,10 @@ class Round:
     offline: str = ""
     rates: Rates | None = None
     """None: the task has no simulator, or the round did not come so far"""
+    robot_minutes: float = 0.0
+    """of the loop, up to the round's end"""
+    ended: str = ""
+    """UTC in ISO 8601"""
 
 
 @dataclass(frozen=True)

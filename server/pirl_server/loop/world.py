@@ -24,6 +24,8 @@ class EpisodeFacts:
     policy_steps: int = 0
     altered_steps: int = 0
     """of those, how many a limit of the robot altered"""
+    human_steps: int = 0
+    """that a human drove"""
     fault: str = ""
     """a fault, an emergency stop, or actions that are not finite; empty: none of them"""
 
