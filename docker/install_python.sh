@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # .venv with pirl and the given extras (default: all of them), at the tested versions of docker/constraints.txt.
 #   docker/install_python.sh [EXTRAS]      e.g. "server,sim"; VENV=PATH puts it elsewhere
-# Packages come from where pip is configured to look. uv, itself one of them, installs them for a third of pip's work;
+# Packages come from where pip is configured to look. uv, itself one of them, installs them in less time than pip;
 # where it can't be had or fails, pip does it.
 # torch is installed first and alone: with it in place nothing pulls the CUDA build. Set PIRL_TORCH_INDEX to the
 # URL of an index with the build you want (CPU, or your CUDA version); unset, a machine without a GPU takes a CPU build

@@ -136,5 +136,5 @@ def test_earlier_jobs_are_read_and_a_stored_0_of_a_choice_is_off() -> None:
 
 
 def test_an_earlier_experiment_is_read_as_it_was() -> None:
-    config = experiment.read(STORED / "experiment").ppo()
+    config = experiment.read(STORED / "experiment").config
     assert config == replace(PpoConfig(envs=8), critic_features="policy")

@@ -11,9 +11,9 @@ Parts = dict[str, list[Row]]
 def goals(parts: Parts) -> dict[str, float]:
     """Goal -> what was measured; routes that did not run are left out."""
     found = _ratios({(row["payload"], row["route"]): float(row["p50 ms"]) for row in parts["one"]})
-    for row in parts["eight"]:
+    for row in parts.get("eight", ()):
         found[f"8 robots at 10 Hz, asked and answered within 2 model times, %: {row['route']} [100]"] = row["in time %"]
-    for row in parts["full"]:
+    for row in parts.get("full", ()):
         if "health p99 ms" in row:
             found[f"health p99 under full load, ms: {row['route']} [< 50]"] = row["health p99 ms"]
     return {name: round(float(value), 2) for name, value in found.items()}

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from payloads import PAYLOADS
-from rig import Rig, percentiles
+from rig import BARE, Rig, percentiles
 
 Row = dict[str, float | str]
 SLOW = {"lerobot, floor 0": 0.3, "lerobot, as shipped": 0.1}
 """share of the calls, for routes that would take most of the time; the default floor alone is 33 ms"""
 
 
-def latencies(rig: Rig, rounds: int, calls: int, warm_up: int) -> list[Row]:
+def latencies(rig: Rig, rounds: int, calls: int, warm_up: int, payloads: Iterable[str] = tuple(PAYLOADS)) -> list[Row]:
     """One row per payload and route: percentiles in ms, CPU-milliseconds per call, calls."""
     rows: list[Row] = []
-    for payload in PAYLOADS:
-        # without images there is nothing to share
-        names = [name for name in rig.routes() if PAYLOADS[payload].cameras or name != "ours, shared memory"]
+    for payload in payloads:
+        # without images there is nothing to share, and only then is a bare stream's message as long as ours
+        other = BARE if PAYLOADS[payload].cameras else "ours, shared memory"
+        names = [name for name in rig.routes() if name != other]
         spans: dict[str, list[float]] = {name: [] for name in names}
         cpu_s = {name: [0.0, 0.0] for name in names}
         for name in names:

@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable
 
 import grpc
+from bare_stream import ByteStream
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from openpi_client.websocket_client_policy import WebsocketClientPolicy
 from payloads import HORIZON, INSTRUCTION, PAYLOADS
 from robots import Ask, Robots
+from stations import Stamps
 from worker import work
 
 from pirl_contract import Observation
@@ -60,6 +62,10 @@ def openpi(port: int, payload: str, number: int) -> Ask:
     return ask
 
 
+def bare(port: int, payload: str, number: int) -> Ask:
+    return ByteStream(port).ask
+
+
 def probe_http(port: int, seconds: float, rate_hz: float = 10.0) -> list[float]:
     """Milliseconds of each GET /healthz, a connection each."""
 
@@ -99,5 +105,7 @@ def _probe(check: Callable[[], None], seconds: float, rate_hz: float) -> list[fl
 
 
 if __name__ == "__main__":
-    paths = {"unary": unary, "session": session, "shared": shared, "openpi": openpi}
-    work(Robots(paths).handlers() | {"http": probe_http, "grpc": probe_grpc})
+    paths = {"unary": unary, "session": session, "shared": shared, "openpi": openpi, "bare": bare}
+    stamps = Stamps()
+    handlers = {"http": probe_http, "grpc": probe_grpc, "stamp": stamps.client, "stamps": stamps.take}
+    work(Robots(paths).handlers() | handlers)

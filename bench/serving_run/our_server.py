@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from bare_stream import serve_bytes
 from payloads import ACTION_DIM, ALL, HORIZON, INSTRUCTION, STATE_DIM
+from stations import Stamps
 from worker import work
 
 from pirl_contract import Camera, Contract, Field, Observation
@@ -75,15 +77,16 @@ class Servers:
         self._policy: TimedPolicy | None = None
 
     def open(self, payload: str, model_ms: float) -> dict[str, int]:
-        """Start one service; returns its gRPC port and its openpi port."""
+        """Start one service; returns its gRPC port, its openpi port and that of a stream that does nothing."""
         engine, policy = Engine(), TimedPolicy(contract_of(payload), model_ms)
         engine.swap(policy)
         service = PolicyService(engine, Recorder(self._store), explore=False)
         server, port = start_grpc(service, "127.0.0.1:0")
         openpi = start_openpi(service.dispatcher, "127.0.0.1", 0)
-        self._open += [server, openpi]
+        bare, bare_port = serve_bytes()
+        self._open += [server, openpi, bare]
         self._engine, self._policy = engine, policy
-        return {"port": port, "openpi_port": openpi.port}
+        return {"port": port, "openpi_port": openpi.port, "bare_port": bare_port}
 
     def swap(self) -> None:
         """Serve the next version in the service that was opened last."""
@@ -96,5 +99,5 @@ class Servers:
 if __name__ == "__main__":
     malloc.tune()
     logging.basicConfig(level=logging.WARNING)
-    servers = Servers()
-    work({"open": servers.open, "swap": servers.swap})
+    servers, stamps = Servers(), Stamps()
+    work({"open": servers.open, "swap": servers.swap, "stamp": stamps.server, "stamps": stamps.take})

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from goals import Parts, goals
 from latency import Row
 
-KEYS = ("payload", "model ms", "robots", "route")
+KEYS = ("payload", "model ms", "robots", "route", "stage")
 
 HEAD = """# Serving: beside openpi's and lerobot's servers
 
@@ -45,33 +45,16 @@ SECTIONS = {
 
 
 WHERE_TIME_GOES = """\
-Measured by hand on 2026-11-29, on two cores that other processes shared; `bench/serving.py` does not repeat it. At
-state only a session's p50 was 0.94 to 1.06 ms in three runs, 2.7 to 2.8 times openpi's 0.35 to 0.40 ms. A bare gRPC
-stream between two Python processes, which carries bytes and does nothing else, took 1.07 to 1.14 times openpi's p50 in
-two interleaved runs (0.42 to 0.51 ms), with and without our sizes and keepalive: the floor of this transport. Time
-stamps at each station, medians of 1,700 calls with a p50 of 1.14 to 1.21 ms (time stamps cost too); what is not in the
-table, some 400 us, is gRPC:
+Medians of time stamps at each station of a session's calls without images; `--stations` repeats this part alone. The
+stamps cost time too; the routes of the table before have none. `gRPC, a bare stream` there carries bytes of the same
+length between two Python processes and does nothing else: the floor of this transport.
 
-| station | us | what it does |
-| --- | --- | --- |
-| client, request | 90 | builds and serialises the message, hands it to gRPC's sending thread |
-| server, gRPC's thread to the session's | 55 | thread hand-over |
-| server, check and decode | 150 | dispatcher, codec, connections, queue entry (29 in a loop without a network) |
-| server, session's thread to the model's | 55 | thread hand-over |
-| server, batch | 60 | queue, policy (9), result, statistics |
-| server, model's thread to the sending one | 45 | thread hand-over |
-| server, reply | 115 | check for finite actions, message, serialisation (32 in a loop) |
-| client, reply | 155 | two thread hand-overs (90), decode, clock |
+{table}
 
-The same Python takes three to five times longer between two waits than in a loop; cold caches are the likely reason,
-not measured. Logs, spans and metrics are not installed in this benchmark. What cannot be had: one thread owns the
-device, since CUDA graphs belong to a thread, so a request crosses to it and back (100 us); gRPC's synchronous server
-needs one thread that reads a stream and one that writes it when either side may speak first (55 us). Our port for
-openpi's clients, on an event loop, answered in 0.61 to 0.71 ms in the same runs. The floor and these hand-overs leave
-nothing of 1.3 times openpi's p50 for checks, queue, batch and reply (325 us).
-
-Sixteen session robots at no model time, two runs: health p99 121 and 151 ms, unary 31 and 40 ms. With an interpreter
-switch interval of 0.5 ms: 97 and 118 ms, at a tenth fewer chunks per second; it was left at its default."""
+What cannot be had: one thread owns the device, since CUDA graphs belong to a thread, so a request crosses to it and
+back; gRPC's synchronous server needs one thread that reads a stream and one that writes it when either side may speak
+first; its client has one that sends and one that receives, and ours reads beside them, since a stop may come when no
+call waits. Logs, spans and metrics are not installed in this benchmark."""
 
 
 def figures(parts: Parts) -> dict[str, float]:
@@ -80,7 +63,7 @@ def figures(parts: Parts) -> dict[str, float]:
     for part, rows in parts.items():
         for row in rows:
             where = ", ".join(f"{key} {row[key]}" for key in KEYS if key in row)
-            numbers = {name: value for name, value in row.items() if name not in KEYS}
+            numbers = {name: value for name, value in row.items() if name not in KEYS and not isinstance(value, str)}
             flat |= {f"{part}: {where}: {name}": float(value) for name, value in numbers.items()}
     return flat
 
@@ -111,7 +94,7 @@ def page(parts: Parts, load: float, quick: bool) -> str:
     for part, (title, words) in SECTIONS.items():
         pieces += [f"## {title}", words, table(parts[part])]
         if part == "one":
-            pieces += ["## Where a session's time goes", WHERE_TIME_GOES]
+            pieces += ["## Where a session's time goes", WHERE_TIME_GOES.format(table=table(parts["stations"]))]
     return "\n\n".join(pieces) + "\n"
 
 

@@ -23,12 +23,15 @@ class Route:
     options: tuple[tuple[str, float], ...] = ()
 
 
+BARE = "gRPC, a bare stream"
+"""the transport alone: bytes of about the same length, no message, no service"""
 ROUTES = {
     "ours, unary": Route("our_server", "our_robots", "unary"),
     "ours, session": Route("our_server", "our_robots", "session"),
     "ours, shared memory": Route("our_server", "our_robots", "shared"),
     "ours, openpi's client": Route("our_server", "our_robots", "openpi", "openpi_port"),
     "openpi": Route("openpi_server", "our_robots", "openpi"),
+    BARE: Route("our_server", "our_robots", "bare", "bare_port"),
     "lerobot, floor 0": Route("lerobot_server", "lerobot_robots", "lerobot"),
     "lerobot, as shipped": Route("lerobot_server", "lerobot_robots", "lerobot", options=(("floor_ms", 1e3 / 30),)),
 }
@@ -75,12 +78,14 @@ def started(stack: ExitStack, peers: Path) -> Rig:
     """Start every process; lerobot's need their own Python and are left out, with the reason, when it is absent."""
     server_core, robot_core = cores()
     ours, theirs = {"our_server": server_core, "openpi_server": server_core, "our_robots": robot_core}, {}
+    stamped = {"stamped_server": ("our_server.py", server_core), "stamped_robots": ("our_robots.py", robot_core)}
     python = peers / "lerobot/bin/python"
     if python.exists():
         theirs = {"lerobot_server": server_core, "lerobot_robots": robot_core}
     else:
         print(f"lerobot skipped: no {python}; docker/install_oracles.sh makes it", file=sys.stderr)
     processes = {name: start(stack, f"{name}.py", core) for name, core in ours.items()}
+    processes |= {name: start(stack, script, core) for name, (script, core) in stamped.items()}
     processes |= {name: start(stack, f"{name}.py", core, str(python)) for name, core in theirs.items()}
     probe = start(stack, "our_robots.py", robot_core)
     for process in (*processes.values(), probe):

@@ -56,7 +56,7 @@ def finetune(arguments: Sequence[str]) -> int:
 
     Raises ValueError for logged episodes without a checkpoint to start from.
     """
-    from pirl_server.job_main import run_experiment
+    from pirl_server import simulation
     from pirl_server.training import experiment, recipes
 
     parser = argparse.ArgumentParser(prog="pirl finetune", description=(finetune.__doc__ or "").splitlines()[0])
@@ -84,9 +84,8 @@ def finetune(arguments: Sequence[str]) -> int:
         config = parse(PpoConfig, settings(options.set))
         task = options.task or DEFAULT_TASK
         asked = parse(FinetuneSim, {"task": task, "seed": options.seed, "config": config})
-        config = recipes.sim_rl_config(asked.config, options.base)
-        plan = experiment.planned(asked.task, options.base, config, asked.seed)
-    version = run_experiment(plan, options.out, experiment.Recorded(options.out))
+        plan = recipes.planned(asked.task, options.base, asked.config, asked.seed)
+    version = recipes.run_experiment(plan, options.out, experiment.Recorded(options.out), simulation)
     print(f"{options.out / experiment.CHECKPOINT}: version {version}")
     if options.again is not None:
         print("same version as before" if version == before.result else f"the first run gave version {before.result}")

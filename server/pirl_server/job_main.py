@@ -13,23 +13,17 @@ from pirl_server import simulation
 from pirl_server.atomic_files import utc_now, write_json
 from pirl_server.config.jobs import Evaluate, FinetuneEpisodes, FinetuneSim, JobSpec, Sft, parse_spec
 from pirl_server.config.loop import Loop
-from pirl_server.config.training import PpoConfig
 from pirl_server.jobs.reporter import Reporter
 from pirl_server.paths import MODELS
 from pirl_server.policy.checkpoint import load_card
-from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.registry.evaluation import Evaluation, list_hash
 from pirl_server.registry.routing_rules import CANDIDATE
 from pirl_server.registry.versions import Registry
-from pirl_server.training import experiment, recipes
-from pirl_server.training.chunk_dataset import ChunkDataset
+from pirl_server.training import recipes
 from pirl_server.training.episode_log import MoreEpisodesNeededError
 from pirl_server.training.episode_report import DATA_REPORT
 from pirl_server.training.evaluate import evaluate
-from pirl_server.training.progress import Progress
 from pirl_server.training.seeds import demonstration_seeds, evaluation_seeds, training_seeds
-from pirl_server.training.sim_rl.finetune import finetune
-from pirl_server.training.supervised.demonstrations import demonstrate, windows_of
 
 
 def check(spec: JobSpec) -> None:
@@ -97,9 +91,8 @@ def _train(
     out = job_dir / "checkpoint"
     if isinstance(spec, FinetuneSim):
         assert base is not None
-        config = recipes.sim_rl_config(spec.config, base)
-        plan = experiment.planned(spec.task, base, config, spec.seed)
-        return recipes.Learnt(run_experiment(plan, job_dir, report))
+        plan = recipes.planned(spec.task, base, spec.config, spec.seed)
+        return recipes.Learnt(recipes.run_experiment(plan, job_dir, report, simulation))
     if isinstance(spec, Sft) and spec.config.source == "expert":
         return recipes.Learnt(recipes.train_sft(spec, out, report, simulation, base))
     archive = partial(_archived, registry)
@@ -115,41 +108,6 @@ def _train(
 def _archived(registry: Registry, version: str) -> Path | None:
     """Where the registry keeps a checkpoint; None where it does not."""
     return registry.get(version).path if registry.holds(version) else None
-
-
-def run_experiment(plan: experiment.Experiment, folder: Path, progress: Progress) -> str:
-    """Online RL in the task's simulator; the folder says what it was, and that it makes the new version again.
-
-    Raises ValueError for a base that was trained for another task.
-    """
-    base, config = Path(plan.base), plan.ppo()
-    _check_instructions(base, plan.task, simulation.instructions(plan.task))
-    sees = load_card(base).model.vision is not None
-    make = partial(simulation.fast_env, plan.task, sees)
-    steps = simulation.max_steps(plan.task)
-    imitated = partial(_demonstrations, plan.task, config, plan.seed) if config.imitation_weight else None
-    experiment.write(folder, plan)
-    out = folder / experiment.CHECKPOINT
-    version = finetune(base, out, make, steps, config, plan.seed, progress, imitated)
-    experiment.finish(folder, plan, version, progress.cancelled)
-    return version
-
-
-def _demonstrations(task: str, config: PpoConfig, seed: int, policy: FlowPolicy) -> ChunkDataset:
-    """What the imitation term keeps the policy near: the scripted expert, undisturbed."""
-    sees = policy.card.model.vision is not None
-    env = simulation.fast_env(task, sees)
-    seeds = demonstration_seeds(seed)[: config.imitation_demonstrations]
-    expert, steps = simulation.expert(task), simulation.max_steps(task)
-    shown = [demonstrate(env, expert, reset_seed, 0.0, steps) for reset_seed in seeds]
-    env.close()
-    return windows_of(policy, shown)
-
-
-def _check_instructions(checkpoint: Path, task: str, sentences: tuple[str, ...]) -> None:
-    card = load_card(checkpoint)
-    if unknown := set(sentences) - set(card.instructions):
-        raise ValueError(f"the base was trained for {card.task}, not for {task}: '{min(unknown)}' is not in it")
 
 
 def _evaluate(spec: Evaluate, registry: Registry, job_dir: Path, report: Reporter) -> dict[str, object]:

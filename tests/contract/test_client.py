@@ -11,7 +11,7 @@ import grpc
 import numpy as np
 import pytest
 from contract_fakes import CONTRACT, FakeEnv, ScriptedService, answer_chunk, serving
-from patience import patient
+from patience import patient, until
 
 from pirl_contract.client import PolicyClient
 
@@ -107,16 +107,17 @@ def test_a_lost_server_is_a_connection_error_until_it_is_back(service: ScriptedS
         client.infer(OBSERVATION)
     with serving(service, port) as address:
         assert address.endswith(str(port))
-        for _ in range(100):
-            try:
-                version = client.infer(OBSERVATION).policy_version
-                break
-            except ConnectionError:
-                threading.Event().wait(0.1)  # its channel waits at most a second before it tries again
-        assert version == "v1"
+        until(lambda: reached(client))  # its channel waits at most a second before it tries again
     with pytest.raises(ConnectionError):
         client.infer(OBSERVATION)
     client.close()
+
+
+def reached(client: PolicyClient) -> bool:
+    try:
+        return client.infer(OBSERVATION).policy_version == "v1"
+    except ConnectionError:
+        return False
 
 
 def broken_chunk(**changes: Any) -> Any:

@@ -15,8 +15,6 @@ import grpc
 import pytest
 from certificates import Authority
 from patience import patient
-from process_tree import until
-from serve_process import ServeProcess
 from whole_server import Server
 
 from pirl_contract import Contract, StepOutcome
@@ -186,17 +184,3 @@ def admitted(server: Server, ours: Authority, client: Any) -> list[bool]:
             policy_pb2_grpc.PolicyServiceStub(channel).GetInfo(pb.GetInfoRequest(), timeout=patient(20.0))
         answers.append(caught.value.code() is grpc.StatusCode.UNAUTHENTICATED)
     return answers
-
-
-def test_nothing_below_the_root_is_open_to_other_users(tmp_path: Path) -> None:
-    root = tmp_path / "root"
-    root.mkdir(mode=0o755)
-    with ServeProcess(root) as server:
-        server.wait_until_serving()
-        job = server.start_endless_job()
-        until(lambda: server.job(job)["pid"])
-        server.web.post(f"/v1/jobs/{job}/cancel")
-        until(lambda: server.job(job)["status"] == "cancelled")
-    found = [root, *root.rglob("*")]
-    assert {"log.txt", "audit.jsonl", "aliases.json", "lineage.json", "staging"} <= {path.name for path in found}
-    assert [path for path in found if path.stat().st_mode & 0o077] == []

@@ -6,8 +6,14 @@ import json
 from typing import Any
 
 import pytest
+from patience import patient
 
 from pirl_contract.commands.bench_client import main
+
+
+def seconds(alone_s: float) -> str:
+    """A duration in which a busy machine answers too."""
+    return f"{patient(alone_s):.3f}"
 
 
 def figures(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
@@ -19,8 +25,8 @@ def figures(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
 def test_robots_ask_as_fast_as_they_are_answered(
     service: Any, capsys: pytest.CaptureFixture[str], transport: str
 ) -> None:
-    found = figures(capsys, service.address, "--robots", "2", "--duration", "0.5", "--transport", transport)
-    assert found["answers"] > 10
+    found = figures(capsys, service.address, "--robots", "2", "--duration", seconds(0.5), "--transport", transport)
+    assert found["answers"] > 2
     assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["p99_ms"]
     assert found["errors"] == {}
     assert found["answers"] == service.engine.stats().answered
@@ -33,7 +39,7 @@ def test_a_rate_is_kept(service: Any, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_refusals_are_counted_by_their_kind(service: Any, make_policy: Any, capsys: pytest.CaptureFixture[str]) -> None:
     service.engine.swap(make_policy(version="v2", mark=float("nan")))
-    found = figures(capsys, service.address, "--duration", "0.2")
+    found = figures(capsys, service.address, "--duration", seconds(0.2))
     assert found["answers"] == 0
     assert list(found["errors"]) == ["policy server rejected the call (internal)"]
 

@@ -201,9 +201,9 @@ def start(contract: Contract) -> EpisodeStart:
 def feed(recorder: Recorder, start: EpisodeStart, make_policy: Any, observation: Observation, service: Any) -> str:
     """Record one call and one step without the wire."""
     client = service.connect()
-    episode = recorder.start(start)
     sample = make_policy().sample(observation, explore=True, seed=1)
     chunk = client.infer(observation)
+    episode = recorder.start(start)
     episode.add_call(observation, sample, chunk, 1.0)
     episode.add_outcomes([outcome(chunk.chunk_id, 0, 1)])
     return episode.id
@@ -213,7 +213,7 @@ def test_a_vanished_robot_leaves_a_truncated_episode(
     tmp_path: Path, start: EpisodeStart, make_policy: Any, observe: Observe, service: Any
 ) -> None:
     store = EpisodeStore(tmp_path / "other")
-    recorder = Recorder(store, idle_limit_s=patient(0.2))
+    recorder = Recorder(store, idle_limit_s=patient(0.4))
     episode_id = feed(recorder, start, make_policy, observe(0), service)
     while not store.list():
         time.sleep(0.01)

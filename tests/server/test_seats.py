@@ -107,11 +107,13 @@ def test_without_descriptors_asyncio_pauses_and_says_so_once(
     def none_left(_: Any) -> Any:
         raise OSError(errno.EMFILE, "Too many open files")
 
+    monkeypatch.setattr(asyncio.constants, "ACCEPT_RETRY_DELAY", 3600.0)
+
     async def serve() -> None:
         server = await asyncio.start_server(lambda reader, writer: None, sock=bound, backlog=50)
         monkeypatch.setattr(socket.socket, "accept", none_left)
         with socket.create_connection(bound.getsockname()):
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.2)
         server.close()
 
     with caplog.at_level(logging.ERROR):

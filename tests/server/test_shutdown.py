@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
 import socket
@@ -27,7 +28,7 @@ from pirl_server.config.serve import ServeConfig
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.registry.versions import Registry
 from pirl_server.root_lock import root_lock
-from pirl_server.shutdown import Stopping
+from pirl_server.shutdown import Signals, Stopping
 
 
 class Driven:
@@ -85,11 +86,10 @@ def grpc_health(address: str) -> int:
         return int(stub.Check(health_pb2.HealthCheckRequest(service=""), timeout=patient(WAIT_S)).status)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)], ids=["TERM", "INT"])
-def test_a_signal_drains_stops_the_job_and_publishes(tmp_path: Path, number: int, status: int) -> None:
-    openpi_port = free_port()
-    options = ("--drain-seconds", "3000", "--openpi-port", str(openpi_port))
-    with ServeProcess(tmp_path / "root", *options) as server:
+def test_a_signal_drains_stops_the_job_and_publishes(tmp_path: Path) -> None:
+    openpi_port, root = free_port(), tmp_path / "root"
+    root.mkdir(mode=0o755)
+    with ServeProcess(root, "--drain-seconds", "3000", "--openpi-port", str(openpi_port)) as server:
         robot = Driven(server.wait_until_serving().address)
         job = server.start_endless_job()
         stream = Stream(f"http://127.0.0.1:{server.rest_port}/v1/jobs/{job}/events")
@@ -100,7 +100,7 @@ def test_a_signal_drains_stops_the_job_and_publishes(tmp_path: Path, number: int
         assert server.web.get("/readyz").status_code == 200
         assert grpc_health(server.address) == health_pb2.HealthCheckResponse.SERVING
 
-        server.process.send_signal(number)
+        server.process.send_signal(signal.SIGTERM)
         assert robot.draining() == 3000.0
         ready = server.web.get("/readyz")
         assert (ready.status_code, ready.json()["type"]) == (503, "/problems/stopping")
@@ -113,7 +113,7 @@ def test_a_signal_drains_stops_the_job_and_publishes(tmp_path: Path, number: int
         assert stream.is_alive()
         for closing in (robot.client, late):
             closing.close()  # nobody is left to drain for; the episode is still open
-        assert server.process.wait(patient(WAIT_S)) == status, server.log.read_text()
+        assert server.process.wait(patient(WAIT_S)) == 0, server.log.read_text()
         stream.join(patient(WAIT_S))
         assert (stream.is_alive(), stream.broken) == (False, "")
         assert left_after(started) == set()
@@ -123,6 +123,26 @@ def test_a_signal_drains_stops_the_job_and_publishes(tmp_path: Path, number: int
         assert EpisodeStore(server.root / "episodes").open(published.id)
         for peer in peers:
             peer.close()
+    found = [root, *root.rglob("*")]
+    assert {"log.txt", "audit.jsonl", "aliases.json", "lineage.json", "staging"} <= {path.name for path in found}
+    assert [path for path in found if path.stat().st_mode & 0o077] == [], "open to other users"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)], ids=["TERM", "INT"])
+def test_each_signal_drains_and_ends_with_its_own_status(number: int, status: int) -> None:
+    class Signalled:
+        should_exit = False
+
+        def run(self) -> None:
+            os.kill(os.getpid(), number)
+            until(lambda: self.should_exit)
+
+    listener, stopping = Signalled(), Stopping()
+    with Signals() as signals:
+        assert signals.serve(listener, stopping, 0.0) == status
+    assert stopping.draining
+    assert stopping.closing
+    assert listener.should_exit
 
 
 def test_a_second_signal_ends_it_at_once_and_its_job_too(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from toy_log import BAD, GOOD, episode
 
 from pirl_server import commands, job_main, simulation
 from pirl_server.app import adopt
-from pirl_server.config.jobs import FinetuneEpisodes, Sft, parse_spec, stored
+from pirl_server.config.jobs import FinetuneEpisodes, Sft, parse_spec
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.paths import EPISODES, MODELS
 from pirl_server.policy.checkpoint import checkpoint_version, load_card
@@ -79,7 +80,7 @@ def test_a_spec_is_read_as_it_was_stored() -> None:
         {"kind": "sft", "task": TASK, "select": select, "config": {"source": "episodes"}},
     ):
         spec = parse_spec(raw)
-        assert parse_spec(json.loads(json.dumps(stored(spec)))) == spec
+        assert parse_spec(json.loads(json.dumps(asdict(spec)))) == spec
         assert isinstance(spec, FinetuneEpisodes | Sft)
         assert spec.select.versions == ("v1", "v2")
 

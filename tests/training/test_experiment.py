@@ -26,9 +26,9 @@ def test_what_was_written_makes_the_same_version_again(tmp_path: Path) -> None:
     experiment.finish(tmp_path / "run", plan, first, cancelled=False)
     found = experiment.read(tmp_path / "run")
     found.check_base()
-    assert found.ppo() == CONFIG
+    assert found.config == CONFIG
     assert {"python", "torch", "numpy"} <= set(found.versions)
-    again = finetune(Path(found.base), tmp_path / "again", make_toy(), 1, found.ppo(), found.seed, Heard())
+    again = finetune(Path(found.base), tmp_path / "again", make_toy(), 1, found.config, found.seed, Heard())
     assert again == found.result == first
 
 
@@ -44,7 +44,7 @@ def test_what_is_no_experiment_is_refused(tmp_path: Path) -> None:
         experiment.read(tmp_path)
     (tmp_path / "experiment.json").write_text(json.dumps(asdict(plan) | {"config": {"epochen": 3}}))
     with pytest.raises(ValueError, match="'epochen' is not known"):
-        experiment.read(tmp_path).ppo()
+        experiment.read(tmp_path)
     save_toy(tmp_path / "base", seed=5)
     with pytest.raises(ValueError, match=f"the experiment used {plan.base_version}"):
         plan.check_base()

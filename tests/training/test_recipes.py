@@ -32,7 +32,7 @@ from pirl_server.training.recipes import (
     EpisodeData,
     Simulation,
     episode_data,
-    sim_rl_config,
+    planned,
     train_on_episodes,
     train_sft,
 )
@@ -329,11 +329,11 @@ def test_what_a_run_lacks_is_an_error(tmp_path: Path) -> None:
 
 
 def test_only_a_base_with_a_camera_changes_what_the_critic_reads(tmp_path: Path) -> None:
-    assert sim_rl_config(PpoConfig(), save_toy(tmp_path / "base")) == PpoConfig()
+    assert planned(OTHER, save_toy(tmp_path / "base"), PpoConfig(), 0).config == PpoConfig()
     seeing = save_toy(tmp_path / "seeing", sees=True)
-    assert sim_rl_config(PpoConfig(), seeing) == PpoConfig(critic_features="tabletop_relative")
+    assert planned(OTHER, seeing, PpoConfig(), 0).config == PpoConfig(critic_features="tabletop_relative")
     given = PpoConfig(critic_features="policy")
-    assert sim_rl_config(given, seeing) == given
+    assert planned(OTHER, seeing, given, 0).config == given
 
 
 def test_the_report_says_what_stored_densities_are_worth(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def _drive(client: PolicyClient, observation: Observation, load: Load, tally: Ta
         except (ConnectionError, TimeoutError, ValueError) as error:
             tally.errors[_kind(error)] += 1
             time.sleep(min(client.retry_after_s, load.seconds))
-        turns = max(1, int((time.monotonic() - due) // period_s)) if period_s else 1
+        turns = max(1, int((min(time.monotonic(), end) - due) // period_s)) if period_s else 1
         tally.late += turns - 1
         due += turns * period_s
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, field, fields
+from dataclasses import field, fields
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
@@ -138,11 +138,6 @@ def parse_spec(raw: Any) -> JobSpec:
         return _ADAPTER.validate_python(raw)
     except ValidationError as error:
         raise ValueError(one_line(error, known_fields, _named)) from None
-
-
-def stored(spec: JobSpec) -> dict[str, Any]:
-    """Return what `parse_spec` reads again, every default filled in."""
-    return asdict(spec)
 
 
 def known_fields(loc: Loc) -> list[str]:

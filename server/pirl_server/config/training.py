@@ -207,17 +207,22 @@ class EpisodesConfig(MixtureConfig):
         float,
         number("of the divergence from N(0, I) of the noise that dsrl chooses, against its value", "return/nat", gt=0),
     ] = 0.02
-    actor_steps: Annotated[int, number("most optimiser steps of PPO on the log", "steps", ge=1)] = 3
-    actor_learning_rate: Annotated[float, number("Adam's, of PPO on the log", "1/step", gt=0)] = 4e-5
-    minibatch_share: Annotated[
-        float, number("decisions of one step of PPO, as a share of those of the log", "ratio", gt=0, le=1)
-    ] = 1.0
+    actor_steps: Annotated[int, number("gradients that PPO takes of the log, one after the other", "steps", ge=1)] = 1
+    actor_parts: Annotated[
+        Literal["attention", "all"],
+        about(
+            "what of the action expert PPO changes on a log: its attention, whose gradients agree from log to log most,"
+            " or all of it"
+        ),
+    ] = "attention"
     clip: Annotated[float, number("ratios to the base stay within 1 - clip and 1 + clip", "ratio", gt=0)] = 0.2
-    gae_lambda: Annotated[float, number("decay of generalised advantage estimation", "1/decision", gt=0, le=1)] = 0.95
+    gae_lambda: Annotated[float, number("decay of generalised advantage estimation", "1/decision", gt=0, le=1)] = 0.5
     max_kl: Annotated[
         float,
-        number("PPO shortens the step that goes further from the base, over the whole log, and ends", "nats", gt=0),
-    ] = 0.1
+        number(
+            "how far from the base, over the whole log, PPO goes; its steps are as long as that takes", "nats", gt=0
+        ),
+    ] = 0.3
     max_clip_fraction: Annotated[
         float, number("PPO shortens the step after which more ratios are clipped, and ends", "ratio", gt=0, le=1)
     ] = 0.7

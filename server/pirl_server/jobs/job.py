@@ -26,7 +26,7 @@ from typing import Any, TypeAlias
 from pydantic import TypeAdapter, ValidationError
 
 from pirl_server.atomic_files import read_json, utc_now, write_json
-from pirl_server.config.jobs import JobSpec, parse_spec, stored
+from pirl_server.config.jobs import JobSpec, parse_spec
 
 _ID = re.compile(r"job_[0-9a-f]{24}")
 STATE, SPEC = "state.json", "spec.json"
@@ -109,19 +109,19 @@ class JobStore:
         """Store a new job as queued. When the disk rejects (OSError) nothing is left of it."""
         id_ = f"job_{time.time_ns():016x}{secrets.token_hex(4)}"
         job = Job(id_, spec, Status.QUEUED, utc_now(), parent=parent)
-        self.path(job.id).mkdir(parents=True)
+        directory, state = self.path(id_), _state(job)
+        directory.mkdir(parents=True)
         try:
-            write_json(self.path(job.id) / SPEC, stored(spec))
-            self.save(job)
+            write_json(directory / SPEC, dataclasses.asdict(spec))
+            write_json(directory / STATE, state)
         except OSError:
-            shutil.rmtree(self.path(job.id), ignore_errors=True)
+            shutil.rmtree(directory, ignore_errors=True)
             raise
         return job
 
     def save(self, job: Job) -> None:
         """Store the present state in one step."""
-        state = {key.name: getattr(job, key.name) for key in dataclasses.fields(Job) if key.name not in ("id", "spec")}
-        write_json(self.path(job.id) / STATE, state | {"status": job.status.value})
+        write_json(self.path(job.id) / STATE, _state(job))
 
     def get(self, job_id: str) -> Job:
         """Read a job. Raises KeyError for an unknown id, DamagedJobError for one whose files can't be read."""
@@ -162,6 +162,11 @@ class JobStore:
                     job = self.get(name)
                     found += [job] if status in (None, job.status) else []
         return found
+
+
+def _state(job: Job) -> dict[str, Any]:
+    state = {key.name: getattr(job, key.name) for key in dataclasses.fields(Job) if key.name not in ("id", "spec")}
+    return state | {"status": job.status.value}
 
 
 def _stamps(directory: Path) -> _Stamps:

@@ -101,7 +101,7 @@ class Supervisor:
             if parent is not None and (earlier := self.hosted.child(parent)) is not None:
                 return earlier
             job = self._store.create(spec, parent)
-            self._announce(job)
+            self._announce(job.id, job.status)
             self._changed.notify_all()
         return job
 
@@ -268,16 +268,16 @@ class Supervisor:
 
     def _save(self, job: Job) -> Job:
         self._store.save(job)
-        self._announce(job)
+        self._announce(job.id, job.status, job.error)
         return job
 
-    def _announce(self, job: Job) -> None:
+    def _announce(self, job_id: str, status: Status, why: str | None = None) -> None:
         """Append the status to the events. The state counts: what can't be announced is only logged."""
-        self._statuses[job.id] = job.status
+        self._statuses[job_id] = status
         try:
-            EventLog(self._store.path(job.id)).append("status", {"status": job.status.value, "error": job.error})
+            EventLog(self._store.path(job_id)).append("status", {"status": status.value, "error": why})
         except OSError as error:
-            _LOG.error("%s is %s, but the event can't be written: %s", job.id, job.status.value, error)
+            _LOG.error("%s is %s, but the event can't be written: %s", job_id, status.value, error)
 
 
 def _result(path: Path) -> dict[str, Any] | None:

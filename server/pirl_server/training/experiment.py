@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from pirl_server.atomic_files import append_line, write_json
 from pirl_server.config.fields import parse
@@ -36,17 +35,12 @@ class Experiment:
     base_version: str
     """hash of what lay there"""
     seed: int
-    config: Mapping[str, Any]
-    """every field of PpoConfig"""
+    config: PpoConfig
     versions: Mapping[str, str]
     """of Python and of the packages that numbers depend on"""
     result: str = ""
     """version of what was learnt; empty while it runs, and when it failed"""
     cancelled: bool = False
-
-    def ppo(self) -> PpoConfig:
-        """The config. Raises ValueError for a key that this version of the program does not know."""
-        return parse(PpoConfig, self.config)
 
     def check_base(self) -> None:
         """Raise ValueError when another checkpoint lies where the base was."""
@@ -59,7 +53,7 @@ def planned(task: str, base: Path, config: PpoConfig, seed: int) -> Experiment:
     """An experiment that is about to run here."""
     found = {"python": platform.python_version()} | {name: _installed(name) for name in PACKAGES}
     versions = {name: each for name, each in found.items() if each}
-    return Experiment(task, str(base.resolve()), checkpoint_version(base), seed, asdict(config), versions)
+    return Experiment(task, str(base.resolve()), checkpoint_version(base), seed, config, versions)
 
 
 def write(folder: Path, experiment: Experiment) -> None:
@@ -74,15 +68,19 @@ def finish(folder: Path, experiment: Experiment, result: str, cancelled: bool) -
 
 
 def read(folder: Path) -> Experiment:
-    """Find it again. Raises ValueError when the folder holds none or one that can't be read."""
+    """Find it again. Raises ValueError when the folder holds none or one that can't be read.
+
+    Also for a config with a key that this version of the program does not know.
+    """
     path = folder / EXPERIMENT
     if not path.is_file():
         raise ValueError(f"'{folder}' is not an experiment: it has no {EXPERIMENT}")
     try:
         values = json.loads(path.read_text())
-        return Experiment(**{field.name: values[field.name] for field in fields(Experiment)})
+        known = {field.name: values[field.name] for field in fields(Experiment)}
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"'{path}' is not an experiment: {error}") from error
+    return Experiment(**known | {"config": parse(PpoConfig, known["config"])})
 
 
 class Recorded(Printed):

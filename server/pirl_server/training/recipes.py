@@ -16,18 +16,24 @@ from pirl_server.episodes.store import EpisodeStore
 from pirl_server.paths import EPISODES
 from pirl_server.policy.checkpoint import checkpoint_version, load_card
 from pirl_server.policy.features import check_features, features_of
+from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.model_card import ModelCard
 from pirl_server.registry.offline_evidence import OfflineEvidence
+from pirl_server.training import experiment
+from pirl_server.training.chunk_dataset import ChunkDataset
 from pirl_server.training.episode_log import EpisodeLog
 from pirl_server.training.episode_report import DataReport, Densities, report
 from pirl_server.training.episode_rl.density_report import densities
 from pirl_server.training.episode_rl.finetune import finetune_episodes
 from pirl_server.training.episode_rl.methods.method import Archive, no_archive
 from pirl_server.training.episode_selection import Selected, select
+from pirl_server.training.experiment import Experiment
 from pirl_server.training.held_out import hold_out
 from pirl_server.training.offline_evidence import measure
 from pirl_server.training.progress import Progress
-from pirl_server.training.supervised.demonstrations import Expert
+from pirl_server.training.seeds import demonstration_seeds
+from pirl_server.training.sim_rl.finetune import finetune
+from pirl_server.training.supervised.demonstrations import Expert, demonstrate, windows_of
 from pirl_server.training.supervised.sft import new_card, sft, sft_episodes
 
 
@@ -171,9 +177,42 @@ def _card_of_the_robot(store: EpisodeStore, spec: Sft | FinetuneEpisodes) -> Mod
     raise ValueError("no successful episode says what the robot is: log one, or give a base")
 
 
-def sim_rl_config(config: PpoConfig, base: Path) -> PpoConfig:
-    """Fill in `critic_features` where it is None: for a base with a camera, the simulator's state."""
+def planned(task: str, base: Path, config: PpoConfig, seed: int) -> Experiment:
+    """An experiment of online RL that is about to run here.
+
+    Fills in `critic_features` where it is None: for a base with a camera, the simulator's state.
+    """
     card = load_card(base)
-    if config.critic_features is not None or card.model.vision is None:
-        return config
-    return replace(config, critic_features=features_of(card.contract.robot, sees=False))
+    if config.critic_features is None and card.model.vision is not None:
+        config = replace(config, critic_features=features_of(card.contract.robot, sees=False))
+    return experiment.planned(task, base, config, seed)
+
+
+def run_experiment(plan: Experiment, folder: Path, progress: Progress, simulation: Simulation) -> str:
+    """Online RL in the task's simulator; the folder says what it was, and that it makes the new version again.
+
+    Raises ValueError for a base that was trained for another task.
+    """
+    base, config = Path(plan.base), plan.config
+    card = load_card(base)
+    if unknown := set(simulation.instructions(plan.task)) - set(card.instructions):
+        raise ValueError(f"the base was trained for {card.task}, not for {plan.task}: '{min(unknown)}' is not in it")
+    sees = card.model.vision is not None
+    make = partial(simulation.fast_env, plan.task, sees)
+    steps = simulation.max_steps(plan.task)
+    imitated = partial(_demonstrations, plan, simulation) if config.imitation_weight else None
+    experiment.write(folder, plan)
+    out = folder / experiment.CHECKPOINT
+    version = finetune(base, out, make, steps, config, plan.seed, progress, imitated)
+    experiment.finish(folder, plan, version, progress.cancelled)
+    return version
+
+
+def _demonstrations(plan: Experiment, simulation: Simulation, policy: FlowPolicy) -> ChunkDataset:
+    """What the imitation term keeps the policy near: the scripted expert, undisturbed."""
+    env = simulation.fast_env(plan.task, policy.card.model.vision is not None)
+    seeds = demonstration_seeds(plan.seed)[: plan.config.imitation_demonstrations]
+    expert, steps = simulation.expert(plan.task), simulation.max_steps(plan.task)
+    shown = [demonstrate(env, expert, reset_seed, 0.0, steps) for reset_seed in seeds]
+    env.close()
+    return windows_of(policy, shown)

@@ -1,14 +1,15 @@
 """Decoupled PPO on the stored chains of exploring episodes at most two versions old (arXiv 2110.00641, 2510.25889).
 
-The log is used once, by a few steps: how far they go from the base is measured over all of its decisions and bounded.
-More of them fit the log's noise. Which states were visited is not corrected for, so old versions
-are left out, however well their weights look.
+The log is used once, by one step or a few: the direction is the mean gradient over all of its decisions, the length
+what takes the policy to a set divergence from the base. More steps fit the log's noise. Which states were visited is
+not corrected for, so old versions are left out, however well their weights look.
 
 Shape letters: M decisions of all episodes, B of a minibatch.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.chunk_dataset import ChunkDataset
 from pirl_server.training.episode_dataset import episode_windows
 from pirl_server.training.episode_log import MoreEpisodesNeededError
-from pirl_server.training.episode_rl.behaviour import Behaviour, behaviour, frozen_prefixes, log_prob, log_probs
+from pirl_server.training.episode_rl.behaviour import BATCH, Behaviour, behaviour, frozen_prefixes, log_prob, log_probs
 from pirl_server.training.episode_rl.logged_decisions import LoggedDecisions, listed, logged_decisions
 from pirl_server.training.episode_rl.methods.method import Run, Trained
 from pirl_server.training.episode_rl.values import (
@@ -41,8 +42,10 @@ from pirl_server.training.train_state import TrainParts, TrainState, TrainStateF
 
 HALVINGS = 4
 """of a step that goes too far"""
-MOMENT_STEPS = 6
-"""minibatches whose gradients Adam sees at rate 0: its first step is then not the sign of one noisy gradient"""
+ATTENTION = ".self_attn."
+"""in the names of attention's parameters; vision and language are frozen"""
+FIRST_LENGTH, SEARCHES, CLOSE, TINY = 0.01, 12, 0.95, 1e-12
+"""of a step: where the search for its length begins, how often it is tried, which share of the limit is near enough"""
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,6 @@ class PpoLogged:
     def train(self, data: PpoData, states: TrainStateFolder | None) -> Trained:
         """Take steps: all of them, or up to the edge of the trust region."""
         update = _Update(self._run, data)
-        update.see_moments()
         if states is not None and (state := states.load()) is not None:
             update.restore(state)
         steps, progress = self._config.actor_steps, self._run.progress
@@ -131,8 +133,7 @@ class _Update:
     def __init__(self, run: Run, data: PpoData) -> None:
         self._policy, self._config, self._data, self._seed = run.policy, run.config, data, run.seed
         self._generator = torch.Generator().manual_seed(run.seed)
-        self._parameters = freeze_and_adapt(run.policy.model, run.config)
-        self._optimizer = torch.optim.Adam(self._parameters, lr=0.0, eps=1e-5)
+        self._parameters = _learning(run.policy, run.config)
         self._prefix_of = frozen_prefixes(run.policy, data.behaviour.data)
         self._imitated_prefix = None
         if data.imitated is not None:
@@ -146,30 +147,61 @@ class _Update:
         """Of the log."""
         return self._data.behaviour.data
 
-    def see_moments(self) -> None:
-        """Let the optimiser estimate its moments without a step."""
-        for _ in range(MOMENT_STEPS):
-            self._step(self._minibatch(), 0.0)
-
     def advance(self) -> None:
-        """One step. One beyond a limit is halved until it is not, at most `HALVINGS` times, and is the last."""
+        """One step against the whole log's gradient. Its length is what takes the policy to this step's share of KL.
+
+        After i of n steps, the divergence from the base is (i / n)^2 of the limit, for it grows with the square of the
+        distance. A step that leaves too many ratios clipped is halved until it does not, at most `HALVINGS` times, and
+        is the last.
+        """
         before = [parameter.detach().clone() for parameter in self._parameters]
-        loss, norm = self._step(self._minibatch(), self._config.actor_learning_rate)
-        found = self._far()
+        loss, norm = self._gradient()
+        share = (self.step + 1) / self._config.actor_steps
+        length, found = self._length(before, self._config.max_kl * share**2)
         self.stopped = beyond = self._beyond(found)
         for halving in range(HALVINGS + 1):
             if not beyond:
                 break
-            self._move(before, 0.5 if halving < HALVINGS else 0.0)
+            length *= 0.5 if halving < HALVINGS else 0.0
+            self._move(before, length)
             found = self._far()
             beyond = self._beyond(found)
-        self.step, self.numbers = self.step + 1, {"loss": loss, "actor_grad_norm": norm, **found}
+        self.step, self.numbers = self.step + 1, {"loss": loss, "actor_grad_norm": norm, "length": length, **found}
+
+    def _gradient(self) -> tuple[float, float]:
+        """Leave the loss's direction of descent in the parameters' gradients; return the loss and its norm."""
+        for parameter in self._parameters:
+            parameter.grad = None
+        rows, total = torch.nonzero(self.decisions.acted)[:, 0], 0.0
+        for part in torch.split(rows, BATCH):
+            loss = self._loss(part) * (len(part) / len(rows))
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        if self._data.imitated is not None:
+            self._imitation().backward()  # type: ignore[no-untyped-call]
+        norm = gradient_norm((str(number), each) for number, each in enumerate(self._parameters))
+        return total, float(norm)
+
+    def _length(self, before: Sequence[Tensor], limit: float) -> tuple[float, dict[str, float]]:
+        """Go as far from `before` as the divergence `limit` allows, to within a few per cent."""
+        length, fits = FIRST_LENGTH, 0.0
+        for _ in range(SEARCHES):
+            self._move(before, length)
+            used = self._far()["approx_kl"] / limit
+            if used <= 1.0:
+                fits = max(fits, length)
+            if CLOSE <= used <= 1.0:
+                break
+            length *= min(max((0.5 * (CLOSE + 1.0) / used) ** 0.5, 0.1), 10.0) if 0.0 < used < math.inf else 0.1
+        self._move(before, fits)
+        return fits, self._far()
 
     @torch.no_grad()
-    def _move(self, before: Sequence[Tensor], share: float) -> None:
-        """Leave a share of the way from `before` to where the parameters are."""
+    def _move(self, before: Sequence[Tensor], length: float) -> None:
+        """Put the parameters so far from `before` in the direction of descent."""
+        norm = math.sqrt(sum(float((each.grad**2).sum()) for each in self._parameters if each.grad is not None))
         for parameter, old in zip(self._parameters, before):
-            parameter.copy_(torch.lerp(old, parameter, share))
+            parameter.copy_(old if parameter.grad is None else old - parameter.grad * (length / max(norm, TINY)))
 
     def state(self) -> TrainState:
         """The run between two steps."""
@@ -182,24 +214,7 @@ class _Update:
 
     def _parts(self) -> TrainParts:
         tensors: dict[str, Tensor] = {str(number): each for number, each in enumerate(self._parameters)}
-        return TrainParts(tensors, {"actor": self._optimizer}, {"minibatches": self._generator})
-
-    def _minibatch(self) -> Tensor:
-        """Rows [B] of decisions that teach, without a repetition."""
-        rows = torch.nonzero(self.decisions.acted)[:, 0]
-        size = max(1, round(len(rows) * self._config.minibatch_share))
-        return rows[torch.randperm(len(rows), generator=self._generator)[:size]]
-
-    def _step(self, rows: Tensor, rate: float) -> tuple[float, float]:
-        loss = self._loss(rows)
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        gradient_norm((str(number), each) for number, each in enumerate(self._parameters))
-        norm = float(nn.utils.clip_grad_norm_(self._parameters, 1.0))
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self._optimizer.step()
-        return float(loss.detach()), norm
+        return TrainParts(tensors, {}, {"imitation": self._generator})
 
     def _loss(self, rows: Tensor) -> Tensor:
         config, drawn = self._config, self._data.behaviour
@@ -208,12 +223,16 @@ class _Update:
             self._data.advantage[rows], drawn.data.acted[rows], clip_low=config.clip, clip_high=config.clip,
             max_weight=config.max_behaviour_weight,
         )  # fmt: skip
-        if self._data.imitated is None or self._imitated_prefix is None:
-            return loss
-        near = torch.randint(len(self._data.imitated), (config.batch_size,), generator=self._generator)
-        windows, prefix = self._data.imitated, self._imitated_prefix(near)
-        imitation = flow_matching.loss(self._policy, windows, near, prefix, self._generator)
-        return loss + (config.imitation_weight or 0.0) * imitation
+        return loss
+
+    def _imitation(self) -> Tensor:
+        """The weighted error of flow matching on a batch of successes."""
+        windows, prefix = self._data.imitated, self._imitated_prefix
+        assert windows is not None
+        assert prefix is not None
+        near = torch.randint(len(windows), (self._config.batch_size,), generator=self._generator)
+        error = flow_matching.loss(self._policy, windows, near, prefix(near), self._generator)
+        return (self._config.imitation_weight or 0.0) * error
 
     def _far(self) -> dict[str, float]:
         """How far the policy is from the base, over the whole log."""
@@ -228,13 +247,18 @@ class _Update:
 
     def _beyond(self, found: dict[str, float]) -> str:
         config = self._config
-        if not found["approx_kl"] <= config.max_kl:
-            return f"the last step went to KL {found['approx_kl']:.3f}, the limit is {config.max_kl:g}"
         if found["clip_fraction"] > config.max_clip_fraction:
             return f"{found['clip_fraction']:.2f} of the ratios were clipped, the limit is {config.max_clip_fraction:g}"
-        if found["ess"] < config.min_ess:
-            return f"the effective sample size was {found['ess']:.2f}, the limit is {config.min_ess:g}"
         return ""
+
+
+def _learning(policy: FlowPolicy, config: EpisodesConfig) -> list[nn.Parameter]:
+    """What learns, in float32. Raises ValueError when nothing would."""
+    freeze_and_adapt(policy.model, config)
+    if config.actor_parts == "attention":
+        for name, parameter in policy.model.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and ATTENTION in name)
+    return [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
 
 
 def advantages(policy: FlowPolicy, data: LoggedDecisions, config: EpisodesConfig, seed: int) -> tuple[Tensor, float]:
