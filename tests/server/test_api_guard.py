@@ -77,8 +77,8 @@ def test_what_is_too_large_never_reaches_the_policy(server: Server, contract: Co
     batches = len(server.engine.current.batches)
     for data, height, words in (
         (bytes(MAX_MESSAGE_BYTES), 8, "larger than max"),
-        (bytes(8 * 6 * 3), 2**31, "image"),
-        (bytes(100), 8, "image"),
+        (bytes(8 * 6 * 3), 2**31, "camera 'wrist'"),
+        (bytes(100), 8, "wrist"),
     ):
         picture = codec.observation_to_proto(observe(0))
         picture.images["wrist"].CopyFrom(pb.Image(encoding=pb.IMAGE_ENCODING_RGB8, height=height, width=6, data=data))
