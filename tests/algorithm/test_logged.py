@@ -117,6 +117,15 @@ def test_recap_calls_the_stated_share_positive_and_humans_always() -> None:
     assert torch.equal(better_than_usual(advantage[:5], human[:5], 0.3), human[:5])
 
 
+def test_recap_calls_nothing_positive_that_gained_nothing() -> None:
+    """Where a tenth did better than its value, a stated share of 0.3 does not make up the rest from failures."""
+    advantage = torch.cat([torch.full((10,), 0.5), -torch.rand(90, generator=torch.Generator().manual_seed(0))])
+    positive = better_than_usual(advantage, torch.zeros(100, dtype=torch.bool), 0.3)
+    assert torch.equal(positive, advantage > 0)
+    assert int((advantage > torch.quantile(advantage, 0.7)).sum()) == 30, "the quantile alone would"
+    assert not better_than_usual(torch.zeros(4), torch.zeros(4, dtype=torch.bool), 0.3).any()
+
+
 def test_recap_drops_the_condition_at_its_rate() -> None:
     kept = keep_condition(100_000, 0.1, torch.Generator().manual_seed(0))
     assert float(kept.double().mean()) == pytest.approx(0.9, abs=4 * (0.09 / 100_000) ** 0.5)

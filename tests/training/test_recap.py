@@ -48,13 +48,15 @@ def cut(episodes: Sequence[Episode]) -> EpisodeWindows:
 
 
 def test_returns_are_the_normalised_time_to_success() -> None:
-    """Episodes of 6 and of 10 steps: the longer one is the task's unit."""
+    """Episodes of 6 and of 10 steps: the unit is twice the longer one, so that no success is as bad as failure."""
     data = cut([episode(0, True, GOOD, 3), episode(1, False, BAD, 5)])
     returns, scale = normalised_returns(data)
-    assert scale.unique().tolist() == [10.0]
-    torch.testing.assert_close(returns[data.episode == 0], -data.steps_left[data.episode == 0] / 10.0)
+    assert scale.unique().tolist() == [20.0]
+    torch.testing.assert_close(returns[data.episode == 0], -data.steps_left[data.episode == 0] / 20.0)
     assert (returns[data.episode == 1] == -1.0).all()
-    assert float(returns[data.episode == 0].max()) == pytest.approx(-0.2)
+    assert float(returns[data.episode == 0].max()) == pytest.approx(-0.1)
+    slowest, _ = normalised_returns(cut([episode(0, True, GOOD, 5), episode(1, False, BAD, 5)]))
+    assert float(slowest[:5].min()) == -0.5
 
 
 def test_what_is_looked_ahead_to_is_the_first_window_from_there() -> None:
@@ -77,8 +79,8 @@ def test_a_gain_is_time_passed_and_value_gained_up_to_the_return_at_the_end(monk
         assert explained == pytest.approx(1.0 if name == "exact" else 0.0, abs=1e-5)
     success, inside = data.outcome == 1.0, looked_ahead(data, 2) >= 0
     torch.testing.assert_close(found["exact"][success], torch.zeros(int(success.sum())), atol=1e-6, rtol=0)
-    torch.testing.assert_close(found["exact"][~success & inside], torch.full((12,), -2.0 / 6.0))
-    torch.testing.assert_close(found["constant"][inside], torch.full((24,), -2.0 / 6.0))
+    torch.testing.assert_close(found["exact"][~success & inside], torch.full((12,), -2.0 / 12.0))
+    torch.testing.assert_close(found["constant"][inside], torch.full((24,), -2.0 / 12.0))
     torch.testing.assert_close(found["constant"][~inside], returns[~inside] + 0.5)
 
 
@@ -154,6 +156,15 @@ def test_logs_of_one_outcome_are_rejected() -> None:
     for success in (True, False):
         with pytest.raises(ValueError, match="recap needs both successes and failures"):
             Recap(run).prepare([episode(number, success, GOOD) for number in range(12)])
+
+
+def test_a_log_in_which_nothing_gained_is_rejected() -> None:
+    class Flat(Recap):
+        def gain(self, data: EpisodeWindows) -> tuple[torch.Tensor, dict[str, float]]:
+            return torch.zeros(len(data)), {}
+
+    with pytest.raises(ValueError, match="none of 36 windows gained anything"):
+        Flat(Run(toy_policy(), CONFIG, 0, Heard())).prepare(mixed())
 
 
 def test_what_the_policy_did_before_a_takeover_is_a_failure_and_the_human_good() -> None:

@@ -83,6 +83,7 @@ def test_cells_and_rounds_have_the_form_of_the_document(bench: dict[str, ModuleT
     page = (tmp_path / "page.md").read_text()
     assert row in page
     assert row.replace("recap", "recap, shuffled") in page
+    assert "| T | recap | +0.0 (+0.0) |" in page
     assert (tmp_path / "page.json").is_file()
 
 

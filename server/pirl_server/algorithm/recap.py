@@ -22,14 +22,16 @@ def lookahead_advantage(reward_M: Tensor, value_M: Tensor, then_M: Tensor) -> Te
 
 
 def better_than_usual(advantage_B: Tensor, human_B: Tensor, positive: float) -> Tensor:
-    """Indicator [B] bool: advantage above the quantile that leaves the share `positive` of the policy's own decisions.
+    """Indicator [B] bool: advantage above 0, and above the quantile that leaves `positive` of the policy's decisions.
 
-    What a human did (takeovers, corrections) is always positive and has no part in the quantile. One task at a time.
+    Where fewer did better than their value, fewer are good: the quantile alone would call the least bad of the failures
+    good, and the policy would be asked for them. What a human did (takeovers, corrections) is always positive and has
+    no part in the quantile. One task at a time.
     """
     own_B = advantage_B[~human_B]
     if len(own_B) == 0:
         return human_B
-    return human_B | (advantage_B > torch.quantile(own_B, 1.0 - positive))
+    return human_B | (advantage_B > torch.quantile(own_B, 1.0 - positive).clamp(min=0.0))
 
 
 def keep_condition(batch: int, dropout: float, generator: torch.Generator) -> Tensor:

@@ -187,7 +187,8 @@ class EpisodesConfig(MixtureConfig):
         ),
     ] = 0.5  # fmt: skip
     positive_share: Annotated[
-        float, number("windows of each task that recap and progress call good, the policy's best", "share", gt=0, lt=1)
+        float,
+        number("most windows of each task that recap and progress call good: the policy's best", "share", gt=0, lt=1),
     ] = 0.3
     lookahead: Annotated[
         int, number("over which recap and progress measure what a window gained", "control steps", ge=1)

@@ -1,8 +1,8 @@
 """Advantage-conditioned flow matching (RECAP, arXiv 2511.14759): learns from all of a log, the bad half too.
 
 A distributional value predicts the normalised time to success. What a window gained on it over the next steps is its
-advantage; the best share of each task's windows, and every human's, are marked as good in the prompt, the others as
-bad. Flow matching learns both, and the policy is asked for the good ones. No density is needed.
+advantage; the best share of each task's windows, as far as they gained, and every human's, are marked as good in the
+prompt, the others as bad. Flow matching learns both, and the policy is asked for the good ones. No density is needed.
 
 Shape letters: M windows, N bins.
 """
@@ -32,7 +32,7 @@ from pirl_server.training.train_state import TrainStateFolder
 from pirl_server.training.window_mixture import sampling_share
 
 BINS = 201
-"""over -1 (failure, or success after the longest episode) to 0 (success now)"""
+"""over -1 (failure) and -0.5 (success after the longest episode) to 0 (success now)"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +64,14 @@ class Recap(FlowMatchingMethod[ConditionedWindows]):
     name = "advantage-conditioned flow matching"
 
     def prepare(self, episodes: Sequence[Episode]) -> ConditionedWindows:
-        """Windows with their marks. Raises ValueError for logs of one outcome: none is better than another."""
+        """Windows with their marks. Raises MoreEpisodesNeededError where none is better than another."""
         data = episode_windows(self.policy, episodes, self.unlabelled)
         advantage, numbers = self.gain(data)
         good = marks(data, advantage, self.config.positive_share)
+        if not good.any():
+            raise MoreEpisodesNeededError(
+                f"none of {len(good)} windows gained anything: there is nothing good to ask for; log more episodes"
+            )
         self.progress.metrics(
             windows=float(len(data)), good_share=float(good.float().mean()), of_humans=float(data.human.float().mean()),
             **numbers,
@@ -94,13 +98,13 @@ class Recap(FlowMatchingMethod[ConditionedWindows]):
 
 
 def normalised_returns(data: EpisodeWindows) -> tuple[Tensor, Tensor]:
-    """Return [M] of each window and the steps that are 1 for its task [M]: those of the task's longest episode.
+    """Return [M] of each window and the steps that are 1 for its task [M]: twice those of the task's longest episode.
 
     Minus the steps to success over those; -1 of a failure, NaN where the outcome is not known.
     """
     longest = torch.zeros(len(data.instructions))
     longest.scatter_reduce_(0, data.task, (data.start + data.steps_left).float(), "amax")
-    scale = longest[data.task].clamp(min=1.0)
+    scale = 2.0 * longest[data.task].clamp(min=1.0)
     returns = torch.where(data.outcome == 1.0, -(data.steps_left / scale), -torch.ones(()))
     return torch.where(data.outcome.isnan(), data.outcome, returns), scale
 
@@ -148,7 +152,7 @@ def stretches(data: EpisodeWindows) -> Tensor:
 
 
 def marks(data: EpisodeWindows, advantage: Tensor, positive: float) -> Tensor:
-    """Which windows are good [M] bool: the share `positive` of the policy's of each task, and every human's."""
+    """Which windows are good [M] bool: at most `positive` of the policy's of each task, and every human's."""
     good = torch.zeros(len(data), dtype=torch.bool)
     for task in torch.unique(data.task):
         mine = data.task == task
