@@ -6,6 +6,7 @@ of them are the server's, the network is left out.
 
 from __future__ import annotations
 
+import gc
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -71,6 +72,8 @@ def log_episodes(
     of the reset seed and the call, as in an evaluation: two versions meet the same. Whether someone watches an episode
     is a function of its seed too, so that a short log is the beginning of a longer one.
     """
+    gc.collect()
+    gc.freeze()  # ManiSkill collects whenever an environment opens or closes, over all that torch has imported
     waiting, found = iter(seeds), dict[int, Episode]()
     arms = [arm for _ in range(min(ARMS, len(seeds))) for arm in _begin(policy, make_env(), waiting, help_)]
     while arms:

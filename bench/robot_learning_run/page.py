@@ -34,7 +34,7 @@ other logs than those of the tables, by the lean stepper, 200 episodes a log and
 | 3 | 0.573 (+80 -20, p 1e-9) | - |
 | 4 | 0.463 (+46 -30, p 0.09) | 0.422 (+53 -53) |
 
-Controls: with labels dealt out anew the first log gives 0.507 (+48 -14, p 2e-5; 0.525 without a discount, so that it is
+Controls: with labels shuffled the first log gives 0.507 (+48 -14, p 2e-5; 0.525 without a discount, so that it is
 not the early end of successes), the third 0.455 (+31 -18). Not every gain is learnt from the labels. With success and
 failure exchanged the first gives 0.260 (+2 -67).
 
@@ -103,7 +103,7 @@ def write_page(path: Path, rows: Sequence[dict[str, Any]], command: str) -> None
     titles = {
         "tasks": "One round",
         "rounds": "Rounds, each from the version before",
-        "controls": "Controls: labels dealt out anew, or exchanged",
+        "controls": "Controls: labels shuffled, or exchanged",
     }
     for name, title in titles.items():
         if table := whole[name]:
