@@ -72,7 +72,7 @@ def test_cells_and_rounds_have_the_form_of_the_document(bench: dict[str, ModuleT
         rows.append({"plan": plan, "seed": 0, "episodes": 10 * count, **part, "rounds": [part] * count})
     rows.append(rows[0] | {"plan": rows[0]["plan"] | {"control": "shuffled"}})
     document = bench["page"].document(rows)
-    assert document["controls"]["T"]["recap"][0]["control"] == "shuffled"
+    assert document["controls"]["T"]["recap, shuffled"][0]["control"] == "shuffled"
     keys = {"seed", "episodes", "before", "after", "n", "p", "robot_minutes", "wall_s"}
     (cell,) = document["tasks"]["T"]["recap"]
     assert keys <= set(cell)
@@ -84,6 +84,15 @@ def test_cells_and_rounds_have_the_form_of_the_document(bench: dict[str, ModuleT
     assert row in page
     assert row.replace("recap", "recap, shuffled") in page
     assert "| T | recap | +0.0 (+0.0) |" in page
+    bench["page"].write_page(
+        tmp_path / "page.md", [rows[0] | {"plan": rows[0]["plan"] | {"control": "flipped"}}], "other"
+    )
+    page = (tmp_path / "page.md").read_text()
+    assert row in page, "the other command said nothing of it"
+    assert row.replace("recap", "recap, flipped") in page
+    assert row.replace("recap", "recap, shuffled") in page
+    assert "Made by `python command`." in page
+    assert "Made by `python command`, `python other`." in page, "both controls"
     assert (tmp_path / "page.json").is_file()
 
 
