@@ -37,8 +37,8 @@ other logs than those of the tables, by the lean stepper, 200 episodes a log and
 Controls: with labels shuffled the first log gives 0.507 (+48 -14, p 2e-5; 0.525 without a discount), the third 0.455
 (+31 -18); with success and failure exchanged the first gives 0.260 (+2 -67). In the table of controls shuffled labels
 gained on every log of PPO, 4.4 points in the mean where true ones gained 7.6, and on none of imitation. A part of PPO's
-gain is therefore not learnt from the labels. One reason is known: an episode ends when it succeeds, and a discounted return knows its length
-whatever its label. That the first log gains without a discount too is not explained.
+gain is therefore not learnt from the labels. One reason is known: an episode ends when it succeeds, and a discounted
+return knows its length whatever its label. That the first log gains without a discount too is not explained.
 
 The log matters more than the setting. Before, PPO took three Adam steps on all of the expert, at 4e-5 and up to KL 0.1,
 with a decay of 0.95. With PPO's clip at 0.2, twelve such steps on attention alone end at KL 0.02 to 0.04: it is the
