@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from patience import patient
 from scripted_server import ScriptedServer, serving
 
 from pirl_contract import Alteration, ControlSource, Observation
@@ -51,7 +52,12 @@ def run_episodes(probe: Any, address: str, summary: Path, episodes: int) -> list
     probe.start("arm_node", step_on_command=True)
     probe.start("policy_node", server_address=address)
     runner = probe.start(
-        "run_episodes", episodes=episodes, first_seed=100, summary_path=summary, max_steps=60, time_limit_s=110.0
+        "run_episodes",
+        episodes=episodes,
+        first_seed=100,
+        summary_path=summary,
+        max_steps=60,
+        time_limit_s=patient(110.0),
     )
     probe.until(lambda: runner.poll() is not None, "episodes do not end")
     found: list[dict[str, Any]] = json.loads(summary.read_text())["episodes"]
