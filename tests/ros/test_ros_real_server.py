@@ -85,9 +85,7 @@ def test_two_robots_and_one_real_server(ros: Any, tmp_path: Path, profile: Profi
             probe.listen(JointState, "joint_states")
             address = f"127.0.0.1:{server.grpc_port}"
             probe.start("sim_arm_node", simulator="fake_simulator:make_robot", task="fake")
-            probe.start(
-                "robot_node", server_address=address, robot_id=side, timeout_s=patient(30.0), patience_s=patient(60.0)
-            )
+            probe.start("robot_node", server_address=address, robot_id=side, timeout_s=30.0, patience_s=60.0)
         for side, probe in probes.items():
             probe.until(goals[side].server_is_ready, "no action server")
             probe.until(
