@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-extras=${1:-server,sim,metaworld,ros,test}
+extras=${1:-server,data,sim,metaworld,ros,test}
 venv=${VENV:-.venv}
 python=${PYTHON:-}
 for candidate in python3.11 python3.12; do

@@ -1,0 +1,27 @@
+"""`pirl episodes VERB`: finds the function behind the verb; only its module is loaded."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+
+EPISODES = {
+    "verify": "pirl_server.episodes.commands:verify",
+}
+"""verb -> module:function, which takes the arguments after the verb and returns the exit status"""
+
+
+def episodes(arguments: Sequence[str]) -> int:
+    """Look at a server's episodes, check them, take them in and out."""
+    return _run("episodes", episodes.__doc__, EPISODES, arguments)
+
+
+def _run(family: str, description: str | None, verbs: Mapping[str, str], arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog=f"pirl {family}", description=description, epilog="each verb has its own --help"
+    )
+    parser.add_argument("verb", choices=sorted(verbs))
+    verb, rest = parser.parse_args(arguments[:1]).verb, arguments[1:]
+    module, _, name = verbs[verb].partition(":")
+    return int(getattr(import_module(module), name)(rest))

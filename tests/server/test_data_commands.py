@@ -1,0 +1,33 @@
+"""`pirl episodes VERB`: every verb is there, and `verify` finds what was changed."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from test_episode_store import make_episode
+
+from pirl_server.data_commands import EPISODES, episodes
+from pirl_server.episodes.store import EpisodeStore
+
+
+@pytest.mark.parametrize("target", EPISODES.values())
+def test_each_verb_is_a_function_that_explains_itself(target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module, _, name = target.partition(":")
+    with pytest.raises(SystemExit, match="0"):
+        getattr(import_module(module), name)(["--help"])
+    assert f"pirl episodes {name}" in capsys.readouterr().out
+
+
+def test_verify_tells_a_changed_file_from_whole_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = EpisodeStore(tmp_path / "episodes")
+    homes = [tmp_path / "episodes" / store.write(make_episode(n)).path for n in (1, 2)]
+    assert episodes(["verify", "--root", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "2 episodes as published, 0 damaged\n"
+    chunk = next(path for path in sorted(homes[0].rglob("*")) if path.is_file() and path.stat().st_size > 8)
+    chunk.write_bytes(bytes([chunk.read_bytes()[0] ^ 1]) + chunk.read_bytes()[1:])
+    assert episodes(["verify", "--root", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert out == "1 episodes as published, 1 damaged\n"
+    assert homes[0].parent.name in err
