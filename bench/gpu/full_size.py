@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pirl_server.model.pi0.compiled import TOKEN_BUCKETS, CompiledPi0, Inputs
+from pirl_server.model.flow_model import ChunkInputs
+from pirl_server.model.pi0.compiled import TOKEN_BUCKETS, CompiledPi0
 from pirl_server.model.pi0.config import Pi0Config
 from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.model.pi0.precision import to_bfloat16
@@ -28,13 +29,13 @@ def random_model(config: Pi0Config, device: torch.device, *, narrow: bool) -> Pi
     return model
 
 
-def draw_inputs(model: Pi0, *, batch: int, cameras: int, text: int) -> Inputs:
+def draw_inputs(model: Pi0, *, batch: int, cameras: int, text: int) -> ChunkInputs:
     """Random observations on the model's device, all cameras present: the most work."""
     config, device = model.config, model.action_in_proj.weight.device
     assert config.vision is not None
     draw, px = torch.Generator(device).manual_seed(1), config.vision.image_px
     images = torch.rand(batch, cameras, 3, px, px, generator=draw, device=device)
-    return Inputs(
+    return ChunkInputs(
         images=images * 2.0 - 1.0,
         image_mask=torch.ones(batch, cameras, dtype=torch.bool, device=device),
         tokens=torch.randint(1, config.vocabulary, (batch, text), generator=draw, device=device),
@@ -44,7 +45,7 @@ def draw_inputs(model: Pi0, *, batch: int, cameras: int, text: int) -> Inputs:
     )
 
 
-def eager(model: Pi0, inputs: Inputs, steps: int) -> Chunk:
+def eager(model: Pi0, inputs: ChunkInputs, steps: int) -> Chunk:
     """As the service runs without compilation."""
 
     @torch.inference_mode()
@@ -55,10 +56,10 @@ def eager(model: Pi0, inputs: Inputs, steps: int) -> Chunk:
     return run
 
 
-def fixed_shapes(model: Pi0, inputs: Inputs, steps: int, backend: str) -> Chunk:
+def fixed_shapes(model: Pi0, inputs: ChunkInputs, steps: int, backend: str) -> Chunk:
     """`CompiledPi0` with one bucket, the prompt's; on a GPU its kernels are replayed as CUDA graphs."""
     batch, cameras, text = len(inputs.noise), inputs.image_mask.shape[1], inputs.tokens.shape[1]  # type: ignore[union-attr]
     bucket = next(length for length in TOKEN_BUCKETS if length >= text)
     runner = CompiledPi0(model, batch=batch, cameras=cameras, steps=steps, buckets=[bucket], backend=backend)
     runner.warm_up()
-    return lambda: runner.sample(inputs)
+    return lambda: runner.chain(inputs)[:, -1]

@@ -23,7 +23,7 @@ from full_size import Chunk, draw_inputs, eager, fixed_shapes, random_model
 from goldens import check_goldens
 from roofline import floor_ms, peak_of
 
-from pirl_server.model.pi0.compiled import Inputs
+from pirl_server.model.flow_model import ChunkInputs
 from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.model.pi0.presets import PRESETS
 
@@ -46,7 +46,7 @@ def percentiles(chunk: Chunk, device: torch.device, repeats: int) -> tuple[float
     return float(p50), float(p95)
 
 
-def modes(model: Pi0, inputs: Inputs, device: torch.device) -> Iterator[tuple[str, Chunk]]:
+def modes(model: Pi0, inputs: ChunkInputs, device: torch.device) -> Iterator[tuple[str, Chunk]]:
     """What this device can do, eager first."""
     yield "eager", eager(model, inputs, STEPS)
     if device.type == "cuda":

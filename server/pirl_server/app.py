@@ -19,7 +19,7 @@ from pirl_server.api.dependencies import Services
 from pirl_server.api.rest_listener import make_listener
 from pirl_server.api.stop_listener import stop_door
 from pirl_server.config.loop import Loop
-from pirl_server.config.serve import ServeConfig
+from pirl_server.config.serve import Compile, ServeConfig
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.loop.controller import Loops
@@ -161,9 +161,24 @@ def _deployment(
     shadow = Shadow(engine, lambda report: _LOG.info("shadow %s", report))
 
     def load(version: str) -> FlowPolicy:
-        return FlowPolicy.load(registry.get(version).path, device=config.device)
+        policy = FlowPolicy.load(registry.get(version).path, device=config.device)
+        _compile(policy, config.compile)
+        return policy
 
     return Deployment(engine, registry, router, shadow, load, TrialLimit(registry, config.canary_limit, reachable))
+
+
+def _compile(policy: FlowPolicy, how: Compile) -> None:
+    """Before the policy serves. Raises ValueError where compiling was demanded and this machine can't."""
+    if how == "off" or (how == "auto" and policy.device.type == "cpu"):
+        return
+    try:
+        policy.compile()
+    except RuntimeError as error:
+        why = str(error).strip().splitlines()[0]
+        if how == "on":
+            raise ValueError(f"policies can't be compiled on this machine: {why}; start with --compile off") from error
+        _LOG.warning("%s is served eagerly, since it can't be compiled here: %s", policy.name, why)
 
 
 def _start_deployment(deployment: Deployment, production: str) -> None:

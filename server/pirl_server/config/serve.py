@@ -13,6 +13,7 @@ from pirl_contract.wire.addresses import bind_host
 from pirl_server.config.fields import CHECKED, OFF, about, number
 
 Format = Literal["text", "json"]
+Compile = Literal["auto", "on", "off"]
 MAX_PORT = 2**16 - 1
 
 
@@ -37,6 +38,13 @@ class ServeConfig:
         int | None, _port("takes emergency stops only, in its own thread; default: two above the REST port; 0: none")
     ] = None
     device: Annotated[str, about("where policies run, torch's name: cpu, cuda, cuda:1", "DEVICE")] = "cpu"
+    compile: Annotated[
+        Compile,
+        about(
+            "compiled inference of policies that see, where it agrees with the eager one; auto: on a GPU, if that is"
+            " possible"
+        ),
+    ] = "auto"
     default_instruction: Annotated[
         str, about("for requests without an instruction, on either port; default: the policy's only one", "TEXT")
     ] = ""

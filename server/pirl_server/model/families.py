@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pirl_server.model.flow_model import FlowModel, FlowModelConfig
+from pirl_server.model.flow_model import ChunkRunner, FlowModel, FlowModelConfig
+from pirl_server.model.pi0.compiled import CompiledPi0
 from pirl_server.model.pi0.config import Pi0Config, tiny, tiny_state
 from pirl_server.model.pi0.pi0 import Pi0
 
@@ -18,9 +19,11 @@ class Family:
     read_config: Callable[[Mapping[str, Any]], FlowModelConfig]
     """Raises TypeError on unknown or missing fields, ValueError on bad sizes"""
     build: Callable[[Any], FlowModel]
+    compile: Callable[..., ChunkRunner] | None = None
+    """called with the network and `batch`, `cameras`, `steps`, `buckets`; None: eager passes only"""
 
 
-PI0 = Family(Pi0Config.from_dict, Pi0)
+PI0 = Family(Pi0Config.from_dict, Pi0, CompiledPi0)
 FAMILIES: Mapping[str, Family] = {"pi0": PI0, "pi05": PI0}
 
 LARGEST: Mapping[str, int] = {"depth": 256, "heads": 1024, "kv_heads": 1024, "horizon": 4096, "image_px": 4096}

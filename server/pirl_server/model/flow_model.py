@@ -2,15 +2,19 @@
 
 A vision-language prefix is encoded once per observation; an action expert then predicts the flow's velocity from it.
 
-Shape letters: B batch, C cameras, L text tokens, H horizon, D action dim, S state dim, W width of the expert.
+Shape letters: B batch, C cameras, L text tokens, H horizon, D action dim, S state dim, W width of the expert,
+K denoise steps.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import ClassVar, Protocol
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from pirl_server.model.prefix import Prefix
@@ -99,6 +103,67 @@ class ChunkDenoiser(Protocol):
 
     def predict(self, x_BHD: Tensor, t_B: Tensor) -> tuple[Tensor, Tensor]:
         """Velocity [B, H, D] and the expert's outputs [B, H, W], without a graph."""
+
+
+@dataclass(frozen=True)
+class ChunkInputs:
+    """A caller's batch, or the buffers that hold one."""
+
+    images: Tensor | None
+    """[B, C, 3, h, w] in [-1, 1]; None for a model without a camera"""
+    image_mask: Tensor | None
+    """[B, C]"""
+    tokens: Tensor
+    """[B, L]"""
+    token_mask: Tensor
+    """[B, L]"""
+    state: Tensor
+    """[B, S]"""
+    noise: Tensor
+    """[B, H, D]"""
+
+    @classmethod
+    def zeros(cls, config: FlowModelConfig, batch: int, cameras: int, length: int, device: torch.device) -> ChunkInputs:
+        """Empty buffers."""
+        zeros = partial(torch.zeros, device=device)
+        images = image_mask = None
+        if config.vision is not None:
+            images = zeros(batch, cameras, 3, config.vision.image_px, config.vision.image_px)
+            image_mask = zeros(batch, cameras, dtype=torch.bool)
+        tokens, token_mask = zeros(batch, length, dtype=torch.long), zeros(batch, length, dtype=torch.bool)
+        state, noise = zeros(batch, config.state_dim), zeros(batch, config.horizon, config.action_dim)
+        return cls(images, image_mask, tokens, token_mask, state, noise)
+
+    def rows(self, most: int) -> ChunkInputs:
+        """The first so many rows."""
+        parts: list[Any] = [getattr(self, entry.name) for entry in fields(ChunkInputs)]
+        cut: list[Any] = [None if part is None else part[:most] for part in parts]
+        return ChunkInputs(*cut)
+
+    def fill(self, batch: ChunkInputs, length: int) -> None:
+        """Copy a batch and the first `length` words of its prompts into the first rows.
+
+        Rows left over keep their old content, which is not read.
+        """
+        self.token_mask.zero_()
+        for entry in fields(ChunkInputs):
+            target, source = getattr(self, entry.name), getattr(batch, entry.name)
+            if target is not None:
+                fitting = source[:, :length] if entry.name in ("tokens", "token_mask") else source
+                target[: len(fitting), : fitting.shape[1]].copy_(fitting)
+
+
+class ChunkRunner(Protocol):
+    """Deterministic chunks of one network by compiled passes of fixed shape. Not thread-safe."""
+
+    def warm_up(self) -> None:
+        """Compile, and on a GPU record, every shape now, so that no request waits for it."""
+
+    def chain(self, inputs: ChunkInputs) -> Tensor:
+        """Latents of a deterministic denoising, noise first, chunk last: [rows, K+1, H, D].
+
+        Raises ValueError for more rows, other cameras or a longer prompt than fit.
+        """
 
 
 class FlowModel(nn.Module, ABC):

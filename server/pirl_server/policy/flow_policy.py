@@ -13,10 +13,10 @@ K denoise steps, C cameras, L prompt tokens.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,10 +27,11 @@ from pirl_server.algorithm import flow_sde
 from pirl_server.algorithm.flow import Transition
 from pirl_server.algorithm.hybrid_sampler import Draw, hybrid_sample
 from pirl_server.model import families
-from pirl_server.model.flow_model import ChunkDenoiser, FlowModel
+from pirl_server.model.flow_model import ChunkDenoiser, ChunkInputs, FlowModel
 from pirl_server.model.noise_actor import NoiseActor
 from pirl_server.model.prefix import Prefix
 from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint, load_noise_actor
+from pirl_server.policy.compiled_chunks import TOKENS_TO_SPARE, CompiledChunks
 from pirl_server.policy.condition import ConditionedProcessor, GuidedDenoiser, paired, pairs, without_condition
 from pirl_server.policy.model_card import ModelCard
 from pirl_server.policy.pretrained_processor import PretrainedProcessor
@@ -72,6 +73,7 @@ class FlowPolicy:
         self.processor: Processor = make_processor(card, None) if processor is None else processor
         self.noise_actor = noise_actor
         """what chooses the noise that a chunk starts from; None: nothing does"""
+        self._compiled: CompiledChunks | None = None
         self._prefixes: dict[str, Prefix] = {}
         names = [entry.name for entry in card.contract.state]
         self._first = FirstObservations(card.processing.state, names) if card.processing is not None else None
@@ -98,6 +100,28 @@ class FlowPolicy:
         except (RuntimeError, AssertionError) as error:
             raise ValueError(f"device '{device}' can't be used: {str(error).splitlines()[0]}") from error
         return cls(card, model, checkpoint_version(folder), processor, actor)
+
+    def compile(self, backend: str | Callable[..., Any] = "inductor", sizes: Sequence[int] = BATCH_SIZES) -> bool:
+        """Draw plain chunks of up to `sizes` rows by compiled passes from now on, if they agree with eager ones.
+
+        Returns whether they do. A policy without a camera stays as it is: its prefix is computed once per instruction.
+        Takes minutes. Raises RuntimeError when this machine can't compile.
+        """
+        if self.card.model.vision is None or self.guided or self.noise_actor is not None:
+            return False
+        contract, known = self.contract, self.instructions or ("",)
+        pixels = np.random.default_rng(0)
+        images = {c.name: pixels.integers(256, size=(c.height, c.width, 3), dtype=np.uint8) for c in contract.cameras}
+        state_NS = np.zeros((len(known), contract.state_dim), np.float32)
+        seen = [Observation(images, state, said) for said, state in zip(known, state_NS)]
+        inputs = self._inputs(seen, state_NS, torch.randn(len(known), self.horizon, self.card.model.action_dim))
+        tokens = min(int(inputs.token_mask.sum(dim=1).max()) + TOKENS_TO_SPARE, self.card.model.max_tokens)
+        assert inputs.images is not None
+        cameras, steps = inputs.images.shape[1], self.card.denoise_steps
+        chunks = CompiledChunks(self.model, cameras, steps, tokens, sizes, backend)
+        few = inputs.rows(max(sizes))
+        self._compiled = chunks if chunks.agrees(few, self.name) else None
+        return self._compiled is not None
 
     @property
     def device(self) -> torch.device:
@@ -159,7 +183,9 @@ class FlowPolicy:
         observations = [ask.observation for ask in rows]
         state_NS = np.stack([each.state for each in observations])
         noises = self.noise(rows)
-        draw = self.draw(self.features(state_NS), self._prefix_rows(observations), *noises)
+        draw = self._compiled_draw(observations, state_NS, noises)
+        if draw is None:
+            draw = self.draw(self.features(state_NS), self._prefix_rows(observations), *noises)
         actions_NHD = self.to_actions(draw.chain[:, -1], state_NS)
         return [
             PolicySample(
@@ -174,6 +200,22 @@ class FlowPolicy:
             )
             for row, ask in enumerate(asks)
         ]
+
+    def _compiled_draw(self, observations: Sequence[Observation], state_NS: Array, noises: Noise) -> Draw | None:
+        """None where these are to be drawn eagerly."""
+        if self._compiled is None or bool((noises.index_N >= 0).any()):
+            return None
+        chain = self._compiled.chain(self._inputs(observations, state_NS, noises.start_NHA))
+        if chain is None:
+            return None
+        nothing_NHA = torch.zeros_like(noises.start_NHA)
+        return Draw(chain.cpu(), nothing_NHA, nothing_NHA)
+
+    def _inputs(self, observations: Sequence[Observation], state_NS: Array, noise_NHA: Tensor) -> ChunkInputs:
+        """What the network reads, where it is."""
+        prompts = self.processor.prompts([each.instruction for each in observations], state_NS)
+        parts = (*self.images(observations), *prompts, torch.from_numpy(self.features(state_NS)), noise_NHA)
+        return ChunkInputs(*(part.to(self.device) for part in parts))
 
     def padded(self, asks: Sequence[PolicyRequest]) -> Sequence[PolicyRequest]:
         """The rows of a pass for these: as many on the CPU, whose kernels take any shape at its own cost."""

@@ -11,15 +11,14 @@ Shape letters: B rows, C cameras, L text tokens, H horizon, D action dim, S stat
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from pirl_server.model.flow_model import ChunkInputs
 from pirl_server.model.layers.gemma import Turn
-from pirl_server.model.pi0.config import Pi0Config
 from pirl_server.model.pi0.denoiser import schedule
 from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.model.pi0.suffix import Condition, Context, suffix_context
@@ -79,16 +78,19 @@ class CompiledPi0:
         compiled = partial(torch.compile, fullgraph=True, dynamic=False, backend=backend)
         self._prepare: Callable[[Sequence[Tensor | None]], Seen] = compiled(partial(prepare, model))
         self._step: Callable[[Seen, Condition, Tensor], Tensor] = compiled(partial(step, model))
-        self._runs: dict[int, tuple[Inputs, Callable[[], Tensor]]] = {}
+        self._runs: dict[int, tuple[ChunkInputs, Callable[[], Tensor]]] = {}
 
     def warm_up(self) -> None:
         """Compile, and on a GPU record, every bucket now, so that no request waits for it."""
         for length in self.buckets:
             self._run(length)
 
-    @torch.no_grad()
-    def sample(self, inputs: Inputs) -> Tensor:
-        """Chunks [rows, H, D]. Raises ValueError for more rows, other cameras or a longer prompt than fit."""
+    @torch.inference_mode()
+    def chain(self, inputs: ChunkInputs) -> Tensor:
+        """Latents of a deterministic denoising, noise first, chunk last: [rows, K+1, H, D].
+
+        Raises ValueError for more rows, other cameras or a longer prompt than fit.
+        """
         rows, cameras = len(inputs.noise), 0 if inputs.images is None else inputs.images.shape[1]
         used = int(inputs.token_mask.any(dim=0).nonzero().max()) + 1
         if rows > self.batch or cameras != self.cameras or used > self.buckets[-1]:
@@ -100,32 +102,32 @@ class CompiledPi0:
         buffers.fill(inputs, used)
         return run()[:rows].clone()
 
-    def _run(self, length: int) -> tuple[Inputs, Callable[[], Tensor]]:
+    def _run(self, length: int) -> tuple[ChunkInputs, Callable[[], Tensor]]:
         if length not in self._runs:
-            buffers = Inputs.zeros(self.model.config, self.batch, self.cameras, length, self.device)
+            buffers = ChunkInputs.zeros(self.model.config, self.batch, self.cameras, length, self.device)
             # One variant per bucket is wanted, and another runner's variants count as well.
-            with torch.no_grad(), torch._dynamo.config.patch(recompile_limit=256):
+            with torch.inference_mode(), torch._dynamo.config.patch(recompile_limit=256):
                 run = _recorded(self, buffers) if self.device.type == "cuda" else partial(self._chunk, buffers)
                 run()
             self._runs[length] = buffers, run
         return self._runs[length]
 
-    def see(self, inputs: Inputs) -> Seen:
+    def see(self, inputs: ChunkInputs) -> Seen:
         """Vision and language on the buffers."""
         return self._prepare((inputs.images, inputs.image_mask, inputs.tokens, inputs.token_mask, inputs.state))
 
     def denoise(self, seen: Seen, noise_BHD: Tensor) -> Tensor:
-        """K Euler steps. From noise to the model's actions [B, H, D]."""
-        x_BHD = noise_BHD
+        """K Euler steps: the noise and what each step leaves, the model's actions last. Returns [B, K+1, H, D]."""
+        chain = [noise_BHD]
         for condition in self.schedule:
-            x_BHD = x_BHD - self._step(seen, condition, x_BHD) / len(self.schedule)
-        return x_BHD
+            chain.append(chain[-1] - self._step(seen, condition, chain[-1]) / len(self.schedule))
+        return torch.stack(chain, dim=1)
 
-    def _chunk(self, inputs: Inputs) -> Tensor:
+    def _chunk(self, inputs: ChunkInputs) -> Tensor:
         return self.denoise(self.see(inputs), inputs.noise)
 
 
-def _recorded(runner: CompiledPi0, buffers: Inputs) -> Callable[[], Tensor]:
+def _recorded(runner: CompiledPi0, buffers: ChunkInputs) -> Callable[[], Tensor]:
     """Record prefix and steps as two CUDA graphs that share memory; the result replays them on the buffers."""
     aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream())
@@ -134,57 +136,16 @@ def _recorded(runner: CompiledPi0, buffers: Inputs) -> Callable[[], Tensor]:
             runner.denoise(runner.see(buffers), buffers.noise)
     torch.cuda.current_stream().wait_stream(aside)
     looking, denoising = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-    with torch.cuda.graph(looking):
+    # other threads serve meanwhile: only this one's calls are restricted while it records
+    with torch.cuda.graph(looking, capture_error_mode="thread_local"):
         seen = runner.see(buffers)
-    with torch.cuda.graph(denoising, pool=looking.pool()):
-        chunk = runner.denoise(seen, buffers.noise)
+    with torch.cuda.graph(denoising, pool=looking.pool(), capture_error_mode="thread_local"):
+        chain = runner.denoise(seen, buffers.noise)
 
     def replay() -> Tensor:
         looking.replay()
         denoising.replay()
-        return chunk
+        return chain
 
     replay.seen = seen  # type: ignore[attr-defined]  # the second graph reads it: it must outlive this function
     return replay
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """A caller's batch, or the buffers that hold one."""
-
-    images: Tensor | None
-    """[B, C, 3, h, w] in [-1, 1]; None for a model without a camera"""
-    image_mask: Tensor | None
-    """[B, C]"""
-    tokens: Tensor
-    """[B, L]"""
-    token_mask: Tensor
-    """[B, L]"""
-    state: Tensor
-    """[B, S]"""
-    noise: Tensor
-    """[B, H, D]"""
-
-    @classmethod
-    def zeros(cls, config: Pi0Config, batch: int, cameras: int, length: int, device: torch.device) -> Inputs:
-        """Empty buffers."""
-        zeros = partial(torch.zeros, device=device)
-        images = image_mask = None
-        if config.vision is not None:
-            images = zeros(batch, cameras, 3, config.vision.image_px, config.vision.image_px)
-            image_mask = zeros(batch, cameras, dtype=torch.bool)
-        tokens, token_mask = zeros(batch, length, dtype=torch.long), zeros(batch, length, dtype=torch.bool)
-        state, noise = zeros(batch, config.state_dim), zeros(batch, config.horizon, config.action_dim)
-        return cls(images, image_mask, tokens, token_mask, state, noise)
-
-    def fill(self, batch: Inputs, length: int) -> None:
-        """Copy a batch and the first `length` words of its prompts into the first rows.
-
-        Rows left over keep their old content, which is not read.
-        """
-        self.token_mask.zero_()
-        for entry in fields(Inputs):
-            target, source = getattr(self, entry.name), getattr(batch, entry.name)
-            if target is not None:
-                fitting = source[:, :length] if entry.name in ("tokens", "token_mask") else source
-                target[: len(fitting), : fitting.shape[1]].copy_(fitting)
