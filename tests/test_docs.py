@@ -269,7 +269,7 @@ def episode() -> Episode:
 
 
 def test_the_documented_way_to_read_an_episode_works(tmp_path: Path) -> None:
-    write_group(tmp_path / "episode.zarr", episode())
+    write_group(tmp_path / "episode.zarr.zip", episode())
     blocks = FENCE.findall((ROOT / "docs" / "architecture.md").read_text())
     (snippet,) = [body for language, body in blocks if language == "python"]
     command = [sys.executable, "-W", "ignore", "-c", snippet]
