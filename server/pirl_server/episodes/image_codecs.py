@@ -1,7 +1,7 @@
 """How the images of a camera are stored: raw pixels, or files of JPEG, one per call.
 
-The policy acts on what is stored: whoever applies a codec hands the decoded pixels to the policy. Encoding and decoding
-are OpenCV's (libjpeg-turbo), whose decoder gives the same pixels for the same bytes.
+The policy acts on what is stored: a codec is applied before the policy is called. Encoding and decoding are OpenCV's
+(libjpeg-turbo), whose decoder gives the same pixels for the same bytes. C = policy calls.
 """
 
 from __future__ import annotations

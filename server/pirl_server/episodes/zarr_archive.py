@@ -56,7 +56,7 @@ class ZarrWriter:
         self._documents[name] = group_document(attributes or {})
 
     def array(self, name: str, values: NDArray[Any], dims: tuple[str, ...], sharded: bool = False) -> None:
-        """Write an array. Of `values`, which may be `FileRows`, only slices of the first axis are read."""
+        """Write an array of any shape. Of `values`, which may be `FileRows`, only slices of the first axis are read."""
         spec = ArraySpec(values.shape, values.dtype, _rows_of_a_file(values), dims, sharded)
         for part in range(spec.parts):
             rows = values[part * spec.rows : (part + 1) * spec.rows]
@@ -158,7 +158,7 @@ class ZarrReader:
         return tuple(self._documents[name]["shape"])
 
     def read(self, name: str) -> NDArray[Any]:
-        """Return a whole array. Raises ChangedError; KeyError when there is none."""
+        """Return a whole array, of any shape. Raises ChangedError; KeyError when there is none."""
         spec = parse_array(self._documents[name])
         if spec is None:
             return self._by_zarr(name, slice(None))
@@ -176,7 +176,7 @@ class ZarrReader:
         return found
 
     def rows(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        """Return rows of the first axis; of a sharded array nothing else is read. Raises as `read`."""
+        """Return rows [stop - start, ...]; of a sharded array nothing else is read. Raises as `read`."""
         spec = parse_array(self._documents[name])
         if spec is None:
             return self._by_zarr(name, slice(start, stop))

@@ -35,11 +35,11 @@ class DirectoryReader:
         return self._array(name).shape
 
     def read(self, name: str) -> NDArray[Any]:
-        """Return a whole array. Raises as `shape`."""
+        """Return a whole array, of any shape. Raises as `shape`."""
         return np.asarray(self._array(name)[...])
 
     def rows(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        """Return rows of the first axis. Raises as `shape`."""
+        """Return rows [stop - start, ...]. Raises as `shape`."""
         return np.asarray(self._array(name)[start:stop])
 
     def raw_bytes(self, name: str, start: int, stop: int) -> bytes:

@@ -5,7 +5,9 @@
 
 Each part is checked when it is read (`zarr_archive`): of a table all of it, of images those that are read.
 `read_group` reads everything, `EpisodeFile` what is asked for. No more than one block of an array is held in memory
-when writing: the columns of a long episode may be `FileRows`, and images `EncodedImages`. T = executed steps.
+when writing: the columns of a long episode may be `FileRows`, and images `EncodedImages`.
+
+C = policy calls, T = executed steps, S = state.
 """
 
 from __future__ import annotations
@@ -70,10 +72,10 @@ class Parts(Protocol):
         """Of an array."""
 
     def read(self, name: str) -> NDArray[Any]:
-        """Return a whole array."""
+        """Return a whole array, of any shape."""
 
     def rows(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        """Return rows of the first axis."""
+        """Return rows [stop - start, ...]."""
 
     def raw_bytes(self, name: str, start: int, stop: int) -> bytes:
         """Return bytes of a flat array, not checked."""
@@ -109,7 +111,7 @@ class EpisodeFile:
         return self._parts.read(name)
 
     def rows(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        """Return rows of a column, of which all is read and checked."""
+        """Return rows [stop - start, ...] of a column, of which all is read and checked."""
         return self._parts.rows(name, start, stop)
 
     def steps(self) -> Steps:

@@ -91,7 +91,7 @@ class MemberReader:
         return self._entry(name).file_size
 
     def read_into(self, name: str, target: NDArray[Any]) -> None:
-        """Fill a C-contiguous array with a member. Raises ChangedError: another length, or another CRC-32."""
+        """Fill a C-contiguous array of any shape with a member. ChangedError: another length, or another CRC-32."""
         entry = self._entry(name)
         if entry.file_size != target.nbytes:
             raise self._changed(name, f"it has {entry.file_size} bytes, its shape says {target.nbytes}")
@@ -107,7 +107,7 @@ class MemberReader:
         return target.tobytes()
 
     def read_parts(self, name: str, offset: int, parts: Sequence[NDArray[np.uint8]]) -> None:
-        """Fill arrays with what lies one after the other from `offset` of a member; its CRC-32 is not compared.
+        """Fill arrays [bytes] with what lies one after the other from `offset` of a member; its CRC-32 is not compared.
 
         Raises ChangedError where the member ends before.
         """
