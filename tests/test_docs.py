@@ -134,7 +134,7 @@ def unknown_modules(text: str) -> list[str]:
     wrong = []
     for name in re.findall(r"(?<![\w./-])[a-z_0-9]+(?:\.[A-Za-z_0-9]+)+(?![\w(]*/)", plain):
         first, last = name.split(".")[0], name.rsplit(".")[-1]
-        if first not in rooms or last in (*SUFFIXES, "json", "jsonl", "txt", "zarr", "safetensors"):
+        if first not in rooms or last in (*SUFFIXES, "json", "jsonl", "txt", "zarr", "zip", "safetensors"):
             continue
         module = [path for dotted, path in paths.items() if f".{dotted}".endswith(f".{name.rsplit('.', 1)[0]}")]
         package = any(f".{dotted}".endswith(f".{name}") for dotted in paths)
@@ -269,7 +269,7 @@ def episode() -> Episode:
 
 
 def test_the_documented_way_to_read_an_episode_works(tmp_path: Path) -> None:
-    write_group(tmp_path / "episode.zarr", episode())
+    write_group(tmp_path / "episode.zarr.zip", episode())
     blocks = FENCE.findall((ROOT / "docs" / "architecture.md").read_text())
     (snippet,) = [body for language, body in blocks if language == "python"]
     command = [sys.executable, "-W", "ignore", "-c", snippet]

@@ -14,18 +14,14 @@ from pirl_server.jobs.events import NAME as EVENTS
 from pirl_server.jobs.job import JobStore
 from pirl_server.paths import EPISODES, JOBS
 
-FILES = 43
-"""of an episode of three policy calls"""
-
 
 def publish(root: Path, count: int) -> None:
-    """Write that many episodes: real manifests over as many files as a short episode has, all of them empty."""
+    """Write that many episodes: real manifests, each over an empty file of arrays."""
     for number in range(count):
         id_, robot = uuid.uuid4().hex, f"arm-{number % 8}"
         home = root / EPISODES / "episodes" / robot / id_
-        (home / GROUP).mkdir(parents=True)
-        for name in range(FILES):
-            (home / GROUP / f"{name:02}").touch()
+        home.mkdir(parents=True)
+        (home / GROUP).touch()
         path = f"episodes/{robot}/{id_}/{GROUP}"
         summary = EpisodeSummary(
             id_, robot, f"2026-01-01T{number:06}", "push", number % 2 == 0, "sim", "time_limit", "ode", "0" * 16,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 
 EPISODES = {
+    "migrate": "pirl_server.episodes.migration:migrate",
     "verify": "pirl_server.episodes.commands:verify",
 }
 """verb -> module:function, which takes the arguments after the verb and returns the exit status"""

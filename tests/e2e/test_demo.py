@@ -38,8 +38,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess
 
 
 def episodes_of(out: Path) -> list[zarr.Group]:
-    paths = sorted((out / "server/episodes/episodes").glob("*/*/episode.zarr"))
-    return [zarr.open_group(path, mode="r") for path in paths]
+    paths = sorted((out / "server/episodes/episodes").glob("*/*/episode.zarr.zip"))
+    return [zarr.open_group(zarr.storage.ZipStore(path, mode="r"), mode="r") for path in paths]
 
 
 def test_it_ends_with_the_table_and_says_so_when_nothing_was_shown(

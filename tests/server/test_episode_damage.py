@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from test_episode_store import make_episode
 from pirl_server.atomic_files import append_line
 from pirl_server.episodes import index, manifest, summary
 from pirl_server.episodes.manifest import DamagedError, UnreadableError
-from pirl_server.episodes.store import EpisodeStore
+from pirl_server.episodes.store import GROUP, EpisodeStore
 from pirl_server.episodes.summary import EpisodeSummary
 
 
@@ -95,8 +96,9 @@ def test_a_damaged_episode_is_put_away_with_its_reason_and_named(kept: EpisodeSt
     whole, victim = kept.write(make_episode()), kept.write(make_episode())
     assert len(kept.list()) == 2
     home = home_of(kept, victim)
-    chain = (home / "episode.zarr" / "call" / "chain" / "c").rglob("*")
-    flip(next(path for path in chain if path.is_file()), 3)
+    with zipfile.ZipFile(home / GROUP) as archive:
+        chain = archive.getinfo("call/chain/c/0/0/0/0")
+    flip(home / GROUP, 8 * (chain.header_offset + 200))
     old(home / manifest.NAME)
     assert len(kept.list()) == 2, "data is not read for a list"
     with pytest.raises(DamagedError, match=r"chain.*moved to"):
@@ -130,7 +132,7 @@ def test_a_new_one_may_be_a_copy_on_its_way_and_stays(kept: EpisodeStore) -> Non
 
 def test_missing_files_and_other_versions_are_named_and_left_where_they_are(kept: EpisodeStore) -> None:
     homes = [home_of(kept, kept.write(make_episode())) for _ in range(5)]
-    next(iter((homes[0] / "episode.zarr").rglob("zarr.json"))).unlink()
+    (homes[0] / GROUP).unlink()
     (homes[1] / manifest.NAME).unlink()
     newer = json.loads((homes[2] / manifest.NAME).read_text())["summary"]
     del newer["calls"]
@@ -143,7 +145,9 @@ def test_missing_files_and_other_versions_are_named_and_left_where_they_are(kept
     fresh = EpisodeStore(kept.root)
     assert [each.id for each in fresh.list()] == [homes[4].name]
     assert fresh.damaged.keys() == {home.name for home in homes[:4]}
-    for home, word in zip(homes[:4], ("zarr.json' is missing", "is missing", "calls", "it is of 'episodes/arm-1/")):
+    for home, word in zip(
+        homes[:4], ("episode.zarr.zip' is missing", "is missing", "calls", "it is of 'episodes/arm-1/")
+    ):
         assert word in fresh.damaged[home.name]
     assert all(home.is_dir() for home in (homes[0], homes[1], homes[2], moved))
 

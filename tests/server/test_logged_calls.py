@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pirl_contract import ActionChunk, Camera, Contract, Observation, StepOutcome
-from pirl_server.episodes import zarr_layout
+from pirl_server.episodes import zarr_archive
 from pirl_server.episodes.file_rows import FileRows
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.policy.served_policy import PolicySample
@@ -121,7 +121,7 @@ def test_ten_thousand_steps_need_no_more_memory_than_their_share(
     tmp_path: Path, seeing: Contract, call: Any, monkeypatch: pytest.MonkeyPatch, bounded: bool
 ) -> None:
     """Recording and publishing; the control, with a share that holds everything, shows that the measure sees it."""
-    monkeypatch.setattr(zarr_layout, "BLOCK_BYTES", 2**20)
+    monkeypatch.setattr(zarr_archive, "BLOCK_BYTES", 2**20)
     share, every, steps = (2**21 if bounded else 2**40), 25, 10_000
     store = EpisodeStore(tmp_path)
     recorder = Recorder(store, Limits(memory_per_robot=share, memory=2 * share, free=0))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,23 +37,30 @@ class Manifest:
     """by path relative to the directory: bytes and SHA-256"""
     checked: bool
     """it has a SHA-256 of itself, and that is right"""
+    digest: str
+    """what names the content: the manifest's own SHA-256, or that of the one it had before it was migrated"""
 
 
-def seal(directory: Path, summary: dict[str, Any]) -> None:
-    """Write the manifest of all files below `directory` and force them to the disk, the manifest last."""
+def seal(directory: Path, summary: dict[str, Any], digest: str = "") -> None:
+    """Write the manifest of all files below `directory` and force them to the disk, the manifest last.
+
+    `digest`: that of the same content in an earlier layout.
+    """
     sync_all([*_files(directory), *_folders(directory)])
-    write(directory, summary)
+    write(directory, summary, digest)
     sync(directory / NAME)
     sync(directory)
 
 
-def write(directory: Path, summary: dict[str, Any]) -> None:
+def write(directory: Path, summary: dict[str, Any], digest: str = "") -> None:
     """Write the manifest of all files below `directory`, for whom a crash costs nothing."""
     files = {
         path.relative_to(directory).as_posix(): {"bytes": path.stat().st_size, "sha256": _digest(path)}
         for path in _files(directory)
     }
-    unset = json.dumps({"sha256": _UNSET.decode(), "summary": summary, "files": files}, indent=1).encode()
+    earlier = {"digest": digest} if digest else {}
+    content = {"sha256": _UNSET.decode(), **earlier, "summary": summary, "files": files}
+    unset = json.dumps(content, indent=1).encode()
     (directory / NAME).write_bytes(unset.replace(_UNSET, hashlib.sha256(unset).hexdigest().encode(), 1))
 
 
@@ -79,19 +87,27 @@ def read(directory: Path) -> Manifest:
     return manifest
 
 
-def verify(directory: Path) -> Manifest:
+def verify(directory: Path, beside: Collection[str] = ()) -> Manifest:
     """Return the manifest after comparing every file with it.
 
     Raises DamagedError, UnreadableError and OSError as `read`, for the first file that is missing, additional or other.
+    Of the entries of the directory that `beside` names, those with no file in the manifest may be there.
     """
     manifest = read(directory)
-    found = {path.relative_to(directory).as_posix() for path in _files(directory)} - {NAME}
-    for name in sorted(found - set(manifest.files)):
-        raise UnreadableError(f"'{directory}': '{name}' is not in the manifest")
+    check_names(directory, manifest, beside)
     for name, (_, digest) in manifest.files.items():
         if _digest(directory / name) != digest:
             raise DamagedError(f"'{directory}': '{name}' was changed after publishing (SHA-256 differs)")
     return manifest
+
+
+def check_names(directory: Path, manifest: Manifest, beside: Collection[str] = ()) -> None:
+    """Raise UnreadableError for a file that is not in the manifest, but for `beside` as in `verify`."""
+    listed = {name.partition("/")[0] for name in manifest.files}
+    entries = [entry for entry in directory.iterdir() if entry.name in listed or entry.name not in {*beside, NAME}]
+    found = [path for entry in entries for path in ([entry] if entry.is_file() else _files(entry))]
+    for name in sorted({path.relative_to(directory).as_posix() for path in found} - set(manifest.files)):
+        raise UnreadableError(f"'{directory}': '{name}' is not in the manifest")
 
 
 def _parse(path: Path, raw: bytes) -> Manifest:
@@ -102,13 +118,14 @@ def _parse(path: Path, raw: bytes) -> Manifest:
             raise DamagedError(f"'{path}' was changed after publishing (SHA-256 differs)")
     try:
         parsed = json.loads(raw)
-        if parsed.keys() - {"sha256"} != {"summary", "files"} or ("sha256" in parsed) != checked:
+        if parsed.keys() - {"sha256", "digest"} != {"summary", "files"} or ("sha256" in parsed) != checked:
             raise KeyError(", ".join(parsed))
         files = {name: (entry["bytes"], entry["sha256"]) for name, entry in parsed["files"].items()}
         parsed["summary"].keys()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError(f"'{path}' can't be read: {error!r}") from None
-    return Manifest(parsed["summary"], files, checked)
+    digest = str(parsed.get("digest") or hashlib.sha256(raw).hexdigest())
+    return Manifest(parsed["summary"], files, checked, digest)
 
 
 def _files(directory: Path) -> list[Path]:

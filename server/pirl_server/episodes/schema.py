@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pirl_contract import Contract, Observation
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Float = NDArray[np.float32]
 Int = NDArray[np.int32]

@@ -3,14 +3,13 @@
 root/staging/<id>/                       what a killed writer leaves; swept when a recorder starts
 root/staging/<id>.open/                  calls of an episode that still runs, when they are too many for memory
 root/episodes/<robot>/<id>/MANIFEST.json
-                          /episode.zarr  the group; the manifest lies beside it, where Zarr does not list it
+                          /episode.zarr.zip  the arrays; those of version 1 are a directory, episode.zarr
 root/labels.jsonl                        labels given after publication: the newest counts, the episode stays sealed
 ../quarantine/<root>/<id>                damaged episodes, each with its reason in <id>.reason.txt beside it
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
@@ -27,11 +26,12 @@ from pirl_server.episodes.index import ID, EpisodeIndex
 from pirl_server.episodes.labels import Label, Labels
 from pirl_server.episodes.manifest import DamagedError, UnreadableError
 from pirl_server.episodes.schema import Episode
-from pirl_server.episodes.summary import GROUP, EpisodeSummary, read_summary
-from pirl_server.episodes.zarr_layout import read_group, write_group
+from pirl_server.episodes.summary import EARLIER_GROUP, GROUP, EpisodeSummary, read_summary
+from pirl_server.episodes.zarr_layout import EpisodeFile, read_group, write_group
 
 SETTLED_S = 60.0
 """a damaged episode whose manifest is newer stays where it is"""
+GROUPS = (GROUP, EARLIER_GROUP)
 MAX_DEGRADED = 20
 _LOG = logging.getLogger(__name__)
 
@@ -85,6 +85,7 @@ class EpisodeStore:
     def _place(self, episode: Episode, summary: EpisodeSummary, home: Path) -> None:
         staged = self._staging / episode.info.id
         try:
+            staged.mkdir()
             write_group(staged / GROUP, episode)
             manifest.seal(staged, asdict(summary))
             home.parent.mkdir(exist_ok=True)
@@ -145,15 +146,18 @@ class EpisodeStore:
         except (DamagedError, UnreadableError) as error:
             raise KeyError(episode_id) from error
 
-    def open(self, episode_id: str) -> Episode:
-        """Read an episode after checking it against its manifest.
+    def open(self, episode_id: str, lazily: bool = False) -> Episode:
+        """Read an episode; a changed byte is found before it is returned, by the check of each part that is read.
+
+        `lazily`: images are read, and checked, when they are indexed (`image_codecs.ImageArray`): a changed one raises
+        `zip_members.ChangedError` then. The episode holds a file descriptor.
 
         Raises KeyError for an unknown id, DamagedError when a file was changed: the episode is put into quarantine, as
         it is when a list meets it. Raises UnreadableError, and leaves it, when a file is missing or of another version.
         """
         home = self._home(episode_id)
         try:
-            episode = _read_whole(home)
+            episode = _read_whole(home, lazily)
         except DamagedError as error:
             raise DamagedError(self._put_away(home, error)) from None
         label = self._labels.newest().get(episode_id)
@@ -162,8 +166,11 @@ class EpisodeStore:
         return replace(episode, info=replace(episode.info, success=label.success, label_source=label.source))
 
     def digest(self, episode_id: str) -> str:
-        """Return the SHA-256 of an episode's manifest, which names that of each of its files. KeyError: unknown id."""
-        return hashlib.sha256((self._home(episode_id) / manifest.NAME).read_bytes()).hexdigest()
+        """Return the SHA-256 of an episode's manifest, which names that of each of its files.
+
+        Of a migrated episode that of its manifest before. Raises KeyError for an unknown id, and as `manifest.read`.
+        """
+        return manifest.read(self._home(episode_id)).digest
 
     def label(self, episode_id: str, success: bool | None, source: str, note: str = "") -> bool | None:
         """Relabel a published episode, None to retract its label; return the previous label.
@@ -199,17 +206,29 @@ class EpisodeStore:
         return None
 
 
-def _read_whole(home: Path) -> Episode:
+def _read_whole(home: Path, lazily: bool = False) -> Episode:
     """Read an episode as it was published. Raises DamagedError, UnreadableError."""
-    manifest.verify(home)
-    summary = read_summary(home)
+    summary, sealed = read_summary(home), manifest.read(home)
+    path = home / Path(summary.path).name
+    if path.name == EARLIER_GROUP or not sealed.checked:  # the arrays, or the manifest, have no checks of their own
+        manifest.verify(home, GROUPS)
+    manifest.check_names(home, sealed, GROUPS)
     try:
-        episode = read_group(home / GROUP)
-    except (ValueError, KeyError, TypeError) as error:  # its files are as they were written
-        raise UnreadableError(f"'{home / GROUP}' can't be read: {error}") from None
+        episode = EpisodeFile(path).episode() if lazily else read_group(path)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _fault(home, f"'{path}' can't be read: {error}") from None
     if _summarise(episode, summary.path) != summary:
         raise DamagedError(f"'{home / manifest.NAME}' was changed after publishing: not the summary of its data")
     return episode
+
+
+def _fault(home: Path, why: str) -> DamagedError | UnreadableError:
+    """What is wrong with an episode that can't be read: its files were changed, or another version wrote them so."""
+    try:
+        manifest.verify(home, GROUPS)
+    except DamagedError:
+        return DamagedError(why)
+    return UnreadableError(why)
 
 
 def _labelled(summary: EpisodeSummary, labels: Mapping[str, Label]) -> EpisodeSummary:

@@ -22,7 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from pirl_server.episodes import manifest
 from pirl_server.episodes.manifest import DamagedError, UnreadableError
 
-GROUP = "episode.zarr"
+GROUP, EARLIER_GROUP = "episode.zarr.zip", "episode.zarr"
 FEW = 64
 """episodes that are read in the calling process: starting another one takes as long"""
 
@@ -72,8 +72,9 @@ def read_summary(home: Path) -> EpisodeSummary:
         where = ".".join(map(str, first["loc"])) or "it"
         raise error(f"'{path}' can't be read: {where}: {first['msg']}") from None
     robot = home.parent
-    expected = (home.name, robot.name, f"{robot.parent.name}/{robot.name}/{home.name}/{GROUP}")
-    if (summary.id, summary.robot_id, summary.path) != expected:
+    beside = f"{robot.parent.name}/{robot.name}/{home.name}/"
+    paths = {beside + name for name in (GROUP, EARLIER_GROUP)}
+    if (summary.id, summary.robot_id) != (home.name, robot.name) or summary.path not in paths:
         raise error(f"'{path}' can't be read: it is of '{summary.path}'")
     return summary
 
