@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 
 EPISODES = {
+    "draw": "pirl_server.inspection.commands:draw",
+    "replay": "pirl_server.inspection.commands:replay",
     "verify": "pirl_server.episodes.commands:verify",
 }
 """verb -> module:function, which takes the arguments after the verb and returns the exit status"""
