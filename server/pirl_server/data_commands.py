@@ -8,6 +8,8 @@ from importlib import import_module
 
 EPISODES = {
     "migrate": "pirl_server.episodes.migration:migrate",
+    "draw": "pirl_server.inspection.commands:draw",
+    "replay": "pirl_server.inspection.commands:replay",
     "verify": "pirl_server.episodes.commands:verify",
 }
 """verb -> module:function, which takes the arguments after the verb and returns the exit status"""
