@@ -42,6 +42,7 @@ from pirl_server.security.permissions import PUBLIC_RPCS
 from pirl_server.security.rate_limiter import Limiter
 from pirl_server.security.tls import TlsFiles
 from pirl_server.security.tokens import TokenFile
+from pirl_server.serving.camera_codecs import CameraCodecs
 from pirl_server.serving.deployment import Deployment
 from pirl_server.serving.engine import Engine
 from pirl_server.serving.recorder import Limits, Recorder
@@ -204,7 +205,18 @@ def _service(
         router=router,
         check_rate=gate.check_rate,
         default_instruction=config.default_instruction,
+        codecs=_codecs(config, engine),
     )
+
+
+def _codecs(config: ServeConfig, engine: Engine) -> CameraCodecs:
+    try:
+        codecs = CameraCodecs.parse(config.image_codec)
+        if engine.current is not None:
+            codecs.check(engine.current.contract)
+    except ValueError as error:
+        raise ValueError(f"--image-codec: {error}") from None
+    return codecs
 
 
 def _start(service: PolicyService, config: ServeConfig, interceptor: CallInterceptor) -> tuple[RobotServer, int]:

@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from pirl_contract import ActionChunk, Camera, Contract, Observation, StepOutcome
 from pirl_server.episodes import zarr_archive
 from pirl_server.episodes.file_rows import FileRows
+from pirl_server.episodes.image_codecs import ImageCodec, decode_jpeg, encode_jpeg
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.policy.served_policy import PolicySample
 from pirl_server.serving import episode_log
+from pirl_server.serving.camera_codecs import EncodedImage
 from pirl_server.serving.episode_builder import EpisodeEnd, EpisodeStart
 from pirl_server.serving.episode_log import LoggedCalls
 from pirl_server.serving.errors import BusyError
@@ -49,6 +51,10 @@ def call(seeing: Contract, make_policy: Any) -> Callable[[int], tuple[Observatio
         return seen, sample, ActionChunk(sample.actions, 0.05, f"c{number}", f"v{number % 3}", number, 3), float(number)
 
     return make
+
+
+def as_jpeg(seen: Observation) -> dict[str, EncodedImage]:
+    return {"top": EncodedImage(encode_jpeg(seen.images["top"], 90), ImageCodec("jpeg", 90))}
 
 
 def whole(column: Any) -> np.ndarray[Any, Any]:
@@ -81,7 +87,7 @@ def test_where_calls_lie_changes_nothing(
         for keep in [None, *plan]:
             if keep is None:
                 given_.append(call(len(given_)))
-                calls.add(*given_[-1])
+                calls.add(*given_[-1], as_jpeg(given_[-1][0]))
                 continue
             try:
                 calls.spill(keep)
@@ -89,8 +95,13 @@ def test_where_calls_lie_changes_nothing(
                 continue
             assert calls.nbytes <= keep + 512 * len(given_)
     table = calls.table(np.zeros(len(given_), np.int32))
-    for name in ("wrist", "top"):
-        np.testing.assert_array_equal(whole(table.images[name]), np.stack([seen.images[name] for seen, *_ in given_]))
+    pixels = np.stack([seen.images["wrist"] for seen, *_ in given_])
+    np.testing.assert_array_equal(whole(table.images["wrist"]), pixels)
+    files = [as_jpeg(seen)["top"].data for seen, *_ in given_]
+    assert len({len(each) for each in files}) > 1 or len(files) < 3, "negative control: they differ in length"
+    encoded: Any = table.images["top"]
+    assert [encoded.files(row, row + 1) for row in range(len(given_))] == files
+    np.testing.assert_array_equal(whole(encoded), np.stack([decode_jpeg(each, 8, 8) for each in files]))
     expected = {
         "state": [seen.state for seen, *_ in given_],
         "chunk": [chunk.actions for _, _, chunk, _ in given_],
@@ -120,7 +131,7 @@ def test_a_file_that_was_cut_short_is_noticed(tmp_path: Path) -> None:
 def test_ten_thousand_steps_need_no_more_memory_than_their_share(
     tmp_path: Path, seeing: Contract, call: Any, monkeypatch: pytest.MonkeyPatch, bounded: bool
 ) -> None:
-    """Recording and publishing; the control, with a share that holds everything, shows that the measure sees it."""
+    """Recording, publishing and reading in windows; the control, where all is held, shows that the measure sees it."""
     monkeypatch.setattr(zarr_archive, "BLOCK_BYTES", 2**20)
     share, every, steps = (2**21 if bounded else 2**40), 25, 10_000
     store = EpisodeStore(tmp_path)
@@ -145,9 +156,17 @@ def test_ten_thousand_steps_need_no_more_memory_than_their_share(
     assert receipt.steps == steps
     assert peak < total / 2 if bounded else peak > total
     assert list((tmp_path / "staging").iterdir()) == []
-    pixels = store.open(episode.id).calls.images["wrist"]
-    for number in (0, 7, 8, 200, steps // every - 1):
-        np.testing.assert_array_equal(pixels[number], given_[number % 8][0].images["wrist"])
+    tracemalloc.start()
+    try:
+        read = store.open(episode.id, lazily=bounded).calls.images
+        for number in range(0, steps // every, 8):
+            for name in ("wrist", "top"):
+                expected = np.stack([seen.images[name] for seen, *_ in given_])
+                np.testing.assert_array_equal(read[name][number : number + 8], expected)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < total / 4 if bounded else peak > total
 
 
 def test_an_episode_has_so_many_steps_and_no_more(tmp_path: Path, seeing: Contract, call: Any) -> None:

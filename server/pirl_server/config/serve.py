@@ -73,6 +73,13 @@ class ServeConfig:
             " root", "MIB", ge=1,
         ),
     ] = 1024  # fmt: skip
+    image_codec: Annotated[
+        Sequence[str],
+        about(
+            "how episodes store a camera's images, and so how the policy sees them: raw, jpeg or jpeg:QUALITY (95); may"
+            " be repeated; default: raw", "CAMERA=CODEC",
+        ),
+    ] = ()  # fmt: skip
     openpi_port: Annotated[
         int | None, _port("also serve openpi's clients, on their own protocol; default: no such port")
     ] = None

@@ -31,9 +31,11 @@ class ImageCodec:
 
     @classmethod
     def parse(cls, text: str) -> ImageCodec:
-        """Parse `raw`, `jpeg` or `jpeg:QUALITY`. Raises ValueError."""
+        """Parse `raw`, `jpeg` or `jpeg:QUALITY`. Raises ValueError for anything else, video by name."""
         found = _SETTING.fullmatch(text)
         quality = int(found["quality"] or JPEG_QUALITY) if found else 0
+        if text.partition(":")[0] in ("video", "h264", "av1"):
+            raise ValueError(f"image codec '{text}': a policy can't act on video yet; write jpeg, and export video")
         if found is None or not 1 <= quality <= 100 or (found["name"] == "raw" and found["quality"]):
             raise ValueError(f"image codec '{text}' is not known: write raw, jpeg or jpeg:QUALITY with 1 to 100")
         return cls("jpeg" if found["name"] == "jpeg" else "raw", quality)
@@ -51,7 +53,8 @@ def encode_jpeg(image: Pixels, quality: int) -> bytes:
 
 def decode_jpeg(data: bytes, height: int, width: int) -> Pixels:
     """Return the RGB image [height, width, 3] of a JPEG file. Raises ValueError for one of another size, or of none."""
-    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     if bgr is None or bgr.shape != (height, width, 3):
         raise ValueError(f"a JPEG file of {len(data)} bytes is no image of {height}x{width} pixels")
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)

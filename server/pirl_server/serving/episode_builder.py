@@ -16,6 +16,7 @@ from pirl_contract.schema import DRY_RUN_KEY
 from pirl_server.atomic_files import utc_now
 from pirl_server.episodes.schema import Episode, EpisodeInfo, Steps
 from pirl_server.policy.served_policy import PolicySample
+from pirl_server.serving.camera_codecs import NOT_ENCODED, Encoded
 from pirl_server.serving.episode_log import LoggedCalls, LoggedSteps
 
 MAX_STEPS = 100_000
@@ -90,12 +91,22 @@ class EpisodeBuilder:
         """Memory that the episode takes, about. Never waits."""
         return self._start_bytes + self.calls.nbytes + self._steps.nbytes
 
-    def add_call(self, observation: Observation, sample: PolicySample, chunk: ActionChunk, latency_ms: float) -> None:
-        """Remember one answered request, unless the episode has ended meanwhile. Never touches the disk."""
+    def add_call(
+        self,
+        observation: Observation,
+        sample: PolicySample,
+        chunk: ActionChunk,
+        latency_ms: float,
+        encoded: Encoded = NOT_ENCODED,
+    ) -> None:
+        """Remember one answered request, unless the episode has ended meanwhile. Never touches the disk.
+
+        Images that are `encoded` are stored so, the others as the observation has them.
+        """
         with self._lock:
             if self._finished:
                 return
-            self.calls.add(observation, sample, chunk, latency_ms)
+            self.calls.add(observation, sample, chunk, latency_ms, encoded)
             self._horizon_of_chunk[chunk.chunk_id] = (len(self.calls) - 1, len(chunk.actions))
             self.touched = time.monotonic()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 from pirl_contract import Contract
@@ -11,6 +12,7 @@ from pirl_contract.schema import check_instruction
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import codec
 from pirl_server.policy.served_policy import ServedPolicy
+from pirl_server.serving.camera_codecs import CameraCodecs
 from pirl_server.serving.episode_builder import EpisodeEnd, EpisodeStart
 from pirl_server.serving.grpc_status import ContractMismatchError, NotFoundError, NotWrittenError
 from pirl_server.serving.recorder import Recorder
@@ -27,8 +29,8 @@ _OUTCOME = {success: outcome for outcome, success in SUCCESS.items()}
 class EpisodeCalls:
     """The recorder's side of the wire. Any thread."""
 
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
+    def __init__(self, recorder: Recorder, codecs: CameraCodecs) -> None:
+        self._recorder, self._codecs = recorder, codecs
 
     def start(
         self, request: pb.StartEpisodeRequest, policy: ServedPolicy, explore: Callable[[str], bool], instruction: str
@@ -64,7 +66,7 @@ class EpisodeCalls:
 
     def end(self, request: pb.EndEpisodeRequest) -> pb.EndEpisodeReply:
         """Publish or drop an episode; returns when it is on the disk. Raises NotWrittenError where that rejects it."""
-        ending, outcomes = _ending(request), codec.outcomes_from_proto(request.outcomes)
+        ending, outcomes = self._ending(request), codec.outcomes_from_proto(request.outcomes)
         if request.discard:
             receipt = self._find(self._recorder.discard, request.episode_id)
         else:
@@ -88,6 +90,14 @@ class EpisodeCalls:
         except KeyError:
             raise NotFoundError(f"no episode '{request.episode_id}', open or published") from None
         return pb.LabelEpisodeReply(previous=_OUTCOME[previous])
+
+    def _ending(self, request: pb.EndEpisodeRequest) -> EpisodeEnd:
+        ending = _ending(request)
+        if request.discard or not request.HasField("final_observation"):
+            return ending
+        message = request.final_observation
+        final, _ = self._codecs.apply(codec.observation_from_proto(message, ""), message.images)
+        return replace(ending, final=final)
 
     def _find(self, look: Callable[[str], Found], episode_id: str) -> Found:
         try:
@@ -127,10 +137,7 @@ def _ending(request: pb.EndEpisodeRequest) -> EpisodeEnd:
         raise ValueError(f"end_reason '{request.end_reason}' must be one of {', '.join(END_REASONS)}")
     if request.end_reason == "success" and success is not True:
         raise ValueError("end_reason is 'success' but the outcome is not")
-    final = None
-    if request.HasField("final_observation"):
-        final = codec.observation_from_proto(request.final_observation, "")
-    return EpisodeEnd(success, source, request.end_reason, final)
+    return EpisodeEnd(success, source, request.end_reason)
 
 
 def _check_start(request: pb.StartEpisodeRequest) -> None:

@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 
 from pirl_contract import ActionChunk, Alteration, Contract, Observation, StepOutcome
 from pirl_server.episodes.file_rows import FileRows
+from pirl_server.episodes.image_codecs import EncodedImages, ImageCodec
 from pirl_server.episodes.schema import Calls, Steps
 from pirl_server.policy.served_policy import PolicySample
+from pirl_server.serving.camera_codecs import NOT_ENCODED, Encoded
 from pirl_server.serving.errors import BusyError
 
 ROWS_AT_ONCE = 16
@@ -44,6 +46,9 @@ _FACTS = np.dtype(
     ]
 )
 Row = Mapping[str, NDArray[Any]]
+_Column = tuple[np.dtype[Any], tuple[int, ...]]
+_ANY = (-1,)
+"""shape of a column whose rows differ in length: encoded images"""
 
 
 class LoggedCalls:
@@ -54,10 +59,17 @@ class LoggedCalls:
         self._lock = threading.Lock()
         self._writing = threading.RLock()  # one at a time; taken before the other
         self._rows: deque[Row] = deque()
-        self._columns: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
+        self._columns: dict[str, _Column] = {}
+        self._codecs: dict[str, tuple[ImageCodec, tuple[int, ...]]] = {}
+        self._sizes: dict[str, list[int]] = {}
+        """of all rows of the columns whose rows differ"""
+        self._ends: dict[str, int] = {}
+        """where the files of these columns end"""
         self._spilled, self._row_bytes = 0, 0
         self.nbytes = 0
         """memory that they take, about"""
+        self.nbytes_on_disk = 0
+        """what was written to the files"""
         self._facts = bytearray()
         self._versions: dict[str, int] = {}
         self._closed = False
@@ -66,26 +78,34 @@ class LoggedCalls:
         return len(self._facts) // _FACTS.itemsize
 
     @property
-    def nbytes_on_disk(self) -> int:
-        """What was written to the files."""
-        return self._spilled * self._row_bytes
-
-    @property
     def versions(self) -> tuple[str, ...]:
         """The policy versions, in order of appearance."""
         return tuple(self._versions)
 
-    def add(self, observation: Observation, sample: PolicySample, chunk: ActionChunk, latency_ms: float) -> None:
+    def add(
+        self,
+        observation: Observation,
+        sample: PolicySample,
+        chunk: ActionChunk,
+        latency_ms: float,
+        encoded: Encoded = NOT_ENCODED,
+    ) -> None:
         """Remember one answered request. Raises ValueError when its arrays have another shape than the first one's."""
-        images = {_image(n): observation.images[name] for n, name in enumerate(self._cameras)}
-        # rows of a batch are views of all of it
         small = {"state": observation.state, "chunk": chunk.actions, "chain": sample.chain, "log_prob": sample.log_prob}
-        row = images | {name: np.array(values, order="C") for name, values in small.items()}
-        columns = {name: (values.dtype, values.shape) for name, values in row.items()}
+        # rows of a batch are views of all of it
+        row = {name: np.array(values, order="C") for name, values in small.items()}
+        columns, codecs = {name: (values.dtype, values.shape) for name, values in row.items()}, {}
+        for number, camera in enumerate(self._cameras):
+            name, pixels = _image(number), observation.images[camera]
+            if (stored := encoded.get(camera)) is None:
+                row[name], columns[name] = pixels, (pixels.dtype, pixels.shape)
+            else:
+                row[name], columns[name] = np.frombuffer(stored.data, np.uint8), (np.dtype(np.uint8), _ANY)
+                codecs[name] = stored.codec, pixels.shape
         with self._lock:
-            if self._columns and columns != self._columns:
+            if self._columns and (columns, codecs) != (self._columns, self._codecs):
                 raise ValueError(f"a call of {columns} does not fit an episode of {self._columns}")
-            self._columns, self._row_bytes = columns, sum(values.nbytes for values in row.values())
+            self._columns, self._codecs = columns, codecs
             version = self._versions.setdefault(chunk.policy_version, len(self._versions))
             facts = (
                 observation.capture_time_ns, sample.sde_index, sample.std, sample.noise_level, sample.value,
@@ -93,6 +113,9 @@ class LoggedCalls:
             )  # fmt: skip
             self._facts += np.array(facts, _FACTS).tobytes()
             self._rows.append(row)
+            for name in codecs:
+                self._sizes.setdefault(name, []).append(row[name].nbytes)
+            self._row_bytes += _bytes(row)
             self._weigh()
 
     def spill(self, keep_bytes: int) -> None:
@@ -104,15 +127,19 @@ class LoggedCalls:
             while not self._closed and (rows := self._surplus(keep_bytes)):
                 self._append(rows)
                 with self._lock:
-                    for _ in rows:
+                    for row in rows:
                         self._rows.popleft()
+                        self._row_bytes -= _bytes(row)
+                        self.nbytes_on_disk += _bytes(row)
+                        for name in self._codecs:
+                            self._ends[name] = self._ends.get(name, 0) + row[name].nbytes
                     self._spilled += len(rows)
                     self._weigh()
 
     def table(self, first_step: NDArray[np.int32]) -> Calls:
         """Return all calls; columns that were written to files are `FileRows`. Raises OSError.
 
-        Nothing may be added meanwhile. `first_step` [C] of C calls.
+        Encoded images are `EncodedImages`. Nothing may be added meanwhile. `first_step` [C] of C calls.
         """
         with self._writing:
             if self._spilled:
@@ -136,39 +163,65 @@ class LoggedCalls:
             self._closed = True
             with self._lock:
                 self._rows.clear()
+                self._row_bytes = 0
                 self._weigh()
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _weigh(self) -> None:
-        self.nbytes = len(self._rows) * self._row_bytes + len(self) * _CALL_BYTES
+        self.nbytes = self._row_bytes + len(self) * _CALL_BYTES
 
     def _all_facts(self) -> NDArray[Any]:
         with self._lock:
             return np.frombuffer(bytes(self._facts), _FACTS)
 
     def _surplus(self, keep_bytes: int) -> list[Row]:
+        """Return the oldest rows that are too many, no more than are written at once."""
         with self._lock:
-            kept = min(len(self._rows), keep_bytes // self._row_bytes) if self._rows else 0
-            return list(islice(self._rows, min(ROWS_AT_ONCE, len(self._rows) - kept)))
+            rows, left = list[Row](), self._row_bytes
+            for row in islice(self._rows, ROWS_AT_ONCE):
+                if left <= keep_bytes:
+                    break
+                rows.append(row)
+                left -= _bytes(row)
+            return rows
 
     def _append(self, rows: Sequence[Row]) -> None:
         """Write whole rows or none: whatever a failed attempt has left behind is overwritten by the next one."""
         self._folder.mkdir(exist_ok=True)
         for name, (dtype, shape) in self._columns.items():
             path = self._folder / f"{name}.bin"
-            size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+            end = self._ends.get(name, 0)
+            if shape != _ANY:
+                end = self._spilled * int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
             with path.open("r+b" if self._spilled else "wb", buffering=0) as file:
-                file.seek(self._spilled * size)
+                file.seek(end)
                 for row in rows:
                     _write(file, np.ascontiguousarray(row[name]).reshape(-1).view(np.uint8).data)
 
     def _column(self, name: str) -> NDArray[Any]:
+        if name in self._codecs:
+            return cast("NDArray[Any]", self._encoded(name))  # the store's writer knows it
         if not self._spilled:
             with self._lock:
                 return np.stack([row[name] for row in self._rows])
         dtype, shape = self._columns[name]
         rows = FileRows(self._folder / f"{name}.bin", dtype, (self._spilled, *shape))
         return cast("NDArray[Any]", rows)  # the store's writer reads slices only
+
+    def _encoded(self, name: str) -> EncodedImages:
+        codec, (height, width, _) = self._codecs[name]
+        if not self._spilled:
+            with self._lock:
+                return EncodedImages.of([row[name].tobytes() for row in self._rows], height, width, codec)
+        sizes = np.array(self._sizes[name], np.int64)
+        bounds = np.concatenate([[0], np.cumsum(sizes)]).tolist()
+        rows = FileRows(self._folder / f"{name}.bin", np.dtype(np.uint8), (bounds[-1],))
+        shape = (self._spilled, height, width, 3)
+        return EncodedImages(shape, codec, sizes, lambda start, stop: rows[bounds[start] : bounds[stop]].tobytes())
+
+
+def _bytes(row: Row) -> int:
+    return sum(values.nbytes for values in row.values())
 
 
 def _image(number: int) -> str:

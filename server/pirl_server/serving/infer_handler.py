@@ -15,6 +15,7 @@ from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import codec
 from pirl_contract.wire.grpc_options import MAX_MESSAGE_BYTES, WIRE
 from pirl_contract.wire.shared_memory import host_id, read_shared
+from pirl_server.serving.camera_codecs import CameraCodecs, Encoded
 from pirl_server.serving.episode_builder import EpisodeBuilder
 from pirl_server.serving.episode_handler import EpisodeCalls, no_episode
 from pirl_server.serving.errors import ExpiredError
@@ -45,6 +46,8 @@ class PendingChunk:
 
     request: pb.InferRequest
     observation: Observation
+    """as the policy sees it"""
+    encoded: Encoded
     episode: EpisodeBuilder | None
     received_ns: int
     """server's monotonic clock"""
@@ -63,8 +66,10 @@ class InferHandler:
         recorder: Recorder,
         exploration: Exploration,
         router: Router,
+        codecs: CameraCodecs,
     ) -> None:
         self._dispatcher, self._episodes, self._recorder, self._router = dispatcher, episodes, recorder, router
+        self._codecs = codecs
         self._attendance, self._exploration = dispatcher.connections, exploration
         self._host_id = host_id()
         self._read_shared = read_shared if self._host_id else None
@@ -117,7 +122,7 @@ class InferHandler:
             call = codec.decode_infer(request, contract, self._read_shared, deadline)
         except TimeoutError as error:
             raise ExpiredError(str(error)) from None
-        observation = call.observation
+        observation, encoded = self._codecs.apply(call.observation, request.observation.images)
         if not observation.instruction.strip():
             observation = replace(observation, instruction=self._dispatcher.instruction("", policy))
         episode = None
@@ -141,7 +146,7 @@ class InferHandler:
             alias=request.alias,
             episode_id=request.episode_id,
         )
-        return PendingChunk(request, observation, episode, received_ns, decode_ms, caller, answer)
+        return PendingChunk(request, observation, encoded, episode, received_ns, decode_ms, caller, answer)
 
     def finish(self, pending: PendingChunk) -> pb.InferReply:
         """Return the reply when the engine has answered, waiting for it. Raises what makes a rejection.
@@ -172,7 +177,8 @@ class InferHandler:
         done_ns = time.monotonic_ns()
         timings = {"encode": (done_ns - began_ns) / 1e6, "total": (done_ns - pending.received_ns) / 1e6}
         if pending.episode:
-            self._recorder.add_call(pending.episode, pending.observation, sample, chunk, timings["total"])
+            seen, encoded = pending.observation, pending.encoded
+            self._recorder.add_call(pending.episode, seen, sample, chunk, timings["total"], encoded)
         self._attendance.seen(robot_id, caller.address, chunk.policy_version, polling=not caller.session)
         reply.timings_ms.update(timings)
         reply.sent_time_ns, reply.received_time_ns = pending.request.sent_time_ns, pending.received_ns

@@ -15,6 +15,7 @@ from pirl_contract import ActionChunk, Observation, StepOutcome
 from pirl_contract.names import check_robot_id
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.policy.served_policy import PolicySample
+from pirl_server.serving.camera_codecs import NOT_ENCODED, Encoded
 from pirl_server.serving.episode_builder import MAX_STEPS, VANISHED, EpisodeBuilder, EpisodeEnd, EpisodeStart
 from pirl_server.serving.errors import BusyError
 
@@ -151,10 +152,11 @@ class Recorder:
         sample: PolicySample,
         chunk: ActionChunk,
         latency_ms: float,
+        encoded: Encoded = NOT_ENCODED,
     ) -> None:
         """Remember one answered request. Never waits for the disk."""
         kept = self._room.kept(episode)
-        episode.add_call(observation, sample, chunk, latency_ms)
+        episode.add_call(observation, sample, chunk, latency_ms, encoded)
         if episode.calls.nbytes > kept:
             self._room.wake.set()
 

@@ -12,6 +12,7 @@ import grpc
 
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.v1 import policy_pb2_grpc
+from pirl_server.serving.camera_codecs import CameraCodecs
 from pirl_server.serving.connections import RobotConnections
 from pirl_server.serving.engine import Engine
 from pirl_server.serving.episode_handler import EpisodeCalls
@@ -39,7 +40,9 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         router: Router | None = None,
         check_rate: Callable[[str], None] | None = None,
         default_instruction: str = "",
+        codecs: CameraCodecs | None = None,
     ) -> None:
+        codecs = codecs or CameraCodecs()
         router = router or Router(recorder.is_open)
         self.dispatcher = Dispatcher(engine, attendance, router, check_rate, default_instruction)
         """the way to the engine, for openpi's wire too"""
@@ -47,9 +50,9 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         self.max_sessions = max_sessions
         self.max_waiting = engine.queue_size + 1
         """requests that can wait for the device at the same time: the queue and the one on the device"""
-        self._engine, self._episodes = engine, EpisodeCalls(recorder)
+        self._engine, self._episodes = engine, EpisodeCalls(recorder, codecs)
         self.exploration = Exploration(explore)
-        self._inferring = InferHandler(self.dispatcher, self._episodes, recorder, self.exploration, router)
+        self._inferring = InferHandler(self.dispatcher, self._episodes, recorder, self.exploration, router, codecs)
         self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="episodes")
         self._seats = threading.Semaphore(max_sessions)
         self._calls = Calls(
