@@ -153,3 +153,25 @@ def test_a_server_with_another_contract_is_named_in_short_with_what_to_do(
             assert words in said
         assert len(said) < 700
         assert levels(probe, "policy_node")[-1] == b"\x02"
+
+
+def test_an_arm_of_another_version_does_not_end_the_policy_node(probe: Any, profile: Profile) -> None:
+    """It names a control source that is not known here: said once, with the fix, and the node goes on."""
+    from diagnostic_msgs.msg import DiagnosticArray
+
+    from pirl_ros.adapters import qos
+    from pirl_ros.adapters.interfaces import SafetyState
+
+    probe.listen(DiagnosticArray, "/diagnostics")
+    with serving(ScriptedServer(profile.contract)) as address:
+        process = probe.start("policy_node", server_address=address)
+        publisher = probe.publisher(SafetyState, "safety_state", qos.LATCHED)
+        probe.until(lambda: publisher.get_subscription_count() > 0, "policy_node does not listen")
+        for source in ("autopilot", "autopilot", "policy"):
+            publisher.publish(SafetyState(control_source=source))
+            probe.more("/diagnostics", 2)
+        assert process.poll() is None
+        process.terminate()
+        text = output_of(process, 30)[0]
+    assert text.count("names a control source 'autopilot'") == 1
+    assert "run both nodes from the same version" in text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from pirl_ros.episode.instruction_run import Ending, EpisodeRun, RunLimits
@@ -82,6 +84,16 @@ def test_success_counts_once_the_task_was_unsolved(run: EpisodeRun) -> None:
     run.signal(True)
     assert ending(run, 101.0) == ("NONE", "signal")
     assert (run.outcome, run.label_source) == ("success", "sim")
+
+
+@pytest.mark.parametrize("succeeded", [True, False])
+def test_on_a_real_robot_a_program_labels_not_a_simulator(run: EpisodeRun, succeeded: bool) -> None:
+    run.limits = replace(run.limits, signal_source="classifier")
+    run.signal(False)
+    run.signal(succeeded)
+    well(run, 160)
+    run.ending(160)
+    assert (run.outcome, run.label_source) == ("success" if succeeded else "failure", "classifier")
 
 
 def test_an_operator_overrules_the_signal(run: EpisodeRun) -> None:

@@ -136,10 +136,14 @@ def test_a_result_is_compared_with_its_base_on_the_same_windows_and_noise(tmp_pa
     assert "the limit is 1.2; larger in" in refusal
 
 
-def test_a_result_that_draws_no_numbers_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("method", "setting"), [("filtered_bc", "learning_rate"), (PpoLogged.name, "max_kl")])
+def test_a_result_that_draws_no_numbers_is_an_error(tmp_path: Path, method: str, setting: str) -> None:
+    """It names the setting that bounds the method's step."""
     base = save_toy(tmp_path / "base")
-    huge = _changed(base, tmp_path / "huge", lambda name, w: w * 1e30)
-    with pytest.raises(ValueError, match="not finite on 6 of 6 held-out episodes: no version was made"):
+    huge = _changed(base, tmp_path / "huge", lambda name, w: w * 1e30, method=method)
+    with pytest.raises(
+        ValueError, match=f"not finite on 6 of 6 held-out episodes: no version was made; lower {setting}$"
+    ):
         measure(base, huge, mixed(6, 0), CONFIG, 0, no_archive)
 
 

@@ -19,6 +19,8 @@ class RunLimits:
     """how long a label that ended the episode can be taken back"""
     patience_s: float
     """how long the policy may give no chunk, or a node be silent"""
+    signal_source: Literal["sim", "classifier"] = "sim"
+    """what judges by the success topic: a simulator, or a program that looks at a real task; stored with the label"""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class EpisodeRun:
             self._armed = self._began_s is not None
         elif self._armed and self._ending is None and not self.paused:
             if self.outcome == "unlabeled":
-                self.outcome, self.label_source = "success", "sim"
+                self.outcome, self.label_source = "success", self.limits.signal_source
             self._ending = Ending("NONE", "signal")
 
     def end(self, ending: Ending) -> None:
@@ -130,7 +132,7 @@ class EpisodeRun:
             self._ending = self._over(now_s)
             late = self._ending is not None and self._ending.reason == "time_limit"
             if late and self._has_signal and self.outcome == "unlabeled":
-                self.outcome, self.label_source = "failure", "sim"
+                self.outcome, self.label_source = "failure", self.limits.signal_source
         return self._ending
 
     def _over(self, now_s: float) -> Ending | None:

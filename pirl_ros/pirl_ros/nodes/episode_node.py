@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from rclpy.action.server import ActionServer, CancelResponse, GoalResponse
 from std_msgs.msg import Bool
@@ -116,7 +116,8 @@ class EpisodeNode(ManagedNode):
 
     def _limits(self, max_duration_s: float) -> RunLimits:
         duration_s = max_duration_s or self._value("max_duration_s")
-        return RunLimits(duration_s, self._value("undo_window_s"), self._value("patience_s"))
+        source: Literal["sim", "classifier"] = "sim" if self._value("use_sim_time") else "classifier"
+        return RunLimits(duration_s, self._value("undo_window_s"), self._value("patience_s"), source)
 
     def _on_cancel(self, _: Any) -> CancelResponse:
         self._flow.end(Ending("CANCELED", "canceled", "cancelled by its client"))

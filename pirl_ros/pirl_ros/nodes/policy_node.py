@@ -132,7 +132,14 @@ class PolicyNode(ManagedNode):
 
     def _on_arm(self, state: Any) -> None:
         self._arm, self._arm_s = state, time.monotonic()
-        self._session.driven_by(ControlSource[state.control_source.upper() or "POLICY"])
+        source = ControlSource.__members__.get(state.control_source.upper() or "POLICY")
+        if source is None:
+            self.get_logger().error(
+                f"arm_node names a control source '{state.control_source}' that is not known here and is taken"
+                " for a hold: run both nodes from the same version",
+                once=True,
+            )
+        self._session.driven_by(ControlSource.HOLD if source is None else source)
 
     @property
     def dry_run(self) -> bool:

@@ -29,7 +29,7 @@ def measure(
         return evidence
     error = _action_error(old, new, held_out, config)
     bound = None
-    if new.card.lineage.get("method") == PpoLogged.name:
+    if _by_ppo(new):
         bound = _gain(old, new, held_out, config, seed, archive)
     return OfflineEvidence(new.version, old.version, evidence.created, job, len(held_out), error, bound)
 
@@ -43,9 +43,13 @@ def _action_error(old: FlowPolicy, new: FlowPolicy, held_out: EpisodeLog, config
         bad = sum(not math.isfinite(each) for each in after)
         raise ValueError(
             f"the result draws actions that are not finite on {bad} of {len(after)} held-out episodes: no version was"
-            " made; lower learning_rate"
+            f" made; lower {'max_kl' if _by_ppo(new) else 'learning_rate'}"
         )
     return ActionError(before, after, UNIT, config.max_action_error)
+
+
+def _by_ppo(policy: FlowPolicy) -> bool:
+    return policy.card.lineage.get("method") == PpoLogged.name
 
 
 def _gain(
