@@ -142,7 +142,7 @@ def test_a_result_that_draws_no_numbers_is_an_error(tmp_path: Path, method: str,
     base = save_toy(tmp_path / "base")
     huge = _changed(base, tmp_path / "huge", lambda name, w: w * 1e30, method=method)
     with pytest.raises(
-        ValueError, match=f"not finite on 6 of 6 held-out episodes: no version was made; lower {setting}$"
+        ValueError, match=f"not finite on 6 of 6 held-out .*; lower {setting}$"
     ):
         measure(base, huge, mixed(6, 0), CONFIG, 0, no_archive)
 
