@@ -28,12 +28,8 @@ def test_every_field_has_a_flag_of_its_type() -> None:
         "--device", "cuda", "--compile", "off", "--default-instruction", "push", "--explore",
         "--tls-cert", "c", "--tls-key", "k", "--tls-client-ca", "a",
         "--robot-rate-hz", "2.5", "--episode-memory-mib", "64", "--openpi-port", "3", "--openpi-key", "top=x",
-<<<<<<< HEAD
         "--image-codec", "top=jpeg",
         "--openpi-key", "state=y", "--drain-seconds", "0", "--canary-limit", "0.5",
-=======
-        "--image-codec", "top=jpeg", "--openpi-key", "state=y", "--drain-seconds", "0", "--canary-limit", "0.5",
->>>>>>> 37336a7 (Read stored episodes ahead, in parts, and in an order that can be continued)
         "--log-format", "json", "--allow-insecure",
     )  # fmt: skip
     same = [each.name for each in fields(ServeConfig) if getattr(config, each.name) == each.default]

@@ -1,7 +1,7 @@
 """Statistics of state and executed actions over many episodes: read once, in a stream, and kept by content.
 
 Mean, deviation and extremes are exact. Quantiles are those of at most 100,000 rows, drawn evenly from all: exact below
-that, and within 0.1 of a percentile's rank above. N = entries of the vector.
+that, and within 0.1 of a percentile's rank above. T = rows, N = entries of the vector.
 """
 
 from __future__ import annotations
