@@ -10,6 +10,7 @@ EPISODES = {
     "migrate": "pirl_server.episodes.migration:migrate",
     "draw": "pirl_server.inspection.commands:draw",
     "replay": "pirl_server.inspection.commands:replay",
+    "statistics": "pirl_server.episodes.statistics:statistics",
     "verify": "pirl_server.episodes.commands:verify",
 }
 """verb -> module:function, which takes the arguments after the verb and returns the exit status"""

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 CodecName = Literal["raw", "jpeg"]
 JPEG_QUALITY = 95
+ROWS_AT_ONCE = 16
+"""images that are checked at a time"""
 _SETTING = re.compile(r"(?P<name>raw|jpeg)(?::(?P<quality>[0-9]{1,3}))?")
 Pixels = NDArray[np.uint8]
 
@@ -101,6 +103,14 @@ class ImageArray:
             found[number] = self[int(row)]
         return found
 
+    def check(self) -> None:
+        """Read all, a few at a time, and keep nothing. Raises as reading does."""
+        for start in range(0, len(self), ROWS_AT_ONCE):
+            self._check(start, min(len(self), start + ROWS_AT_ONCE))
+
+    def _check(self, start: int, stop: int) -> None:
+        self._read(start, stop)
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self[:], dtype)
 
@@ -121,6 +131,9 @@ class EncodedImages(ImageArray):
         sizes = np.array([len(each) for each in files], np.int64)
         shape = (len(files), height, width, 3)
         return cls(shape, codec, sizes, lambda start, stop: b"".join(files[start:stop]))
+
+    def _check(self, start: int, stop: int) -> None:
+        self.files(start, stop)
 
     def _decoded(self, start: int, stop: int) -> Pixels:
         found, data, at = np.empty((stop - start, *self.shape[1:]), np.uint8), self.files(start, stop), 0

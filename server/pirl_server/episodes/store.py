@@ -19,9 +19,11 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 from pirl_server.atomic_files import check_name, quarantine, sync
 from pirl_server.episodes import manifest
+from pirl_server.episodes.image_codecs import ImageArray
 from pirl_server.episodes.index import ID, EpisodeIndex
 from pirl_server.episodes.labels import Label, Labels
 from pirl_server.episodes.manifest import DamagedError, UnreadableError
@@ -146,18 +148,19 @@ class EpisodeStore:
         except (DamagedError, UnreadableError) as error:
             raise KeyError(episode_id) from error
 
-    def open(self, episode_id: str, lazily: bool = False) -> Episode:
+    def open(self, episode_id: str, lazily: bool = False, check: bool = False) -> Episode:
         """Read an episode; a changed byte is found before it is returned, by the check of each part that is read.
 
         `lazily`: images are read, and checked, when they are indexed (`image_codecs.ImageArray`): a changed one raises
-        `zip_members.ChangedError` then. The episode holds a file descriptor.
+        `zip_members.ChangedError` then. The episode holds a file descriptor. With `check` they are compared now as
+        well, a few at a time.
 
         Raises KeyError for an unknown id, DamagedError when a file was changed: the episode is put into quarantine, as
         it is when a list meets it. Raises UnreadableError, and leaves it, when a file is missing or of another version.
         """
         home = self._home(episode_id)
         try:
-            episode = _read_whole(home, lazily)
+            episode = _read_whole(home, lazily, check)
         except DamagedError as error:
             raise DamagedError(self._put_away(home, error)) from None
         label = self._labels.newest().get(episode_id)
@@ -206,7 +209,7 @@ class EpisodeStore:
         return None
 
 
-def _read_whole(home: Path, lazily: bool = False) -> Episode:
+def _read_whole(home: Path, lazily: bool, check: bool) -> Episode:
     """Read an episode as it was published. Raises DamagedError, UnreadableError."""
     summary, sealed = read_summary(home), manifest.read(home)
     path = home / Path(summary.path).name
@@ -215,6 +218,9 @@ def _read_whole(home: Path, lazily: bool = False) -> Episode:
     manifest.check_names(home, sealed, GROUPS)
     try:
         episode = EpisodeFile(path).episode() if lazily else read_group(path)
+        if lazily and check:
+            for images in episode.calls.images.values():
+                cast("ImageArray", images).check()
     except (ValueError, KeyError, TypeError) as error:
         raise _fault(home, f"'{path}' can't be read: {error}") from None
     if _summarise(episode, summary.path) != summary:

@@ -192,9 +192,15 @@ def _columns(table: type[Calls] | type[Steps]) -> dict[str, tuple[np.dtype[Any],
     columns = {}
     for name, hint in get_type_hints(table, include_extras=True).items():
         if hasattr(hint, "__metadata__"):
-            array = get_args(hint)[0]
-            columns[name] = (np.dtype(get_args(get_args(array)[1])[0]), tuple(hint.__metadata__[0].split()))
+            columns[name] = (np.dtype(_scalar(get_args(hint)[0])), tuple(hint.__metadata__[0].split()))
     return columns
+
+
+def _scalar(hint: Any) -> type[np.generic]:
+    """Return the number type of an `NDArray`, whose arguments lie deeper in numpy before 2.5 than since."""
+    if isinstance(hint, type) and issubclass(hint, np.generic):
+        return hint
+    return next(found for each in reversed(get_args(hint)) if (found := _scalar(each)))
 
 
 def _write_table(writer: ZarrWriter, prefix: str, table: Calls | Steps) -> None:

@@ -86,6 +86,10 @@ def make_windows(
     )
 
 
+ROWS_AT_ONCE = 64
+"""images that are copied at a time"""
+
+
 class ImageRows:
     """Images of many episodes by camera, kept in unnamed files of the temporary folder (`TMPDIR`), not in memory.
 
@@ -100,9 +104,10 @@ class ImageRows:
         self._rows = 0
 
     def add(self, images: Images, rows: NDArray[np.int64]) -> None:
-        """Append these rows of one episode's images. Each is [calls, height, width, 3]."""
+        """Append these rows of one episode's images, a few at a time. Each is [calls, height, width, 3]."""
         for name, file in self._files.items():
-            file.write(np.ascontiguousarray(images[name][rows]).data)
+            for start in range(0, len(rows), ROWS_AT_ONCE):
+                file.write(np.ascontiguousarray(images[name][rows[start : start + ROWS_AT_ONCE]]).data)
         self._rows += len(rows)
 
     def finish(self) -> Images | None:

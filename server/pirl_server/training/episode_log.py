@@ -6,7 +6,7 @@ Shape letters: T steps of an episode, C its calls.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import overload
@@ -14,6 +14,8 @@ from typing import overload
 import numpy as np
 
 from pirl_contract import ControlSource
+from pirl_server.episodes.loader import table_bytes
+from pirl_server.episodes.prefetch import prefetched
 from pirl_server.episodes.schema import Episode, EpisodeInfo
 from pirl_server.training.episode_targets import TAKEOVER_MARGIN_S, masked_steps, takeovers
 from pirl_server.training.progress import Progress
@@ -92,7 +94,10 @@ def facts(episode: Episode, digest: str = "") -> EpisodeFacts:
 
 
 class EpisodeLog(Sequence[Episode]):
-    """Episodes in a given order; each access opens one, and none is kept."""
+    """Episodes in a given order; each access opens one, and none is kept.
+
+    Iterating opens the next ones ahead, in threads, within the budget of `episodes.prefetch`.
+    """
 
     def __init__(self, facts: Sequence[EpisodeFacts], openers: Sequence[Callable[[], Episode]]) -> None:
         self.facts = tuple(facts)
@@ -114,6 +119,9 @@ class EpisodeLog(Sequence[Episode]):
 
     def __len__(self) -> int:
         return len(self.facts)
+
+    def __iter__(self) -> Iterator[Episode]:
+        return prefetched(zip((each.steps for each in self.facts), self._openers), table_bytes)
 
     @overload
     def __getitem__(self, index: int) -> Episode: ...

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
 from pirl_contract import Contract
 from pirl_server.config.episodes import EpisodeSelection
+from pirl_server.episodes.prefetch import prefetched
 from pirl_server.episodes.schema import Episode
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.episodes.summary import EpisodeSummary
@@ -63,17 +64,15 @@ def select(
     # What can't be listed may be of any robot: that can't be read either.
     kept, damaged = list[EpisodeFacts](), list(store.damaged.values())
     left_out["damaged"] += len(damaged)
-    for number, each in enumerate(found):
+    for number, read in enumerate(_read_ahead(store, found)):
         if selection.limit is not None and len(kept) == selection.limit:
             left_out["beyond the limit"] += len(found) - number
             break
-        try:
-            read = facts(store.open(each.id), store.digest(each.id))
-        except KeyError:
+        if isinstance(read, KeyError):
             left_out["removed meanwhile"] += 1
             continue
-        except ValueError as error:
-            damaged.append(str(error))
+        if isinstance(read, ValueError):
+            damaged.append(str(read))
             left_out["damaged"] += 1
             continue
         if why := _read_fault(read, selection):
@@ -87,9 +86,21 @@ def select(
     return Selected(EpisodeLog(kept, openers), dict(+left_out), tuple(damaged))
 
 
+def _read_ahead(store: EpisodeStore, found: Sequence[EpisodeSummary]) -> Iterator[EpisodeFacts | KeyError | ValueError]:
+    """Count each episode, or say what is wrong with it; its images are checked, a few at a time, and not kept."""
+
+    def read(episode_id: str) -> EpisodeFacts | KeyError | ValueError:
+        try:
+            return facts(store.open(episode_id, lazily=True, check=True), store.digest(episode_id))
+        except (KeyError, ValueError) as error:
+            return error
+
+    return prefetched(((1, partial(read, each.id)) for each in found), lambda _: 0)
+
+
 def _open(store: EpisodeStore, read: EpisodeFacts) -> Episode:
     """Open it with the label that it was selected by, also where it was labelled again meanwhile."""
-    return replace(store.open(read.info.id), info=read.info)
+    return replace(store.open(read.info.id, lazily=True), info=read.info)
 
 
 def _check_instructions(selection: EpisodeSelection, instructions: tuple[str, ...] | None) -> None:
