@@ -141,9 +141,7 @@ def test_a_result_that_draws_no_numbers_is_an_error(tmp_path: Path, method: str,
     """It names the setting that bounds the method's step."""
     base = save_toy(tmp_path / "base")
     huge = _changed(base, tmp_path / "huge", lambda name, w: w * 1e30, method=method)
-    with pytest.raises(
-        ValueError, match=f"not finite on 6 of 6 held-out .*; lower {setting}$"
-    ):
+    with pytest.raises(ValueError, match=f"not finite on 6 of 6 held-out .*; lower {setting}$"):
         measure(base, huge, mixed(6, 0), CONFIG, 0, no_archive)
 
 
