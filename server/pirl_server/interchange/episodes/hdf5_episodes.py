@@ -1,4 +1,4 @@
-"""Episodes of an HDF5 file, whoever laid it out: arrays by path, matched with the contract by name.
+"""Episodes of an HDF5 file, of any layout: arrays by path, matched with the contract by name.
 
 A layout (`hdf5_robomimic`, `hdf5_maniskill`) says which arrays of an episode are observations, actions and labels. An
 entry of a vector is named by its array and its place, `robot0_eef_pos.0`; an array of single numbers is one entry.
