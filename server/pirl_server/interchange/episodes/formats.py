@@ -127,7 +127,7 @@ def recognise(path: Path, name: str) -> Format:
 
 
 def importer(chosen: Format) -> Importer:
-    """Load the reader. Raises ModuleNotFoundError where the extra `data` is not installed."""
+    """Load the reader. Raises ValueError where the extra `data` is not installed."""
     return _load(chosen.importer)  # type: ignore[no-any-return]
 
 
@@ -141,4 +141,7 @@ def exporter(name: str) -> Exporter:
 
 def _load(where: str):  # type: ignore[no-untyped-def]
     module, _, function = where.partition(":")
-    return getattr(import_module(module), function)
+    try:
+        return getattr(import_module(module), function)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"this format needs '{error.name}': pip install 'pirl[server,data]'") from None

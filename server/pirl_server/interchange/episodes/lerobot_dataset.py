@@ -112,7 +112,7 @@ class Dataset:
         return inside(self.folder, self.folder / str(cell.get("path"))).read_bytes()
 
     def _rows(self, entry: Entry, names: Sequence[str]) -> pa.Table:
-        table = read_table(entry.data, [*names, layout.EPISODE])
+        table = read_table(entry.data, [*names, layout.EPISODE], entry.index)
         mine = table.filter(pc.equal(table[layout.EPISODE], entry.index))
         if len(mine) != entry.length:
             raise ValueError(
@@ -157,8 +157,8 @@ def read_tasks(folder: Path, info: layout.Info) -> dict[int, str]:
     return found
 
 
-def read_table(path: Path, names: Sequence[str] | None = None) -> pa.Table:
-    """A parquet file, or some of its columns.
+def read_table(path: Path, names: Sequence[str] | None = None, episode: int | None = None) -> pa.Table:
+    """A parquet file, or some of its columns, or of its rows at least those of an episode.
 
     Raises ValueError that names it, and a column that is not there; UnfinishedError for one that was cut short.
     """
@@ -167,11 +167,23 @@ def read_table(path: Path, names: Sequence[str] | None = None) -> pa.Table:
             known = file.schema_arrow.names
             if names is not None and (missing := [name for name in names if name not in known]):
                 raise ValueError(f"'{path}' has no column '{missing[0]}'; there are {', '.join(known)[:500]}")
-            return file.read(None if names is None else list(dict.fromkeys(names)))
+            columns = None if names is None else list(dict.fromkeys(names))
+            return file.read_row_groups(_row_groups(file, episode), columns)
     except FileNotFoundError:
         raise ValueError(f"'{path}' is missing: copy the whole dataset") from None
     except (pa.ArrowException, OSError) as error:
         raise UnfinishedError(f"'{path}' can't be read, it was cut short or damaged: {one_line(error)}") from None
+
+
+def _row_groups(file: pq.ParquetFile, episode: int | None) -> list[int]:
+    """Those that may have rows of the episode: with images in the file, the others are most of it."""
+    said, found = file.metadata, list[int]()
+    at = file.schema.names.index(layout.EPISODE) if episode is not None else 0
+    for number in range(said.num_row_groups):
+        limits = said.row_group(number).column(at).statistics
+        if episode is None or limits is None or not limits.has_min_max or limits.min <= episode <= limits.max:
+            found.append(number)
+    return found
 
 
 class UnfinishedError(ValueError):

@@ -43,6 +43,8 @@ class Frames:
 def frames(episode: Episode) -> Frames:
     """Pair an episode's steps with its observations."""
     calls, steps = episode.calls, episode.steps
+    if not len(steps.reward):
+        return Frames(0, np.empty(0, np.int64), np.empty(0, np.bool_), steps.state)
     start = _starts(episode)
     known = sorted(start, key=lambda call: (start[call], call))
     newest = np.full(len(steps.reward), -1, np.int64)

@@ -95,7 +95,7 @@ def open_source(path: Path, settings: ImportSettings, contract: Contract | None)
     check_rate(info.fps, robot)
     state_names, action_names = (_names(info, key) for key in (layout.STATE, layout.ACTION))
     check_renames([*(state_names or []), *(action_names or [])], settings)
-    sizes = {key: _size(key, info.features[key]) for key in _image_keys(info)}
+    sizes = {key: (0, 0) if key in left_out else _size(key, info.features[key]) for key in _image_keys(info)}
     plan = _Plan(
         dataset,
         settings,
