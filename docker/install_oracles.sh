@@ -68,6 +68,11 @@ for name in "$@"; do
                 "$python" -m pip --disable-pip-version-check install -q 'lerobot[async]==0.6.1' ||
                     skip "lerobot's policy server" "pip could not install lerobot[async]==0.6.1"
             fi
+            # its datasets, which tests/interchange/episodes opens, trains on and appends to
+            if [ -x "$python" ] && ! "$python" -c 'import av, datasets, pandas' 2>/dev/null; then
+                "$python" -m pip --disable-pip-version-check install -q 'lerobot[dataset]==0.6.1' ||
+                    skip "lerobot's datasets" "pip could not install lerobot[dataset]==0.6.1"
+            fi
             ;;
         cyclonedds)
             make cyclonedds 3.11 'import cyclonedds' 'cyclonedds==11.0.1'

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -120,6 +121,7 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
         if config.openpi_port is not None:
             closing.callback(_start_openpi(config, service.dispatcher, gate).close)
         command = [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve())]
+        command += [] if config.exchange is None else ["--exchange", str(config.exchange.resolve())]
         jobs = Supervisor(config.root / JOBS, command)
         Operations(config.root, jobs, recorder, gate, _tls(config)).register(metrics.registry)
         api = create_api(
@@ -128,7 +130,7 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             episodes=store,
             engine=engine,
             deployment=deployment,
-            check_job=job_main.check,
+            check_job=partial(job_main.check, exchange=config.exchange),
             grpc_port=port,
             attendance=service.attendance,
             gate=gate,

@@ -11,6 +11,8 @@ EPISODES = {
     "draw": "pirl_server.inspection.commands:draw",
     "replay": "pirl_server.inspection.commands:replay",
     "statistics": "pirl_server.episodes.statistics:statistics",
+    "export": "pirl_server.interchange.episodes.commands:export_command",
+    "import": "pirl_server.interchange.episodes.commands:import_command",
     "verify": "pirl_server.episodes.commands:verify",
 }
 """verb -> module:function, which takes the arguments after the verb and returns the exit status"""

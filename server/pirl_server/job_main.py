@@ -1,9 +1,12 @@
-"""The process of one job: `python -m pirl_server.job_main ROOT JOB_DIR`. Composition root of training."""
+"""The process of one job: `python -m pirl_server.job_main ROOT [--exchange FOLDER] JOB_DIR`.
+
+Composition root of training, and of importing and exporting episodes.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -11,10 +14,16 @@ from pathlib import Path
 from pirl_contract import Contract
 from pirl_server import simulation
 from pirl_server.atomic_files import utc_now, write_json
+from pirl_server.config.interchange import ExportEpisodes, ImportEpisodes
 from pirl_server.config.jobs import Evaluate, FinetuneEpisodes, FinetuneSim, JobSpec, Sft, parse_spec
 from pirl_server.config.loop import Loop
+from pirl_server.episodes.store import EpisodeStore
+from pirl_server.interchange.episodes.exchange_folder import checked
+from pirl_server.interchange.episodes.export_run import export_episodes
+from pirl_server.interchange.episodes.formats import CancelledError, recognise
+from pirl_server.interchange.episodes.import_run import import_episodes
 from pirl_server.jobs.reporter import Reporter
-from pirl_server.paths import MODELS
+from pirl_server.paths import EPISODES, MODELS
 from pirl_server.policy.checkpoint import load_card
 from pirl_server.registry.evaluation import Evaluation, list_hash
 from pirl_server.registry.routing_rules import CANDIDATE
@@ -26,11 +35,17 @@ from pirl_server.training.evaluate import evaluate
 from pirl_server.training.seeds import demonstration_seeds, evaluation_seeds, training_seeds
 
 
-def check(spec: JobSpec) -> None:
-    """Raise ValueError with one line when the task or the seed won't do, before anything is queued.
+def check(spec: JobSpec, exchange: Path | None = None) -> None:
+    """Raise ValueError with one line when the task, the seed or the path won't do, before anything is queued.
 
-    Where logged episodes are learnt from, a task is a name: it needs no simulator.
+    Where logged episodes are learnt from, a task is a name: it needs no simulator. `exchange` is the folder below which
+    episodes may be imported and exported.
     """
+    if isinstance(spec, ImportEpisodes | ExportEpisodes):
+        found = checked(spec, exchange)
+        if isinstance(found, ImportEpisodes):
+            recognise(Path(found.path), found.format)
+        return
     if isinstance(spec, Loop):
         if spec.evaluation is not None:
             simulation.check_task(spec.task)
@@ -48,7 +63,7 @@ def check(spec: JobSpec) -> None:
         simulation.expert(spec.task)
 
 
-def run(root: Path, job_dir: Path) -> None:
+def run(root: Path, job_dir: Path, exchange: Path | None = None) -> None:
     """Do what the job's spec.json says and leave its result.
 
     A failure is one line in the job's state and a traceback in its log. Raises ValueError for one that more episodes
@@ -57,6 +72,9 @@ def run(root: Path, job_dir: Path) -> None:
     with Reporter(job_dir) as report:
         spec = parse_spec(json.loads((job_dir / "spec.json").read_text()))
         assert not isinstance(spec, Loop), "the server runs those itself"
+        if isinstance(spec, ImportEpisodes | ExportEpisodes):
+            report.result(_exchange(checked(spec, exchange), EpisodeStore(root / EPISODES), report))
+            return
         registry = Registry(root / MODELS)
         if isinstance(spec, Evaluate):
             report.result(_evaluate(spec, registry, job_dir, report))
@@ -105,6 +123,16 @@ def _train(
     return recipes.train_on_episodes(spec, data, out, report, base, archive, job_dir.name)
 
 
+def _exchange(spec: ImportEpisodes | ExportEpisodes, store: EpisodeStore, report: Reporter) -> dict[str, object]:
+    """Import or export, and return the result. A cancelled import keeps what it has, a cancelled export nothing."""
+    if isinstance(spec, ImportEpisodes):
+        return asdict(import_episodes(spec, store, report)) | {"cancelled": report.cancelled}
+    try:
+        return asdict(export_episodes(spec, store, report)) | {"cancelled": False}
+    except CancelledError as error:
+        return {"episodes": 0, "lines": [str(error)], "cancelled": True}
+
+
 def _archived(registry: Registry, version: str) -> Path | None:
     """Where the registry keeps a checkpoint; None where it does not."""
     return registry.get(version).path if registry.holds(version) else None
@@ -151,5 +179,15 @@ def _contract(job_dir: Path) -> Contract:
     return card.contract
 
 
+def main() -> None:
+    """Read the command line, and run the job."""
+    parser = argparse.ArgumentParser(prog="python -m pirl_server.job_main")
+    parser.add_argument("root", type=Path)
+    parser.add_argument("--exchange", type=Path)
+    parser.add_argument("job_dir", type=Path)
+    options = parser.parse_args()
+    run(options.root, options.job_dir, options.exchange)
+
+
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), Path(sys.argv[2]))
+    main()

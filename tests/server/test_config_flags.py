@@ -29,7 +29,7 @@ def test_every_field_has_a_flag_of_its_type() -> None:
         "--tls-cert", "c", "--tls-key", "k", "--tls-client-ca", "a",
         "--robot-rate-hz", "2.5", "--episode-memory-mib", "64", "--openpi-port", "3", "--openpi-key", "top=x",
         "--image-codec", "top=jpeg",
-        "--openpi-key", "state=y", "--drain-seconds", "0", "--canary-limit", "0.5",
+        "--openpi-key", "state=y", "--drain-seconds", "0", "--canary-limit", "0.5", "--exchange", "x",
         "--log-format", "json", "--allow-insecure",
     )  # fmt: skip
     same = [each.name for each in fields(ServeConfig) if getattr(config, each.name) == each.default]

@@ -13,6 +13,7 @@ from pirl_server.api.dependencies import JobId, Limit, Services, ServicesDep, ac
 from pirl_server.api.problems import ProblemError, conflict, invalid, no_storage, not_found, responses
 from pirl_server.api.schemas import Damaged, JobPage, JobView
 from pirl_server.api.sse import stream
+from pirl_server.config.interchange import ExportEpisodes, ImportEpisodes
 from pirl_server.config.jobs import Evaluate, JobSpec
 from pirl_server.config.loop import Loop
 from pirl_server.jobs.job import DamagedJobError, Job, Status
@@ -28,7 +29,7 @@ EVENT_STREAM = {200: {"content": {"text/event-stream": {"schema": {"type": "stri
 def create_job(
     spec: Annotated[JobSpec, Body()], services: ServicesDep, request: Request, response: Response
 ) -> JobView:
-    """Queue a training, an evaluation, or a loop of them."""
+    """Queue a training, an evaluation, a loop of them, or an import or export of episodes."""
     field, name = _starts_from(spec)
     try:
         if name is not None:
@@ -44,7 +45,7 @@ def create_job(
         raise ProblemError(503, "stopping", str(error)) from None
     except OSError as error:
         raise no_storage("the job", error) from None
-    services.registry.audit_log.note("job submitted", actor(request), job=job.id, kind=spec.kind, task=spec.task)
+    services.registry.audit_log.note("job submitted", actor(request), job=job.id, kind=spec.kind, task=_about(spec))
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobView.of(job)
 
@@ -124,9 +125,16 @@ def stream_events(job_id: JobId, services: ServicesDep, last_event_id: LastEvent
 
 def _starts_from(spec: JobSpec) -> tuple[str, str | None]:
     """Return which field of the spec names a version, and that name."""
+    if isinstance(spec, ImportEpisodes | ExportEpisodes):
+        return "job", None
     if isinstance(spec, Evaluate):
         return "version", spec.version
     return ("job", PRODUCTION) if isinstance(spec, Loop) else ("base", spec.base)
+
+
+def _about(spec: JobSpec) -> str:
+    """Return what the audit log says a job is for."""
+    return spec.path if isinstance(spec, ImportEpisodes | ExportEpisodes) else spec.task
 
 
 def _switch(services: Services, job_id: str, request: Request, switch: Callable[[str], Job], event: str) -> JobView:

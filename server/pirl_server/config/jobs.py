@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from pirl_server.atomic_files import NAME_PATTERN
 from pirl_server.config.episodes import EpisodeSelection
 from pirl_server.config.fields import CHECKED, Loc, about, number, one_line, quoted, text
+from pirl_server.config.interchange import ExportEpisodes, ImportEpisodes
 from pirl_server.config.loop import LIST_LENGTH, Loop, LoopCanary, LoopEvaluation
 from pirl_server.config.training import EpisodesConfig, PpoConfig, SftConfig
 
@@ -113,8 +114,9 @@ class Evaluate(_Spec):
         return values
 
 
-JobSpec = Annotated[FinetuneSim | FinetuneEpisodes | Sft | Evaluate | Loop, Field(discriminator="kind")]
-_ADAPTER: TypeAdapter[FinetuneSim | FinetuneEpisodes | Sft | Evaluate | Loop] = TypeAdapter(JobSpec)
+AnySpec = FinetuneSim | FinetuneEpisodes | Sft | Evaluate | Loop | ImportEpisodes | ExportEpisodes
+JobSpec = Annotated[AnySpec, Field(discriminator="kind")]
+_ADAPTER: TypeAdapter[AnySpec] = TypeAdapter(JobSpec)
 _FIELDS = {
     ("finetune_sim",): FinetuneSim,
     ("finetune_sim", "config"): PpoConfig,
@@ -125,6 +127,9 @@ _FIELDS = {
     ("sft", "config"): SftConfig,
     ("sft", "select"): EpisodeSelection,
     ("evaluate",): Evaluate,
+    ("import",): ImportEpisodes,
+    ("export",): ExportEpisodes,
+    ("export", "select"): EpisodeSelection,
     ("loop",): Loop,
     ("loop", "config"): EpisodesConfig,
     ("loop", "evaluation"): LoopEvaluation,

@@ -80,6 +80,12 @@ class ServeConfig:
             " be repeated; default: raw", "CAMERA=CODEC",
         ),
     ] = ()  # fmt: skip
+    exchange: Annotated[
+        Path | None,
+        about(
+            "folder below which jobs may import and export episodes; default: none, such jobs are rejected", "FOLDER"
+        ),
+    ] = None
     openpi_port: Annotated[
         int | None, _port("also serve openpi's clients, on their own protocol; default: no such port")
     ] = None

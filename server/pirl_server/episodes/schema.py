@@ -17,6 +17,11 @@ from numpy.typing import NDArray
 from pirl_contract import Contract, Observation
 
 SCHEMA_VERSION = 2
+PIXELS_KEY = "pixels_changed_by"
+"""metadata key: a codec changed the images after the policy had seen them.
+
+A density recomputed from them is not that of what acted.
+"""
 
 Float = NDArray[np.float32]
 Int = NDArray[np.int32]
@@ -90,7 +95,7 @@ class EpisodeInfo:
     success: bool | None
     """None: unlabelled"""
     label_source: str
-    """operator, sim or classifier; empty when unlabelled"""
+    """operator, sim, classifier, or dataset where it was imported; empty when unlabelled"""
     end_reason: str
     """success, time_limit, operator, takeover or fault"""
     policy_name: str

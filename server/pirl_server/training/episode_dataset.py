@@ -171,10 +171,9 @@ def _joined(
     columns["bootstrap"] = np.where(columns["bootstrap"] < 0, -1, columns["bootstrap"] + before)
     columns["elapsed"] = columns["elapsed"] / np.float32(max(1.0, columns["elapsed"].max()))
     versions = list(dict.fromkeys(each for info in infos for each in info.policy_versions))
-    number_of = [np.array([versions.index(each) for each in info.policy_versions]) for info in infos]
-    columns["version"] = np.concatenate([
-        np.where(part["version"] < 0, -1, numbers[part["version"]]) for part, numbers in zip(parts, number_of)
-    ])  # fmt: skip
+    # the last number is that of -1, a human's; an imported episode has no version at all
+    number_of = [np.array([*map(versions.index, info.policy_versions), -1]) for info in infos]
+    columns["version"] = np.concatenate([numbers[part["version"]] for part, numbers in zip(parts, number_of)])
     instructions = list(dict.fromkeys(sentences))
     number = {sentence: index for index, sentence in enumerate(instructions)}
     columns |= {"episode": episode, "task": np.array([number[each] for each in sentences])}

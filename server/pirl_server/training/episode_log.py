@@ -16,7 +16,7 @@ import numpy as np
 from pirl_contract import ControlSource
 from pirl_server.episodes.loader import table_bytes
 from pirl_server.episodes.prefetch import prefetched
-from pirl_server.episodes.schema import Episode, EpisodeInfo
+from pirl_server.episodes.schema import PIXELS_KEY, Episode, EpisodeInfo
 from pirl_server.training.episode_targets import TAKEOVER_MARGIN_S, masked_steps, takeovers
 from pirl_server.training.progress import Progress
 
@@ -45,7 +45,7 @@ class EpisodeFacts:
     decisions: int
     """calls whose chunk was played"""
     densities: int
-    """of them, with a log-density"""
+    """of them, with a log-density that can be recomputed; none where a codec changed the images"""
     repeated_states: int
     """steps after which exactly the state before was recorded, though the arm was moved"""
     digest: str = ""
@@ -77,6 +77,7 @@ def facts(episode: Episode, digest: str = "") -> EpisodeFacts:
     for each in taken:
         before_T[max(0, each - margin) : each] = True
     played_C = episode.calls.step >= 0
+    changed = PIXELS_KEY in episode.info.metadata
     moved_T = target_T & np.any(steps.executed != 0.0, axis=1)
     return EpisodeFacts(
         info=episode.info,
@@ -87,7 +88,7 @@ def facts(episode: Episode, digest: str = "") -> EpisodeFacts:
         takeovers=len(taken),
         steps_before_takeover=int((policys_T & before_T).sum()),
         decisions=int(played_C.sum()),
-        densities=int((played_C & (episode.calls.sde_index >= 0)).sum()),
+        densities=0 if changed else int((played_C & (episode.calls.sde_index >= 0)).sum()),
         repeated_states=int((moved_T[1:] & np.all(steps.state[1:] == steps.state[:-1], axis=1)).sum()),
         digest=digest,
     )

@@ -22,6 +22,9 @@ PLAUSIBLE = {"rad": 4 * math.pi, "m": 10.0}
 """largest value by unit of an entry without limits"""
 
 
+FIX = "give statistics in the contract's units with --norm-stats, or correct the contract"
+
+
 @dataclass(frozen=True)
 class _Entry:
     """One entry of state or action: what the data covers, and what the robot can do."""
@@ -40,21 +43,27 @@ class _Entry:
         return f"{data}, the contract has {self.unit}, {limits}: {verdict}"
 
 
-def check_units(contract: Contract, state: Normalisation, action: Normalisation, delta: Sequence[bool]) -> None:
-    """Raise ValueError that names the first entry whose data can't be in the contract's unit."""
+def check_units(
+    contract: Contract, state: Normalisation, action: Normalisation, delta: Sequence[bool], fix: str = FIX
+) -> None:
+    """Raise ValueError that names the first entry whose data can't be in the contract's unit, and ends with the fix."""
     for entry in _entries(contract, state, action, delta):
         if entry.limits is not None and _beyond(entry, entry.limits) > GROSS:
-            raise ValueError(
-                entry.said("another unit, or another order of entries; give statistics in the contract's units with")
-                + " --norm-stats, or correct the contract"
-            )
+            raise ValueError(f"{entry.said('another unit, or another order of entries')}; {fix}")
 
 
 def unusual_units(card: ModelCard) -> list[str]:
     """One line for each entry whose data is unusual for its limits, to be looked at before a robot moves."""
     how = card.processing
     assert how is not None, "a card without statistics"
-    lines = (_unusual(entry) for entry in _entries(card.contract, how.state, how.action, how.delta))
+    return unusual_entries(card.contract, how.state, how.action, how.delta)
+
+
+def unusual_entries(
+    contract: Contract, state: Normalisation, action: Normalisation, delta: Sequence[bool]
+) -> list[str]:
+    """The same for data that belongs to no card yet."""
+    lines = (_unusual(entry) for entry in _entries(contract, state, action, delta))
     return [line for line in lines if line]
 
 

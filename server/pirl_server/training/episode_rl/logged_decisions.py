@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pirl_contract import Alteration, Contract, ControlSource
 from pirl_server.algorithm.density import sum_executed
-from pirl_server.episodes.schema import Episode
+from pirl_server.episodes.schema import PIXELS_KEY, Episode
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.chunk_dataset import ChunkDataset, ImageRows, make_windows
 from pirl_server.training.episode_targets import takeovers
@@ -72,17 +72,18 @@ def logged_decisions(policy: FlowPolicy, episodes: Iterable[Episode]) -> tuple[L
 
     Raises ValueError when there is none.
     """
-    why, images = Reasons(), ImageRows(policy)
+    why, images = Reasons(), None
     rows, said, versions = list[dict[str, np.ndarray]](), list[str](), list[str]()
     for number, episode in enumerate(episodes):
         if not (episode.calls.step >= 0).any():
             continue
         row = _read(policy, number, episode, why)
+        images = images or ImageRows(policy)
         images.add(episode.calls.images, row["call"])
         said += [episode.info.instruction] * len(row["call"])
         versions += [episode.info.policy_versions[each] for each in episode.calls.policy_version[row["call"]]]
         rows.append(row)
-    if not rows:
+    if images is None:
         raise ValueError("in no episode was a chunk of the policy played")
     columns = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
     windows = make_windows(policy, columns["state"], said, columns["chunk"], images.finish())
@@ -170,6 +171,8 @@ def _density_fault(policy: FlowPolicy, episode: Episode, call: int) -> str:
     calls = episode.calls
     if calls.sde_index[call] < 0:
         return "were drawn deterministically and have no density"
+    if PIXELS_KEY in episode.info.metadata and policy.card.model.vision is not None:
+        return "have images that a video codec changed, so that what acted has no density that can be recomputed"
     if calls.chain.shape[1] != policy.card.denoise_steps + 1:
         return f"were drawn in {calls.chain.shape[1] - 1} denoise steps, the base has {policy.card.denoise_steps}"
     return ""
