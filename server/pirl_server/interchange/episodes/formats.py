@@ -16,7 +16,7 @@ from pirl_contract import Contract
 from pirl_server.config.interchange import ExportSettings, ImportSettings
 from pirl_server.episodes.schema import Episode
 
-HDF5_HEAD = b"\x89HDF\r\n\x1a\n"
+HDF5_HEAD, MCAP_HEAD, SQLITE_HEAD = b"\x89HDF\r\n\x1a\n", b"\x89MCAP0\r\n", b"SQLite format 3\x00"
 
 
 class CancelledError(ValueError):
@@ -90,7 +90,21 @@ def _is_maniskill(path: Path) -> bool:
     return _is_hdf5(path) and path.with_suffix(".json").is_file()
 
 
+def _is_recording(path: Path) -> bool:
+    if path.is_file():
+        with path.open("rb") as file:
+            head = file.read(len(SQLITE_HEAD))
+        return head.startswith(MCAP_HEAD) or (head == SQLITE_HEAD and path.suffix == ".db3")
+    return any((folder / "metadata.yaml").is_file() or any(map(_is_recording, _files(folder)))
+               for folder in (path, *(each for each in path.iterdir() if each.is_dir())))  # fmt: skip
+
+
+def _files(folder: Path) -> list[Path]:
+    return [each for each in folder.iterdir() if each.is_file() and each.suffix in (".mcap", ".db3")]
+
+
 _HERE = "pirl_server.interchange.episodes"
+_BAGS = "pirl_server.interchange.bags"
 FORMATS = (
     Format(
         "lerobot",
@@ -110,6 +124,19 @@ FORMATS = (
         "demonstrations of robomimic: an HDF5 file",
         _is_hdf5,
         f"{_HERE}.hdf5_robomimic:open_source",
+    ),
+    Format(
+        "rosbag2",
+        "recordings of rosbag2: a folder, or an MCAP or SQLite file",
+        _is_recording,
+        f"{_BAGS}.recording_importer:open_source",
+    ),
+    Format(
+        "mcap",
+        "an MCAP recording per episode, for ros2 bag, Foxglove and readers of MCAP",
+        lambda path: False,
+        "",
+        f"{_BAGS}.mcap_exporter:write",
     ),
 )
 """recognised in this order"""
