@@ -65,6 +65,8 @@ def played(number: int = 1, clock: bool = True) -> Episode:
         episode.steps, call=call, index=index, time_ns=times * clock, terminated=np.arange(7) == 6,
         alterations=np.array([0, 1, 32, 0, 0, 16, 0], np.uint32), source=np.array([0, 0, 0, 0, 1, 2, 0], np.uint8),
     )  # fmt: skip
+    # an observation with the stamp of an outcome is of the state that the step led to
+    calls = replace(calls, state=np.stack([calls.state[0], steps.state[2], steps.state[5]]))
     info = replace(
         episode.info,
         id=f"{number:032x}",

@@ -50,7 +50,7 @@ def image(pixels: NDArray[np.uint8], time_ns: int, frame: str) -> Any:
 
 
 def joint_state(names: Sequence[str], positions: NDArray[Any], velocities: NDArray[Any], time_ns: int) -> Any:
-    """Return a sensor_msgs/JointState; `positions` and `velocities` [number of names], the second may be empty."""
+    """Return a sensor_msgs/JointState; positions and velocities are both [J] of J names, the second may be empty."""
     return make(
         "sensor_msgs/msg/JointState",
         header=header(time_ns), name=list(names), position=np.asarray(positions, np.float64),

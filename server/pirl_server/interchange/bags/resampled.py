@@ -4,7 +4,7 @@ Observation n is made at time n of a grid at the contract's rate: of each stream
 may be `max_age` old. Action n is the newest command up to observation n + 1: what was commanded after observation n was
 seen. A command counts until the next one, whatever its age: the controller holds its set-point.
 
-Shape letters: F observations, T = F - 1 actions, S state, D action.
+Shape letters: F observations, T = F - 1 actions, S state, D action, N messages.
 """
 
 from __future__ import annotations
