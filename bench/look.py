@@ -35,10 +35,10 @@ from pirl_server.serving.episode_builder import EpisodeBuilder, EpisodeEnd, Epis
 ROOT = Path(__file__).parents[1]
 BASE = ROOT / "server/pirl_server/checkpoints/pushcube-base"
 TASK, SEED = "PushCube-v1", 3
-SHAKEN = 0.05
+SHAKEN = 0.15
 """of each tensor's own deviation"""
-LIMIT = 0.8
-"""of the range of an action: what is beyond is clamped, as a robot's governor does"""
+LIMIT = 0.08
+"""m per step along an axis of the tool: what is beyond is clamped, as a robot's governor does"""
 
 
 def versions(root: Path) -> tuple[FlowPolicy, str]:
@@ -74,8 +74,7 @@ def play(policy: FlowPolicy, env: Env, steps: int, takeover: int, root: Path) ->
         for index in range(min(policy.execute_horizon, steps - step)):
             human = step >= takeover
             wanted = expert(env.observe()) if human else sample.actions[index]
-            high = np.array([field.high for field in policy.contract.action], np.float32)
-            done = np.clip(wanted, -LIMIT * high, LIMIT * high).astype(np.float32)
+            done = np.array([*np.clip(wanted[:3], -LIMIT, LIMIT), wanted[3]], np.float32)
             result = env.step(done)
             step += 1
             bits = Alteration.NONE if np.array_equal(done, wanted) else Alteration.LIMIT
