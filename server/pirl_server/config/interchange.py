@@ -66,7 +66,10 @@ class ImportEpisodes(ImportSettings):
     """Import recorded episodes into the store. Those that are there already are left as they are."""
 
     path: Annotated[
-        str, text("folder or file; in a job below the server's --exchange folder, and so is `contract`", _PATH)
+        str,
+        text(
+            "folder or file; in a job below the server's --exchange folder, and so are `contract` and `topics`", _PATH
+        ),
     ]
     kind: Literal["import"] = "import"
 

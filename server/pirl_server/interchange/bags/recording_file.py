@@ -29,12 +29,16 @@ from mcap.writer import Writer
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.rosbag2 import ReaderError
 
+from pirl_server.interchange.bags.known_files import (
+    MCAP_MAGIC,
+    METADATA,
+    SQLITE_MAGIC,
+    SUFFIXES,
+    files_of,
+    head_of,
+)
 from pirl_server.interchange.bags.message_types import types
 
-MCAP_MAGIC = b"\x89MCAP0\r\n"
-SQLITE_MAGIC = b"SQLite format 3\x00"
-METADATA = "metadata.yaml"
-SUFFIXES = (".mcap", ".db3")
 _BROKEN = (McapError, struct.error, zstandard.ZstdError, ZlibError, UnicodeDecodeError, ValueError, EOFError)
 """what reading a file that is cut, or damaged where it ends, raises"""
 
@@ -47,21 +51,6 @@ class OpenRecording:
     lines: tuple[str, ...]
     files: tuple[Path, ...]
     """as they were found"""
-
-
-def is_recording(path: Path) -> bool:
-    """Whether a path is a file or folder of rosbag2, by its content."""
-    if path.is_dir():
-        return (path / METADATA).is_file() or any(is_recording(file) for file in files_of(path))
-    with path.open("rb") as file:
-        head = file.read(len(SQLITE_MAGIC))
-    return head.startswith(MCAP_MAGIC) or (head == SQLITE_MAGIC and path.suffix == ".db3")
-
-
-def files_of(folder: Path) -> list[Path]:
-    """Return the recorded files in a folder, in the order of their names' numbers."""
-    found = [file for file in folder.iterdir() if file.is_file() and file.suffix in SUFFIXES]
-    return sorted(found, key=lambda file: (len(file.name), file.name))
 
 
 @contextmanager
@@ -97,8 +86,8 @@ def _reader(paths: list[Path]) -> AnyReader:
 
 def _mended(file: Path, scratch: Path) -> tuple[Path, str]:
     """The file itself when it is whole, else a copy of what can be read of it, and what was wrong."""
+    head = head_of(file)
     with file.open("rb") as opened_file:
-        head = opened_file.read(len(SQLITE_MAGIC))
         opened_file.seek(-min(len(MCAP_MAGIC), file.stat().st_size), 2)
         ends = opened_file.read() == MCAP_MAGIC
     if head == SQLITE_MAGIC:

@@ -18,9 +18,10 @@ from mcap.reader import make_reader
 from pirl_contract import Contract, ControlSource
 from pirl_server.config.interchange import ImportSettings
 from pirl_server.episodes.schema import Episode
+from pirl_server.interchange.bags.known_files import recordings
 from pirl_server.interchange.bags.mcap_exporter import ATTACHMENT, camera_topics
 from pirl_server.interchange.bags.recorded_images import images_at
-from pirl_server.interchange.bags.recording_file import METADATA, OpenRecording, is_recording, opened
+from pirl_server.interchange.bags.recording_file import OpenRecording, opened
 from pirl_server.interchange.bags.reported import episode_of
 from pirl_server.interchange.bags.resampled import Grid, grids, newest
 from pirl_server.interchange.bags.segments import Segment, segments
@@ -66,7 +67,7 @@ def open_source(path: Path, settings: ImportSettings, contract: Contract | None)
     how = _How(settings, None if found is None else found.topics, contract or own)
     lines: list[str] = []
     candidates: list[Candidate] = []
-    for recording in _recordings(path):
+    for recording in recordings(path):
         whole = _opened(recording)
         lines += whole.lines
         mine, said = _candidates(recording, whole, how)
@@ -83,21 +84,6 @@ def _opened(path: Path) -> OpenRecording:
     recording = closing.enter_context(opened(path))
     weakref.finalize(recording, closing.close)
     return recording
-
-
-def recognises(path: Path) -> bool:
-    """Whether a path is a recording, or a folder that holds some."""
-    return is_recording(path) or (path.is_dir() and any(True for _ in _inner(path)))
-
-
-def _recordings(path: Path) -> list[Path]:
-    return [path] if is_recording(path) else list(_inner(path))
-
-
-def _inner(path: Path) -> Iterator[Path]:
-    for each in sorted(path.iterdir()):
-        if each.is_dir() and ((each / METADATA).is_file() or is_recording(each)):
-            yield each
 
 
 def _candidates(path: Path, recording: OpenRecording, how: _How) -> tuple[list[Candidate], list[str]]:

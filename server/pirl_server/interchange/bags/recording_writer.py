@@ -11,9 +11,9 @@ from typing import Any, cast
 from mcap.writer import Writer
 from ruamel.yaml import YAML
 
+from pirl_server.interchange.bags.known_files import METADATA
 from pirl_server.interchange.bags.message_types import definition, types
 from pirl_server.interchange.bags.messages import serialised
-from pirl_server.interchange.bags.recording_file import METADATA
 
 VERSION, DISTRO = 9, "jazzy"
 """of rosbag2's metadata, and whose message types these are"""

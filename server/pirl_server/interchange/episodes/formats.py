@@ -15,8 +15,9 @@ from typing import Protocol
 from pirl_contract import Contract
 from pirl_server.config.interchange import ExportSettings, ImportSettings
 from pirl_server.episodes.schema import Episode
+from pirl_server.interchange.bags.known_files import recordings
 
-HDF5_HEAD, MCAP_HEAD, SQLITE_HEAD = b"\x89HDF\r\n\x1a\n", b"\x89MCAP0\r\n", b"SQLite format 3\x00"
+HDF5_HEAD = b"\x89HDF\r\n\x1a\n"
 
 
 class CancelledError(ValueError):
@@ -91,16 +92,7 @@ def _is_maniskill(path: Path) -> bool:
 
 
 def _is_recording(path: Path) -> bool:
-    if path.is_file():
-        with path.open("rb") as file:
-            head = file.read(len(SQLITE_HEAD))
-        return head.startswith(MCAP_HEAD) or (head == SQLITE_HEAD and path.suffix == ".db3")
-    return any((folder / "metadata.yaml").is_file() or any(map(_is_recording, _files(folder)))
-               for folder in (path, *(each for each in path.iterdir() if each.is_dir())))  # fmt: skip
-
-
-def _files(folder: Path) -> list[Path]:
-    return [each for each in folder.iterdir() if each.is_file() and each.suffix in (".mcap", ".db3")]
+    return bool(recordings(path))
 
 
 _HERE = "pirl_server.interchange.episodes"
