@@ -14,8 +14,8 @@ from pirl_server.config.fields import CHECKED, about, text
 _PAIR = r"^[^=\x00-\x1f\x7f]{1,200}=[^=\x00-\x1f\x7f]{1,200}$"
 _LINE = r"^[^\x00-\x1f\x7f]{1,1000}$"
 _PATH = r"^[^\x00-\x1f\x7f]{1,1000}$"
-ImportFormat = Literal["auto", "lerobot", "robomimic", "maniskill"]
-ExportFormat = Literal["lerobot"]
+ImportFormat = Literal["auto", "lerobot", "robomimic", "maniskill", "rosbag2"]
+ExportFormat = Literal["lerobot", "mcap"]
 ImagesAs = Literal["png", "video"]
 Pairs = tuple[Annotated[str, text("NAME=NAME", _PAIR)], ...]
 
@@ -51,6 +51,11 @@ class ImportSettings:
     positional: Annotated[
         bool, about("the data names no entries: take them in the contract's order. Widths must agree")
     ] = False
+    topics: Annotated[
+        str | None,
+        about("which topics of a recording are what: a robot profile, which is its contract too, or a map of topics",
+              "FILE", strict=True, pattern=_PATH),
+    ] = None  # fmt: skip
     without_calls: Annotated[
         bool, about("leave out the policy calls that an export of pirl has: the episodes become demonstrations")
     ] = False
@@ -61,7 +66,10 @@ class ImportEpisodes(ImportSettings):
     """Import recorded episodes into the store. Those that are there already are left as they are."""
 
     path: Annotated[
-        str, text("folder or file; in a job below the server's --exchange folder, and so is `contract`", _PATH)
+        str,
+        text(
+            "folder or file; in a job below the server's --exchange folder, and so are `contract` and `topics`", _PATH
+        ),
     ]
     kind: Literal["import"] = "import"
 

@@ -67,7 +67,7 @@ def _cell(episode: Episode, call: int, height: int) -> Image.Image:
         pen.rectangle((left, height + 2, right - 1, height + STRIP), fill=rgb(SOURCE_COLOURS[source]))
         if episode.steps.alterations[step] and right - left >= 3:
             pen.text(((left + right) / 2, height + 6), "x", (0, 0, 0), canvas.font(10), anchor="mm")
-    first = f"step {steps[0]}" if len(steps) else "not played"
+    first = f"step {steps[0]}" if len(steps) else "unplayed"
     value = float(episode.calls.value[call])
     text = f"call {call}, {first}" + (f", value {value:.2f}" if np.isfinite(value) else "")
     pen.text((2, height + STRIP + 2), canvas.fitted(text, 12, images.width - 4), canvas.TEXT, canvas.font(12))

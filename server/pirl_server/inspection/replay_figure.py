@@ -120,7 +120,7 @@ def _heat(figure: Figure, axis: Any, episode: Episode, results: Sequence[Replaye
     edges = (first - 0.5, last + 0.5, len(peak) - 0.5, -0.5)
     shown = axis.imshow((table / peak).T, aspect="auto", cmap="Reds", vmin=0, vmax=1, extent=edges)
     names = [
-        f"{entry.name} (max {value:.3g} {entry.unit.removeprefix('1')})"
+        f"{entry.name} (max {value:.3g}{'' if entry.unit == '1' else f' {entry.unit}'})"
         for entry, value in zip(episode.info.contract.action, peak)
     ]
     axis.set_yticks(range(len(names)), names, fontsize=7)

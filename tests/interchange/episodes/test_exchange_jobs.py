@@ -49,6 +49,7 @@ IMPORT = {"kind": "import", "path": "wipe", "contract": "arm.json"}
         (IMPORT | {"path": "."}, "must be relative to the server's"),
         (IMPORT | {"path": "out"}, "must be relative to the server's"),
         (IMPORT | {"contract": "../secret/arm.json"}, "'contract' '../secret/arm.json' must be relative"),
+        (IMPORT | {"topics": "../secret/arm.yaml"}, "'topics' '../secret/arm.yaml' must be relative"),
         (IMPORT | {"path": "none"}, "'none' is not there"),
         (IMPORT | {"path": "arm.json"}, "is none of the formats that can be imported"),
         ({"kind": "export", "path": "../new"}, "must be relative to the server's"),

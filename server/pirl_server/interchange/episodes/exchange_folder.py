@@ -23,7 +23,8 @@ def checked(spec: ImportEpisodes | ExportEpisodes, folder: Path | None) -> Impor
         raise ValueError(f"'path' {spec.path!r} is not there: copy the recording to the server's --exchange folder")
     _check_links(path)
     contract = None if spec.contract is None else str(_below(folder, spec.contract, "contract"))
-    return replace(spec, path=str(path), contract=contract)
+    topics = None if spec.topics is None else str(_below(folder, spec.topics, "topics"))
+    return replace(spec, path=str(path), contract=contract, topics=topics)
 
 
 def _below(folder: Path | None, name: str, what: str) -> Path:

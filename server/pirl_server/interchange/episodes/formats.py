@@ -15,6 +15,7 @@ from typing import Protocol
 from pirl_contract import Contract
 from pirl_server.config.interchange import ExportSettings, ImportSettings
 from pirl_server.episodes.schema import Episode
+from pirl_server.interchange.bags.known_files import recordings
 
 HDF5_HEAD = b"\x89HDF\r\n\x1a\n"
 
@@ -90,7 +91,12 @@ def _is_maniskill(path: Path) -> bool:
     return _is_hdf5(path) and path.with_suffix(".json").is_file()
 
 
+def _is_recording(path: Path) -> bool:
+    return bool(recordings(path))
+
+
 _HERE = "pirl_server.interchange.episodes"
+_BAGS = "pirl_server.interchange.bags"
 FORMATS = (
     Format(
         "lerobot",
@@ -110,6 +116,19 @@ FORMATS = (
         "demonstrations of robomimic: an HDF5 file",
         _is_hdf5,
         f"{_HERE}.hdf5_robomimic:open_source",
+    ),
+    Format(
+        "rosbag2",
+        "recordings of rosbag2: a folder, or an MCAP or SQLite file",
+        _is_recording,
+        f"{_BAGS}.recording_importer:open_source",
+    ),
+    Format(
+        "mcap",
+        "an MCAP recording per episode, for ros2 bag, Foxglove and readers of MCAP",
+        lambda path: False,
+        "",
+        f"{_BAGS}.mcap_exporter:write",
     ),
 )
 """recognised in this order"""
