@@ -60,7 +60,21 @@ def open_all(folder: str) -> dict[str, Any]:
     dtypes = {name: str(value.dtype) for name, value in found[0].items() if isinstance(value, torch.Tensor)}
     stats = {name: {key: np.asarray(value).tolist() for key, value in each.items()}
              for name, each in found.meta.stats.items()}  # fmt: skip
-    return {"frames": frames, "episodes": found.num_episodes, "dtypes": dtypes, "stats": stats, "fps": found.fps}
+    pad = padded(folder, found.meta.episodes[0]["length"] - 1, found.fps)
+    return {
+        "padded": pad,
+        "frames": frames,
+        "episodes": found.num_episodes,
+        "dtypes": dtypes,
+        "stats": stats,
+        "fps": found.fps,
+    }
+
+
+def padded(folder: str, last: int, fps: int) -> list[Any]:
+    """What a chunk of two actions from an episode's last frame on holds, and which of them lerobot made up."""
+    item = dataset(folder, delta_timestamps={"action": [0.0, 1 / fps]})[last]
+    return [item["action"].tolist(), item["action_is_pad"].tolist()]
 
 
 def train(folder: str) -> dict[str, Any]:

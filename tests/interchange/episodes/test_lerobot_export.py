@@ -53,6 +53,14 @@ def test_lerobot_opens_trains_on_and_appends_to_it(peer: Peer, tmp_path: Path) -
             assert (row[layout.DONE], row[layout.SUCCESS]) == (last, last and number % 2 == 0)
             assert row[layout.OBSERVED] == (step % 2 == 0)
     assert next(rows, None) is None
+    last = episodes[0].steps.executed[-1]
+    assert np.array_equal(np.float32(found["padded"][0]), [last, last]), "not the next episode's action"
+    assert found["padded"][1] == [False, True]
+    for name, levels in found["stats"].items():
+        if "images" in name:
+            assert np.shape(levels["mean"]) == (3, 1, 1)
+            assert 0.0 <= np.min(levels["min"]) <= np.max(levels["max"]) <= 1.0
+            assert levels["count"] == [sum(len(each.steps.reward) for each in episodes)]
     declared = json.loads((out / layout.INFO).read_text())["features"]
     assert {name: dtype.removeprefix("torch.") for name, dtype in found["dtypes"].items() if "images" not in name} == {
         name: each["dtype"] for name, each in declared.items() if "images" not in name

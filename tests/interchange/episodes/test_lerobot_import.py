@@ -96,6 +96,20 @@ def test_tables_are_read_by_value_not_by_position(made: Made, tmp_path: Path, ki
     check_made(all_of(folder, tmp_path / "other"), 2.5)
 
 
+def test_what_a_reader_can_do_without_may_be_missing(made: Made, tmp_path: Path) -> None:
+    """Lengths and statistics always, texts of tasks where an instruction is given."""
+    folder = made("video")
+    (folder / "meta/stats.json").unlink()
+    unneeded = ("stats/", "length", "dataset_", "tasks", "meta/")
+    kept = [name for name in pq.read_table(folder / EPISODES).column_names if not name.startswith(unneeded)]
+    rewrite(folder / EPISODES, lambda table: table.select(kept))
+    check_made(all_of(folder, tmp_path / "a"), 2.5)
+    (folder / "meta/tasks.parquet").unlink()
+    with pytest.raises(ValueError, match="no text for task_index 0: an episode has one instruction"):
+        all_of(folder, tmp_path / "b")
+    assert len(all_of(folder, tmp_path / "c", instruction="tidy up")) == 2
+
+
 def test_the_files_statistics_are_not_read(made: Made, tmp_path: Path) -> None:
     folder = made("image")
     (folder / "meta/stats.json").write_text('{"action": {"q01": [NaN], "q99": [1e9]}}')
