@@ -26,7 +26,7 @@ from page import page
 
 ROOT = Path(__file__).parents[1]
 BEFORE = "9f9f3e9"
-LAYOUTS = ("pirl", "pirl jpeg", "before", "hdf5", "zarr buffer", "parquet + video", "lerobot")
+LAYOUTS = ("pirl", "pirl-jpeg", "before", "hdf5", "zarr buffer", "parquet + video", "lerobot")
 READS = ("image", "window", "whole")
 
 
@@ -123,7 +123,7 @@ def beside(workers: dict[str, Worker], quick: bool) -> dict[str, Any]:
             each.append(workers[name].ask("small", turn=turn))
     for name, each in runs.items():
         found["small"][name] = {figure: float(np.median([run[figure] for run in each])) for figure in each[0]}
-    for name in ("pirl", "pirl jpeg"):
+    for name in ("pirl", "pirl-jpeg"):
         if name in workers:
             found["enqueue"][name] = [1e3 * each for each in workers[name].ask("enqueue")]
     if "pirl" in workers and not quick:

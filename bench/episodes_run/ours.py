@@ -26,7 +26,7 @@ CODEC = ImageCodec("jpeg")
 
 class OurLayout:
     def __init__(self, name: str, folder: Path, size: Size) -> None:
-        self._store, self._size, self._jpeg = EpisodeStore(folder), size, name == "pirl jpeg"
+        self._store, self._size, self._jpeg = EpisodeStore(folder), size, name == "pirl-jpeg"
         self._ids: list[str] = []
         self._set: EpisodeSet | None = None
 

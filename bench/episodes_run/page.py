@@ -19,7 +19,7 @@ no FFmpeg libraries here, so that it decodes with PyAV, its own second choice.
 moving scene with sensor noise. Every layout runs in a process of its own and all take turns. What is read lies in the
 page cache.
 
-- `pirl`: `episode.zarr.zip`, images raw; `pirl jpeg`: with `--image-codec`
+- `pirl`: `episode.zarr.zip`, images raw; `pirl-jpeg`: with `--image-codec`
 - `before`: the build of 9f9f3e9, a directory of Zarr files
 - `hdf5`: a file per episode, a chunk and a Fletcher-32 per image
 - `zarr buffer`: growing arrays of all episodes in chunks of 2 MB with LZ4, as Diffusion Policy keeps them
@@ -62,7 +62,7 @@ def targets(figures: dict[str, dict[str, Any]], others: dict[str, Any]) -> list[
     def add(name: str, aim: str, value: float, reached: bool) -> None:
         found.append((name, aim, value, reached))
 
-    for name in ("pirl", "pirl jpeg"):
+    for name in ("pirl", "pirl-jpeg"):
         if name in figures and "lerobot" in figures:
             ours, theirs = figures[name], figures["lerobot"]
             for column, value in (

@@ -19,7 +19,7 @@ import numpy as np
 from scene import CAMERAS, Size, episode
 
 WINDOW, BATCH = 16, 8
-MODULES = {"pirl": "ours", "pirl jpeg": "ours", "before": "before", "lerobot": "lerobot_itself"}
+MODULES = {"pirl": "ours", "pirl-jpeg": "ours", "before": "before", "lerobot": "lerobot_itself"}
 """layout -> module with a class `Layout`; the others are in `habits`"""
 
 
