@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,8 @@ from toy_arm import INSTRUCTIONS, Heard, save_toy, toy_observation
 from toy_log import episode
 
 from pirl_contract import Alteration, ControlSource
-from pirl_server.config.training import EpisodesConfig
+from pirl_server.config.fields import parse
+from pirl_server.config.training import EpisodesConfig, SftConfig
 from pirl_server.episodes.schema import PIXELS_KEY, Episode
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.interchange.episodes import sidecar
@@ -28,6 +29,7 @@ from pirl_server.training.episode_rl.logged_decisions import logged_decisions
 from pirl_server.training.episode_rl.methods.method import Run
 from pirl_server.training.episode_rl.methods.ppo_logged import PpoLogged
 from pirl_server.training.method_choice import choose
+from pirl_server.training.supervised.sft import sft_episodes
 
 CONFIG = EpisodesConfig(actor_steps=2, value_steps=40, max_kl=0.1, min_episodes=4)
 
@@ -150,9 +152,15 @@ def test_demonstrations_are_imitated_and_ppo_says_why_not(base: Path, log: list[
     np.testing.assert_allclose(windows.outcome, 1.0)
     with pytest.raises(ValueError, match="in no episode was a chunk of the policy played"):
         PpoLogged(Run(policy, CONFIG, 0, Heard())).prepare(found)
-    config = replace(CONFIG, method="filtered_bc", steps=2)
-    version = finetune_episodes(base, tmp_path / "out", found, config, 0, Heard())
-    assert version != policy.version
+    source = np.where(np.arange(6) < 2, int(ControlSource.POLICY), int(ControlSource.HUMAN)).astype(np.uint8)
+    taken_over = replace(log[0], steps=replace(log[0].steps, source=source))
+    for method, episodes in (("dagger", [*found, taken_over]), ("filtered_bc", found), ("auto", found)):
+        config = parse(EpisodesConfig, asdict(CONFIG) | {"method": method, "steps": 2})
+        heard = Heard()
+        assert finetune_episodes(base, tmp_path / method, episodes, config, 0, heard) != policy.version
+    assert heard.messages[0].startswith("method filtered_bc: 6 successes, 0 failures")
+    few = SftConfig(source="episodes", steps=2)
+    assert sft_episodes(tmp_path / "sft", policy.card, found, few, 0, Heard(), base) != policy.version
     driven = store_at(tmp_path / "driven")
     imported(tmp_path / "dataset", driven, without_calls=True, driver="policy")
     assert (opened(driven)[0].steps.source == int(ControlSource.POLICY)).all()
