@@ -20,6 +20,7 @@ from pirl_server.episodes.schema import Episode
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.registry.versions import Registry
+from pirl_server.serving.camera_codecs import CameraCodecs
 from pirl_server.serving.engine import Engine
 from pirl_server.serving.recorder import Recorder
 from pirl_server.serving.server import start_grpc
@@ -95,12 +96,13 @@ def outcomes(chunk: ActionChunk, observation: Observation, first: int, count: in
     ]
 
 
-def record(root: Root, method: str = "", explore: bool = False, calls: int = 4) -> Episode:
+def record(root: Root, method: str = "", explore: bool = False, calls: int = 4, codec: str = "") -> Episode:
     """An episode of so many calls over a socket; with a method, each but the first continues the one before it."""
+    codecs = CameraCodecs.parse([f"{name}={codec}" for name in ("base", "wrist")] if codec else [])
     engine, recorder = Engine(queue_size=4), Recorder(root.store)
     policy = root.load(root.first)
     engine.swap(policy)
-    server, port = start_grpc(PolicyService(engine, recorder, explore=explore), "127.0.0.1:0")
+    server, port = start_grpc(PolicyService(engine, recorder, explore=explore, codecs=codecs), "127.0.0.1:0")
     client = PolicyClient(f"127.0.0.1:{port}", "toy", timeout_s=60.0)
     try:
         client.info()
@@ -131,6 +133,12 @@ def plain(root: Root) -> Episode:
 @pytest.fixture(scope="session")
 def explored(root: Root) -> Episode:
     return record(root, explore=True)
+
+
+@pytest.fixture(scope="session")
+def as_jpeg(root: Root) -> Episode:
+    """Its images are stored as JPEG, and the policy saw what is stored."""
+    return record(root, codec="jpeg:60")
 
 
 @pytest.fixture(scope="session", params=["guided", "prefix"])

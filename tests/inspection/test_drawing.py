@@ -105,6 +105,14 @@ def test_a_sheet_shows_the_images_of_the_decisions(plain: Episode, tmp_path: Pat
     assert cv2.matchTemplate(sheet, stranger, cv2.TM_SQDIFF_NORMED).min() > 0.1
 
 
+def test_below_an_observation_of_a_demonstration_stand_the_steps_until_the_next(plain: Episode) -> None:
+    calls = replace(plain.calls, step=np.full(4, -1, np.int32))
+    steps = replace(plain.steps, call=np.full_like(plain.steps.call, -1))
+    shown = [contact_sheet._steps_of(replace(plain, calls=calls, steps=steps), call) for call in range(4)]
+    assert shown == [range(5 * call, 5 * call + 5) for call in range(4)]
+    assert shown == [contact_sheet._steps_of(plain, call) for call in range(4)]
+
+
 def test_figures_are_drawn_with_and_without_values(plain: Episode, tmp_path: Path) -> None:
     save_episode_figure(tmp_path / "plain.png", plain)
     values = np.linspace(0, 1, 4, dtype=np.float32)

@@ -24,7 +24,7 @@ BASE = Path(__file__).parents[2] / "server/pirl_server/checkpoints/pushcube-base
 HORIZON, EXECUTE, DELAY = 8, 5, 2
 
 
-@pytest.mark.parametrize("kind", ["plain", "explored"])
+@pytest.mark.parametrize("kind", ["plain", "explored", "as_jpeg"])
 def test_its_own_version_draws_every_decision_again_bit_for_bit(root, kind, request) -> None:  # type: ignore[no-untyped-def]
     episode: Episode = request.getfixturevalue(kind)
     policy = root.load(root.first)
@@ -167,3 +167,28 @@ def test_the_command_fails_when_a_decision_is_not_what_its_version_draws(root, p
     root.store.write(forged)
     assert replay_command(["f" * 32, "--root", str(root.path)]) == 1
     assert "drawn again: 4 different" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["plain", "explored"])
+def test_without_a_chain_the_chunk_is_compared_and_exploration_found(root, kind, request) -> None:  # type: ignore[no-untyped-def]
+    """As an episode that was imported from a recording of ROS topics: seed and chunk are all that is known."""
+    episode: Episode = request.getfixturevalue(kind)
+    calls = episode.calls
+    bare = replace(calls, chain=calls.chain[:, :0], sde_index=np.full_like(calls.sde_index, -1))
+    results = replay(
+        replace(episode, calls=bare), range(4), {root.first: root.load(root.first)}, root.load(root.second)
+    )
+    assert [each.recorded.result for each in results] == ["exact"] * 4
+    assert {each.recorded.explore for each in results} == {kind == "explored"}
+    whole = replay(episode, range(4), {}, root.load(root.second))
+    for each, other in zip(results, whole):
+        np.testing.assert_array_equal(each.other, other.other)
+
+
+def test_a_demonstration_has_nothing_to_draw_again(root, plain: Episode, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    calls = replace(plain.calls, policy_version=np.full_like(plain.calls.policy_version, -1))
+    with pytest.raises(ValueError, match="is an observation of a demonstration: no policy drew it"):
+        decision_of(replace(plain, calls=calls), 1)
+    root.store.write(replace(plain, calls=calls, info=replace(plain.info, id="e" * 32)))
+    with pytest.raises(ValueError, match="has no policy call, as a demonstration"):
+        replay_command(["e" * 32, "--root", str(root.path)])

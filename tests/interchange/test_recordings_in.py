@@ -128,6 +128,65 @@ def unchunked(file: Path, reverse: bool = False) -> bytes:
     return content
 
 
+def chunked(file: Path, size: int) -> bytes:
+    """The same messages in compressed chunks of this size, as rosbag2 writes them."""
+    copy = file.with_suffix(".copy")
+    with file.open("rb") as stream, copy.open("wb") as out:
+        writer = Writer(out, chunk_size=size)
+        writer.start(profile="ros2")
+        channels = {}
+        for schema, channel, message in make_reader(stream).iter_messages():
+            if channel.id not in channels:
+                known = writer.register_schema(schema.name, schema.encoding, schema.data)
+                channels[channel.id] = writer.register_channel(channel.topic, "cdr", known)
+            writer.add_message(channels[channel.id], message.log_time, message.data, message.publish_time)
+        writer.finish()
+    content = copy.read_bytes()
+    copy.unlink()
+    return content
+
+
+def test_of_a_cut_in_compressed_chunks_whole_chunks_are_read(tmp_path: Path) -> None:
+    path = save(recorded(), tmp_path / "bag")
+    (whole,) = imported(path, tmp_path)
+    (file,) = path.glob("*.mcap")
+    content = chunked(file, 8192)
+    file.write_bytes(content[: len(content) // 2])
+    source = open_source(file, settings(tmp_path), CONTRACT)
+    (episode,) = [each.read() for each in source]
+    assert any("is cut short" in line for line in source.lines)
+    count = len(episode.steps.reward)
+    assert 5 < count < len(whole.steps.reward)
+    np.testing.assert_array_equal(episode.steps.executed, whole.steps.executed[:count])
+
+
+def test_definitions_in_idl_are_read(tmp_path: Path) -> None:
+    """Some recorders embed IDL, which not every reader of MCAP knows."""
+    path = save(recorded(spoken=""), tmp_path / "bag")
+    (file,) = path.glob("*.mcap")
+    idl = (
+        "=" * 80 + "\nIDL: std_msgs/msg/String\nmodule std_msgs { module msg { struct String { string data; }; }; };\n"
+    )
+    copy = tmp_path / "idl.mcap"
+    with file.open("rb") as stream, copy.open("wb") as out:
+        writer = Writer(out)
+        writer.start(profile="ros2")
+        channels = {}
+        for schema, channel, message in make_reader(stream).iter_messages():
+            if channel.id not in channels:
+                known = writer.register_schema(schema.name, schema.encoding, schema.data)
+                channels[channel.id] = writer.register_channel(channel.topic, "cdr", known)
+            writer.add_message(channels[channel.id], message.log_time, message.data, message.publish_time)
+        spoken = writer.register_channel(
+            "/instruction", "cdr", writer.register_schema("std_msgs/msg/String", "ros2idl", idl.encode())
+        )
+        said = messages.serialised("std_msgs/msg/String", messages.make("std_msgs/msg/String", data="in IDL"))
+        writer.add_message(spoken, BEGIN + SKEW, said, BEGIN + SKEW)
+        writer.finish()
+    (episode,) = imported(copy, tmp_path)
+    assert episode.info.instruction == "in IDL"
+
+
 def test_messages_out_of_order_without_chunks_are_sorted(tmp_path: Path) -> None:
     path = save(recorded(), tmp_path / "bag")
     (before,) = imported(path, tmp_path)

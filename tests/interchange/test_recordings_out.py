@@ -31,6 +31,7 @@ from pirl_server.interchange.bags.mcap_exporter import camera_topics, write
 from pirl_server.interchange.bags.message_types import PIRL_MESSAGES, definition, types
 from pirl_server.interchange.bags.recording_importer import open_source
 from pirl_server.interchange.bags.topic_map import read_map
+from pirl_server.interchange.episodes.demonstration import Recording, demonstration
 
 ROOT = Path(__file__).parents[2]
 PERIOD_NS = 50_000_000
@@ -234,6 +235,29 @@ def test_without_calls_the_topics_give_the_same_steps(exported: tuple[Episode, P
     assert (found.info.success, found.info.label_source, found.info.end_reason) == (True, "dataset", "success")
     assert (found.calls.sde_index == -1).all(), "no density is claimed"
     assert found.info.id != episode.info.id
+
+
+def test_a_demonstration_comes_back_with_and_without_what_is_attached(tmp_path: Path) -> None:
+    """No policy was asked: there are no chunks, and topics alone give the steps after the first."""
+    random = np.random.default_rng(5)
+    state, action = (random.normal(size=(rows, 2)).astype(np.float32) for rows in (6, 5))
+    images = {name: random.integers(256, size=(6, 8, 8, 3), dtype=np.uint8) for name in ("wrist", "top-left")}
+    times = PERIOD_NS * np.arange(1, 7, dtype=np.int64)
+    recording = Recording(state, action, images, times, "wipe", True)
+    episode = demonstration(recording, played().info.contract, "arm-1", ControlSource.HUMAN, "d" * 32)
+    write([lambda: episode], tmp_path / "out", ExportSettings(), _Quiet())
+    (candidate,) = open_source(tmp_path / "out", ImportSettings(), None)
+    check_same(episode, candidate.read())
+    (candidate,) = open_source(tmp_path / "out", ImportSettings(without_calls=True), None)
+    found = candidate.read()
+    np.testing.assert_array_equal(found.steps.executed, episode.steps.executed[1:])
+    np.testing.assert_array_equal(found.steps.state, episode.steps.state[1:])
+    np.testing.assert_array_equal(found.calls.state, episode.calls.state[1:])
+    for name, pixels in episode.calls.images.items():
+        np.testing.assert_array_equal(found.calls.images[name], pixels[1:])
+    store = EpisodeStore(tmp_path / "again")
+    store.write(found)
+    np.testing.assert_array_equal(store.open(candidate.id).steps.executed, found.steps.executed)
 
 
 def test_such_an_episode_can_be_stored(exported: tuple[Episode, Path], tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from pirl_server.episodes.manifest import DamagedError, UnreadableError
 from pirl_server.episodes.schema import Episode
 from pirl_server.episodes.store import EpisodeStore
@@ -48,7 +50,11 @@ def _replay(options: argparse.Namespace) -> int:
         other = load_archived(options.root, options.version, contract, options.device)
     elif options.checkpoint is not None:
         other = load_folder(options.checkpoint, contract, options.device)
-    calls = range(len(episode.calls.step)) if options.call is None else [options.call]
+    calls = np.flatnonzero(episode.calls.policy_version >= 0).tolist() if options.call is None else [options.call]
+    if not calls:
+        raise ValueError(
+            f"episode '{options.id}' has no policy call, as a demonstration: there is nothing to draw again"
+        )
     recorded = {}
     for version in episode.info.policy_versions:
         try:

@@ -75,8 +75,13 @@ def _cell(episode: Episode, call: int, height: int) -> Image.Image:
 
 
 def _steps_of(episode: Episode, call: int) -> range:
-    """From the first step that played this call's chunk to the next one's, with those of a human."""
-    starts = episode.calls.step
+    """From the first step that played this call's chunk to the next one's; of a demonstration to the next observation.
+
+    Those in between are in it whichever source drove them.
+    """
+    starts = np.asarray(episode.calls.step, np.int64)
+    if (starts < 0).all():
+        starts = np.searchsorted(episode.steps.time_ns, episode.calls.capture_time_ns, side="right")
     first = int(starts[call])
     if first < 0:
         return range(0)

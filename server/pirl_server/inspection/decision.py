@@ -46,7 +46,7 @@ class Decision:
     chunk: Array
     """[H, D] as stored"""
     chain: Array
-    """[K+1, H, A] as stored"""
+    """[K+1, H, A] as stored; [0, H, A] where the chunk comes from a recording of ROS topics"""
     steps: NDArray[np.int64]
     """[n] the episode's steps that played it"""
     index: NDArray[np.int64]
@@ -86,10 +86,12 @@ class Decision:
 
 
 def decision_of(episode: Episode, call: int) -> Decision:
-    """Return one decision of an episode. Raises ValueError for a call that it does not have."""
+    """Return one decision of an episode. Raises ValueError for a call that it does not have, or that no policy drew."""
     calls, steps, info = episode.calls, episode.steps, episode.info
     if not 0 <= call < len(calls.step):
         raise ValueError(f"call {call} of episode {info.id}: it has {len(calls.step)}, counted from 0")
+    if calls.policy_version[call] < 0:
+        raise ValueError(f"call {call} of episode {info.id} is an observation of a demonstration: no policy drew it")
     played = np.flatnonzero(steps.call == call)
     # without a capture time the policy does not compare the state with its statistics once more
     observation = Observation(

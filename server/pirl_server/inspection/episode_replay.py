@@ -68,7 +68,8 @@ def _compared(
 ) -> Replayed:
     decision = result.decision
     method = _method(result, other)
-    chunk = counterfactual(other, decision, method)
+    explore = decision.explore if result.recorded is None else result.recorded.explore
+    chunk = counterfactual(other, decision, method, explore)
     given = decision.overlap.delay if method is not None and decision.overlap is not None else 0
     counted = range(given, min(len(chunk), len(decision.chunk), given + execute_horizon))
     rows = slice(counted.start, counted.stop)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Literal
 
 import numpy as np
@@ -31,9 +32,12 @@ class Reproduction:
 
     result: Result
     largest: float
-    """of the differences between both chains, in model space; infinite where they have other shapes"""
+    """of the differences between both chains, in model space, or between the chunks, in the contract's units, where no
+    chain is stored; infinite where they have other shapes"""
     method: ContinuationMethod | None
     """how the chunk found in the episode was continued for it; None: it was drawn plainly"""
+    explore: bool
+    """whether it was drawn with exploration for it"""
 
     @property
     def same(self) -> bool:
@@ -55,30 +59,36 @@ def draw(policy: ServedPolicy, requests: Sequence[PolicyRequest]) -> list[Policy
 def reproduce(policy: ServedPolicy, decision: Decision) -> Reproduction:
     """Draw a decision again by the version that drew it.
 
-    A chunk that seems to continue another one is tried that way first, then plainly: equal numbers may be chance.
+    A chunk that seems to continue another one is tried that way first, then plainly: equal numbers may be chance. One
+    from a recording of ROS topics has no chain, and whether it explored is not known: both is tried.
     """
     found: list[Reproduction] = []
-    for method in decision.methods(policy):
-        found.append(_attempt(policy, decision, method))
+    explored = (decision.explore,) if len(decision.chain) else (False, True)
+    for method, explore in product(decision.methods(policy), explored):
+        found.append(_attempt(policy, decision, method, explore))
         if found[-1].same:
             return found[-1]
     best = min(found, key=lambda each: each.largest)
     return replace(best, result="unknown continuation") if decision.lost_continuation else best
 
 
-def _attempt(policy: ServedPolicy, decision: Decision, method: ContinuationMethod | None) -> Reproduction:
-    (sample,) = draw(policy, [decision.request(decision.seed, decision.explore, method)])
-    if sample.chain.shape != decision.chain.shape:
-        return Reproduction("different", float("inf"), method)
-    largest = float(np.abs(sample.chain.astype(np.float64) - decision.chain).max())
-    exact = np.array_equal(sample.chain, decision.chain) and np.array_equal(sample.actions, decision.chunk)
+def _attempt(
+    policy: ServedPolicy, decision: Decision, method: ContinuationMethod | None, explore: bool
+) -> Reproduction:
+    (sample,) = draw(policy, [decision.request(decision.seed, explore, method)])
+    pairs = [(sample.chain, decision.chain)] if len(decision.chain) else []
+    pairs.append((sample.actions, decision.chunk))
+    if any(drawn.shape != stored.shape for drawn, stored in pairs):
+        return Reproduction("different", float("inf"), method, explore)
+    largest = float(np.abs(pairs[0][0].astype(np.float64) - pairs[0][1]).max())
+    exact = all(np.array_equal(drawn, stored) for drawn, stored in pairs)
     result: Result = "exact" if exact else "rounding" if largest <= ROUNDING else "different"
-    return Reproduction(result, largest, method)
+    return Reproduction(result, largest, method, explore)
 
 
-def counterfactual(policy: ServedPolicy, decision: Decision, method: ContinuationMethod | None) -> Array:
+def counterfactual(policy: ServedPolicy, decision: Decision, method: ContinuationMethod | None, explore: bool) -> Array:
     """Return the chunk [H, D] that a version would have answered with, with the stored seed."""
-    (sample,) = draw(policy, [decision.request(decision.seed, decision.explore, method)])
+    (sample,) = draw(policy, [decision.request(decision.seed, explore, method)])
     return sample.actions
 
 

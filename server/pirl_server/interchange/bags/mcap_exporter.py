@@ -149,9 +149,11 @@ def _call(episode: Episode, call: int, at: int) -> Iterator[_Event]:
         yield _Event(at, topic, "sensor_msgs/msg/Image", partial(_image, episode, name, call, at))
     yield from _state(episode, np.asarray(calls.state[call]), at)
     version = int(calls.policy_version[call])
+    if version < 0:  # an observation of a demonstration: no policy answered it
+        return
     chunk = messages.action_chunk(
         np.asarray(calls.chunk[call]), at, call, episode_id=info.id, seed=int(calls.seed[call]),
-        policy_version=info.policy_versions[version] if version >= 0 else "", dt=1.0 / info.contract.rate_hz,
+        policy_version=info.policy_versions[version], dt=1.0 / info.contract.rate_hz,
         execute_horizon=info.execute_horizon,
     )  # fmt: skip
     yield _Event(at, "/action_chunks", "pirl_msgs/msg/ActionChunk", lambda: chunk)

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pirl_contract import Contract
+from pirl_contract import Contract, ControlSource
 from pirl_server.atomic_files import utc_now
 from pirl_server.episodes.schema import Calls, Episode, EpisodeInfo, Images, Steps
 from pirl_server.interchange.bags.messages import time_ns
 from pirl_server.interchange.bags.resampled import newest
 from pirl_server.interchange.bags.segments import Segment
 from pirl_server.interchange.bags.streams import Streams
-from pirl_server.interchange.episodes.demonstration import LABEL_SOURCE
+from pirl_server.interchange.episodes.demonstration import LABEL_SOURCE, Recording, demonstration
 
 Observe = Callable[[Sequence[int]], Images]
 """images at these times, by camera [number of times, height, width, 3]"""
@@ -75,10 +75,13 @@ def steps_of(
 
 def calls_of(streams: Streams, chunks: Sequence[Any], contract: Contract, steps: Steps, observe: Observe,
              versions: Mapping[str, int]) -> Calls:  # fmt: skip
-    """Return the policy calls behind chunks. Raises ValueError for a chunk that is not [H, D] or of another H."""
+    """Return the policy calls behind chunks, at least one.
+
+    Raises ValueError for a chunk that is not [H, D] or of another H.
+    """
     times = [time_ns(each.header.stamp) for each in chunks]
     shapes = sorted({(int(each.horizon), int(each.action_dim), len(each.actions)) for each in chunks})
-    horizon, width, size = shapes[0] if shapes else (0, contract.action_dim, 0)
+    horizon, width, size = shapes[0]
     if len(shapes) > 1 or width != contract.action_dim or size != horizon * width:
         raise ValueError(
             f"chunks of horizon, width and numbers {shapes}: the contract's width is {contract.action_dim}"
@@ -134,7 +137,7 @@ def info_of(segment: Segment, contract: Contract, chunks: Sequence[Any], said: M
         end_reason=segment.end_reason or "fault",
         policy_name="",
         policy_versions=versions,
-        execute_horizon=int(chunks[0].execute_horizon) if chunks else 1,
+        execute_horizon=int(chunks[0].execute_horizon),
         created=utc_now(),
         **said,
     )
@@ -143,10 +146,20 @@ def info_of(segment: Segment, contract: Contract, chunks: Sequence[Any], said: M
 def episode_of(
     streams: Streams, segment: Segment, contract: Contract, observe: Observe, said: Mapping[str, Any]
 ) -> Episode:
-    """Return a segment's episode. Raises ValueError as the functions above do."""
+    """Return a segment's episode. Raises ValueError as the functions above do, and `demonstration`.
+
+    Without a chunk it is a demonstration: each outcome is the observation of the next step, and the first step, before
+    which nothing was observed, is left out.
+    """
     chunks = chunks_of(streams, segment)
     numbers = {each.chunk_id: number for number, each in enumerate(chunks)}
     steps = steps_of(streams, segment, contract, numbers, said["success"])
+    if not chunks:
+        shown = Recording(
+            steps.state, steps.executed[1:], observe(steps.time_ns.tolist()), steps.time_ns, said["instruction"],
+            said["success"], steps.reward[1:], steps.source[1:], said["metadata"],
+        )  # fmt: skip
+        return demonstration(shown, contract, said["robot_id"], ControlSource.HUMAN, said["id"])
     info = info_of(segment, contract, chunks, said)
     versions = {version: number for number, version in enumerate(info.policy_versions)}
     return Episode(info, calls_of(streams, chunks, contract, steps, observe, versions), steps)
