@@ -126,7 +126,7 @@ class EncodedImages(ImageArray):
         self.codec, self.sizes, self.files = codec, sizes, files
 
     @classmethod
-    def of(cls, files: Sequence[bytes], height: int, width: int, codec: ImageCodec) -> EncodedImages:
+    def of(cls, files: Sequence[bytes | memoryview], height: int, width: int, codec: ImageCodec) -> EncodedImages:
         """Of files that are in memory."""
         sizes = np.array([len(each) for each in files], np.int64)
         shape = (len(files), height, width, 3)

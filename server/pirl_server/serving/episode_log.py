@@ -212,7 +212,7 @@ class LoggedCalls:
         codec, (height, width, _) = self._codecs[name]
         if not self._spilled:
             with self._lock:
-                return EncodedImages.of([row[name].tobytes() for row in self._rows], height, width, codec)
+                return EncodedImages.of([row[name].data for row in self._rows], height, width, codec)
         sizes = np.array(self._sizes[name], np.int64)
         bounds = np.concatenate([[0], np.cumsum(sizes)]).tolist()
         rows = FileRows(self._folder / f"{name}.bin", np.dtype(np.uint8), (bounds[-1],))
