@@ -141,7 +141,7 @@ def recognise(path: Path, name: str) -> Format:
     for each in FORMATS:
         if name == each.name or (name == "auto" and each.recognises(path)):
             return each
-    known = "; ".join(f"{each.name}: {each.what}" for each in FORMATS)
+    known = "; ".join(f"{each.name}: {each.what}" for each in FORMATS if each.importer)
     raise ValueError(f"'{path}' is none of the formats that can be imported ({known}): choose one with --format")
 
 

@@ -11,7 +11,7 @@ import h5py
 
 from pirl_contract import Contract
 from pirl_server.config.interchange import ImportSettings
-from pirl_server.interchange.checkpoints.source_folder import read_object
+from pirl_server.interchange.checkpoints.source_folder import inside, read_object
 from pirl_server.interchange.episodes.hdf5_episodes import (
     Demo,
     Hdf5Source,
@@ -59,7 +59,7 @@ def _demo(file: Any, name: str) -> Demo:
 
 def _rate(file: Any, path: Path) -> float | None:
     """Control frequency, where the recording changed it: ManiSkill does not store its default."""
-    kwargs = read_object(path.with_suffix(".json")).get("env_info", {}).get("env_kwargs", {})
+    kwargs = read_object(inside(path.parent, path.with_suffix(".json"))).get("env_info", {}).get("env_kwargs", {})
     found = (kwargs.get("sim_config") or {}).get("control_freq")
     return float(found) if isinstance(found, int | float) else None
 
