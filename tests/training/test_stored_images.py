@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toy_arm import SEEING, ToyEnv, toy_policy
+from toy_arm import SEEING, ToyEnv, save_toy, toy_policy
 
 from pirl_contract import Observation, StepOutcome
 from pirl_contract.client import PolicyClient
@@ -19,6 +20,8 @@ from pirl_contract.wire import image_codec
 from pirl_contract.wire.codec import observation_to_proto
 from pirl_server.algorithm import flow_sde
 from pirl_server.algorithm.hybrid_sampler import step_of_chain, transition_log_prob
+from pirl_server.app import build
+from pirl_server.config.serve import ServeConfig
 from pirl_server.episodes.image_codecs import decode_jpeg, encode_jpeg
 from pirl_server.episodes.schema import Episode
 from pirl_server.episodes.store import EpisodeStore
@@ -160,6 +163,16 @@ def test_a_codec_is_checked_against_the_contract() -> None:
             CameraCodecs.parse([text])
     with pytest.raises(ValueError, match="two codecs"):
         CameraCodecs.parse(["wrist=jpeg", "wrist=raw"])
+
+
+def test_the_server_says_at_its_start_that_a_codec_names_no_camera(tmp_path: Path) -> None:
+    base, camera = save_toy(tmp_path / "base", sees=True), SEEING.cameras[0].name
+    config = ServeConfig(checkpoint=base, root=tmp_path / "root", grpc_port=0)
+    for codec, why in (("rear=jpeg", f"camera 'rear', the policy's cameras are: {camera}"), (f"{camera}=gif", "'gif'")):
+        with pytest.raises(ValueError, match=f"^--image-codec: .*{why}"), build(replace(config, image_codec=(codec,))):
+            pass
+    with build(replace(config, image_codec=(f"{camera}=jpeg",))):
+        pass
 
 
 def test_a_jpeg_file_decodes_to_the_same_pixels_again() -> None:
