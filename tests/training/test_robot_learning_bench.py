@@ -94,6 +94,12 @@ def test_cells_and_rounds_have_the_form_of_the_document(bench: dict[str, ModuleT
     assert "Made by `python command`." in page
     assert "Made by `python command`, `python other`." in page, "both controls"
     assert (tmp_path / "page.json").is_file()
+    again = rows[0] | {"after": 1.0}
+    bench["page"].write_page(tmp_path / "page.md", [again, rows[0] | {"episodes": 20}], "third")
+    page = (tmp_path / "page.md").read_text()
+    assert "| task | method | 10 episodes | 20 episodes |" in page
+    assert "| T | recap | +50.0 (+50.0) | +0.0 (+0.0) |" in page, "the same size and seed anew, another size beside it"
+    assert "Made by `python command`, `python third`." in page
 
 
 def test_controls_change_labels_alone(bench: dict[str, ModuleType]) -> None:
