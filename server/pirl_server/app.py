@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +22,7 @@ from pirl_server.api.rest_listener import make_listener
 from pirl_server.api.stop_listener import stop_door
 from pirl_server.config.loop import Loop
 from pirl_server.config.serve import Compile, ServeConfig
+from pirl_server.episodes.retention import Janitor, Retention
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.loop.controller import Loops
@@ -97,8 +99,9 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
     """Make everything but the HTTP listener; gRPC serves while the context is open."""
     registry = Registry(config.root / MODELS)
     production = adopt(registry, config.checkpoint)
-    engine, store = Engine(), EpisodeStore(config.root / EPISODES)
-    recorder = Recorder(store, Limits.of_memory(config.episode_memory_mib * 2**20))
+    free = config.episode_free_mib * 2**20
+    engine, store = Engine(), EpisodeStore(config.root / EPISODES, free)
+    recorder = Recorder(store, replace(Limits.of_memory(config.episode_memory_mib * 2**20), free=free))
 
     def reachable() -> int:
         return sum(robot.reachable for robot in service.attendance.list())
@@ -111,6 +114,8 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
         closing.callback(recorder.close)
         _start_deployment(deployment, production)
         threading.Thread(target=store.warm_up, name="summaries", daemon=True).start()
+        if rules := _retention(config):
+            closing.callback(Janitor(store, rules).close)
         gate = _gate(config, registry, recorder, store)
         service = _service(config, engine, recorder, router, gate)
         metrics, latencies = Metrics(engine, service.attendance, recorder), Latencies()
@@ -148,6 +153,13 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             loops.close()
             jobs.close()
             stopped.wait()
+
+
+def _retention(config: ServeConfig) -> list[Retention]:
+    """Which episodes are removed: those beyond the age, then the oldest beyond the size."""
+    days, gib = config.keep_episodes_days, config.keep_episodes_gib
+    by_age = [] if days is None else [Retention(older_than_days=days)]
+    return by_age if gib is None else [*by_age, Retention(keep_bytes=int(gib * 2**30))]
 
 
 def _start_loops(parts: Services, service: PolicyService) -> Loops:

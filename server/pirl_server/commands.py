@@ -96,6 +96,7 @@ def finetune(arguments: Sequence[str]) -> int:
 def _episode_flags(parser: argparse.ArgumentParser, description: str) -> None:
     group = parser.add_argument_group("logged episodes")
     group.add_argument("--episodes", type=Path, metavar="ROOT", help=description)
+    group.add_argument("--dataset", metavar="NAME", help="learn from this dataset, in place of a selection")
     group.add_argument("--dry-run", action="store_true", help="report on the selected episodes and learn nothing")
     add_flags(group, EpisodeSelection)
 
@@ -108,7 +109,7 @@ def _spec(kind: type[SpecT], options: argparse.Namespace, config: SftConfig | Ep
     if task is None and options.episodes is not None and options.base is not None:
         task = load_card(options.base).task
     values = {"task": task or DEFAULT_TASK, "seed": options.seed, "config": config, "dry_run": options.dry_run}
-    values["select"] = read_flags(EpisodeSelection, options)
+    values |= {"select": read_flags(EpisodeSelection, options), "dataset": options.dataset}
     if hasattr(options, "new_instructions"):
         values["new_instructions"] = options.new_instructions
     return parse(kind, values)

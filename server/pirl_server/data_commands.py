@@ -1,4 +1,4 @@
-"""`pirl episodes VERB`: finds the function behind the verb; only its module is loaded."""
+"""`pirl episodes VERB`, `pirl dataset VERB`: finds the function behind the verb; only its module is loaded."""
 
 from __future__ import annotations
 
@@ -14,13 +14,29 @@ EPISODES = {
     "export": "pirl_server.interchange.episodes.commands:export_command",
     "import": "pirl_server.interchange.episodes.commands:import_command",
     "verify": "pirl_server.episodes.commands:verify",
+    "ls": "pirl_server.episodes.commands:ls",
+    "show": "pirl_server.episodes.commands:show",
+    "label": "pirl_server.episodes.commands:label",
+    "undo": "pirl_server.episodes.commands:undo",
+    "prune": "pirl_server.episodes.commands:prune",
 }
 """verb -> module:function, which takes the arguments after the verb and returns the exit status"""
+DATASETS = {
+    "create": "pirl_server.episodes.dataset_commands:create",
+    "ls": "pirl_server.episodes.dataset_commands:ls",
+    "show": "pirl_server.episodes.dataset_commands:show",
+    "verify": "pirl_server.episodes.dataset_commands:verify",
+}
 
 
 def episodes(arguments: Sequence[str]) -> int:
     """Look at a server's episodes, check them, take them in and out."""
     return _run("episodes", episodes.__doc__, EPISODES, arguments)
+
+
+def dataset(arguments: Sequence[str]) -> int:
+    """Freeze lists of episodes under a name, for jobs that can be repeated."""
+    return _run("dataset", dataset.__doc__, DATASETS, arguments)
 
 
 def _run(family: str, description: str | None, verbs: Mapping[str, str], arguments: Sequence[str]) -> int:

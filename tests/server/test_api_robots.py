@@ -23,6 +23,7 @@ from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import codec
 from pirl_server.config.jobs import Sft
 from pirl_server.episodes import manifest
+from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.events import EventLog, EventTail
 
 
@@ -98,7 +99,7 @@ def test_not_ready_without_room(server: Server, monkeypatch: pytest.MonkeyPatch,
     if where == "queue":
         monkeypatch.setattr(server.engine, "queue_size", 0)
     else:
-        monkeypatch.setattr("pirl_server.api.health.MIN_FREE_BYTES", 2**60)
+        monkeypatch.setattr(EpisodeStore, "free_bytes", lambda self: 0)
     with server.web() as web:
         reply = web.get("/readyz")
         assert (reply.status_code, words in reply.json()["detail"]) == (503, True)

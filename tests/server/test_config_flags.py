@@ -27,6 +27,7 @@ def test_every_field_has_a_flag_of_its_type() -> None:
         "base", "--root", "r", "--host", "::1", "--grpc-port", "1", "--rest-port", "2", "--stop-port", "0",
         "--device", "cuda", "--compile", "off", "--default-instruction", "push", "--explore",
         "--tls-cert", "c", "--tls-key", "k", "--tls-client-ca", "a",
+        "--episode-free-mib", "64", "--keep-episodes-days", "30", "--keep-episodes-gib", "0.5",
         "--robot-rate-hz", "2.5", "--episode-memory-mib", "64", "--openpi-port", "3", "--openpi-key", "top=x",
         "--image-codec", "top=jpeg",
         "--openpi-key", "state=y", "--drain-seconds", "0", "--canary-limit", "0.5", "--exchange", "x",

@@ -8,18 +8,21 @@ from pathlib import Path
 import pytest
 from test_episode_store import make_episode
 
-from pirl_server.data_commands import EPISODES, episodes
+from pirl_server.data_commands import DATASETS, EPISODES, episodes
 from pirl_server.episodes.store import EpisodeStore
 
 
-@pytest.mark.parametrize(("verb", "target"), EPISODES.items())
+VERBS = [("episodes", *each) for each in EPISODES.items()] + [("dataset", *each) for each in DATASETS.items()]
+
+
+@pytest.mark.parametrize(("family", "verb", "target"), VERBS)
 def test_each_verb_is_a_function_that_explains_itself(
-    verb: str, target: str, capsys: pytest.CaptureFixture[str]
+    family: str, verb: str, target: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module, _, name = target.partition(":")
     with pytest.raises(SystemExit, match="0"):
         getattr(import_module(module), name)(["--help"])
-    assert f"pirl episodes {verb}" in capsys.readouterr().out
+    assert f"pirl {family} {verb}" in capsys.readouterr().out
 
 
 def test_verify_tells_a_changed_file_from_whole_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

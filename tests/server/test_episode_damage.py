@@ -18,6 +18,7 @@ import pytest
 from test_episode_store import make_episode
 
 from pirl_server.atomic_files import append_line
+from pirl_server.config.episodes import EpisodeSelection, LabelState
 from pirl_server.episodes import index, manifest, summary
 from pirl_server.episodes.manifest import DamagedError, UnreadableError
 from pirl_server.episodes.store import GROUP, EpisodeStore
@@ -202,8 +203,12 @@ def test_a_changed_label_counts_for_nothing_and_is_named(kept: EpisodeStore, dam
     fresh.label(found.id, True, "operator", "it did")
     assert fresh.list()[0].success is True
     assert len(fresh.degraded) == 1
+    last = path.read_bytes().splitlines(keepends=True)[-1]
     path.write_text(before)
     assert fresh.list()[0].success is None
+    assert "lacks 1 labels" in "".join(fresh.degraded), "the last one is gone"
+    path.write_bytes((before + line).encode() + last)
+    assert fresh.list()[0].success is True
     assert fresh.degraded == [], "repaired"
 
 
@@ -236,8 +241,8 @@ def test_many_summaries_are_read_by_another_process_with_the_same_result(
     flip(damaged / manifest.NAME, 900)
     (torn / manifest.NAME).unlink()
     homes = [home_of(kept, each) for each in found] + [damaged, torn]
-    here = summary.read_summaries(homes)
-    assert here[:3] == found
+    here = summary.read_records(homes)
+    assert [each.summary for each in here[:3]] == found
     commands = []
     run = subprocess.run
 
@@ -247,11 +252,11 @@ def test_many_summaries_are_read_by_another_process_with_the_same_result(
 
     monkeypatch.setattr(subprocess, "run", noted)
     monkeypatch.setattr(summary, "FEW", 0)
-    there = summary.read_summaries(homes)
+    there = summary.read_records(homes)
     assert commands == [[sys.executable, "-m", "pirl_server.episodes.summary"]]
     assert [(type(each), str(each)) for each in there] == [(type(each), str(each)) for each in here]
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    assert summary.read_summaries(homes)[:3] == found, "where none can be started, here"
+    assert [each.summary for each in summary.read_records(homes)[:3]] == found, "where none can be started, here"
 
 
 def test_a_list_reads_each_manifest_once(kept: EpisodeStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,16 +270,17 @@ def test_a_list_reads_each_manifest_once(kept: EpisodeStore, monkeypatch: pytest
     first = [kept.write(make_episode()) for _ in range(3)]
     monkeypatch.setattr(manifest, "read", counted)
     for _ in range(3):
-        assert kept.page(None, 2) == (kept.list()[:2], True)
+        page = kept.page(EpisodeSelection(), 2)
+        assert ([each.summary for each in page.entries], page.more) == (kept.list()[:2], True)
     assert sorted(reads) == sorted(each.id for each in first)
     other = EpisodeStore(kept.root)
     later = other.write(replace(make_episode(), info=replace(make_episode().info, robot_id="arm-2", created="2026-02")))
     reads.clear()
-    assert kept.list()[0] == later, "of another process, newest first"
-    assert reads == [later.id]
+    assert kept.list()[0] == later, "of another store, newest first"
+    assert reads == [], "its row was added when it was published"
     shutil.rmtree(home_of(kept, first[0]))
     assert {each.id for each in kept.list()} == {first[1].id, first[2].id, later.id}
-    assert reads == [later.id]
+    assert reads == []
 
 
 def test_pages_follow_each_other_and_filter(kept: EpisodeStore) -> None:
@@ -283,15 +289,17 @@ def test_pages_follow_each_other_and_filter(kept: EpisodeStore) -> None:
         kept.write(replace(make_episode(), info=replace(info, success=number % 3 == 0)))
     everything = kept.list()
     assert [each.created for each in everything] == sorted((each.created for each in everything), reverse=True)
+    labels: dict[bool | None, LabelState] = {None: "any", False: "failure", True: "success"}
     for robot, success in ((None, None), ("arm-1", None), (None, False), ("arm-0", True), ("arm-7", None)):
         wanted = [each for each in everything if robot in (None, each.robot_id) and success in (None, each.success)]
+        selection = EpisodeSelection(robots=(robot,) if robot else (), label=labels[success])
         got: list[EpisodeSummary] = []
         more, after = True, None
         while more:
-            page, more = kept.page(after, 2, robot, success)
-            assert len(page) == 2 or not more
-            got += page
-            after = page[-1].id if page else after
+            page = kept.page(selection, 2, after)
+            assert len(page.entries) == 2 or not page.more
+            got += [each.summary for each in page.entries]
+            more, after = page.more, page.entries[-1].summary.id if page.entries else after
         assert got == wanted
     with pytest.raises(KeyError):
-        kept.page("f" * 32, 2)
+        kept.page(EpisodeSelection(), 2, "f" * 32)

@@ -15,9 +15,10 @@ from toy_log import GOOD, episode
 
 from pirl_contract import Alteration, ControlSource, Field
 from pirl_server.episodes.schema import Episode
+from pirl_server.episodes.step_masks import masked_steps, targets
 from pirl_server.training.episode_cut import chunk_deltas
 from pirl_server.training.episode_dataset import EpisodeWindows, episode_windows
-from pirl_server.training.episode_targets import masked_steps, takeovers, targets
+from pirl_server.training.episode_targets import takeovers
 
 P, H, _ = int(ControlSource.POLICY), int(ControlSource.HUMAN), int(ControlSource.HOLD)
 RATE = CONTRACT.rate_hz

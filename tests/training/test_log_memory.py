@@ -5,7 +5,6 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +53,7 @@ def test_more_episodes_or_longer_ones_need_no_more_memory_for_images(
             store.write(big(number, decisions))
 
         def learn(store: EpisodeStore = store) -> None:
-            now = datetime.now(timezone.utc)
-            log = select(store, EpisodeSelection(), CONTRACT, INSTRUCTIONS, now, Heard()).log
+            log = select(store, EpisodeSelection(), CONTRACT, INSTRUCTIONS, Heard()).log
             data = episode_windows(policy, log)
             assert data.windows.images is not None
             assert len(data) == sum(each.decisions for each in log.facts)

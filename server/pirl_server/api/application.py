@@ -8,7 +8,7 @@ from importlib.metadata import version
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.routing import Route, Router
 
-from pirl_server.api import dashboard, health, models, problems, reference, robots, routing
+from pirl_server.api import dashboard, datasets, health, models, problems, reference, robots, routing
 from pirl_server.api import episodes as episode_routes
 from pirl_server.api import jobs as job_routes
 from pirl_server.api import metrics as metric_routes
@@ -30,7 +30,8 @@ from pirl_server.telemetry.metrics import Latencies, Metrics
 
 TAGS = [
     {"name": "jobs", "description": "Training and evaluation jobs: create, follow, cancel"},
-    {"name": "episodes", "description": "Recorded robot episodes"},
+    {"name": "episodes", "description": "Recorded robot episodes and their labels"},
+    {"name": "datasets", "description": "Lists of episodes that are frozen under a name"},
     {"name": "models", "description": "Model versions: production alias, promotion, rollback"},
     {"name": "routing", "description": "Which version serves which robot: pins, canary, shadow"},
     {"name": "robots", "description": "Connected robots and their emergency stop (software, not safety-rated)"},
@@ -70,7 +71,7 @@ def create_api(
         docs_url=None,
         redoc_url=None,
     )
-    parts = (job_routes, episode_routes, models, routing, robots, health, metric_routes, reference, dashboard)
+    parts = (job_routes, episode_routes, datasets, models, routing, robots, health, metric_routes, reference, dashboard)
     routers = [each.router for each in parts]
     app.state.routes = routes = _routes(app.router, *routers)
     app.add_middleware(Bodies)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from importlib.metadata import version
 
 from fastapi import APIRouter
@@ -13,8 +12,6 @@ from pirl_server.api.problems import ProblemError, responses
 from pirl_server.api.schemas import Health, Info, Readiness
 
 router = APIRouter(tags=["health"])
-MIN_FREE_BYTES = 256 * 2**20
-"""a long episode with two cameras"""
 
 
 @router.get("/healthz", operation_id="getHealth")
@@ -41,8 +38,8 @@ async def readyz(services: ServicesDep) -> Readiness:
     root = services.registry.audit_log.path.parent
     if not os.access(root, os.W_OK):
         raise ProblemError(503, "not-ready", f"'{root}' can't be written to: episodes would be lost")
-    if (free := shutil.disk_usage(root).free) < MIN_FREE_BYTES:
-        raise ProblemError(503, "not-ready", f"{free // 2**20} MiB of disk space left: episodes may be lost")
+    if why := services.episodes.no_room():
+        raise ProblemError(503, "not-ready", f"no episode is recorded: {why}")
     degraded = [*services.jobs.degraded, *services.registry.degraded, *services.episodes.degraded]
     return Readiness(status="degraded" if degraded else "ok", degraded=degraded)
 

@@ -14,7 +14,7 @@ from pirl_server.api.problems import ProblemError, conflict, invalid, no_storage
 from pirl_server.api.schemas import Damaged, JobPage, JobView
 from pirl_server.api.sse import stream
 from pirl_server.config.interchange import ExportEpisodes, ImportEpisodes
-from pirl_server.config.jobs import Evaluate, JobSpec
+from pirl_server.config.jobs import Evaluate, FinetuneEpisodes, JobSpec, Sft
 from pirl_server.config.loop import Loop
 from pirl_server.jobs.job import DamagedJobError, Job, Status
 from pirl_server.registry.promotion import PRODUCTION
@@ -35,6 +35,7 @@ def create_job(
         if name is not None:
             services.registry.resolve(name)
         services.check_job(spec)
+        _check_dataset(services, spec)
     except KeyError:
         raise invalid(field, f"'{name}' is neither a version nor an alias in the registry") from None
     except ValueError as error:
@@ -121,6 +122,15 @@ def stream_events(job_id: JobId, services: ServicesDep, last_event_id: LastEvent
     over = partial(_has_ended, services, job_id)
     body = stream(tail, over, services.heartbeat_s, services.reads)
     return StreamingResponse(body, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+def _check_dataset(services: Services, spec: JobSpec) -> None:
+    """Raise ValueError for a dataset that is not there, or can't be read."""
+    if isinstance(spec, FinetuneEpisodes | Sft) and spec.dataset is not None:
+        try:
+            services.episodes.datasets.get(spec.dataset)
+        except KeyError:
+            raise ValueError(f"dataset '{spec.dataset}' is not there: GET /v1/datasets lists them") from None
 
 
 def _starts_from(spec: JobSpec) -> tuple[str, str | None]:

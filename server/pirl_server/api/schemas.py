@@ -9,7 +9,6 @@ from pydantic import ConfigDict, Field
 from pirl_server.api.described import Described
 from pirl_server.atomic_files import NAME_PATTERN
 from pirl_server.config.jobs import JobSpec
-from pirl_server.episodes.summary import EpisodeSummary
 from pirl_server.jobs.job import Job, Status
 from pirl_server.registry.evaluation import Evaluation
 from pirl_server.registry.offline_evidence import OfflineEvidence
@@ -63,60 +62,6 @@ class JobPage(Described):
     has_more: bool
     """whether there is a next page"""
     damaged: list[Damaged] = Field(default=[], description="damaged jobs found since the server started")
-
-
-class EpisodeView(Described):
-    """One published episode; `path` is its Zarr group, relative to the store."""
-
-    model_config = ConfigDict(from_attributes=True)
-
-    id: str
-    """32 hexadecimal digits"""
-    robot_id: str
-    """robot that it was recorded on"""
-    created: str
-    """ISO 8601, UTC: when it was published"""
-    instruction: str
-    """the sentence that the policy was given"""
-    success: bool | None
-    """newest label; null: unlabelled"""
-    label_source: str
-    """operator, sim or classifier; empty: unlabelled"""
-    end_reason: str
-    """success, time_limit, operator, takeover or fault"""
-    sampler: str
-    """flow_sde: has log-probabilities to learn from; ode: deterministic"""
-    contract_hash: str
-    """contract of robot and policy"""
-    policy_versions: list[str]
-    """in order of appearance"""
-    calls: int
-    """policy calls"""
-    steps: int
-    """executed control steps"""
-    path: str
-    """of the Zarr group, relative to the store"""
-    dry_run: bool
-    """no action reached an arm: not used for training"""
-
-    @classmethod
-    def of(cls, summary: EpisodeSummary) -> EpisodeView:
-        """Show a summary as it is."""
-        return cls.model_validate(summary)
-
-
-class EpisodePage(Described):
-    """Episodes, newest first; ask for the next page with `after=last_id`."""
-
-    data: list[EpisodeView]
-    """the episodes of this page"""
-    first_id: str | None
-    """of this page; null for an empty one"""
-    last_id: str | None
-    """of this page: `after` of the next one; null for an empty one"""
-    has_more: bool
-    """whether there is a next page"""
-    damaged: list[Damaged] = Field(default=[], description="damaged episodes found since the server started")
 
 
 class EvaluationView(Described):

@@ -31,6 +31,9 @@ NewInstructions = Annotated[
 ]
 DryRun = Annotated[bool, about("report on the selected episodes and learn nothing")]
 Select = Annotated[EpisodeSelection, about("which logged episodes to learn from")]
+FrozenName = Annotated[
+    str | None, text("name of a dataset to learn from, in place of select; null: none", NAME_PATTERN)
+]  # fmt: skip
 Base = Annotated[str, text("version or alias to start from", NAME_PATTERN)]
 
 
@@ -52,18 +55,30 @@ class FinetuneSim(_Spec):
     config: PpoConfig = field(default_factory=PpoConfig)
 
 
+def _check_dataset(dataset: str | None, select: EpisodeSelection) -> None:
+    if dataset is not None and select != EpisodeSelection():
+        raise ValueError(f"dataset '{dataset}' is a list of its own: leave out select")
+
+
 @dataclass(frozen=True, config=CHECKED, kw_only=True)
 class FinetuneEpisodes:
-    """Advantage-weighted flow matching on the robots' logged episodes. No simulator is needed."""
+    """Advantage-weighted flow matching on the robots' logged episodes. No simulator is needed.
+
+    Raises ValueError for a dataset together with a selection.
+    """
 
     task: TaskName
     seed: Seed = 0
     kind: Literal["finetune_episodes"] = "finetune_episodes"
     base: Base = "production"
     select: Select = field(default_factory=EpisodeSelection)
+    dataset: FrozenName = None
     new_instructions: NewInstructions = False
     dry_run: DryRun = False
     config: EpisodesConfig = field(default_factory=EpisodesConfig)
+
+    def __post_init__(self) -> None:
+        _check_dataset(self.dataset, self.select)
 
 
 @dataclass(frozen=True, config=CHECKED, kw_only=True)
@@ -79,12 +94,16 @@ class Sft:
         str | None, text("version or alias to start from; null: new weights", NAME_PATTERN)
     ] = None  # fmt: skip
     select: Select = field(default_factory=EpisodeSelection)
+    dataset: FrozenName = None
     dry_run: DryRun = False
     config: SftConfig = field(default_factory=SftConfig)
 
     def __post_init__(self) -> None:
+        _check_dataset(self.dataset, self.select)
         if self.config.source == "expert" and (self.dry_run or self.select != EpisodeSelection()):
             raise ValueError("select and dry_run are for logged episodes: set config.source to 'episodes'")
+        if self.config.source == "expert" and self.dataset is not None:
+            raise ValueError("a dataset is of logged episodes: set config.source to 'episodes'")
         if self.config.source == "episodes" and self.select.label in ("failure", "unlabelled"):
             raise ValueError(f"select.label '{self.select.label}': successes are imitated; leave it out")
 

@@ -86,6 +86,22 @@ class ServeConfig:
             "folder below which jobs may import and export episodes; default: none, such jobs are rejected", "FOLDER"
         ),
     ] = None
+    episode_free_mib: Annotated[
+        int, number("disk space that stays free: with less no episode begins, robots are served anyway", "MIB", ge=0)
+    ] = 256  # fmt: skip
+    keep_episodes_days: Annotated[
+        float | None,
+        number(
+            "remove episodes that are older, but for labelled successes and those of datasets; default: never",
+            "DAYS", gt=0,
+        ),
+        OFF,
+    ] = None  # fmt: skip
+    keep_episodes_gib: Annotated[
+        float | None,
+        number("remove the oldest episodes beyond this size, but for the same ones; default: never", "GIB", gt=0),
+        OFF,
+    ] = None
     openpi_port: Annotated[
         int | None, _port("also serve openpi's clients, on their own protocol; default: no such port")
     ] = None

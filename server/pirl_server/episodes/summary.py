@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -25,6 +25,8 @@ from pirl_server.episodes.manifest import DamagedError, UnreadableError
 GROUP, EARLIER_GROUP = "episode.zarr.zip", "episode.zarr"
 FEW = 64
 """episodes that are read in the calling process: starting another one takes as long"""
+FEW_FILES = 4
+"""of an episode, whose sizes are kept beside its summary"""
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,30 @@ class EpisodeSummary:
     """of the Zarr group, relative to the store"""
     dry_run: bool = False
     """nothing reached an arm; no learner reads it"""
+    targets: int | None = None
+    """steps that may be learnt; None: written before they were counted"""
+    human_steps: int | None = None
+    """of these, those that a human drove"""
+
+
+@dataclass(frozen=True)
+class EpisodeRecord:
+    """What a manifest says of an episode, and how to see without reading it that it still does."""
+
+    summary: EpisodeSummary
+    digest: str
+    """SHA-256 of the manifest, which names that of every file; of one that was migrated that of the one before"""
+    size: int
+    """bytes of all files, the manifest included"""
+    stamp: tuple[int, int, int]
+    """of the manifest before it was read: times of change of content and of entry in ns, bytes"""
+    files: tuple[tuple[str, int], ...]
+    """the other files and their bytes; none of them where there are more than a few"""
 
 
 _SUMMARY = TypeAdapter(EpisodeSummary)
 _FIELDS = frozenset(EpisodeSummary.__dataclass_fields__)
-Found: TypeAlias = "EpisodeSummary | DamagedError | UnreadableError | OSError"
+Found: TypeAlias = "EpisodeRecord | DamagedError | UnreadableError | OSError"
 
 
 def read_summary(home: Path) -> EpisodeSummary:
@@ -59,7 +80,45 @@ def read_summary(home: Path) -> EpisodeSummary:
 
     Raises as `manifest.read`; DamagedError too for a summary that is none, or of another episode.
     """
+    return _summary_of(home, manifest.read(home))
+
+
+def read_record(home: Path) -> EpisodeRecord:
+    """Read the summary with what the index keeps beside it. Raises UnreadableError, and as `read_summary`."""
+    path = home / manifest.NAME
+    try:
+        stamp = stamp_of(os.stat(path))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UnreadableError(f"'{path}' is missing: incomplete, or not an episode") from None
     found = manifest.read(home)
+    sizes = tuple((name, entry[0]) for name, entry in sorted(found.files.items()))
+    return EpisodeRecord(
+        summary=_summary_of(home, found),
+        digest=found.digest,
+        size=stamp[2] + sum(size for _, size in sizes),
+        stamp=stamp,
+        files=sizes if len(sizes) <= FEW_FILES else (),
+    )
+
+
+def stamp_of(stat: os.stat_result) -> tuple[int, int, int]:
+    """Return what changes whenever the file does, but for a change within the same tick of the clock."""
+    return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size
+
+
+def read_records(homes: Sequence[Path]) -> list[Found]:
+    """Read the record of each, or the error; of many in another process."""
+    if len(homes) > FEW:
+        command = [sys.executable, "-m", __name__]
+        lines_in = "".join(f"{json.dumps(str(home))}\n" for home in homes)
+        done = subprocess.run(command, input=lines_in, capture_output=True, text=True, check=False)
+        lines = done.stdout.splitlines()
+        if done.returncode == 0 and len(lines) == len(homes):
+            return [_decoded(line) for line in lines]
+    return [_read(home) for home in homes]
+
+
+def _summary_of(home: Path, found: manifest.Manifest) -> EpisodeSummary:
     error: type[DamagedError | UnreadableError] = UnreadableError if found.checked else DamagedError
     path = home / manifest.NAME
     if not found.checked and (unknown := found.summary.keys() - _FIELDS):
@@ -79,27 +138,15 @@ def read_summary(home: Path) -> EpisodeSummary:
     return summary
 
 
-def read_summaries(homes: Sequence[Path]) -> list[Found]:
-    """Read the summary of each, or the error; of many in another process."""
-    if len(homes) > FEW:
-        command = [sys.executable, "-m", __name__]
-        asked = "".join(f"{json.dumps(str(home))}\n" for home in homes)
-        done = subprocess.run(command, input=asked, capture_output=True, text=True, check=False)
-        lines = done.stdout.splitlines()
-        if done.returncode == 0 and len(lines) == len(homes):
-            return [_decoded(line) for line in lines]
-    return [_read(home) for home in homes]
-
-
 def _read(home: Path) -> Found:
     try:
-        return read_summary(home)
+        return read_record(home)
     except (DamagedError, UnreadableError, OSError) as error:
         return error
 
 
 def _encoded(found: Found) -> str:
-    if isinstance(found, EpisodeSummary):
+    if isinstance(found, EpisodeRecord):
         return json.dumps(asdict(found))
     return json.dumps([type(found).__name__, str(found)])
 
@@ -107,9 +154,17 @@ def _encoded(found: Found) -> str:
 def _decoded(line: str) -> Found:
     found = json.loads(line)
     if isinstance(found, dict):
-        return EpisodeSummary(**(found | {"policy_versions": tuple(found["policy_versions"])}))
+        return _record(found)
     kinds = {kind.__name__: kind for kind in (DamagedError, UnreadableError)}
     return kinds.get(found[0], OSError)(found[1])
+
+
+def _record(found: dict[str, Any]) -> EpisodeRecord:
+    said = found["summary"]
+    summary = EpisodeSummary(**(said | {"policy_versions": tuple(said["policy_versions"])}))
+    files = tuple((str(name), int(size)) for name, size in found["files"])
+    mtime_ns, ctime_ns, size = found["stamp"]
+    return EpisodeRecord(summary, found["digest"], found["size"], (mtime_ns, ctime_ns, size), files)
 
 
 def main() -> None:

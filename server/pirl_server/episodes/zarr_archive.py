@@ -46,10 +46,14 @@ class ZarrWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if error is None:
-            self._finish()
-        else:
+        if error is not None:
             self._members.abandon()
+            return
+        try:
+            self._finish()
+        except BaseException:
+            self._members.abandon()
+            raise
 
     def group(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
         """Make a group; those on the way to an array are made without being asked for."""

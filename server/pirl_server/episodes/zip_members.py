@@ -54,6 +54,7 @@ class MemberWriter:
         """Let go of a file that will not be whole; its end is written as far as the disk takes it."""
         with suppress(OSError, ValueError):
             self._archive.close()
+        self._archive.fp = None  # else it is tried again when the object goes, after the file was closed
 
 
 class MemberReader:

@@ -73,7 +73,9 @@ class EpisodeBuilder:
         self._steps = LoggedSteps(start.contract, max_steps)
         self._start_bytes = sum(len(key) + len(value) for key, value in start.metadata.items())
         self._label = _Label(None, "", "")
-        self._late: _Label | None = None
+        self.labels_logged = False
+        """a label is in the log of the store already: so must be each that follows"""
+        self._labelled_since_end = False
         self._finished = False
 
     @property
@@ -121,29 +123,27 @@ class EpisodeBuilder:
             self._steps.add([(self._call(outcome), outcome) for outcome in outcomes], cut)
 
     def announce(self, ending: EpisodeEnd) -> None:
-        """Keep what the robot says of the end, before anything of it can fail."""
+        """Keep what the robot says of the end, before anything of it can fail.
+
+        When it says so again, a label that came in between is the newer one.
+        """
         with self._lock:
+            if self._labelled_since_end:
+                ending = replace(ending, success=self._label.success, label_source=self._label.source)
             self.ending = replace(ending, final=None)
             self.touched = time.monotonic()
 
     def set_label(self, success: bool | None, source: str, note: str) -> bool | None:
         """Label it and return what the label was; the newer of this and an announced ending wins.
 
-        After `finish` it is kept for `take_late_label`.
+        After `finish` it is too late for the episode itself: the log of labels has it then.
         """
         with self._lock:
             previous, self._label = self._label.success, _Label(success, source, note)
             if self.ending is not None:
                 self.ending = replace(self.ending, success=success, label_source=source)
-            if self._finished:
-                self._late = self._label
+                self._labelled_since_end = True
             return previous
-
-    def take_late_label(self) -> tuple[bool | None, str, str] | None:
-        """Return, once, the label that came after `finish`; None when there was none."""
-        with self._lock:
-            late, self._late = self._late, None
-            return (late.success, late.source, late.note) if late is not None else None
 
     def finish(self, final: Observation | None = None) -> Episode:
         """Return the whole episode, ended as announced; nothing is added from here on.
@@ -184,7 +184,7 @@ class EpisodeBuilder:
     def reopen(self) -> None:
         """Continue: it could not be published."""
         with self._lock:
-            self._finished, self._late = False, None
+            self._finished = False
             self.touched = time.monotonic()
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from pirl_server.serving.errors import BusyError
 _LOG = logging.getLogger(__name__)
 MAX_RECEIPTS = 4096
 """ends that are remembered: one that is asked for again is answered as the first time"""
+NO_ROOM_RETRY_S = 30.0
 RETRY_S = 1.0
 """how often the disk is tried again after it rejected"""
 
@@ -112,8 +113,13 @@ class Recorder:
             return episode.start.robot_id if episode else None
 
     def start(self, start: EpisodeStart) -> EpisodeBuilder:
-        """Begin an episode. Raises ValueError for a robot id that may not name a folder, BusyError at a limit."""
+        """Begin an episode.
+
+        Raises ValueError for a robot id that may not name a folder, BusyError at a limit and without room on the disk.
+        """
         check_robot_id(start.robot_id)
+        if why := self._store.no_room():
+            raise BusyError(f"no episode can be recorded: {why}", NO_ROOM_RETRY_S)
         id_ = uuid.uuid4().hex
         episode = EpisodeBuilder(id_, start, self._store.scratch(id_), self._limits.steps)
         with self._lock:
@@ -178,13 +184,21 @@ class Recorder:
         return self._close(closing, ending, outcomes)
 
     def label(self, episode_id: str, success: bool | None, source: str, note: str) -> bool | None:
-        """Label an episode, open or published; return what it was labelled before. KeyError for an unknown id."""
+        """Label an episode, open or published; return what it was labelled before.
+
+        One that comes while the episode is written is on the disk when this returns, as the episode is when its end is
+        answered: no crash in between loses it. Raises KeyError for an unknown id.
+        """
         with self._lock:
             closing = self._ending.get(episode_id)
             episode = closing.episode if closing else self._open.get(episode_id)
-            if episode is not None:
-                return episode.set_label(success, source, note)
-        return self._store.label(episode_id, success, source, note)
+        if episode is None:
+            return self._store.label(episode_id, success, source, note)
+        previous = episode.set_label(success, source, note)
+        if closing is not None or episode.labels_logged:
+            episode.labels_logged = True
+            self._store.note_label(episode_id, success, source, note)
+        return previous
 
     def discard(self, episode_id: str) -> Receipt:
         """Drop the episode; one that was ended before stays. Raises KeyError for an unknown id."""
@@ -226,22 +240,11 @@ class Recorder:
         with self._lock:
             self.ended["published" if summary else "dropped"] += 1
             self.published_bytes += episode.nbytes + episode.calls.nbytes_on_disk if summary else 0
-        while (late := self._late_label(episode, receipt)) is not None:
-            try:
-                self._store.label(episode.id, *late)
-            except Exception:  # the episode is published: its end has not failed
-                _LOG.exception("episode %s is published, but its pending label could not be stored", episode.id)
+            del self._ending[episode.id]
+            self._remember(episode, receipt)
         episode.close()
         closing.done.set_result(receipt)
         return receipt
-
-    def _late_label(self, episode: EpisodeBuilder, receipt: Receipt) -> tuple[bool | None, str, str] | None:
-        """Return a label that came while the episode was written; without one it has ended."""
-        with self._lock:
-            if (late := episode.take_late_label()) is None:
-                del self._ending[episode.id]
-                self._remember(episode, receipt)
-            return late
 
     def _remember(self, episode: EpisodeBuilder, receipt: Receipt) -> Receipt:
         self._receipts[episode.id] = (episode.start.robot_id, receipt)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -77,6 +78,8 @@ class Session:
         self._room = threading.Semaphore(MAX_IN_FLIGHT)
         self._lock = threading.Lock()
         self._pending: dict[int, PendingChunk | None] = {}
+        self._lines: dict[str, deque[Callable[[], None]]] = {}
+        """of episodes with a call that waits for the disk: those behind it"""
         self._robot_id = ""
         self._ended = False
         self._begun = threading.Event()
@@ -159,11 +162,34 @@ class Session:
         if kind == "infer":
             self._infer(request)
         elif kind in self._calls.beside:
-            done = self._beside.submit(self._calls.beside[kind], call)
-            done.add_done_callback(lambda done: self._answer(request.id, lambda: {kind: done.result()}))
+            self._start_beside(request.id, kind, call)
         else:
             reply = self._calls.at_once[kind](call)
             self._answer(request.id, lambda: {kind: reply})
+
+    def _start_beside(self, id: int, kind: str, call: Any) -> None:
+        """Work it off after the calls of the same episode before it: a label must not overtake the end before it."""
+
+        def begin() -> None:
+            done = self._beside.submit(self._calls.beside[kind], call)
+            done.add_done_callback(lambda done: self._answer(id, lambda: {kind: done.result()}))
+            done.add_done_callback(lambda _: self._begin_next(call.episode_id))
+
+        with self._lock:
+            if (line := self._lines.get(call.episode_id)) is not None:
+                line.append(begin)
+                return
+            self._lines[call.episode_id] = deque()
+        begin()
+
+    def _begin_next(self, episode_id: str) -> None:
+        with self._lock:
+            line = self._lines[episode_id]
+            begin = line.popleft() if line else None
+            if begin is None:
+                del self._lines[episode_id]
+        if begin is not None:
+            begin()
 
     def _infer(self, request: pb.SessionRequest) -> None:
         wait_s = min(request.timeout_ms / 1000 or MAX_WAIT_S, MAX_WAIT_S)

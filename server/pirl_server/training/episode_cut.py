@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from pirl_contract import Contract, ControlSource
 from pirl_server.episodes.schema import Episode, Steps
+from pirl_server.episodes.step_masks import targets
 from pirl_server.policy.processor import Array
-from pirl_server.training.episode_targets import credit, takeovers, targets
+from pirl_server.training.episode_targets import credit, takeovers
 
 
 @dataclass(frozen=True)

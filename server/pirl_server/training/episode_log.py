@@ -17,7 +17,8 @@ from pirl_contract import ControlSource
 from pirl_server.episodes.loader import table_bytes
 from pirl_server.episodes.prefetch import prefetched
 from pirl_server.episodes.schema import PIXELS_KEY, Episode, EpisodeInfo
-from pirl_server.training.episode_targets import TAKEOVER_MARGIN_S, masked_steps, takeovers
+from pirl_server.episodes.step_masks import masked_steps
+from pirl_server.training.episode_targets import TAKEOVER_MARGIN_S, takeovers
 from pirl_server.training.progress import Progress
 
 NOT_EXECUTED = "in a dry run no action reaches the arm; launch the robot with dry_run:=false"

@@ -8,8 +8,9 @@ from dataclasses import asdict, field
 
 from pydantic.dataclasses import dataclass
 
+from pirl_server.episodes.query import NEW_INSTRUCTION
 from pirl_server.training.episode_log import EpisodeFacts
-from pirl_server.training.episode_selection import NEW_INSTRUCTION, Selected
+from pirl_server.training.episode_selection import Selected
 from pirl_server.training.method_choice import choose
 
 DATA_REPORT = "data_report.json"

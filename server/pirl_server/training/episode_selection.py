@@ -1,25 +1,36 @@
-"""Chooses the episodes of a store that a job learns from, and counts the others by the reason that left them out."""
+"""Chooses the episodes of a store that a job learns from, and counts the others by the reason that left them out.
+
+The index rules episodes out; only those that are left are opened, once each, one at a time.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import partial
 
 from pirl_contract import Contract
 from pirl_server.config.episodes import EpisodeSelection
+from pirl_server.episodes.datasets import Dataset
+from pirl_server.episodes.index_rows import EpisodeEntry
+from pirl_server.episodes.leases import Lease
 from pirl_server.episodes.prefetch import prefetched
+from pirl_server.episodes.query import (
+    DRY_RUN,
+    NEW_INSTRUCTION,
+    NO_SUCCESS,
+    NO_TARGET,
+    OTHER_CONTRACT,
+    OTHER_SOURCE,
+    Learning,
+)
 from pirl_server.episodes.schema import Episode
 from pirl_server.episodes.store import EpisodeStore
-from pirl_server.episodes.summary import EpisodeSummary
 from pirl_server.training.episode_log import NOT_EXECUTED, EpisodeFacts, EpisodeLog, facts, report_dry_runs
 from pirl_server.training.progress import Progress
 
-SECONDS_PER_DAY = 86_400.0
 REPORT_EVERY = 25
-DRY_RUN, NEW_INSTRUCTION = "dry runs", "with an instruction that is new to the policy"
 
 
 @dataclass(frozen=True)
@@ -47,26 +58,24 @@ def select(
     selection: EpisodeSelection,
     contract: Contract,
     instructions: tuple[str, ...] | None,
-    now: datetime,
     progress: Progress,
 ) -> Selected:
-    """Choose, newest first; each episode that the list does not rule out is read once.
+    """Choose, newest first; each episode that the index does not rule out is read once.
 
     `instructions` are those that may be learnt, None: any. Raises ValueError for a selected instruction beyond them.
     """
     _check_instructions(selection, instructions)
-    found, left_out, listed = list[EpisodeSummary](), Counter[str](), store.list()
-    for each in listed:
-        if why := _listed_fault(each, selection, contract, instructions, now):
-            left_out[why] += 1
-        else:
-            found.append(each)
+    learning = Learning(contract.hash, instructions)
+    left_out = Counter(store.left_out(selection, learning))
+    total = left_out.pop("", 0)
     # What can't be listed may be of any robot: that can't be read either.
-    kept, damaged = list[EpisodeFacts](), list(store.damaged.values())
+    damaged = list(store.damaged.values())
     left_out["damaged"] += len(damaged)
-    for number, read in enumerate(_read_ahead(store, found)):
+    kept, number = list[EpisodeFacts](), 0
+    lease = store.leases.take()
+    for number, read in enumerate(_read_ahead(store, store.select(selection, learning)), 1):
         if selection.limit is not None and len(kept) == selection.limit:
-            left_out["beyond the limit"] += len(found) - number
+            left_out["beyond the limit"] += total - number + 1
             break
         if isinstance(read, KeyError):
             left_out["removed meanwhile"] += 1
@@ -78,28 +87,65 @@ def select(
         if why := _read_fault(read, selection):
             left_out[why] += 1
         else:
-            kept.append(read)
-        if (number + 1) % REPORT_EVERY == 0:
-            progress.progress(number + 1, len(found), "episodes read")
+            # One contract for all of them: its own copy would be most of what is kept of an episode.
+            kept.append(replace(read, info=replace(read.info, contract=contract)))
+        if number % REPORT_EVERY == 0:
+            progress.progress(number, total, "episodes read")
     report_dry_runs(left_out[DRY_RUN], len(kept), progress)
-    openers = [partial(_open, store, each) for each in kept]
+    lease.set(each.info.id for each in kept)
+    openers = [partial(_open, store, lease, each) for each in kept]
     return Selected(EpisodeLog(kept, openers), dict(+left_out), tuple(damaged))
 
 
-def _read_ahead(store: EpisodeStore, found: Sequence[EpisodeSummary]) -> Iterator[EpisodeFacts | KeyError | ValueError]:
+def _read_ahead(store: EpisodeStore, found: Iterable[EpisodeEntry]) -> Iterator[EpisodeFacts | KeyError | ValueError]:
     """Count each episode, or say what is wrong with it; its images are checked, a few at a time, and not kept."""
 
-    def read(episode_id: str) -> EpisodeFacts | KeyError | ValueError:
+    def read(entry: EpisodeEntry) -> EpisodeFacts | KeyError | ValueError:
         try:
-            return facts(store.open(episode_id, lazily=True, check=True), store.digest(episode_id))
+            return facts(store.open(entry.summary.id, lazily=True, check=True), entry.digest)
         except (KeyError, ValueError) as error:
             return error
 
-    return prefetched(((1, partial(read, each.id)) for each in found), lambda _: 0)
+    return prefetched(((1, partial(read, each)) for each in found), lambda _: 0)
 
 
-def _open(store: EpisodeStore, read: EpisodeFacts) -> Episode:
-    """Open it with the label that it was selected by, also where it was labelled again meanwhile."""
+def select_frozen(
+    store: EpisodeStore,
+    dataset: Dataset,
+    contract: Contract,
+    instructions: tuple[str, ...] | None,
+    successes: bool,
+    progress: Progress,
+) -> Selected:
+    """Take the episodes of a dataset with the labels that were frozen with them; each is read once.
+
+    With `successes` only those. Others that can't be learnt are left out, as by `select`. Raises ValueError that names
+    an episode when one is missing or was changed.
+    """
+    lease = store.leases.take()
+    lease.set(each.id for each in dataset.episodes)
+    kept, left_out = list[EpisodeFacts](), Counter[str]()
+    for number, frozen in enumerate(dataset.episodes, 1):
+        try:
+            read = facts(store.open_frozen(frozen, lazily=True, check=True), frozen.digest)
+        except ValueError as error:
+            raise ValueError(f"dataset '{dataset.name}': {error}") from None
+        if why := _frozen_fault(read, contract, instructions, successes):
+            left_out[why] += 1
+        else:
+            kept.append(replace(read, info=replace(read.info, contract=contract)))
+        if number % REPORT_EVERY == 0:
+            progress.progress(number, len(dataset.episodes), "episodes read")
+    report_dry_runs(left_out[DRY_RUN], len(kept), progress)
+    openers = [partial(_open, store, lease, each) for each in kept]
+    return Selected(EpisodeLog(kept, openers), dict(+left_out), ())
+
+
+def _open(store: EpisodeStore, lease: Lease, read: EpisodeFacts) -> Episode:
+    """Open it with the label that it was selected by, also where it was labelled again meanwhile.
+
+    The lease lives as long as one of these: until then the episode is not removed.
+    """
     return replace(store.open(read.info.id, lazily=True), info=read.info)
 
 
@@ -119,53 +165,19 @@ def unknown_instruction(sentence: str, known: tuple[str, ...]) -> str:
     )
 
 
-def _listed_fault(
-    each: EpisodeSummary,
-    selection: EpisodeSelection,
-    contract: Contract,
-    instructions: tuple[str, ...] | None,
-    now: datetime,
-) -> str:
-    """Why an episode is left out, by what the list says of it; empty: it is not."""
-    chosen, said = selection, each.instruction
-    age_days = (now - datetime.fromisoformat(each.created)).total_seconds() / SECONDS_PER_DAY
-    explored = "greedy" if each.sampler == "ode" else "explore"
-    checks: list[tuple[str, bool]] = [
-        ("of another contract", each.contract_hash != contract.hash),
-        ("of another robot", bool(chosen.robots) and each.robot_id not in chosen.robots),
-        ("with another instruction", bool(chosen.instructions) and said not in chosen.instructions),
-        (NEW_INSTRUCTION, instructions is not None and said not in instructions),
-        ("of another version", bool(chosen.versions) and not set(each.policy_versions) <= set(chosen.versions)),
-        ("of another mode", chosen.mode not in ("any", explored)),
-        (_NOT_LABELLED[chosen.label], not _LABEL[chosen.label](each.success)),
-        ("with another label source", bool(chosen.label_sources) and each.label_source not in chosen.label_sources),
-        ("older than max_age_days", chosen.max_age_days is not None and age_days > chosen.max_age_days),
-        (DRY_RUN, each.dry_run),
-    ]
-    return next((why for why, applies in checks if applies), "")
-
-
-_LABEL: dict[str, Callable[[bool | None], bool]] = {
-    "labelled": lambda success: success is not None,
-    "success": lambda success: success is True,
-    "failure": lambda success: success is False,
-    "unlabelled": lambda success: success is None,
-    "any": lambda success: True,
-}
-
-
-_NOT_LABELLED = {
-    "labelled": "without a label",
-    "success": "not labelled a success",
-    "failure": "not labelled a failure",
-    "unlabelled": "labelled",
-    "any": "",
-}
+def _frozen_fault(read: EpisodeFacts, contract: Contract, instructions: tuple[str, ...] | None, successes: bool) -> str:
+    if read.info.contract.hash != contract.hash:
+        return OTHER_CONTRACT
+    if instructions is not None and read.info.instruction not in instructions:
+        return NEW_INSTRUCTION
+    if successes and not read.info.success:
+        return NO_SUCCESS
+    return DRY_RUN if read.info.dry_run else _read_fault(read, EpisodeSelection())
 
 
 def _read_fault(read: EpisodeFacts, selection: EpisodeSelection) -> str:
     if not read.targets:
-        return "without a step to learn from"
+        return NO_TARGET
     if selection.source != "any" and (read.human_steps > 0) != (selection.source == "human"):
-        return "of another source"
+        return OTHER_SOURCE
     return ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +11,7 @@ from typing import Protocol
 from pirl_contract import Contract, Env
 from pirl_server.config.jobs import FinetuneEpisodes, Sft
 from pirl_server.config.training import PpoConfig
+from pirl_server.episodes.datasets import Dataset
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.paths import EPISODES
 from pirl_server.policy.checkpoint import checkpoint_version, load_card
@@ -26,7 +26,7 @@ from pirl_server.training.episode_report import DataReport, Densities, report
 from pirl_server.training.episode_rl.density_report import densities
 from pirl_server.training.episode_rl.finetune import finetune_episodes
 from pirl_server.training.episode_rl.methods.method import Archive, no_archive
-from pirl_server.training.episode_selection import Selected, select
+from pirl_server.training.episode_selection import Selected, select, select_frozen
 from pirl_server.training.experiment import Experiment
 from pirl_server.training.held_out import hold_out
 from pirl_server.training.offline_evidence import measure
@@ -73,6 +73,8 @@ class EpisodeData:
     """what the policy is before"""
     selected: Selected
     report: DataReport
+    dataset: Dataset | None = None
+    """that it was taken from"""
 
     @property
     def log(self) -> EpisodeLog:
@@ -93,18 +95,31 @@ def episode_data(
     """
     if not (root / EPISODES).is_dir():
         raise ValueError(f"'{root}' keeps no episodes: give the --root of a server")
-    store, selection = EpisodeStore(root / EPISODES), spec.select
+    store = EpisodeStore(root / EPISODES)
+    dataset = None if spec.dataset is None else _dataset(store, spec)
+    card = _card_of_the_robot(store, spec, dataset) if base is None else load_card(base)
     widens = not isinstance(spec, FinetuneEpisodes) or spec.new_instructions
-    if isinstance(spec, Sft):
-        selection = replace(selection, label="success")
-    card = _card_of_the_robot(store, spec) if base is None else load_card(base)
     known = None if widens else card.instructions
-    selected = select(store, selection, card.contract, known, datetime.now(timezone.utc), progress)
+    if dataset is not None:
+        selected = select_frozen(store, dataset, card.contract, known, isinstance(spec, Sft), progress)
+    else:
+        selection = replace(spec.select, label="success") if isinstance(spec, Sft) else spec.select
+        selected = select(store, selection, card.contract, known, progress)
     version, least, density = None if base is None else checkpoint_version(base), 1, Densities()
     if isinstance(spec, FinetuneEpisodes):
         assert base is not None
         least, density = spec.config.min_episodes, densities(base, selected.log, spec.config, archive)
-    return EpisodeData(card, selected, report(selected, version, least, density))
+    return EpisodeData(card, selected, report(selected, version, least, density), dataset)
+
+
+def _dataset(store: EpisodeStore, spec: Sft | FinetuneEpisodes) -> Dataset:
+    """Return what a job learns from. Raises ValueError for an unknown name."""
+    assert spec.dataset is not None
+    try:
+        return store.datasets.get(spec.dataset)
+    except KeyError:
+        names = ", ".join(store.datasets.names()) or "none"
+        raise ValueError(f"no dataset '{spec.dataset}': there are {names}") from None
 
 
 def train_on_episodes(
@@ -122,6 +137,8 @@ def train_on_episodes(
     compares base and result on them.
     """
     lineage = {"task": spec.task, "select": json.dumps(asdict(spec.select), sort_keys=True)}
+    if data.dataset is not None:
+        lineage = {"task": spec.task, "dataset": data.dataset.name, "dataset_sha256": data.dataset.sha256}
     if isinstance(spec, Sft):
         card = replace(data.card, task=spec.task)
         return Learnt(sft_episodes(out, card, data.log, spec.config, spec.seed, progress, base, lineage=lineage))
@@ -160,20 +177,21 @@ def train_sft(spec: Sft, out: Path, progress: Progress, simulation: Simulation, 
     return sft(out, card, make, expert, steps, config, spec.seed, progress, base)
 
 
-def _card_of_the_robot(store: EpisodeStore, spec: Sft | FinetuneEpisodes) -> ModelCard:
+def _card_of_the_robot(store: EpisodeStore, spec: Sft | FinetuneEpisodes, dataset: Dataset | None) -> ModelCard:
     """Card of a fresh policy for the robot of the newest episode that could be selected.
 
     Raises ValueError when there is none, and for a robot whose state no feature set of a preset reads.
     """
     assert isinstance(spec, Sft)
-    chosen = spec.select
-    for each in store.list():
-        robot = not chosen.robots or each.robot_id in chosen.robots
-        if robot and each.success and (not chosen.instructions or each.instruction in chosen.instructions):
-            info = store.open(each.id).info
-            card = new_card(spec.config.preset, spec.task, info.contract, (info.instruction,))
-            check_features(card.features, info.contract)
-            return card
+    if dataset is None:
+        ids = (each.summary.id for each in store.select(replace(spec.select, label="success")))
+    else:
+        ids = (each.id for each in dataset.episodes if each.success)
+    for episode_id in ids:
+        info = store.open(episode_id).info
+        card = new_card(spec.config.preset, spec.task, info.contract, (info.instruction,))
+        check_features(card.features, info.contract)
+        return card
     raise ValueError("no successful episode says what the robot is: log one, or give a base")
 
 

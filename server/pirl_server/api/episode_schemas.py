@@ -1,0 +1,198 @@
+"""JSON schemas of episodes, their labels, and datasets."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from pirl_server.api.described import Described
+from pirl_server.api.schemas import Damaged
+from pirl_server.atomic_files import NAME_PATTERN
+from pirl_server.config.episodes import EpisodeSelection
+from pirl_server.episodes.datasets import Dataset
+from pirl_server.episodes.index_rows import EpisodeEntry
+
+
+class EpisodeView(Described):
+    """One published episode; `path` is its Zarr group, relative to the store."""
+
+    id: str
+    """32 hexadecimal digits"""
+    robot_id: str
+    """robot that it was recorded on"""
+    created: str
+    """ISO 8601, UTC: when it was published"""
+    instruction: str
+    """the sentence that the policy was given"""
+    success: bool | None
+    """newest label; null: unlabelled"""
+    label_source: str
+    """operator, sim or classifier; empty: unlabelled"""
+    end_reason: str
+    """success, time_limit, operator, takeover or fault"""
+    sampler: str
+    """flow_sde: has log-probabilities to learn from; ode: deterministic"""
+    contract_hash: str
+    """contract of robot and policy"""
+    policy_versions: list[str]
+    """in order of appearance"""
+    calls: int
+    """policy calls"""
+    steps: int
+    """executed control steps"""
+    path: str
+    """of the Zarr group, relative to the store"""
+    dry_run: bool
+    """no action reached an arm: not used for training"""
+    targets: int | None
+    """steps that may be learnt; null: recorded before they were counted"""
+    human_steps: int | None
+    """of these, those that a human drove; null as above"""
+    label_note: str
+    """of the newest label that was given after publication"""
+    label_author: str
+    """who gave it; empty: not known"""
+    labelled: str
+    """ISO 8601, UTC: when; empty: with the episode, or never"""
+    label_count: int
+    """labels given after publication, those that were undone included"""
+    bytes: int
+    """of all its files"""
+    etag: str
+    """for If-Match: changes with each label"""
+
+    @classmethod
+    def of(cls, found: EpisodeEntry) -> EpisodeView:
+        """Show an entry of the index."""
+        beside = {
+            "label_note": found.note, "label_author": found.author, "labelled": found.labelled,
+            "label_count": found.label_count, "bytes": found.size, "etag": found.etag,
+        }  # fmt: skip
+        return cls.model_validate(vars(found.summary) | beside)
+
+
+class EpisodePage(Described):
+    """Episodes, newest first; ask for the next page with `cursor=next_cursor`, or `after=last_id`."""
+
+    data: list[EpisodeView]
+    """the episodes of this page"""
+    first_id: str | None
+    """of this page; null for an empty one"""
+    last_id: str | None
+    """of this page: `after` of the next one; null for an empty one"""
+    has_more: bool
+    """whether there is a next page"""
+    next_cursor: str | None
+    """`cursor` of the next page; null: there is none"""
+    damaged: list[Damaged] = Field(default=[], description="damaged episodes found since the server started")
+
+
+class LabelRequest(Described):
+    """How an episode ended."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"success": True, "note": "in the box"}]})
+
+    success: bool | None
+    """null takes the label back"""
+    source: Literal["operator", "sim", "classifier"] = "operator"
+    """who or what judged"""
+    note: str = Field(default="", max_length=1000)
+    """why"""
+
+
+class LabelView(Described):
+    """One label of an episode."""
+
+    success: bool | None
+    """null: taken back"""
+    source: str
+    """operator, sim or classifier; empty: unlabelled"""
+    note: str
+    """why"""
+    author: str
+    """who gave it; empty: not known"""
+    at: str
+    """ISO 8601, UTC"""
+    undo: bool
+    """it takes the label before it back"""
+
+
+class LabelsView(Described):
+    """All labels of an episode, oldest first; the first is the one that it was published with."""
+
+    data: list[LabelView]
+    """the labels"""
+
+
+class DatasetRequest(Described):
+    """Which episodes to freeze."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    """not taken yet"""
+    select: EpisodeSelection = EpisodeSelection()
+    """the episodes, as of now"""
+
+
+class DatasetView(Described):
+    """A frozen list of episodes: later labels do not change it."""
+
+    name: str
+    """of the dataset: `dataset` of a job"""
+    created: str
+    """ISO 8601, UTC"""
+    author: str
+    """who made it"""
+    select: EpisodeSelection
+    """that it was made with"""
+    episodes: int
+    """how many"""
+    successes: int
+    """of them"""
+    failures: int
+    """of them"""
+    sha256: str
+    """over id, manifest and label of each"""
+
+    @classmethod
+    def of(cls, found: Dataset) -> DatasetView:
+        """Count its episodes."""
+        outcomes = [each.success for each in found.episodes]
+        return cls(
+            name=found.name, created=found.created, author=found.author, select=found.selection,
+            episodes=len(outcomes), successes=outcomes.count(True), failures=outcomes.count(False), sha256=found.sha256,
+        )  # fmt: skip
+
+
+class FrozenView(Described):
+    """One episode of a dataset."""
+
+    id: str
+    """32 hexadecimal digits"""
+    digest: str
+    """SHA-256 of its manifest"""
+    success: bool | None
+    """label that was frozen with it"""
+    label_source: str
+    """of that label"""
+    created: str
+    """ISO 8601, UTC: when the episode was published"""
+
+
+class DatasetDetail(DatasetView):
+    """A dataset with its episodes, and what is no longer as it was frozen."""
+
+    data: list[FrozenView]
+    """the episodes"""
+    faults: list[str]
+    """episodes that are missing or were changed, one line each: a job rejects the dataset"""
+
+
+class DatasetList(Described):
+    """All datasets, by name."""
+
+    data: list[DatasetView]
+    """the datasets"""
+    damaged: list[Damaged] = Field(default=[], description="datasets whose files can't be read")
