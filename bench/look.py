@@ -26,6 +26,8 @@ from pirl_contract import ActionChunk, Alteration, ControlSource, Env, StepOutco
 from pirl_server import simulation
 from pirl_server.data_commands import episodes as pirl_episodes
 from pirl_server.episodes.store import EpisodeStore
+from pirl_server.inspection.decision import decision_of
+from pirl_server.inspection.replay import draw
 from pirl_server.paths import EPISODES, MODELS
 from pirl_server.policy.checkpoint import load_checkpoint, save_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
@@ -90,6 +92,20 @@ def play(policy: FlowPolicy, env: Env, steps: int, takeover: int, root: Path) ->
     return episode.info.id
 
 
+def company(policy: FlowPolicy, root: Path, episode_id: str) -> float:
+    """Largest difference of a chain (model space) when its decision is drawn among 15 others, or by two threads."""
+    episode = EpisodeStore(root / EPISODES).open(episode_id)
+    decisions = [decision_of(episode, call) for call in range(len(episode.calls.step))]
+    largest = 0.0
+    for threads, others in ((1, 15), (2, 0), (2, 15)):
+        torch.set_num_threads(threads)
+        for each in decisions:
+            rows = [each.request(seed, False) for seed in range(others)] + [each.request(each.seed, False)]
+            largest = max(largest, float(np.abs(draw(policy, rows)[-1].chain - each.chain).max()))
+    torch.set_num_threads(1)
+    return largest
+
+
 def look(root: Path, episode_id: str) -> dict[str, object]:
     """Run the commands of the page; return what they took and found."""
     where = [episode_id, "--root", str(root)]
@@ -130,7 +146,9 @@ def main() -> None:
         policy, _ = versions(root)
         env = simulation.reference_env(TASK, True)
         closing.callback(env.close)
-        figures = look(root, play(policy, env, *((10, 6) if options.quick else (40, 20)), root))
+        episode_id = play(policy, env, *((10, 6) if options.quick else (40, 20)), root)
+        figures = look(root, episode_id)
+        figures["largest difference in other company, model space"] = company(policy, root, episode_id)
         print(json.dumps(figures) if options.json else "\n".join(f"{name}: {each}" for name, each in figures.items()))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
 
@@ -71,25 +72,29 @@ class Arm:
         self.put("/episode_events", "pirl_msgs/msg/EpisodeEvent", ms, said)
 
 
-def recorded(seconds: float = 2.0, image_every_ms: int = 33, spoken: str = "push", compressed: bool = False) -> Arm:
-    """Joint states at 100 Hz, the finger's in messages of their own at 25 Hz, images, commands at 50 Hz."""
+def recorded(
+    seconds: float = 2.0, spoken: str = "push", compressed: bool = False, commands: str = "Float64MultiArray"
+) -> Arm:
+    """Joint states at 100 Hz, the finger's in messages of their own at 25 Hz, images at 30, commands at 50 Hz.
+
+    `commands` is the message of the arm's: those with names have them in another order.
+    """
     arm = Arm(seconds)
     whole = int(1000 * seconds)
     for ms in range(0, whole, 10):
         add_joints(arm, ms, JOINTS)
     for ms in range(5, whole, 40):
         add_joints(arm, ms, (FINGER,))
-    for ms in range(2, whole, image_every_ms):
-        stamp = BEGIN + ms * MS
-        arm.put(
-            "/camera/base/image_raw", "sensor_msgs/msg/Image", ms, messages.image(arm.pixels(ms), stamp, "base"), 20
-        )
+    for ms in range(2, whole, 33):
+        add_image(arm, ms, compressed)
     for ms in range(3, whole, 20):
-        layout = messages.make("std_msgs/msg/MultiArrayLayout", dim=[], data_offset=0)
-        targets = np.array([arm.target(name, ms) for name in JOINTS])
-        kind = "std_msgs/msg/Float64MultiArray"
-        arm.put("/arm/commands", kind, ms, messages.make(kind, layout=layout, data=targets))
-        arm.put("/gripper/joint_trajectory", "trajectory_msgs/msg/JointTrajectory", ms, trajectory(arm.level(ms)))
+        add_command(arm, ms, commands)
+        arm.put(
+            "/gripper/joint_trajectory",
+            "trajectory_msgs/msg/JointTrajectory",
+            ms,
+            trajectory([FINGER], [arm.level(ms)]),
+        )
     if spoken:
         arm.text("/instruction", 0, spoken)
     return arm
@@ -101,15 +106,45 @@ def add_joints(arm: Arm, ms: int, names: Iterable[str]) -> None:
     arm.put("/joint_states", "sensor_msgs/msg/JointState", ms, message)
 
 
-def trajectory(level: float) -> Any:
-    """With stamp 0, as controllers take it for now."""
-    duration = messages.make("builtin_interfaces/msg/Duration", sec=0, nanosec=50 * MS)
-    empty = np.zeros(0)
-    point = messages.make("trajectory_msgs/msg/JointTrajectoryPoint", positions=np.array([level]), velocities=empty,
-                          accelerations=empty, effort=empty, time_from_start=duration)  # fmt: skip
-    return messages.make(
-        "trajectory_msgs/msg/JointTrajectory", header=messages.header(0), joint_names=[FINGER], points=[point]
-    )
+def add_image(arm: Arm, ms: int, compressed: bool) -> None:
+    stamp, pixels = BEGIN + ms * MS, arm.pixels(ms)
+    if not compressed:
+        arm.put("/camera/base/image_raw", "sensor_msgs/msg/Image", ms, messages.image(pixels, stamp, "base"), 20)
+        return
+    kind, data = "sensor_msgs/msg/CompressedImage", cv2.imencode(".png", pixels[..., ::-1])[1].reshape(-1)
+    message = messages.make(kind, header=messages.header(stamp), format="rgb8; png compressed bgr8", data=data)
+    arm.put("/camera/base/image_raw", kind, ms, message, 20)
+
+
+def add_command(arm: Arm, ms: int, commands: str) -> None:
+    """Without a stamp, or with stamp 0."""
+    targets = {name: arm.target(name, ms) for name in JOINTS}
+    backwards = list(targets)[::-1]
+    if commands == "Float64MultiArray":
+        layout = messages.make("std_msgs/msg/MultiArrayLayout", dim=[], data_offset=0)
+        kind, data = "std_msgs/msg/Float64MultiArray", np.array(list(targets.values()))
+        arm.put("/arm/commands", kind, ms, messages.make(kind, layout=layout, data=data))
+    elif commands == "JointState":
+        message = messages.joint_state(backwards, np.array([targets[name] for name in backwards]), np.zeros(0), 0)
+        arm.put("/arm/commands", "sensor_msgs/msg/JointState", ms, message)
+    else:
+        message = trajectory(backwards, [targets[name] for name in backwards])
+        arm.put("/arm/commands", "trajectory_msgs/msg/JointTrajectory", ms, message)
+
+
+def trajectory(names: list[str], positions: list[float]) -> Any:
+    """With stamp 0, as controllers take it for now. A second point says where it would go on to."""
+    empty, points = np.zeros(0), []
+    for number, offset in enumerate((0.0, 0.5), start=1):
+        duration = messages.make("builtin_interfaces/msg/Duration", sec=0, nanosec=50 * number * MS)
+        points.append(
+            messages.make(
+                "trajectory_msgs/msg/JointTrajectoryPoint", positions=np.array(positions) + offset, velocities=empty,
+                accelerations=empty, effort=empty, time_from_start=duration,
+            )
+        )  # fmt: skip
+    kind = "trajectory_msgs/msg/JointTrajectory"
+    return messages.make(kind, header=messages.header(0), joint_names=names, points=points)
 
 
 def save(arm: Arm, path: Path, mcap: bool = True, order: Callable[[Sent], Any] = lambda sent: sent[2]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from mcap.writer import CompressionType, Writer
 from recorded_arm import BEGIN, CONTRACT, FINGER, JOINTS, MAP, MS, SKEW, Arm, add_joints, recorded, save
 from rosbags.highlevel import AnyReader
 
-from pirl_contract import ControlSource
+from pirl_contract import ControlSource, Field
 from pirl_server.config.interchange import ImportSettings
 from pirl_server.episodes.schema import Episode
 from pirl_server.episodes.store import EpisodeStore
@@ -64,6 +65,24 @@ def test_each_value_is_the_newest_that_was_sent_before(tmp_path: Path, mcap: boo
     assert (episode.info.instruction, episode.info.success) == ("push", None)
     assert set(steps.source.tolist()) == {int(ControlSource.HUMAN)}
     assert episode.final is not None
+
+
+@pytest.mark.parametrize("commands", ["JointTrajectory", "JointState"])
+def test_named_commands_and_compressed_images_give_the_same_episode(tmp_path: Path, commands: str) -> None:
+    (plain,) = imported(save(recorded(), tmp_path / "plain"), tmp_path)
+    (other,) = imported(save(recorded(compressed=True, commands=commands), tmp_path / "other"), tmp_path)
+    np.testing.assert_array_equal(plain.steps.executed, other.steps.executed)
+    np.testing.assert_array_equal(plain.calls.images["base"], other.calls.images["base"])
+    assert plain.info.id == other.info.id, "the numbers are the same"
+
+
+def test_a_displacement_counts_from_the_joint_s_position_at_the_observation(tmp_path: Path) -> None:
+    moves = (*(Field(f"{name}.delta", "rad", -3.0, 3.0) for name in JOINTS), CONTRACT.action[-1])
+    path, contract = save(recorded(), tmp_path / "bag"), replace(CONTRACT, action=moves)
+    (targets,) = imported(path, tmp_path)
+    (deltas,) = [each.read() for each in open_source(path, settings(tmp_path), contract)]
+    expected = targets.steps.executed[:, :2].astype(float) - targets.calls.state[:, :2]
+    np.testing.assert_allclose(deltas.steps.executed[:, :2], expected, atol=1e-6)
 
 
 def test_by_log_time_the_clock_is_the_recorders(tmp_path: Path) -> None:

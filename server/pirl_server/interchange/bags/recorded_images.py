@@ -13,6 +13,7 @@ from pirl_contract import Contract
 from pirl_server.interchange.bags.image_messages import rgb
 from pirl_server.interchange.bags.resampled import newest
 from pirl_server.interchange.bags.streams import Streams, messages
+from pirl_server.interchange.episodes.image_rows import empty_rows
 
 
 def images_at(
@@ -29,7 +30,7 @@ def images_at(
             raise ValueError(f"camera '{camera.name}': no message of '{topic}' was recorded")
         order = np.argsort(stamps, kind="stable")
         wanted = order[newest(stamps[order], np.asarray(times, np.int64))]
-        pixels = np.empty((len(times), camera.height, camera.width, 3), np.uint8)
+        pixels = empty_rows(len(times), camera.height, camera.width)
         rows: dict[int, list[int]] = {}
         for row, number in enumerate(wanted.tolist()):
             rows.setdefault(number, []).append(row)

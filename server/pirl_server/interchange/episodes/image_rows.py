@@ -17,15 +17,18 @@ def image_rows(images: Iterable[NDArray[np.uint8]], count: int, height: int, wid
 
     Raises ValueError for an image of another size.
     """
-    shape = (count, height, width, 3)
-    rows: NDArray[np.uint8]
-    if int(np.prod(shape)) <= IN_MEMORY:
-        rows = np.empty(shape, np.uint8)
-    else:
-        with tempfile.TemporaryFile() as file:
-            rows = np.memmap(file, np.uint8, "w+", shape=shape)
+    rows = empty_rows(count, height, width)
     for number, image in enumerate(images):
-        if image.shape != shape[1:]:
-            raise ValueError(f"image {number} is {image.shape}, {shape[1:]} is expected")
+        if image.shape != rows.shape[1:]:
+            raise ValueError(f"image {number} is {image.shape}, {rows.shape[1:]} is expected")
         rows[number] = image
     return rows
+
+
+def empty_rows(count: int, height: int, width: int) -> NDArray[np.uint8]:
+    """Return an array [count, height, width, 3] to be filled, in memory or in an unnamed file."""
+    shape = (count, height, width, 3)
+    if int(np.prod(shape)) <= IN_MEMORY:
+        return np.empty(shape, np.uint8)
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, np.uint8, "w+", shape=shape)
