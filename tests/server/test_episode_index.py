@@ -265,7 +265,10 @@ def test_a_damaged_index_is_rebuilt_and_nothing_is_lost(
         assert listed_by_another(root) == wanted
         path.write_bytes(data)
         monkeypatch.setattr(index_database.IndexDatabase, "damage", lambda self: [])
-        unchecked += listed_by_another(root) != wanted
+        try:
+            unchecked += listed_by_another(root) != wanted
+        except ValueError:  # a text that is no JSON any more
+            unchecked += 1
         monkeypatch.setattr(index_database.IndexDatabase, "damage", found)
         path.write_bytes(whole)
     assert unchecked > 0, "negative control: without the check a flipped bit changes a list"
