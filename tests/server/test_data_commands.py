@@ -11,7 +11,6 @@ from test_episode_store import make_episode
 from pirl_server.data_commands import DATASETS, EPISODES, episodes
 from pirl_server.episodes.store import EpisodeStore
 
-
 VERBS = [("episodes", *each) for each in EPISODES.items()] + [("dataset", *each) for each in DATASETS.items()]
 
 
