@@ -67,6 +67,7 @@ class Datasets:
 
     def __init__(self, root: Path) -> None:
         self._folder = root / FOLDER
+        self._ids: tuple[list[str], set[str]] = [], set()
 
     def create(
         self, name: str, entries: Sequence[EpisodeEntry], selection: EpisodeSelection, author: str = ""
@@ -109,7 +110,10 @@ class Datasets:
 
     def ids(self) -> set[str]:
         """Return the ids of all episodes of all datasets. Raises ValueError for a dataset that can't be read."""
-        return {each.id for name in self.names() for each in self.get(name).episodes}
+        names, known = self.names(), self._ids
+        if names != known[0]:  # a dataset is never changed
+            known = self._ids = names, {each.id for name in names for each in self.get(name).episodes}
+        return known[1]
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.json"
