@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+import pyarrow.dataset as ds
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -112,8 +112,7 @@ class Dataset:
         return inside(self.folder, self.folder / str(cell.get("path"))).read_bytes()
 
     def _rows(self, entry: Entry, names: Sequence[str]) -> pa.Table:
-        table = read_table(entry.data, [*names, layout.EPISODE], entry.index)
-        mine = table.filter(pc.equal(table[layout.EPISODE], entry.index))
+        mine = read_table(entry.data, [*names, layout.EPISODE], entry.index)
         if len(mine) != entry.length:
             raise ValueError(
                 f"'{entry.data}': episode {entry.index} has {len(mine)} frames, the table of episodes says"
@@ -158,32 +157,22 @@ def read_tasks(folder: Path, info: layout.Info) -> dict[int, str]:
 
 
 def read_table(path: Path, names: Sequence[str] | None = None, episode: int | None = None) -> pa.Table:
-    """A parquet file, or some of its columns, or of its rows at least those of an episode.
+    """A parquet file, or some of its columns, or the rows of one episode.
 
     Raises ValueError that names it, and a column that is not there; UnfinishedError for one that was cut short.
     """
     try:
-        with pq.ParquetFile(path) as file:
-            known = file.schema_arrow.names
-            if names is not None and (missing := [name for name in names if name not in known]):
-                raise ValueError(f"'{path}' has no column '{missing[0]}'; there are {', '.join(known)[:500]}")
-            columns = None if names is None else list(dict.fromkeys(names))
-            return file.read_row_groups(_row_groups(file, episode), columns)
+        # Not ParquetFile and its row groups: asking a damaged file for their statistics ends the whole process.
+        file = ds.dataset(path, format="parquet")
+        known = file.schema.names
+        if names is not None and (missing := [name for name in names if name not in known]):
+            raise ValueError(f"'{path}' has no column '{missing[0]}'; there are {', '.join(known)[:500]}")
+        rows = None if episode is None else ds.field(layout.EPISODE) == episode
+        return file.to_table(columns=None if names is None else list(dict.fromkeys(names)), filter=rows)
     except FileNotFoundError:
         raise ValueError(f"'{path}' is missing: copy the whole dataset") from None
     except (pa.ArrowException, OSError) as error:
         raise UnfinishedError(f"'{path}' can't be read, it was cut short or damaged: {one_line(error)}") from None
-
-
-def _row_groups(file: pq.ParquetFile, episode: int | None) -> list[int]:
-    """Those that may have rows of the episode: with images in the file, the others are most of it."""
-    said, found = file.metadata, list[int]()
-    at = file.schema.names.index(layout.EPISODE) if episode is not None else 0
-    for number in range(said.num_row_groups):
-        limits = said.row_group(number).column(at).statistics
-        if episode is None or limits is None or not limits.has_min_max or limits.min <= episode <= limits.max:
-            found.append(number)
-    return found
 
 
 class UnfinishedError(ValueError):
@@ -197,7 +186,7 @@ def file_at(folder: Path, template: str, what: str, **numbers: int | str) -> Pat
         raise ValueError(f"'{folder / layout.INFO}': {what} '{template[:200]}' has an unknown placeholder")
     try:
         name = template.format(**numbers)
-    except (KeyError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ValueError(f"'{folder / layout.INFO}': {what} '{template[:200]}': {one_line(error)}") from None
     return inside(folder, folder / name)
 
