@@ -32,8 +32,8 @@ def corrected(number: int) -> Episode:
     return with_steps(logged, source=source)
 
 
-def exploring() -> list[Episode]:
-    return log_of(toy_policy(), range(40))
+def exploring(times: int = 1) -> list[Episode]:
+    return log_of(toy_policy(), range(40)) * times
 
 
 def old(logged: list[Episode]) -> list[Episode]:
@@ -42,15 +42,16 @@ def old(logged: list[Episode]) -> list[Episode]:
 
 CASES: list[tuple[list[Episode], str, str]] = [
     ([*exploring(), *(corrected(number) for number in range(100, 103))], "dagger", "3 episodes have a takeover"),
-    ([*exploring(), corrected(100)], "ppo_logged", "40 episodes have log-densities of the base"),
+    ([*exploring(5), corrected(100)], "ppo_logged", "200 episodes have log-densities of the base"),
+    (exploring(4), "filtered_bc", "160 of 160 episodes have fresh log-densities"),
     (
         exploring()[:5] + greedy([True, False] * 6),
         "filtered_bc",
-        "only 5 of 17 episodes have fresh log-densities",
+        "5 of 17 episodes have fresh log-densities",
     ),
-    (old(exploring()), "filtered_bc", "only 0 of 40 episodes have fresh log-densities"),
-    (greedy([True] * 12), "filtered_bc", "12 successes, 0 failures; only 0 of 12"),
-    (greedy([True, False, False]), "filtered_bc", "1 successes, 2 failures; only 0 of 3"),
+    (old(exploring(5)), "filtered_bc", "0 of 200 episodes have fresh log-densities"),
+    (greedy([True] * 12), "filtered_bc", "12 successes, 0 failures; 0 of 12"),
+    (greedy([True, False, False]), "filtered_bc", "1 successes, 2 failures; 0 of 3"),
     (greedy([None] * 12), "progress", "none of 12 episodes is labelled"),
     (greedy([False] * 12), "advantage_weighted", "all of 12 labelled episodes failed"),
 ]
@@ -64,7 +65,7 @@ def test_the_log_decides(logged: list[Episode], method: str, why: str) -> None:
 
 
 def test_one_version_back_is_fresh_if_it_is_known(tmp_path: Path) -> None:
-    facts = EpisodeLog.of(old(exploring())).facts
+    facts = EpisodeLog.of(old(exploring(5))).facts
     assert choose(facts, ["toy", "long ago"]).method == "ppo_logged"
     assert choose(facts, ["toy"]).method == "filtered_bc"
 
@@ -72,12 +73,12 @@ def test_one_version_back_is_fresh_if_it_is_known(tmp_path: Path) -> None:
 def test_the_chosen_method_trains_and_is_recorded(tmp_path: Path) -> None:
     base = save_toy(tmp_path / "base")
     policy = FlowPolicy.load(base)
-    logged = [explored(policy, number) for number in range(40)]
+    logged = [explored(policy, number) for number in range(40)] * 5
     config = EpisodesConfig(steps=2, value_steps=5, actor_steps=1)
     finetune_episodes(base, tmp_path / "out", logged, config, 0, Heard())
     lineage = load_card(tmp_path / "out").lineage
     assert lineage["method"] == "decoupled PPO on logged chains"
-    assert "40 episodes have log-densities" in lineage["chosen"]
+    assert "200 episodes have log-densities" in lineage["chosen"]
     finetune_episodes(base, tmp_path / "set", logged, replace(config, method="filtered_bc"), 0, Heard())
     lineage = load_card(tmp_path / "set").lineage
     assert (lineage["method"], lineage["chosen"]) == ("filtered behaviour cloning", "as configured")

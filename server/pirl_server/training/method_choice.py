@@ -13,6 +13,8 @@ FEW_TAKEOVERS = 3
 """fewer corrections say too little to have half of each batch"""
 FEW_OUTCOMES = 8
 """successes, or failures: with fewer, PPO's gradient is that of single episodes"""
+MANY_EPISODES = 200
+"""with 100 imitation gained more than PPO, with 500 PPO did (docs/results/robot-learning.md)"""
 
 
 class Choice(NamedTuple):
@@ -25,10 +27,10 @@ class Choice(NamedTuple):
 def choose(facts: Sequence[EpisodeFacts], fresh: Collection[str]) -> Choice:
     """Return the method for these episodes; `fresh` are the base's version and those before it that PPO can use.
 
-    In this order: corrections by a human say most per step; fresh chains with both outcomes allow a policy gradient;
-    else what succeeded is imitated; without labels there is the order of observations. Weighting failures as well did
-    worse than leaving them out (docs/results/robot-learning.md). A method that is chosen may still reject the log, with
-    the reason.
+    In this order: corrections by a human say most per step; many fresh chains with both outcomes allow a policy
+    gradient; else what succeeded is imitated; without labels there is the order of observations. Weighting failures as
+    well did no better than leaving them out (docs/results/robot-learning.md). A method that is chosen may still reject
+    the log, with the reason.
     """
     outcomes = Counter(each.info.success for each in facts)
     labelled = outcomes[True] + outcomes[False]
@@ -37,13 +39,16 @@ def choose(facts: Sequence[EpisodeFacts], fresh: Collection[str]) -> Choice:
         return Choice("dagger", f"{corrected} episodes have a takeover")
     own = [each for each in facts if each.densities and set(each.info.policy_versions) <= set(fresh)]
     ends = Counter(each.info.success for each in own)
-    if min(ends[True], ends[False]) >= FEW_OUTCOMES:
+    if len(own) >= MANY_EPISODES and min(ends[True], ends[False]) >= FEW_OUTCOMES:
         return Choice(
             "ppo_logged",
             f"{len(own)} episodes have log-densities of the base or a version shortly before it, {ends[True]} of them"
             f" successes and {ends[False]} failures",
         )
-    why_not = f"only {len(own)} of {len(facts)} episodes have fresh log-densities, {ends[True]} of them successes"
+    why_not = (
+        f"{len(own)} of {len(facts)} episodes have fresh log-densities, {ends[True]} of them successes, where PPO takes"
+        f" {MANY_EPISODES} and {FEW_OUTCOMES}"
+    )
     if outcomes[True]:
         return Choice("filtered_bc", f"{outcomes[True]} successes, {outcomes[False]} failures; {why_not}")
     if not labelled:
