@@ -8,7 +8,7 @@ import os
 import random
 import resource
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,10 +89,10 @@ class _Raw(io.FileIO):
         return super().write(data)
 
 
-def failing_calls(folder: Path, code: int, most: int) -> Rejections:
-    """Let call 1, 2, 3, and so on of writing and labelling an episode fail, until none is left or `most` have."""
+def failing_calls(folder: Path, code: int, numbers: Iterable[int]) -> Rejections:
+    """Let the calls of these numbers fail, one in each attempt to write and label an episode, until there is none."""
     found = Rejections()
-    for number in range(1, most + 1):
+    for number in numbers:
         failing = Failing(number, code)
         _attempt(folder / str(number), found, failing.applied)
         if not failing.failed:

@@ -148,11 +148,11 @@ def _round(
     for _ in range(WRITERS):
         writers.start()
     for _ in range(count - last):
-        time.sleep(rng.uniform(0, 2 * pause_s))
+        time.sleep(rng.uniform(0, pause_s))
         writers.kill(rng.randrange(WRITERS))
         writers.start()
         writers.listen()
-    time.sleep(rng.uniform(0, 2 * WRITERS * pause_s))
+    time.sleep(rng.uniform(0, WRITERS * pause_s))
     writers.close()
     tally.kills += count
     tally.caught += Counter(_how_far(each) for each in (root / "staging").iterdir())

@@ -125,12 +125,14 @@ def recorded(folder: Path, episodes: int, forced: tuple[str, ...] = (FOLDERS, FI
     return journal, Promised(fingerprint(episode))
 
 
-def power_cuts(folder: Path, cuts: int, episodes: int, forced: tuple[str, ...] = (FOLDERS, FILES)) -> Cuts:
+def power_cuts(
+    folder: Path, cuts: int, episodes: int, forced: tuple[str, ...] = (FOLDERS, FILES), seed: int = 0
+) -> Cuts:
     """Cut the power so often, each time at a random event of one recorded run."""
     (folder / "run").mkdir(parents=True)
     journal, promised = recorded(folder / "run", episodes, forced)
     later = _contents(journal)
-    rng, tally = random.Random(0), Cuts(events=len(journal.events))
+    rng, tally = random.Random(seed), Cuts(events=len(journal.events))
     for _ in range(cuts):
         cut, there = rng.randrange(1, len(journal.events) + 1), folder / "cut"
         disk = Disk(journal.events[:cut])
