@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-BENCH = Path(__file__).parents[2] / "bench"
-sys.path.insert(0, str(BENCH / "crash_store_run"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "bench" / "crash_store_run"))
 
 from crash_damage import KINDS, damages
 from crash_disk import failing_calls, small_files
 from crash_journal import FILES, FOLDERS
 from crash_power import power_cuts
+
+BENCH = Path(__file__).parents[2] / "bench"
 
 
 @pytest.fixture(scope="module")
