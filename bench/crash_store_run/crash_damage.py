@@ -155,10 +155,9 @@ def _look_at_episode(victim: Victim, store: EpisodeStore, what: str, row: Row) -
     except (ValueError, KeyError):
         row.found += 1
         row.put_away += (victim.root.with_name("quarantine") / "episodes" / id_).is_dir()
-        if id_ not in EpisodeStore(victim.root).damaged and id_ in {
-            each.id for each in EpisodeStore(victim.root).list()
-        }:
-            row.faults += [] if victim.home.is_dir() else [f"{what}: gone and not named"]
+        if not victim.home.is_dir() and id_ not in store.damaged:
+            store.list()
+            row.faults += [] if id_ in store.damaged else [f"{what}: put away and not named"]
         return
     _count(row, fingerprint(episode) == victim.whole and episode.info == victim.info, found=False, what=what)
     row.verified += _raises(lambda: manifest.verify(victim.home))

@@ -161,7 +161,7 @@ def read_only(folder: Path) -> Rejections:
             _as_nobody(folder / name.replace("/", "-"), name, write)
         os.close(write)
         with os.fdopen(read) as said:
-            refused, words, faults = (said.read().split("\0") + ["", "", "it ended early"])[:3]
+            refused, words, faults = [*said.read().split("\0"), "", "", "it ended early"][:3]
         os.waitpid(child, 0)
         found.tries += 1
         found.refused += refused == "1"

@@ -26,7 +26,8 @@ def made(pixels: int, calls: int) -> Episode:
     joints = tuple(Field(f"q{index}", "rad") for index in range(ACTION))
     contract = Contract("bench", tuple(Camera(name, pixels, pixels) for name in CAMERAS), joints, joints, 20.0)
     info = EpisodeInfo(
-        uuid.uuid4().hex, "arm-1", contract, "push the cube", None, "", "time_limit", "tiny", ("v1",), 5, {}, "2026-01-01"
+        uuid.uuid4().hex, "arm-1", contract, "push the cube", None, "", "time_limit", "tiny", ("v1",), 5, {},
+        "2026-01-01",
     )  # fmt: skip
 
     def floats(*shape: int) -> Any:

@@ -55,7 +55,7 @@ def _kills(rows: Rows) -> Iterator[str]:
         " alone; after every fifty kills, the last ten at once, a fresh store sweeps, lists, and reads everything."
     )
     yield _table(
-        "| episodes of | kills | acknowledged | labels | in the middle of a write | swept | lost | corrupt | longest start, s |",
+        "| episodes of | kills | acknowledged | labels | in a write | swept | lost | corrupt | longest start, s |",
         [
             _line(
                 name, row["kills"], row["acknowledged"], row["labels"], _middle(row), row["swept"],
@@ -129,8 +129,8 @@ def _damage(rows: Rows) -> Iterator[str]:
     )  # fmt: skip
     tries, missed = sum(row["tries"] for row in own.values()), sum(row["missed"] for row in own.values())
     yield (
-        f"Together {tries} damages, {zero(missed, tries)} returned changed. A file that was cut is named and left, since"
-        " it may be a copy on its way; a damaged label is named and counts for nothing, and the one before it does."
+        f"Together {tries} damages, {zero(missed, tries)} returned changed. A file that was cut is named and left,"
+        " since it may be a copy on its way; a damaged label is named and counts for nothing, and the one before it does."
         " What nothing reads is metadata that the archive holds twice, and fields of ZIP headers such as times and"
         " modes. A damaged index is read again from the manifests."
     )
@@ -164,8 +164,8 @@ def _server(rows: Rows) -> Iterator[str]:
         return
     yield "## On a real server"
     yield (
-        f"`pirl serve`, whose files may not grow beyond 4 KiB for a while. A robot ends its episode {row['tries']} times:"
-        f" {row['refused']} are rejected, {row['visible meanwhile']} episodes become visible, and"
+        f"`pirl serve`, whose files may not grow beyond 4 KiB for a while. A robot ends its episode {row['tries']}"
+        f" times: {row['refused']} are rejected, {row['visible meanwhile']} episodes become visible, and"
         f" {row['chunks meanwhile']} chunks asked for in between are answered. Then the limit goes, and the same call"
         f" publishes {row['published in the end']} episode with its {row['steps kept']} step. The robot is told:"
         f" `{row['words']}`."
