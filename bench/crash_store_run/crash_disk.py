@@ -147,7 +147,7 @@ def full_disk(folder: Path, tries: int) -> Rejections:
             _attempt(disk / str(number), found, filled)
             subprocess.run(["rm", "-r", str(disk / str(number))], check=True)
     finally:
-        subprocess.run(["umount", str(disk)], check=False)
+        subprocess.run(["umount", "-l", str(disk)], check=False)  # a store may still hold its index
     return found
 
 

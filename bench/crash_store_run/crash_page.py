@@ -130,9 +130,9 @@ def _damage(rows: Rows) -> Iterator[str]:
     tries, missed = sum(row["tries"] for row in own.values()), sum(row["missed"] for row in own.values())
     yield (
         f"Together {tries} damages, {zero(missed, tries)} returned changed. A file that was cut is named and left,"
-        " since it may be a copy on its way; a damaged label is named and counts for nothing, and the one before it does."
+        " since it may be a copy on its way; a damaged label is named and counts for nothing, the one before it counts."
         " What nothing reads is metadata that the archive holds twice, and fields of ZIP headers such as times and"
-        " modes. A damaged index is read again from the manifests."
+        " modes." + " A damaged index is made again from the manifests." * ("index" in own)
     )
 
 
