@@ -35,7 +35,7 @@ from crash_power import power_cuts
 from crash_serving import serving
 
 Rows = dict[str, dict[str, Any]]
-KILLS = ((96, 60, 850), (224, 60, 130), (224, 300, 20))
+KILLS = ((64, 30, 880), (224, 60, 100), (224, 300, 20))
 """pixels, policy calls, kills; the last are episodes of full size"""
 QUICK_KILLS = ((32, 20, 30),)
 CONTROLS = {"nothing forced": (), "no folder forced": (FILES,), "no file forced": (FOLDERS,)}
