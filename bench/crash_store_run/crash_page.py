@@ -167,6 +167,6 @@ def _server(rows: Rows) -> Iterator[str]:
         f"`pirl serve`, whose files may not grow beyond 4 KiB for a while. A robot ends its episode {row['tries']}"
         f" times: {row['refused']} are rejected, {row['visible meanwhile']} episodes become visible, and"
         f" {row['chunks meanwhile']} chunks asked for in between are answered. Then the limit goes, and the same call"
-        f" publishes {row['published in the end']} episode with its {row['steps kept']} step. The robot is told:"
+        f" publishes {row['published in the end']} episode with its {row['steps kept']} step. The robot gets:"
         f" `{row['words']}`."
     )
