@@ -40,6 +40,8 @@ KILLS = ((64, 30, 880), (224, 60, 100), (224, 300, 20))
 QUICK_KILLS = ((32, 20, 30),)
 CONTROLS = {"nothing forced": (), "no folder forced": (FILES,), "no file forced": (FOLDERS,)}
 ALL_CALLS = 10_000
+MEMORY, MODELLED = "/dev/shm", ("power", "damage")
+"""a folder in memory, for the parts that no disk takes part in: quicker"""
 
 
 def killed(folder: Path, quick: bool) -> Rows:
@@ -59,7 +61,7 @@ def cut_off(folder: Path, quick: bool) -> Rows:
 
 
 def damaged(folder: Path, quick: bool) -> Rows:
-    return {f"damage, {kind}": vars(row) for kind, row in damages(folder, 10 if quick else 200).items()}
+    return {f"damage, {kind}": vars(row) for kind, row in damages(folder, 10 if quick else 143).items()}
 
 
 def rejected(folder: Path, quick: bool) -> Rows:
@@ -91,11 +93,12 @@ def main() -> None:
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     rows, began = Rows(), time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)  # one part is another user
-        for name in options.only.split(","):
-            (Path(folder) / name).mkdir()
-            rows |= PARTS[name](Path(folder) / name, options.quick)
+    for name in options.only.split(","):
+        with tempfile.TemporaryDirectory(
+            dir=MEMORY if name in MODELLED and os.access(MEMORY, os.W_OK) else None
+        ) as folder:
+            os.chmod(folder, 0o755)  # one part is another user
+            rows |= PARTS[name](Path(folder), options.quick)
             print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
     if options.write:
         options.write.write_text(page(rows, time.monotonic() - began))

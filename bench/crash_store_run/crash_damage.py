@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import shutil
 import struct
+import time
 import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
 
 from crash_episodes import again, fingerprint, made
 
-from pirl_server.episodes import manifest
+from pirl_server.episodes import index, manifest
 from pirl_server.episodes.schema import EpisodeInfo
-from pirl_server.episodes.store import GROUP, EpisodeStore
+from pirl_server.episodes.store import ANY, GROUP, EpisodeStore
 
 OLD = (1_700_000_000, 1_700_000_000)
 CUTS = 4
 """every fourth damage is a cut, the others are flips"""
-KINDS = ("arrays", "headers of members", "table of contents", "manifest", "label log", "index")
+KINDS = ("arrays", "headers of members", "table of contents", "manifest", "label log", "index", "dataset")
 
 
 @dataclass
@@ -54,25 +56,35 @@ class Victim:
             store.label(id_, True, "operator")
             store.label(id_, False, "operator", "it fell")
         self.home = (self.root / self.victim.path).parent
-        for path in self.root.rglob("*"):
+        self.frozen = store.datasets.create("all", list(store.select(ANY)), ANY)
+        for path in self.home.parent.rglob("*"):
             os.utime(path, OLD)
-        list(EpisodeStore(self.root).list())
-        self.info: EpisodeInfo = EpisodeStore(self.root).open(self.victim.id).info
+        time.sleep(2 * index.HOT_NS / 1e9)  # what has changed just now is read again, whatever the index says
         self.listed = EpisodeStore(self.root).list()
-        self._kept = folder / "kept"
+        self.info: EpisodeInfo = EpisodeStore(self.root).open(self.victim.id).info
         del store
-        shutil.copytree(self.root, self._kept)
+        gc.collect()  # and with it the index is one file
+        self._kept = {kind: self.file(kind).read_bytes() for kind in KINDS}
 
-    def restore(self) -> None:
-        """Put everything back."""
-        shutil.rmtree(self.root)
-        shutil.rmtree(self.root.with_name("quarantine"), ignore_errors=True)
-        shutil.copytree(self._kept, self.root)
+    def restore(self, kind: str) -> None:
+        """Put everything back; what was not damaged is not touched, so that the index knows it."""
+        gc.collect()
+        away = self.root.with_name("quarantine") / "episodes"
+        if (away / self.home.name).is_dir():
+            (away / self.home.name).rename(self.home)
+        shutil.rmtree(away, ignore_errors=True)
+        for name in ("index.sqlite-wal", "index.sqlite-shm"):
+            (self.root / name).unlink(missing_ok=True)
+        for changed in (kind, "index"):
+            self.file(changed).write_bytes(self._kept[changed])
 
     def file(self, kind: str) -> Path:
         """The file of a kind."""
-        names = {"manifest": self.home / manifest.NAME, "label log": self.root / "labels.jsonl"}
-        return names.get(kind, self.root / "index.sqlite" if kind == "index" else self.home / GROUP)
+        names = {
+            "manifest": self.home / manifest.NAME, "label log": self.root / "labels.jsonl",
+            "index": self.root / index.NAME, "dataset": self.root / "datasets" / "all.json",
+        }  # fmt: skip
+        return names.get(kind, self.home / GROUP)
 
     def spans(self, kind: str) -> list[range]:
         """Bytes of the file that are of this kind."""
@@ -92,17 +104,15 @@ class Victim:
 
 
 def damages(folder: Path, tries: int) -> dict[str, Row]:
-    """Damage each kind of file so often; what has no file in this version has no row."""
-    victim, rows = Victim(folder), dict[str, Row]()
-    for kind in KINDS:
-        if not victim.file(kind).exists():
-            continue
-        rng, row = random.Random(kind), Row()
-        for number in range(tries):
-            what = _damage(victim, kind, rng, cut=number % CUTS == 0)
-            _look(victim, kind, what, row)
-            victim.restore()
-        rows[kind] = row
+    """Damage each kind of file so often, in a store that was at rest before."""
+    with patch.object(index, "YOUNG_NS", 0):
+        victim, rows = Victim(folder), {kind: Row() for kind in KINDS}
+        for kind, row in rows.items():
+            rng = random.Random(kind)
+            for number in range(tries):
+                what = _damage(victim, kind, rng, cut=number % CUTS == 0)
+                _look(victim, kind, what, row)
+                victim.restore(kind)
     return rows
 
 
@@ -132,6 +142,11 @@ def _look(victim: Victim, kind: str, what: str, row: Row) -> None:
         row.faults.append(f"{what}: the other episode can't be read")
     if kind == "label log":
         _look_at_labels(victim, store, what, row)
+    elif kind == "dataset":
+        try:
+            _count(row, store.datasets.get("all") == victim.frozen, found=False, what=what)
+        except (ValueError, KeyError):
+            row.found += 1
     elif kind == "index":
         _count(row, list(listed.values()) == victim.listed, found=False, what=what)
     else:
@@ -178,8 +193,3 @@ def _raises(act: Callable[[], object]) -> bool:
     except ValueError:
         return True
     return False
-
-
-def totals(rows: dict[str, Row]) -> Iterator[tuple[str, int]]:
-    """Sum over the kinds."""
-    yield from sum((Counter({"tries": row.tries, "missed": row.missed}) for row in rows.values()), Counter()).items()
