@@ -67,10 +67,11 @@ def _kills(rows: Rows) -> Iterator[str]:
     every = [row for name, row in own.items() if not name.startswith("control")]
     kinds = sorted({kind for row in every for kind in row["caught"]})
     caught = ", ".join(f"{kind} {sum(row['caught'].get(kind, 0) for row in every)}" for kind in kinds)
+    tries, faults = sum(row["kills"] for row in every), sum(row["lost"] + row["corrupt"] for row in every)
     yield (
-        f"What {sum(row['kills'] for row in every)} kills left: {caught}. What is in the middle of a write lies in"
-        " `staging`, which the next start empties; a start is the sweep and the first list, which reads every manifest."
-        " Bounds are per kill."
+        f"Together {tries} kills, {zero(faults, tries)} lost or corrupt. They left: {caught}. What is in the middle of"
+        " a write lies in `staging`, which the next start empties; a start is the sweep and the first list, which reads"
+        " every manifest. Bounds are per kill."
     )
 
 
@@ -129,7 +130,7 @@ def _damage(rows: Rows) -> Iterator[str]:
     )  # fmt: skip
     tries, missed = sum(row["tries"] for row in own.values()), sum(row["missed"] for row in own.values())
     yield (
-        f"Together {tries} damages, {zero(missed, tries)} returned changed. A file that was cut is named and left,"
+        f"Together {tries} damages, {zero(missed, tries)} returned changed. An archive that was cut is named and left,"
         " since it may be a copy on its way; a damaged label is named and counts for nothing, the one before it counts."
         " What nothing reads is metadata that the archive holds twice, and fields of ZIP headers such as times and"
         " modes." + " A damaged index is made again from the manifests." * ("index" in own)
