@@ -16,8 +16,11 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "bench" / "crash_store_run"))
 
 from crash_damage import KINDS, damages
 from crash_disk import failing_calls, small_files
+from crash_episodes import made
 from crash_journal import FILES, FOLDERS
 from crash_power import power_cuts
+
+from pirl_server.episodes.store import ANY, EpisodeStore
 
 BENCH = Path(__file__).parents[2] / "bench"
 
@@ -83,6 +86,24 @@ def test_damage_of_every_kind_is_found_or_in_bytes_that_nothing_reads(tmp_path: 
         if kind not in ("label log", "index", "dataset"):
             assert row.found > 0
             assert row.verified == row.unread, "what is not read is found by verify all the same"
+
+
+@pytest.mark.parametrize("word", ["author", "created", "label_source", "instructions"])
+def test_every_field_of_a_dataset_counts(tmp_path: Path, word: str) -> None:
+    store = EpisodeStore(tmp_path)
+    store.write(made(8, 2))
+    frozen = store.datasets.create("all", list(store.select(ANY)), ANY, "somebody")
+    path = tmp_path / "datasets" / "all.json"
+    raw = path.read_text()
+    assert store.datasets.get("all") == frozen
+    path.write_text(raw.replace(f'"{word}": ', f'"{word}":  '))
+    assert store.datasets.get("all") == frozen, "control: white space says the same"
+    changed = json.loads(raw)
+    target = changed["selection"] if word == "instructions" else changed["episodes"][0] if "l" in word else changed
+    target[word] = ["x"] if word == "instructions" else "x"
+    path.write_text(json.dumps(changed))
+    with pytest.raises(ValueError, match="changed after"):
+        store.datasets.get("all")
 
 
 def test_calls_that_fail_leave_no_error_behind(tmp_path: Path) -> None:
