@@ -44,6 +44,14 @@ def sync_all(paths: Iterable[Path]) -> None:
             pass
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, where there is none: on the disk when this returns, as their files will be."""
+    made = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for each in reversed(made):
+        sync(each.parent)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Replace the file in one step; one writer at a time per file. When it raises, the old content stays."""
     with replacing(path, value):

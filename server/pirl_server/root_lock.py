@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pirl_server.atomic_files import make_folder
+
 NAME = ".server.lock"
 OTHERS = 0o077
 """the bits of a mode that are of other users"""
@@ -27,7 +29,7 @@ def root_lock(root: Path) -> Iterator[None]:
     """
     path = root / NAME
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        make_folder(root)
         close_to_others(root)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:

@@ -1,7 +1,8 @@
 """Datasets: lists of episodes that are frozen under a name, each with the hash of its content and its label.
 
 A dataset is one file, written once. Later labels do not change what it says, and an episode that was changed or is
-missing is named. Its hash is that over the lines `ID MANIFEST-SHA256 LABEL`, which a checkpoint's lineage has too.
+missing is named. Its hash is that over the lines `ID MANIFEST-SHA256 LABEL`, which a checkpoint's lineage has too. The
+file has a check of everything in it, since its author and selection are not in that hash.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ class Datasets:
         self._folder.mkdir(exist_ok=True)
         staged = self._folder / f".{name}.{os.getpid()}"
         try:
-            staged.write_text(json.dumps(asdict(made) | {"sha256": made.sha256}, indent=1))
+            content = asdict(made) | {"sha256": made.sha256}
+            staged.write_text(json.dumps(content | {"check": _check(content)}, indent=1))
             sync(staged)
             os.link(staged, self._path(name))  # never over another one
         except FileExistsError:
@@ -131,8 +133,15 @@ def faults(dataset: Dataset, digests: dict[str, str]) -> list[str]:
 
 
 def _dataset(name: str, raw: dict[str, Any]) -> Dataset:
+    content = {key: value for key, value in raw.items() if key != "check"}
+    if raw["check"] != _check(content):
+        raise ValueError("it was changed after it was written (its check differs)")
     episodes = tuple(Frozen(**each) for each in raw["episodes"])
     found = Dataset(raw["name"], raw["created"], raw["author"], parse(EpisodeSelection, raw["selection"]), episodes)
     if found.name != name or found.sha256 != raw["sha256"]:
         raise ValueError("it was changed after it was written (SHA-256 differs)")
     return found
+
+
+def _check(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import cast
 
 from pirl_contract import ControlSource
-from pirl_server.atomic_files import check_name, sync, utc_now
+from pirl_server.atomic_files import check_name, make_folder, sync, utc_now
 from pirl_server.config.episodes import EpisodeSelection
 from pirl_server.episodes import manifest
 from pirl_server.episodes.datasets import Datasets, Frozen
@@ -68,12 +68,8 @@ class EpisodeStore:
     def __init__(self, root: Path, least_free: int = LEAST_FREE) -> None:
         self.root, self.least_free = root, least_free
         self._staging, self._published = root / "staging", root / "episodes"
-        new = not self._published.is_dir()
-        self._staging.mkdir(parents=True, exist_ok=True)
-        self._published.mkdir(exist_ok=True)
-        if new:  # what is published below is on the disk only when these are
-            sync(root)
-            sync(root.parent)
+        make_folder(self._staging)
+        make_folder(self._published)
         self._quarantined = Quarantined(root)
         self._labels = LabelLog(root / "labels.jsonl")
         self._index = EpisodeIndex(root, self._published, self._labels, self._quarantined)
