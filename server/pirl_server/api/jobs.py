@@ -30,12 +30,12 @@ def create_job(
     spec: Annotated[JobSpec, Body()], services: ServicesDep, request: Request, response: Response
 ) -> JobView:
     """Queue a training, an evaluation, a loop of them, or an import or export of episodes."""
-    field, name = _starts_from(spec)
+    (field, name), task = _starts_from(spec), _about(spec)
     try:
         if name is not None:
             services.registry.resolve(name)
-        services.check_job(spec)
         _check_dataset(services, spec)
+        services.check_job(spec)
     except KeyError:
         raise invalid(field, f"'{name}' is neither a version nor an alias in the registry") from None
     except ValueError as error:
@@ -46,7 +46,7 @@ def create_job(
         raise ProblemError(503, "stopping", str(error)) from None
     except OSError as error:
         raise no_storage("the job", error) from None
-    services.registry.audit_log.note("job submitted", actor(request), job=job.id, kind=spec.kind, task=_about(spec))
+    services.registry.audit_log.note("job submitted", actor(request), job=job.id, kind=spec.kind, task=task)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobView.of(job)
 

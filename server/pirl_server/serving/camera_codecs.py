@@ -46,6 +46,10 @@ class CameraCodecs:
             codecs[camera] = ImageCodec.parse(codec)
         return cls(codecs)
 
+    def __bool__(self) -> bool:
+        """Whether any camera's images are stored otherwise than raw."""
+        return bool(self._codecs)
+
     def check(self, contract: Contract) -> None:
         """Raise ValueError for a codec of a camera that the contract does not have."""
         cameras = [camera.name for camera in contract.cameras]
@@ -59,8 +63,6 @@ class CameraCodecs:
 
         `sent` are the messages that its images were decoded from.
         """
-        if not self._codecs:
-            return observation, NOT_ENCODED
         images, encoded = dict(observation.images), dict[str, EncodedImage]()
         for name, codec in self._codecs.items():
             if name not in images:

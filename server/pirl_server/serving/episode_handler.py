@@ -29,7 +29,7 @@ _OUTCOME = {success: outcome for outcome, success in SUCCESS.items()}
 class EpisodeCalls:
     """The recorder's side of the wire. Any thread."""
 
-    def __init__(self, recorder: Recorder, codecs: CameraCodecs) -> None:
+    def __init__(self, recorder: Recorder, codecs: CameraCodecs | None) -> None:
         self._recorder, self._codecs = recorder, codecs
 
     def start(
@@ -96,7 +96,9 @@ class EpisodeCalls:
         if request.discard or not request.HasField("final_observation"):
             return ending
         message = request.final_observation
-        final, _ = self._codecs.apply(codec.observation_from_proto(message, ""), message.images)
+        final = codec.observation_from_proto(message, "")
+        if self._codecs is not None:
+            final, _ = self._codecs.apply(final, message.images)
         return replace(ending, final=final)
 
     def _find(self, look: Callable[[str], Found], episode_id: str) -> Found:

@@ -15,7 +15,7 @@ from pirl_contract.v1 import policy_pb2 as pb
 from pirl_contract.wire import codec
 from pirl_contract.wire.grpc_options import MAX_MESSAGE_BYTES, WIRE
 from pirl_contract.wire.shared_memory import host_id, read_shared
-from pirl_server.serving.camera_codecs import CameraCodecs, Encoded
+from pirl_server.serving.camera_codecs import NOT_ENCODED, CameraCodecs, Encoded
 from pirl_server.serving.episode_builder import EpisodeBuilder
 from pirl_server.serving.episode_handler import EpisodeCalls, no_episode
 from pirl_server.serving.errors import ExpiredError
@@ -66,7 +66,7 @@ class InferHandler:
         recorder: Recorder,
         exploration: Exploration,
         router: Router,
-        codecs: CameraCodecs,
+        codecs: CameraCodecs | None,
     ) -> None:
         self._dispatcher, self._episodes, self._recorder, self._router = dispatcher, episodes, recorder, router
         self._codecs = codecs
@@ -122,7 +122,9 @@ class InferHandler:
             call = codec.decode_infer(request, contract, self._read_shared, deadline)
         except TimeoutError as error:
             raise ExpiredError(str(error)) from None
-        observation, encoded = self._codecs.apply(call.observation, request.observation.images)
+        observation, encoded = call.observation, NOT_ENCODED
+        if self._codecs is not None:
+            observation, encoded = self._codecs.apply(observation, request.observation.images)
         if not observation.instruction.strip():
             observation = replace(observation, instruction=self._dispatcher.instruction("", policy))
         episode = None

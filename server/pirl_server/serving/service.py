@@ -42,7 +42,7 @@ class PolicyService(policy_pb2_grpc.PolicyServiceServicer):
         default_instruction: str = "",
         codecs: CameraCodecs | None = None,
     ) -> None:
-        codecs = codecs or CameraCodecs()
+        codecs = codecs or None  # raw images pass as they are
         router = router or Router(recorder.is_open)
         self.dispatcher = Dispatcher(engine, attendance, router, check_rate, default_instruction)
         """the way to the engine, for openpi's wire too"""
