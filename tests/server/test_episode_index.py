@@ -21,7 +21,7 @@ from test_episode_store import make_episode
 from pirl_server.config.episodes import EpisodeSelection, parse_time
 from pirl_server.config.fields import parse
 from pirl_server.episodes import index, index_database, manifest
-from pirl_server.episodes.query import Learning
+from pirl_server.episodes.query import Learning, conditions, where
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.episodes.summary import EpisodeSummary
 
@@ -299,3 +299,17 @@ def test_the_index_is_closed_to_other_users(root: Path) -> None:
     modes = {path.name: path.stat().st_mode & 0o077 for path in root.iterdir() if index.NAME in path.name}
     assert len(modes) >= 3
     assert set(modes.values()) == {0}
+
+
+def test_a_page_of_a_robot_that_never_succeeded_reads_few_rows(root: Path) -> None:
+    """The successes of one robot among many episodes: by an index of both, in order, not by walking the robot's."""
+    many(root, 3)
+    store = EpisodeStore(root)
+    selection = EpisodeSelection(robots=("arm-0",), label="success")
+    sql, values = where(conditions(selection, datetime.now(timezone.utc)))
+    plan = store._index._database.read(
+        f"EXPLAIN QUERY PLAN SELECT id FROM episodes WHERE {sql} ORDER BY created DESC, id DESC LIMIT 20", values
+    )
+    told = " ".join(str(row[-1]) for row in plan)
+    assert "by_robot_and_outcome (robot_id=? AND success=?)" in told
+    assert "TEMP B-TREE" not in told

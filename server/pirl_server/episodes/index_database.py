@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-VERSION = 1
+VERSION = 2
 WAIT_S = 5.0
 """for another process's transaction"""
 PAGES_KIB = 4096
@@ -38,6 +38,7 @@ CREATE TABLE labels ({", ".join(LABELS)}, crc, UNIQUE (id));
 CREATE TABLE bad_labels (line INTEGER PRIMARY KEY, why);
 CREATE INDEX by_age ON episodes (created, id);
 CREATE INDEX by_robot ON episodes (robot_id, created, id);
+CREATE INDEX by_robot_and_outcome ON episodes (robot_id, success, created, id);
 CREATE INDEX by_outcome ON episodes (success, created, id);
 CREATE INDEX by_instruction ON episodes (instruction, created, id);
 CREATE INDEX by_version ON episodes (versions, created, id);
