@@ -39,7 +39,8 @@ Controls: with labels shuffled the first log gives 0.507 (+48 -14, p 2e-5; 0.525
 (+31 -18); with success and failure exchanged the first gives 0.260 (+2 -67). One log says little here: over the ten
 logs of the tables, seeds 0 to 9, PPO gains 5.4 points with the true labels and -0.5 with shuffled ones, which move each
 result by -12 to +7; the true labels are better on eight of the ten (Wilcoxon's signed ranks, exact, p .01). What PPO
-learns is learnt from the labels; how much a single log gives is mostly chance.
+learns is learnt from the labels; how much a single log gives is mostly chance. `filtered_bc` gains 6.9 with the true
+labels and -2.1 with shuffled ones, -6 to 0, on the same ten logs: better on all (p .002).
 
 The log matters more than the setting. Before, PPO took three Adam steps on all of the expert, at 4e-5 and up to KL 0.1,
 with a decay of 0.95. With PPO's clip at 0.2, twelve such steps on attention alone end at KL 0.02 to 0.04: it is the
