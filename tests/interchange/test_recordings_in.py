@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from pirl_server.episodes.schema import Episode
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.interchange.bags import messages
 from pirl_server.interchange.bags.recording_importer import open_source
+from pirl_server.interchange.bags.segments import Segment, outcomes_of
 from pirl_server.interchange.bags.topic_map import find_topic, parse_map
 from pirl_server.interchange.episodes.commands import import_command
 
@@ -344,3 +346,12 @@ def test_the_command_imports_each_episode_once(tmp_path: Path, capsys: pytest.Ca
     assert "0 episodes imported, 1 were there already" in capsys.readouterr().out
     (summary,) = EpisodeStore(tmp_path / "root" / "episodes").list()
     assert EpisodeStore(tmp_path / "root" / "episodes").open(summary.id).info.instruction == "push"
+
+
+def test_the_last_step_may_be_logged_after_the_end_of_its_episode() -> None:
+    """It and the end are reported in the same instant; the next episode's steps are not taken."""
+    outcomes = [SimpleNamespace(log_ns=log, message=log) for log in (3, 10, 30, 31, 40, 45)]
+    streams: Any = SimpleNamespace(texts={"outcomes": outcomes})
+    segment = Segment(begin_ns=5, end_ns=30, log_begin_ns=5, log_end_ns=30, name="an episode", next_ns=40)
+    assert outcomes_of(streams, segment) == [10, 30, 31]
+    assert outcomes_of(streams, replace(segment, next_ns=0)) == [10, 30], "cut by a flag: what follows is of none"

@@ -39,10 +39,12 @@ def ros_until_signal(starting: threading.Event | None = None) -> Iterator[thread
 
     While `starting` is set a signal ends the process at once: loading a simulator takes many seconds.
     """
-    stop = threading.Event()
+    stop, told = threading.Event(), list[bool]()
 
     def on_signal(*_: object) -> None:
-        stop.set()
+        if not told:  # a signal that comes while the event is being set must not set it again: its lock is held
+            told.append(True)
+            stop.set()
         if starting is not None and starting.is_set():
             raise SystemExit(0)
 

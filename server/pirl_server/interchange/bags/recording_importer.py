@@ -24,7 +24,7 @@ from pirl_server.interchange.bags.recorded_images import images_at
 from pirl_server.interchange.bags.recording_file import OpenRecording, opened
 from pirl_server.interchange.bags.reported import episode_of
 from pirl_server.interchange.bags.resampled import Grid, grids, newest
-from pirl_server.interchange.bags.segments import Segment, segments
+from pirl_server.interchange.bags.segments import Segment, outcomes_of, segments
 from pirl_server.interchange.bags.streams import Streams, read_streams
 from pirl_server.interchange.bags.topic_map import EXPORTED, TopicMap, read_map
 from pirl_server.interchange.episodes import sidecar
@@ -140,10 +140,9 @@ def _reported(
     path: Path, recording: OpenRecording, streams: Streams, segment: Segment, contract: Contract,
     settings: ImportSettings,
 ) -> Candidate:  # fmt: skip
-    outcomes = [
-        each.message for each in streams.texts["outcomes"] if segment.log_begin_ns <= each.log_ns <= segment.log_end_ns
+    numbers = [
+        part for each in outcomes_of(streams, segment) for part in (np.asarray(each.executed), np.asarray(each.state))
     ]
-    numbers = [part for each in outcomes for part in (np.asarray(each.executed), np.asarray(each.state))]
     said = _said(streams, segment, settings, path)
     identity = content_id("recording", contract.hash, said["instruction"], segment.episode_id, *numbers)
     images = partial(_images, recording, streams, contract, path)

@@ -19,7 +19,7 @@ from pirl_server.atomic_files import utc_now
 from pirl_server.episodes.schema import Calls, Episode, EpisodeInfo, Images, Steps
 from pirl_server.interchange.bags.messages import time_ns
 from pirl_server.interchange.bags.resampled import newest
-from pirl_server.interchange.bags.segments import Segment
+from pirl_server.interchange.bags.segments import Segment, outcomes_of
 from pirl_server.interchange.bags.streams import Streams
 from pirl_server.interchange.episodes.demonstration import LABEL_SOURCE, Recording, demonstration
 
@@ -44,8 +44,7 @@ def steps_of(
 
     Raises ValueError for an outcome of another width than the contract's, and when there is none.
     """
-    logged = streams.texts.get("outcomes", [])
-    outcomes = [each.message for each in logged if segment.log_begin_ns <= each.log_ns <= segment.log_end_ns]
+    outcomes = outcomes_of(streams, segment)
     if not outcomes:
         raise ValueError(f"{segment.name}: no step outcome was recorded in it")
     for number, each in enumerate(outcomes):

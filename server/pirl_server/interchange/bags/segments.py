@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pirl_server.interchange.bags.streams import EVENT, Logged, Streams
 
@@ -29,6 +30,8 @@ class Segment:
     discarded: bool = False
     end_reason: str = ""
     """empty: its end was not recorded"""
+    next_ns: int = 0
+    """log time at which the next episode begins; 0: what is logged after the end is of no episode"""
 
 
 FOREVER = 2**63 - 1
@@ -41,8 +44,21 @@ def segments(streams: Streams) -> list[Segment]:
         first = min((int(series.time_ns[0]) for series in streams.numbers.values()), default=0)
         return [Segment(first, streams.end_ns, 0, FOREVER, "whole recording", end_reason="operator")]
     if logged[0].message.__msgtype__ == EVENT:
-        return list(_by_events(logged, streams.end_ns))
+        found = list(_by_events(logged, streams.end_ns))
+        begins = [each.log_begin_ns for each in found[1:]] + [FOREVER]
+        return [replace(each, next_ns=next_ns) for each, next_ns in zip(found, begins)]
     return list(_by_flag(logged, streams.end_ns))
+
+
+def outcomes_of(streams: Streams, segment: Segment) -> list[Any]:
+    """Return the step outcomes of an episode, the last of which may be logged after the event that ends it.
+
+    An arm reports steps of an open episode only, on a topic of its own: up to the next beginning they are of this one.
+    """
+    until_ns = max(segment.log_end_ns, segment.next_ns - 1)
+    return [
+        each.message for each in streams.texts.get("outcomes", []) if segment.log_begin_ns <= each.log_ns <= until_ns
+    ]
 
 
 def _by_events(logged: list[Logged], end_ns: int) -> Iterator[Segment]:
