@@ -177,7 +177,7 @@ def test_a_follower_that_does_not_read_makes_little_be_read_for_it(
 ) -> None:
     """The rest is read when it takes it, without a gap."""
     job = server.jobs.submit(Sft(task="push")).id
-    while not server.jobs.get(job).status.ended:
+    while not server.jobs.has_ended(job):
         time.sleep(0.01)
     log, count = EventLog(server.jobs._store.path(job)), 8_000
     with log._path.open("a") as file:

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -192,6 +193,31 @@ def wait_for_file(path: Path) -> int:
 
 def spec(mode: str) -> FinetuneSim:
     return FinetuneSim(task=mode)
+
+
+def test_a_job_has_ended_when_its_last_event_is_written(
+    start: Callable[[], Supervisor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream of events that stopped between the saved state and the event would never show the end."""
+    announce, early = Supervisor._announce, list[bool]()
+
+    def late(self: Supervisor, job_id: str, status: Status, why: str | None = None) -> None:
+        if status.ended:
+            asked = threading.Thread(target=lambda: early.append(len(self.events(job_id).read()) < 6), daemon=True)
+            gate = threading.Thread(target=lambda: (self.has_ended(job_id), asked.start()), daemon=True)
+            gate.start()
+            gate.join(0.3)
+            assert self.get(job_id).status.ended, "saved, not announced"
+            assert gate.is_alive(), "it waits for the event"
+        announce(self, job_id, status, why)
+
+    monkeypatch.setattr(Supervisor, "_announce", late)
+    supervisor = start()
+    job = wait(supervisor, supervisor.submit(spec("good")))
+    assert supervisor.has_ended(job.id)
+    while not early:
+        time.sleep(0.01)
+    assert early == [False]
 
 
 def test_a_job_reports_and_succeeds(start: Callable[[], Supervisor]) -> None:

@@ -115,11 +115,12 @@ def stream_events(job_id: JobId, services: ServicesDep, last_event_id: LastEvent
 
     After a break send `Last-Event-ID` to resume. 204 makes an EventSource stop reconnecting.
     """
-    ended = _find(services, job_id).status.ended
+    _find(services, job_id)
+    ended = _is_over(services, job_id)
     tail = services.jobs.events(job_id, last_event_id)
     if ended and not services.jobs.events(job_id, last_event_id).read():
         return Response(status_code=204)
-    over = partial(_has_ended, services, job_id)
+    over = partial(_is_quiet, services, job_id)
     body = stream(tail, over, services.heartbeat_s, services.reads)
     return StreamingResponse(body, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
@@ -168,8 +169,13 @@ def _find(services: Services, job_id: str) -> Job:
         raise not_found("job", job_id) from None
 
 
-def _has_ended(services: Services, job_id: str) -> bool:
+def _is_quiet(services: Services, job_id: str) -> bool:
+    """Whether a stream is to end: with the job, or with the server, whose clients come back."""
+    return services.stopping.closing or _is_over(services, job_id)
+
+
+def _is_over(services: Services, job_id: str) -> bool:
     try:
-        return services.stopping.closing or services.jobs.get(job_id).status.ended
+        return services.jobs.has_ended(job_id)
     except (KeyError, DamagedJobError):
         return True  # nothing more will be said of it

@@ -105,6 +105,11 @@ class Supervisor:
             self._changed.notify_all()
         return job
 
+    def has_ended(self, job_id: str) -> bool:
+        """Whether a job is over and its last event written: the state is saved before. Raises as `get`."""
+        with self._changed:
+            return self.get(job_id).status.ended
+
     def get(self, job_id: str) -> Job:
         """Return a job. Raises KeyError for an unknown id, DamagedJobError when its files can't be read."""
         running = self._running
