@@ -32,7 +32,8 @@ from pirl_server.openpi_wire.server import OpenpiServer, start_openpi
 from pirl_server.paths import EPISODES, JOBS, MODELS, TOKENS
 from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.registry.promotion import PRODUCTION
+from pirl_server.registry.gate_rule import GateRule
+from pirl_server.registry.promotion import PRODUCTION, Promoter
 from pirl_server.registry.trial_limit import TrialLimit
 from pirl_server.registry.versions import Registry
 from pirl_server.root_lock import private_files, root_lock
@@ -58,6 +59,9 @@ from pirl_server.telemetry.logs import CallLog, configure_logs
 from pirl_server.telemetry.metrics import Latencies, Metrics
 from pirl_server.telemetry.operations import Operations
 from pirl_server.telemetry.spans import spans_from_environment
+from pirl_server.watch.episode_outcomes import EpisodeOutcomes
+from pirl_server.watch.live_view import LiveView
+from pirl_server.watch.monitor import PromotionMonitor
 
 _LOG = logging.getLogger("pirl")
 SWITCH_S = 0.001
@@ -135,6 +139,8 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             episodes=store,
             engine=engine,
             deployment=deployment,
+            rule=_rule(config),
+            watch=partial(_watch, registry, engine, recorder, store) if config.auto_rollback == "on" else None,
             check_job=partial(job_main.check, exchange=config.exchange),
             grpc_port=port,
             attendance=service.attendance,
@@ -150,9 +156,18 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
         finally:
             # No new requests, then no writers: an episode is published whole or not at all.
             stopped = server.stop(0.5)
+            if (monitor := api.state.services.monitor) is not None:
+                monitor.close()
             loops.close()
             jobs.close()
             stopped.wait()
+
+
+def _watch(
+    registry: Registry, engine: Engine, recorder: Recorder, store: EpisodeStore, promoter: Promoter
+) -> PromotionMonitor:
+    view, outcomes = LiveView(engine, recorder.alterations), EpisodeOutcomes(store)
+    return PromotionMonitor(registry, promoter, view, outcomes.since, outcomes.known, registry.root)
 
 
 def _retention(config: ServeConfig) -> list[Retention]:
@@ -180,7 +195,12 @@ def _deployment(
         _compile(policy, config.compile)
         return policy
 
-    return Deployment(engine, registry, router, shadow, load, TrialLimit(registry, config.canary_limit, reachable))
+    trial = TrialLimit(registry, config.canary_limit, reachable, _rule(config))
+    return Deployment(engine, registry, router, shadow, load, trial)
+
+
+def _rule(config: ServeConfig) -> GateRule:
+    return GateRule(config.gate_margin, config.gate_robot_margin, config.gate_alpha)
 
 
 def _compile(policy: FlowPolicy, how: Compile) -> None:

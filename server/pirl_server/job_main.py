@@ -159,6 +159,10 @@ def _evaluate(spec: Evaluate, registry: Registry, job_dir: Path, report: Reporte
         details={"mean_steps": steps},
         instructions=simulation.instructions(spec.task),
         outcomes=tuple(results[seed].success for seed in seeds),
+        list=spec.seed,
+        first=spec.first,
+        purpose=spec.purpose,
+        setup=simulation.setup(spec.task) | {"device": "cpu float32"},
     )
     registry.evaluations.put(evaluation)
     low, high = evaluation.interval

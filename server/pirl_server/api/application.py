@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import APIRouter, Depends, FastAPI
@@ -18,6 +19,8 @@ from pirl_server.api.request_body import MAX_STOP_BODY, Bodies
 from pirl_server.config.jobs import JobSpec
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.supervisor import Supervisor
+from pirl_server.loop.robot_episodes import robot_evidence
+from pirl_server.registry.gate_rule import USUAL_RULE, GateRule
 from pirl_server.registry.promotion import Promoter
 from pirl_server.registry.versions import Registry
 from pirl_server.security.access_control import AccessControl
@@ -27,6 +30,7 @@ from pirl_server.serving.deployment import Deployment
 from pirl_server.serving.engine import Engine
 from pirl_server.shutdown import Stopping
 from pirl_server.telemetry.metrics import Latencies, Metrics
+from pirl_server.watch.monitor import PromotionMonitor
 
 TAGS = [
     {"name": "jobs", "description": "Training and evaluation jobs: create, follow, cancel"},
@@ -52,6 +56,8 @@ def create_api(
     deployment: Deployment,
     metrics: Metrics,
     latencies: Latencies,
+    rule: GateRule = USUAL_RULE,
+    watch: Callable[[Promoter], PromotionMonitor] | None = None,
     limiter: Limiter | None = None,
     heartbeat_s: float = 15.0,
     stopping: Stopping | None = None,
@@ -59,7 +65,8 @@ def create_api(
     """Build the REST application.
 
     `check_job(spec)` raises ValueError with one line when task or config is not known; base and version are checked
-    against the registry here. `gate` lets callers in, `limiter` says how often each may call (None: at will).
+    against the registry here. `gate` lets callers in, `limiter` says how often each may call (None: at will). `watch`
+    makes what watches promotions (None: nothing does).
     """
     app = FastAPI(
         title="pirl",
@@ -77,7 +84,7 @@ def create_api(
     app.add_middleware(Bodies)
     app.add_middleware(Guard, gate=gate, routes=routes, limiter=limiter)
     app.add_middleware(Measured, metrics=metrics)
-    promoter = Promoter(registry, deployment.activate)
+    promoter = Promoter(registry, deployment.activate, rule, partial(robot_evidence, registry, episodes))
     app.state.services = Services(
         jobs=jobs,
         registry=registry,
@@ -92,6 +99,7 @@ def create_api(
         metrics=metrics,
         latencies=latencies,
         stopping=stopping or Stopping(),
+        monitor=None if watch is None else watch(promoter),
     )
     app.state.gate = gate
     problems.install(app)

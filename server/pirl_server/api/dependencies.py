@@ -21,6 +21,7 @@ from pirl_server.serving.deployment import Deployment
 from pirl_server.serving.engine import Engine
 from pirl_server.shutdown import Stopping
 from pirl_server.telemetry.metrics import Latencies, Metrics
+from pirl_server.watch.monitor import PromotionMonitor
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Services:
     metrics: Metrics
     latencies: Latencies
     stopping: Stopping
+    monitor: PromotionMonitor | None = None
+    """None: promotions are not watched"""
     reads: Reads = field(default_factory=Reads)
 
 

@@ -64,6 +64,8 @@ ROUTES: dict[tuple[str, str], frozenset[str]] = {
     ("POST", "/v1/datasets"): _TRAINERS,
     ("GET", "/v1/datasets/{name}"): _PEOPLE,
     ("GET", "/v1/models"): _PEOPLE,
+    ("GET", "/v1/models/watch"): _PEOPLE,
+    ("GET", "/v1/models/{version}/gate"): _PEOPLE,
     ("POST", "/v1/models/promote"): _OPERATORS,
     ("POST", "/v1/models/rollback"): _OPERATORS,
     ("GET", "/v1/routing"): _PEOPLE,
