@@ -3,5 +3,6 @@
 MODELS = "models"
 EPISODES = "episodes"
 JOBS = "jobs"
+SUCCESS_MODELS = "success_models"
 TOKENS = "tokens.json"
 """access tokens; without the file no token is required, on loopback only"""
