@@ -94,9 +94,7 @@ def create_api(
         redoc_url=None,
     )
     routers = [each.router for each in PARTS]
-    app.state.routes = routes = _routes(app.router, *routers)
-    app.add_middleware(Bodies)
-    app.add_middleware(Guard, gate=gate, routes=routes, limiter=limiter)
+    _protect(app, _routes(app.router, *routers), gate, limiter)
     app.add_middleware(Measured, metrics=metrics)
     root = episodes.root.parent
     promoter = Promoter(registry, deployment.activate)
@@ -119,7 +117,6 @@ def create_api(
         gate_open=gate.open,
         rest_rate_hz=None if limiter is None else limiter.rate_hz,
     )
-    app.state.gate = gate
     problems.install(app)
     for router in routers:
         app.include_router(router)
@@ -143,6 +140,13 @@ def create_stop_api(api: FastAPI) -> FastAPI:
     problems.install(app)
     app.include_router(router)
     return app
+
+
+def _protect(app: FastAPI, routes: list[Route], gate: AccessControl, limiter: Limiter | None) -> None:
+    """Let the access control look at each call before its body is read."""
+    app.state.routes, app.state.gate = routes, gate
+    app.add_middleware(Bodies)
+    app.add_middleware(Guard, gate=gate, routes=routes, limiter=limiter)
 
 
 def _routes(*routers: Router) -> list[Route]:
