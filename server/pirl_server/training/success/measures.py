@@ -66,7 +66,7 @@ def auc_interval(scores: Floats, outcomes: Outcomes, seed: int = 0) -> tuple[flo
 
 
 def reliability(probabilities: Floats, outcomes: Outcomes, bins: int = BINS) -> list[Bin]:
-    """Return the bins of equal width that hold an episode, lowest first. `probabilities` and `outcomes` are both [N]."""
+    """Return the bins of equal width that hold an episode, lowest first. Probabilities and outcomes are both [N]."""
     edges = np.linspace(0.0, 1.0, bins + 1)
     place = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
     rows = []
