@@ -8,13 +8,15 @@ from importlib.metadata import version
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.routing import Route, Router
 
-from pirl_server.api import dashboard, datasets, health, models, problems, reference, robots, routing
+from pirl_server.api import audit, dashboard, datasets, health, models, problems, reference, robots, routing
 from pirl_server.api import episodes as episode_routes
 from pirl_server.api import jobs as job_routes
 from pirl_server.api import metrics as metric_routes
 from pirl_server.api.dependencies import Services
 from pirl_server.api.middleware import Guard, Measured, check_row
 from pirl_server.api.request_body import MAX_STOP_BODY, Bodies
+from pirl_server.api.robot_images import Thumbnails
+from pirl_server.api.stop_pages import DashboardOrigin
 from pirl_server.config.jobs import JobSpec
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.supervisor import Supervisor
@@ -27,6 +29,7 @@ from pirl_server.serving.deployment import Deployment
 from pirl_server.serving.engine import Engine
 from pirl_server.shutdown import Stopping
 from pirl_server.telemetry.metrics import Latencies, Metrics
+from pirl_server.telemetry.robot_activity import RobotActivity
 
 TAGS = [
     {"name": "jobs", "description": "Training and evaluation jobs: create, follow, cancel"},
@@ -55,10 +58,12 @@ def create_api(
     limiter: Limiter | None = None,
     heartbeat_s: float = 15.0,
     stopping: Stopping | None = None,
+    activity: RobotActivity | None = None,
+    stop_port: int = 0,
 ) -> FastAPI:
     """Build the REST application.
 
-    `check_job(spec)` raises ValueError with one line when task or config is not known; base and version are checked
+    `stop_port` is where `create_stop_api` listens, 0: nowhere. `check_job(spec)` raises ValueError with one line when task or config is not known; base and version are checked
     against the registry here. `gate` lets callers in, `limiter` says how often each may call (None: at will).
     """
     app = FastAPI(
@@ -71,7 +76,19 @@ def create_api(
         docs_url=None,
         redoc_url=None,
     )
-    parts = (job_routes, episode_routes, datasets, models, routing, robots, health, metric_routes, reference, dashboard)
+    parts = (
+        job_routes,
+        episode_routes,
+        datasets,
+        models,
+        routing,
+        robots,
+        health,
+        metric_routes,
+        reference,
+        dashboard,
+        audit,
+    )
     routers = [each.router for each in parts]
     app.state.routes = routes = _routes(app.router, *routers)
     app.add_middleware(Bodies)
@@ -92,6 +109,9 @@ def create_api(
         metrics=metrics,
         latencies=latencies,
         stopping=stopping or Stopping(),
+        activity=activity or RobotActivity(lambda episode_id: None),
+        thumbnails=Thumbnails(attendance.newest),
+        stop_port=stop_port,
     )
     app.state.gate = gate
     problems.install(app)
@@ -100,10 +120,11 @@ def create_api(
     return app
 
 
-def create_stop_api(api: FastAPI) -> FastAPI:
+def create_stop_api(api: FastAPI, rest_port: int = 0) -> FastAPI:
     """Build the application that takes nothing but emergency stops, and says that it lives.
 
-    Handlers, scopes and audit log are those of `api`; what differs is that nothing else can be in the way.
+    Handlers, scopes and audit log are those of `api`; what differs is that nothing else can be in the way. The
+    dashboard of `rest_port` may call it too, 0: no page may.
     """
     router = APIRouter()
     router.add_api_route("/v1/robots/{robot_id}/emergency-stop", robots.stop_robot, methods=["POST"], status_code=202)
@@ -113,6 +134,7 @@ def create_stop_api(api: FastAPI) -> FastAPI:
     app.add_middleware(Bodies, limit=MAX_STOP_BODY)
     app.state.routes = routes = _routes(router)
     app.add_middleware(Guard, gate=api.state.gate, routes=routes)
+    app.add_middleware(DashboardOrigin, rest_port=rest_port)
     app.state.services = api.state.services
     problems.install(app)
     app.include_router(router)
