@@ -39,13 +39,19 @@ from pirl_server.serving.service import PolicyService
 from pirl_server.serving.shadow import Shadow
 from pirl_server.telemetry.metrics import Latencies, Metrics
 from pirl_server.telemetry.operations import Operations
+from pirl_server.telemetry.robot_activity import RobotActivity
 
 
 class Server:
     """gRPC and REST of one server, with tokens."""
 
     def __init__(
-        self, root: Path, policy: Any, files: TlsFiles | None = None, rest_limiter: Limiter | None = None
+        self,
+        root: Path,
+        policy: Any,
+        files: TlsFiles | None = None,
+        rest_limiter: Limiter | None = None,
+        stop_port: int = 0,
     ) -> None:
         self.engine, store = Engine(), EpisodeStore(root / "episodes")
         self.engine.swap(policy)
@@ -68,12 +74,13 @@ class Server:
             self.registry,
             self.router,
             shadow,
-            lambda version: type(policy)(version=version, mark=float(version[1:])),
+            lambda version: type(policy)(version=version, mark=float(version[1:]), contract=policy.contract),
             TrialLimit(self.registry, 0.1, lambda: len(service.attendance.list())),
         )
         metrics, latencies = Metrics(self.engine, service.attendance, self.recorder), Latencies()
+        activity = RobotActivity(self.recorder.robot_of)
         interceptor = CallInterceptor(
-            [CallTracker([metrics, latencies]), CallAuthorizer(self.gate, audit)], PUBLIC_RPCS
+            [CallTracker([metrics, latencies, activity]), CallAuthorizer(self.gate, audit)], PUBLIC_RPCS
         )
         credentials = files.for_grpc() if files else None
         self.grpc, self.port = start_grpc(service, "127.0.0.1:0", credentials, [interceptor])
@@ -92,6 +99,8 @@ class Server:
             metrics=metrics,
             latencies=latencies,
             limiter=rest_limiter,
+            activity=activity,
+            stop_port=stop_port,
         )
         self.rest = make_listener(self.api, listen("127.0.0.1", 0, Seats("REST", 64)), files)
         self.thread = threading.Thread(target=self.rest.run)

@@ -63,8 +63,9 @@ def create_api(
 ) -> FastAPI:
     """Build the REST application.
 
-    `stop_port` is where `create_stop_api` listens, 0: nowhere. `check_job(spec)` raises ValueError with one line when task or config is not known; base and version are checked
-    against the registry here. `gate` lets callers in, `limiter` says how often each may call (None: at will).
+    `check_job(spec)` raises ValueError with one line when task or config is not known; base and version are checked
+    against the registry here. `stop_port` is where `create_stop_api` listens, 0: nowhere. `gate` lets callers in,
+    `limiter` says how often each may call (None: at will).
     """
     app = FastAPI(
         title="pirl",

@@ -27,7 +27,8 @@ def stop_door(
 ) -> Iterator[Callable[[FastAPI], None]]:
     """Claim the port now; call what this yields with the REST application to open it. It closes with the context.
 
-    Port 0: there is no such door. Pages of `rest_port` on the same host may call it. Raises ValueError when the port is taken.
+    Port 0: there is no such door. Pages of `rest_port` on the same host may call it. Raises ValueError for a port that
+    is taken.
     """
     if not port:
         yield lambda api: None

@@ -23,6 +23,7 @@ export function whenLocked(listener) {
 
 async function send(path, { method = "GET", body, headers = {}, signal } = {}) {
   const json = body === undefined ? {} : { "Content-Type": "application/json" };
+  const used = token();
   let reply;
   try {
     reply = await fetch(path, {
@@ -35,8 +36,8 @@ async function send(path, { method = "GET", body, headers = {}, signal } = {}) {
   if (reply.ok || reply.status === 304) return reply;
   const problem = await reply.json().catch(() => ({}));
   if (reply.status === 401) {
-    const message = token() ? "This token is not valid." : "This server asks for a token.";
-    onLocked(message);
+    const message = used ? "This token is not valid." : "This server asks for a token.";
+    if (used === token()) onLocked(message); // else it was sent before this token was entered
     throw new Rejected(message, 401, problem);
   }
   throw new Rejected(problem.detail || problem.title || `HTTP ${reply.status}`, reply.status, problem);
