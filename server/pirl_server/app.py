@@ -127,9 +127,7 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
         server, port = _start(service, config, CallInterceptor([calls, authorizer], PUBLIC_RPCS))
         if config.openpi_port is not None:
             closing.callback(_start_openpi(config, service.dispatcher, gate).close)
-        command = [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve())]
-        command += [] if config.exchange is None else ["--exchange", str(config.exchange.resolve())]
-        jobs = Supervisor(config.root / JOBS, command)
+        jobs = Supervisor(config.root / JOBS, _job_command(config))
         Operations(config.root, jobs, recorder, gate, _tls(config)).register(metrics.registry)
         api = create_api(
             jobs=jobs,
@@ -157,6 +155,11 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             loops.close()
             jobs.close()
             stopped.wait()
+
+
+def _job_command(config: ServeConfig) -> list[str]:
+    exchange = [] if config.exchange is None else ["--exchange", str(config.exchange.resolve())]
+    return [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve()), *exchange]
 
 
 def _stop_port(config: ServeConfig) -> int:

@@ -52,7 +52,9 @@ class Server:
         files: TlsFiles | None = None,
         rest_limiter: Limiter | None = None,
         stop_port: int = 0,
+        job: str = "",
     ) -> None:
+        """`job` is the script of every job's process."""
         self.engine, store = Engine(), EpisodeStore(root / "episodes")
         self.engine.swap(policy)
         self.recorder, self.registry = Recorder(store), Registry(root / "models")
@@ -63,11 +65,7 @@ class Server:
         self.service = service = PolicyService(
             self.engine, self.recorder, explore=False, router=self.router, check_rate=self.gate.check_rate
         )
-        for version in ("v1", "v2"):
-            (source := root / version).mkdir()
-            (source / "card.json").write_text('{"task": "push"}')
-            self.registry.add(version, source, policy.contract)
-        self.registry.point("production", "v1", "test", "start")
+        self._add_versions(root, policy)
         shadow = Shadow(self.engine, lambda report: None)
         self.deployment = Deployment(
             self.engine,
@@ -84,7 +82,7 @@ class Server:
         )
         credentials = files.for_grpc() if files else None
         self.grpc, self.port = start_grpc(service, "127.0.0.1:0", credentials, [interceptor])
-        self.jobs = Supervisor(root / "jobs", [sys.executable, "-c", ""])
+        self.jobs = Supervisor(root / "jobs", [sys.executable, "-c", job])
         Operations(root, self.jobs, self.recorder, self.gate, files).register(metrics.registry)
         self.api = create_api(
             jobs=self.jobs,
@@ -102,6 +100,16 @@ class Server:
             activity=activity,
             stop_port=stop_port,
         )
+        self._listen(files)
+
+    def _add_versions(self, root: Path, policy: Any) -> None:
+        for version in ("v1", "v2"):
+            (source := root / version).mkdir()
+            (source / "card.json").write_text('{"task": "push"}')
+            self.registry.add(version, source, policy.contract)
+        self.registry.point("production", "v1", "test", "start")
+
+    def _listen(self, files: TlsFiles | None) -> None:
         self.rest = make_listener(self.api, listen("127.0.0.1", 0, Seats("REST", 64)), files)
         self.thread = threading.Thread(target=self.rest.run)
         self.thread.start()

@@ -29,7 +29,7 @@ class AuditEntry(Described):
     actor: str
     """who did it: name and address of a token, or a part of the server, such as a loop"""
     result: str
-    """done, refused, notified and others"""
+    """done, notified and others"""
     details: dict[str, str] = Field(examples=[{"version": "0ddba11c0de5", "reason": "91 of 100 against 80 of 100"}])
     """to what, and why: version, robot, job, episode, reason"""
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from pirl_server.api.dependencies import JobId, Limit, Services, ServicesDep, actor
+from pirl_server.api.idempotency import REPLAYED, IdempotencyKey, submit_once
 from pirl_server.api.problems import ProblemError, conflict, invalid, no_storage, not_found, responses
 from pirl_server.api.schemas import Damaged, JobPage, JobView
 from pirl_server.api.sse import stream
@@ -25,11 +26,19 @@ LastEvent = Annotated[int, Header(alias="Last-Event-ID", ge=0, description="last
 EVENT_STREAM = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events"}}
 
 
-@router.post("", status_code=201, operation_id="createJob", responses=responses(422, 503))
+@router.post("", status_code=201, operation_id="createJob", responses=responses(409, 422, 503))
 def create_job(
-    spec: Annotated[JobSpec, Body()], services: ServicesDep, request: Request, response: Response
+    spec: Annotated[JobSpec, Body()],
+    services: ServicesDep,
+    request: Request,
+    response: Response,
+    key: IdempotencyKey = None,
 ) -> JobView:
-    """Queue a training, an evaluation, a loop of them, or an import or export of episodes."""
+    """Queue a training, an evaluation, a loop of them, or an import or export of episodes.
+
+    With an `Idempotency-Key` it may be sent again: the answer is the job that is there, and says
+    `Idempotency-Replayed: true`; the same key with another body is rejected with 422.
+    """
     (field, name), task = _starts_from(spec), _about(spec)
     try:
         if name is not None:
@@ -41,12 +50,13 @@ def create_job(
     except ValueError as error:
         raise invalid("job", str(error)) from None
     try:
-        job = services.jobs.submit(spec)
+        job = submit_once(services, spec, key, request, response)
     except RuntimeError as error:
         raise ProblemError(503, "stopping", str(error)) from None
     except OSError as error:
         raise no_storage("the job", error) from None
-    services.registry.audit_log.note("job submitted", actor(request), job=job.id, kind=spec.kind, task=task)
+    if REPLAYED not in response.headers:
+        services.registry.audit_log.note("job submitted", actor(request), job=job.id, kind=spec.kind, task=task)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobView.of(job)
 

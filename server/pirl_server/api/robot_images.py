@@ -61,7 +61,7 @@ class Thumbnails:
 
 
 def shrunk(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return an image [height, width, 3] with its longer side cut down to `LONGEST` pixels."""
+    """Return an image [height, width, 3], uint8, as [h, w, 3] of `LONGEST` pixels on its longer side, or fewer."""
     height, width = image.shape[:2]
     scale = LONGEST / max(height, width)
     if scale >= 1:
