@@ -58,6 +58,7 @@ from pirl_server.telemetry.logs import CallLog, configure_logs
 from pirl_server.telemetry.metrics import Latencies, Metrics
 from pirl_server.telemetry.operations import Operations
 from pirl_server.telemetry.spans import spans_from_environment
+from pirl_server.training.metrics_sinks import check_sink
 
 _LOG = logging.getLogger("pirl")
 SWITCH_S = 0.001
@@ -77,6 +78,7 @@ def serve(config: ServeConfig) -> int:
     limit = raise_limit()
     files = _tls(config)
     _check_address(config)
+    _check_sinks(config)
     stop_port = config.rest_port + 2 if config.stop_port is None else config.stop_port
     with ExitStack() as stack:
         stack.enter_context(private_files())
@@ -127,6 +129,7 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             closing.callback(_start_openpi(config, service.dispatcher, gate).close)
         command = [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve())]
         command += [] if config.exchange is None else ["--exchange", str(config.exchange.resolve())]
+        command += [word for sink in config.metrics_sink for word in ("--metrics-sink", sink)]
         jobs = Supervisor(config.root / JOBS, command)
         Operations(config.root, jobs, recorder, gate, _tls(config)).register(metrics.registry)
         api = create_api(
@@ -331,6 +334,14 @@ def _check_address(config: ServeConfig) -> None:
     tls, tokens = config.tls_cert is not None, _tokens(config) is not None
     check_local(config.host)
     check_bind(config.host, tls=tls, tokens=tokens, allow_insecure=config.allow_insecure)
+
+
+def _check_sinks(config: ServeConfig) -> None:
+    for name in config.metrics_sink:
+        try:
+            check_sink(name)
+        except ValueError as error:
+            raise ValueError(f"--metrics-sink: {error}") from None
 
 
 def _check_rest_port(config: ServeConfig) -> None:
