@@ -59,6 +59,7 @@ from pirl_server.telemetry.metrics import Latencies, Metrics
 from pirl_server.telemetry.operations import Operations
 from pirl_server.telemetry.robot_activity import RobotActivity
 from pirl_server.telemetry.spans import spans_from_environment
+from pirl_server.training.metrics_sinks import check_sink
 
 _LOG = logging.getLogger("pirl")
 SWITCH_S = 0.001
@@ -78,6 +79,7 @@ def serve(config: ServeConfig) -> int:
     limit = raise_limit()
     files = _tls(config)
     _check_address(config)
+    _check_sinks(config)
     stop_port = _stop_port(config)
     with ExitStack() as stack:
         stack.enter_context(private_files())
@@ -159,7 +161,8 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
 
 def _job_command(config: ServeConfig) -> list[str]:
     exchange = [] if config.exchange is None else ["--exchange", str(config.exchange.resolve())]
-    return [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve()), *exchange]
+    sinks = [word for sink in config.metrics_sink for word in ("--metrics-sink", sink)]
+    return [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve()), *exchange, *sinks]
 
 
 def _stop_port(config: ServeConfig) -> int:
@@ -343,6 +346,14 @@ def _check_address(config: ServeConfig) -> None:
     tls, tokens = config.tls_cert is not None, _tokens(config) is not None
     check_local(config.host)
     check_bind(config.host, tls=tls, tokens=tokens, allow_insecure=config.allow_insecure)
+
+
+def _check_sinks(config: ServeConfig) -> None:
+    for name in config.metrics_sink:
+        try:
+            check_sink(name)
+        except ValueError as error:
+            raise ValueError(f"--metrics-sink: {error}") from None
 
 
 def _check_rest_port(config: ServeConfig) -> None:

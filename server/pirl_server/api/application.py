@@ -16,6 +16,7 @@ from pirl_server.api import (
     evaluations,
     health,
     job_files,
+    job_metrics,
     lineage,
     models,
     problems,
@@ -59,8 +60,8 @@ TAGS = [
     {"name": "health", "description": "Liveness, readiness, served versions, metrics"},
 ]
 PARTS = (
-    job_routes, job_files, episode_routes, episode_media, datasets, models, lineage, evaluations, routing, robots,
-    system, audit, health, metric_routes, reference, dashboard,
+    job_routes, job_files, job_metrics, episode_routes, episode_media, datasets, models, lineage, evaluations, routing,
+    robots, system, audit, health, metric_routes, reference, dashboard,
 )  # fmt: skip
 """modules with routes, in the order of the document"""
 

@@ -55,6 +55,7 @@ ROUTES: dict[tuple[str, str], frozenset[str]] = {
     ("POST", "/v1/jobs/{job_id}/pause"): _TRAINERS,
     ("POST", "/v1/jobs/{job_id}/resume"): _TRAINERS,
     ("GET", "/v1/jobs/{job_id}/events"): _PEOPLE,
+    ("GET", "/v1/jobs/{job_id}/metrics"): _PEOPLE,
     ("GET", "/v1/jobs/{job_id}/log"): _PEOPLE,
     ("GET", "/v1/jobs/{job_id}/checkpoints"): _PEOPLE,
     ("GET", "/v1/jobs/{job_id}/artefacts"): _PEOPLE,
