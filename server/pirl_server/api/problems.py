@@ -192,8 +192,13 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
 
 
 def _methods(request: Request) -> set[str]:
-    """Return the methods of all routes of this path; starlette names those of the first one."""
-    routes = [route for route in request.app.state.routes if route.path_regex.match(request.url.path)]
+    """Return the methods of all routes of this path; starlette names those of the first one.
+
+    A path that is written out is another resource than one with a name in its place.
+    """
+    path, routes = request.url.path, request.app.state.routes
+    fitting = [route for route in routes if route.path_regex.match(path)]
+    routes = [route for route in fitting if route.path == path] or fitting
     return {method for route in routes for method in route.methods or ()}
 
 

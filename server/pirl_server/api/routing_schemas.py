@@ -23,7 +23,9 @@ class _RoutingRequest(Described):
 
 
 class _TrialRequest(_RoutingRequest):
-    force: bool = Field(default=False, description="go past the promotion gate: takes scope admin and a reason")
+    force: bool = Field(
+        default=False, strict=True, description="go past the promotion gate: takes scope admin and a reason"
+    )
 
 
 class PinRequest(_TrialRequest):
