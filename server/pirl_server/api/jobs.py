@@ -32,7 +32,10 @@ EVENT = {
         "data": {"type": "string", "contentMediaType": "application/json"},
     },
 }
-EVENT_STREAM = {200: {"content": {"text/event-stream": {"schema": EVENT}}, "description": "Events"}}
+EVENT_EXAMPLE = {"example": {"value": 'id: 3\nevent: progress\ndata: {"done": 1, "total": 3, "message": ""}\n\n'}}
+EVENT_STREAM = {
+    200: {"content": {"text/event-stream": {"schema": EVENT, "examples": EVENT_EXAMPLE}}, "description": "Events"}
+}
 
 
 @router.post("", status_code=201, operation_id="createJob", responses=responses(409, 422, 503))
