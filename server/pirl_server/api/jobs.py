@@ -17,6 +17,7 @@ from pirl_server.api.sse import stream
 from pirl_server.config.interchange import ExportEpisodes, ImportEpisodes
 from pirl_server.config.jobs import Evaluate, FinetuneEpisodes, JobSpec, Sft
 from pirl_server.config.loop import Loop
+from pirl_server.config.success import SuccessModel
 from pirl_server.jobs.job import DamagedJobError, Job, Status
 from pirl_server.registry.promotion import PRODUCTION
 
@@ -149,7 +150,7 @@ def stream_events(job_id: JobId, services: ServicesDep, last_event_id: LastEvent
 
 def _check_dataset(services: Services, spec: JobSpec) -> None:
     """Raise ValueError for a dataset that is not there, or can't be read."""
-    if isinstance(spec, FinetuneEpisodes | Sft) and spec.dataset is not None:
+    if isinstance(spec, FinetuneEpisodes | Sft | SuccessModel) and spec.dataset is not None:
         try:
             services.episodes.datasets.get(spec.dataset)
         except KeyError:
@@ -158,7 +159,7 @@ def _check_dataset(services: Services, spec: JobSpec) -> None:
 
 def _starts_from(spec: JobSpec) -> tuple[str, str | None]:
     """Return which field of the spec names a version, and that name."""
-    if isinstance(spec, ImportEpisodes | ExportEpisodes):
+    if isinstance(spec, ImportEpisodes | ExportEpisodes | SuccessModel):
         return "job", None
     if isinstance(spec, Evaluate):
         return "version", spec.version
