@@ -67,7 +67,7 @@ def _installed() -> None:
 def test_every_operation_keeps_to_the_document(tmp_path: Path) -> None:
     with serving(tmp_path / "root") as said:
         done = run(tmp_path, said, "--phases", "examples,coverage,fuzzing", "--max-examples", str(EXAMPLES))
-    assert done.returncode == 0, done.stdout[-6000:]
+    assert done.returncode == 0, done.stdout[:200_000].partition("FAILURES")[2] + done.stdout[-2000:]
     tested, passed = re.search(r"Tested: (\d+)", done.stdout), re.search(r"generated, (\d+) passed", done.stdout)
     assert tested is not None
     assert int(tested[1]) > 40
