@@ -15,6 +15,7 @@ from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.submission_keys import SubmissionKeys
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.registry.promotion import Promoter
+from pirl_server.registry.success_models import SuccessModels
 from pirl_server.registry.versions import Registry
 from pirl_server.security.access_control import Caller
 from pirl_server.security.permissions import ADMIN
@@ -44,6 +45,7 @@ class Services:
     stopping: Stopping
     videos: Videos
     submissions: SubmissionKeys
+    success_models: SuccessModels
     gate_open: bool = False
     """no token is required"""
     rest_rate_hz: float | None = None
