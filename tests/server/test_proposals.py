@@ -86,13 +86,14 @@ def test_accepting_one_or_many_makes_labels_with_author_and_model(web: httpx.Cli
     assert [each["error"] for each in found["data"]] == ["", "", "there is no such episode"]
     for episode_id, success, words in ((ids[0], True, "0.900"), (ids[1], False, "0.200")):
         shown = web.get(f"/v1/episodes/{episode_id}").json()
-        assert (shown["success"], shown["label_source"], shown["label_author"]) == (success, "operator", "ada")
+        assert (shown["success"], shown["label_source"]) == (success, "operator")
+        assert shown["label_author"].startswith("ada ")
         assert shown["label_note"] == f"accepted from success model {MODEL}, p(success) {words}"
-        assert (shown["proposal"]["state"], shown["proposal"]["author"]) == ("accepted", "ada")
+        assert (shown["proposal"]["state"], shown["proposal"]["author"]) == ("accepted", shown["label_author"])
     assert listed(web, "proposal=accepted") == set(ids[:2])
     assert listed(web, "proposal=open") == set(ids[2:])
     again = post(web, "accept", ids[0])["data"][0]
-    assert again["error"] == "its proposal was accepted by ada: take that back first"
+    assert again["error"].startswith("its proposal was accepted by ada ")
     assert len(web.get(f"/v1/episodes/{ids[0]}/labels").json()["data"]) == 2  # the published one, and this one
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Path, Query, Request
 
 from pirl_server.api.reads import Reads
+from pirl_server.api.robot_images import Thumbnails
 from pirl_server.api.videos import Videos
 from pirl_server.config.jobs import JobSpec
 from pirl_server.episodes.store import EpisodeStore
@@ -24,6 +25,7 @@ from pirl_server.serving.deployment import Deployment
 from pirl_server.serving.engine import Engine
 from pirl_server.shutdown import Stopping
 from pirl_server.telemetry.metrics import Latencies, Metrics
+from pirl_server.telemetry.robot_activity import RobotActivity
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,13 @@ class Services:
     metrics: Metrics
     latencies: Latencies
     stopping: Stopping
+    activity: RobotActivity
+    thumbnails: Thumbnails
     videos: Videos
     submissions: SubmissionKeys
     success_models: SuccessModels
+    stop_port: int = 0
+    """of the port that takes stops only; 0: there is none"""
     gate_open: bool = False
     """no token is required"""
     rest_rate_hz: float | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, JsonValue
 
 from pirl_server.api.dependencies import Services, ServicesDep, actor
 from pirl_server.api.described import Described
@@ -17,7 +17,7 @@ from pirl_server.registry.success_models import SuccessCard
 
 router = APIRouter(prefix="/v1", tags=["episodes"])
 MOST = 1000
-_EXAMPLE = {"decision": "accept", "episodes": ["5" * 32]}
+_EXAMPLE: dict[str, JsonValue] = {"decision": "accept", "episodes": ["5" * 32]}
 
 
 class DecisionRequest(Described):
@@ -90,9 +90,8 @@ class SuccessModelView(Described):
     def of(cls, card: SuccessCard, counts: dict[str, int]) -> SuccessModelView:
         """Show a card with the counts of its proposals by state."""
         states = {state: counts.get(state, 0) for state in ("open", "accepted", "rejected")}
-        return cls.model_validate(
-            {name: getattr(card, name) for name in cls.model_fields if name not in states} | states
-        )
+        said = {name: getattr(card, name) for name in cls.model_fields if name not in states}
+        return cls.model_validate(said | states)
 
 
 class SuccessModelList(Described):

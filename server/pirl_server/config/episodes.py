@@ -67,8 +67,8 @@ class EpisodeSelection:
     proposal: Annotated[
         ProposalFilter,
         about(
-            "what a success model proposed: open, not decided yet; success, failure: open, and proposes that; a proposal"
-            " is no label until a person accepts it"
+            "what a success model proposed: open, not decided yet; success, failure: open, and proposes that; no label"
+            " until a person accepts it"
         ),
     ] = "any"  # fmt: skip
     max_age_days: Annotated[

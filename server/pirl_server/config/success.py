@@ -92,7 +92,7 @@ class SuccessModel:
         Field(examples=["backbones/dinov2-small", "facebook/dinov2-small"]),
     ] = None  # fmt: skip
     model: Annotated[
-        str | None, text("version of the success model that proposes, or latest; null: the one that is learnt", NAME_PATTERN)
+        str | None, text("success model that proposes: a version, or latest; null: the one that is learnt", NAME_PATTERN)
     ] = None  # fmt: skip
     seed: Annotated[int, number("of the head's weights and of the order of episodes", "index", ge=0, lt=2**31)] = 0
     kind: Literal["success_model"] = "success_model"
@@ -114,8 +114,10 @@ class SuccessModel:
         if (self.backbone is None) == (self.model is None):
             raise ValueError("give a backbone to learn a success model, or a model that only proposes")
         if self.model is not None and (self.propose is None or self.dry_run or self.dataset is not None):
-            raise ValueError("a model learns nothing here: leave out dataset and dry_run, and say with propose for which"
-                             " episodes it is to propose labels")  # fmt: skip
+            raise ValueError(
+                "a model learns nothing here: leave out dataset and dry_run, and say with propose for which episodes it"
+                " is to propose labels"
+            )
         if self.propose is not None and self.propose.label not in ("any", "unlabelled"):
             raise ValueError(f"propose.label '{self.propose.label}': labels are proposed for unlabelled episodes")
         if self.dataset is not None and self.select != EpisodeSelection():

@@ -1,7 +1,7 @@
 """A person accepts or rejects what a success model proposed, or takes that back.
 
-Accepting gives the episode an ordinary label of the source `operator`, with the author and, as its note, which model was
-how sure. The label comes first: after a crash in between, the episode is labelled and its proposal no longer shown as open.
+Accepting gives the episode an ordinary label of the source `operator`, with the author and, as its note, which model
+was how sure. The label comes first: after a crash in between, the episode is labelled, and so no longer listed as open.
 """
 
 from __future__ import annotations

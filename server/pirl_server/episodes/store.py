@@ -202,7 +202,7 @@ class EpisodeStore:
             entries = self._index.select(found, limit + 1, cursor)
         return Page(entries[:limit], len(entries) > limit)
 
-    def _conditions(self, selection: EpisodeSelection, learning: Learning | None = None) -> list[Condition]:
+    def _conditions(self, selection: EpisodeSelection, learning: Learning | None = None) -> Sequence[Condition]:
         proposed = () if selection.proposal == "any" else self.proposals.ids(selection.proposal)
         return conditions(selection, datetime.now(timezone.utc), learning, proposed)
 

@@ -41,7 +41,7 @@ def run(spec: SuccessModel, root: Path, job_dir: Path, exchange: Path | None, pr
 
 
 def found_card(models: SuccessModels, name: str) -> SuccessCard:
-    """Return the card of a version, or the newest by the name `latest`. Raises ValueError that lists those there are."""
+    """Return the card of a version, or the newest by the name `latest`. Raises ValueError with those there are."""
     try:
         return models.get(name)
     except KeyError:
