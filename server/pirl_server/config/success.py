@@ -92,7 +92,7 @@ class SuccessModel:
         Field(examples=["backbones/dinov2-small", "facebook/dinov2-small"]),
     ] = None  # fmt: skip
     model: Annotated[
-        str | None, text("success model that proposes: a version, or latest; null: the one that is learnt", NAME_PATTERN)
+        str | None, text("success model that proposes: version, or latest; null: the one that is learnt", NAME_PATTERN)
     ] = None  # fmt: skip
     seed: Annotated[int, number("of the head's weights and of the order of episodes", "index", ge=0, lt=2**31)] = 0
     kind: Literal["success_model"] = "success_model"

@@ -120,7 +120,7 @@ class ProposalLog:
             file.seek(self._offset)
             raw = file.read()
         whole = raw[: raw.rfind(b"\n") + 1]
-        newest = dict(self._newest)  # those who were given the one before go on reading it
+        newest = dict(self._newest)  # readers may still hold the one before
         for number, line in enumerate(whole.split(b"\n")[:-1], self._lines + 1):
             try:
                 if line:
