@@ -16,6 +16,7 @@ from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.submission_keys import SubmissionKeys
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.registry.promotion import Promoter
+from pirl_server.registry.success_models import SuccessModels
 from pirl_server.registry.versions import Registry
 from pirl_server.security.access_control import Caller
 from pirl_server.security.permissions import ADMIN
@@ -48,6 +49,7 @@ class Services:
     thumbnails: Thumbnails
     videos: Videos
     submissions: SubmissionKeys
+    success_models: SuccessModels
     stop_port: int = 0
     """of the port that takes stops only; 0: there is none"""
     gate_open: bool = False
