@@ -339,7 +339,7 @@ def test_health_and_info(web: httpx.Client, service: Any) -> None:
 def test_openapi_names_every_operation_and_every_reference_resolves(web: httpx.Client) -> None:
     document = web.get("/openapi.json").json()
     operations = [operation for path in document["paths"].values() for operation in path.values()]
-    assert len({operation["operationId"] for operation in operations}) == len(operations) > 30
+    assert len({operation["operationId"] for operation in operations}) == len(operations) > 40
     assert all(operation["tags"] and operation.get("summary") for operation in operations)
     for name in re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)):
         assert name in document["components"]["schemas"]
@@ -352,7 +352,7 @@ def test_openapi_shows_each_field_of_each_kind_with_description_unit_and_range(w
     body = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body["discriminator"]["propertyName"] == "kind"
     kinds = {kind: schema_of(document, ref) for kind, ref in body["discriminator"]["mapping"].items()}
-    assert kinds.keys() == {"sft", "finetune_sim", "finetune_episodes", "evaluate", "loop", "import", "export"}
+    assert kinds.keys() >= {"sft", "finetune_sim", "finetune_episodes", "evaluate", "loop", "import", "export"}
     trained = {"finetune_sim": PpoConfig, "finetune_episodes": EpisodesConfig, "sft": SftConfig}
     configs = [schema_of(document, kinds[kind]["properties"]["config"]["$ref"]) for kind in trained]
     names = [[field.name for field in fields(config)] for config in trained.values()]

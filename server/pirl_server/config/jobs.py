@@ -13,6 +13,7 @@ from pirl_server.config.episodes import EpisodeSelection
 from pirl_server.config.fields import CHECKED, Loc, about, number, one_line, quoted, text
 from pirl_server.config.interchange import ExportEpisodes, ImportEpisodes
 from pirl_server.config.loop import LIST_LENGTH, Loop, LoopCanary, LoopEvaluation
+from pirl_server.config.success import SuccessConfig, SuccessModel
 from pirl_server.config.training import EpisodesConfig, PpoConfig, SftConfig
 
 _NAME = NAME_PATTERN.strip("^$")
@@ -137,7 +138,7 @@ class Evaluate(_Spec):
         return values
 
 
-AnySpec = FinetuneSim | FinetuneEpisodes | Sft | Evaluate | Loop | ImportEpisodes | ExportEpisodes
+AnySpec = FinetuneSim | FinetuneEpisodes | Sft | Evaluate | SuccessModel | Loop | ImportEpisodes | ExportEpisodes
 JobSpec = Annotated[AnySpec, Field(discriminator="kind")]
 _ADAPTER: TypeAdapter[AnySpec] = TypeAdapter(JobSpec)
 _FIELDS = {
@@ -153,6 +154,10 @@ _FIELDS = {
     ("import",): ImportEpisodes,
     ("export",): ExportEpisodes,
     ("export", "select"): EpisodeSelection,
+    ("success_model",): SuccessModel,
+    ("success_model", "config"): SuccessConfig,
+    ("success_model", "select"): EpisodeSelection,
+    ("success_model", "propose"): EpisodeSelection,
     ("loop",): Loop,
     ("loop", "config"): EpisodesConfig,
     ("loop", "evaluation"): LoopEvaluation,

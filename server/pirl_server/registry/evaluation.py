@@ -113,6 +113,17 @@ class Evaluations:
         """Return the results of all versions that were used for tuning. Raises ValueError for one it can't read."""
         return [_read(path) for path in sorted(self._root.glob(f"*{TUNING}"))]
 
+    def names(self) -> list[str]:
+        """Return the names of all results, in their order: each begins with its version."""
+        return sorted(path.stem for path in self._root.glob("*.json") if not path.name.startswith("."))
+
+    def get(self, name: str) -> Evaluation:
+        """Return one result. Raises KeyError when there is none of that name, ValueError when it can't be read."""
+        path = self._root / f"{check_name('evaluation', name)}.json"
+        if not path.is_file():
+            raise KeyError(name)
+        return _read(path)
+
 
 _EVALUATION = TypeAdapter(Evaluation)
 

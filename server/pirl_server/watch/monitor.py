@@ -141,7 +141,10 @@ class PromotionMonitor:
         said = f"{state.version} is worse than {state.previous}: {reason}"
         _LOG.error("%s; it is taken back", said)
         try:
-            self._promoter.rollback(ACTOR, said, expected=state.version)
+            seen = self._registry.state(PRODUCTION)
+            if self._registry.aliases().get(PRODUCTION) != state.version:
+                raise ValueError("another version is in production")
+            self._promoter.rollback(ACTOR, said, expected=seen)
         except (KeyError, ValueError) as error:
             self._end(state, "ended", f"{said}, but it can't be taken back: {error}")
             return
