@@ -16,17 +16,20 @@ CHUNKS = 10
 """of an episode"""
 FASTEST, FURTHEST, NEAR = 0.12, 2.0, 0.08
 """radians in one step; of the workspace; of the goal"""
-SLIPS = 0.08
-"""share of the episodes that fail whatever the policy does"""
 
 
 class ToyRobot(threading.Thread):
-    """Runs episodes until it is stopped; `pace` is how many times faster than its rate it moves."""
+    """Runs episodes until it is stopped.
 
-    def __init__(self, address: str, number: int, pace: float) -> None:
+    `pace` is how many times faster than its rate it moves, 0: as fast as it can; a share `slips` of its episodes fails
+    whatever the policy does.
+    """
+
+    def __init__(self, address: str, number: int, pace: float, slips: float) -> None:
         super().__init__(name=f"arm-{number}", daemon=True)
         self._client = PolicyClient(address, self.name, timeout_s=20.0, mode="deterministic")
         self._rng, self.pace = np.random.default_rng(number), pace
+        self._slips = slips
         self._stopping = threading.Event()
         self.episodes, self.seen = Counter[str](), Counter[str]()
         """finished episodes and answered requests by policy version"""
@@ -60,7 +63,7 @@ class ToyRobot(threading.Thread):
             self._wait()
             if self._stopping.is_set():
                 break
-        reached = bool(np.abs(goal - q).max() < NEAR) and self._rng.random() > SLIPS
+        reached = bool(np.abs(goal - q).max() < NEAR) and self._rng.random() > self._slips
         self._client.end_episode("success" if reached else "failure", "operator", "operator", outcomes=outcomes)
         if len(versions) == 1:
             self.episodes[versions.pop()] += 1

@@ -26,7 +26,7 @@ from pirl_server.security.connection_limits import Seats, listen
 class ToySite:
     """A context. `good` is in production at first."""
 
-    def __init__(self, folder: Path, robots: int, pace: float, **settings: Any) -> None:
+    def __init__(self, folder: Path, robots: int, pace: float, slips: float = 0.02, **settings: Any) -> None:
         self.root, self._closing = folder / "root", ExitStack()
         self.registry = Registry(self.root / MODELS)
         if "production" not in self.registry.aliases():
@@ -49,7 +49,7 @@ class ToySite:
 
         self._closing.callback(end)
         address = f"127.0.0.1:{self.api.state.services.grpc_port}"
-        self.robots = [ToyRobot(address, number, pace) for number in range(robots)]
+        self.robots = [ToyRobot(address, number, pace, slips) for number in range(robots)]
 
     def __enter__(self) -> ToySite:
         for robot in self.robots:

@@ -106,9 +106,7 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
     """Make everything but the HTTP listener; gRPC serves while the context is open."""
     registry = Registry(config.root / MODELS)
     production = adopt(registry, config.checkpoint)
-    free = config.episode_free_mib * 2**20
-    engine, store = Engine(), EpisodeStore(config.root / EPISODES, free)
-    recorder = Recorder(store, replace(Limits.of_memory(config.episode_memory_mib * 2**20), free=free))
+    engine, (store, recorder) = Engine(), _storage(config)
 
     def reachable() -> int:
         return sum(robot.reachable for robot in service.attendance.list())
@@ -154,17 +152,30 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             activity=activity,
             stop_port=_stop_port(config),
         )
-        loops = _start_loops(api.state.services, service)
+        background = _background(api.state.services, service)
         try:
             yield api, server
         finally:
             # No new requests, then no writers: an episode is published whole or not at all.
             stopped = server.stop(0.5)
-            if (monitor := api.state.services.monitor) is not None:
-                monitor.close()
-            loops.close()
+            background.close()
             jobs.close()
             stopped.wait()
+
+
+def _storage(config: ServeConfig) -> tuple[EpisodeStore, Recorder]:
+    free = config.episode_free_mib * 2**20
+    store = EpisodeStore(config.root / EPISODES, free)
+    return store, Recorder(store, replace(Limits.of_memory(config.episode_memory_mib * 2**20), free=free))
+
+
+def _background(parts: Services, service: PolicyService) -> ExitStack:
+    """What decides about versions by itself: loops, and the watch after promotions; closed in one call."""
+    closing = ExitStack()
+    closing.callback(_start_loops(parts, service).close)
+    if parts.monitor is not None:
+        closing.callback(parts.monitor.close)
+    return closing
 
 
 def _watch(

@@ -22,7 +22,7 @@ from pirl_server.watch.verdict import LOOKS, MIN_COMPARED, verdict
 
 WELL = Live(requests=200, slow_ms=20.0, steps=1000, altered=50)
 SAME = Agreement(compared=40, correlation=0.9, least_correlation=0.6, spread=1.1, largest_shift=0.5, moves=True)
-FINE = Signs(WELL, WELL, 20.0, SAME, Outcomes(90, 100, (True,) * 9 + (False,)))
+FINE = Signs(WELL, WELL, 20.0, SAME, SAME, Outcomes(90, 100, (True,) * 9 + (False,)))
 
 WORSE = {
     "not finite": replace(FINE, new=replace(WELL, not_finite=1)),
@@ -34,6 +34,8 @@ WORSE = {
     "times as far": replace(FINE, agreement=replace(SAME, spread=4.0)),
     "unrelated": replace(FINE, agreement=replace(SAME, correlation=0.05)),
     "opposite": replace(FINE, agreement=replace(SAME, least_correlation=-0.8)),
+    "lead nowhere": replace(FINE, ways=replace(SAME, spread=0.1, correlation=0.5)),
+    "lead away": replace(FINE, ways=replace(SAME, correlation=-0.5)),
     "shifted": replace(FINE, agreement=replace(SAME, largest_shift=8.0)),
 }
 
@@ -80,7 +82,7 @@ def test_a_hundred_swaps_of_equal_versions_are_left_alone(rate: float) -> None:
             new = Live(20 * episodes, 0, 0, float(slow[0]), steps, int(10 * bursts[0, : steps // 10].sum()))
             old = Live(500, 0, 0, float(slow[1]), 600, int(10 * bursts[1].sum()))
             outcomes = Outcomes(known, 100, tuple(map(bool, tried[:episodes])))
-            assert not verdict(Signs(new, old, float(slow[2]), SAME, outcomes))
+            assert not verdict(Signs(new, old, float(slow[2]), SAME, SAME, outcomes))
 
 
 @settings(max_examples=60)
@@ -129,6 +131,18 @@ def test_chunks_of_a_broken_version_are_told_apart(change: Any, part: str) -> No
 def test_chunks_of_another_good_version_are_left_alone(noise: float) -> None:
     found = agreement(lambda old, rng: 0.9 * old + noise * rng.normal(size=old.shape) + 0.2)
     assert not verdict(Signs(agreement=found))
+
+
+@pytest.mark.parametrize(("share", "part"), [(0.0, "nowhere"), (0.05, "nowhere"), (-1.0, "away"), (1.0, "")])
+def test_chunks_that_lead_elsewhere_are_seen_wherever_the_arm_is(share: float, part: str) -> None:
+    """Joint targets: where the arm is decides most of them, whatever the policy does."""
+    rng, found = np.random.default_rng(5), ChunkAgreement(3)
+    for _ in range(20):
+        where, way = rng.normal(size=3), np.cumsum(np.full((8, 3), 0.1) * rng.choice([-1, 1], 3), axis=0)
+        found.add((where + share * way).astype(np.float32), (where + way).astype(np.float32))
+    assert found.result().correlation > 0.1
+    said = verdict(Signs(agreement=found.result(), ways=found.ways()))
+    assert part in said if part else not said
 
 
 def test_an_arm_that_rests_says_nothing_and_values_that_are_not_finite_are_left_out() -> None:

@@ -94,18 +94,17 @@ def create_api(
     activity: RobotActivity | None = None,
     stop_port: int = 0,
 ) -> FastAPI:
-    """Build the REST application.
+    """Build the REST application; `check_job(spec)` raises ValueError with one line where task or config is not known.
 
-    `check_job(spec)` raises ValueError with one line when task or config is not known; base and version are checked
-    against the registry here. `stop_port` is where `create_stop_api` listens, 0: nowhere. `gate` lets callers in,
-    `limiter` says how often each may call (None: at will). `watch` makes what watches promotions (None: nothing does).
+    Base and version are checked against the registry here. `stop_port` is where `create_stop_api` listens, 0: nowhere.
+    `gate` lets callers in, `limiter` says how often each may call, `watch` makes what watches promotions (None: none).
     """
     app = _document()
     routers = [each.router for each in PARTS]
     _protect(app, _routes(app.router, *routers), gate, limiter)
     app.add_middleware(Measured, metrics=metrics)
-    root = episodes.root.parent
-    promoter = Promoter(registry, deployment.activate, rule, partial(robot_evidence, registry, episodes))
+    root, see_robots = episodes.root.parent, partial(robot_evidence, registry, episodes)
+    promoter = Promoter(registry, deployment.activate, rule, see_robots)
     app.state.services = Services(
         jobs=jobs,
         registry=registry,

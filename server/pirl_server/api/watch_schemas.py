@@ -79,6 +79,8 @@ class WatchView(Described):
     """the version before, since the server started"""
     agreement: AgreementView
     """of their chunks"""
+    ways: AgreementView
+    """of their chunks from their own mean on: where they go, wherever the arm is"""
 
     @classmethod
     def of(cls, report: WatchReport) -> WatchView:
@@ -99,4 +101,5 @@ class WatchView(Described):
             new=LiveView.of(signs.new),
             old=LiveView.of(signs.old),
             agreement=AgreementView.model_validate(signs.agreement, from_attributes=True),
+            ways=AgreementView.model_validate(signs.ways, from_attributes=True),
         )

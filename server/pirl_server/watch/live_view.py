@@ -110,10 +110,12 @@ class LiveView:
                 now,
             )
 
-    def agreement(self) -> Agreement:
-        """Return how the chunks of both agree."""
+    def agreement(self) -> tuple[Agreement, Agreement]:
+        """Return how the chunks of both agree, and how their ways do."""
         with self._lock:
-            return Agreement() if self._agreement is None else self._agreement.result()
+            if self._agreement is None:
+                return Agreement(), Agreement()
+            return self._agreement.result(), self._agreement.ways()
 
     def watch(self, batch: Batch) -> None:
         """Count a batch, and have some of its requests drawn by the version before."""

@@ -131,7 +131,7 @@ class PromotionMonitor:
         if now - self._episodes_at >= EPISODES_S:
             self._outcomes, self._episodes_at = self._see_outcomes(state), now
         new, old, now_ms = self._view.live()
-        signs = Signs(new, old, now_ms, self._view.agreement(), self._outcomes)
+        signs = Signs(new, old, now_ms, *self._view.agreement(), self._outcomes)
         with self._changed:
             if self._state.version == state.version:
                 self._signs = signs

@@ -61,4 +61,6 @@ class Signs:
     old_slow_ms_now: float | None = None
     """as `slow_ms` of the version before, drawn for comparison since the promotion"""
     agreement: Agreement = field(default_factory=Agreement)
+    ways: Agreement = field(default_factory=Agreement)
+    """the same of the chunks from their own mean on: where they go, wherever the arm is"""
     outcomes: Outcomes = field(default_factory=Outcomes)

@@ -19,7 +19,7 @@ ALTERED_ALPHA, STEPS_AT_ONCE = 1e-6, 10
 """of each look; steps in a row are altered together, so that so many count as one"""
 SLOWER, SLOWER_MS = 3.0, 20.0
 MIN_COMPARED = 12
-UNRELATED, OPPOSITE = 0.1, -0.5
+UNRELATED, OPPOSITE, AWAY = 0.1, -0.5, -0.3
 FROZEN, WILD, SHIFTED = 0.2, 3.0, 6.0
 
 
@@ -32,6 +32,7 @@ def verdict(signs: Signs) -> str:
         or _altered(signs.new, signs.old)
         or _slow(signs)
         or _chunks(signs.agreement, signs.old)
+        or _ways(signs.ways, signs.old)
     )
 
 
@@ -88,11 +89,9 @@ def _slow(signs: Signs) -> str:
 
 
 def _chunks(found: Agreement, old: Live) -> str:
-    if found.compared < MIN_COMPARED or not found.moves:
+    if not _comparable(found, old):
         return ""
-    if old.not_finite or (old.steps >= MIN_STEPS and old.altered > old.steps / 2):
-        return ""  # the version before is no example
-    seen = f"over {found.compared} requests that both answered"
+    seen = _seen(found)
     if found.spread < FROZEN:
         return f"its chunks hardly move, {found.spread:.2f} times as far as those of the version before, {seen}"
     if found.spread > WILD:
@@ -104,3 +103,25 @@ def _chunks(found: Agreement, old: Live) -> str:
     if found.largest_shift > SHIFTED:
         return f"an action is shifted by {found.largest_shift:.1f} times its spread, {seen}"
     return ""
+
+
+def _ways(found: Agreement, old: Live) -> str:
+    if not _comparable(found, old):
+        return ""
+    if found.spread < FROZEN:
+        return (
+            f"its chunks lead nowhere, {found.spread:.2f} times as far as those of the version before, {_seen(found)}"
+        )
+    if found.correlation < AWAY:
+        return f"its chunks lead away, correlation {found.correlation:.2f} with the version before, {_seen(found)}"
+    return ""
+
+
+def _comparable(found: Agreement, old: Live) -> bool:
+    """Whether there is enough to see, and the version before is an example to compare with."""
+    bad = old.not_finite or (old.steps >= MIN_STEPS and old.altered > old.steps / 2)
+    return found.compared >= MIN_COMPARED and found.moves and not bad
+
+
+def _seen(found: Agreement) -> str:
+    return f"over {found.compared} requests that both answered"
