@@ -32,6 +32,7 @@ from pirl_server.openpi_wire.server import OpenpiServer, start_openpi
 from pirl_server.paths import EPISODES, JOBS, MODELS, TOKENS
 from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
+from pirl_server.registry.ab_trials import AbTrials
 from pirl_server.registry.gate_rule import GateRule
 from pirl_server.registry.promotion import PRODUCTION, Promoter
 from pirl_server.registry.trial_limit import TrialLimit
@@ -61,6 +62,8 @@ from pirl_server.telemetry.operations import Operations
 from pirl_server.telemetry.robot_activity import RobotActivity
 from pirl_server.telemetry.spans import spans_from_environment
 from pirl_server.training.metrics_sinks import check_sink
+from pirl_server.watch.ab_runner import AbRunner
+from pirl_server.watch.deciding import Deciding
 from pirl_server.watch.episode_outcomes import EpisodeOutcomes
 from pirl_server.watch.live_view import LiveView
 from pirl_server.watch.monitor import PromotionMonitor
@@ -140,7 +143,7 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             engine=engine,
             deployment=deployment,
             rule=_rule(config),
-            watch=partial(_watch, registry, engine, recorder, store) if config.auto_rollback == "on" else None,
+            watch=partial(_deciding, config, engine, recorder, store, deployment, registry),
             check_job=partial(job_main.check, exchange=config.exchange),
             grpc_port=port,
             attendance=service.attendance,
@@ -170,19 +173,22 @@ def _storage(config: ServeConfig) -> tuple[EpisodeStore, Recorder]:
 
 
 def _background(parts: Services, service: PolicyService) -> ExitStack:
-    """What decides about versions by itself: loops, and the watch after promotions; closed in one call."""
+    """Loops, and what else decides about versions by itself; closed in one call."""
     closing = ExitStack()
     closing.callback(_start_loops(parts, service).close)
-    if parts.monitor is not None:
-        closing.callback(parts.monitor.close)
+    closing.callback(parts.deciding.close)
     return closing
 
 
-def _watch(
-    registry: Registry, engine: Engine, recorder: Recorder, store: EpisodeStore, promoter: Promoter
-) -> PromotionMonitor:
+def _deciding(
+    config: ServeConfig, engine: Engine, recorder: Recorder, store: EpisodeStore, deployment: Deployment,
+    registry: Registry, promoter: Promoter,
+) -> Deciding:  # fmt: skip
+    ab = AbRunner(registry, deployment, store, AbTrials(registry.root))
+    if config.auto_rollback == "off":
+        return Deciding(None, ab)
     view, outcomes = LiveView(engine, recorder.alterations), EpisodeOutcomes(store)
-    return PromotionMonitor(registry, promoter, view, outcomes.since, outcomes.known, registry.root)
+    return Deciding(PromotionMonitor(registry, promoter, view, outcomes.since, outcomes.known, registry.root), ab)
 
 
 def _job_command(config: ServeConfig) -> list[str]:

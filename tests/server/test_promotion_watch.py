@@ -27,7 +27,7 @@ FINE = Signs(WELL, WELL, 20.0, SAME, SAME, Outcomes(90, 100, (True,) * 9 + (Fals
 WORSE = {
     "not finite": replace(FINE, new=replace(WELL, not_finite=1)),
     "requests failed": replace(FINE, new=replace(WELL, errors=25)),
-    "episodes failed": replace(FINE, outcomes=Outcomes(95, 100, (False,) * 3)),
+    "episodes failed": replace(FINE, outcomes=Outcomes(97, 100, (False,) * 3)),
     "altered": replace(FINE, new=replace(WELL, altered=400)),
     "its chunks take 90 ms": replace(FINE, new=replace(WELL, slow_ms=90.0)),
     "hardly move": replace(FINE, agreement=replace(SAME, spread=0.05, correlation=0.0)),

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from starlette.routing import Route, Router
 
 from pirl_server.api import (
+    ab_trials,
     audit,
     dashboard,
     datasets,
@@ -55,7 +56,7 @@ from pirl_server.serving.engine import Engine
 from pirl_server.shutdown import Stopping
 from pirl_server.telemetry.metrics import Latencies, Metrics
 from pirl_server.telemetry.robot_activity import RobotActivity
-from pirl_server.watch.monitor import PromotionMonitor
+from pirl_server.watch.deciding import Deciding
 
 TAGS = [
     {"name": "jobs", "description": "Training and evaluation jobs: create, follow, cancel"},
@@ -68,7 +69,7 @@ TAGS = [
 ]
 PARTS = (
     job_routes, job_files, job_metrics, episode_routes, episode_media, proposals, datasets, models, promotion, lineage,
-    evaluations, routing, robots, system, audit, health, metric_routes, reference, dashboard,
+    evaluations, routing, ab_trials, robots, system, audit, health, metric_routes, reference, dashboard,
 )  # fmt: skip
 """modules with routes, in the order of the document"""
 
@@ -87,7 +88,7 @@ def create_api(
     metrics: Metrics,
     latencies: Latencies,
     rule: GateRule = USUAL_RULE,
-    watch: Callable[[Promoter], PromotionMonitor] | None = None,
+    watch: Callable[[Promoter], Deciding] = lambda promoter: Deciding(),
     limiter: Limiter | None = None,
     heartbeat_s: float = 15.0,
     stopping: Stopping | None = None,
@@ -97,7 +98,7 @@ def create_api(
     """Build the REST application; `check_job(spec)` raises ValueError with one line where task or config is not known.
 
     Base and version are checked against the registry here. `stop_port` is where `create_stop_api` listens, 0: nowhere.
-    `gate` lets callers in, `limiter` says how often each may call, `watch` makes what watches promotions (None: none).
+    `gate` lets callers in, `limiter` says how often (None: at will), `watch` makes what decides about versions by itself.
     """
     app = _document()
     routers = [each.router for each in PARTS]
@@ -119,7 +120,7 @@ def create_api(
         metrics=metrics,
         latencies=latencies,
         stopping=stopping or Stopping(),
-        monitor=None if watch is None else watch(promoter),
+        deciding=watch(promoter),
         activity=activity or RobotActivity(lambda episode_id: None),
         thumbnails=Thumbnails(attendance.newest),
         stop_port=stop_port,

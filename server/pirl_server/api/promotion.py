@@ -24,7 +24,8 @@ Version = Annotated[str, Path(pattern=NAME_PATTERN, description="version in the 
 def get_watch(services: ServicesDep) -> WatchView:
     """Show the watch after the last promotion: what was seen of the version, and whether it was taken back."""
     off = WatchReport(False, WatchState(), Signs())
-    return WatchView.of(off if services.monitor is None else services.monitor.report())
+    monitor = services.deciding.monitor
+    return WatchView.of(off if monitor is None else monitor.report())
 
 
 @router.get("/{version}/gate", operation_id="getGate", responses=responses(404, 409, 422, 503))

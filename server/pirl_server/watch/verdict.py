@@ -11,7 +11,7 @@ from pirl_server.watch.signs import Agreement, Live, Outcomes, Signs
 
 ALPHA, LOOKS = 0.0002, 30
 """of the outcomes of the watch: highest probability that an equal version is taken back, and its labelled episodes"""
-FIRST, FIRST_ALPHA = 3, 0.0003
+FIRST, FIRST_ALPHA = 3, 0.0001
 """so many failures at the very beginning are enough where an equal version shows them as rarely"""
 MIN_ERRORS, ERROR_SHARE = 3, 0.05
 MIN_STEPS, ALTERED_FACTOR, ALTERED_MARGIN = 40, 2.0, 0.1
