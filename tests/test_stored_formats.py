@@ -22,7 +22,7 @@ from pirl_server.config.jobs import Evaluate, FinetuneEpisodes, FinetuneSim, Sft
 from pirl_server.config.training import PpoConfig
 from pirl_server.episodes.schema import Episode
 from pirl_server.episodes.store import EpisodeStore
-from pirl_server.jobs.job import JobStore
+from pirl_server.jobs.store import JobStore
 from pirl_server.policy.checkpoint import load_checkpoint, load_noise_net
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training import experiment
