@@ -118,8 +118,10 @@ def test_a_changed_byte_is_noticed(root: Path) -> None:
         EpisodeStore(root).open(home.name)
 
 
-def test_earlier_jobs_are_read_and_a_stored_0_of_a_choice_is_off() -> None:
-    found = JobStore(STORED / "jobs").list()
+def test_earlier_jobs_are_read_and_a_stored_0_of_a_choice_is_off(tmp_path: Path) -> None:
+    """They had no database: a server of today takes them in from their folders."""
+    shutil.copytree(STORED / "jobs", tmp_path / "jobs")
+    found = JobStore(tmp_path / "jobs").list()
     assert [job.status.value for job in found] == ["failed", "succeeded", "queued", "succeeded"]
     assert [job.spec for job in found] == [
         FinetuneEpisodes(task="PushCube-v1", seed=2, base="candidate"),

@@ -53,6 +53,13 @@ class FinetuneSim(_Spec):
 
     kind: Literal["finetune_sim"] = "finetune_sim"
     base: Base = "production"
+    checkpoint_every: Annotated[
+        int | None,
+        number(
+            "after so many updates the run is saved, to be continued after a pause or a crash, and new environments"
+            " begin; null: never", "updates", ge=1,
+        ),
+    ] = 20  # fmt: skip
     config: PpoConfig = field(default_factory=PpoConfig)
 
 

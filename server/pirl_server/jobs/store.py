@@ -159,6 +159,8 @@ class JobStore:
     def get(self, job_id: str) -> Job:
         """Return a job. Raises KeyError for an unknown id, DamagedJobError for one whose files could not be read."""
         sql = "SELECT id, spec, state FROM jobs WHERE id = ?"
+        if job_id in self.refused:
+            self._look(job_id, -1, "")
         if not (rows := self._data.read(sql, (job_id,)) if ID.fullmatch(job_id) else []):
             if (why := self.damaged.get(job_id)) is not None:
                 raise DamagedJobError(why)
