@@ -78,8 +78,11 @@ class JobStore:
         return self._root / job_id
 
     def directory(self, job_id: str) -> Path:
-        """Return the directory of a job. Raises KeyError for an id that is malformed or unknown."""
+        """Return the directory of a job. Raises KeyError for an unknown id, and once the directory is gone."""
         self.get(job_id)
+        if not self.path(job_id).is_dir():
+            self.forget(job_id)
+            raise KeyError(job_id)
         return self._root / job_id
 
     def create(self, spec: JobSpec, parent: str | None = None, key: str | None = None) -> Job:
@@ -191,7 +194,12 @@ class JobStore:
 
     def want(self, job_id: str, what: str | None) -> None:
         """Leave word for who runs it: `CANCEL` or `PAUSE`; None: nothing. Raises KeyError."""
-        self._change(job_id, lambda now: now, True, (what,))
+
+        def leave(rows: sqlite3.Connection) -> None:
+            if not rows.execute("UPDATE jobs SET wanted = ? WHERE id = ?", (what, job_id)).rowcount:
+                raise KeyError(job_id)
+
+        self._data.write(leave)
 
     def wanted(self, job_id: str) -> str | None:
         """Return what `want` left; None also for an unknown job."""
@@ -238,14 +246,14 @@ class JobStore:
 
         A file that was not changed since is not read.
         """
-        sql = "SELECT id, revision, stamps FROM jobs"
-        seen = {row[0]: (row[1], row[2]) for row in self._data.read(sql)}
+        rows = self._data.read("SELECT id, revision, stamps, status FROM jobs")
+        seen = {row[0]: (row[1], row[2]) for row in rows}
         entries = self._root.iterdir() if self._root.is_dir() else ()
         there = {path.name for path in entries if ID.fullmatch(path.name)}
         for job_id in sorted(there):
             self._look(job_id, *seen.get(job_id, (-1, "")))
-        for job_id in seen.keys() - there:
-            self.forget(job_id)
+        for job_id in {row[0] for row in rows if row[3] != Status.RUNNING.value} - there:
+            self.forget(job_id)  # of one that runs its runner does it
 
     def forget(self, job_id: str) -> None:
         """Drop the row of a job whose folder is gone or put away."""
@@ -287,24 +295,28 @@ class JobStore:
             rows.execute("UPDATE meta SET value = max(value, ?) WHERE name = 'token'", (found.token,))
         rows.execute("UPDATE jobs SET stamps = ? WHERE id = ?", (_text(stamped), found.id))
 
-    def _change(
-        self, job_id: str, change: Callable[[Job], Job | None], announced: bool, want: tuple[str | None] | None = None
-    ) -> Job:
-        """Store what `change` makes of the job, None: another claim has it. `want` replaces what was wanted of it."""
+    def _change(self, job_id: str, change: Callable[[Job], Job | None], announced: bool) -> Job:
+        """Store what `change` makes of the job, None: another claim has it."""
 
         def store(rows: sqlite3.Connection) -> Job:
             row = rows.execute("SELECT id, spec, state, wanted FROM jobs WHERE id = ?", (job_id,)).fetchone()
             if row is None:
                 raise KeyError(job_id)
-            now, wanted = self._job(*row[:3]), row[3] if want is None else want[0]
+            now, wanted = self._job(*row[:3]), row[3]
             if (changed := change(now)) is None:
                 raise FencedError(f"{job_id} has been claimed again since")
             job = replace(_obeying(changed, wanted), revision=now.revision + 1)
+            if not self.path(job_id).is_dir():
+                raise FolderGoneError(job_id)
             write_json(self.path(job_id) / STATE, state_of(job))
             self._put(rows, job, announced, wanted if _at_work(job) else None)
             return job
 
-        return self._data.write(store)
+        try:
+            return self._data.write(store)
+        except FolderGoneError:
+            self.forget(job_id)
+            raise
 
     def _put(self, rows: sqlite3.Connection, job: Job, announced: bool, want: str | None = None) -> None:
         values = (
@@ -343,6 +355,10 @@ class JobStore:
                 if len(self._specs) > MAX_SPECS:
                     self._specs.popitem(last=False)
         return job_of(job_id, parsed, json.loads(state))
+
+
+class FolderGoneError(KeyError):
+    """The folder of a job was removed, and so its row is."""
 
 
 ID_OF_0 = f"job_{0:016x}{0:08x}"
