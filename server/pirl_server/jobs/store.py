@@ -141,7 +141,8 @@ class JobStore:
 
     def announce(self, job: Job) -> None:
         """Append the status to the events; only then `has_ended` says so. What can't be written is logged."""
-        said = {"status": job.status.value, "error": job.error or (job.causes[-1] if job.causes else None)}
+        again = job.causes[-1] if job.causes and job.status is Status.QUEUED else None
+        said = {"status": job.status.value, "error": job.error or again}
         try:
             EventLog(self.path(job.id)).append("status", said)
             self._data.write(lambda rows: rows.execute("UPDATE jobs SET announced = 1 WHERE id = ?", (job.id,)))
