@@ -19,7 +19,7 @@ import pytest
 from patience import completed
 
 from pirl_contract import Camera, Contract, Field
-from pirl_server.api import datasets, episodes, health, jobs, metrics, models, robots, routing
+from pirl_server.api.application import PARTS
 from pirl_server.api.schemas import PromoteRequest, RollbackRequest
 from pirl_server.config.jobs import parse_spec
 from pirl_server.episodes.schema import Calls, Episode, EpisodeInfo, Steps
@@ -145,8 +145,7 @@ def unknown_modules(text: str) -> list[str]:
 
 def unknown_routes(text: str) -> list[str]:
     """`GET /path` and curl lines that no handler answers, and curl bodies that the handler would refuse."""
-    known = {(method, route.path) for router in (jobs, episodes, datasets, models, health, metrics, robots, routing)
-             for route in router.router.routes for method in route.methods}  # fmt: skip
+    known = {(method, route.path_format) for part in PARTS for route in part.router.routes for method in route.methods}
     named = found(r"(GET|POST|PUT|DELETE) (/[\w/{}-]+)", text)
     wrong = [hit[0] for hit in named if (hit[1], hit[2].replace("ROBOT_ID", "{robot_id}")) not in known]
     for hit in found(r"(?:\$api|http://127\.0\.0\.1:8000)(/[\w/]+)\S*(\s+--json\s+\\?\s*(?:'([^']+)')?)?", text):

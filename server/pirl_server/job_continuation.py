@@ -1,6 +1,6 @@
 """What the process of a job keeps in its folder so that another attempt continues as if nothing had happened.
 
-JOB/state              parameters, optimisers, generators, counters (see training.train_state)
+JOB/resume             parameters, optimisers, generators, counters (see training.train_state)
    /pins.json          what names meant when the job began: versions behind aliases, episodes behind a selection
    /outcomes.jsonl     episodes of an evaluation that have ended
 """
@@ -24,7 +24,7 @@ from pirl_server.jobs.reporter import PausedError, Reporter
 from pirl_server.training.episode_log import EpisodeFacts
 from pirl_server.training.train_state import TrainState, TrainStateFolder
 
-STATE, PINS, OUTCOMES = "state", "pins.json", "outcomes.jsonl"
+STATE, PINS, OUTCOMES = "resume", "pins.json", "outcomes.jsonl"
 EVERY_S = 30.0
 """between two states of a run that can be saved after any step"""
 SHARE = 0.05

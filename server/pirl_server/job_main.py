@@ -17,6 +17,7 @@ from pirl_server.atomic_files import utc_now, write_json
 from pirl_server.config.interchange import ExportEpisodes, ImportEpisodes
 from pirl_server.config.jobs import RESUMABLE, Evaluate, FinetuneEpisodes, FinetuneSim, JobSpec, Sft, parse_spec
 from pirl_server.config.loop import Loop
+from pirl_server.config.success import SuccessModel
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.interchange.episodes.exchange_folder import checked
 from pirl_server.interchange.episodes.export_run import export_episodes
@@ -34,6 +35,7 @@ from pirl_server.training.episode_log import MoreEpisodesNeededError
 from pirl_server.training.episode_report import DATA_REPORT
 from pirl_server.training.evaluate import evaluate
 from pirl_server.training.seeds import demonstration_seeds, evaluation_seeds, training_seeds
+from pirl_server.training.success import success_job
 
 
 def check(spec: JobSpec, exchange: Path | None = None) -> None:
@@ -46,6 +48,9 @@ def check(spec: JobSpec, exchange: Path | None = None) -> None:
         found = checked(spec, exchange)
         if isinstance(found, ImportEpisodes):
             recognise(Path(found.path), found.format)
+        return
+    if isinstance(spec, SuccessModel):
+        success_job.backbone_source(spec.backbone, exchange)
         return
     if isinstance(spec, Loop):
         if spec.evaluation is not None:
@@ -80,10 +85,15 @@ def run(root: Path, job_dir: Path, exchange: Path | None = None) -> None:
         if isinstance(spec, Evaluate):
             report.result(_evaluate(spec, registry, pins, job_dir, report))
             return
-        base = None if spec.base is None else registry.resolve(pins.pinned or spec.base)
+        base = (
+            None if isinstance(spec, SuccessModel) or spec.base is None else registry.resolve(pins.pinned or spec.base)
+        )
         if base is not None:
             pins.version(base.version)
         try:
+            if isinstance(spec, SuccessModel):
+                report.result(success_job.run(spec, root, job_dir, exchange, report))
+                return
             learnt = _train(spec, None if base is None else base.path, registry, pins, root, job_dir, report)
         except MoreEpisodesNeededError as error:
             report.result({"more_episodes_needed": True})

@@ -320,7 +320,7 @@ def test_health_and_info(web: httpx.Client, service: Any) -> None:
 def test_openapi_names_every_operation_and_every_reference_resolves(web: httpx.Client) -> None:
     document = web.get("/openapi.json").json()
     operations = [operation for path in document["paths"].values() for operation in path.values()]
-    assert len({operation["operationId"] for operation in operations}) == len(operations) == 33
+    assert len({operation["operationId"] for operation in operations}) == len(operations) > 40
     assert all(operation["tags"] and operation.get("summary") for operation in operations)
     for name in re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)):
         assert name in document["components"]["schemas"]

@@ -41,6 +41,12 @@ CALLS = [
     ("GET", "/v1/routing", PEOPLE), ("PUT", "/v1/routing/canary", OPERATOR), ("DELETE", "/v1/routing/canary", OPERATOR),
     ("PUT", "/v1/routing/shadow", OPERATOR), ("DELETE", "/v1/routing/shadow", OPERATOR),
     ("PUT", "/v1/routing/pins/arm-1", OPERATOR), ("DELETE", "/v1/routing/pins/arm-1", OPERATOR),
+    ("GET", "/v1/system", PEOPLE), ("GET", f"/v1/jobs/job_{ID}/log", PEOPLE),
+    ("GET", f"/v1/jobs/job_{ID}/checkpoints", PEOPLE), ("GET", f"/v1/jobs/job_{ID}/artefacts", PEOPLE),
+    ("GET", f"/v1/jobs/job_{ID}/artefacts/checkpoint/card.json", TRAINER),
+    ("GET", f"/v1/episodes/{HEX}/frames/wrist/0.jpg", PEOPLE), ("GET", f"/v1/episodes/{HEX}/video.mp4", PEOPLE),
+    ("GET", f"/v1/episodes/{HEX}/steps", PEOPLE), ("GET", "/v1/models/v1", PEOPLE),
+    ("GET", "/v1/models/v1/lineage", PEOPLE), ("GET", "/v1/evaluations", PEOPLE), ("GET", "/v1/evaluations/x", PEOPLE),
     ("POST", "/v1/robots/arm-1/emergency-stop", PEOPLE), ("POST", "/v1/emergency-stop", PEOPLE),
 ]  # fmt: skip
 

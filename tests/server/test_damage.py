@@ -258,6 +258,7 @@ def test_jobs_start_on_a_full_disk_and_go_on_when_it_has_room(full: Disk, runnin
     assert jobs.degraded == []
 
 
+@pytest.mark.slow
 def test_the_server_starts_on_a_full_disk_with_damaged_files(tmp_path: Path) -> None:
     """300 MiB, so that with room again it is ready by its own rule."""
     small = tmpfs(tmp_path / "disk", 300)

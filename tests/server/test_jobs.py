@@ -18,7 +18,7 @@ import pytest
 from patience import patient, until
 
 from pirl_server.config.jobs import Evaluate, FinetuneSim, Sft, parse_spec
-from pirl_server.jobs import events, process
+from pirl_server.jobs import events, job_log
 from pirl_server.jobs import job as job_files
 from pirl_server.jobs.events import Event, EventBlocks, EventLog, EventTail
 from pirl_server.jobs.job import Job, Status
@@ -72,7 +72,7 @@ sys.exit(3)
 
 
 def test_a_jobs_log_is_bounded_and_its_end_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "MAX_LOG_BYTES", 60_000)
+    monkeypatch.setattr(job_log, "MAX_LOG_BYTES", 60_000)
     jobs = Supervisor(tmp_path, [sys.executable, "-c", TALKS])
     job = jobs.submit(Sft(task="push"))
     while not jobs.get(job.id).status.ended:

@@ -62,7 +62,7 @@ def jobs(root: Path) -> Iterator[Supervisor]:
 
 def saved(root: Path, job: Job) -> int:
     """Steps of the last state."""
-    path = root / JOBS / job.id / "state" / "state.json"
+    path = root / JOBS / job.id / "resume" / "state.json"
     return int(json.loads(path.read_text())["step"]) if path.exists() else 0
 
 

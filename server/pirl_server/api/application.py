@@ -8,16 +8,33 @@ from importlib.metadata import version
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.routing import Route, Router
 
-from pirl_server.api import dashboard, datasets, health, models, problems, reference, robots, routing
+from pirl_server.api import (
+    dashboard,
+    datasets,
+    episode_media,
+    evaluations,
+    health,
+    job_files,
+    lineage,
+    models,
+    problems,
+    reference,
+    robots,
+    routing,
+    system,
+)
 from pirl_server.api import episodes as episode_routes
 from pirl_server.api import jobs as job_routes
 from pirl_server.api import metrics as metric_routes
 from pirl_server.api.dependencies import Services
+from pirl_server.api.idempotency import submission_keys
 from pirl_server.api.middleware import Guard, Measured, check_row
 from pirl_server.api.request_body import MAX_STOP_BODY, Bodies
+from pirl_server.api.videos import Videos
 from pirl_server.config.jobs import JobSpec
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.supervisor import Supervisor
+from pirl_server.paths import CACHE, JOBS
 from pirl_server.registry.promotion import Promoter
 from pirl_server.registry.versions import Registry
 from pirl_server.security.access_control import AccessControl
@@ -37,6 +54,11 @@ TAGS = [
     {"name": "robots", "description": "Connected robots and their emergency stop (software, not safety-rated)"},
     {"name": "health", "description": "Liveness, readiness, served versions, metrics"},
 ]
+PARTS = (
+    job_routes, job_files, episode_routes, episode_media, datasets, models, lineage, evaluations, routing, robots,
+    system, health, metric_routes, reference, dashboard,
+)  # fmt: skip
+"""modules with routes, in the order of the document"""
 
 
 def create_api(
@@ -71,12 +93,10 @@ def create_api(
         docs_url=None,
         redoc_url=None,
     )
-    parts = (job_routes, episode_routes, datasets, models, routing, robots, health, metric_routes, reference, dashboard)
-    routers = [each.router for each in parts]
-    app.state.routes = routes = _routes(app.router, *routers)
-    app.add_middleware(Bodies)
-    app.add_middleware(Guard, gate=gate, routes=routes, limiter=limiter)
+    routers = [each.router for each in PARTS]
+    _protect(app, _routes(app.router, *routers), gate, limiter)
     app.add_middleware(Measured, metrics=metrics)
+    root = episodes.root.parent
     promoter = Promoter(registry, deployment.activate)
     app.state.services = Services(
         jobs=jobs,
@@ -92,8 +112,11 @@ def create_api(
         metrics=metrics,
         latencies=latencies,
         stopping=stopping or Stopping(),
+        videos=Videos(root / CACHE / "videos"),
+        submissions=submission_keys(jobs, root / JOBS / "keys"),
+        gate_open=gate.open,
+        rest_rate_hz=None if limiter is None else limiter.rate_hz,
     )
-    app.state.gate = gate
     problems.install(app)
     for router in routers:
         app.include_router(router)
@@ -117,6 +140,13 @@ def create_stop_api(api: FastAPI) -> FastAPI:
     problems.install(app)
     app.include_router(router)
     return app
+
+
+def _protect(app: FastAPI, routes: list[Route], gate: AccessControl, limiter: Limiter | None) -> None:
+    """Let the access control look at each call before its body is read."""
+    app.state.routes, app.state.gate = routes, gate
+    app.add_middleware(Bodies)
+    app.add_middleware(Guard, gate=gate, routes=routes, limiter=limiter)
 
 
 def _routes(*routers: Router) -> list[Route]:

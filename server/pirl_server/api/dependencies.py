@@ -9,8 +9,10 @@ from typing import Annotated
 from fastapi import Depends, Path, Query, Request
 
 from pirl_server.api.reads import Reads
+from pirl_server.api.videos import Videos
 from pirl_server.config.jobs import JobSpec
 from pirl_server.episodes.store import EpisodeStore
+from pirl_server.jobs.submission_keys import SubmissionKeys
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.registry.promotion import Promoter
 from pirl_server.registry.versions import Registry
@@ -40,6 +42,12 @@ class Services:
     metrics: Metrics
     latencies: Latencies
     stopping: Stopping
+    videos: Videos
+    submissions: SubmissionKeys
+    gate_open: bool = False
+    """no token is required"""
+    rest_rate_hz: float | None = None
+    """calls per second and token; None: no limit"""
     reads: Reads = field(default_factory=Reads)
 
 
@@ -49,10 +57,11 @@ def _services(request: Request) -> Services:
     return found
 
 
+MAX_PAGE = 100
 ServicesDep = Annotated[Services, Depends(_services)]
 JobId = Annotated[str, Path(pattern=r"^job_[0-9a-f]{24}$", description="id of the job")]
 EpisodeId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$", description="id of the episode")]
-Limit = Annotated[int, Query(ge=1, le=100, description="most entries of a page")]
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="most entries of a page")]
 
 
 def check_force_scope(request: Request, force: bool) -> None:

@@ -88,6 +88,59 @@ class EpisodePage(Described):
     damaged: list[Damaged] = Field(default=[], description="damaged episodes found since the server started")
 
 
+class ChannelView(Described):
+    """One entry of a vector, over the steps that are returned."""
+
+    name: str
+    """as the contract calls it"""
+    unit: str
+    """of the values"""
+    low: float | None
+    """limit of the contract; null: none"""
+    high: float | None
+    """limit of the contract; null: none"""
+    values: list[float | None]
+    """one per step that is returned, to six digits; null: not a number, or no action of the policy"""
+
+
+class RunView(Described):
+    """Steps in a row that one control source drove."""
+
+    source: str
+    """policy, human or hold"""
+    first: int
+    """its first step"""
+    after: int
+    """the step after its last one"""
+
+
+class EpisodeSteps(Described):
+    """Every n-th executed step of an episode."""
+
+    steps: int
+    """of the episode"""
+    stride: int
+    """n"""
+    rate_hz: float
+    """of control"""
+    step: list[int]
+    """positions of the steps that are returned"""
+    time_s: list[float]
+    """of each, since the first; by the clock of the robot, or by the rate where that is not known"""
+    state: list[ChannelView]
+    """after the step"""
+    executed: list[ChannelView]
+    """the action that was executed"""
+    commanded: list[ChannelView]
+    """the action of the policy's chunk"""
+    reward: list[float | None]
+    """of each"""
+    alterations: list[int]
+    """bits of what the robot altered, of each and those left out up to the next: see Alteration of the contract"""
+    runs: list[RunView]
+    """who drove: all steps, none left out"""
+
+
 class LabelRequest(Described):
     """How an episode ended."""
 

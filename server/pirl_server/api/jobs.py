@@ -10,12 +10,14 @@ from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from pirl_server.api.dependencies import JobId, Limit, Services, ServicesDep, actor
+from pirl_server.api.idempotency import REPLAYED, IdempotencyKey, submit_once
 from pirl_server.api.problems import ProblemError, conflict, invalid, no_storage, not_found, responses
 from pirl_server.api.schemas import Damaged, JobPage, JobView
 from pirl_server.api.sse import stream
 from pirl_server.config.interchange import ExportEpisodes, ImportEpisodes
 from pirl_server.config.jobs import Evaluate, FinetuneEpisodes, JobSpec, Sft
 from pirl_server.config.loop import Loop
+from pirl_server.config.success import SuccessModel
 from pirl_server.jobs.job import DamagedJobError, Job, Status
 from pirl_server.registry.promotion import PRODUCTION
 
@@ -25,11 +27,19 @@ LastEvent = Annotated[int, Header(alias="Last-Event-ID", ge=0, description="last
 EVENT_STREAM = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events"}}
 
 
-@router.post("", status_code=201, operation_id="createJob", responses=responses(422, 503))
+@router.post("", status_code=201, operation_id="createJob", responses=responses(409, 422, 503))
 def create_job(
-    spec: Annotated[JobSpec, Body()], services: ServicesDep, request: Request, response: Response
+    spec: Annotated[JobSpec, Body()],
+    services: ServicesDep,
+    request: Request,
+    response: Response,
+    key: IdempotencyKey = None,
 ) -> JobView:
-    """Queue a training, an evaluation, a loop of them, or an import or export of episodes."""
+    """Queue a training, an evaluation, a loop of them, or an import or export of episodes.
+
+    With an `Idempotency-Key` it may be sent again: the answer is the job that is there, and says
+    `Idempotency-Replayed: true`; the same key with another body is rejected with 422.
+    """
     (field, name), task = _starts_from(spec), _about(spec)
     try:
         if name is not None:
@@ -41,14 +51,15 @@ def create_job(
     except ValueError as error:
         raise invalid("job", str(error)) from None
     try:
-        job = services.jobs.submit(spec)
+        job = submit_once(services, spec, key, request, response)
     except RuntimeError as error:
         raise ProblemError(503, "stopping", str(error)) from None
     except ValueError as error:
         raise invalid("job", str(error)) from None
     except OSError as error:
         raise no_storage("the job", error) from None
-    services.registry.audit_log.note("job submitted", actor(request), job=job.id, kind=spec.kind, task=task)
+    if REPLAYED not in response.headers:
+        services.registry.audit_log.note("job submitted", actor(request), job=job.id, kind=spec.kind, task=task)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobView.of(job)
 
@@ -132,7 +143,7 @@ def stream_events(job_id: JobId, services: ServicesDep, last_event_id: LastEvent
 
 def _check_dataset(services: Services, spec: JobSpec) -> None:
     """Raise ValueError for a dataset that is not there, or can't be read."""
-    if isinstance(spec, FinetuneEpisodes | Sft) and spec.dataset is not None:
+    if isinstance(spec, FinetuneEpisodes | Sft | SuccessModel) and spec.dataset is not None:
         try:
             services.episodes.datasets.get(spec.dataset)
         except KeyError:
@@ -141,7 +152,7 @@ def _check_dataset(services: Services, spec: JobSpec) -> None:
 
 def _starts_from(spec: JobSpec) -> tuple[str, str | None]:
     """Return which field of the spec names a version, and that name."""
-    if isinstance(spec, ImportEpisodes | ExportEpisodes):
+    if isinstance(spec, ImportEpisodes | ExportEpisodes | SuccessModel):
         return "job", None
     if isinstance(spec, Evaluate):
         return "version", spec.version

@@ -64,7 +64,7 @@ class Guard:
         """Return the row of the table that the call falls under; None when the application has no such route."""
         for route in self._routes:
             if scope["method"] in (route.methods or ()) and route.path_regex.match(scope["path"]):
-                return "GET" if scope["method"] == "HEAD" else scope["method"], route.path
+                return "GET" if scope["method"] == "HEAD" else scope["method"], route.path_format
         return None
 
     def _check_rate(self, caller: Caller) -> None:
@@ -99,5 +99,5 @@ async def check_row(request: Request) -> None:
 
     Raises DeniedError.
     """
-    if request.state.row != (request.method, request.scope["route"].path):
+    if request.state.row != (request.method, request.scope["route"].path_format):
         raise DeniedError("forbidden", "this route has no entry in the table of scopes")

@@ -85,6 +85,11 @@ def conflict(detail: str, errors: tuple[FieldError, ...] = ()) -> ProblemError:
     return ProblemError(409, "conflict", detail, errors)
 
 
+def precondition_failed(detail: str) -> ProblemError:
+    """Make the answer for `If-Match` of a state that is no longer the present one."""
+    return ProblemError(412, "precondition-failed", detail)
+
+
 def gate_rejection(version: str, refused: PromotionRefusedError) -> ProblemError:
     """Make the answer for a version that the promotion gate rejected, with each reason."""
     errors = [FieldError(field="version", message=reason) for reason in refused.result.refusals]

@@ -14,6 +14,7 @@ from pirl_server.config.fields import CHECKED, Loc, about, number, one_line, quo
 from pirl_server.config.interchange import ExportEpisodes, ImportEpisodes
 from pirl_server.config.loop import LIST_LENGTH, Loop, LoopCanary, LoopEvaluation
 from pirl_server.config.scheduling import Scheduled
+from pirl_server.config.success import SuccessConfig, SuccessModel
 from pirl_server.config.training import EpisodesConfig, PpoConfig, SftConfig
 
 _NAME = NAME_PATTERN.strip("^$")
@@ -143,7 +144,7 @@ class Evaluate(_Spec):
 
 RESUMABLE = frozenset({"finetune_sim", "finetune_episodes", "sft", "evaluate"})
 """kinds of job that another attempt continues from a checkpoint, and that can be paused therefore"""
-AnySpec = FinetuneSim | FinetuneEpisodes | Sft | Evaluate | Loop | ImportEpisodes | ExportEpisodes
+AnySpec = FinetuneSim | FinetuneEpisodes | Sft | Evaluate | SuccessModel | Loop | ImportEpisodes | ExportEpisodes
 JobSpec = Annotated[AnySpec, Field(discriminator="kind")]
 _ADAPTER: TypeAdapter[AnySpec] = TypeAdapter(JobSpec)
 _FIELDS = {
@@ -159,6 +160,9 @@ _FIELDS = {
     ("import",): ImportEpisodes,
     ("export",): ExportEpisodes,
     ("export", "select"): EpisodeSelection,
+    ("success_model",): SuccessModel,
+    ("success_model", "config"): SuccessConfig,
+    ("success_model", "select"): EpisodeSelection,
     ("loop",): Loop,
     ("loop", "config"): EpisodesConfig,
     ("loop", "evaluation"): LoopEvaluation,

@@ -238,6 +238,13 @@ class EpisodeStore:
         found = self._entry(episode_id).summary
         return replace(episode, info=replace(episode.info, success=found.success, label_source=found.label_source))
 
+    def parts(self, episode_id: str) -> EpisodeFile:
+        """Open an episode to read it in parts, each of which is checked when it is read; close it.
+
+        Raises KeyError for an unknown id, and as `EpisodeFile`.
+        """
+        return EpisodeFile(self.root / self._entry(episode_id).summary.path)
+
     def open_frozen(self, frozen: Frozen, lazily: bool = False, check: bool = False) -> Episode:
         """Read an episode of a dataset, with the label that was frozen with it.
 

@@ -6,7 +6,7 @@ root/<id>/spec.json     what was asked, defaults filled in
          /log.txt       stdout and stderr of its process; what was before the last 16 MiB or less is in log.1.txt
          /loop.json     where a loop stands, written by the server
          /result.json, error.txt   written by its process (see reporter.py)
-         /state, outcomes.jsonl, pins.json   what another attempt continues from, written by its process
+         /resume, outcomes.jsonl, pins.json   what another attempt continues from, written by its process
 """
 
 from __future__ import annotations

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -13,10 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
+from pirl_server.jobs.job_log import bound
 from pirl_server.process_reaper import END, reaped
-
-MAX_LOG_BYTES = 16 * 2**20
-"""of each of the two files that a job's output is kept in"""
 
 
 class JobProcess:
@@ -66,18 +63,8 @@ class JobProcess:
                 self._process.send_signal(signal.SIGTERM)
         if time.monotonic() > self._kill_at:
             self._process.send_signal(END)
-        _bound(self._log)
+        bound(self._log)
         return None
-
-
-def _bound(log: Path) -> None:
-    """Move what a full log has into NAME.1.txt, in place of what is there; its writers have it open to append."""
-    with suppress(OSError):
-        if log.stat().st_size <= MAX_LOG_BYTES:
-            return
-        with suppress(OSError):  # a full disk: what the log has is lost
-            shutil.copyfile(log, log.with_name(f"{log.stem}.1{log.suffix}"))
-        os.truncate(log, 0)
 
 
 def process_start(pid: int) -> int | None:

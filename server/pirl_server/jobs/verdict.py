@@ -16,7 +16,7 @@ CANCEL, PAUSE, CLOSE = "cancel", "pause", "close"
 CANCELLED, STOPPED = "cancelled while it ran", "the server was stopped"
 RESTARTED = "server restarted while the job ran"
 MAX_CAUSES = 20
-CONTINUED_FROM = ("state/state.json", "outcomes.jsonl")
+CONTINUED_FROM = ("resume/state.json", "outcomes.jsonl")
 """files of a job that change with each of its checkpoints"""
 
 

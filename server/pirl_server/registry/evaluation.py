@@ -67,6 +67,17 @@ class Evaluations:
         exact = [evaluation for evaluation in found if evaluation.version == version]
         return sorted(exact, key=lambda evaluation: (evaluation.task, evaluation.list_hash))
 
+    def names(self) -> list[str]:
+        """Return the names of all results, in their order: each begins with its version."""
+        return sorted(path.stem for path in self._root.glob("*.json") if not path.name.startswith("."))
+
+    def get(self, name: str) -> Evaluation:
+        """Return one result. Raises KeyError when there is none of that name, ValueError when it can't be read."""
+        path = self._root / f"{check_name('evaluation', name)}.json"
+        if not path.is_file():
+            raise KeyError(name)
+        return _read(path)
+
 
 _EVALUATION = TypeAdapter(Evaluation)
 

@@ -20,6 +20,10 @@ class PromotionRefusedError(ValueError):
         self.result = result
 
 
+class OutdatedAliasError(ValueError):
+    """The alias is not in the state that the caller has seen."""
+
+
 def check_force(force: bool, reason: str) -> None:
     """Raise ValueError for `force` without a reason."""
     if force and not reason.strip():
@@ -47,13 +51,17 @@ class Promoter:
         self._registry, self._activate = registry, activate
         self._one_at_a_time = threading.Lock()
 
-    def promote(self, version: str, actor: str, reason: str = "", force: bool = False) -> GateResult:
+    def promote(
+        self, version: str, actor: str, reason: str = "", force: bool = False, expected: str | None = None
+    ) -> GateResult:
         """Promote through the gate, or past it with `force`, which needs a reason and is audited.
 
-        Raises KeyError (unknown version), PromotionRefusedError, ValueError (promoted already, force without a reason).
+        `expected` is the state of the alias that the caller has seen (`Registry.state`). Raises KeyError (unknown
+        version), PromotionRefusedError, OutdatedAliasError, ValueError (promoted already, force without a reason).
         """
         check_force(force, reason)
         with self._one_at_a_time:
+            self._expect(expected)
             incumbent = self._registry.aliases().get(PRODUCTION)
             if version == incumbent:
                 raise ValueError(f"{version} is already in production")
@@ -65,15 +73,24 @@ class Promoter:
                 self._registry.point(PRODUCTION, version, actor, reason, event)
         return result
 
-    def rollback(self, actor: str, reason: str = "") -> str:
-        """Bring back the version before the present one and return it. Raises ValueError when there is none."""
+    def rollback(self, actor: str, reason: str = "", expected: str | None = None) -> str:
+        """Bring back the version before the present one and return it. Raises ValueError when there is none.
+
+        Raises OutdatedAliasError as `promote`.
+        """
         with self._one_at_a_time:
+            self._expect(expected)
             previous = self._registry.previous(PRODUCTION)
             if previous is None:
                 raise ValueError("there is no earlier production version to roll back to")
             with self._serving_again(self._registry.aliases()[PRODUCTION]):
                 self._activate(previous)
                 return self._registry.step_back(PRODUCTION, actor, reason)
+
+    def _expect(self, expected: str | None) -> None:
+        if expected is not None and expected != (state := self._registry.state(PRODUCTION)):
+            now = self._registry.aliases().get(PRODUCTION)
+            raise OutdatedAliasError(f"production is '{now}' (ETag '{state}'), not what was seen: look again")
 
     @contextmanager
     def _serving_again(self, incumbent: str | None) -> Iterator[None]:

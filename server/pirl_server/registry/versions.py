@@ -9,6 +9,8 @@ root/evaluations/        see evaluation.py
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import shutil
@@ -166,6 +168,11 @@ class Registry:
         """Return what an alias meant before, oldest first, without what was rolled back."""
         entry = self._aliases.read().get(alias)
         return tuple(entry["previous"]) if entry else ()
+
+    def state(self, alias: str) -> str:
+        """Return a tag of what an alias means and meant before: another one after each change. Raises as `aliases`."""
+        entry = self._aliases.read().get(alias)
+        return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:16]
 
     def point(self, alias: str, version: str, actor: str, reason: str, event: str = "promoted") -> None:
         """Make the alias mean `version` and remember what it meant before; when it raises, nothing has changed."""

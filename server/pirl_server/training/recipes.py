@@ -244,7 +244,7 @@ def run_experiment(
     experiment.write(folder, plan)
     out = folder / experiment.CHECKPOINT
     if plan.checkpoint_every is not None and states is None:
-        states = TrainStateFolder(folder / "state", plan.checkpoint_every)
+        states = TrainStateFolder(folder / "resume", plan.checkpoint_every)
     version = finetune(base, out, make, steps, config, plan.seed, progress, imitated, states=states)
     experiment.finish(folder, plan, version, progress.cancelled)
     return version
