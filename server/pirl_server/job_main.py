@@ -85,10 +85,9 @@ def run(root: Path, job_dir: Path, exchange: Path | None = None) -> None:
         if isinstance(spec, Evaluate):
             report.result(_evaluate(spec, registry, pins, job_dir, report))
             return
-        base = (
-            None if isinstance(spec, SuccessModel) or spec.base is None else registry.resolve(pins.pinned or spec.base)
-        )
-        if base is not None:
+        base = None
+        if not isinstance(spec, SuccessModel) and spec.base is not None:
+            base = registry.resolve(pins.pinned or spec.base)
             pins.version(base.version)
         try:
             if isinstance(spec, SuccessModel):
@@ -156,7 +155,7 @@ def _archived(registry: Registry, version: str) -> Path | None:
 
 
 def _evaluate(spec: Evaluate, registry: Registry, pins: Pins, job_dir: Path, report: Reporter) -> dict[str, object]:
-    """Evaluate through ManiSkill's own step and store the result in the registry; go on with what there is."""
+    """Evaluate through ManiSkill's own step and store the result in the registry; known outcomes are kept."""
     model = registry.resolve(pins.pinned or spec.version)
     pins.version(model.version)
     card = load_card(model.path)

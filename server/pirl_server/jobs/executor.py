@@ -54,7 +54,7 @@ class Executor(Protocol):
     """Where jobs run."""
 
     def reserve(self, device: str) -> Place | None:
-        """Reserve a device; None while somebody has it. Raises OSError."""
+        """Reserve a device; None while another job has it. Raises OSError."""
 
 
 class LocalExecutor:

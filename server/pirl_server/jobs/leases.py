@@ -34,7 +34,7 @@ def environment(device: str) -> dict[str, str]:
 def take(device: str, root: Path) -> int | None:
     """Lease a device for a job below this root, while any process has the returned descriptor open.
 
-    None while somebody has it. Raises OSError.
+    None while another job has it. Raises OSError.
     """
     folder = root / FOLDER if CPU.fullmatch(device) else _shared()
     folder.mkdir(mode=0o700, exist_ok=True)

@@ -27,7 +27,7 @@ _LOG = logging.getLogger(__name__)
 POLL_S = 0.05
 FIRST_RETRY_S, RETRY_S = 0.2, 5.0
 BUSY_S = 0.5
-"""until a device is tried again that a job of somebody else has"""
+"""until a device is tried again that a job of another server has"""
 ORPHAN_S = 10.0
 """for a killed process to be gone"""
 LOCK = ".runner.lock"

@@ -366,7 +366,7 @@ ID_OF_0 = f"job_{0:016x}{0:08x}"
 
 
 def _at_work(job: Job) -> bool:
-    """Whether somebody will look for what is wanted of it: a loop is at work also while it is paused."""
+    """Whether its runner will look for what is wanted of it: a loop is at work also while it is paused."""
     return job.status is Status.RUNNING or (job.status is Status.PAUSED and isinstance(job.spec, Loop))
 
 

@@ -1,4 +1,4 @@
-"""What becomes of a job when an attempt at it has ended: pure decisions over its exit status and what was wanted."""
+"""The status of a job when an attempt at it has ended: pure decisions over its exit status and what was wanted."""
 
 from __future__ import annotations
 
