@@ -30,12 +30,12 @@ class Execution(Protocol):
 
     @property
     def stopped(self) -> bool:
-        """Whether it was told to end."""
+        """Whether it was stopped by its runner."""
 
     def poll(self, grace_s: float | None) -> int | None:
         """Return the exit status when nothing of it runs any more, None before; negative: the number of a signal.
 
-        With `grace_s` it is told to end, and ended by force so many seconds later; calls after the first may shorten
+        With `grace_s` it gets SIGTERM, and is ended by force so many seconds later; calls after the first may shorten
         that.
         """
 

@@ -35,7 +35,7 @@ LOCK = ".runner.lock"
 
 @dataclass(frozen=True)
 class Graces:
-    """How long a job that is told to end may take, in seconds."""
+    """How long a job that is to end may take, in seconds."""
 
     cancel_s: float = 30.0
     pause_s: float = 60.0

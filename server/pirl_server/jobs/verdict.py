@@ -35,7 +35,7 @@ def checkpoint_mark(directory: Path) -> str:
 def verdict(job: Job, code: int, why: str, stopped: str | None, mark: str) -> Job:
     """Return the job after an attempt that ended with this exit status, negative: a signal's number.
 
-    `why` is what the attempt left as its reason, `stopped` why it was told to end, None: it was not.
+    `why` is what the attempt left as its reason, `stopped` why it was stopped, None: it was not.
     """
     if stopped == CANCEL:
         return ended(job, Status.CANCELLED, CANCELLED)
