@@ -37,11 +37,11 @@ SPEC = FinetuneEpisodes(
 OFTEN = """
 import sys
 from pirl_server import job_continuation, job_main
-job_continuation.EVERY_S, job_continuation.SHARE = 0.0, 0.9
+job_continuation.EVERY_S, job_continuation.SHARE = 0.2, 0.9
 sys.argv = ["job_main", *sys.argv[1:]]
 job_main.main()
 """
-"""saves a state every few steps"""
+"""saves a state five times a second"""
 
 
 @pytest.fixture
