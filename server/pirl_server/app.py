@@ -24,7 +24,8 @@ from pirl_server.config.loop import Loop
 from pirl_server.config.serve import Compile, ServeConfig
 from pirl_server.episodes.retention import Janitor, Retention
 from pirl_server.episodes.store import EpisodeStore
-from pirl_server.jobs.supervisor import Supervisor
+from pirl_server.jobs.leases import check_device
+from pirl_server.jobs.supervisor import DEVICES, Supervisor
 from pirl_server.loop.controller import Loops
 from pirl_server.loop.server_world import ServerWorld
 from pirl_server.openpi_wire.observation_keys import Keys
@@ -127,7 +128,8 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             closing.callback(_start_openpi(config, service.dispatcher, gate).close)
         command = [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve())]
         command += [] if config.exchange is None else ["--exchange", str(config.exchange.resolve())]
-        jobs = Supervisor(config.root / JOBS, command)
+        devices = tuple(check_device(device) for device in config.job_device) or DEVICES
+        jobs = Supervisor(config.root / JOBS, command, devices=devices, apart=True)
         Operations(config.root, jobs, recorder, gate, _tls(config)).register(metrics.registry)
         api = create_api(
             jobs=jobs,

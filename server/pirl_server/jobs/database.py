@@ -13,6 +13,7 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,8 @@ NAME = "jobs.sqlite"
 VERSION = 1
 WAIT_S = 10.0
 """for another process's transaction"""
+AGAIN_S = 1.0
+"""between two looks whether the disk allows a file again"""
 _SCHEMA = f"""
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE jobs (id TEXT PRIMARY KEY, kind TEXT, status TEXT, priority INTEGER, parent TEXT, key TEXT,
@@ -58,11 +61,16 @@ class JobDatabase:
         self._inode = 0
         self._guard: int | None = None
         self._guards = self._written = 0
+        self._again_at = 0.0
 
     def read(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return all rows; of the tables in memory where the disk allows no file."""
         with self._lock:
             if self._file is None and self._memory is None:
+                with suppress(OSError):
+                    self.open()
+            if self._memory is not None and time.monotonic() > self._again_at:
+                self._again_at = time.monotonic() + AGAIN_S
                 with suppress(OSError):
                     self.open()
             if self._memory is not None:

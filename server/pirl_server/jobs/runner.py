@@ -103,12 +103,12 @@ class Runner:
 
     def close(self) -> None:
         """Stop what runs, and let `run` return."""
-        self._closing = True
+        self.stop()
         self._wake.set()
 
-    def running(self) -> list[Job]:
-        """Return what runs here now, as it was started."""
-        return [each.job for each in list(self._attempts.values()) if each is not None]
+    def stop(self) -> None:
+        """As `close`, from a signal handler."""
+        self._closing = True
 
     def _lock(self) -> int | None:
         """Wait until no other runner has these jobs; the kernel ends a dead one's hold."""

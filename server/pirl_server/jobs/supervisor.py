@@ -15,10 +15,10 @@ from pirl_server.atomic_files import utc_now
 from pirl_server.config.jobs import RESUMABLE, JobSpec
 from pirl_server.config.loop import Loop
 from pirl_server.jobs.events import EventBlocks, EventTail
-from pirl_server.jobs.executor import LocalExecutor
 from pirl_server.jobs.hosted_jobs import HostedJobs
 from pirl_server.jobs.job import Job, Status
-from pirl_server.jobs.runner import Graces, Runner
+from pirl_server.jobs.runner import Graces
+from pirl_server.jobs.runner_hosts import RunnerHost, RunnerProcess, RunnerThread
 from pirl_server.jobs.store import JobStore
 from pirl_server.jobs.verdict import CANCEL, PAUSE
 
@@ -27,12 +27,12 @@ DEVICES = ("cpu:0",)
 
 
 class Supervisor:
-    """The jobs of a server, whose queue a thread of it works off.
+    """The jobs of a server. A thread of it works the queue off, or a process: `apart`.
 
     `command` is started with the job's directory appended. Queued jobs survive a restart of the server; a job that was
     running then is continued by another attempt. A cancelled job has `cancel_grace_s` to save what it has, one whose
-    server stops `close_grace_s`. Damaged jobs are moved below `quarantine`; default: a folder of that name beside
-    `root`.
+    server stops `close_grace_s`. `devices` are `cpu:N`, or indices or UUIDs of GPUs: one job at a time runs on each.
+    Damaged jobs are moved below `quarantine`; default: a folder of that name beside `root`.
     """
 
     def __init__(
@@ -43,34 +43,33 @@ class Supervisor:
         close_grace_s: float = 2.0,
         quarantine: Path | None = None,
         devices: Sequence[str] = DEVICES,
+        apart: bool = False,
     ) -> None:
         put_away = quarantine or root.with_name("quarantine") / root.name
         self._store = JobStore(root, put_away)
         self._changed = threading.Condition()
-        self._closing, self._trouble = False, ""
+        self._closing = False
         self._counted = Counter[Status]()
         self._blocks = EventBlocks()
         self.hosted = HostedJobs(self._store, self._changed)
         """the jobs that the server itself runs"""
         graces = Graces(cancel_s=cancel_grace_s, close_s=close_grace_s)
-        executor = LocalExecutor(command, root)
-        self._runner = Runner(root, self._store, executor, devices, graces, put_away, self._report)
-        self._worker = threading.Thread(target=self._runner.run, name="jobs", daemon=True)
-        self._worker.start()
+        self._runner: RunnerHost
+        if apart:
+            self._runner = RunnerProcess(root, command, devices, graces, put_away)
+        else:
+            self._runner = RunnerThread(root, self._store, command, devices, graces, put_away)
 
     @property
     def degraded(self) -> list[str]:
         """What keeps jobs from being run or shown, one line each; empty: nothing. Never waits."""
-        lines = [f"jobs: {self._trouble}"] if self._trouble else []
-        lines += (
-            [] if self._worker.is_alive() or self._closing else ["jobs: supervisor thread ended: restart the server"]
-        )
+        lines = [f"jobs: {trouble}"] if (trouble := self._runner.trouble) else []
         return lines + [f"jobs: {job_id} is damaged: {why}" for job_id, why in sorted(self.damaged.items())]
 
     @property
     def damaged(self) -> dict[str, str]:
         """Ids of the jobs that could not be read since the start, and why."""
-        return dict(self._store.damaged)
+        return self._store.damaged | self._runner.damaged
 
     def counts(self) -> Counter[Status]:
         """Return how many jobs have each status; as they were when the disk does not say."""
@@ -160,7 +159,6 @@ class Supervisor:
             self._closing = True
             self._changed.notify_all()
         self._runner.close()
-        self._worker.join()
         self._store.close()
 
     def _want(self, job: Job, what: str) -> None:
@@ -183,6 +181,3 @@ class Supervisor:
     def _notify(self) -> None:
         self._changed.notify_all()
         self._runner.wake()
-
-    def _report(self, trouble: str) -> None:
-        self._trouble = trouble
