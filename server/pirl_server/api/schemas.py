@@ -14,6 +14,9 @@ from pirl_server.registry.evaluation import Evaluation
 from pirl_server.registry.offline_evidence import OfflineEvidence
 from pirl_server.registry.promotion_gate import Comparison, GateResult
 
+Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
+"""two numbers; as a list, since tools read OpenAPI's form of a tuple in different ways"""
+
 
 class JobView(Described):
     """One job: what was asked with every default filled in, and where it stands."""
@@ -83,7 +86,7 @@ class EvaluationView(Described):
     """of them"""
     success_rate: float
     """successes over episodes"""
-    interval: tuple[float, float]
+    interval: Pair
     """Wilson 95 % interval of the success rate"""
     created: str
     """ISO 8601, UTC"""
@@ -91,7 +94,8 @@ class EvaluationView(Described):
     @classmethod
     def of(cls, evaluation: Evaluation) -> EvaluationView:
         """Show rate and interval beside the counts."""
-        return cls.model_validate(evaluation, from_attributes=True)
+        own = {key: getattr(evaluation, key) for key in EvaluationView.model_fields if hasattr(evaluation, key)}
+        return EvaluationView(**(own | {"interval": list(evaluation.interval)}))
 
 
 class OfflineView(Described):
@@ -103,7 +107,7 @@ class OfflineView(Described):
     """episodes that were not learnt"""
     action_error_ratio: float | None
     """mean distance of drawn chunks from what was executed, over the base's; null: no such episode was good"""
-    episodes: list[tuple[float, float]]
+    episodes: list[Pair]
     """error of base and version on each of them"""
     unit: str | None
     """of the errors"""
@@ -124,7 +128,7 @@ class OfflineView(Described):
             base=found.base,
             held_out=found.held_out,
             action_error_ratio=None if error is None else error.ratio,
-            episodes=[] if error is None else list(zip(error.base, error.result)),
+            episodes=[] if error is None else [list(pair) for pair in zip(error.base, error.result)],
             unit=None if error is None else error.unit,
             gain=None if gain is None else gain.mean,
             gain_lower=None if gain is None else gain.lower,
@@ -171,7 +175,7 @@ class PromoteRequest(Described):
 
     version: Annotated[str, Field(pattern=NAME_PATTERN)]
     """version to serve"""
-    force: bool = False
+    force: Annotated[bool, Field(strict=True)] = False
     """go past the promotion gate: takes scope admin and a reason"""
     reason: str = Field(default="", max_length=1000)
     """written to the audit log"""
@@ -217,51 +221,6 @@ class Promoted(Described):
         return cls(version=version, comparisons=pairs, overridden=list(result.refusals))
 
 
-class RobotView(Described):
-    """One robot as the server knows it. Times are the server's wall clock."""
-
-    id: str = Field(examples=["arm-1"])
-    """as the robot names itself"""
-    connected: bool = Field(description="the robot has a session and is notified of a stop")
-    reachable: bool = Field(description="a stop from here has an effect: it has a session or gets no more chunks")
-    address: str = Field(examples=["ipv4:10.0.0.7:51324"])
-    """of its last request"""
-    policy_version: str | None = Field(description="policy version of its last result")
-    since: str = Field(examples=["2026-01-31T08:00:00.000+00:00"])
-    """ISO 8601, UTC: when it connected"""
-    last_seen: str
-    """ISO 8601, UTC: its last request"""
-    latency_ms: float | None = Field(description="of its last result, from arrival to reply, within the server")
-
-
-class RobotList(Described):
-    """The robots seen since the server started, by id."""
-
-    data: list[RobotView]
-    """the robots"""
-
-
-class StopRequest(Described):
-    """Reason; shown at the robot and logged."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"reason": "hand in the workspace"}]})
-
-    reason: str = Field(default="", max_length=1000)
-    """shown at the robot, and written to the audit log"""
-
-
-class Stopped(Described):
-    """Which robots were notified."""
-
-    notified: list[str] = Field(description="ids of the notified robots", examples=[["arm-1"]])
-    told: list[str] = Field(description="old name of `notified`", deprecated=True, examples=[["arm-1"]])
-    note: str = (
-        "Software, not safety-rated: these robots were notified, which does not mean that they stand still."
-        " Use the emergency stop at the robot. It is cleared there, never from here."
-    )
-    """limits of a stop over the network"""
-
-
 class Health(Described):
     """`ok`, or why not."""
 
@@ -293,3 +252,5 @@ class Info(Described):
     """that it was trained on"""
     grpc_port: int
     """port that robots connect to"""
+    stop_port: int | None = None
+    """port that takes emergency stops only; null: there is none"""

@@ -12,12 +12,16 @@ import math
 import signal
 import time
 import traceback
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from pirl_server.atomic_files import write_json
 from pirl_server.jobs.events import EventLog
+from pirl_server.jobs.metric_store import MetricLog
+from pirl_server.jobs.metrics_sink import DetachedSink
 from pirl_server.jobs.outcome import ERROR, RESULT
 from pirl_server.jobs.verdict import AGAIN, CANCEL
 
@@ -32,14 +36,18 @@ class PausedError(Exception):
 class Reporter:
     """Writes what the server shows of this job. Made in the main thread: it takes over SIGTERM.
 
-    As a context manager it turns an exception into one line for the user (`error.txt`), leaves the traceback in the
-    log and ends the process with status 1, or with `AGAIN` where another attempt may do better: after `PausedError`,
-    and what the machine did rather than the request (`CRASHES`). `resumable`: the job continues from checkpoints.
+    Numbers also go to the series of the job and to `sinks`, which are closed at the end. As a context manager it turns
+    an exception into one line for the user (`error.txt`), leaves the traceback in the log and ends the process with
+    status 1, or with `AGAIN` where another attempt may do better: after `PausedError`, and what the machine did rather
+    than the request (`CRASHES`). `resumable`: the job continues from checkpoints.
     """
 
-    def __init__(self, job_dir: Path, resumable: bool = False) -> None:
-        self._directory, self._resumable = job_dir, resumable
-        self._events = EventLog(job_dir)
+    def __init__(self, job_dir: Path, sinks: Sequence[DetachedSink] = (), resumable: bool = False) -> None:
+        self._directory, self._sinks, self._resumable = job_dir, tuple(sinks), resumable
+        self._closing = ExitStack()
+        self._events, self._series = EventLog(job_dir), self._closing.enter_context(MetricLog(job_dir))
+        for sink in self._sinks:
+            self._closing.callback(sink.close)
         self._stopped = False
         self._began: tuple[float, int] | None = None
         signal.signal(signal.SIGTERM, self._on_terminate)
@@ -61,7 +69,13 @@ class Reporter:
 
     def metrics(self, **values: float) -> None:
         """Report numbers by name. NaN and infinity, which JSON has no word for, become null."""
-        self._events.append("metrics", {name: _number(value) for name, value in values.items()})
+        numbers = {name: _number(value) for name, value in values.items()}
+        finite = {name: value for name, value in numbers.items() if value is not None}
+        step = self._series.step_of(finite)
+        self._series.append(step, time.time(), numbers)
+        self._events.append("metrics", numbers)
+        for sink in self._sinks:
+            sink.log(int(step), finite)
 
     def result(self, result: dict[str, Any]) -> None:
         """Say what came out: plain JSON values, shown with the job when it has succeeded."""
@@ -74,19 +88,18 @@ class Reporter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, SystemExit):
-            return
-        if error is None:
-            if self.paused and not self._resumable:
+        with self._closing:  # a sink may take its time: what the server shows is written before
+            if error is None and self.paused and not self._resumable:
                 raise SystemExit(AGAIN)
-            return
-        if isinstance(error, PausedError):
-            raise SystemExit(AGAIN) from error
-        traceback.print_exception(kind, error, trace)
-        lines = str(error).strip().splitlines()
-        text = lines[0] if lines else "no further explanation"
-        # a ValueError's text is written for the user; other errors are ours and carry their type
-        (self._directory / ERROR).write_text(text if kind is ValueError else f"{type(error).__name__}: {text}")
+            if error is None or isinstance(error, SystemExit):
+                return
+            if isinstance(error, PausedError):
+                raise SystemExit(AGAIN) from error
+            traceback.print_exception(kind, error, trace)
+            lines = str(error).strip().splitlines()
+            text = lines[0] if lines else "no further explanation"
+            # a ValueError's text is written for the user; other errors are ours and carry their type
+            (self._directory / ERROR).write_text(text if kind is ValueError else f"{type(error).__name__}: {text}")
         raise SystemExit(AGAIN if isinstance(error, CRASHES) else 1) from error
 
     def _on_terminate(self, *_: object) -> None:
