@@ -12,6 +12,7 @@ import logging
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from pirl_server.jobs.executor import LocalExecutor
@@ -40,7 +41,8 @@ class _Report:
         line = json.dumps({"trouble": trouble, "damaged": self._store.damaged}, sort_keys=True)
         if line != self._last:
             self._last = line
-            print(line, flush=True)
+            with suppress(OSError):  # the server is gone, and this process will be in a moment
+                print(line, flush=True)
 
 
 def _listen(runner: Runner) -> None:
