@@ -131,11 +131,12 @@ def _lives(pid: int) -> bool:
 
 
 def children(pid: int) -> list[int]:
-    """Of a process, those that live."""
-    try:
-        return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
+    """Of a process, those that live, by whichever of its threads."""
+    found = list[int]()
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += map(int, path.read_text().split())
+    return found
 
 
 def kills(root: Path, count: int, server: bool, seed: int = 0) -> Kills:
