@@ -20,6 +20,7 @@ from patience import completed
 
 from pirl_contract import Camera, Contract, Field
 from pirl_server.api.application import PARTS
+from pirl_server.api.proposals import DecisionRequest
 from pirl_server.api.schemas import PromoteRequest, RollbackRequest
 from pirl_server.config.jobs import parse_spec
 from pirl_server.episodes.schema import Calls, Episode, EpisodeInfo, Steps
@@ -157,6 +158,7 @@ def unknown_routes(text: str) -> list[str]:
 
 def _accepted(path: str, body: str) -> bool:
     check = {"/v1/models/promote": PromoteRequest.model_validate, "/v1/models/rollback": RollbackRequest.model_validate}
+    check["/v1/proposals"] = DecisionRequest.model_validate
     try:
         check.get(path, parse_spec)(json.loads(body))
     except ValueError:

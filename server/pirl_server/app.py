@@ -57,7 +57,9 @@ from pirl_server.shutdown import Signals, Stopping
 from pirl_server.telemetry.logs import CallLog, configure_logs
 from pirl_server.telemetry.metrics import Latencies, Metrics
 from pirl_server.telemetry.operations import Operations
+from pirl_server.telemetry.robot_activity import RobotActivity
 from pirl_server.telemetry.spans import spans_from_environment
+from pirl_server.training.metrics_sinks import check_sink
 
 _LOG = logging.getLogger("pirl")
 SWITCH_S = 0.001
@@ -77,13 +79,14 @@ def serve(config: ServeConfig) -> int:
     limit = raise_limit()
     files = _tls(config)
     _check_address(config)
-    stop_port = config.rest_port + 2 if config.stop_port is None else config.stop_port
+    _check_sinks(config)
+    stop_port = _stop_port(config)
     with ExitStack() as stack:
         stack.enter_context(private_files())
         signals = stack.enter_context(Signals())
         stack.enter_context(root_lock(config.root))
         _check_rest_port(config)
-        open_stop_door = stack.enter_context(stop_door(config.host, stop_port, files))
+        open_stop_door = stack.enter_context(stop_door(config.host, stop_port, files, config.rest_port))
         api, _ = stack.enter_context(build(config))
         open_stop_door(api)
         rest = make_listener(api, listen(config.host, config.rest_port, Seats("REST", shares(limit).rest)), files)
@@ -120,14 +123,13 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
         service = _service(config, engine, recorder, router, gate)
         metrics, latencies = Metrics(engine, service.attendance, recorder), Latencies()
         spans = spans_from_environment(metadata.version("pirl"))
-        calls = CallTracker([CallLog(), metrics, latencies, *([spans] if spans else [])])
+        activity = RobotActivity(recorder.robot_of)
+        calls = CallTracker([CallLog(), metrics, latencies, activity, *([spans] if spans else [])])
         authorizer = CallAuthorizer(gate, registry.audit_log)
         server, port = _start(service, config, CallInterceptor([calls, authorizer], PUBLIC_RPCS))
         if config.openpi_port is not None:
             closing.callback(_start_openpi(config, service.dispatcher, gate).close)
-        command = [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve())]
-        command += [] if config.exchange is None else ["--exchange", str(config.exchange.resolve())]
-        jobs = Supervisor(config.root / JOBS, command)
+        jobs = Supervisor(config.root / JOBS, _job_command(config))
         Operations(config.root, jobs, recorder, gate, _tls(config)).register(metrics.registry)
         api = create_api(
             jobs=jobs,
@@ -143,6 +145,8 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             latencies=latencies,
             limiter=None if gate.open else Limiter.per_second(REST_RATE_HZ),
             stopping=Stopping(server.drain, lambda: _busy(engine, service)),
+            activity=activity,
+            stop_port=_stop_port(config),
         )
         loops = _start_loops(api.state.services, service)
         try:
@@ -153,6 +157,17 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             loops.close()
             jobs.close()
             stopped.wait()
+
+
+def _job_command(config: ServeConfig) -> list[str]:
+    exchange = [] if config.exchange is None else ["--exchange", str(config.exchange.resolve())]
+    sinks = [word for sink in config.metrics_sink for word in ("--metrics-sink", sink)]
+    return [sys.executable, "-m", "pirl_server.job_main", str(config.root.resolve()), *exchange, *sinks]
+
+
+def _stop_port(config: ServeConfig) -> int:
+    """The port of emergency stops; 0: there is none."""
+    return config.rest_port + 2 if config.stop_port is None else config.stop_port
 
 
 def _retention(config: ServeConfig) -> list[Retention]:
@@ -331,6 +346,14 @@ def _check_address(config: ServeConfig) -> None:
     tls, tokens = config.tls_cert is not None, _tokens(config) is not None
     check_local(config.host)
     check_bind(config.host, tls=tls, tokens=tokens, allow_insecure=config.allow_insecure)
+
+
+def _check_sinks(config: ServeConfig) -> None:
+    for name in config.metrics_sink:
+        try:
+            check_sink(name)
+        except ValueError as error:
+            raise ValueError(f"--metrics-sink: {error}") from None
 
 
 def _check_rest_port(config: ServeConfig) -> None:

@@ -1,4 +1,4 @@
-"""The process of one job: `python -m pirl_server.job_main ROOT [--exchange FOLDER] JOB_DIR`.
+"""The process of one job: `python -m pirl_server.job_main ROOT [--exchange FOLDER] [--metrics-sink SINK ...] JOB_DIR`.
 
 Composition root of training, and of importing and exporting episodes.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -23,6 +25,7 @@ from pirl_server.interchange.episodes.exchange_folder import checked
 from pirl_server.interchange.episodes.export_run import export_episodes
 from pirl_server.interchange.episodes.formats import CancelledError, recognise
 from pirl_server.interchange.episodes.import_run import import_episodes
+from pirl_server.jobs.metrics_sink import DetachedSink
 from pirl_server.jobs.reporter import Reporter
 from pirl_server.paths import EPISODES, MODELS
 from pirl_server.policy.checkpoint import load_card
@@ -33,6 +36,7 @@ from pirl_server.training import recipes
 from pirl_server.training.episode_log import MoreEpisodesNeededError
 from pirl_server.training.episode_report import DATA_REPORT
 from pirl_server.training.evaluate import evaluate
+from pirl_server.training.metrics_sinks import open_sink
 from pirl_server.training.seeds import demonstration_seeds, evaluation_seeds, training_seeds
 from pirl_server.training.success import success_job
 
@@ -49,7 +53,8 @@ def check(spec: JobSpec, exchange: Path | None = None) -> None:
             recognise(Path(found.path), found.format)
         return
     if isinstance(spec, SuccessModel):
-        success_job.backbone_source(spec.backbone, exchange)
+        if spec.backbone is not None:
+            success_job.backbone_source(spec.backbone, exchange)
         return
     if isinstance(spec, Loop):
         if spec.evaluation is not None:
@@ -68,13 +73,13 @@ def check(spec: JobSpec, exchange: Path | None = None) -> None:
         simulation.expert(spec.task)
 
 
-def run(root: Path, job_dir: Path, exchange: Path | None = None) -> None:
-    """Do what the job's spec.json says and leave its result.
+def run(root: Path, job_dir: Path, exchange: Path | None = None, sinks: Sequence[str] = ()) -> None:
+    """Do what the job's spec.json says and leave its result; `sinks` name trackers that take its numbers too.
 
     A failure is one line in the job's state and a traceback in its log. Raises ValueError for one that more episodes
     would mend, after its result has said so.
     """
-    with Reporter(job_dir) as report:
+    with Reporter(job_dir, _opened(sinks, job_dir)) as report:
         spec = parse_spec(json.loads((job_dir / "spec.json").read_text()))
         assert not isinstance(spec, Loop), "the server runs those itself"
         if isinstance(spec, ImportEpisodes | ExportEpisodes):
@@ -182,6 +187,17 @@ def _evaluate(spec: Evaluate, registry: Registry, job_dir: Path, report: Reporte
     }
 
 
+def _opened(sinks: Sequence[str], job_dir: Path) -> list[DetachedSink]:
+    """Open those that can be; a job runs without the others."""
+    opened = list[DetachedSink]()
+    for name in sinks:
+        try:
+            opened.append(open_sink(name, job_dir.name, json.loads((job_dir / "spec.json").read_text())))
+        except ValueError as error:
+            print(f"metrics sink {error}", file=sys.stderr)
+    return opened
+
+
 def _contract(job_dir: Path) -> Contract:
     card = load_card(job_dir / "checkpoint")
     return card.contract
@@ -192,9 +208,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pirl_server.job_main")
     parser.add_argument("root", type=Path)
     parser.add_argument("--exchange", type=Path)
+    parser.add_argument("--metrics-sink", action="append", default=[])
     parser.add_argument("job_dir", type=Path)
     options = parser.parse_args()
-    run(options.root, options.job_dir, options.exchange)
+    run(options.root, options.job_dir, options.exchange, options.metrics_sink)
 
 
 if __name__ == "__main__":

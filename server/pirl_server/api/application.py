@@ -9,15 +9,18 @@ from fastapi import APIRouter, Depends, FastAPI
 from starlette.routing import Route, Router
 
 from pirl_server.api import (
+    audit,
     dashboard,
     datasets,
     episode_media,
     evaluations,
     health,
     job_files,
+    job_metrics,
     lineage,
     models,
     problems,
+    proposals,
     reference,
     robots,
     routing,
@@ -30,12 +33,15 @@ from pirl_server.api.dependencies import Services
 from pirl_server.api.idempotency import submission_keys
 from pirl_server.api.middleware import Guard, Measured, check_row
 from pirl_server.api.request_body import MAX_STOP_BODY, Bodies
+from pirl_server.api.robot_images import Thumbnails
+from pirl_server.api.stop_pages import DashboardOrigin
 from pirl_server.api.videos import Videos
 from pirl_server.config.jobs import JobSpec
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.supervisor import Supervisor
-from pirl_server.paths import CACHE, JOBS
+from pirl_server.paths import CACHE, JOBS, SUCCESS_MODELS
 from pirl_server.registry.promotion import Promoter
+from pirl_server.registry.success_models import SuccessModels
 from pirl_server.registry.versions import Registry
 from pirl_server.security.access_control import AccessControl
 from pirl_server.security.rate_limiter import Limiter
@@ -44,6 +50,7 @@ from pirl_server.serving.deployment import Deployment
 from pirl_server.serving.engine import Engine
 from pirl_server.shutdown import Stopping
 from pirl_server.telemetry.metrics import Latencies, Metrics
+from pirl_server.telemetry.robot_activity import RobotActivity
 
 TAGS = [
     {"name": "jobs", "description": "Training and evaluation jobs: create, follow, cancel"},
@@ -55,8 +62,8 @@ TAGS = [
     {"name": "health", "description": "Liveness, readiness, served versions, metrics"},
 ]
 PARTS = (
-    job_routes, job_files, episode_routes, episode_media, datasets, models, lineage, evaluations, routing, robots,
-    system, health, metric_routes, reference, dashboard,
+    job_routes, job_files, job_metrics, episode_routes, episode_media, proposals, datasets, models, lineage,
+    evaluations, routing, robots, system, audit, health, metric_routes, reference, dashboard,
 )  # fmt: skip
 """modules with routes, in the order of the document"""
 
@@ -77,22 +84,16 @@ def create_api(
     limiter: Limiter | None = None,
     heartbeat_s: float = 15.0,
     stopping: Stopping | None = None,
+    activity: RobotActivity | None = None,
+    stop_port: int = 0,
 ) -> FastAPI:
     """Build the REST application.
 
     `check_job(spec)` raises ValueError with one line when task or config is not known; base and version are checked
-    against the registry here. `gate` lets callers in, `limiter` says how often each may call (None: at will).
+    against the registry here. `stop_port` is where `create_stop_api` listens, 0: nowhere. `gate` lets callers in,
+    `limiter` says how often each may call (None: at will).
     """
-    app = FastAPI(
-        title="pirl",
-        version=version("pirl"),
-        summary="Jobs, episodes, models and robots of a policy server",
-        responses=problems.responses(400, 401, 403, 408, 413, 429, 500),
-        dependencies=[Depends(check_row)],
-        openapi_tags=TAGS,
-        docs_url=None,
-        redoc_url=None,
-    )
+    app = _document()
     routers = [each.router for each in PARTS]
     _protect(app, _routes(app.router, *routers), gate, limiter)
     app.add_middleware(Measured, metrics=metrics)
@@ -112,8 +113,12 @@ def create_api(
         metrics=metrics,
         latencies=latencies,
         stopping=stopping or Stopping(),
+        activity=activity or RobotActivity(lambda episode_id: None),
+        thumbnails=Thumbnails(attendance.newest),
+        stop_port=stop_port,
         videos=Videos(root / CACHE / "videos"),
         submissions=submission_keys(jobs, root / JOBS / "keys"),
+        success_models=SuccessModels(root / SUCCESS_MODELS),
         gate_open=gate.open,
         rest_rate_hz=None if limiter is None else limiter.rate_hz,
     )
@@ -123,10 +128,24 @@ def create_api(
     return app
 
 
-def create_stop_api(api: FastAPI) -> FastAPI:
+def _document() -> FastAPI:
+    return FastAPI(
+        title="pirl",
+        version=version("pirl"),
+        summary="Jobs, episodes, models and robots of a policy server",
+        responses=problems.responses(400, 401, 403, 408, 413, 429, 500),
+        dependencies=[Depends(check_row)],
+        openapi_tags=TAGS,
+        docs_url=None,
+        redoc_url=None,
+    )
+
+
+def create_stop_api(api: FastAPI, rest_port: int = 0) -> FastAPI:
     """Build the application that takes nothing but emergency stops, and says that it lives.
 
-    Handlers, scopes and audit log are those of `api`; what differs is that nothing else can be in the way.
+    Handlers, scopes and audit log are those of `api`; what differs is that nothing else can be in the way. The
+    dashboard of `rest_port` may call it too, 0: no page may.
     """
     router = APIRouter()
     router.add_api_route("/v1/robots/{robot_id}/emergency-stop", robots.stop_robot, methods=["POST"], status_code=202)
@@ -136,6 +155,7 @@ def create_stop_api(api: FastAPI) -> FastAPI:
     app.add_middleware(Bodies, limit=MAX_STOP_BODY)
     app.state.routes = routes = _routes(router)
     app.add_middleware(Guard, gate=api.state.gate, routes=routes)
+    app.add_middleware(DashboardOrigin, rest_port=rest_port)
     app.state.services = api.state.services
     problems.install(app)
     app.include_router(router)

@@ -10,12 +10,14 @@ from fastapi import Depends, Path, Query, Request
 
 from pirl_server.api.job_feed import JobFeeds
 from pirl_server.api.reads import Reads
+from pirl_server.api.robot_images import Thumbnails
 from pirl_server.api.videos import Videos
 from pirl_server.config.jobs import JobSpec
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.submission_keys import SubmissionKeys
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.registry.promotion import Promoter
+from pirl_server.registry.success_models import SuccessModels
 from pirl_server.registry.versions import Registry
 from pirl_server.security.access_control import Caller
 from pirl_server.security.permissions import ADMIN
@@ -24,6 +26,7 @@ from pirl_server.serving.deployment import Deployment
 from pirl_server.serving.engine import Engine
 from pirl_server.shutdown import Stopping
 from pirl_server.telemetry.metrics import Latencies, Metrics
+from pirl_server.telemetry.robot_activity import RobotActivity
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,13 @@ class Services:
     metrics: Metrics
     latencies: Latencies
     stopping: Stopping
+    activity: RobotActivity
+    thumbnails: Thumbnails
     videos: Videos
     submissions: SubmissionKeys
+    success_models: SuccessModels
+    stop_port: int = 0
+    """of the port that takes stops only; 0: there is none"""
     gate_open: bool = False
     """no token is required"""
     rest_rate_hz: float | None = None

@@ -215,51 +215,6 @@ class Promoted(Described):
         return cls(version=version, comparisons=pairs, overridden=list(result.refusals))
 
 
-class RobotView(Described):
-    """One robot as the server knows it. Times are the server's wall clock."""
-
-    id: str = Field(examples=["arm-1"])
-    """as the robot names itself"""
-    connected: bool = Field(description="the robot has a session and is notified of a stop")
-    reachable: bool = Field(description="a stop from here has an effect: it has a session or gets no more chunks")
-    address: str = Field(examples=["ipv4:10.0.0.7:51324"])
-    """of its last request"""
-    policy_version: str | None = Field(description="policy version of its last result")
-    since: str = Field(examples=["2026-01-31T08:00:00.000+00:00"])
-    """ISO 8601, UTC: when it connected"""
-    last_seen: str
-    """ISO 8601, UTC: its last request"""
-    latency_ms: float | None = Field(description="of its last result, from arrival to reply, within the server")
-
-
-class RobotList(Described):
-    """The robots seen since the server started, by id."""
-
-    data: list[RobotView]
-    """the robots"""
-
-
-class StopRequest(Described):
-    """Reason; shown at the robot and logged."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"reason": "hand in the workspace"}]})
-
-    reason: str = Field(default="", max_length=1000)
-    """shown at the robot, and written to the audit log"""
-
-
-class Stopped(Described):
-    """Which robots were notified."""
-
-    notified: list[str] = Field(description="ids of the notified robots", examples=[["arm-1"]])
-    told: list[str] = Field(description="old name of `notified`", deprecated=True, examples=[["arm-1"]])
-    note: str = (
-        "Software, not safety-rated: these robots were notified, which does not mean that they stand still."
-        " Use the emergency stop at the robot. It is cleared there, never from here."
-    )
-    """limits of a stop over the network"""
-
-
 class Health(Described):
     """`ok`, or why not."""
 
@@ -291,3 +246,5 @@ class Info(Described):
     """that it was trained on"""
     grpc_port: int
     """port that robots connect to"""
+    stop_port: int | None = None
+    """port that takes emergency stops only; null: there is none"""

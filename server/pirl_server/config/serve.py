@@ -86,6 +86,13 @@ class ServeConfig:
             "folder below which jobs may import and export episodes; default: none, such jobs are rejected", "FOLDER"
         ),
     ] = None
+    metrics_sink: Annotated[
+        Sequence[str],
+        about(
+            "where the numbers of jobs also go: tensorboard:FOLDER, wandb:PROJECT, mlflow:URI or trackio:PROJECT; may"
+            " be repeated; default: nowhere else", "SINK",
+        ),
+    ] = ()  # fmt: skip
     episode_free_mib: Annotated[
         int, number("disk space that stays free: with less no episode begins, robots are served anyway", "MIB", ge=0)
     ] = 256  # fmt: skip

@@ -10,13 +10,18 @@ from __future__ import annotations
 
 import math
 import signal
+import time
 import traceback
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from pirl_server.atomic_files import write_json
 from pirl_server.jobs.events import EventLog
+from pirl_server.jobs.metric_store import MetricLog
+from pirl_server.jobs.metrics_sink import DetachedSink
 
 RESULT, ERROR = "result.json", "error.txt"
 
@@ -24,13 +29,17 @@ RESULT, ERROR = "result.json", "error.txt"
 class Reporter:
     """Writes what the server shows of this job. Made in the main thread: it takes over SIGTERM.
 
-    As a context manager it turns an exception into one line for the user (`error.txt`), leaves the traceback
-    in the log and ends the process with status 1.
+    Numbers also go to the series of the job and to `sinks`, which are closed at the end. As a context manager it turns
+    an exception into one line for the user (`error.txt`), leaves the traceback in the log and ends the process with
+    status 1.
     """
 
-    def __init__(self, job_dir: Path) -> None:
-        self._directory = job_dir
-        self._events = EventLog(job_dir)
+    def __init__(self, job_dir: Path, sinks: Sequence[DetachedSink] = ()) -> None:
+        self._directory, self._sinks = job_dir, tuple(sinks)
+        self._closing = ExitStack()
+        self._events, self._series = EventLog(job_dir), self._closing.enter_context(MetricLog(job_dir))
+        for sink in self._sinks:
+            self._closing.callback(sink.close)
         self._cancelled = False
         signal.signal(signal.SIGTERM, self._on_terminate)
 
@@ -45,7 +54,13 @@ class Reporter:
 
     def metrics(self, **values: float) -> None:
         """Report numbers by name. NaN and infinity, which JSON has no word for, become null."""
-        self._events.append("metrics", {name: _number(value) for name, value in values.items()})
+        numbers = {name: _number(value) for name, value in values.items()}
+        finite = {name: value for name, value in numbers.items() if value is not None}
+        step = self._series.step_of(finite)
+        self._series.append(step, time.time(), numbers)
+        self._events.append("metrics", numbers)
+        for sink in self._sinks:
+            sink.log(int(step), finite)
 
     def result(self, result: dict[str, Any]) -> None:
         """Say what came out: plain JSON values, shown with the job when it has succeeded."""
@@ -58,13 +73,14 @@ class Reporter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or isinstance(error, SystemExit):
-            return
-        traceback.print_exception(kind, error, trace)
-        lines = str(error).strip().splitlines()
-        text = lines[0] if lines else "no further explanation"
-        # a ValueError's text is written for the user; other errors are ours and carry their type
-        (self._directory / ERROR).write_text(text if kind is ValueError else f"{type(error).__name__}: {text}")
+        with self._closing:  # a sink may take its time: what the server shows is written before
+            if error is None or isinstance(error, SystemExit):
+                return
+            traceback.print_exception(kind, error, trace)
+            lines = str(error).strip().splitlines()
+            text = lines[0] if lines else "no further explanation"
+            # a ValueError's text is written for the user; other errors are ours and carry their type
+            (self._directory / ERROR).write_text(text if kind is ValueError else f"{type(error).__name__}: {text}")
         raise SystemExit(1) from error
 
     def _on_terminate(self, *_: object) -> None:

@@ -210,6 +210,7 @@ class Dispatcher:
             continuation=continuation,
         )
         version = self._router.version(observation.robot_id, alias, episode_id)
+        self.connections.newest.keep(observation)
         try:
             return submit(version=version)
         except NoPolicyError:  # once more when it was unloaded between the decision and the call
