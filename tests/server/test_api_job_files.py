@@ -112,6 +112,8 @@ def test_files_and_checkpoints_are_listed_and_read_in_parts(
     for name in ("resume/step_40", "resume/step_100", "checkpoint"):
         (folder / name).mkdir(parents=True)
         (folder / name / "model.safetensors").write_bytes(name.encode() * 10)
+    (folder / "resume" / "state-160.safetensors").write_text("as train_state writes it")
+    (folder / "resume" / "state.json").write_text("{}")
     (folder / ".hidden").write_text("no")
     (folder / "link").symlink_to(tmp_path / "tokens.json")
     (folder / "outside").symlink_to(tmp_path)
@@ -121,7 +123,7 @@ def test_files_and_checkpoints_are_listed_and_read_in_parts(
     assert not {"link", ".hidden", "outside/tokens.json"} & listed.keys()
     found = web.get(f"{path}/checkpoints").json()["data"]
     assert [(each["name"], each["kind"], each["step"], each["bytes"]) for each in found] == [
-        ("resume/step_40", "resume", 40, 140), ("resume/step_100", "resume", 100, 150),
+        ("resume/step_40", "resume", 40, 140), ("resume/step_100", "resume", 100, 150), ("resume", "resume", 160, 26),
         ("checkpoint", "result", None, 100),
     ]  # fmt: skip
     file = f"{path}/artefacts/{found[0]['files'][0]['name']}"
