@@ -295,6 +295,27 @@ def test_evaluations_are_paged_and_found(web: httpx.Client, server: Server) -> N
     problem(web.get("/v1/evaluations/..%2fx"), 404)
 
 
+def test_models_and_datasets_are_whole_or_in_pages(web: httpx.Client, server: Server) -> None:
+    store, registry = server.api.state.services.episodes, server.registry
+    entry = store.entry(many(store.root, 1)[0].id)
+    for number in range(5):
+        store.datasets.create(f"set-{number}", [entry], EpisodeSelection())
+        registry.add(f"w{number}", registry.get("v1").path, registry.get("v1").contract)
+    for path, name, count in (("/v1/models", "version", 7), ("/v1/datasets", "name", 5)):
+        whole = web.get(path).json()
+        names = [each[name] for each in whole["data"]]
+        assert (len(names), whole["has_more"], whole["last_id"]) == (count, False, names[-1])
+        got, after = list[str](), {}
+        while True:
+            page = web.get(path, params={"limit": 2, **after}).json()
+            got += [each[name] for each in page["data"]]
+            if not page["has_more"]:
+                break
+            after = {"after": page["last_id"]}
+        assert got == names
+        problem(web.get(path, params={"after": "none"}), 404)
+
+
 def test_of_two_promotions_that_saw_the_same_one_is_lost(web: httpx.Client, server: Server) -> None:
     etag = web.get("/v1/models").headers["ETag"]
     body = {"version": "v2", "force": True, "reason": "arm is parked"}
