@@ -165,6 +165,12 @@ class ModelList(Described):
     """the versions"""
     aliases: dict[str, str]
     """alias -> version"""
+    first_id: str | None = None
+    """of this page; null for an empty one"""
+    last_id: str | None = None
+    """of this page: `after` of the next one; null for an empty one"""
+    has_more: bool = False
+    """whether there is a next page"""
     damaged: list[Damaged] = Field(default=[], description="version folders that can't be read")
 
 
