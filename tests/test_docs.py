@@ -34,7 +34,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SUFFIXES = ("py", "md", "yaml", "toml", "sh", "proto")
 READERS_OWN = {"launch/params/my_arm.yaml"}
 """paths that a how-to tells the reader to make"""
-SERVED = {"v1", "docs", "dashboard", "readyz", "healthz", "metrics", "diagnostics", "clock"}
+SERVED = {"v1", "docs", "openapi", "problems", "dashboard", "readyz", "healthz", "metrics", "diagnostics", "clock"}
 """first part of what may stand in the docs with a leading slash: routes, topics that are no node's own"""
 
 
@@ -147,7 +147,7 @@ def unknown_modules(text: str) -> list[str]:
 def unknown_routes(text: str) -> list[str]:
     """`GET /path` and curl lines that no handler answers, and curl bodies that the handler would refuse."""
     known = {(method, route.path_format) for part in PARTS for route in part.router.routes for method in route.methods}
-    named = found(r"(GET|POST|PUT|DELETE) (/[\w/{}-]+)", text)
+    named = found(r"(GET|POST|PUT|DELETE) (/[\w/{}-]+(?:\.\w+)?)", text)
     wrong = [hit[0] for hit in named if (hit[1], hit[2].replace("ROBOT_ID", "{robot_id}")) not in known]
     for hit in found(r"(?:\$api|http://127\.0\.0\.1:8000)(/[\w/]+)\S*(\s+--json\s+\\?\s*(?:'([^']+)')?)?", text):
         path = hit[1].replace("JOB_ID", "{job_id}")

@@ -67,8 +67,12 @@ def _services(request: Request) -> Services:
 
 MAX_PAGE = 100
 ServicesDep = Annotated[Services, Depends(_services)]
-JobId = Annotated[str, Path(pattern=r"^job_[0-9a-f]{24}$", description="id of the job")]
-EpisodeId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$", description="id of the episode")]
+JobId = Annotated[
+    str, Path(pattern=r"^job_[0-9a-f]{24}$", description="id of the job", examples=["job_18ecf9e1c0ffee0000000000"])
+]
+EpisodeId = Annotated[
+    str, Path(pattern=r"^[0-9a-f]{32}$", description="id of the episode", examples=["3f9c1d20a7b43f9c1d20a7b43f9c1d20"])
+]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="most entries of a page")]
 
 

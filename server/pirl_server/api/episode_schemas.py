@@ -169,7 +169,7 @@ class LabelRequest(Described):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"success": True, "note": "in the box"}]})
 
-    success: bool | None
+    success: Annotated[bool | None, Field(strict=True)]
     """null takes the label back"""
     source: Literal["operator", "sim", "classifier"] = "operator"
     """who or what judged"""
