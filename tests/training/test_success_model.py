@@ -280,7 +280,9 @@ def test_too_few_episodes_are_named_with_what_was_left_out(root: Path, tmp_path:
     source = Source("vit", str(root / "exchange" / "vit"))
     with pytest.raises(ValueError, match=r"61 successes and 60 failures .* asks for 100 of each.* 20 unlabelled"):
         learn(spec, source, EpisodeStore(root / EPISODES), tmp_path / "out", Quiet())
-    dry = learn(replace(spec, dry_run=True), Source("", "absent"), EpisodeStore(root / EPISODES), tmp_path, Quiet())
+    dry = learn(replace(spec, dry_run=True), source, EpisodeStore(root / EPISODES), tmp_path / "out", Quiet())
+    assert dry["encoding_s"] > 0.0
+    assert not (tmp_path / "out").exists()
     assert (dry["dry_run"], dry["episodes"]) == (True, LABELLED + 1)  # that it lacks its last image is not known yet
 
 
