@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 from browser import Browser, needs_browser
-from dashboard_world import NASTY, Arm, add_version, evaluated, with_cameras
+from dashboard_world import NASTY, Arm, add_version, enter, evaluated, shot, shows, with_cameras
 from patience import patient, until
 from serve_process import free_port
 from whole_server import Server
@@ -56,41 +55,6 @@ def arms(server: Server, contract_with_cameras: Contract) -> Iterator[list[Arm]]
     yield made
     for arm in made:
         arm.close()
-
-
-@pytest.fixture(scope="module")
-def one_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    made = Browser(tmp_path_factory.mktemp("browser") / "profile")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def browser(one_browser: Browser) -> Browser:
-    """Desktop, by day, with an empty log."""
-    one_browser.shape(1280, 860)
-    one_browser.requested.clear()
-    one_browser.errors.clear()
-    return one_browser
-
-
-def enter(browser: Browser, server: Server, view: str, scope: str = "admin") -> None:
-    """Open a view, with a token of that scope."""
-    browser.open("about:blank")
-    browser.open(f"{server.url}/dashboard#/{view}")
-    until(lambda: browser.text("message") == "This server asks for a token.")
-    browser.type("token", server.tokens.create(f"ada-{scope}", [scope]))
-    until(lambda: not browser.sees("#token"), lambda: browser.text("message"))
-
-
-def shows(browser: Browser, *words: str) -> None:
-    """Wait until the page has all these words."""
-    until(lambda: all(word in browser.text("main") for word in words), lambda: f"{words} in {browser.text('main')}")
-
-
-def shot(browser: Browser, name: str) -> None:
-    if folder := os.environ.get("PIRL_SCREENSHOTS"):
-        browser.screenshot(Path(folder) / f"{name}.png")
 
 
 @needs_browser
