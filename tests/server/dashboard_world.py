@@ -54,10 +54,13 @@ def scene(camera: str, time: float) -> NDArray[np.uint8]:
 
 def enter(browser: Browser, server: Server, view: str, scope: str = "admin") -> None:
     """Open a view, with a token of that scope."""
-    browser.open("about:blank")
+    browser.open(f"{server.url}/dashboard/icon.svg")
+    browser.value("sessionStorage.clear()")
     browser.open(f"{server.url}/dashboard#/{view}")
     until(lambda: browser.text("message") == "This server asks for a token.")
-    browser.type("token", server.tokens.create(f"ada-{scope}", [scope]))
+    names = [token.name for token in server.tokens.list()]
+    name = next(each for number in range(99) if (each := f"ada-{scope}{number or ''}") not in names)
+    browser.type("token", server.tokens.create(name, [scope]))
     until(lambda: not browser.sees("#token"), lambda: browser.text("message"))
 
 

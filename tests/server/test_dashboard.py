@@ -10,26 +10,15 @@ from typing import Any
 import pytest
 from browser import Browser, needs_browser
 from dashboard_world import NASTY, Arm, add_version, enter, evaluated, shot, shows, with_cameras
+from furnished_server import LOOP, MARKUP, loop_state
 from patience import patient, until
 from serve_process import free_port
 from whole_server import Server
 
 from pirl_contract import Contract
 from pirl_server.api.stop_listener import stop_door
-from pirl_server.config.loop import Loop, LoopCanary
 from pirl_server.jobs.job import Status
-from pirl_server.loop.machine import begin
-from pirl_server.loop.state import LoopState, Phase, Rates, Round, Tally
-
-SPEC = Loop(
-    task="PushCube-v1", rounds=10, episodes_per_round=50, max_robot_minutes=600, canary=LoopCanary(episodes=20)
-)  # fmt: skip
-MARKUP = "v1: <img src=x onerror=\"document.title='broken in'\"> held-out action error 9 against 1 of the base"
-ROUNDS = (
-    Round(0, "3f9c1d20a7b4", "b01dfacade00", "promoted", "after the promotion: 45 of 50", Tally(50, 20), "",
-          Tally(20, 16, 100, 2), Tally(50, 20, 100, 2), "", Rates(200, 82, 121, 0.0001, 0.0004)),
-    Round(1, "b01dfacade00", "0ddba11c0de5", "rejected", MARKUP, Tally(50, 30)),
-)  # fmt: skip
+from pirl_server.loop.state import Tally
 
 
 @pytest.fixture
@@ -155,23 +144,12 @@ def test_a_version_is_promoted_and_rolled_back_with_its_evidence(
     assert browser.errors == []
 
 
-def running() -> LoopState:
-    """In its third round's canary."""
-    return replace(
-        begin(SPEC, "2026-01-01T00:00:00.000+00:00"),
-        round=2, phase=Phase.CANARY, base="b01dfacade00", candidate="cafe5eedf00d", collected=Tally(50, 31),
-        offline="held-out action error 0.31 against 0.3 of the base: 1.03 times, the limit is 2",
-        rates=Rates(200, 121, 140, 0.001, 0.02), canary_robots=("arm-1",), canary=Tally(3, 2, 60, 1),
-        compared=Tally(50, 31, 900, 9), robot_minutes=123.45, promotions=1, rounds=ROUNDS,
-    )  # fmt: skip
-
-
 @needs_browser
 def test_the_page_shows_the_loop_and_its_buttons_act(server: Server, browser: Browser) -> None:
     hosted = server.jobs.hosted
-    job = server.jobs.submit(SPEC).id
+    job = server.jobs.submit(LOOP).id
     assert hosted.next(0.0, lambda: False) is not None
-    hosted.show(job, running().shown())
+    hosted.show(job, loop_state().shown())
     browser.open(f"{server.url}/dashboard#/loop")
     until(lambda: browser.text("message") == "This server asks for a token.")
     browser.type("token", "wrong")
@@ -194,7 +172,7 @@ def test_the_page_shows_the_loop_and_its_buttons_act(server: Server, browser: Br
     assert rows[0][1::6] == ["rejected", MARKUP]
     assert browser.value("document.title") == "pirl: loop", "a reason is text, never markup"
 
-    hosted.show(job, replace(running(), canary=Tally(4, 3)).shown())
+    hosted.show(job, replace(loop_state(), canary=Tally(4, 3)).shown())
     until(lambda: browser.text("canary").startswith("4 of 20"), lambda: browser.text("canary"))
     assert not browser.value("document.getElementById('pause').disabled")
     browser.click("pause")
@@ -208,7 +186,7 @@ def test_the_page_shows_the_loop_and_its_buttons_act(server: Server, browser: Br
     assert not hosted.cancelled(job)
     browser.click("cancel")
     until(lambda: hosted.cancelled(job))
-    hosted.settle(job, Status.CANCELLED, "cancelled in round 2, phase canary", running().shown())
+    hosted.settle(job, Status.CANCELLED, "cancelled in round 2, phase canary", loop_state().shown())
     until(lambda: browser.text("status") == "cancelled: cancelled in round 2, phase canary")
     assert browser.text("round") == "2 of 10"
     assert browser.value("['pause', 'resume', 'cancel'].every(id => document.getElementById(id).disabled)")
@@ -216,9 +194,9 @@ def test_the_page_shows_the_loop_and_its_buttons_act(server: Server, browser: Br
 
 @needs_browser
 def test_a_scope_that_may_only_look_is_told_so_and_a_phone_is_wide_enough(server: Server, browser: Browser) -> None:
-    job = server.jobs.submit(SPEC).id
+    job = server.jobs.submit(LOOP).id
     assert server.jobs.hosted.next(0.0, lambda: False) is not None
-    server.jobs.hosted.show(job, running().shown())
+    server.jobs.hosted.show(job, loop_state().shown())
     browser.shape(390, 800, mobile=True)
     enter(browser, server, "loop", "operator")
     until(lambda: browser.sees("#status") and browser.text("status") == "running", lambda: browser.text("message"))

@@ -67,8 +67,8 @@ export function Chart({ name, xs, lines, unit = "step", height = HEIGHT, at = nu
   });
   const last = (values) => number(values.findLast((value) => value !== null));
   const said = lines.map((line) => `${line.label} ${last(line.values)}`).join(", ");
-  return html`<figure class="chart" role="img" aria-label=${`${name}: ${xs.length} points, last ${said}`}>
-    <figcaption>${lines.length === 1 ? html`<b>${name}</b> <span class="last">${last(lines[0].values)}</span>`
-      : html`<b>${name}</b> ${lines.map((line, index) => html`<span class=${`key key-${index % COLOURS.length}`}>${line.label}</span>`)}`}</figcaption>
-    <div ref=${box} class="plot"></div></figure>`;
+  return html`<div class="chart" role="img" aria-label=${`${name}: ${xs.length} points, last ${said}`}>
+    <div class="caption">${lines.length === 1 ? html`<b>${name}</b> <span class="last">${last(lines[0].values)}</span>`
+      : html`<b>${name}</b> ${lines.map((line, index) => html`<span class=${`key key-${index % COLOURS.length}`}>${line.label}</span>`)}`}</div>
+    <div ref=${box} class="plot"></div></div>`;
 }

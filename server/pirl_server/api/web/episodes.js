@@ -3,13 +3,13 @@ import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { call, query } from "./api.js";
 import { Episode } from "./episode.js";
 import { LabelBadge, LabelButtons, Proposal, useKeys, useLabels } from "./labels.js";
-import { Ago, Empty, Failure, short, usePoll } from "./ui.js";
+import { Ago, Choice, Empty, Failure, short, usePoll } from "./ui.js";
 
 const POLL_MS = 5000, PAGE = 30;
 const CHOICES = {
   label: ["any", "success", "failure", "labelled", "unlabelled"], source: ["any", "policy", "human"], mode: ["any", "explore", "greedy"],
 };
-const TEXTS = { text: "words in instruction or note", robot: "robot", version: "policy version", instruction: "whole instruction" };
+const TEXTS = { text: "words", robot: "robot id", version: "policy version", instruction: "whole instruction" };
 
 /** Episodes of the first `pages` pages, by what the address says. */
 async function read(words, pages) {
@@ -31,12 +31,12 @@ function withKept(listed, kept) {
 }
 
 function Filters({ words }) {
-  const change = (name) => (event) => { location.hash = `#/episodes${query({ ...words, [name]: event.target.value === "any" ? "" : event.target.value })}`; };
+  const change = (name) => (value) => { location.hash = `#/episodes${query({ ...words, [name]: value === "any" ? "" : value })}`; };
   return html`<form class="filters" onSubmit=${(event) => event.preventDefault()} aria-label="Filters">
     ${Object.entries(CHOICES).map(([name, choices]) => html`<label key=${name}>${name}
-      <select id=${`filter-${name}`} value=${words[name] || "any"} onChange=${change(name)}>${choices.map((each) => html`<option>${each}</option>`)}</select></label>`)}
+      <${Choice} id=${`filter-${name}`} value=${words[name] || "any"} choices=${choices} change=${change(name)} /></label>`)}
     ${Object.entries(TEXTS).map(([name, hint]) => html`<label key=${name}>${name}
-      <input id=${`filter-${name}`} type="search" value=${words[name] || ""} placeholder=${hint} onChange=${change(name)} /></label>`)}</form>`;
+      <input id=${`filter-${name}`} type="search" value=${words[name] || ""} placeholder=${hint} onChange=${(event) => change(name)(event.target.value)} /></label>`)}</form>`;
 }
 
 function Row({ episode, chosen, choose }) {

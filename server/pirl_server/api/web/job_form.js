@@ -1,7 +1,7 @@
 // Starts a job: a form for each kind, made from the server's own OpenAPI document, with its defaults.
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { call } from "./api.js";
-import { Failure, useAction, usePoll } from "./ui.js";
+import { Choice, Failure, useAction, usePoll } from "./ui.js";
 
 const FIRST = ["task", "base", "version", "path", "dataset", "seed", "episodes", "rounds", "episodes_per_round", "dry_run"];
 
@@ -53,16 +53,18 @@ function filled(schema, values, path, named) {
 
 function Field({ name, here, field, required, value, set }) {
   const standard = field.default === undefined || field.default === null ? "" : Array.isArray(field.default) ? field.default.join(", ") : String(field.default);
-  const id = `field-${here}`, change = (event) => set(here, event.target.value), hint = field.description || "";
+  const id = `field-${here}`, hint = field.description || "";
   const unit = field.unit && !["index", "share", "ratio"].includes(field.unit) ? `, ${field.unit}` : "";
   const choices = field.enum || (field.type === "boolean" ? ["true", "false"] : null);
-  const shared = { id, value: value ?? "", required, onInput: change, "aria-describedby": hint ? `${id}-hint` : undefined };
+  const shared = { id, required, "aria-describedby": hint ? `${id}-hint` : undefined };
+  const typed = { ...shared, value: value ?? "", onInput: (event) => set(here, event.target.value) };
   const example = standard || (field.examples ? `such as ${field.examples[0]}` : field.optional ? "none" : "");
   const control = choices
-    ? html`<select ...${shared} onChange=${change}><option value="">${standard || "none"}</option>${choices.filter((each) => String(each) !== standard).map((each) => html`<option>${String(each)}</option>`)}</select>`
+    ? html`<${Choice} ...${shared} value=${value ?? ""} change=${(text) => set(here, text)}
+        choices=${[["", standard || "none"], ...choices.map(String).filter((each) => each !== standard)]} />`
     : ["integer", "number"].includes(field.type)
-      ? html`<input ...${shared} type="number" step=${field.type === "integer" ? 1 : "any"} min=${field.minimum} max=${field.maximum} placeholder=${example} />`
-      : html`<input ...${shared} type="text" placeholder=${example} />`;
+      ? html`<input ...${typed} type="number" step=${field.type === "integer" ? 1 : "any"} min=${field.minimum} max=${field.maximum} placeholder=${example} />`
+      : html`<input ...${typed} type="text" placeholder=${example} />`;
   return html`<div class="form-field"><label for=${id}>${words(name)}${unit}${required ? " *" : ""}</label>${control}
     ${hint ? html`<p class="hint" id=${`${id}-hint`}>${hint}</p>` : null}</div>`;
 }
@@ -102,8 +104,8 @@ export function JobForm({ kind: asked }) {
   return html`<p class="crumbs"><a href="#/jobs">All jobs</a></p><div class="head"><h1>Start a job</h1></div>
     <${Failure} text=${error} />
     ${schema ? html`<form id="job-form" class="card" onSubmit=${start}>
-      <div class="form-field"><label for="kind">Kind</label><select id="kind" value=${kind} onChange=${(event) => { setKind(event.target.value); setValues({}); }}>
-        ${kinds.map((each) => html`<option value=${each}>${words(each)}</option>`)}</select>
+      <div class="form-field"><label for="kind">Kind</label><${Choice} id="kind" value=${kind} choices=${kinds.map((each) => [each, words(each)])}
+        change=${(to) => { setKind(to); setValues({}); }} />
         <p class="hint">${(schema.description || "").split(/\n\n|Raises/)[0]}</p></div>
       <div class="form-grid"><${Fields} schema=${schema} values=${values} set=${set} named=${data.named} only=${seen} /></div>
       <details class="more"><summary>All settings</summary><div class="form-grid">

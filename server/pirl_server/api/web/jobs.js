@@ -3,7 +3,7 @@ import { html, useState } from "./vendor/htm-preact.js";
 import { call, query } from "./api.js";
 import { Job } from "./job.js";
 import { JobForm } from "./job_form.js";
-import { Ago, Badge, duration, Empty, Failure, usePoll } from "./ui.js";
+import { Ago, Badge, Choice, duration, Empty, Failure, usePoll } from "./ui.js";
 
 const POLL_MS = 2000, PAGE = 30;
 const STATUSES = ["queued", "running", "paused", "succeeded", "failed", "cancelled"];
@@ -41,10 +41,8 @@ function List() {
   const jobs = data ? data.jobs : [], kinds = [...new Set(jobs.map((job) => job.spec.kind))];
   const seen = jobs.filter((job) => !kind || job.spec.kind === kind);
   return html`<div class="head"><h1>Jobs</h1>
-      <label>Status <select id="job-status" value=${status} onChange=${(event) => setStatus(event.target.value)}>
-        <option value="">all</option>${STATUSES.map((each) => html`<option>${each}</option>`)}</select></label>
-      <label>Kind <select value=${kind} onChange=${(event) => setKind(event.target.value)}>
-        <option value="">all</option>${kinds.map((each) => html`<option>${each}</option>`)}</select></label>
+      <label>Status <${Choice} id="job-status" value=${status} change=${setStatus} choices=${[["", "all"], ...STATUSES]} /></label>
+      <label>Kind <${Choice} id="job-kind" value=${kind} change=${setKind} choices=${[["", "all"], ...kinds]} /></label>
       <a class="button primary end" id="new-job" href="#/jobs/new">Start a job</a></div>
     <${Failure} text=${error} />
     ${data && !seen.length ? html`<${Empty}>No such job.<//>` : null}

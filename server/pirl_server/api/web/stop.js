@@ -58,8 +58,8 @@ export function StopButton({ robot = "", id, report }) {
     report(await stop(robot));
     setSending((number) => number - 1);
   };
-  const name = robot ? `Emergency stop of robot ${robot}` : "Emergency stop of all robots";
   const words = sending ? "SENDING…" : robot ? "STOP" : "STOP ALL";
+  const name = `${words}: emergency stop of ${robot ? `robot ${robot}` : "all robots"}`;
   return html`<button type="button" id=${id} class="stop" aria-label=${name} onClick=${press}>
     <span class="mushroom" aria-hidden="true"></span>${words}</button>`;
 }
