@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import cv2
 import pytest
 from browser import Browser, needs_browser
 from dashboard_world import enter, shows
 from furnished_server import FOURTH, furnished
 from patience import until
+from PIL import Image
 from whole_server import Server
 
 from pirl_server.jobs.job import Status
@@ -44,7 +44,7 @@ def views(server: Server) -> dict[str, tuple[str, str]]:
     return {
         "robots": ("robots", ".live img"),
         "jobs": ("jobs", "#jobs tr"),
-        "job": (f"jobs/{running.id}", ".chart canvas"),
+        "job": (f"jobs/{running.id}", ".chart canvas, #progress"),
         "job-form": ("jobs/new/finetune_sim", "#field-task"),
         "episodes": ("episodes", "#episodes tr"),
         "episode": (f"episodes/{longest['id']}", ".player .chart canvas"),
@@ -55,7 +55,7 @@ def views(server: Server) -> dict[str, tuple[str, str]]:
 
 def go(browser: Browser, view: str, whole: str) -> None:
     browser.value(f"location.hash = '#/{view}'")
-    until(lambda: browser.sees(whole), lambda: browser.text("main"))
+    until(lambda: all(map(browser.sees, whole.split(", "))), lambda: browser.text("main"))
     browser.value("scrollTo(0, 0)")
     # what is drawn next has the colours and the size of this moment
     browser.value("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
@@ -65,11 +65,11 @@ def keep(browser: Browser, name: str) -> None:
     """Write the image, where a person asked for it."""
     if folder := os.environ.get("PIRL_SCREENSHOTS"):
         path = Path(folder) / f"dashboard-{name}.png"
-        until(lambda: browser.value("[...document.images].every(image => image.complete)"))
+        seen = "[...document.querySelectorAll('.live')].slice(0, 6).every(each => each.querySelector('img')?.complete)"
+        until(lambda: browser.value(seen), "images")
         browser.screenshot(path)
-        image = cv2.imread(str(path))
-        assert image is not None
-        cv2.imwrite(str(path), image, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+        with Image.open(path) as image:
+            image.convert("RGB").quantize(160, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def faults(browser: Browser) -> list[str]:

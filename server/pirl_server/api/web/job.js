@@ -53,6 +53,11 @@ function Actions({ job, changed }) {
 const rows = (values) => Object.entries(values || {}).map(([name, value]) =>
   [name.replaceAll("_", " "), html`<span class="value">${typeof value === "object" ? JSON.stringify(value) : String(value)}</span>`]);
 
+const FIRST = /success|reward|return/; // what a person looks for
+
+const ordered = (series) => Object.entries(series).filter(([, { values }]) => values.some((value) => value !== null))
+  .sort(([one], [other]) => FIRST.test(other) - FIRST.test(one) || one.localeCompare(other));
+
 export function Job({ id }) {
   const followed = useEvents(id);
   const { data: job, error, refresh } = usePoll(() => call(`/v1/jobs/${id}`), POLL_MS, id);
@@ -69,7 +74,7 @@ export function Job({ id }) {
         job.started && ["Took", took(job)], job.parent && ["Of", job.parent]]} />
       <${Actions} job=${job} changed=${refresh} /></section>
     ${job.result ? html`<section class="card"><h2>Result</h2><${Facts} rows=${rows(job.result)} /></section>` : null}
-    <div class="charts" id="charts">${Object.entries(series).filter(([, { values }]) => values.some((value) => value !== null)).map(([name, { xs, values }]) =>
+    <div class="charts" id="charts">${ordered(series).map(([name, { xs, values }]) =>
       html`<${Chart} key=${name} name=${name.replaceAll("_", " ")} xs=${xs} lines=${[{ label: name, values }]} />`)}</div>
     <${Log} id=${id} />
     <details class="card"><summary>What was asked</summary><${Facts} rows=${rows(rest)} />
