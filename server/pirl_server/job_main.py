@@ -53,7 +53,8 @@ def check(spec: JobSpec, exchange: Path | None = None) -> None:
             recognise(Path(found.path), found.format)
         return
     if isinstance(spec, SuccessModel):
-        success_job.backbone_source(spec.backbone, exchange)
+        if spec.backbone is not None:
+            success_job.backbone_source(spec.backbone, exchange)
         return
     if isinstance(spec, Loop):
         if spec.evaluation is not None:

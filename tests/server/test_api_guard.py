@@ -197,5 +197,13 @@ def test_without_tokens_pages_of_other_sites_are_refused(server: Server) -> None
             ({"Origin": "null"}, 403),
             ({"Host": "evil.example:8000", "Origin": "http://evil.example:8000"}, 403),
             ({"Host": "evil.example"}, 403),
+            ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
+            ({"Sec-Fetch-Site": "same-site"}, 403),
+            ({"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}, 200),
+            ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 200),
+            (
+                {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Origin": "http://evil.example"},
+                403,
+            ),
         ):
             assert web.get("/v1/robots", headers=headers).status_code == status, headers

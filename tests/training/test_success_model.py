@@ -18,21 +18,25 @@ from seen_success import LOOKING, SIDE, save_backbone, seen_episode
 
 from pirl_contract import Camera
 from pirl_server import job_main
+from pirl_server.config.episodes import EpisodeSelection
 from pirl_server.config.jobs import parse_spec
 from pirl_server.config.success import SuccessConfig, SuccessModel
 from pirl_server.episodes.datasets import content_hash
+from pirl_server.episodes.proposal_decisions import decide
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.paths import EPISODES, SUCCESS_MODELS
 from pirl_server.registry.success_models import CARD, HEAD, SuccessModels, version_of
 from pirl_server.training.progress import Printed
-from pirl_server.training.success import measures
+from pirl_server.training.success import commands, measures, success_job
 from pirl_server.training.success.backbone import Source, open_backbone
 from pirl_server.training.success.final_frames import choose, frames, split
 from pirl_server.training.success.learn import learn
+from pirl_server.training.success.propose import propose
 from pirl_server.training.success.success_job import backbone_source
 from pirl_server.training.success.success_judge import open_judge
 
 LABELLED = 120
+UNLABELLED = range(2000, 2020)
 CONFIG = SuccessConfig(steps=200, grid=8)
 
 
@@ -48,7 +52,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = EpisodeStore(root / EPISODES)
     for number in range(LABELLED):
         store.write(seen_episode(number, number % 2 == 0))
-    store.write(seen_episode(1000, True, labelled=False))
+    for number in UNLABELLED:
+        store.write(seen_episode(number, number % 2 == 0, labelled=False))
     store.write(seen_episode(1001, True, sees=False))
     store.write(seen_episode(1002, True, dry_run=True))
     guessed = seen_episode(1003, True)
@@ -60,7 +65,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def ended(root: Path) -> Path:
     """The job ran."""
-    spec = parse_spec({"kind": "success_model", "task": "squares", "backbone": "vit", "config": {"steps": 200}})
+    spec = parse_spec({
+        "kind": "success_model", "task": "squares", "backbone": "vit", "config": {"steps": 200, "accuracy": 0.7},
+        "propose": {},
+    })  # fmt: skip
     job = root / "jobs" / "job_1"
     job.mkdir(parents=True)
     (job / "spec.json").write_text(json.dumps(asdict(spec)))
@@ -77,7 +85,7 @@ def test_it_learns_what_the_images_show(root: Path, ended: Path) -> None:
     assert (result["episodes"], result["successes"], result["failures"]) == (LABELLED, 60, 60)
     assert (result["learnt"], result["calibration"], result["test"]) == (60, 30, 30)
     assert result["left_out"] == {
-        "unlabelled": 1, "dry runs": 1, "labelled by a classifier": 1, "without a final observation": 1
+        "unlabelled": 20, "dry runs": 1, "labelled by a classifier": 1, "without a final observation": 1
     }  # fmt: skip
     events = [json.loads(line) for line in (ended / "events.jsonl").read_text().splitlines()]
     losses = [each["data"]["loss"] for each in events if each["type"] == "metrics"]
@@ -116,6 +124,58 @@ def test_what_was_kept_judges_as_what_was_measured(root: Path, ended: Path) -> N
     assert (card.contract_hash, card.cameras, card.job) == (LOOKING.hash, ("base",), "job_1")
     names = {path.suffix for path in (root / SUCCESS_MODELS).rglob("*") if path.is_file()}
     assert names == {".json", ".safetensors"}, "nothing that is executed on reading"
+
+
+def test_proposals_are_no_labels_until_a_person_accepts_them(root: Path, ended: Path, tmp_path: Path) -> None:
+    result = json.loads((ended / "result.json").read_text())
+    assert 0 < result["proposed"] == result["proposed_success"] + result["proposed_failure"] <= len(UNLABELLED)
+    assert result["not_proposed"].pop("labelled") == LABELLED + 3
+    assert result["proposed"] + result["not_proposed"].get("below the model's threshold", 0) == len(UNLABELLED)
+    store = EpisodeStore(root / EPISODES)
+    proposed = store.proposals.ids("open")
+    right = [store.proposals.get(each).success is (int(each, 16) % 2 == 0) for each in proposed]
+    assert np.mean(right) > 0.6
+    threshold = result["threshold"]
+    assert all(store.proposals.get(each).confidence >= threshold for each in proposed)
+    chosen = choose(store, SuccessModel(task="squares", backbone="vit"))
+    assert chosen.left_out["unlabelled"] == len(UNLABELLED), "not even a success model learns from them"
+    assert not {each.id for each in chosen.frozen} & set(proposed)
+    assert {store.open(each).info.success for each in proposed} == {None}
+    copied = EpisodeStore(shutil.copytree(root / EPISODES, tmp_path / EPISODES))
+    decide(copied, proposed[0], "accept", "ada")
+    learnable = choose(copied, SuccessModel(task="squares", backbone="vit"))
+    assert {each.id for each in learnable.frozen} & set(proposed) == {proposed[0]}  # negative control
+
+
+def test_a_model_proposes_without_learning_and_leaves_what_people_decided(
+    root: Path, ended: Path, tmp_path: Path
+) -> None:
+    store = EpisodeStore(shutil.copytree(root / EPISODES, tmp_path / EPISODES))
+    shutil.copytree(root / SUCCESS_MODELS, tmp_path / SUCCESS_MODELS)
+    rejected, accepted, *_ = before = store.proposals.ids("open")
+    decide(store, rejected, "reject", "ada")
+    decide(store, accepted, "accept", "ada")
+    spec = SuccessModel(task="squares", model="latest", propose=EpisodeSelection())
+    found = success_job.run(spec, tmp_path, tmp_path / "job", None, Quiet())
+    assert found["proposed"] == len(before) - 2
+    assert found["not_proposed"]["a person decided on an earlier proposal"] == 1
+    assert store.proposals.ids("rejected") == [rejected]
+    assert store.proposals.ids("accepted") == [accepted]
+    assert commands.propose(["--root", str(tmp_path), "--limit", "3"]) == 0
+    with pytest.raises(ValueError, match="no success model 'absent': there are"):
+        success_job.run(replace(spec, model="absent"), tmp_path, tmp_path / "job", None, Quiet())
+
+
+def test_a_model_that_is_not_reliable_proposes_nothing(root: Path, ended: Path) -> None:
+    models, store = SuccessModels(root / SUCCESS_MODELS), EpisodeStore(root / EPISODES)
+    card = models.get("latest")
+    judge = open_judge(models, card)
+    with pytest.raises(ValueError, match="not reliable enough"):
+        propose(store, judge, replace(card, threshold=None), EpisodeSelection(), Quiet())
+    other = replace(card, instructions=("something else",))
+    assert propose(store, judge, other, EpisodeSelection(limit=400), Quiet()).left_out.keys() == {
+        "labelled", "with an instruction that the model did not learn from"
+    }  # fmt: skip
 
 
 def test_a_changed_file_is_found(root: Path, ended: Path, tmp_path: Path) -> None:
@@ -213,7 +273,7 @@ def test_parts_of_a_split_share_nothing_and_stay_as_the_log_grows(root: Path) ->
 def test_too_few_episodes_are_named_with_what_was_left_out(root: Path, tmp_path: Path) -> None:
     spec = SuccessModel(task="squares", backbone="vit", config=replace(CONFIG, min_episodes=100))
     source = Source("vit", str(root / "exchange" / "vit"))
-    with pytest.raises(ValueError, match=r"61 successes and 60 failures .* asks for 100 of each.* 1 unlabelled"):
+    with pytest.raises(ValueError, match=r"61 successes and 60 failures .* asks for 100 of each.* 20 unlabelled"):
         learn(spec, source, EpisodeStore(root / EPISODES), tmp_path / "out", Quiet())
     dry = learn(replace(spec, dry_run=True), Source("", "absent"), EpisodeStore(root / EPISODES), tmp_path, Quiet())
     assert (dry["dry_run"], dry["episodes"]) == (True, LABELLED + 1)  # that it lacks its last image is not known yet
@@ -239,6 +299,11 @@ def test_episodes_of_another_robot_are_left_out(tmp_path: Path) -> None:
         ({"backbone": "a\nb"}, "'backbone' must match pattern"),
         ({"select": {"label": "unlabelled"}}, "learns from labelled episodes"),
         ({"dataset": "d", "select": {"limit": 3}}, "leave out select"),
+        ({"backbone": None}, "give a backbone to learn a success model, or a model"),
+        ({"model": "v"}, "give a backbone to learn a success model, or a model"),
+        ({"backbone": None, "model": "v"}, "say with propose for which"),
+        ({"propose": {"label": "success"}}, "labels are proposed for unlabelled episodes"),
+        ({"propose": {"robot": ["a"]}}, "'propose.robot' is not known; did you mean robots"),
         ({"config": {"test_share": 0.5, "calibration_share": 0.5}}, "less than a tenth"),
         ({"config": {"stepz": 1}}, "did you mean steps"),
         ({"config": {"accuracy": 0.2}}, "'config.accuracy' must be greater than or equal to 0.5"),

@@ -20,6 +20,7 @@ from pirl_server.api import (
     lineage,
     models,
     problems,
+    proposals,
     reference,
     robots,
     routing,
@@ -38,8 +39,9 @@ from pirl_server.api.videos import Videos
 from pirl_server.config.jobs import JobSpec
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.supervisor import Supervisor
-from pirl_server.paths import CACHE, JOBS
+from pirl_server.paths import CACHE, JOBS, SUCCESS_MODELS
 from pirl_server.registry.promotion import Promoter
+from pirl_server.registry.success_models import SuccessModels
 from pirl_server.registry.versions import Registry
 from pirl_server.security.access_control import AccessControl
 from pirl_server.security.rate_limiter import Limiter
@@ -60,8 +62,8 @@ TAGS = [
     {"name": "health", "description": "Liveness, readiness, served versions, metrics"},
 ]
 PARTS = (
-    job_routes, job_files, job_metrics, episode_routes, episode_media, datasets, models, lineage, evaluations, routing,
-    robots, system, audit, health, metric_routes, reference, dashboard,
+    job_routes, job_files, job_metrics, episode_routes, episode_media, proposals, datasets, models, lineage,
+    evaluations, routing, robots, system, audit, health, metric_routes, reference, dashboard,
 )  # fmt: skip
 """modules with routes, in the order of the document"""
 
@@ -116,6 +118,7 @@ def create_api(
         stop_port=stop_port,
         videos=Videos(root / CACHE / "videos"),
         submissions=submission_keys(jobs, root / JOBS / "keys"),
+        success_models=SuccessModels(root / SUCCESS_MODELS),
         gate_open=gate.open,
         rest_rate_hz=None if limiter is None else limiter.rate_hz,
     )

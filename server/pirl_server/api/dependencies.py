@@ -16,6 +16,7 @@ from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.submission_keys import SubmissionKeys
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.registry.promotion import Promoter
+from pirl_server.registry.success_models import SuccessModels
 from pirl_server.registry.versions import Registry
 from pirl_server.security.access_control import Caller
 from pirl_server.security.permissions import ADMIN
@@ -48,6 +49,7 @@ class Services:
     thumbnails: Thumbnails
     videos: Videos
     submissions: SubmissionKeys
+    success_models: SuccessModels
     stop_port: int = 0
     """of the port that takes stops only; 0: there is none"""
     gate_open: bool = False
@@ -65,8 +67,12 @@ def _services(request: Request) -> Services:
 
 MAX_PAGE = 100
 ServicesDep = Annotated[Services, Depends(_services)]
-JobId = Annotated[str, Path(pattern=r"^job_[0-9a-f]{24}$", description="id of the job")]
-EpisodeId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$", description="id of the episode")]
+JobId = Annotated[
+    str, Path(pattern=r"^job_[0-9a-f]{24}$", description="id of the job", examples=["job_18ecf9e1c0ffee0000000000"])
+]
+EpisodeId = Annotated[
+    str, Path(pattern=r"^[0-9a-f]{32}$", description="id of the episode", examples=["3f9c1d20a7b43f9c1d20a7b43f9c1d20"])
+]
 Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="most entries of a page")]
 
 

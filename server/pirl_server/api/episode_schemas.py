@@ -12,6 +12,26 @@ from pirl_server.atomic_files import NAME_PATTERN
 from pirl_server.config.episodes import EpisodeSelection
 from pirl_server.episodes.datasets import Dataset
 from pirl_server.episodes.index_rows import EpisodeEntry
+from pirl_server.episodes.proposals import Proposal
+
+
+class ProposalView(Described):
+    """A label that a success model proposes; it counts for nothing until a person accepts it."""
+
+    success: bool
+    """outcome that is proposed"""
+    probability: float
+    """of success, calibrated on episodes that the model did not learn from"""
+    model: str
+    """version of the success model"""
+    job: str
+    """that proposed it; empty: a command"""
+    state: Literal["open", "accepted", "rejected"]
+    """accepted: the episode was given a label"""
+    author: str
+    """who decided last; empty: not decided yet"""
+    at: str
+    """ISO 8601, UTC: when it was proposed, or decided"""
 
 
 class EpisodeView(Described):
@@ -61,13 +81,16 @@ class EpisodeView(Described):
     """of all its files"""
     etag: str
     """for If-Match: changes with each label"""
+    proposal: ProposalView | None
+    """newest label that a success model proposed; null: none"""
 
     @classmethod
-    def of(cls, found: EpisodeEntry) -> EpisodeView:
-        """Show an entry of the index."""
+    def of(cls, found: EpisodeEntry, proposal: Proposal | None) -> EpisodeView:
+        """Show an entry of the index, and what is proposed for it."""
         beside = {
             "label_note": found.note, "label_author": found.author, "labelled": found.labelled,
             "label_count": found.label_count, "bytes": found.size, "etag": found.etag,
+            "proposal": None if proposal is None else ProposalView.model_validate(vars(proposal)),
         }  # fmt: skip
         return cls.model_validate(vars(found.summary) | beside)
 
@@ -150,7 +173,7 @@ class LabelRequest(Described):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"success": True, "note": "in the box"}]})
 
-    success: bool | None
+    success: Annotated[bool | None, Field(strict=True)]
     """null takes the label back"""
     source: Literal["operator", "sim", "classifier"] = "operator"
     """who or what judged"""

@@ -60,7 +60,7 @@ def _page(
         raise not_found("episode", str(place)) from None
     except TimeoutError as error:
         raise ProblemError(503, "busy", str(error)) from None
-    page = [EpisodeView.of(each) for each in found.entries]
+    page = [EpisodeView.of(each, services.episodes.proposals.get(each.summary.id)) for each in found.entries]
     first, last = (page[0].id, page[-1].id) if page else (None, None)
     damaged = [Damaged(name=name, reason=reason) for name, reason in sorted(services.episodes.damaged.items())]
     following = cursor_of(found.entries[-1].cursor) if found.more else None
@@ -167,7 +167,7 @@ def _view(services: Services, episode_id: str, response: Response) -> EpisodeVie
     with _found(services, episode_id):
         entry = services.episodes.entry(episode_id)
     response.headers["ETag"] = f'"{entry.etag}"'
-    return EpisodeView.of(entry)
+    return EpisodeView.of(entry, services.episodes.proposals.get(episode_id))
 
 
 def _note(

@@ -24,7 +24,19 @@ from pirl_server.registry.promotion import PRODUCTION
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 AfterJob = Annotated[str | None, Query(pattern=r"^job_[0-9a-f]{24}$", description="`last_id` of the page before")]
 LastEvent = Annotated[int, Header(alias="Last-Event-ID", ge=0, description="last event that was received")]
-EVENT_STREAM = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events"}}
+EVENT = {
+    "type": "object",
+    "description": "one event: its fields as server-sent events have them, `data` a JSON object",
+    "properties": {
+        "id": {"type": "string", "pattern": "^[0-9]+$"},
+        "event": {"type": "string", "description": "status, progress, metrics, result or another kind of the job"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
+EVENT_EXAMPLE = {"example": {"value": 'id: 3\nevent: progress\ndata: {"done": 1, "total": 3, "message": ""}\n\n'}}
+EVENT_STREAM = {
+    200: {"content": {"text/event-stream": {"schema": EVENT, "examples": EVENT_EXAMPLE}}, "description": "Events"}
+}
 
 
 @router.post("", status_code=201, operation_id="createJob", responses=responses(409, 422, 503))

@@ -49,7 +49,8 @@ class Guard:
 
     def _enter(self, scope: Scope) -> Caller:
         headers, path = Headers(scope=scope), scope["path"]
-        if self._gate.open and is_from_a_page(headers.get("host", ""), headers.get("origin")):
+        fetch = None if headers.get("sec-fetch-mode") == "navigate" else headers.get("sec-fetch-site")  # a link
+        if self._gate.open and is_from_a_page(headers.get("host", ""), headers.get("origin"), fetch):
             raise DeniedError("forbidden", "cross-origin calls are rejected while the server runs without tokens")
         scope["state"]["row"] = key = self._row(scope)
         allowed = ROUTES.get(key) if key else ANY_TOKEN

@@ -14,6 +14,9 @@ from pirl_server.registry.evaluation import Evaluation
 from pirl_server.registry.offline_evidence import OfflineEvidence
 from pirl_server.registry.promotion_gate import Comparison, GateResult
 
+Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
+"""two numbers; as a list, since tools read OpenAPI's form of a tuple in different ways"""
+
 
 class JobView(Described):
     """One job: what was asked with every default filled in, and where it stands."""
@@ -77,7 +80,7 @@ class EvaluationView(Described):
     """of them"""
     success_rate: float
     """successes over episodes"""
-    interval: tuple[float, float]
+    interval: Pair
     """Wilson 95 % interval of the success rate"""
     created: str
     """ISO 8601, UTC"""
@@ -85,7 +88,8 @@ class EvaluationView(Described):
     @classmethod
     def of(cls, evaluation: Evaluation) -> EvaluationView:
         """Show rate and interval beside the counts."""
-        return cls.model_validate(evaluation, from_attributes=True)
+        own = {key: getattr(evaluation, key) for key in EvaluationView.model_fields if hasattr(evaluation, key)}
+        return EvaluationView(**(own | {"interval": list(evaluation.interval)}))
 
 
 class OfflineView(Described):
@@ -97,7 +101,7 @@ class OfflineView(Described):
     """episodes that were not learnt"""
     action_error_ratio: float | None
     """mean distance of drawn chunks from what was executed, over the base's; null: no such episode was good"""
-    episodes: list[tuple[float, float]]
+    episodes: list[Pair]
     """error of base and version on each of them"""
     unit: str | None
     """of the errors"""
@@ -118,7 +122,7 @@ class OfflineView(Described):
             base=found.base,
             held_out=found.held_out,
             action_error_ratio=None if error is None else error.ratio,
-            episodes=[] if error is None else list(zip(error.base, error.result)),
+            episodes=[] if error is None else [list(pair) for pair in zip(error.base, error.result)],
             unit=None if error is None else error.unit,
             gain=None if gain is None else gain.mean,
             gain_lower=None if gain is None else gain.lower,
@@ -165,7 +169,7 @@ class PromoteRequest(Described):
 
     version: Annotated[str, Field(pattern=NAME_PATTERN)]
     """version to serve"""
-    force: bool = False
+    force: Annotated[bool, Field(strict=True)] = False
     """go past the promotion gate: takes scope admin and a reason"""
     reason: str = Field(default="", max_length=1000)
     """written to the audit log"""

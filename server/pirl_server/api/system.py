@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import time
+from functools import cache
 from importlib import metadata
 
 from fastapi import APIRouter, Response
@@ -34,7 +35,7 @@ def _system(services: Services) -> System:
     root = services.episodes.root.parent
     episodes, size = services.episodes.totals()
     return System(
-        server_version=metadata.version("pirl"),
+        server_version=_version("pirl"),
         python_version=platform.python_version(),
         packages={name: found for name in PACKAGES if (found := _version(name))},
         platform=f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -105,7 +106,9 @@ def _limits(services: Services) -> LimitsView:
     )
 
 
+@cache
 def _version(package: str) -> str:
+    """Of what is installed, else empty; looking takes a millisecond."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

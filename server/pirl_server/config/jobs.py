@@ -153,6 +153,7 @@ _FIELDS = {
     ("success_model",): SuccessModel,
     ("success_model", "config"): SuccessConfig,
     ("success_model", "select"): EpisodeSelection,
+    ("success_model", "propose"): EpisodeSelection,
     ("loop",): Loop,
     ("loop", "config"): EpisodesConfig,
     ("loop", "evaluation"): LoopEvaluation,

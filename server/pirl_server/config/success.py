@@ -73,9 +73,9 @@ class SuccessConfig:
 
 @dataclass(frozen=True, config=CHECKED, kw_only=True)
 class SuccessModel:
-    """Learns from labelled episodes how they end, with a vision backbone and a small head.
+    """Learns from labelled episodes how they end, with a vision backbone and a small head; then proposes labels.
 
-    Raises ValueError for a dataset together with a selection.
+    With a model in place of a backbone it only proposes. Raises ValueError for fields that contradict each other.
     """
 
     task: Annotated[
@@ -84,13 +84,16 @@ class SuccessModel:
         Field(examples=["PushCube-v1", "wipe-table"]),
     ]
     backbone: Annotated[
-        str,
+        str | None,
         text(
             "folder of an image model that transformers reads, below the server's --exchange folder; or its name on the"
-            " Hugging Face hub", _LINE,
+            " Hugging Face hub; null: nothing is learnt, model proposes", _LINE,
         ),
         Field(examples=["backbones/dinov2-small", "facebook/dinov2-small"]),
-    ]  # fmt: skip
+    ] = None  # fmt: skip
+    model: Annotated[
+        str | None, text("success model that proposes: version, or latest; null: the one that is learnt", NAME_PATTERN)
+    ] = None  # fmt: skip
     seed: Annotated[int, number("of the head's weights and of the order of episodes", "index", ge=0, lt=2**31)] = 0
     kind: Literal["success_model"] = "success_model"
     select: Annotated[
@@ -100,10 +103,23 @@ class SuccessModel:
     dataset: Annotated[
         str | None, text("name of a dataset to learn from, in place of select; null: none", NAME_PATTERN)
     ] = None  # fmt: skip
+    propose: Annotated[
+        EpisodeSelection | None,
+        about("for which episodes without a label it proposes one, for a person to accept; null: for none"),
+    ] = None
     dry_run: Annotated[bool, about("count the selected episodes and learn nothing")] = False
     config: Annotated[SuccessConfig, about("how it learns")] = field(default_factory=SuccessConfig)
 
     def __post_init__(self) -> None:
+        if (self.backbone is None) == (self.model is None):
+            raise ValueError("give a backbone to learn a success model, or a model that only proposes")
+        if self.model is not None and (self.propose is None or self.dry_run or self.dataset is not None):
+            raise ValueError(
+                "a model learns nothing here: leave out dataset and dry_run, and say with propose for which episodes it"
+                " is to propose labels"
+            )
+        if self.propose is not None and self.propose.label not in ("any", "unlabelled"):
+            raise ValueError(f"propose.label '{self.propose.label}': labels are proposed for unlabelled episodes")
         if self.dataset is not None and self.select != EpisodeSelection():
             raise ValueError(f"dataset '{self.dataset}' is a list of its own: leave out select")
         if self.select.label == "unlabelled":

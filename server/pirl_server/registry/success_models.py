@@ -75,6 +75,8 @@ class SuccessModels:
 
     def __init__(self, root: Path) -> None:
         self._versions, self._backbones = root / "versions", root / "backbones"
+        self._checked: dict[str, tuple[list[tuple[int, int, int]], SuccessCard]] = {}
+        """cards whose files were hashed, with what changes when a file does"""
 
     def add(self, folder: Path) -> SuccessCard:
         """Copy in what a job wrote: card, head and a folder `backbone`; a version that is there stays as it is.
@@ -101,10 +103,14 @@ class SuccessModels:
         home = self.path(version)
         if not (home / CARD).is_file():
             raise KeyError(version)
-        card = _read_card(home / CARD)
-        if version_of(home) != version:
-            raise ValueError(f"success model '{version}' was changed after it was written: train another one")
-        return replace(card, version=version)
+        stamps = [_stamp(home / name) for name in (CARD, HEAD)]
+        before, card = self._checked.get(version, ([], None))
+        if card is None or before != stamps:
+            card = replace(_read_card(home / CARD), version=version)
+            if version_of(home) != version:
+                raise ValueError(f"success model '{version}' was changed after it was written: train another one")
+            self._checked[version] = stamps, card
+        return card
 
     def list(self) -> tuple[list[SuccessCard], dict[str, str]]:
         """Return all cards, newest first, and of those that can't be read their versions and why."""
@@ -162,6 +168,14 @@ def _read_card(path: Path) -> SuccessCard:
     except ValidationError as error:
         first = error.errors()[0]
         raise ValueError(f"'{path}' can't be read: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return 0, 0, 0
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 def _copy_in(source: Path, home: Path) -> None:

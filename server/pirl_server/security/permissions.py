@@ -69,6 +69,8 @@ ROUTES: dict[tuple[str, str], frozenset[str]] = {
     ("POST", "/v1/episodes/{episode_id}/labels"): _OPERATORS,
     ("POST", "/v1/episodes/{episode_id}/labels/undo"): _OPERATORS,
     ("DELETE", "/v1/episodes/{episode_id}"): _OPERATORS,
+    ("POST", "/v1/proposals"): _OPERATORS,
+    ("GET", "/v1/success-models"): _PEOPLE,
     ("GET", "/v1/datasets"): _PEOPLE,
     ("POST", "/v1/datasets"): _TRAINERS,
     ("GET", "/v1/datasets/{name}"): _PEOPLE,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import ipaddress
 
 
-def is_from_a_page(host: str, origin: str | None) -> bool:
+def is_from_a_page(host: str, origin: str | None, fetch: str | None = None) -> bool:
     """Say whether a browser sends this for a page of another site, or of a site that renamed itself to this address.
 
-    `host` and `origin` are the headers; None: there is none.
+    `host` and `origin` are the headers; None: there is none. `fetch` is Sec-Fetch-Site, which also names the site of
+    calls without an origin, such as those for an image.
     """
+    if fetch in ("cross-site", "same-site"):  # the latter: another port of this machine
+        return True
     if origin is not None and origin.partition("://")[2] != host:
         return True
     try:
