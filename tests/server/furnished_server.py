@@ -41,7 +41,7 @@ with Reporter(directory) as report:
                        clip_fraction=0.11 + 0.02 * math.sin(x * 9) + noise.gauss(0, 0.006),
                        value_loss=0.4 * math.exp(-x) + abs(noise.gauss(0, 0.01)), episode_length=46 - 14 * x / 3)
         if step % 20 == 0:
-            print(f"update {step}: success {0.41 + 0.5 * (1 - math.exp(-x)):.2f}, {1830 + step} env steps/s", flush=True)
+            print(f"update {step}: success {0.91 - 0.5 * math.exp(-x):.2f}, {1830 + step} env steps/s", flush=True)
         time.sleep(0.002 if spec["kind"] == "finetune_sim" else 0)
     while spec["kind"] == "finetune_sim" and not report.cancelled:
         time.sleep(0.02)

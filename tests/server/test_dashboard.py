@@ -111,6 +111,20 @@ def test_a_stop_without_a_token_says_that_it_was_not_sent(server: Server, arms: 
 
 
 @needs_browser
+def test_a_server_without_tokens_takes_a_stop_from_its_page(server: Server, arms: list[Arm], browser: Browser) -> None:
+    server.gate.open, server.gate._tokens = True, None
+    browser.open(f"{server.url}/dashboard/icon.svg")
+    browser.value("sessionStorage.clear()")
+    browser.open(f"{server.url}/dashboard")
+    shows(browser, "2 of 2 connected")
+    browser.click("stop-all")
+    assert all(arm.stopped.wait(patient(20)) for arm in arms), browser.text("app")
+    until(lambda: "Notified: arm-1, arm-2." in browser.text("app"), lambda: browser.text("app"))
+    (stop,) = {url for url in browser.requested if url.endswith("/emergency-stop")}
+    assert f":{server.api.state.services.stop_port}/" in stop, "by the port that takes nothing else"
+
+
+@needs_browser
 def test_a_version_is_promoted_and_rolled_back_with_its_evidence(
     server: Server, tmp_path: Path, contract_with_cameras: Contract, browser: Browser
 ) -> None:

@@ -65,7 +65,7 @@ def keep(browser: Browser, name: str) -> None:
     """Write the image, where a person asked for it."""
     if folder := os.environ.get("PIRL_SCREENSHOTS"):
         path = Path(folder) / f"dashboard-{name}.png"
-        seen = "[...document.querySelectorAll('.live')].slice(0, 6).every(each => each.querySelector('img')?.complete)"
+        seen = "[...document.querySelectorAll('.live')].slice(0, 2).every(each => each.querySelector('img')?.complete)"
         until(lambda: browser.value(seen), "images")
         browser.screenshot(path)
         with Image.open(path) as image:

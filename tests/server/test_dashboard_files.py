@@ -193,7 +193,8 @@ def test_without_tokens_no_other_page_stops_a_robot(tmp_path: Path, make_policy:
                 ("http://evil.example", f"127.0.0.1:{port}", 403),
                 (f"http://evil.example:{server.rest.port}", f"evil.example:{port}", 403),
             ):
-                reply = web.post("/v1/emergency-stop", headers={"Origin": origin, "Host": host})
+                sent = {"Origin": origin, "Host": host, "Sec-Fetch-Site": "same-site"}
+                reply = web.post("/v1/emergency-stop", headers=sent)
                 assert reply.status_code == status, (origin, host)
     server.close()
 
