@@ -23,6 +23,7 @@ AXE = Path(__file__).parents[1] / "vendor" / "axe-core" / "axe.min.js"
 AXE_SHA256 = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
 """of axe-core 4.14.1, dist of npm"""
 STOP_ALL = "STOP ALL: emergency stop of all robots"
+IN_DOCS = ("robots", "job", "episode", "models", "robots-phone", "job-phone")
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
 DESK, PHONE = (1280, 860), (390, 844)
 
@@ -44,7 +45,7 @@ def views(server: Server) -> dict[str, tuple[str, str]]:
     return {
         "robots": ("robots", ".live img"),
         "jobs": ("jobs", "#jobs tr"),
-        "job": (f"jobs/{running.id}", ".chart canvas, #progress"),
+        "job": (f"jobs/{running.id}", ".chart canvas, #eta"),
         "job-form": ("jobs/new/finetune_sim", "#field-task"),
         "episodes": ("episodes", "#episodes tr"),
         "episode": (f"episodes/{longest['id']}", ".player .chart canvas"),
@@ -62,14 +63,17 @@ def go(browser: Browser, view: str, whole: str) -> None:
 
 
 def keep(browser: Browser, name: str) -> None:
-    """Write the image, where a person asked for it."""
-    if folder := os.environ.get("PIRL_SCREENSHOTS"):
+    """Write an image of the docs, where a person asked for it."""
+    if name in IN_DOCS and (folder := os.environ.get("PIRL_SCREENSHOTS")):
         path = Path(folder) / f"dashboard-{name}.png"
-        seen = "[...document.querySelectorAll('.live')].slice(0, 2).every(each => each.querySelector('img')?.complete)"
+        seen = (
+            "[...document.querySelectorAll('.live')].filter(e => e.getBoundingClientRect().top < innerHeight)"
+            ".every(each => each.querySelector('img')?.complete)"
+        )
         until(lambda: browser.value(seen), "images")
         browser.screenshot(path)
         with Image.open(path) as image:
-            image.convert("RGB").quantize(160, dither=Image.Dither.NONE).save(path, optimize=True)
+            image.convert("RGB").quantize(256, kmeans=4, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def faults(browser: Browser) -> list[str]:
