@@ -24,7 +24,8 @@ from pirl_server.config.loop import Loop
 from pirl_server.config.serve import Compile, ServeConfig
 from pirl_server.episodes.retention import Janitor, Retention
 from pirl_server.episodes.store import EpisodeStore
-from pirl_server.jobs.supervisor import Supervisor
+from pirl_server.jobs.leases import check_device
+from pirl_server.jobs.supervisor import DEVICES, Supervisor
 from pirl_server.loop.controller import Loops
 from pirl_server.loop.server_world import ServerWorld
 from pirl_server.openpi_wire.observation_keys import Keys
@@ -134,7 +135,8 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
         server, port = _start(service, config, CallInterceptor([calls, authorizer], PUBLIC_RPCS))
         if config.openpi_port is not None:
             closing.callback(_start_openpi(config, service.dispatcher, gate).close)
-        jobs = Supervisor(config.root / JOBS, _job_command(config))
+        devices = tuple(check_device(device) for device in config.job_device) or DEVICES
+        jobs = Supervisor(config.root / JOBS, _job_command(config), devices=devices, apart=True)
         Operations(config.root, jobs, recorder, gate, _tls(config)).register(metrics.registry)
         api = create_api(
             jobs=jobs,

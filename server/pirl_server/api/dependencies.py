@@ -8,6 +8,7 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Query, Request
 
+from pirl_server.api.job_feed import JobFeeds
 from pirl_server.api.reads import Reads
 from pirl_server.api.robot_images import Thumbnails
 from pirl_server.api.videos import Videos
@@ -59,6 +60,7 @@ class Services:
     rest_rate_hz: float | None = None
     """calls per second and token; None: no limit"""
     reads: Reads = field(default_factory=Reads)
+    feeds: JobFeeds = field(default_factory=JobFeeds)
 
 
 def _services(request: Request) -> Services:

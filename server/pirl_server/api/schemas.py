@@ -28,7 +28,7 @@ class JobView(Described):
     spec: JobSpec
     """as requested, with every default filled in"""
     status: Status
-    """queued, running (a loop also paused), then one of succeeded, failed, cancelled"""
+    """queued, running, perhaps paused and queued again, then one of succeeded, failed, cancelled"""
     created: str
     """ISO 8601, UTC"""
     started: str | None
@@ -40,6 +40,12 @@ class JobView(Described):
     """plain JSON of the job's kind: version, success rate; null before. Of a loop: where it stands"""
     parent: str | None
     """the loop that submitted it, with round and phase; null: a user did"""
+    attempt: int
+    """how often it was started; each attempt continues from the last checkpoint"""
+    causes: list[str]
+    """why earlier attempts ended, oldest first, the last 20"""
+    device: str | None
+    """that the present or last attempt was given; null before, and of a loop"""
 
     @classmethod
     def of(cls, job: Job) -> JobView:
@@ -169,6 +175,12 @@ class ModelList(Described):
     """the versions"""
     aliases: dict[str, str]
     """alias -> version"""
+    first_id: str | None = None
+    """of this page; null for an empty one"""
+    last_id: str | None = None
+    """of this page: `after` of the next one; null for an empty one"""
+    has_more: bool = False
+    """whether there is a next page"""
     damaged: list[Damaged] = Field(default=[], description="version folders that can't be read")
 
 

@@ -98,6 +98,13 @@ class ServeConfig:
             " be repeated; default: raw", "CAMERA=CODEC",
         ),
     ] = ()  # fmt: skip
+    job_device: Annotated[
+        Sequence[str],
+        about(
+            "device for jobs, one at a time on each: cpu:N, or a GPU's index or UUID; may be repeated; default: one job"
+            " at a time, wherever it computes", "DEVICE",
+        ),
+    ] = ()  # fmt: skip
     exchange: Annotated[
         Path | None,
         about(

@@ -11,7 +11,8 @@ from pirl_server.episodes.step_counts import StepCounts
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.episodes.summary import EpisodeSummary
 from pirl_server.jobs.job import DamagedJobError, Job, Status
-from pirl_server.jobs.supervisor import RESTARTED, STOPPED, Supervisor
+from pirl_server.jobs.supervisor import Supervisor
+from pirl_server.jobs.verdict import RESTARTED, STOPPED
 from pirl_server.loop.robot_episodes import counts_of, episode_facts
 from pirl_server.loop.state import LoopState, Phase
 from pirl_server.loop.world import (
