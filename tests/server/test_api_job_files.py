@@ -112,6 +112,8 @@ def test_files_and_checkpoints_are_listed_and_read_in_parts(
     for name in ("resume/step_40", "resume/step_100", "checkpoint"):
         (folder / name).mkdir(parents=True)
         (folder / name / "model.safetensors").write_bytes(name.encode() * 10)
+    (folder / "resume" / "state-160.safetensors").write_text("as train_state writes it")
+    (folder / "resume" / "state.json").write_text("{}")
     (folder / ".hidden").write_text("no")
     (folder / "link").symlink_to(tmp_path / "tokens.json")
     (folder / "outside").symlink_to(tmp_path)
@@ -121,7 +123,7 @@ def test_files_and_checkpoints_are_listed_and_read_in_parts(
     assert not {"link", ".hidden", "outside/tokens.json"} & listed.keys()
     found = web.get(f"{path}/checkpoints").json()["data"]
     assert [(each["name"], each["kind"], each["step"], each["bytes"]) for each in found] == [
-        ("resume/step_40", "resume", 40, 140), ("resume/step_100", "resume", 100, 150),
+        ("resume/step_40", "resume", 40, 140), ("resume/step_100", "resume", 100, 150), ("resume", "resume", 160, 26),
         ("checkpoint", "result", None, 100),
     ]  # fmt: skip
     file = f"{path}/artefacts/{found[0]['files'][0]['name']}"
@@ -288,6 +290,27 @@ def test_evaluations_are_paged_and_found(web: httpx.Client, server: Server) -> N
     problem(web.get("/v1/evaluations/none"), 404)
     problem(web.get("/v1/evaluations/v0-9"), 409)
     problem(web.get("/v1/evaluations/..%2fx"), 404)
+
+
+def test_models_and_datasets_are_whole_or_in_pages(web: httpx.Client, server: Server) -> None:
+    store, registry = server.api.state.services.episodes, server.registry
+    entry = store.entry(many(store.root, 1)[0].id)
+    for number in range(5):
+        store.datasets.create(f"set-{number}", [entry], EpisodeSelection())
+        registry.add(f"w{number}", registry.get("v1").path, registry.get("v1").contract)
+    for path, name, count in (("/v1/models", "version", 7), ("/v1/datasets", "name", 5)):
+        whole = web.get(path).json()
+        names = [each[name] for each in whole["data"]]
+        assert (len(names), whole["has_more"], whole["last_id"]) == (count, False, names[-1])
+        got, after = list[str](), {}
+        while True:
+            page = web.get(path, params={"limit": 2, **after}).json()
+            got += [each[name] for each in page["data"]]
+            if not page["has_more"]:
+                break
+            after = {"after": page["last_id"]}
+        assert got == names
+        problem(web.get(path, params={"after": "none"}), 404)
 
 
 def test_of_two_promotions_that_saw_the_same_one_is_lost(web: httpx.Client, server: Server) -> None:

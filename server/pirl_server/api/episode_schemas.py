@@ -162,6 +162,10 @@ class EpisodeSteps(Described):
     """bits of what the robot altered, of each and those left out up to the next: see Alteration of the contract"""
     runs: list[RunView]
     """who drove: all steps, none left out"""
+    chunks: list[int]
+    """steps with which another chunk of the policy began: all of them, none left out"""
+    cameras: list[str]
+    """names of the cameras, for `frames`"""
 
 
 class LabelRequest(Described):
@@ -271,4 +275,10 @@ class DatasetList(Described):
 
     data: list[DatasetView]
     """the datasets"""
+    first_id: str | None = None
+    """of this page; null for an empty one"""
+    last_id: str | None = None
+    """of this page: `after` of the next one; null for an empty one"""
+    has_more: bool = False
+    """whether there is a next page"""
     damaged: list[Damaged] = Field(default=[], description="datasets whose files can't be read")

@@ -13,7 +13,7 @@ from pirl_server.api.dependencies import JobId, Limit, Services, ServicesDep, ac
 from pirl_server.api.idempotency import REPLAYED, IdempotencyKey, submit_once
 from pirl_server.api.problems import ProblemError, conflict, invalid, no_storage, not_found, responses
 from pirl_server.api.schemas import Damaged, JobPage, JobView
-from pirl_server.api.sse import stream
+from pirl_server.api.sse import Followed, stream
 from pirl_server.config.interchange import ExportEpisodes, ImportEpisodes
 from pirl_server.config.jobs import Evaluate, FinetuneEpisodes, JobSpec, Sft
 from pirl_server.config.loop import Loop
@@ -145,11 +145,10 @@ def stream_events(job_id: JobId, services: ServicesDep, last_event_id: LastEvent
     """
     _find(services, job_id)
     ended = _is_over(services, job_id)
-    tail = services.jobs.events(job_id, last_event_id)
     if ended and not services.jobs.events(job_id, last_event_id).read():
         return Response(status_code=204)
-    over = partial(_is_quiet, services, job_id)
-    body = stream(tail, over, services.heartbeat_s, services.reads)
+    job = Followed(job_id, partial(services.jobs.events, job_id), partial(_is_quiet, services, job_id))
+    body = stream(job, last_event_id, services.heartbeat_s, services.reads, services.feeds)
     return StreamingResponse(body, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 

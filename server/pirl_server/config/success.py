@@ -108,7 +108,9 @@ class SuccessModel(Scheduled):
         EpisodeSelection | None,
         about("for which episodes without a label it proposes one, for a person to accept; null: for none"),
     ] = None
-    dry_run: Annotated[bool, about("count the selected episodes and learn nothing")] = False
+    dry_run: Annotated[bool, about("count the selected episodes and say how long encoding takes; learn nothing")] = (
+        False
+    )
     config: Annotated[SuccessConfig, about("how it learns")] = field(default_factory=SuccessConfig)
 
     def __post_init__(self) -> None:
