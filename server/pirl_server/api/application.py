@@ -19,6 +19,7 @@ from pirl_server.api import (
     health,
     job_files,
     job_metrics,
+    job_plans,
     lineage,
     models,
     problems,
@@ -68,8 +69,9 @@ TAGS = [
     {"name": "health", "description": "Liveness, readiness, served versions, metrics"},
 ]
 PARTS = (
-    job_routes, job_files, job_metrics, episode_routes, episode_media, proposals, datasets, models, promotion, lineage,
-    evaluations, routing, ab_trials, robots, system, audit, health, metric_routes, reference, dashboard,
+    job_routes, job_plans, job_files, job_metrics, episode_routes, episode_media, proposals, datasets, models,
+    promotion, lineage, evaluations, routing, ab_trials, robots, system, audit, health, metric_routes,
+    reference, dashboard,
 )  # fmt: skip
 """modules with routes, in the order of the document"""
 
