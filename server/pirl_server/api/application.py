@@ -100,7 +100,7 @@ def create_api(
     """Build the REST application; `check_job(spec)` raises ValueError with one line where task or config is not known.
 
     Base and version are checked against the registry here. `stop_port` is where `create_stop_api` listens, 0: nowhere.
-    `gate` lets callers in, `limiter` says how often (None: at will); `watch` makes what decides about versions unasked.
+    `gate` lets callers in, `limiter` says how often (None: at will), `watch` makes what decides about versions itself.
     """
     app = _document()
     routers = [each.router for each in PARTS]
