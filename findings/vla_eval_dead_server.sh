@@ -9,7 +9,8 @@
 # Output seen: "asked for 8 episodes, exit status 0: mean_success 0.6667 of 3 episodes, num_errors 1, partial True".
 set -euo pipefail
 folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+server=
+trap 'kill $server 2>/dev/null || true; rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install -q vla-eval==0.8.0 numpy==2.4.6
 cat >"$folder/five_steps.py" <<'PY'
@@ -66,6 +67,7 @@ output_dir: $folder/results
 benchmarks: [{benchmark: "five_steps:FiveSteps", episodes_per_task: 8, max_steps: 20}]
 YAML
 venv/bin/python five_steps.py "$port" >/dev/null 2>&1 &
+server=$!
 curl -fs --retry 60 --retry-delay 1 --retry-connrefused "http://127.0.0.1:$port/health" >/dev/null
 status=0
 venv/bin/vla-eval run --config run.yaml --no-docker >log 2>&1 || status=$?
