@@ -35,7 +35,7 @@ demo-loop: setup ## a simulated robot gets better from its own episodes, unatten
 	$(ROS) && python bench/robot_loop.py --rounds 1 --episodes 100 --gate-states 100 --states 200 --seeds $(SEED) --out runs/demo-loop
 
 test: setup ## every test; lists at its end what was skipped and why
-	$(ROS) && pytest -n $(WORKERS) --dist loadfile
+	$(ROS) && pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-full: setup ## one chunk of full-size pi0 and pi0.5 on the CPU: minutes, 14 GiB
 	$(ROS) && PIRL_FULL_SIZE=1 pytest tests/model/test_full_size.py --durations=2

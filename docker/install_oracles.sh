@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # The independent implementations that our pi0 and pi0.5 are compared with, each in a virtual environment of its own:
-#   docker/install_oracles.sh [DIR] [transformers|lerobot|cyclonedds|zarr34 ...]   default: the first two, in ~/.cache/pirl/oracles
+#   docker/install_oracles.sh [DIR] [transformers|lerobot|cyclonedds|zarr34|schemathesis ...]   default: the first two, in ~/.cache/pirl/oracles
 # DIR/transformers  Python 3.11, transformers 5.5 (its PI0) on the torch of docker/constraints.txt; 1.2 GB
 # DIR/lerobot       Python 3.12, lerobot 0.6.1 (pi0, pi0.5, its policy server); it brings its own, CUDA build of torch; 5 GB
 # DIR/cyclonedds    Python 3.11, Eclipse Cyclone DDS: an implementation that our nodes' Fast DDS talks to in a test; 50 MB
 # DIR/zarr34        Python 3.12, zarr 3.4.2: reads our episodes and writes what we read, and runs our reader; 250 MB
+# DIR/schemathesis  Python 3.11, schemathesis 4.32: calls our REST API with what its OpenAPI document allows; 60 MB
 # Nothing of pirl is installed into them. An environment that cannot be made is skipped, with the reason on stderr.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -81,8 +82,12 @@ for name in "$@"; do
             make zarr34 3.12 'import zarr, cv2, google_crc32c, pydantic; assert zarr.__version__ == "3.4.2"' \
                 'zarr==3.4.2 google-crc32c opencv-python-headless pydantic grpcio protobuf'
             ;;
+        schemathesis)
+            make schemathesis 3.11 'import importlib.metadata as m; assert m.version("schemathesis").startswith("4.32.")' \
+                'schemathesis==4.32.*'
+            ;;
         *)
-            echo "no such oracle: $name (transformers, lerobot, cyclonedds, zarr34)" >&2
+            echo "no such oracle: $name (transformers, lerobot, cyclonedds, zarr34, schemathesis)" >&2
             exit 2
             ;;
     esac

@@ -19,7 +19,8 @@ import pytest
 from patience import completed
 
 from pirl_contract import Camera, Contract, Field
-from pirl_server.api import datasets, episodes, health, jobs, metrics, models, robots, routing
+from pirl_server.api.application import PARTS
+from pirl_server.api.proposals import DecisionRequest
 from pirl_server.api.schemas import PromoteRequest, RollbackRequest
 from pirl_server.config.jobs import parse_spec
 from pirl_server.episodes.schema import Calls, Episode, EpisodeInfo, Steps
@@ -33,7 +34,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SUFFIXES = ("py", "md", "yaml", "toml", "sh", "proto")
 READERS_OWN = {"launch/params/my_arm.yaml"}
 """paths that a how-to tells the reader to make"""
-SERVED = {"v1", "docs", "dashboard", "readyz", "healthz", "metrics", "diagnostics", "clock"}
+SERVED = {"v1", "docs", "openapi", "problems", "dashboard", "readyz", "healthz", "metrics", "diagnostics", "clock"}
 """first part of what may stand in the docs with a leading slash: routes, topics that are no node's own"""
 
 
@@ -145,12 +146,11 @@ def unknown_modules(text: str) -> list[str]:
 
 def unknown_routes(text: str) -> list[str]:
     """`GET /path` and curl lines that no handler answers, and curl bodies that the handler would refuse."""
-    known = {(method, route.path) for router in (jobs, episodes, datasets, models, health, metrics, robots, routing)
-             for route in router.router.routes for method in route.methods}  # fmt: skip
-    named = found(r"(GET|POST|PUT|DELETE) (/[\w/{}-]+)", text)
+    known = {(method, route.path_format) for part in PARTS for route in part.router.routes for method in route.methods}
+    named = found(r"(GET|POST|PUT|DELETE) (/[\w/{}-]+(?:\.\w+)?)", text)
     wrong = [hit[0] for hit in named if (hit[1], hit[2].replace("ROBOT_ID", "{robot_id}")) not in known]
     for hit in found(r"(?:\$api|http://127\.0\.0\.1:8000)(/[\w/]+)\S*(\s+--json\s+\\?\s*(?:'([^']+)')?)?", text):
-        path = hit[1].replace("JOB_ID", "{job_id}")
+        path = hit[1].replace("JOB_ID", "{job_id}").replace("/VERSION/", "/{version}/")
         if ("POST" if hit[2] else "GET", path) not in known or (hit[3] and not _accepted(path, hit[3])):
             wrong.append(hit[0])
     return wrong
@@ -158,6 +158,7 @@ def unknown_routes(text: str) -> list[str]:
 
 def _accepted(path: str, body: str) -> bool:
     check = {"/v1/models/promote": PromoteRequest.model_validate, "/v1/models/rollback": RollbackRequest.model_validate}
+    check["/v1/proposals"] = DecisionRequest.model_validate
     try:
         check.get(path, parse_spec)(json.loads(body))
     except ValueError:

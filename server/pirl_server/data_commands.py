@@ -19,6 +19,10 @@ EPISODES = {
     "label": "pirl_server.episodes.commands:label",
     "undo": "pirl_server.episodes.commands:undo",
     "prune": "pirl_server.episodes.commands:prune",
+    "propose": "pirl_server.training.success.commands:propose",
+    "accept": "pirl_server.episodes.commands:accept",
+    "reject": "pirl_server.episodes.commands:reject",
+    "reopen": "pirl_server.episodes.commands:reopen",
 }
 """verb -> module:function, which takes the arguments after the verb and returns the exit status"""
 DATASETS = {

@@ -106,11 +106,11 @@ class Probe:
         result = self.call(SetParameters, f"{node}/set_parameters", parameters=[parameter]).results[0]
         return "" if result.successful else result.reason or "rejected"
 
-    def until(self, condition: Callable[[], bool], what: str) -> None:
-        """Spin until the condition holds; fails with `what` when it does not."""
+    def until(self, condition: Callable[[], bool], what: str | Callable[[], str]) -> None:
+        """Spin until the condition holds; fails with `what`, called by then, when it does not."""
         patience = Patience(self.patience_s)
         while not condition():
-            assert patience.left_s > 0, f"{what}; {self.complaints()}"
+            assert patience.left_s > 0, f"{what if isinstance(what, str) else what()}; {self.complaints()}"
             for process in self.processes:
                 assert process.poll() in (None, 0), f"a node died: {process.communicate()[0]}"
             self.executor.spin_once(timeout_sec=0.02)

@@ -22,6 +22,7 @@ def pad(y: float = 0.0, deadman: bool = True, close: bool = False) -> Any:
     return Joy(axes=[y, 0.0, 0.0, 0.0, 0.0, 0.0], buttons=buttons)
 
 
+@pytest.mark.slow
 def test_a_joystick_takes_over_and_hands_back_without_a_jerk(probe: Any, tmp_path: Path) -> None:
     from sensor_msgs.msg import Joy
     from std_srvs.srv import Trigger

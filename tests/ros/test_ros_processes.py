@@ -79,6 +79,7 @@ def test_every_transition_of_every_node(probe: Any) -> None:
             assert probe.change(node, transition) == expected
 
 
+@pytest.mark.slow
 def test_two_robots_share_a_server_and_nothing_else(ros: Any, profile: Any) -> None:
     from rclpy.action import ActionClient
     from trajectory_msgs.msg import JointTrajectory

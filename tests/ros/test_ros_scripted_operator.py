@@ -23,7 +23,7 @@ class Arm:
 
         self.pressed, self.before = list[str](), list[Callable[[], str]]()
         self.delay_s = 0.0
-        """between what happens before an answer and the answer"""
+        """between what happens before an answer to a takeover and the answer"""
         for name in ("takeover", "hand_back"):
             probe.node.create_service(Trigger, f"arm_node/{name}", lambda _, reply, name=name: self._press(name, reply))
         self._events = probe.publisher(EpisodeEvent, "episode_events")
@@ -32,8 +32,9 @@ class Arm:
 
     def _press(self, name: str, reply: Any) -> Any:
         self.pressed.append(name)
-        reply.message = self.before.pop(0)() if self.before else ""
-        time.sleep(self.delay_s)
+        if name == "takeover":
+            reply.message = self.before.pop(0)() if self.before else ""
+            time.sleep(self.delay_s)
         reply.success = not reply.message
         return reply
 
@@ -64,15 +65,18 @@ def test_a_rejected_takeover_is_pressed_again_and_a_late_one_handed_back(probe: 
     arm = Arm(probe)
 
     def run(episode: str, pressed: list[str]) -> None:
-        """Begin an episode and play until the buttons were pressed so; outcomes may come before the episode's begin."""
+        """Begin an episode and play until the buttons were pressed in this order; more presses are lawful on a busy
+        machine, and outcomes may come before the episode's begin.
+        """
         before = len(arm.pressed)
         arm.event(episode, EpisodeEvent.START)
 
         def found() -> bool:
             arm.play(1)
-            return arm.pressed[before:] == pressed
+            since = iter(arm.pressed[before:])
+            return all(button in since for button in pressed)
 
-        probe.until(found, f"pressed {arm.pressed[before:]}, not {pressed}")
+        probe.until(found, lambda: f"pressed {arm.pressed[before:]}, not {pressed}")
 
     arm.before = [lambda: "emergency stop: smoke", lambda: ""]
     run("first", ["takeover", "takeover"])
@@ -80,7 +84,9 @@ def test_a_rejected_takeover_is_pressed_again_and_a_late_one_handed_back(probe: 
     arm.before = [lambda: arm.change("second", "third")]
     arm.delay_s = 0.3
     run("second", ["takeover", "hand_back"])
+    assert not arm.before, "the next episode began with the answer"
     operator.terminate()
     said = operator.communicate()[0]
     assert "takeover: rejected: emergency stop: smoke" in said
-    assert "it came after its episode, handed back" in said
+    # Of the first episode too, when the answer to its takeover comes after the second has begun.
+    assert said.count("it came after its episode, handed back") >= 1

@@ -25,6 +25,7 @@ def stop(outcomes: list[Any]) -> list[Any]:
     return list(lost)[::-1]
 
 
+@pytest.mark.slow
 def test_a_killed_server_is_a_lawful_stop_a_latch_and_a_new_beginning(probe: Any, tmp_path: Path) -> None:
     from diagnostic_msgs.msg import DiagnosticArray
     from trajectory_msgs.msg import JointTrajectory

@@ -64,6 +64,7 @@ def test_a_controller_that_steps_back_with_each_chunk_is_named(
     controller.destroy_node()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command["kind"])
 def test_a_slow_arm_stands_after_each_end_of_its_motion(probe: Any, tmp_path: Path, command: dict[str, Any]) -> None:
     from lifecycle_msgs.msg import Transition

@@ -9,9 +9,16 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi.routing import APIRoute
+from pydantic import TypeAdapter
 from whole_server import Server
 
+from pirl_server.api.application import PARTS
+from pirl_server.api.problem_kinds import KINDS
+from pirl_server.api.problems import _DENIED
 from pirl_server.security.permissions import PUBLIC, ROUTES
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -72,3 +79,62 @@ def test_the_reference_is_whole_without_internet(web: httpx.Client) -> None:
             assert f"<code>{method.upper()} {path}</code>" in reply.text
     for name in document["components"]["schemas"]:
         assert f"<h3>{name}</h3>" in reply.text
+
+
+def test_every_operation_has_summary_example_scope_and_errors(web: httpx.Client) -> None:
+    """Of JSON an example that its own model takes; of text one as it is; files need none."""
+    document = web.get("/openapi.json").json()
+    models = {
+        route.operation_id: route for part in PARTS for route in part.router.routes if isinstance(route, APIRoute)
+    }
+    gaps = []
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            name, public = operation["operationId"], ROUTES[method.upper(), path] == PUBLIC
+            errors = [status for status in operation["responses"] if status >= "400"]
+            gaps += [] if operation["summary"] and operation["description"] else [f"{name}: no text"]
+            gaps += [] if public or operation["x-scopes"] else [f"{name}: no scope"]
+            gaps += [] if "401" in errors and "500" in errors else [f"{name}: no errors"]
+            gaps += [] if "{" not in path or "422" in errors else [f"{name}: no 422"]
+            body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            gaps += [] if not body or "examples" in body else [f"{name}: no example of a request"]
+            if body:
+                field = models[name].body_field
+                assert field is not None
+                _, wrong = field.validate(body["examples"]["example"]["value"], {}, loc=())
+                gaps += [f"{name}: {wrong}"] if wrong else []
+            for status, response in operation["responses"].items():
+                for kind, content in response.get("content", {}).items():
+                    if content["schema"].get("format") == "binary":
+                        continue
+                    if "examples" not in content:
+                        gaps.append(f"{name}: no example of {status} {kind}")
+                    elif kind == "application/json":
+                        value = content["examples"]["example"]["value"]
+                        shown = TypeAdapter(models[name].response_model).validate_python(value)
+                        dumped = TypeAdapter(models[name].response_model).dump_python(shown, mode="json")
+                        assert {key: dumped[key] for key in value} == value, name
+                    elif kind == "application/problem+json":
+                        assert str(content["examples"]["example"]["value"]["status"]) == status
+    assert gaps == []
+    assert len(models) > 40
+
+
+def test_every_kind_of_problem_is_in_the_table(web: httpx.Client) -> None:
+    """Those that the sources name, those of the document, and those of the how-to."""
+    sources = "".join(path.read_text() for path in (ROOT / "server" / "pirl_server" / "api").glob("*.py"))
+    named = set(re.findall(r'ProblemError\(\s*\d{3},\s*"([a-z-]+)"', sources)) | set(_DENIED)
+    assert len(named) > 12
+    assert named <= KINDS.keys()
+    page = (ROOT / "docs" / "how-to" / "use-the-api.md").read_text()
+    rows = re.findall(r"^\| `/problems/([a-z-]+)` \| (\d+) \| (.*) \|$", page, re.MULTILINE)
+    assert {kind: (int(status), meaning) for kind, status, meaning in rows} == {
+        kind: (each.status, each.meaning) for kind, each in KINDS.items()
+    }
+    document = web.get("/openapi.json").json()
+    assert document["components"]["schemas"]["Problem"]["properties"]["type"]["enum"] == [
+        f"/problems/{kind}" for kind in KINDS
+    ]
+    for path, status in (("/nothing", 404), ("/v1/jobs/job_x", 422), (f"/v1/jobs/job_{'0' * 24}", 404)):
+        reply = web.get(path)
+        assert (reply.status_code, reply.json()["type"].removeprefix("/problems/") in KINDS) == (status, True)

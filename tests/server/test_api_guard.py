@@ -41,6 +41,12 @@ CALLS = [
     ("GET", "/v1/routing", PEOPLE), ("PUT", "/v1/routing/canary", OPERATOR), ("DELETE", "/v1/routing/canary", OPERATOR),
     ("PUT", "/v1/routing/shadow", OPERATOR), ("DELETE", "/v1/routing/shadow", OPERATOR),
     ("PUT", "/v1/routing/pins/arm-1", OPERATOR), ("DELETE", "/v1/routing/pins/arm-1", OPERATOR),
+    ("GET", "/v1/system", PEOPLE), ("GET", f"/v1/jobs/job_{ID}/log", PEOPLE),
+    ("GET", f"/v1/jobs/job_{ID}/checkpoints", PEOPLE), ("GET", f"/v1/jobs/job_{ID}/artefacts", PEOPLE),
+    ("GET", f"/v1/jobs/job_{ID}/artefacts/checkpoint/card.json", TRAINER),
+    ("GET", f"/v1/episodes/{HEX}/frames/wrist/0.jpg", PEOPLE), ("GET", f"/v1/episodes/{HEX}/video.mp4", PEOPLE),
+    ("GET", f"/v1/episodes/{HEX}/steps", PEOPLE), ("GET", "/v1/models/v1", PEOPLE),
+    ("GET", "/v1/models/v1/lineage", PEOPLE), ("GET", "/v1/evaluations", PEOPLE), ("GET", "/v1/evaluations/x", PEOPLE),
     ("POST", "/v1/robots/arm-1/emergency-stop", PEOPLE), ("POST", "/v1/emergency-stop", PEOPLE),
 ]  # fmt: skip
 
@@ -119,7 +125,7 @@ def test_every_route_has_its_row_and_every_row_its_route(server: Server) -> None
     described = {(verb.upper(), path) for path, verbs in server.api.openapi()["paths"].items() for verb in verbs}
     pages = {("GET", route.path) for route in server.api.routes if type(route) is Route}  # the document
     assert len(pages) == 1
-    written = {("GET", path) for path in ("/docs", "/dashboard", "/dashboard.js")}
+    written = {("GET", path) for path in ("/docs", "/dashboard", "/dashboard/{name}")}
     assert described | pages | written == set(ROUTES)
 
 
@@ -191,5 +197,13 @@ def test_without_tokens_pages_of_other_sites_are_refused(server: Server) -> None
             ({"Origin": "null"}, 403),
             ({"Host": "evil.example:8000", "Origin": "http://evil.example:8000"}, 403),
             ({"Host": "evil.example"}, 403),
+            ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
+            ({"Sec-Fetch-Site": "same-site"}, 403),
+            ({"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}, 200),
+            ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 200),
+            (
+                {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Origin": "http://evil.example"},
+                403,
+            ),
         ):
             assert web.get("/v1/robots", headers=headers).status_code == status, headers

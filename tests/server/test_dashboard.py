@@ -1,8 +1,7 @@
-"""The loop's page in a real browser, against a server with tokens: what it shows, and that its buttons act."""
+"""The dashboard in a real browser: robots and their stop, models, the loop; it loads nothing from elsewhere."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,62 +9,167 @@ from typing import Any
 
 import pytest
 from browser import Browser, needs_browser
-from patience import until
+from dashboard_world import NASTY, Arm, add_version, enter, evaluated, shot, shows, with_cameras
+from furnished_server import LOOP, MARKUP, loop_state
+from patience import patient, until
+from serve_process import free_port
 from whole_server import Server
 
-from pirl_server.config.loop import Loop, LoopCanary
+from pirl_contract import Contract
+from pirl_server.api.stop_listener import stop_door
 from pirl_server.jobs.job import Status
-from pirl_server.loop.machine import begin
-from pirl_server.loop.state import LoopState, Phase, Rates, Round, Tally
-
-SPEC = Loop(
-    task="PushCube-v1", rounds=10, episodes_per_round=50, max_robot_minutes=600, canary=LoopCanary(episodes=20)
-)  # fmt: skip
-NASTY = "v1: <img src=x onerror=\"document.title='broken in'\"> held-out action error 9 against 1 of the base"
-ROUNDS = (
-    Round(0, "3f9c1d20a7b4", "b01dfacade00", "promoted", "after the promotion: 45 of 50", Tally(50, 20), "",
-          Tally(20, 16, 100, 2), Tally(50, 20, 100, 2), "", Rates(200, 82, 121, 0.0001, 0.0004)),
-    Round(1, "b01dfacade00", "0ddba11c0de5", "rejected", NASTY, Tally(50, 30)),
-)  # fmt: skip
+from pirl_server.loop.state import Tally
 
 
 @pytest.fixture
-def server(tmp_path: Path, make_policy: Any) -> Iterator[Server]:
-    made = Server(tmp_path, make_policy())
-    yield made
+def contract_with_cameras(contract: Contract) -> Contract:
+    return with_cameras(contract)
+
+
+@pytest.fixture
+def server(tmp_path: Path, make_policy: Any, contract_with_cameras: Contract) -> Iterator[Server]:
+    """With a port for stops, which may be called from the page."""
+    port = free_port()
+    made = Server(tmp_path, make_policy(contract=contract_with_cameras), stop_port=port)
+    with stop_door("127.0.0.1", port, rest_port=made.rest.port) as open_door:
+        open_door(made.api)
+        yield made
     made.close()
 
 
 @pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
-    made = Browser(tmp_path / "browser")
+def arms(server: Server, contract_with_cameras: Contract) -> Iterator[list[Arm]]:
+    fleet = server.tokens.create("fleet", ["robot"])
+    made = [Arm(server, contract_with_cameras, name, fleet) for name in ("arm-1", "arm-2")]
     yield made
-    made.close()
+    for arm in made:
+        arm.close()
 
 
-def running() -> LoopState:
-    """In its third round's canary."""
-    return replace(
-        begin(SPEC, "2026-01-01T00:00:00.000+00:00"),
-        round=2, phase=Phase.CANARY, base="b01dfacade00", candidate="cafe5eedf00d", collected=Tally(50, 31),
-        offline="held-out action error 0.31 against 0.3 of the base: 1.03 times, the limit is 2",
-        rates=Rates(200, 121, 140, 0.001, 0.02), canary_robots=("arm-1",), canary=Tally(3, 2, 60, 1),
-        compared=Tally(50, 31, 900, 9), robot_minutes=123.45, promotions=1, rounds=ROUNDS,
-    )  # fmt: skip
+@needs_browser
+def test_robots_are_seen_and_stopped_with_one_press(server: Server, arms: list[Arm], browser: Browser) -> None:
+    arms[0].drive(60, instruction=NASTY)
+    arms[1].drive(60, human=3, limited=60)
+    enter(browser, server, "robots", "operator")
+    shows(
+        browser, "2 of 2 connected", NASTY, "clear", "limited", "none of the last 60 steps", "limit 60", "human", "p99"
+    )
+    assert browser.value("document.title") == "pirl: robots", "an instruction is text, never markup"
+    loaded = "[...document.querySelectorAll('.live img')].filter(i => i.naturalWidth === 128).length"
+    until(lambda: browser.value(loaded) == 4, "two cameras of two robots")
+    assert browser.value("document.querySelector('.live img').alt") == "camera base of robot arm-1"
+    first = browser.value("document.querySelector('.live img').src")
+    arms[0].drive(3)
+    until(lambda: browser.value("document.querySelector('.live img').src") not in ("", first), "a newer image")
+    shot(browser, "robots")
+
+    browser.click("stop-arm-1")
+    assert arms[0].stopped.wait(patient(20)), browser.text("app")
+    assert arms[0].events[-1].emergency_stop.reason == "pressed in the dashboard"
+    assert not arms[1].stopped.is_set(), "one robot is stopped, not its neighbour"
+    until(lambda: "Notified: arm-1." in browser.text("app"), lambda: browser.text("app"))
+    shows(browser, "stop sent")
+    stops = [url for url in browser.requested if url.endswith("/emergency-stop")]
+    assert stops, "sent"
+    assert all(f":{server.api.state.services.stop_port}/" in url for url in stops), (
+        "by the port that takes nothing else"
+    )
+    browser.click("stop-all")
+    assert arms[1].stopped.wait(patient(20))
+    for arm in arms:
+        arm.close()
+    until(lambda: "0 of 2 connected" in browser.text("main"))
+    browser.click("stop-arm-1")
+    until(lambda: "NOT SENT: no connected robot to notify" in browser.text("app"), lambda: browser.text("app"))
+    assert "Use the stop at the robot" in browser.text("app")
+    assert [line["result"] for line in server.audited("emergency stop")] == ["notified", "notified", "not connected"]
+    assert browser.errors == []
+
+
+@needs_browser
+def test_a_stop_takes_the_rest_port_where_the_other_does_not_answer(
+    tmp_path: Path, make_policy: Any, contract: Contract, browser: Browser
+) -> None:
+    server = Server(tmp_path, make_policy(), stop_port=free_port())  # nothing listens there
+    arm = Arm(server, contract, "arm-1", server.tokens.create("fleet", ["robot"]))
+    enter(browser, server, "robots", "trainer")
+    shows(browser, "arm-1")
+    browser.click("stop-all")
+    assert arm.stopped.wait(patient(20)), browser.text("app")
+    until(lambda: "Notified: arm-1." in browser.text("app"), lambda: browser.text("app"))
+    arm.close()
+    server.close()
+
+
+@needs_browser
+def test_a_stop_without_a_token_says_that_it_was_not_sent(server: Server, arms: list[Arm], browser: Browser) -> None:
+    browser.open(f"{server.url}/dashboard")
+    until(lambda: browser.text("message") == "This server asks for a token.")
+    browser.click("stop-all")
+    until(lambda: "NOT SENT: the server asks for a token" in browser.text("app"), lambda: browser.text("app"))
+    assert not any(arm.stopped.is_set() for arm in arms)
+
+
+@needs_browser
+def test_a_server_without_tokens_takes_a_stop_from_its_page(server: Server, arms: list[Arm], browser: Browser) -> None:
+    server.gate.open, server.gate._tokens = True, None
+    browser.open(f"{server.url}/dashboard/icon.svg")
+    browser.value("sessionStorage.clear()")
+    browser.open(f"{server.url}/dashboard")
+    shows(browser, "2 of 2 connected")
+    browser.click("stop-all")
+    assert all(arm.stopped.wait(patient(20)) for arm in arms), browser.text("app")
+    until(lambda: "Notified: arm-1, arm-2." in browser.text("app"), lambda: browser.text("app"))
+    (stop,) = {url for url in browser.requested if url.endswith("/emergency-stop")}
+    assert f":{server.api.state.services.stop_port}/" in stop, "by the port that takes nothing else"
+
+
+@needs_browser
+def test_a_version_is_promoted_and_rolled_back_with_its_evidence(
+    server: Server, tmp_path: Path, contract_with_cameras: Contract, browser: Browser
+) -> None:
+    for version, successes in (("v1", 80), ("v2", 91)):
+        evaluated(server, version, successes)
+    add_version(server, tmp_path, "v3", contract_with_cameras, "v2")
+    enter(browser, server, "models", "operator")
+    until(lambda: browser.text("production") == "v1", lambda: browser.text("main"))
+    browser.click_on("#version-v3 .row")
+    shows(browser, "None yet: start a job of kind evaluate.")
+    browser.click("promote-v3")
+    assert browser.text("promote-v3") == "Every robot changes at once. Promote?"
+    browser.click("promote-v3")
+    shows(browser, "the promotion gate rejected v3")
+    assert server.registry.aliases()["production"] == "v1"
+    browser.click_on("#version-v2 .row")
+    shows(browser, "91 of 100, 91 %")
+    browser.click("promote-v2"), browser.click("promote-v2")
+    until(lambda: browser.text("production") == "v2", lambda: browser.text("main"))
+    assert server.engine.current is not None
+    assert server.engine.current.version == "v2"
+    browser.type_into("#main .production input", "it shakes: 3 of 9 against 40 of 50")
+    browser.click("rollback"), browser.click("rollback")
+    until(lambda: browser.text("production") == "v1", lambda: browser.text("main"))
+    until(lambda: "it shakes: 3 of 9 against 40 of 50" in browser.text("history"), lambda: browser.text("history"))
+    history = browser.value("[...document.querySelectorAll('#history .badge')].map(each => each.innerText)")
+    assert history[:3] == ["rolled back", "promoted", "refused"]
+    tree = browser.value("[...document.querySelectorAll('.tree > li > ul code')].map(each => each.innerText)")
+    assert tree == ["v3"], "below v2, which it was learnt from"
+    shot(browser, "models")
+    assert browser.errors == []
 
 
 @needs_browser
 def test_the_page_shows_the_loop_and_its_buttons_act(server: Server, browser: Browser) -> None:
     hosted = server.jobs.hosted
-    job = server.jobs.submit(SPEC).id
+    job = server.jobs.submit(LOOP).id
     assert hosted.next(0.0, lambda: False) is not None
-    hosted.show(job, running().shown())
-    browser.open(f"{server.url}/dashboard")
+    hosted.show(job, loop_state().shown())
+    browser.open(f"{server.url}/dashboard#/loop")
     until(lambda: browser.text("message") == "This server asks for a token.")
     browser.type("token", "wrong")
     until(lambda: browser.text("message") == "This token is not valid.")
     browser.type("token", server.tokens.create("ada", ["trainer"]))
-    until(lambda: browser.text("task") == "PushCube-v1", lambda: browser.text("message"))
+    until(lambda: browser.sees("#task") and browser.text("task") == "PushCube-v1", lambda: browser.text("message"))
     shown = {name: browser.text(name) for name in ("status", "round", "collected", "canary", "minutes", "simulation")}
     assert shown == {
         "status": "running",
@@ -79,25 +183,24 @@ def test_the_page_shows_the_loop_and_its_buttons_act(server: Server, browser: Br
     rows = browser.value("[...document.querySelectorAll('#rounds tr')].map(r => [...r.cells].map(c => c.innerText))")
     assert rows[1][:3] == ["1", "promoted", "3f9c1d20a7b4"]
     assert rows[1][4:7] == ["121 of 200 (61 %); 82 of 200 (41 %)", "4.0e-4", "16 of 20 (80 %); 20 of 50 (40 %)"]
-    assert rows[0][1::6] == ["rejected", NASTY]
-    assert browser.value("document.title") == "pirl: learning loop", "a reason is text, never markup"
+    assert rows[0][1::6] == ["rejected", MARKUP]
+    assert browser.value("document.title") == "pirl: loop", "a reason is text, never markup"
 
-    hosted.show(job, replace(running(), canary=Tally(4, 3)).shown())
+    hosted.show(job, replace(loop_state(), canary=Tally(4, 3)).shown())
     until(lambda: browser.text("canary").startswith("4 of 20"), lambda: browser.text("canary"))
     assert not browser.value("document.getElementById('pause').disabled")
     browser.click("pause")
-    until(lambda: browser.text("status") == "paused", lambda: browser.text("message"))
+    until(lambda: browser.text("status") == "paused", lambda: browser.text("main"))
     assert server.jobs.get(job).status is Status.PAUSED
-    if folder := os.environ.get("PIRL_SCREENSHOTS"):
-        browser.screenshot(Path(folder) / "dashboard.png")
+    shot(browser, "loop")
     browser.click("resume")
-    until(lambda: browser.text("status") == "running", lambda: browser.text("message"))
+    until(lambda: browser.text("status") == "running", lambda: browser.text("main"))
     browser.click("cancel")
     assert browser.text("cancel") == "Cancel the loop? Click again"
     assert not hosted.cancelled(job)
     browser.click("cancel")
     until(lambda: hosted.cancelled(job))
-    hosted.settle(job, Status.CANCELLED, "cancelled in round 2, phase canary", running().shown())
+    hosted.settle(job, Status.CANCELLED, "cancelled in round 2, phase canary", loop_state().shown())
     until(lambda: browser.text("status") == "cancelled: cancelled in round 2, phase canary")
     assert browser.text("round") == "2 of 10"
     assert browser.value("['pause', 'resume', 'cancel'].every(id => document.getElementById(id).disabled)")
@@ -105,29 +208,13 @@ def test_the_page_shows_the_loop_and_its_buttons_act(server: Server, browser: Br
 
 @needs_browser
 def test_a_scope_that_may_only_look_is_told_so_and_a_phone_is_wide_enough(server: Server, browser: Browser) -> None:
-    job = server.jobs.submit(SPEC).id
+    job = server.jobs.submit(LOOP).id
     assert server.jobs.hosted.next(0.0, lambda: False) is not None
-    server.jobs.hosted.show(job, running().shown())
-    browser.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
-    browser.open(f"{server.url}/dashboard")
-    until(lambda: browser.text("message") == "This server asks for a token.")
-    browser.type("token", server.tokens.create("bob", ["operator"]))
-    until(lambda: browser.text("status") == "running", lambda: browser.text("message"))
+    server.jobs.hosted.show(job, loop_state().shown())
+    browser.shape(390, 800, mobile=True)
+    enter(browser, server, "loop", "operator")
+    until(lambda: browser.sees("#status") and browser.text("status") == "running", lambda: browser.text("message"))
     assert browser.value("document.documentElement.scrollWidth <= window.innerWidth"), "only the table scrolls"
     browser.click("pause")
-    until(lambda: "scope does not allow" in browser.text("refused"), lambda: browser.text("message"))
+    until(lambda: "scope does not allow" in browser.text("refused"), lambda: browser.text("main"))
     assert server.jobs.get(job).status is Status.RUNNING
-    if folder := os.environ.get("PIRL_SCREENSHOTS"):
-        browser.screenshot(Path(folder) / "dashboard-phone.png")
-
-
-def test_the_page_loads_nothing_from_elsewhere(server: Server) -> None:
-    with server.web() as web:
-        page, script = web.get("/dashboard"), web.get("/dashboard.js")
-    assert (page.status_code, script.status_code) == (200, 200)
-    policy = page.headers["content-security-policy"]
-    assert "default-src 'none'; script-src 'self'" in policy
-    for text in (page.text, script.text):
-        assert "http:" not in text
-        assert "https:" not in text
-        assert "innerHTML" not in text

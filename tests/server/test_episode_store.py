@@ -108,6 +108,7 @@ def test_dimensions_that_disagree_are_refused_and_leave_nothing(store: EpisodeSt
     assert store.sweep() == 0
 
 
+@pytest.mark.slow
 def test_ten_kills_at_random_points_leave_only_whole_episodes(store: EpisodeStore) -> None:
     """What is listed verifies. The staging leftovers show that kills did fall into writes."""
     first = store.write(make_episode(calls=20, steps=60, size=48))

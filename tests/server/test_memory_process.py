@@ -80,6 +80,7 @@ def drive(client: PolicyClient, calls: int) -> tuple[str, Contract]:
     return episode_id, contract
 
 
+@pytest.mark.slow
 def test_full_memory_ends_and_a_kill_leaves_nothing_behind(serve: Serve) -> None:
     large, small = serve.robot("arm-1"), serve.robot("arm-2")
     large_id, contract = drive(large, CALLS)

@@ -140,6 +140,18 @@ def test_spare_descriptors_are_used_when_the_process_has_no_other(monkeypatch: p
     seats.close(), bound.close()
 
 
+def test_an_answer_on_a_kept_connection_is_sent_at_once(tmp_path: Path, make_policy: Any) -> None:
+    """Head and body go out as two pieces: with Nagle's algorithm the second waits for the client, some 40 ms."""
+    server = Server(tmp_path, make_policy())
+    try:
+        with server.web() as web:
+            assert web.get("/healthz").status_code == 200
+            (seat,) = server.rest.seats._taken.values()
+            assert seat.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    finally:
+        server.close()
+
+
 def test_silent_connections_before_tls_keep_nobody_out(tmp_path: Path, make_policy: Any) -> None:
     ours = Authority(tmp_path / "ca", "ours")
     issued = ours.issue("server")

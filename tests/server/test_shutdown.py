@@ -86,6 +86,7 @@ def grpc_health(address: str) -> int:
         return int(stub.Check(health_pb2.HealthCheckRequest(service=""), timeout=patient(WAIT_S)).status)
 
 
+@pytest.mark.slow
 def test_a_signal_drains_stops_the_job_and_publishes(tmp_path: Path) -> None:
     openpi_port, root = free_port(), tmp_path / "root"
     root.mkdir(mode=0o755)
@@ -117,7 +118,10 @@ def test_a_signal_drains_stops_the_job_and_publishes(tmp_path: Path) -> None:
         stream.join(patient(WAIT_S))
         assert (stream.is_alive(), stream.broken) == (False, "")
         assert left_after(started) == set()
-        assert (server.job(job)["status"], server.job(job)["error"]) == ("cancelled", "the server was stopped")
+        assert (server.job(job)["status"], server.job(job)["causes"]) == (
+            "queued",
+            ["attempt 1: the server was stopped"],
+        )
         (published,) = EpisodeStore(server.root / "episodes").list()
         assert (published.robot_id, published.steps, published.calls, published.end_reason) == ("arm-1", 1, 2, "fault")
         assert EpisodeStore(server.root / "episodes").open(published.id)
@@ -159,6 +163,7 @@ def test_a_second_signal_ends_it_at_once_and_its_job_too(tmp_path: Path) -> None
         robot.client.close()
 
 
+@pytest.mark.slow
 def test_a_second_server_on_a_root_changes_nothing_and_a_killed_one_frees_it(tmp_path: Path) -> None:
     root = tmp_path / "root"
     with ServeProcess(root) as first:

@@ -77,6 +77,7 @@ def test_control_a_store_that_forces_too_little_to_the_disk_loses(tmp_path: Path
     assert power_cuts(tmp_path, 12, 4, forced).lost > 0
 
 
+@pytest.mark.slow
 def test_damage_of_every_kind_is_found_or_in_bytes_that_nothing_reads(tmp_path: Path) -> None:
     rows = damages(tmp_path, 8)
     assert [fault for row in rows.values() for fault in row.faults] == []

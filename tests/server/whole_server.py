@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -39,14 +40,23 @@ from pirl_server.serving.service import PolicyService
 from pirl_server.serving.shadow import Shadow
 from pirl_server.telemetry.metrics import Latencies, Metrics
 from pirl_server.telemetry.operations import Operations
+from pirl_server.telemetry.robot_activity import RobotActivity
 
 
 class Server:
     """gRPC and REST of one server, with tokens."""
 
     def __init__(
-        self, root: Path, policy: Any, files: TlsFiles | None = None, rest_limiter: Limiter | None = None
+        self,
+        root: Path,
+        policy: Any,
+        files: TlsFiles | None = None,
+        rest_limiter: Limiter | None = None,
+        stop_port: int = 0,
+        job: str = "",
+        versions: Sequence[str] = ("v1", "v2"),
     ) -> None:
+        """`job` is the script of every job's process; the first of `versions` is in production."""
         self.engine, store = Engine(), EpisodeStore(root / "episodes")
         self.engine.swap(policy)
         self.recorder, self.registry = Recorder(store), Registry(root / "models")
@@ -57,27 +67,24 @@ class Server:
         self.service = service = PolicyService(
             self.engine, self.recorder, explore=False, router=self.router, check_rate=self.gate.check_rate
         )
-        for version in ("v1", "v2"):
-            (source := root / version).mkdir()
-            (source / "card.json").write_text('{"task": "push"}')
-            self.registry.add(version, source, policy.contract)
-        self.registry.point("production", "v1", "test", "start")
+        self._add_versions(root, policy, versions)
         shadow = Shadow(self.engine, lambda report: None)
         self.deployment = Deployment(
             self.engine,
             self.registry,
             self.router,
             shadow,
-            lambda version: type(policy)(version=version, mark=float(version[1:])),
+            lambda version: type(policy)(version=version, mark=float(version[1:]), contract=policy.contract),
             TrialLimit(self.registry, 0.1, lambda: len(service.attendance.list())),
         )
         metrics, latencies = Metrics(self.engine, service.attendance, self.recorder), Latencies()
+        activity = RobotActivity(self.recorder.robot_of)
         interceptor = CallInterceptor(
-            [CallTracker([metrics, latencies]), CallAuthorizer(self.gate, audit)], PUBLIC_RPCS
+            [CallTracker([metrics, latencies, activity]), CallAuthorizer(self.gate, audit)], PUBLIC_RPCS
         )
         credentials = files.for_grpc() if files else None
         self.grpc, self.port = start_grpc(service, "127.0.0.1:0", credentials, [interceptor])
-        self.jobs = Supervisor(root / "jobs", [sys.executable, "-c", ""])
+        self.jobs = Supervisor(root / "jobs", [sys.executable, "-c", job])
         Operations(root, self.jobs, self.recorder, self.gate, files).register(metrics.registry)
         self.api = create_api(
             jobs=self.jobs,
@@ -92,7 +99,19 @@ class Server:
             metrics=metrics,
             latencies=latencies,
             limiter=rest_limiter,
+            activity=activity,
+            stop_port=stop_port,
         )
+        self._listen(files)
+
+    def _add_versions(self, root: Path, policy: Any, versions: Sequence[str]) -> None:
+        for version in versions:
+            (source := root / version).mkdir()
+            (source / "card.json").write_text('{"task": "push"}')
+            self.registry.add(version, source, policy.contract)
+        self.registry.point("production", versions[0], "test", "start")
+
+    def _listen(self, files: TlsFiles | None) -> None:
         self.rest = make_listener(self.api, listen("127.0.0.1", 0, Seats("REST", 64)), files)
         self.thread = threading.Thread(target=self.rest.run)
         self.thread.start()

@@ -29,6 +29,7 @@ def difference(one: Image, other: Image) -> Vector:
     return np.argwhere(np.abs(one.astype(int) - other).max(axis=2) > 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task_id", [name for name in TASKS if "Cube" in name])
 def test_the_object_is_where_the_constants_project_it(task_id: str) -> None:
     world = World(task(task_id), cameras=True, image_size=SIZE)

@@ -19,6 +19,7 @@ for cameras in (False, True):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.sim
 def test_a_missing_driver_is_explained() -> None:
     done = completed([sys.executable, "-c", SCRIPT], env=os.environ | NO_DRIVER, limit_s=120)

@@ -40,11 +40,13 @@ def second_update(folder: Path, sees: bool, config: PpoConfig) -> dict[str, floa
     return {name: heard.numbers[1][name] for name in RECORDED[sees]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sees", [False, True])
 def test_the_default_recipe_makes_the_recorded_updates(tmp_path: Path, sees: bool) -> None:
     assert second_update(tmp_path, sees, CONFIG) == pytest.approx(RECORDED[sees], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_another_recipe_does_not(tmp_path: Path) -> None:
     """One setting changed by one part in a hundred shows."""
     found = second_update(tmp_path, False, replace(CONFIG, gae_lambda=CONFIG.gae_lambda * 0.99))

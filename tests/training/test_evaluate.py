@@ -37,6 +37,7 @@ def in_this_process(checkpoint: Path) -> dict[int, RolloutResult]:
     return results
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_result_of_one_process(checkpoint: Path) -> None:
     """One worker, in the simulator: test_sft.py."""
     heard = Heard()
@@ -51,6 +52,7 @@ def test_two_workers_give_the_result_of_one_process(checkpoint: Path) -> None:
     assert len({result.total_reward for result in results.values()}) == 3, "each seed is an episode of its own"
 
 
+@pytest.mark.slow
 def test_a_cancelled_evaluation_gives_what_it_has(checkpoint: Path) -> None:
     slow = make_toy(length=1000, slow_s=0.002)
     results = evaluate(checkpoint, slow, 20, range(500), Heard(cancel_after=8), workers=1)
@@ -58,6 +60,7 @@ def test_a_cancelled_evaluation_gives_what_it_has(checkpoint: Path) -> None:
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.slow
 def test_a_worker_that_fails_is_an_error_in_words(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="an evaluation worker died"):
         evaluate(tmp_path, MAKE, 3, SEEDS, Heard(), workers=1)
@@ -82,6 +85,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_done_ends_when_the_evaluation_is_killed(checkpoint: Path) -> None:
     """It has nothing left to send, so no broken pipe would tell it."""
     code = EVALUATOR.format(tests=str(Path(__file__).parent), checkpoint=str(checkpoint))

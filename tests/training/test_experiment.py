@@ -17,6 +17,7 @@ from pirl_server.training.sim_rl.finetune import finetune
 CONFIG = PpoConfig(env_steps=60, envs=4, workers=1, decisions=5, noise="flow-noise", steps="all", anneal_to=0.2)
 
 
+@pytest.mark.slow
 def test_what_was_written_makes_the_same_version_again(tmp_path: Path) -> None:
     base = save_toy(tmp_path / "base")
     plan = experiment.planned("toy", base, CONFIG, seed=3)

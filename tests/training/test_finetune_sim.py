@@ -28,6 +28,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_toy(tmp_path_factory.mktemp("base"), horizon=1)
 
 
+@pytest.mark.slow
 def test_a_run_trains_the_expert_only_and_records_its_lineage(base: Path, tmp_path: Path) -> None:
     heard = Heard()
     version = finetune(base, tmp_path / "out", make_toy(), 1, CONFIG, seed=3, progress=heard)
@@ -57,6 +58,7 @@ def test_the_success_of_no_episode_is_not_reported_as_a_number(base: Path, tmp_p
     assert heard.messages == ["env steps, no episode has ended yet", "env steps, rollout success 0.00"]
 
 
+@pytest.mark.slow
 def test_a_cancelled_run_saves_what_it_has(base: Path, tmp_path: Path) -> None:
     heard = Heard(cancel_after=1)
     version = finetune(base, tmp_path / "out", make_toy(), 1, CONFIG, seed=0, progress=heard)

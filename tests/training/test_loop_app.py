@@ -97,6 +97,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
             robot.client.close()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_two_robots_feed_one_loop_that_withdraws_a_bad_version_and_promotes_a_better_one(
     site: Site, tmp_path: Path
@@ -151,6 +152,7 @@ def check_trace(site: Site, job: str, good: str) -> None:
     assert re.search(r"canary: (\d+) of \1 episodes succeeded.* production: \d+ of \d+", forced["reason"])
 
 
+@pytest.mark.slow
 def test_a_version_that_held_out_episodes_speak_against_never_reaches_a_robot(site: Site, tmp_path: Path) -> None:
     """No result has half of its base's error: the offline gate of a task without a simulator rejects it."""
     base = checkpoint_version(tmp_path / "base")

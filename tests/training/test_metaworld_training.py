@@ -39,6 +39,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_card_is_the_suites(base: Path) -> None:
     card = load_card(base)
     assert card.contract == simulation.contract(TASK)
@@ -49,6 +50,7 @@ def test_the_card_is_the_suites(base: Path) -> None:
     assert card.action_scale == pytest.approx((0.04, 0.04, 0.04, 1.0))
 
 
+@pytest.mark.slow
 def test_rl_and_evaluation_run_on_all_its_tasks(base: Path, tmp_path: Path) -> None:
     config = PpoConfig(
         env_steps=400, envs=10, workers=1, decisions=12, warmup_updates=1, critic_features="policy_and_instruction"

@@ -36,6 +36,7 @@ def gone(pid: int, within_s: float = 10.0) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_two_workers_share_the_work_and_one_that_is_killed_is_an_error_in_words(checkpoint: Path) -> None:
     make = make_toy(length=1000, slow_s=0.01)
     with closing(WorkerPool(make, checkpoint, 1000, config=PpoConfig(workers=2, envs=4), seed=1)) as pool:
@@ -74,6 +75,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_a_worker_ends_when_its_learner_is_killed(checkpoint: Path) -> None:
     """SIGKILL leaves no time to tell it."""
     code = LEARNER.format(tests=str(Path(__file__).parent), checkpoint=str(checkpoint))

@@ -103,6 +103,7 @@ def test_unknown_presets_and_too_many_demonstrations_are_refused(tmp_path: Path)
         sft(tmp_path, toy_card(), make_toy(), expert, 1, SftConfig(demonstrations=1001), 0, Heard())
 
 
+@pytest.mark.slow
 @pytest.mark.sim
 def test_two_demonstrations_in_maniskill_lower_the_loss_and_evaluation_agrees_with_one_process(tmp_path: Path) -> None:
     """The real thing, small: scripted expert, lean stepper, a checkpoint, an episode in a worker."""

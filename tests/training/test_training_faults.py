@@ -144,6 +144,7 @@ def test_ppo_goes_on_when_all_episodes_end_alike(checkpoint: Path, tolerance: fl
     assert all(bool(torch.isfinite(tensor).all()) for tensor in weights(learner).values())
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_in_a_rollout_ends_the_run_in_words(checkpoint: Path, tmp_path: Path) -> None:
     config = PpoConfig(envs=4, workers=2, decisions=5, env_steps=10**6)
     heard = Heard()

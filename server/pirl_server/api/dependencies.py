@@ -8,11 +8,16 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Query, Request
 
+from pirl_server.api.job_feed import JobFeeds
 from pirl_server.api.reads import Reads
+from pirl_server.api.robot_images import Thumbnails
+from pirl_server.api.videos import Videos
 from pirl_server.config.jobs import JobSpec
 from pirl_server.episodes.store import EpisodeStore
+from pirl_server.jobs.submission_keys import SubmissionKeys
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.registry.promotion import Promoter
+from pirl_server.registry.success_models import SuccessModels
 from pirl_server.registry.versions import Registry
 from pirl_server.security.access_control import Caller
 from pirl_server.security.permissions import ADMIN
@@ -21,6 +26,8 @@ from pirl_server.serving.deployment import Deployment
 from pirl_server.serving.engine import Engine
 from pirl_server.shutdown import Stopping
 from pirl_server.telemetry.metrics import Latencies, Metrics
+from pirl_server.telemetry.robot_activity import RobotActivity
+from pirl_server.watch.deciding import Deciding
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,20 @@ class Services:
     metrics: Metrics
     latencies: Latencies
     stopping: Stopping
+    activity: RobotActivity
+    thumbnails: Thumbnails
+    videos: Videos
+    submissions: SubmissionKeys
+    success_models: SuccessModels
+    deciding: Deciding = field(default_factory=Deciding)
+    stop_port: int = 0
+    """of the port that takes stops only; 0: there is none"""
+    gate_open: bool = False
+    """no token is required"""
+    rest_rate_hz: float | None = None
+    """calls per second and token; None: no limit"""
     reads: Reads = field(default_factory=Reads)
+    feeds: JobFeeds = field(default_factory=JobFeeds)
 
 
 def _services(request: Request) -> Services:
@@ -49,10 +69,15 @@ def _services(request: Request) -> Services:
     return found
 
 
+MAX_PAGE = 100
 ServicesDep = Annotated[Services, Depends(_services)]
-JobId = Annotated[str, Path(pattern=r"^job_[0-9a-f]{24}$", description="id of the job")]
-EpisodeId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$", description="id of the episode")]
-Limit = Annotated[int, Query(ge=1, le=100, description="most entries of a page")]
+JobId = Annotated[
+    str, Path(pattern=r"^job_[0-9a-f]{24}$", description="id of the job", examples=["job_18ecf9e1c0ffee0000000000"])
+]
+EpisodeId = Annotated[
+    str, Path(pattern=r"^[0-9a-f]{32}$", description="id of the episode", examples=["3f9c1d20a7b43f9c1d20a7b43f9c1d20"])
+]
+Limit = Annotated[int, Query(ge=1, le=MAX_PAGE, description="most entries of a page")]
 
 
 def check_force_scope(request: Request, force: bool) -> None:

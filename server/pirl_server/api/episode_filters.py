@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import Depends, Query
 
 from pirl_server.api.problems import ProblemError, invalid
-from pirl_server.config.episodes import EpisodeSelection, LabelState, Mode, Source
+from pirl_server.config.episodes import EpisodeSelection, LabelState, Mode, ProposalFilter, Source
 from pirl_server.config.fields import Loc, parse
 
 PARAMETERS = {
@@ -31,6 +31,10 @@ def selection(
         "any"
     ),
     label_source: Annotated[Many, Query(description="only with a label from here; may be repeated")] = None,
+    proposal: Annotated[
+        ProposalFilter,
+        Query(description="what a success model proposed and how that was decided; success, failure: still open"),
+    ] = "any",
     mode: Annotated[Mode, Query(description="explore: some chunks left a density to learn from; greedy: none")] = "any",
     source: Annotated[
         Source, Query(description="policy: no human drove; human: one did. Leaves out what was not counted")
@@ -51,8 +55,8 @@ def selection(
         label = same
     values = {
         "robots": robot or (), "instructions": instruction or (), "versions": version or (), "label": label,
-        "label_sources": label_source or (), "mode": mode, "source": source, "max_age_days": max_age_days,
-        "since": since, "until": until, "contract_hash": contract_hash, "text": text,
+        "label_sources": label_source or (), "proposal": proposal, "mode": mode, "source": source,
+        "max_age_days": max_age_days, "since": since, "until": until, "contract_hash": contract_hash, "text": text,
     }  # fmt: skip
     try:
         return parse(EpisodeSelection, values, _named)

@@ -12,6 +12,26 @@ from pirl_server.atomic_files import NAME_PATTERN
 from pirl_server.config.episodes import EpisodeSelection
 from pirl_server.episodes.datasets import Dataset
 from pirl_server.episodes.index_rows import EpisodeEntry
+from pirl_server.episodes.proposals import Proposal
+
+
+class ProposalView(Described):
+    """A label that a success model proposes; it counts for nothing until a person accepts it."""
+
+    success: bool
+    """outcome that is proposed"""
+    probability: float
+    """of success, calibrated on episodes that the model did not learn from"""
+    model: str
+    """version of the success model"""
+    job: str
+    """that proposed it; empty: a command"""
+    state: Literal["open", "accepted", "rejected"]
+    """accepted: the episode was given a label"""
+    author: str
+    """who decided last; empty: not decided yet"""
+    at: str
+    """ISO 8601, UTC: when it was proposed, or decided"""
 
 
 class EpisodeView(Described):
@@ -61,13 +81,16 @@ class EpisodeView(Described):
     """of all its files"""
     etag: str
     """for If-Match: changes with each label"""
+    proposal: ProposalView | None
+    """newest label that a success model proposed; null: none"""
 
     @classmethod
-    def of(cls, found: EpisodeEntry) -> EpisodeView:
-        """Show an entry of the index."""
+    def of(cls, found: EpisodeEntry, proposal: Proposal | None) -> EpisodeView:
+        """Show an entry of the index, and what is proposed for it."""
         beside = {
             "label_note": found.note, "label_author": found.author, "labelled": found.labelled,
             "label_count": found.label_count, "bytes": found.size, "etag": found.etag,
+            "proposal": None if proposal is None else ProposalView.model_validate(vars(proposal)),
         }  # fmt: skip
         return cls.model_validate(vars(found.summary) | beside)
 
@@ -88,12 +111,69 @@ class EpisodePage(Described):
     damaged: list[Damaged] = Field(default=[], description="damaged episodes found since the server started")
 
 
+class ChannelView(Described):
+    """One entry of a vector, over the steps that are returned."""
+
+    name: str
+    """as the contract calls it"""
+    unit: str
+    """of the values"""
+    low: float | None
+    """limit of the contract; null: none"""
+    high: float | None
+    """limit of the contract; null: none"""
+    values: list[float | None]
+    """one per step that is returned, to six digits; null: not a number, or no action of the policy"""
+
+
+class RunView(Described):
+    """Steps in a row that one control source drove."""
+
+    source: str
+    """policy, human or hold"""
+    first: int
+    """its first step"""
+    after: int
+    """the step after its last one"""
+
+
+class EpisodeSteps(Described):
+    """Every n-th executed step of an episode."""
+
+    steps: int
+    """of the episode"""
+    stride: int
+    """n"""
+    rate_hz: float
+    """of control"""
+    step: list[int]
+    """positions of the steps that are returned"""
+    time_s: list[float]
+    """of each, since the first; by the clock of the robot, or by the rate where that is not known"""
+    state: list[ChannelView]
+    """after the step"""
+    executed: list[ChannelView]
+    """the action that was executed"""
+    commanded: list[ChannelView]
+    """the action of the policy's chunk"""
+    reward: list[float | None]
+    """of each"""
+    alterations: list[int]
+    """bits of what the robot altered, of each and those left out up to the next: see Alteration of the contract"""
+    runs: list[RunView]
+    """who drove: all steps, none left out"""
+    chunks: list[int]
+    """steps with which another chunk of the policy began: all of them, none left out"""
+    cameras: list[str]
+    """names of the cameras, for `frames`"""
+
+
 class LabelRequest(Described):
     """How an episode ended."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"success": True, "note": "in the box"}]})
 
-    success: bool | None
+    success: Annotated[bool | None, Field(strict=True)]
     """null takes the label back"""
     source: Literal["operator", "sim", "classifier"] = "operator"
     """who or what judged"""
@@ -195,4 +275,10 @@ class DatasetList(Described):
 
     data: list[DatasetView]
     """the datasets"""
+    first_id: str | None = None
+    """of this page; null for an empty one"""
+    last_id: str | None = None
+    """of this page: `after` of the next one; null for an empty one"""
+    has_more: bool = False
+    """whether there is a next page"""
     damaged: list[Damaged] = Field(default=[], description="datasets whose files can't be read")

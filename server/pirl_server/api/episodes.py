@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -11,9 +12,19 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from pirl_server.api.dependencies import EpisodeId, Limit, Services, ServicesDep, actor, check_force_scope
 from pirl_server.api.episode_filters import SelectionDep, cursor_of, place_of
 from pirl_server.api.episode_schemas import EpisodePage, EpisodeView, LabelRequest, LabelsView, LabelView
-from pirl_server.api.problems import ProblemError, conflict, invalid, no_storage, not_found, responses
+from pirl_server.api.etags import tag
+from pirl_server.api.problems import (
+    ProblemError,
+    conflict,
+    invalid,
+    no_storage,
+    not_found,
+    precondition_failed,
+    responses,
+)
 from pirl_server.api.schemas import Damaged
 from pirl_server.config.episodes import EpisodeSelection
+from pirl_server.episodes.index_rows import EpisodeEntry
 from pirl_server.episodes.retention import protection, remove
 from pirl_server.episodes.store import OutdatedError
 
@@ -51,7 +62,7 @@ def _page(
         raise not_found("episode", str(place)) from None
     except TimeoutError as error:
         raise ProblemError(503, "busy", str(error)) from None
-    page = [EpisodeView.of(each) for each in found.entries]
+    page = [_shown(services, each) for each in found.entries]
     first, last = (page[0].id, page[-1].id) if page else (None, None)
     damaged = [Damaged(name=name, reason=reason) for name, reason in sorted(services.episodes.damaged.items())]
     following = cursor_of(found.entries[-1].cursor) if found.more else None
@@ -89,7 +100,7 @@ def label_episode(
     """Label a published episode, or take its label back with `success` null. The episode itself stays as it is."""
     with _found(services, episode_id):
         previous = services.episodes.label(
-            episode_id, body.success, body.source, body.note, actor(request), _etag(if_match)
+            episode_id, body.success, body.source, body.note, actor(request), tag(if_match)
         )
     _note(services, request, episode_id, body.success, previous, body.note)
     return _view(services, episode_id, response)
@@ -103,7 +114,7 @@ def undo_label(
     with _found(services, episode_id):
         previous = services.episodes.summary(episode_id).success
         try:
-            now = services.episodes.undo(episode_id, actor(request), _etag(if_match))
+            now = services.episodes.undo(episode_id, actor(request), tag(if_match))
         except OutdatedError:
             raise
         except ValueError as error:
@@ -130,7 +141,7 @@ def delete_episode(
     check_force_scope(request, force)
     episodes = services.episodes
     with _found(services, episode_id):
-        entry = episodes.expect(episode_id, _etag(if_match))
+        entry = episodes.expect(episode_id, tag(if_match))
         removed, _ = remove(episodes, [entry], force)
     if not removed:
         why = protection(entry, episodes.datasets.ids(), episodes.leases.read()) or "being removed already"
@@ -147,7 +158,7 @@ def _found(services: Services, episode_id: str) -> Iterator[None]:
             raise ProblemError(404, "not-found", f"episode '{episode_id}' is damaged: {why}") from None
         raise not_found("episode", episode_id) from None
     except OutdatedError as error:
-        raise ProblemError(412, "precondition-failed", str(error)) from None
+        raise precondition_failed(str(error)) from None
     except TimeoutError as error:
         raise ProblemError(503, "busy", str(error)) from None
     except OSError as error:
@@ -158,11 +169,7 @@ def _view(services: Services, episode_id: str, response: Response) -> EpisodeVie
     with _found(services, episode_id):
         entry = services.episodes.entry(episode_id)
     response.headers["ETag"] = f'"{entry.etag}"'
-    return EpisodeView.of(entry)
-
-
-def _etag(header: str | None) -> str | None:
-    return None if header is None or header.strip() == "*" else header.strip().strip('"')
+    return _shown(services, entry)
 
 
 def _note(
@@ -173,3 +180,10 @@ def _note(
         "label changed", actor(request), episode=episode_id, label=names[success], previous=names[previous],
         reason=reason,
     )  # fmt: skip
+
+
+def _shown(services: Services, entry: EpisodeEntry) -> EpisodeView:
+    """Show an episode; without its version while a blinded comparison runs on its robot."""
+    ab = services.deciding.ab
+    seen = entry if ab is None else replace(entry, summary=ab.shown(entry.summary))
+    return EpisodeView.of(seen, services.episodes.proposals.get(entry.summary.id))

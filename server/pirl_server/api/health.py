@@ -56,4 +56,5 @@ async def info(services: ServicesDep) -> Info:
         robot=policy.contract.robot if policy else None,
         instructions=list(policy.instructions) if policy else [],
         grpc_port=services.grpc_port,
+        stop_port=services.stop_port or None,
     )

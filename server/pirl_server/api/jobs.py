@@ -10,26 +10,48 @@ from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from pirl_server.api.dependencies import JobId, Limit, Services, ServicesDep, actor
+from pirl_server.api.idempotency import REPLAYED, IdempotencyKey, submit_once
 from pirl_server.api.problems import ProblemError, conflict, invalid, no_storage, not_found, responses
 from pirl_server.api.schemas import Damaged, JobPage, JobView
-from pirl_server.api.sse import stream
+from pirl_server.api.sse import Followed, stream
 from pirl_server.config.interchange import ExportEpisodes, ImportEpisodes
 from pirl_server.config.jobs import Evaluate, FinetuneEpisodes, JobSpec, Sft
 from pirl_server.config.loop import Loop
+from pirl_server.config.success import SuccessModel
 from pirl_server.jobs.job import DamagedJobError, Job, Status
 from pirl_server.registry.promotion import PRODUCTION
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 AfterJob = Annotated[str | None, Query(pattern=r"^job_[0-9a-f]{24}$", description="`last_id` of the page before")]
 LastEvent = Annotated[int, Header(alias="Last-Event-ID", ge=0, description="last event that was received")]
-EVENT_STREAM = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events"}}
+EVENT = {
+    "type": "object",
+    "description": "one event: its fields as server-sent events have them, `data` a JSON object",
+    "properties": {
+        "id": {"type": "string", "pattern": "^[0-9]+$"},
+        "event": {"type": "string", "description": "status, progress, metrics, result or another kind of the job"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
+EVENT_EXAMPLE = {"example": {"value": 'id: 3\nevent: progress\ndata: {"done": 1, "total": 3, "message": ""}\n\n'}}
+EVENT_STREAM = {
+    200: {"content": {"text/event-stream": {"schema": EVENT, "examples": EVENT_EXAMPLE}}, "description": "Events"}
+}
 
 
-@router.post("", status_code=201, operation_id="createJob", responses=responses(422, 503))
+@router.post("", status_code=201, operation_id="createJob", responses=responses(409, 422, 503))
 def create_job(
-    spec: Annotated[JobSpec, Body()], services: ServicesDep, request: Request, response: Response
+    spec: Annotated[JobSpec, Body()],
+    services: ServicesDep,
+    request: Request,
+    response: Response,
+    key: IdempotencyKey = None,
 ) -> JobView:
-    """Queue a training, an evaluation, a loop of them, or an import or export of episodes."""
+    """Queue a training, an evaluation, a loop of them, or an import or export of episodes.
+
+    With an `Idempotency-Key` it may be sent again: the answer is the job that is there, and says
+    `Idempotency-Replayed: true`; the same key with another body is rejected with 422.
+    """
     (field, name), task = _starts_from(spec), _about(spec)
     try:
         if name is not None:
@@ -41,12 +63,15 @@ def create_job(
     except ValueError as error:
         raise invalid("job", str(error)) from None
     try:
-        job = services.jobs.submit(spec)
+        job = submit_once(services, spec, key, request, response)
     except RuntimeError as error:
         raise ProblemError(503, "stopping", str(error)) from None
+    except ValueError as error:
+        raise invalid("job", str(error)) from None
     except OSError as error:
         raise no_storage("the job", error) from None
-    services.registry.audit_log.note("job submitted", actor(request), job=job.id, kind=spec.kind, task=task)
+    if REPLAYED not in response.headers:
+        services.registry.audit_log.note("job submitted", actor(request), job=job.id, kind=spec.kind, task=task)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobView.of(job)
 
@@ -94,14 +119,17 @@ def cancel_job(job_id: JobId, services: ServicesDep, request: Request) -> JobVie
 
 @router.post("/{job_id}/pause", operation_id="pauseJob", responses=responses(404, 409, 422, 503))
 def pause_job(job_id: JobId, services: ServicesDep, request: Request) -> JobView:
-    """Let a loop wait at the end of its present phase; a canary and the watch after a promotion are judged on."""
-    return _switch(services, job_id, request, services.jobs.hosted.pause, "job paused")
+    """Let a job wait. One that runs stops at its next checkpoint, and is `paused` when its process has ended.
+
+    A loop waits at the end of its present phase; a canary and the watch after a promotion are judged on.
+    """
+    return _switch(services, job_id, request, services.jobs.pause, "job paused")
 
 
 @router.post("/{job_id}/resume", operation_id="resumeJob", responses=responses(404, 409, 422, 503))
 def resume_job(job_id: JobId, services: ServicesDep, request: Request) -> JobView:
-    """Let a paused loop continue."""
-    return _switch(services, job_id, request, services.jobs.hosted.resume, "job resumed")
+    """Let a paused job continue from its last checkpoint: as if it had not stopped, where it computes on the CPU."""
+    return _switch(services, job_id, request, services.jobs.resume, "job resumed")
 
 
 @router.get(
@@ -117,17 +145,16 @@ def stream_events(job_id: JobId, services: ServicesDep, last_event_id: LastEvent
     """
     _find(services, job_id)
     ended = _is_over(services, job_id)
-    tail = services.jobs.events(job_id, last_event_id)
     if ended and not services.jobs.events(job_id, last_event_id).read():
         return Response(status_code=204)
-    over = partial(_is_quiet, services, job_id)
-    body = stream(tail, over, services.heartbeat_s, services.reads)
+    job = Followed(job_id, partial(services.jobs.events, job_id), partial(_is_quiet, services, job_id))
+    body = stream(job, last_event_id, services.heartbeat_s, services.reads, services.feeds)
     return StreamingResponse(body, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
 def _check_dataset(services: Services, spec: JobSpec) -> None:
     """Raise ValueError for a dataset that is not there, or can't be read."""
-    if isinstance(spec, FinetuneEpisodes | Sft) and spec.dataset is not None:
+    if isinstance(spec, FinetuneEpisodes | Sft | SuccessModel) and spec.dataset is not None:
         try:
             services.episodes.datasets.get(spec.dataset)
         except KeyError:
@@ -136,7 +163,7 @@ def _check_dataset(services: Services, spec: JobSpec) -> None:
 
 def _starts_from(spec: JobSpec) -> tuple[str, str | None]:
     """Return which field of the spec names a version, and that name."""
-    if isinstance(spec, ImportEpisodes | ExportEpisodes):
+    if isinstance(spec, ImportEpisodes | ExportEpisodes | SuccessModel):
         return "job", None
     if isinstance(spec, Evaluate):
         return "version", spec.version

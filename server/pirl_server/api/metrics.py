@@ -10,8 +10,12 @@ from prometheus_client.exposition import choose_encoder
 from pirl_server.api.dependencies import ServicesDep
 
 router = APIRouter(tags=["health"])
+EXAMPLE = {"example": {"value": "# TYPE pirl_queue_length gauge\npirl_queue_length 0.0\n"}}
 _TEXT: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus metrics"}
+    200: {
+        "content": {"text/plain": {"schema": {"type": "string"}, "examples": EXAMPLE}},
+        "description": "Prometheus metrics",
+    }
 }
 
 

@@ -49,7 +49,8 @@ class Guard:
 
     def _enter(self, scope: Scope) -> Caller:
         headers, path = Headers(scope=scope), scope["path"]
-        if self._gate.open and is_from_a_page(headers.get("host", ""), headers.get("origin")):
+        fetch = None if headers.get("sec-fetch-mode") == "navigate" else headers.get("sec-fetch-site")  # a link
+        if self._gate.open and is_from_a_page(headers.get("host", ""), headers.get("origin"), fetch):
             raise DeniedError("forbidden", "cross-origin calls are rejected while the server runs without tokens")
         scope["state"]["row"] = key = self._row(scope)
         allowed = ROUTES.get(key) if key else ANY_TOKEN
@@ -64,7 +65,7 @@ class Guard:
         """Return the row of the table that the call falls under; None when the application has no such route."""
         for route in self._routes:
             if scope["method"] in (route.methods or ()) and route.path_regex.match(scope["path"]):
-                return "GET" if scope["method"] == "HEAD" else scope["method"], route.path
+                return "GET" if scope["method"] == "HEAD" else scope["method"], route.path_format
         return None
 
     def _check_rate(self, caller: Caller) -> None:
@@ -99,5 +100,5 @@ async def check_row(request: Request) -> None:
 
     Raises DeniedError.
     """
-    if request.state.row != (request.method, request.scope["route"].path):
+    if request.state.row != (request.method, request.scope["route"].path_format):
         raise DeniedError("forbidden", "this route has no entry in the table of scopes")

@@ -13,10 +13,12 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import Field
+from pydantic import Field, JsonValue
 from starlette.exceptions import HTTPException
 
 from pirl_server.api.described import Described
+from pirl_server.api.examples import add_examples
+from pirl_server.api.problem_kinds import KINDS
 from pirl_server.config.fields import message
 from pirl_server.config.jobs import known_fields
 from pirl_server.registry.promotion import PromotionRefusedError
@@ -28,6 +30,7 @@ _DENIED = {"unauthenticated": 401, "forbidden": 403, "too-many-requests": 429}
 MEDIA_TYPE = "application/problem+json"
 MAX_EXCERPT, MAX_MESSAGE, MAX_DETAIL, MAX_ERRORS = 80, 500, 2000, 20
 """characters of a value of the request, of one field's message, of all; fields that are listed"""
+_TYPES: list[JsonValue] = [f"/problems/{kind}" for kind in KINDS]
 
 
 class FieldError(Described):
@@ -42,8 +45,8 @@ class FieldError(Described):
 class Problem(Described):
     """Why a request was not done."""
 
-    type: str
-    """stable name of the kind of problem: /problems/not-found"""
+    type: str = Field(examples=["/problems/not-found"], json_schema_extra={"enum": _TYPES})
+    """stable name of the kind of problem"""
     title: str
     """the kind as text"""
     status: int
@@ -83,6 +86,11 @@ def not_found(what: str, name: str) -> ProblemError:
 def conflict(detail: str, errors: tuple[FieldError, ...] = ()) -> ProblemError:
     """Make the answer for a request that the present state forbids."""
     return ProblemError(409, "conflict", detail, errors)
+
+
+def precondition_failed(detail: str) -> ProblemError:
+    """Make the answer for `If-Match` of a state that is no longer the present one."""
+    return ProblemError(412, "precondition-failed", detail)
 
 
 def gate_rejection(version: str, refused: PromotionRefusedError) -> ProblemError:
@@ -131,6 +139,7 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
             operation["security"] = [] if scopes == PUBLIC else [{"token": []}]
             if scopes != PUBLIC:
                 operation["x-scopes"] = sorted(scopes)
+    add_examples(document)
     return document
 
 
@@ -187,8 +196,13 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
 
 
 def _methods(request: Request) -> set[str]:
-    """Return the methods of all routes of this path; starlette names those of the first one."""
-    routes = [route for route in request.app.state.routes if route.path_regex.match(request.url.path)]
+    """Return the methods of all routes of this path; starlette names those of the first one.
+
+    A path that is written out is another resource than one with a name in its place.
+    """
+    path, routes = request.url.path, request.app.state.routes
+    fitting = [route for route in routes if route.path_regex.match(path)]
+    routes = [route for route in fitting if route.path == path] or fitting
     return {method for route in routes for method in route.methods or ()}
 
 

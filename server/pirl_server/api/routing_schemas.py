@@ -23,7 +23,9 @@ class _RoutingRequest(Described):
 
 
 class _TrialRequest(_RoutingRequest):
-    force: bool = Field(default=False, description="go past the promotion gate: takes scope admin and a reason")
+    force: bool = Field(
+        default=False, strict=True, description="go past the promotion gate: takes scope admin and a reason"
+    )
 
 
 class PinRequest(_TrialRequest):
@@ -35,13 +37,15 @@ class CanaryRequest(_TrialRequest):
 
     robots: list[Robot] = Field(default=[], max_length=1024)
     """ids of robots that get it"""
-    share: Share = Field(default=0.0, description="of all other robots, chosen by a hash of robot and version")
+    share: Share = Field(
+        strict=True, default=0.0, description="of all other robots, chosen by a hash of robot and version"
+    )
 
 
 class ShadowRequest(_RoutingRequest):
     """What is compared with production."""
 
-    share: Share = Field(default=1.0, description="of production's requests")
+    share: Share = Field(strict=True, default=1.0, description="of production's requests")
 
 
 class CanaryView(Described):

@@ -7,12 +7,17 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 
 from pirl_server.api.described import Described
+from pirl_server.api.gate_schemas import GateEvidence
 from pirl_server.atomic_files import NAME_PATTERN
 from pirl_server.config.jobs import JobSpec
 from pirl_server.jobs.job import Job, Status
 from pirl_server.registry.evaluation import Evaluation
+from pirl_server.registry.gate_lists import Comparison
 from pirl_server.registry.offline_evidence import OfflineEvidence
-from pirl_server.registry.promotion_gate import Comparison, GateResult
+from pirl_server.registry.promotion_gate import GateResult
+
+Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
+"""two numbers; as a list, since tools read OpenAPI's form of a tuple in different ways"""
 
 
 class JobView(Described):
@@ -23,7 +28,7 @@ class JobView(Described):
     spec: JobSpec
     """as requested, with every default filled in"""
     status: Status
-    """queued, running (a loop also paused), then one of succeeded, failed, cancelled"""
+    """queued, running, perhaps paused and queued again, then one of succeeded, failed, cancelled"""
     created: str
     """ISO 8601, UTC"""
     started: str | None
@@ -35,6 +40,12 @@ class JobView(Described):
     """plain JSON of the job's kind: version, success rate; null before. Of a loop: where it stands"""
     parent: str | None
     """the loop that submitted it, with round and phase; null: a user did"""
+    attempt: int
+    """how often it was started; each attempt continues from the last checkpoint"""
+    causes: list[str]
+    """why earlier attempts ended, oldest first, the last 20"""
+    device: str | None
+    """that the present or last attempt was given; null before, and of a loop"""
 
     @classmethod
     def of(cls, job: Job) -> JobView:
@@ -77,15 +88,24 @@ class EvaluationView(Described):
     """of them"""
     success_rate: float
     """successes over episodes"""
-    interval: tuple[float, float]
+    interval: Pair
     """Wilson 95 % interval of the success rate"""
     created: str
     """ISO 8601, UTC"""
+    list: int | None = Field(default=None, description="number of the list of initial states; null: not recorded")
+    first: int = Field(default=0, description="position of the first state in that list")
+    purpose: str = Field(default="gate", description="gate, or tuning: then no promotion rests on these states")
+    setup: dict[str, str] = Field(
+        default={},
+        description="simulator, code and device with versions: evaluations of different setups are not compared",
+        examples=[{"simulator": "mani-skill 3.0.1, sapien 3.0.0", "pirl": "0.1.0+3f9c1d20", "device": "cpu float32"}],
+    )
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> EvaluationView:
         """Show rate and interval beside the counts."""
-        return cls.model_validate(evaluation, from_attributes=True)
+        own = {key: getattr(evaluation, key) for key in EvaluationView.model_fields if hasattr(evaluation, key)}
+        return EvaluationView(**(own | {"interval": list(evaluation.interval)}))
 
 
 class OfflineView(Described):
@@ -97,7 +117,7 @@ class OfflineView(Described):
     """episodes that were not learnt"""
     action_error_ratio: float | None
     """mean distance of drawn chunks from what was executed, over the base's; null: no such episode was good"""
-    episodes: list[tuple[float, float]]
+    episodes: list[Pair]
     """error of base and version on each of them"""
     unit: str | None
     """of the errors"""
@@ -118,7 +138,7 @@ class OfflineView(Described):
             base=found.base,
             held_out=found.held_out,
             action_error_ratio=None if error is None else error.ratio,
-            episodes=[] if error is None else list(zip(error.base, error.result)),
+            episodes=[] if error is None else [list(pair) for pair in zip(error.base, error.result)],
             unit=None if error is None else error.unit,
             gain=None if gain is None else gain.mean,
             gain_lower=None if gain is None else gain.lower,
@@ -155,6 +175,12 @@ class ModelList(Described):
     """the versions"""
     aliases: dict[str, str]
     """alias -> version"""
+    first_id: str | None = None
+    """of this page; null for an empty one"""
+    last_id: str | None = None
+    """of this page: `after` of the next one; null for an empty one"""
+    has_more: bool = False
+    """whether there is a next page"""
     damaged: list[Damaged] = Field(default=[], description="version folders that can't be read")
 
 
@@ -165,7 +191,7 @@ class PromoteRequest(Described):
 
     version: Annotated[str, Field(pattern=NAME_PATTERN)]
     """version to serve"""
-    force: bool = False
+    force: Annotated[bool, Field(strict=True)] = False
     """go past the promotion gate: takes scope admin and a reason"""
     reason: str = Field(default="", max_length=1000)
     """written to the audit log"""
@@ -203,57 +229,16 @@ class Promoted(Described):
     """both versions on each common list"""
     overridden: list[str] = Field(default=[])
     """rejections of the gate that `force` went past"""
+    evidence: GateEvidence | None = None
+    """the gate's tests; null after a rollback"""
 
     @classmethod
     def of(cls, version: str, result: GateResult) -> Promoted:
         """Show a gate result."""
         pairs = [ComparisonView.of(pair) for pair in result.comparisons]
-        return cls(version=version, comparisons=pairs, overridden=list(result.refusals))
-
-
-class RobotView(Described):
-    """One robot as the server knows it. Times are the server's wall clock."""
-
-    id: str = Field(examples=["arm-1"])
-    """as the robot names itself"""
-    connected: bool = Field(description="the robot has a session and is notified of a stop")
-    reachable: bool = Field(description="a stop from here has an effect: it has a session or gets no more chunks")
-    address: str = Field(examples=["ipv4:10.0.0.7:51324"])
-    """of its last request"""
-    policy_version: str | None = Field(description="policy version of its last result")
-    since: str = Field(examples=["2026-01-31T08:00:00.000+00:00"])
-    """ISO 8601, UTC: when it connected"""
-    last_seen: str
-    """ISO 8601, UTC: its last request"""
-    latency_ms: float | None = Field(description="of its last result, from arrival to reply, within the server")
-
-
-class RobotList(Described):
-    """The robots seen since the server started, by id."""
-
-    data: list[RobotView]
-    """the robots"""
-
-
-class StopRequest(Described):
-    """Reason; shown at the robot and logged."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"reason": "hand in the workspace"}]})
-
-    reason: str = Field(default="", max_length=1000)
-    """shown at the robot, and written to the audit log"""
-
-
-class Stopped(Described):
-    """Which robots were notified."""
-
-    notified: list[str] = Field(description="ids of the notified robots", examples=[["arm-1"]])
-    told: list[str] = Field(description="old name of `notified`", deprecated=True, examples=[["arm-1"]])
-    note: str = (
-        "Software, not safety-rated: these robots were notified, which does not mean that they stand still."
-        " Use the emergency stop at the robot. It is cleared there, never from here."
-    )
-    """limits of a stop over the network"""
+        return cls(
+            version=version, comparisons=pairs, overridden=list(result.refusals), evidence=GateEvidence.of(result)
+        )
 
 
 class Health(Described):
@@ -287,3 +272,5 @@ class Info(Described):
     """that it was trained on"""
     grpc_port: int
     """port that robots connect to"""
+    stop_port: int | None = None
+    """port that takes emergency stops only; null: there is none"""

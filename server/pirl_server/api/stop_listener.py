@@ -22,10 +22,13 @@ SPARE_DESCRIPTORS = 4
 
 
 @contextmanager
-def stop_door(host: str, port: int, tls: TlsFiles | None = None) -> Iterator[Callable[[FastAPI], None]]:
+def stop_door(
+    host: str, port: int, tls: TlsFiles | None = None, rest_port: int = 0
+) -> Iterator[Callable[[FastAPI], None]]:
     """Claim the port now; call what this yields with the REST application to open it. It closes with the context.
 
-    Port 0: there is no such door. Raises ValueError when the port is taken.
+    Port 0: there is no such door. Pages of `rest_port` on the same host may call it. Raises ValueError for a port that
+    is taken.
     """
     if not port:
         yield lambda api: None
@@ -40,7 +43,7 @@ def stop_door(host: str, port: int, tls: TlsFiles | None = None) -> Iterator[Cal
         raise ValueError(f"port {port} for emergency stops is in use: choose another one with --stop-port") from None
 
     def start(api: FastAPI) -> None:
-        listener = make_listener(create_stop_api(api), claimed, tls)
+        listener = make_listener(create_stop_api(api, rest_port), claimed, tls)
         thread = threading.Thread(target=listener.run, name="emergency stops", daemon=True)
         thread.start()
         running.append((listener, thread))

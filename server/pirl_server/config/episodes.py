@@ -16,6 +16,7 @@ _LINE = r"^[^\x00-\x1f\x7f]{1,1000}$"
 _TIME = r"^[0-9T:.Z+-]{10,40}$"
 Mode = Literal["any", "explore", "greedy"]
 Source = Literal["any", "policy", "human"]
+ProposalFilter = Literal["any", "open", "success", "failure", "accepted", "rejected"]
 LabelState = Literal["any", "labelled", "success", "failure", "unlabelled"]
 
 
@@ -63,6 +64,13 @@ class EpisodeSelection:
         tuple[Annotated[str, words("label source", "^[a-z]+$")], ...],
         about("where the label is from: operator, sim, classifier"),
     ] = ()
+    proposal: Annotated[
+        ProposalFilter,
+        about(
+            "what a success model proposed: open, not decided yet; success, failure: open, and proposes that; no label"
+            " until a person accepts it"
+        ),
+    ] = "any"  # fmt: skip
     max_age_days: Annotated[
         float | None, number("published so long ago at most, by the wall clock; null: any age", "days", gt=0)
     ] = None

@@ -1,4 +1,6 @@
-"""`pirl episodes ls | show | verify | label | undo | prune`: a store by hand, also while its server runs."""
+"""`pirl episodes ls | show | verify | label | undo | accept | reject | reopen | prune`: a store by hand, also while its
+server runs.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +19,8 @@ from pathlib import Path
 from pirl_server.config.command_line import add_flags, read_flags
 from pirl_server.config.episodes import EpisodeSelection
 from pirl_server.episodes.index_rows import EpisodeEntry
+from pirl_server.episodes.proposal_decisions import Decision, decide
+from pirl_server.episodes.proposals import Proposal
 from pirl_server.episodes.retention import Retention, plan, remove
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.paths import EPISODES
@@ -79,7 +83,11 @@ def ls(arguments: Sequence[str]) -> int:
     store, chosen = store_of(options.root), read_flags(EpisodeSelection, options)
     count = size = 0
     for each in islice(store.select(chosen), chosen.limit):
-        print(json.dumps(_shown(each)) if options.json else _line(each))
+        proposal = store.proposals.get(each.summary.id)
+        if options.json:
+            print(json.dumps(_shown(each) | {"proposal": None if proposal is None else asdict(proposal)}))
+        else:
+            print(_line(each) if proposal is None else f"{_line(each)}  {_proposed(proposal)}")
         count, size = count + 1, size + each.size
     if not options.json:
         print(f"{count} episodes, {size / GIB:.2f} GiB", file=sys.stderr)
@@ -150,6 +158,40 @@ def undo(arguments: Sequence[str]) -> int:
 
 
 @private
+def accept(arguments: Sequence[str]) -> int:
+    """Label episodes as a success model proposes."""
+    return _decide("accept", accept.__doc__, arguments)
+
+
+@private
+def reject(arguments: Sequence[str]) -> int:
+    """Say that what a success model proposes for episodes is not to be their label."""
+    return _decide("reject", reject.__doc__, arguments)
+
+
+@private
+def reopen(arguments: Sequence[str]) -> int:
+    """Take back that proposals were accepted, with the labels that they became, or rejected."""
+    return _decide("undo", reopen.__doc__, arguments)
+
+
+def _decide(decision: Decision, description: str | None, arguments: Sequence[str]) -> int:
+    parser = parser_of(f"episodes {'reopen' if decision == 'undo' else decision}", description)
+    parser.add_argument("id", nargs="+", help="of an episode; `pirl episodes ls --proposal open` lists them")
+    options = parser.parse_args(arguments)
+    store, status = store_of(options.root), 0
+    for episode_id in options.id:
+        try:
+            with known(episode_id):
+                decide(store, episode_id, decision, by())
+            print(_line(store.entry(episode_id)))
+        except ValueError as error:
+            print(f"{episode_id}: {error}", file=sys.stderr)
+            status = 1
+    return status
+
+
+@private
 def prune(arguments: Sequence[str]) -> int:
     """Say which episodes would be removed, and remove them with --yes.
 
@@ -180,6 +222,11 @@ def prune(arguments: Sequence[str]) -> int:
 def _shown(entry: EpisodeEntry) -> dict[str, object]:
     beside = {"note": entry.note, "author": entry.author, "labelled": entry.labelled, "etag": entry.etag}
     return asdict(entry.summary) | beside | {"bytes": entry.size, "sha256": entry.digest}
+
+
+def _proposed(proposal: Proposal) -> str:
+    outcome = "success" if proposal.success else "failure"
+    return f"[{proposal.state}: {outcome}, {proposal.confidence:.3f} by {proposal.model}]"
 
 
 def _line(entry: EpisodeEntry) -> str:

@@ -17,6 +17,7 @@ DRY_RUN, NEW_INSTRUCTION = "dry runs", "with an instruction that is new to the p
 NO_TARGET, OTHER_SOURCE, OTHER_CONTRACT = "without a step to learn from", "of another source", "of another contract"
 Values = tuple[str | float, ...]
 NO_SUCCESS = "not labelled a success"
+NO_PROPOSAL = "without such a proposal"
 _INSTRUCTIONS = (
     "WITH RECURSIVE each(text) AS (SELECT min(instruction) FROM episodes UNION ALL"
     " SELECT (SELECT min(instruction) FROM episodes WHERE instruction > text) FROM each WHERE text IS NOT NULL)"
@@ -50,8 +51,13 @@ class Learning:
     """that may be learnt; None: any"""
 
 
-def conditions(selection: EpisodeSelection, now: datetime, learning: Learning | None = None) -> list[Condition]:
-    """Return them in the order in which reasons are counted: an episode is left out by the first that is false."""
+def conditions(
+    selection: EpisodeSelection, now: datetime, learning: Learning | None = None, proposed: Sequence[str] = ()
+) -> list[Condition]:
+    """Return them in the order in which reasons are counted: an episode is left out by the first that is false.
+
+    `proposed` are the ids that the selection's `proposal` means, where it is not `any`.
+    """
     found: list[Condition | None] = [
         _contract(selection.contract_hash),
         _contract(learning.contract_hash) if learning else None,
@@ -60,6 +66,7 @@ def conditions(selection: EpisodeSelection, now: datetime, learning: Learning | 
         _learnable(learning),
         _versions(selection.versions),
         *_outcome(selection),
+        _proposal(selection, proposed),
         *_age(selection, now),
         _text(selection.text),
     ]
@@ -119,6 +126,15 @@ def _outcome(selection: EpisodeSelection) -> list[Condition | None]:
         Condition(*label) if label else None,
         _among("with another label source", "label_source", selection.label_sources),
     ]
+
+
+def _proposal(selection: EpisodeSelection, proposed: Sequence[str]) -> Condition | None:
+    """An open proposal of an episode that was labelled since is open no longer."""
+    if selection.proposal == "any":
+        return None
+    sql = "id IN (SELECT value FROM json_each(?))"
+    sql += "" if selection.proposal in ("accepted", "rejected") else " AND success IS NULL"
+    return Condition(NO_PROPOSAL, sql, (json.dumps(proposed),))
 
 
 def _age(selection: EpisodeSelection, now: datetime) -> list[Condition | None]:

@@ -6,6 +6,7 @@ root/episodes/<robot>/<id>/MANIFEST.json
                           /episode.zarr.zip  the arrays; those of version 1 are a directory, episode.zarr
 root/labels.jsonl                        labels given after publication: the newest counts, the episode stays sealed
 root/datasets/<name>.json                lists of episodes that are never changed
+root/proposals.jsonl                     labels that a success model proposes, see proposals.py
 root/readers/                            which episodes running jobs read
 root/index.sqlite                        what lists show, rebuilt from the manifests and labels where it is missing
 ../quarantine/<root>/<id>                damaged episodes, each with its reason in <id>.reason.txt beside it
@@ -33,8 +34,9 @@ from pirl_server.episodes.index_rows import EpisodeEntry
 from pirl_server.episodes.labels import Label, LabelLog, before_last
 from pirl_server.episodes.leases import Leases
 from pirl_server.episodes.manifest import DamagedError, UnreadableError
+from pirl_server.episodes.proposals import ProposalLog
 from pirl_server.episodes.quarantined import Quarantined
-from pirl_server.episodes.query import Learning, conditions
+from pirl_server.episodes.query import Condition, Learning, conditions
 from pirl_server.episodes.schema import Episode
 from pirl_server.episodes.step_masks import targets
 from pirl_server.episodes.summary import EARLIER_GROUP, GROUP, EpisodeSummary, read_record, read_summary
@@ -73,7 +75,7 @@ class EpisodeStore:
         self._quarantined = Quarantined(root)
         self._labels = LabelLog(root / "labels.jsonl")
         self._index = EpisodeIndex(root, self._published, self._labels, self._quarantined)
-        self.datasets, self.leases = Datasets(root), Leases(root)
+        self.datasets, self.leases, self.proposals = Datasets(root), Leases(root), ProposalLog(root)
 
     def sweep(self) -> int:
         """Remove what killed writers left in staging and return how many; for the one writer of a store only."""
@@ -176,7 +178,7 @@ class EpisodeStore:
         Raises TimeoutError while the summaries are read the first time.
         """
         self._index.refresh()
-        return self._index.walk(conditions(selection, datetime.now(timezone.utc), learning))
+        return self._index.walk(self._conditions(selection, learning))
 
     def left_out(self, selection: EpisodeSelection, learning: Learning | None = None) -> dict[str, int]:
         """Count the episodes by why a selection leaves them out; those that it keeps by ''. Its limit counts for none.
@@ -184,7 +186,7 @@ class EpisodeStore:
         Raises TimeoutError while the summaries are read the first time.
         """
         self._index.refresh()
-        return self._index.left_out(conditions(selection, datetime.now(timezone.utc), learning))
+        return self._index.left_out(self._conditions(selection, learning))
 
     def page(self, selection: EpisodeSelection, limit: int, after: str | Cursor | None = None) -> Page:
         """Return up to `limit` episodes older than `after`, newest first.
@@ -193,12 +195,16 @@ class EpisodeStore:
         summaries are read the first time.
         """
         self._index.refresh()
-        found = conditions(selection, datetime.now(timezone.utc))
+        found = self._conditions(selection)
         cursor = self._entry(after).cursor if isinstance(after, str) else after
         entries = self._index.select(found, limit + 1, cursor)
         if self._index.changed(entries):
             entries = self._index.select(found, limit + 1, cursor)
         return Page(entries[:limit], len(entries) > limit)
+
+    def _conditions(self, selection: EpisodeSelection, learning: Learning | None = None) -> Sequence[Condition]:
+        proposed = () if selection.proposal == "any" else self.proposals.ids(selection.proposal)
+        return conditions(selection, datetime.now(timezone.utc), learning, proposed)
 
     @property
     def damaged(self) -> dict[str, str]:
@@ -210,6 +216,7 @@ class EpisodeStore:
         """What was found damaged, one line each. Never waits for the disk."""
         lines = [f"episodes: {episode_id}: {why}" for episode_id, why in sorted(self.damaged.items())]
         lines += [f"labels: {why}" for why in self._index.labels.damaged]
+        lines += [f"proposals: {why}" for why in self.proposals.damaged]
         return lines if len(lines) <= MAX_DEGRADED else [*lines[:MAX_DEGRADED], f"episodes: {len(lines)} in all"]
 
     def summary(self, episode_id: str) -> EpisodeSummary:
@@ -237,6 +244,13 @@ class EpisodeStore:
             raise DamagedError(self._quarantined.put_away(home, error)) from None
         found = self._entry(episode_id).summary
         return replace(episode, info=replace(episode.info, success=found.success, label_source=found.label_source))
+
+    def parts(self, episode_id: str) -> EpisodeFile:
+        """Open an episode to read it in parts, each of which is checked when it is read; close it.
+
+        Raises KeyError for an unknown id, and as `EpisodeFile`.
+        """
+        return EpisodeFile(self.root / self._entry(episode_id).summary.path)
 
     def open_frozen(self, frozen: Frozen, lazily: bool = False, check: bool = False) -> Episode:
         """Read an episode of a dataset, with the label that was frozen with it.

@@ -45,17 +45,22 @@ def timeline(episode: Episode) -> Timeline:
     commanded = np.full(steps.executed.shape, np.nan, np.float32)
     chunk = np.asarray(calls.chunk)
     commanded[played] = chunk[steps.call[played], steps.index[played]]
-    held = np.maximum.accumulate(np.where(played, steps.call, 0)).astype(np.int64)
     captured = np.asarray(calls.capture_time_ns)
-    clock = bool(len(captured)) and bool((captured > 0).all() and (steps.time_ns > 0).all())
-    seen = held
+    seen = newest_calls(steps.call, captured, steps.time_ns)
     age = np.full(len(steps.call), np.nan)
-    if clock:
-        newest = np.searchsorted(captured, steps.time_ns, side="right") - 1
-        seen = np.maximum(newest, 0).astype(np.int64)
+    if _has_clock(captured, steps.time_ns):
         age[played] = (steps.time_ns[played] - captured[steps.call[played]]) / 1e6
     before = np.concatenate([[-1], steps.call[:-1]])
-    return Timeline(commanded, seen, played & (steps.call != before), age, _runs(steps.source))
+    return Timeline(commanded, seen, played & (steps.call != before), age, runs(steps.source))
+
+
+def newest_calls(
+    call_T: NDArray[np.int32], captured_C: NDArray[np.int64], time_T: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the call whose images were the newest at each step, [T]; that of the chunk where there is no clock."""
+    if not _has_clock(captured_C, time_T):
+        return np.maximum.accumulate(np.maximum(call_T, 0)).astype(np.int64)
+    return np.maximum(np.searchsorted(captured_C, time_T, side="right") - 1, 0).astype(np.int64)
 
 
 def alteration_table(episode: Episode) -> dict[str, NDArray[np.bool_]]:
@@ -75,6 +80,11 @@ def chunk_starts(episode: Episode) -> NDArray[np.int64]:
     return np.where(first < 0, -1, first - steps.index[np.maximum(first, 0)])
 
 
-def _runs(source: NDArray[np.uint8]) -> tuple[tuple[ControlSource, int, int], ...]:
-    edges = [0, *(np.flatnonzero(np.diff(source)) + 1).tolist(), len(source)]
-    return tuple((ControlSource(int(source[first])), first, after) for first, after in pairwise(edges))
+def _has_clock(captured_C: NDArray[np.int64], time_T: NDArray[np.int64]) -> bool:
+    return bool(len(captured_C)) and bool((captured_C > 0).all() and (time_T > 0).all())
+
+
+def runs(source_T: NDArray[np.uint8]) -> tuple[tuple[ControlSource, int, int], ...]:
+    """Return who drove, from which step to which, not included."""
+    edges = [0, *(np.flatnonzero(np.diff(source_T)) + 1).tolist(), len(source_T)]
+    return tuple((ControlSource(int(source_T[first])), first, after) for first, after in pairwise(edges))

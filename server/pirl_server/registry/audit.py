@@ -9,8 +9,10 @@ lines that move an alias, so that it alone defines the aliases (see aliases.py).
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from pirl_server.atomic_files import append_line, locked, sync, utc_now
@@ -18,6 +20,8 @@ from pirl_server.atomic_files import append_line, locked, sync, utc_now
 NAME = "audit.jsonl"
 MAX_BYTES, KEPT = 32 * 2**20, 4
 """of one file, and how many full ones are kept"""
+READ_BYTES = 4 * 2**20
+"""at the end of the file, where `newest` looks"""
 _LOG = logging.getLogger(__name__)
 
 
@@ -51,6 +55,22 @@ class AuditLog:
             self.failures += 1
             _LOG.error("not in the audit log, %s: %s by %s, %s %s", error.strerror, event, actor, result, more)
 
+    def newest(self, limit: int, events: Collection[str] = ()) -> list[dict[str, str]]:
+        """Return lines of these events, none: of all, newest first; of the newest `READ_BYTES`. Raises OSError."""
+        if not self.path.exists():
+            return []
+        with self.path.open("rb") as file:
+            file.seek(max(0, self.path.stat().st_size - READ_BYTES))
+            lines = file.read().splitlines()
+        found = list[dict[str, str]]()
+        for text in reversed(lines):
+            line = _parsed(text)
+            if line and (not events or line["event"] in events):
+                found.append(line)
+            if len(found) >= limit:
+                break
+        return found
+
     def _rotate(self) -> None:
         kept = [self.path.with_name(f"{self.path.stem}.{number}{self.path.suffix}") for number in range(1, KEPT + 1)]
         staged = self.path.with_name(f".{self.path.name}.new")
@@ -66,3 +86,13 @@ class AuditLog:
         os.replace(self.path, kept[0])
         os.replace(staged, self.path)
         sync(self.path.parent)
+
+
+def _parsed(text: bytes) -> dict[str, str] | None:
+    """A line, or None for one that was cut or damaged."""
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    whole = isinstance(line, dict) and {"time", "event", "actor", "result"} <= line.keys()
+    return {str(name): str(value) for name, value in line.items()} if whole else None

@@ -5,10 +5,13 @@ root/aliases.json        see aliases.py
 root/routes.json         see routes.py
 root/audit.jsonl         who, when, why; only ever appended
 root/evaluations/        see evaluation.py
+root/gate/               see gate_uses.py
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import shutil
@@ -22,6 +25,7 @@ from pirl_server.registry.aliases import DROPPED, ROLLED_BACK, Aliases, pointed,
 from pirl_server.registry.audit import NAME as AUDIT
 from pirl_server.registry.audit import AuditLog
 from pirl_server.registry.evaluation import Evaluations
+from pirl_server.registry.gate_uses import GateUses
 from pirl_server.registry.offline_evidence import OfflineEvidence, OfflineEvidences
 from pirl_server.registry.routing_rules import Routes, read_routes, routes_json
 
@@ -49,10 +53,10 @@ class Registry:
     """Versions, aliases and audit on disk; the server and its job processes share one root."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._root = self.root = root
         self._versions, self._quarantine = root / "versions", root.with_name("quarantine") / root.name
         self._versions.mkdir(parents=True, exist_ok=True)
-        self.evaluations, self.offline = Evaluations(root), OfflineEvidences(root)
+        self.evaluations, self.offline, self.gate_uses = Evaluations(root), OfflineEvidences(root), GateUses(root)
         self.audit_log = AuditLog(root / AUDIT)
         """of the whole server: every change is logged here"""
         self._aliases = Aliases(root, self.audit_log.path)
@@ -166,6 +170,11 @@ class Registry:
         """Return what an alias meant before, oldest first, without what was rolled back."""
         entry = self._aliases.read().get(alias)
         return tuple(entry["previous"]) if entry else ()
+
+    def state(self, alias: str) -> str:
+        """Return a tag of what an alias means and meant before: another one after each change. Raises as `aliases`."""
+        entry = self._aliases.read().get(alias)
+        return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:16]
 
     def point(self, alias: str, version: str, actor: str, reason: str, event: str = "promoted") -> None:
         """Make the alias mean `version` and remember what it meant before; when it raises, nothing has changed."""

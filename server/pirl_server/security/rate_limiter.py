@@ -31,6 +31,11 @@ class Limiter:
             raise ValueError(f"rate {rate_hz} per second must be more than 0 and at most 1e6")
         return cls(round(1e9 / rate_hz), max(1, round(rate_hz)))
 
+    @property
+    def rate_hz(self) -> float:
+        """Calls per second and name, over long."""
+        return 1e9 / self._interval
+
     def take(self, name: str) -> int:
         """Return 0 and count the call, or how many nanoseconds to wait: exactly then the next one is allowed."""
         with self._lock:

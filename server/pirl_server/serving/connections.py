@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from pirl_contract import Observation
 from pirl_contract.v1 import policy_pb2 as pb
 from pirl_server.serving.errors import BusyError, StoppedError
 
@@ -24,6 +25,10 @@ SILENT_S = 60.0
 """a robot that asked within this time is not forgotten: a stop must find it"""
 STOPPED_S = 3600.0
 """nor is one that was stopped and has asked within this time"""
+MAX_SHOWN = 64
+"""robots whose newest observation is kept to be looked at"""
+MAX_SHOWN_BYTES = 256 * 2**20
+"""of images of all these together"""
 
 
 @dataclass(frozen=True)
@@ -50,11 +55,53 @@ class RobotConnection:
         return self.sessions > 0 or self.polling
 
 
+@dataclass(frozen=True)
+class Shown:
+    """The newest observation of one robot."""
+
+    observation: Observation
+    """as the policy sees it; its arrays are read only"""
+    number: int
+    """of the observation, counted over all robots: another one has another number"""
+    at: float
+    """when it was queued, Unix seconds"""
+
+
+class NewestObservations:
+    """The newest observation of each robot, as it arrived: nothing is copied or encoded. Any thread.
+
+    Of more than `MAX_SHOWN` robots, or `MAX_SHOWN_BYTES`, those that were silent for longest have none.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now, self._lock, self._number, self._bytes = now, threading.Lock(), 0, 0
+        self._shown: OrderedDict[str, tuple[Shown, int]] = OrderedDict()
+
+    def keep(self, observation: Observation) -> None:
+        """Remember this one in place of the one before it."""
+        size = sum(image.nbytes for image in observation.images.values())
+        with self._lock:
+            self._number += 1
+            _, before = self._shown.pop(observation.robot_id, (None, 0))
+            self._shown[observation.robot_id] = Shown(observation, self._number, self._now()), size
+            self._bytes += size - before
+            while len(self._shown) > MAX_SHOWN or (self._bytes > MAX_SHOWN_BYTES and len(self._shown) > 1):
+                _, (_, dropped) = self._shown.popitem(last=False)
+                self._bytes -= dropped
+
+    def of(self, robot_id: str) -> Shown | None:
+        """Return the newest one; None when there is none."""
+        with self._lock:
+            shown, _ = self._shown.get(robot_id, (None, 0))
+            return shown
+
+
 class RobotConnections:
     """Who is connected. Every method may be called from any thread and none waits for a robot."""
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now, self._lock = now, threading.Lock()
+        self.newest = NewestObservations(now)
         self._present: dict[str, RobotConnection] = {}
         self._asked: OrderedDict[str, float] = OrderedDict()  # monotonic seconds, the longest silent first
         self._listeners: dict[str, list[Callable[[pb.ServerEvent], None]]] = {}

@@ -62,6 +62,7 @@ def test_a_foreign_dataset_with_its_contract(
     capsys.readouterr()
 
 
+@pytest.mark.slow
 def test_a_killed_import_leaves_whole_episodes_and_continues(tmp_path: Path) -> None:
     """Killed by the kernel while it writes: what is in the store is whole, and the rest comes with the next run."""
     count, out = 60, tmp_path / "out"

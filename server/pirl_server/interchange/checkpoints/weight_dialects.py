@@ -21,6 +21,8 @@ OLD_NESTING = (
     (PALIGEMMA + "multi_modal_projector.", PALIGEMMA + "model.multi_modal_projector."),
 )
 TRANSFORMERS = (
+    ("model.vlm.vision_tower.vision_model.", PALIGEMMA + "model.vision_tower.vision_model."),
+    ("model.vlm.vision_tower.", PALIGEMMA + "model.vision_tower.vision_model."),  # of newer versions
     ("model.vlm.", PALIGEMMA + "model."),
     ("model.dit.", "paligemma_with_expert.gemma_expert.model."),
     ("embed_action_time.", ""),

@@ -1,0 +1,1 @@
+"""Commands that ask a running server over its REST API: `pirl job`, `pirl model`."""
