@@ -234,7 +234,8 @@ def measure(options: Any) -> Figures:
             url = f"http://127.0.0.1:{server.rest_port}"
             with httpx.Client(base_url=url, headers=headers, timeout=120.0, trust_env=False) as web:
                 began = time.perf_counter()
-                web.get("/v1/episodes")
+                while web.get("/v1/episodes").status_code == 503:  # the index of what was written beside it is made
+                    time.sleep(0.5)
                 print(f"first list of episodes: {time.perf_counter() - began:.1f} s", file=sys.stderr)
                 paths = reads(ids, episode)
                 return beside_robots(server, web, paths, options) | beside_followers(server, web, paths, options)

@@ -97,7 +97,7 @@ def create_api(
     routers = [each.router for each in PARTS]
     _protect(app, _routes(app.router, *routers), gate, limiter)
     app.add_middleware(Measured, metrics=metrics)
-    root = episodes.root.parent
+    root, stopping = episodes.root.parent, stopping or Stopping()
     promoter = Promoter(registry, deployment.activate)
     app.state.services = Services(
         jobs=jobs,
@@ -112,11 +112,11 @@ def create_api(
         deployment=deployment,
         metrics=metrics,
         latencies=latencies,
-        stopping=stopping or Stopping(),
+        stopping=stopping,
         activity=activity or RobotActivity(lambda episode_id: None),
         thumbnails=Thumbnails(attendance.newest),
         stop_port=stop_port,
-        videos=Videos(root / CACHE / "videos"),
+        videos=Videos(root / CACHE / "videos", lambda: stopping.closing),
         submissions=submission_keys(jobs, root / JOBS / "keys"),
         success_models=SuccessModels(root / SUCCESS_MODELS),
         gate_open=gate.open,
