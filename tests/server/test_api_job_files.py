@@ -226,26 +226,23 @@ def test_old_keys_go(tmp_path: Path) -> None:
 
 
 def test_the_lineage_of_a_version_names_all_that_it_came_from(
-    web: httpx.Client, server: Server, tmp_path: Path, job: tuple[str, Path]
+    web: httpx.Client, server: Server, tmp_path: Path
 ) -> None:
-    registry, (_, folder) = server.registry, job
-    source = tmp_path / "v1"
+    registry, source = server.registry, tmp_path / "v1"
     contract = registry.get("v1").contract
-    state = json.loads((folder / "state.json").read_text())
     loop = web.post("/v1/jobs", json=SPEC).json()["id"]
-    (folder / "state.json").write_text(json.dumps(state | {"parent": f"{loop} round 1 learn v1 attempt 1"}))
     store = server.api.state.services.episodes
     store.datasets.create("logs", [store.entry(many(store.root, 1)[0].id)], EpisodeSelection())
     spec = FinetuneEpisodes(task="push", dataset="logs")
-    (folder / "spec.json").write_text(json.dumps({"kind": spec.kind, "task": spec.task, "dataset": "logs"}))
-    registry.add("child", source, contract, parent="v1", job=folder.name)
+    made = server.jobs.submit(spec, parent=f"{loop} round 1 learn v1 attempt 1").id
+    registry.add("child", source, contract, parent="v1", job=made)
     registry.add("grandchild", source, contract, parent="child", job=f"job_{'0' * 24}")
     registry.evaluations.put(Evaluation("child", "push", "0" * 16, 10, 7, "2026-01-01", job="gone"))
     graph = web.get("/v1/models/grandchild/lineage").json()
     nodes = {each["id"]: each for each in graph["nodes"]}
     assert next(iter(nodes)) == graph["root"] == "model:grandchild"
     assert len(nodes) == len(graph["nodes"])
-    own = f"job:{folder.name}"
+    own = f"job:{made}"
     expected = {
         ("model:grandchild", "model:child", "trained_from"), ("model:grandchild", f"job:job_{'0' * 24}", "made_by"),
         ("model:child", "model:v1", "trained_from"), ("model:child", own, "made_by"),

@@ -66,6 +66,8 @@ def create_job(
         job = submit_once(services, spec, key, request, response)
     except RuntimeError as error:
         raise ProblemError(503, "stopping", str(error)) from None
+    except ValueError as error:
+        raise invalid("job", str(error)) from None
     except OSError as error:
         raise no_storage("the job", error) from None
     if REPLAYED not in response.headers:
@@ -117,14 +119,17 @@ def cancel_job(job_id: JobId, services: ServicesDep, request: Request) -> JobVie
 
 @router.post("/{job_id}/pause", operation_id="pauseJob", responses=responses(404, 409, 422, 503))
 def pause_job(job_id: JobId, services: ServicesDep, request: Request) -> JobView:
-    """Let a loop wait at the end of its present phase; a canary and the watch after a promotion are judged on."""
-    return _switch(services, job_id, request, services.jobs.hosted.pause, "job paused")
+    """Let a job wait. One that runs stops at its next checkpoint, and is `paused` when its process has ended.
+
+    A loop waits at the end of its present phase; a canary and the watch after a promotion are judged on.
+    """
+    return _switch(services, job_id, request, services.jobs.pause, "job paused")
 
 
 @router.post("/{job_id}/resume", operation_id="resumeJob", responses=responses(404, 409, 422, 503))
 def resume_job(job_id: JobId, services: ServicesDep, request: Request) -> JobView:
-    """Let a paused loop continue."""
-    return _switch(services, job_id, request, services.jobs.hosted.resume, "job resumed")
+    """Let a paused job continue from its last checkpoint: as if it had not stopped, where it computes on the CPU."""
+    return _switch(services, job_id, request, services.jobs.resume, "job resumed")
 
 
 @router.get(
