@@ -33,7 +33,6 @@ from pirl_server.api import episodes as episode_routes
 from pirl_server.api import jobs as job_routes
 from pirl_server.api import metrics as metric_routes
 from pirl_server.api.dependencies import Services
-from pirl_server.api.idempotency import submission_keys
 from pirl_server.api.middleware import Guard, Measured, check_row
 from pirl_server.api.request_body import MAX_STOP_BODY, Bodies
 from pirl_server.api.robot_images import Thumbnails
@@ -43,7 +42,7 @@ from pirl_server.config.jobs import JobSpec
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.loop.robot_episodes import robot_evidence
-from pirl_server.paths import CACHE, JOBS, SUCCESS_MODELS
+from pirl_server.paths import CACHE, SUCCESS_MODELS
 from pirl_server.registry.gate_rule import USUAL_RULE, GateRule
 from pirl_server.registry.promotion import Promoter
 from pirl_server.registry.success_models import SuccessModels
@@ -126,7 +125,6 @@ def create_api(
         thumbnails=Thumbnails(attendance.newest),
         stop_port=stop_port,
         videos=Videos(root / CACHE / "videos", lambda: stopping.closing),
-        submissions=submission_keys(jobs, root / JOBS / "keys"),
         success_models=SuccessModels(root / SUCCESS_MODELS),
         gate_open=gate.open,
         rest_rate_hz=None if limiter is None else limiter.rate_hz,
