@@ -334,32 +334,6 @@ def test_health_and_info(web: httpx.Client, service: Any) -> None:
     assert "model thread" in problem(web.get("/readyz"), 503)["detail"]
 
 
-def test_a_dry_run_checks_a_job_and_queues_nothing(web: httpx.Client) -> None:
-    spec = {"kind": "finetune_sim", "task": "PushCube-v1", "config": {"env_steps": 500}}
-    found = web.post("/v1/jobs/dry-run", json=spec)
-    assert (found.status_code, found.json()["amount"], found.json()["waits_for"]) == (200, 500, 0)
-    assert problem(web.post("/v1/jobs/dry-run", json=spec | {"task": "Push-v9"}), 422)["errors"][0]["field"] == "job"
-    assert problem(web.post("/v1/jobs/dry-run", json=spec | {"base": "v9"}), 422)["errors"][0]["field"] == "base"
-    after = {"after": ["job_" + 24 * "0"]}
-    assert "there is no job" in problem(web.post("/v1/jobs", json=spec | after), 422)["errors"][0]["message"]
-    assert web.get("/v1/jobs").json()["data"] == []
-
-
-def test_a_job_waits_paused_and_goes_its_way_when_resumed(web: httpx.Client) -> None:
-    """While another job holds the device."""
-    first, second = submit(web, seed=SILENT), submit(web, priority=7)
-    assert web.post(f"/v1/jobs/{second['id']}/pause").json()["status"] == "paused"
-    problem(web.post(f"/v1/jobs/{second['id']}/pause"), 409)
-    problem(web.post(f"/v1/jobs/{first['id']}/resume"), 409)
-    wait(web, first, "running")
-    web.post(f"/v1/jobs/{first['id']}/cancel")
-    wait(web, first, "cancelled")
-    assert web.get(f"/v1/jobs/{second['id']}").json()["status"] == "paused"
-    assert web.post(f"/v1/jobs/{second['id']}/resume").json()["status"] == "queued"
-    done = wait(web, second, "succeeded")
-    assert (done["spec"]["priority"], done["attempt"], done["causes"], done["device"]) == (7, 1, [], "cpu:0")
-
-
 def test_a_job_is_shown_with_every_default_and_off_is_null(web: httpx.Client) -> None:
     shown = submit(web, config={"dual_clip": 0, "envs": 4})["spec"]["config"]
     assert (shown["dual_clip"], shown["envs"], shown["epochs"]) == (None, 4, PpoConfig().epochs)
