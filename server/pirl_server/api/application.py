@@ -19,6 +19,7 @@ from pirl_server.api import (
     health,
     job_files,
     job_metrics,
+    job_plans,
     lineage,
     models,
     problems,
@@ -67,8 +68,9 @@ TAGS = [
     {"name": "health", "description": "Liveness, readiness, served versions, metrics"},
 ]
 PARTS = (
-    job_routes, job_files, job_metrics, episode_routes, episode_media, proposals, datasets, models, promotion, lineage,
-    evaluations, routing, ab_trials, robots, system, audit, health, metric_routes, reference, dashboard,
+    job_routes, job_plans, job_files, job_metrics, episode_routes, episode_media, proposals, datasets, models,
+    promotion, lineage, evaluations, routing, ab_trials, robots, system, audit, health, metric_routes,
+    reference, dashboard,
 )  # fmt: skip
 """modules with routes, in the order of the document"""
 
@@ -97,7 +99,7 @@ def create_api(
     """Build the REST application; `check_job(spec)` raises ValueError with one line where task or config is not known.
 
     Base and version are checked against the registry here. `stop_port` is where `create_stop_api` listens, 0: nowhere.
-    `gate` lets callers in, `limiter` says how often (None: at will); `watch` makes what decides about versions unasked.
+    `gate` lets callers in, `limiter` says how often (None: at will), `watch` makes what decides about versions itself.
     """
     app = _document()
     routers = [each.router for each in PARTS]
