@@ -189,6 +189,10 @@ def _evaluate(spec: Evaluate, registry: Registry, pins: Pins, job_dir: Path, rep
         details={"mean_steps": steps},
         instructions=simulation.instructions(spec.task),
         outcomes=tuple(results[seed].success for seed in seeds),
+        list=spec.seed,
+        first=spec.first,
+        purpose=spec.purpose,
+        setup=simulation.setup(spec.task) | {"device": "cpu float32"},
     )
     registry.evaluations.put(evaluation)
     low, high = evaluation.interval

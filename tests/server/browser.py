@@ -72,8 +72,8 @@ class Browser:
         until(lambda: self.value("document.readyState") == "complete", url)
 
     def value(self, script: str) -> Any:
-        """Value of an expression of the page, plain JSON."""
-        found = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+        """Value of an expression of the page, plain JSON; of a promise what it resolves to."""
+        found = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 

@@ -23,6 +23,8 @@ from pirl_server.serving.service import PolicyService
 
 sys.path.append(str(Path(__file__).parent))  # certificates.py
 
+from browser import Browser
+
 CONTRACT = Contract(
     robot="test-arm",
     cameras=(Camera("wrist", 8, 6),),
@@ -133,3 +135,19 @@ def service(tmp_path: Path) -> Iterator[Service]:
     server.stop(None).wait()
     engine.close()
     recorder.close()
+
+
+@pytest.fixture(scope="module")
+def one_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    made = Browser(tmp_path_factory.mktemp("browser") / "profile")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def browser(one_browser: Browser) -> Browser:
+    """Desktop, by day, with an empty log."""
+    one_browser.shape(1280, 860)
+    one_browser.requested.clear()
+    one_browser.errors.clear()
+    return one_browser

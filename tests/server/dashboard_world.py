@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 
 import cv2
 import numpy as np
+from browser import Browser
 from numpy.typing import NDArray
+from patience import until
 from whole_server import Server
 
 from pirl_contract import Alteration, Camera, Contract, ControlSource, Observation, StepOutcome
@@ -47,6 +50,28 @@ def scene(camera: str, time: float) -> NDArray[np.uint8]:
     cv2.circle(image, hand, 26, (150, 158, 170), -1)
     cv2.line(image, hand, (x - 34, y - 10), (34, 38, 46), 14)
     return np.asarray(cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def enter(browser: Browser, server: Server, view: str, scope: str = "admin") -> None:
+    """Open a view, with a token of that scope."""
+    browser.open(f"{server.url}/dashboard/icon.svg")
+    browser.value("sessionStorage.clear()")
+    browser.open(f"{server.url}/dashboard#/{view}")
+    until(lambda: browser.text("message") == "This server asks for a token.")
+    names = [token.name for token in server.tokens.list()]
+    name = next(each for number in range(99) if (each := f"ada-{scope}{number or ''}") not in names)
+    browser.type("token", server.tokens.create(name, [scope]))
+    until(lambda: not browser.sees("#token"), lambda: browser.text("message"))
+
+
+def shows(browser: Browser, *words: str) -> None:
+    """Wait until the page has all these words."""
+    until(lambda: all(word in browser.text("main") for word in words), lambda: f"{words} in {browser.text('main')}")
+
+
+def shot(browser: Browser, name: str) -> None:
+    if folder := os.environ.get("PIRL_SCREENSHOTS"):
+        browser.screenshot(Path(folder) / f"{name}.png")
 
 
 @dataclass

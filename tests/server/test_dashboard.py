@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,27 +9,16 @@ from typing import Any
 
 import pytest
 from browser import Browser, needs_browser
-from dashboard_world import NASTY, Arm, add_version, evaluated, with_cameras
+from dashboard_world import NASTY, Arm, add_version, enter, evaluated, shot, shows, with_cameras
+from furnished_server import LOOP, MARKUP, loop_state
 from patience import patient, until
 from serve_process import free_port
 from whole_server import Server
 
 from pirl_contract import Contract
 from pirl_server.api.stop_listener import stop_door
-from pirl_server.config.loop import Loop, LoopCanary
 from pirl_server.jobs.job import Status
-from pirl_server.loop.machine import begin
-from pirl_server.loop.state import LoopState, Phase, Rates, Round, Tally
-
-SPEC = Loop(
-    task="PushCube-v1", rounds=10, episodes_per_round=50, max_robot_minutes=600, canary=LoopCanary(episodes=20)
-)  # fmt: skip
-MARKUP = "v1: <img src=x onerror=\"document.title='broken in'\"> held-out action error 9 against 1 of the base"
-ROUNDS = (
-    Round(0, "3f9c1d20a7b4", "b01dfacade00", "promoted", "after the promotion: 45 of 50", Tally(50, 20), "",
-          Tally(20, 16, 100, 2), Tally(50, 20, 100, 2), "", Rates(200, 82, 121, 0.0001, 0.0004)),
-    Round(1, "b01dfacade00", "0ddba11c0de5", "rejected", MARKUP, Tally(50, 30)),
-)  # fmt: skip
+from pirl_server.loop.state import Tally
 
 
 @pytest.fixture
@@ -56,41 +44,6 @@ def arms(server: Server, contract_with_cameras: Contract) -> Iterator[list[Arm]]
     yield made
     for arm in made:
         arm.close()
-
-
-@pytest.fixture(scope="module")
-def one_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    made = Browser(tmp_path_factory.mktemp("browser") / "profile")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def browser(one_browser: Browser) -> Browser:
-    """Desktop, by day, with an empty log."""
-    one_browser.shape(1280, 860)
-    one_browser.requested.clear()
-    one_browser.errors.clear()
-    return one_browser
-
-
-def enter(browser: Browser, server: Server, view: str, scope: str = "admin") -> None:
-    """Open a view, with a token of that scope."""
-    browser.open("about:blank")
-    browser.open(f"{server.url}/dashboard#/{view}")
-    until(lambda: browser.text("message") == "This server asks for a token.")
-    browser.type("token", server.tokens.create(f"ada-{scope}", [scope]))
-    until(lambda: not browser.sees("#token"), lambda: browser.text("message"))
-
-
-def shows(browser: Browser, *words: str) -> None:
-    """Wait until the page has all these words."""
-    until(lambda: all(word in browser.text("main") for word in words), lambda: f"{words} in {browser.text('main')}")
-
-
-def shot(browser: Browser, name: str) -> None:
-    if folder := os.environ.get("PIRL_SCREENSHOTS"):
-        browser.screenshot(Path(folder) / f"{name}.png")
 
 
 @needs_browser
@@ -158,6 +111,20 @@ def test_a_stop_without_a_token_says_that_it_was_not_sent(server: Server, arms: 
 
 
 @needs_browser
+def test_a_server_without_tokens_takes_a_stop_from_its_page(server: Server, arms: list[Arm], browser: Browser) -> None:
+    server.gate.open, server.gate._tokens = True, None
+    browser.open(f"{server.url}/dashboard/icon.svg")
+    browser.value("sessionStorage.clear()")
+    browser.open(f"{server.url}/dashboard")
+    shows(browser, "2 of 2 connected")
+    browser.click("stop-all")
+    assert all(arm.stopped.wait(patient(20)) for arm in arms), browser.text("app")
+    until(lambda: "Notified: arm-1, arm-2." in browser.text("app"), lambda: browser.text("app"))
+    (stop,) = {url for url in browser.requested if url.endswith("/emergency-stop")}
+    assert f":{server.api.state.services.stop_port}/" in stop, "by the port that takes nothing else"
+
+
+@needs_browser
 def test_a_version_is_promoted_and_rolled_back_with_its_evidence(
     server: Server, tmp_path: Path, contract_with_cameras: Contract, browser: Browser
 ) -> None:
@@ -191,23 +158,12 @@ def test_a_version_is_promoted_and_rolled_back_with_its_evidence(
     assert browser.errors == []
 
 
-def running() -> LoopState:
-    """In its third round's canary."""
-    return replace(
-        begin(SPEC, "2026-01-01T00:00:00.000+00:00"),
-        round=2, phase=Phase.CANARY, base="b01dfacade00", candidate="cafe5eedf00d", collected=Tally(50, 31),
-        offline="held-out action error 0.31 against 0.3 of the base: 1.03 times, the limit is 2",
-        rates=Rates(200, 121, 140, 0.001, 0.02), canary_robots=("arm-1",), canary=Tally(3, 2, 60, 1),
-        compared=Tally(50, 31, 900, 9), robot_minutes=123.45, promotions=1, rounds=ROUNDS,
-    )  # fmt: skip
-
-
 @needs_browser
 def test_the_page_shows_the_loop_and_its_buttons_act(server: Server, browser: Browser) -> None:
     hosted = server.jobs.hosted
-    job = server.jobs.submit(SPEC).id
+    job = server.jobs.submit(LOOP).id
     assert hosted.next(0.0, lambda: False) is not None
-    hosted.show(job, running().shown())
+    hosted.show(job, loop_state().shown())
     browser.open(f"{server.url}/dashboard#/loop")
     until(lambda: browser.text("message") == "This server asks for a token.")
     browser.type("token", "wrong")
@@ -230,7 +186,7 @@ def test_the_page_shows_the_loop_and_its_buttons_act(server: Server, browser: Br
     assert rows[0][1::6] == ["rejected", MARKUP]
     assert browser.value("document.title") == "pirl: loop", "a reason is text, never markup"
 
-    hosted.show(job, replace(running(), canary=Tally(4, 3)).shown())
+    hosted.show(job, replace(loop_state(), canary=Tally(4, 3)).shown())
     until(lambda: browser.text("canary").startswith("4 of 20"), lambda: browser.text("canary"))
     assert not browser.value("document.getElementById('pause').disabled")
     browser.click("pause")
@@ -244,7 +200,7 @@ def test_the_page_shows_the_loop_and_its_buttons_act(server: Server, browser: Br
     assert not hosted.cancelled(job)
     browser.click("cancel")
     until(lambda: hosted.cancelled(job))
-    hosted.settle(job, Status.CANCELLED, "cancelled in round 2, phase canary", running().shown())
+    hosted.settle(job, Status.CANCELLED, "cancelled in round 2, phase canary", loop_state().shown())
     until(lambda: browser.text("status") == "cancelled: cancelled in round 2, phase canary")
     assert browser.text("round") == "2 of 10"
     assert browser.value("['pause', 'resume', 'cancel'].every(id => document.getElementById(id).disabled)")
@@ -252,9 +208,9 @@ def test_the_page_shows_the_loop_and_its_buttons_act(server: Server, browser: Br
 
 @needs_browser
 def test_a_scope_that_may_only_look_is_told_so_and_a_phone_is_wide_enough(server: Server, browser: Browser) -> None:
-    job = server.jobs.submit(SPEC).id
+    job = server.jobs.submit(LOOP).id
     assert server.jobs.hosted.next(0.0, lambda: False) is not None
-    server.jobs.hosted.show(job, running().shown())
+    server.jobs.hosted.show(job, loop_state().shown())
     browser.shape(390, 800, mobile=True)
     enter(browser, server, "loop", "operator")
     until(lambda: browser.sees("#status") and browser.text("status") == "running", lambda: browser.text("message"))

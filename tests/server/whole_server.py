@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -53,8 +54,9 @@ class Server:
         rest_limiter: Limiter | None = None,
         stop_port: int = 0,
         job: str = "",
+        versions: Sequence[str] = ("v1", "v2"),
     ) -> None:
-        """`job` is the script of every job's process."""
+        """`job` is the script of every job's process; the first of `versions` is in production."""
         self.engine, store = Engine(), EpisodeStore(root / "episodes")
         self.engine.swap(policy)
         self.recorder, self.registry = Recorder(store), Registry(root / "models")
@@ -65,7 +67,7 @@ class Server:
         self.service = service = PolicyService(
             self.engine, self.recorder, explore=False, router=self.router, check_rate=self.gate.check_rate
         )
-        self._add_versions(root, policy)
+        self._add_versions(root, policy, versions)
         shadow = Shadow(self.engine, lambda report: None)
         self.deployment = Deployment(
             self.engine,
@@ -102,12 +104,12 @@ class Server:
         )
         self._listen(files)
 
-    def _add_versions(self, root: Path, policy: Any) -> None:
-        for version in ("v1", "v2"):
+    def _add_versions(self, root: Path, policy: Any, versions: Sequence[str]) -> None:
+        for version in versions:
             (source := root / version).mkdir()
             (source / "card.json").write_text('{"task": "push"}')
             self.registry.add(version, source, policy.contract)
-        self.registry.point("production", "v1", "test", "start")
+        self.registry.point("production", versions[0], "test", "start")
 
     def _listen(self, files: TlsFiles | None) -> None:
         self.rest = make_listener(self.api, listen("127.0.0.1", 0, Seats("REST", 64)), files)

@@ -27,6 +27,7 @@ from pirl_server.serving.engine import Engine
 from pirl_server.shutdown import Stopping
 from pirl_server.telemetry.metrics import Latencies, Metrics
 from pirl_server.telemetry.robot_activity import RobotActivity
+from pirl_server.watch.deciding import Deciding
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Services:
     videos: Videos
     submissions: SubmissionKeys
     success_models: SuccessModels
+    deciding: Deciding = field(default_factory=Deciding)
     stop_port: int = 0
     """of the port that takes stops only; 0: there is none"""
     gate_open: bool = False

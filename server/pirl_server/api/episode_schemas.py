@@ -162,6 +162,10 @@ class EpisodeSteps(Described):
     """bits of what the robot altered, of each and those left out up to the next: see Alteration of the contract"""
     runs: list[RunView]
     """who drove: all steps, none left out"""
+    chunks: list[int]
+    """steps with which another chunk of the policy began: all of them, none left out"""
+    cameras: list[str]
+    """names of the cameras, for `frames`"""
 
 
 class LabelRequest(Described):

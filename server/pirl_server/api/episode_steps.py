@@ -40,6 +40,8 @@ def sampled(file: EpisodeFile, points: int) -> EpisodeSteps:
         runs=[
             RunView(source=source.name.lower(), first=first, after=after) for source, first, after in _runs(source_T)
         ],
+        chunks=np.flatnonzero((call_T >= 0) & (np.diff(call_T, prepend=-1) != 0)).tolist(),
+        cameras=[camera.name for camera in contract.cameras],
     )
 
 

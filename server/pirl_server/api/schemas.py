@@ -7,12 +7,14 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 
 from pirl_server.api.described import Described
+from pirl_server.api.gate_schemas import GateEvidence
 from pirl_server.atomic_files import NAME_PATTERN
 from pirl_server.config.jobs import JobSpec
 from pirl_server.jobs.job import Job, Status
 from pirl_server.registry.evaluation import Evaluation
+from pirl_server.registry.gate_lists import Comparison
 from pirl_server.registry.offline_evidence import OfflineEvidence
-from pirl_server.registry.promotion_gate import Comparison, GateResult
+from pirl_server.registry.promotion_gate import GateResult
 
 Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 """two numbers; as a list, since tools read OpenAPI's form of a tuple in different ways"""
@@ -90,6 +92,14 @@ class EvaluationView(Described):
     """Wilson 95 % interval of the success rate"""
     created: str
     """ISO 8601, UTC"""
+    list: int | None = Field(default=None, description="number of the list of initial states; null: not recorded")
+    first: int = Field(default=0, description="position of the first state in that list")
+    purpose: str = Field(default="gate", description="gate, or tuning: then no promotion rests on these states")
+    setup: dict[str, str] = Field(
+        default={},
+        description="simulator, code and device with versions: evaluations of different setups are not compared",
+        examples=[{"simulator": "mani-skill 3.0.1, sapien 3.0.0", "pirl": "0.1.0+3f9c1d20", "device": "cpu float32"}],
+    )
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> EvaluationView:
@@ -219,12 +229,16 @@ class Promoted(Described):
     """both versions on each common list"""
     overridden: list[str] = Field(default=[])
     """rejections of the gate that `force` went past"""
+    evidence: GateEvidence | None = None
+    """the gate's tests; null after a rollback"""
 
     @classmethod
     def of(cls, version: str, result: GateResult) -> Promoted:
         """Show a gate result."""
         pairs = [ComparisonView.of(pair) for pair in result.comparisons]
-        return cls(version=version, comparisons=pairs, overridden=list(result.refusals))
+        return cls(
+            version=version, comparisons=pairs, overridden=list(result.refusals), evidence=GateEvidence.of(result)
+        )
 
 
 class Health(Described):

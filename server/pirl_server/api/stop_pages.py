@@ -42,5 +42,5 @@ class DashboardOrigin:
                 MutableHeaders(scope=message)["Access-Control-Allow-Origin"] = origin
             await send(message)
 
-        kept = [(name, value) for name, value in scope["headers"] if name != b"origin"]
+        kept = [(name, value) for name, value in scope["headers"] if name not in (b"origin", b"sec-fetch-site")]
         await self._app({**scope, "headers": kept}, receive, marked)

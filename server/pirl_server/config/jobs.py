@@ -128,6 +128,10 @@ class Evaluate(_Spec):
     version: Annotated[str, text("version or alias to evaluate", NAME_PATTERN)] = "production"
     episodes: Annotated[int, number("initial states, one episode each", "episodes", ge=1, le=LIST_LENGTH)] = 100
     first: Annotated[int, number("position of the first of them in the list", "index", ge=0, lt=LIST_LENGTH)] = 0
+    purpose: Annotated[
+        Literal["gate", "tuning"],
+        about("tuning: its result decides how training continues, so that the gate never counts these states"),
+    ] = "gate"
 
     def __post_init__(self) -> None:
         if self.first + self.episodes > LIST_LENGTH:

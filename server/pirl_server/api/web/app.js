@@ -4,10 +4,14 @@ import { call, setToken, whenLocked } from "./api.js";
 import { findStopPort, StopButton, StopReport } from "./stop.js";
 import { usePoll } from "./ui.js";
 import { Robots } from "./robots.js";
+import { Episodes } from "./episodes.js";
+import { Jobs } from "./jobs.js";
 import { Models } from "./models.js";
 import { Loop } from "./loop.js";
 
-const VIEWS = { robots: ["Robots", Robots], models: ["Models", Models], loop: ["Loop", Loop] };
+const VIEWS = {
+  robots: ["Robots", Robots], jobs: ["Jobs", Jobs], episodes: ["Episodes", Episodes], models: ["Models", Models], loop: ["Loop", Loop],
+};
 const HEALTH_MS = 5000;
 
 function route() {

@@ -26,7 +26,7 @@ async function turn() {
 }
 
 /** The newest image of a robot's camera. */
-export function LiveImage({ robot, camera }) {
+export function LiveImage({ robot, camera, width, height }) {
   const [url, setUrl] = useState("");
   const box = useRef(null), held = useRef("");
   useEffect(() => {
@@ -48,6 +48,6 @@ export function LiveImage({ robot, camera }) {
     };
   }, [robot, camera]);
   return html`<figure ref=${box} class="live">
-    ${url ? html`<img src=${url} alt=${`camera ${camera} of robot ${robot}`} />` : html`<div class="no-image">no image</div>`}
+    ${url ? html`<img src=${url} alt=${`camera ${camera} of robot ${robot}`} />` : html`<div class="no-image" style=${{ aspectRatio: `${width} / ${height}` }}>no image</div>`}
     <figcaption>${camera}</figcaption></figure>`;
 }

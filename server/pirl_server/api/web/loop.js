@@ -1,7 +1,7 @@
 // The learning loop: where it stands, what each round came to, pause, resume, cancel.
 import { html, useState } from "./vendor/htm-preact.js";
 import { call } from "./api.js";
-import { Bar, Empty, Facts, Failure, Sure, useAction, usePoll } from "./ui.js";
+import { Bar, Choice, Empty, Facts, Failure, Sure, useAction, usePoll } from "./ui.js";
 
 const POLL_MS = 1000, LIST_MS = 10000;
 const PHASES = {
@@ -97,8 +97,8 @@ export function Loop() {
   const one = usePoll(async () => (id ? call(`/v1/jobs/${id}`) : null), POLL_MS, id);
   const job = one.data || jobs.find((each) => each.id === id);
   return html`<div class="head"><h1>Learning loop</h1>
-      ${jobs.length ? html`<label>Loop <select id="which" value=${id} onChange=${(event) => choose(event.target.value)}>
-        ${jobs.map((each) => html`<option value=${each.id}>${`${each.spec.task}, ${each.created.slice(0, 16)}`}</option>`)}</select></label>` : null}</div>
+      ${jobs.length ? html`<label>Loop <${Choice} id="which" value=${id} change=${choose}
+        choices=${jobs.map((each) => [each.id, `${each.spec.task}, ${each.created.slice(0, 16)}`])} /></label>` : null}</div>
     <${Failure} text=${all.error || one.error} />
     ${all.data && !jobs.length ? html`<${Empty}>No loop has been started: POST /v1/jobs with kind 'loop'.<//>` : null}
     ${job ? html`<${Stand} key=${job.id} job=${job} changed=${one.refresh} />` : null}`;

@@ -42,7 +42,7 @@ function Robot({ robot, report }) {
       <${Badge} tone=${reach[0]} title=${reach[2]}>${reach[1]}<//>
       <${Badge} tone=${tone} title=${why}>${word}<//></span></h2>
     ${robot.cameras && robot.cameras.length ? html`<div class="cameras">${robot.cameras.map((camera) =>
-      html`<${LiveImage} key=${camera.name} robot=${robot.id} camera=${camera.name} />`)}</div>`
+      html`<${LiveImage} key=${camera.name} robot=${robot.id} camera=${camera.name} width=${camera.width} height=${camera.height} />`)}</div>`
       : html`<div class="cameras"><div class="no-image">no image yet</div></div>`}
     <${Facts} rows=${[
       ["Instruction", robot.instruction || "none yet"],

@@ -17,20 +17,24 @@ async function post(base, path) {
     headers: { ...authorization(), "Content-Type": "application/json" },
     body: JSON.stringify({ reason: "pressed in the dashboard" }),
   });
-  if (reply.status >= 500) throw new Error(`HTTP ${reply.status}`);
   return { status: reply.status, body: await reply.json() };
 }
 
-const late = () => new Promise((_, reject) => setTimeout(() => reject(new Error("late")), HURRY_MS));
+const wait = (ms) => new Promise((resolve) => setTimeout(() => resolve(null), ms));
+const settled = (answer) => answer && [202, 404].includes(answer.status); // notified, or nothing there to notify
 
 async function notify(path) {
   if (!port) return post("", path);
-  const first = post(`${location.protocol}//${location.hostname}:${port}`, path);
-  try {
-    return await Promise.race([first, late()]);
-  } catch {
-    return Promise.any([first, post("", path)]);
-  }
+  const first = post(`${location.protocol}//${location.hostname}:${port}`, path).catch(() => null);
+  const early = await Promise.race([first, wait(HURRY_MS)]);
+  if (settled(early)) return early;
+  const second = post("", path);
+  const answers = [first, second].map(async (each) => {
+    const answer = await each;
+    if (!settled(answer)) throw new Error("no");
+    return answer;
+  });
+  return Promise.any(answers).catch(() => second);
 }
 
 /** Send a stop to one robot, "" for all. Returns {ok, text}: what is known, which is never that an arm stands still. */
@@ -58,8 +62,8 @@ export function StopButton({ robot = "", id, report }) {
     report(await stop(robot));
     setSending((number) => number - 1);
   };
-  const name = robot ? `Emergency stop of robot ${robot}` : "Emergency stop of all robots";
   const words = sending ? "SENDING…" : robot ? "STOP" : "STOP ALL";
+  const name = `${words}: emergency stop of ${robot ? `robot ${robot}` : "all robots"}`;
   return html`<button type="button" id=${id} class="stop" aria-label=${name} onClick=${press}>
     <span class="mushroom" aria-hidden="true"></span>${words}</button>`;
 }

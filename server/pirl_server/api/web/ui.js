@@ -94,6 +94,11 @@ export function Sure({ id, question, disabled, onSure, children, tone = "" }) {
     ${asked ? question : children}</button>`;
 }
 
+/** A select; `choices` are values, or [value, text] each. */
+export const Choice = ({ value, choices, change, ...more }) => html`<select ...${more} onChange=${(event) => change(event.target.value)}>
+  ${choices.map((each) => (Array.isArray(each) ? each : [each, each])).map(([name, text]) =>
+    html`<option key=${name} value=${name} selected=${name === value}>${text}</option>`)}</select>`;
+
 /** Rows of name and value. */
 export const Facts = ({ rows }) => html`<dl class="facts">${rows.filter(Boolean).map(([name, value, id]) =>
   html`<div><dt>${name}</dt><dd id=${id}>${value}</dd></div>`)}</dl>`;
