@@ -150,7 +150,7 @@ def unknown_routes(text: str) -> list[str]:
     named = found(r"(GET|POST|PUT|DELETE) (/[\w/{}-]+(?:\.\w+)?)", text)
     wrong = [hit[0] for hit in named if (hit[1], hit[2].replace("ROBOT_ID", "{robot_id}")) not in known]
     for hit in found(r"(?:\$api|http://127\.0\.0\.1:8000)(/[\w/]+)\S*(\s+--json\s+\\?\s*(?:'([^']+)')?)?", text):
-        path = hit[1].replace("JOB_ID", "{job_id}")
+        path = hit[1].replace("JOB_ID", "{job_id}").replace("/VERSION/", "/{version}/")
         if ("POST" if hit[2] else "GET", path) not in known or (hit[3] and not _accepted(path, hit[3])):
             wrong.append(hit[0])
     return wrong

@@ -22,7 +22,7 @@ from pirl_server.config.jobs import Evaluate, FinetuneEpisodes, FinetuneSim, Sft
 from pirl_server.config.training import PpoConfig
 from pirl_server.episodes.schema import Episode
 from pirl_server.episodes.store import EpisodeStore
-from pirl_server.jobs.job import JobStore
+from pirl_server.jobs.store import JobStore
 from pirl_server.policy.checkpoint import load_checkpoint, load_noise_net
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training import experiment
@@ -118,8 +118,10 @@ def test_a_changed_byte_is_noticed(root: Path) -> None:
         EpisodeStore(root).open(home.name)
 
 
-def test_earlier_jobs_are_read_and_a_stored_0_of_a_choice_is_off() -> None:
-    found = JobStore(STORED / "jobs").list()
+def test_earlier_jobs_are_read_and_a_stored_0_of_a_choice_is_off(tmp_path: Path) -> None:
+    """They had no database: a server of today takes them in from their folders."""
+    shutil.copytree(STORED / "jobs", tmp_path / "jobs")
+    found = JobStore(tmp_path / "jobs").list()
     assert [job.status.value for job in found] == ["failed", "succeeded", "queued", "succeeded"]
     assert [job.spec for job in found] == [
         FinetuneEpisodes(task="PushCube-v1", seed=2, base="candidate"),

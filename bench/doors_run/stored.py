@@ -11,7 +11,7 @@ from pirl_server.config.jobs import Sft
 from pirl_server.episodes import manifest
 from pirl_server.episodes.summary import GROUP, EpisodeSummary
 from pirl_server.jobs.events import NAME as EVENTS
-from pirl_server.jobs.job import JobStore
+from pirl_server.jobs.store import JobStore
 from pirl_server.paths import EPISODES, JOBS
 
 

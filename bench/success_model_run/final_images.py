@@ -17,7 +17,7 @@ from pirl_server import simulation
 from pirl_server.training.supervised.demonstrations import Expert
 
 KINDS = ("expert", "expert", "expert", "stopped", "shaken", "bent")
-"""of attempt number 0, 1, 2, ...: half of the attempts are undisturbed"""
+"""one is drawn for each attempt: half of them are undisturbed"""
 FIRST_SEED = 300_000
 """after the simulated robot's initial states: nothing else uses these"""
 STOPPED = 3, 15
@@ -43,17 +43,16 @@ def attempts(task: str, count: int, seed: int) -> list[Attempt]:
     expert, steps = simulation.expert(task), simulation.max_steps(task)
     first = FIRST_SEED + 10_000 * seed
     try:
-        return [
-            _attempt(blind, seeing, expert, KINDS[number % len(KINDS)], first + number, steps)
-            for number in range(count)
-        ]
+        return [_attempt(blind, seeing, expert, first + number, steps) for number in range(count)]
     finally:
         blind.close()
         seeing.close()
 
 
-def _attempt(blind: Env, seeing: Env, expert: Expert, kind: str, seed: int, max_steps: int) -> Attempt:
+def _attempt(blind: Env, seeing: Env, expert: Expert, seed: int, max_steps: int) -> Attempt:
     draw = np.random.default_rng(seed)
+    # Drawn, not taken in turn: the seed also chooses the instruction, which would give the kind away.
+    kind = str(draw.choice(KINDS))
     scale = np.array([field.high or 1.0 for field in blind.contract.action], np.float32)
     observation, success = blind.reset(seed), False
     seeing.reset(seed)

@@ -24,7 +24,8 @@ from pirl_server.config.loop import Loop
 from pirl_server.config.serve import Compile, ServeConfig
 from pirl_server.episodes.retention import Janitor, Retention
 from pirl_server.episodes.store import EpisodeStore
-from pirl_server.jobs.supervisor import Supervisor
+from pirl_server.jobs.leases import check_device
+from pirl_server.jobs.supervisor import DEVICES, Supervisor
 from pirl_server.loop.controller import Loops
 from pirl_server.loop.server_world import ServerWorld
 from pirl_server.openpi_wire.observation_keys import Keys
@@ -32,7 +33,9 @@ from pirl_server.openpi_wire.server import OpenpiServer, start_openpi
 from pirl_server.paths import EPISODES, JOBS, MODELS, TOKENS
 from pirl_server.policy.checkpoint import checkpoint_version, load_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
-from pirl_server.registry.promotion import PRODUCTION
+from pirl_server.registry.ab_trials import AbTrials
+from pirl_server.registry.gate_rule import GateRule
+from pirl_server.registry.promotion import PRODUCTION, Promoter
 from pirl_server.registry.trial_limit import TrialLimit
 from pirl_server.registry.versions import Registry
 from pirl_server.root_lock import private_files, root_lock
@@ -60,6 +63,11 @@ from pirl_server.telemetry.operations import Operations
 from pirl_server.telemetry.robot_activity import RobotActivity
 from pirl_server.telemetry.spans import spans_from_environment
 from pirl_server.training.metrics_sinks import check_sink
+from pirl_server.watch.ab_runner import AbRunner
+from pirl_server.watch.deciding import Deciding
+from pirl_server.watch.episode_outcomes import EpisodeOutcomes
+from pirl_server.watch.live_view import LiveView
+from pirl_server.watch.monitor import PromotionMonitor
 
 _LOG = logging.getLogger("pirl")
 SWITCH_S = 0.001
@@ -102,9 +110,7 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
     """Make everything but the HTTP listener; gRPC serves while the context is open."""
     registry = Registry(config.root / MODELS)
     production = adopt(registry, config.checkpoint)
-    free = config.episode_free_mib * 2**20
-    engine, store = Engine(), EpisodeStore(config.root / EPISODES, free)
-    recorder = Recorder(store, replace(Limits.of_memory(config.episode_memory_mib * 2**20), free=free))
+    engine, (store, recorder) = Engine(), _storage(config)
 
     def reachable() -> int:
         return sum(robot.reachable for robot in service.attendance.list())
@@ -129,7 +135,8 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
         server, port = _start(service, config, CallInterceptor([calls, authorizer], PUBLIC_RPCS))
         if config.openpi_port is not None:
             closing.callback(_start_openpi(config, service.dispatcher, gate).close)
-        jobs = Supervisor(config.root / JOBS, _job_command(config))
+        devices = tuple(check_device(device) for device in config.job_device) or DEVICES
+        jobs = Supervisor(config.root / JOBS, _job_command(config), devices=devices, apart=True)
         Operations(config.root, jobs, recorder, gate, _tls(config)).register(metrics.registry)
         api = create_api(
             jobs=jobs,
@@ -137,6 +144,8 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             episodes=store,
             engine=engine,
             deployment=deployment,
+            rule=_rule(config),
+            watch=partial(_deciding, config, engine, recorder, store, deployment, registry),
             check_job=partial(job_main.check, exchange=config.exchange),
             grpc_port=port,
             attendance=service.attendance,
@@ -148,15 +157,40 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             activity=activity,
             stop_port=_stop_port(config),
         )
-        loops = _start_loops(api.state.services, service)
+        background = _background(api.state.services, service)
         try:
             yield api, server
         finally:
             # No new requests, then no writers: an episode is published whole or not at all.
             stopped = server.stop(0.5)
-            loops.close()
+            background.close()
             jobs.close()
             stopped.wait()
+
+
+def _storage(config: ServeConfig) -> tuple[EpisodeStore, Recorder]:
+    free = config.episode_free_mib * 2**20
+    store = EpisodeStore(config.root / EPISODES, free)
+    return store, Recorder(store, replace(Limits.of_memory(config.episode_memory_mib * 2**20), free=free))
+
+
+def _background(parts: Services, service: PolicyService) -> ExitStack:
+    """Loops, and what else decides about versions by itself; closed in one call."""
+    closing = ExitStack()
+    closing.callback(_start_loops(parts, service).close)
+    closing.callback(parts.deciding.close)
+    return closing
+
+
+def _deciding(
+    config: ServeConfig, engine: Engine, recorder: Recorder, store: EpisodeStore, deployment: Deployment,
+    registry: Registry, promoter: Promoter,
+) -> Deciding:  # fmt: skip
+    ab = AbRunner(registry, deployment, store, AbTrials(registry.root))
+    if config.auto_rollback == "off":
+        return Deciding(None, ab)
+    view, outcomes = LiveView(engine, recorder.alterations), EpisodeOutcomes(store)
+    return Deciding(PromotionMonitor(registry, promoter, view, outcomes.since, outcomes.known, registry.root), ab)
 
 
 def _job_command(config: ServeConfig) -> list[str]:
@@ -195,7 +229,12 @@ def _deployment(
         _compile(policy, config.compile)
         return policy
 
-    return Deployment(engine, registry, router, shadow, load, TrialLimit(registry, config.canary_limit, reachable))
+    trial = TrialLimit(registry, config.canary_limit, reachable, _rule(config))
+    return Deployment(engine, registry, router, shadow, load, trial)
+
+
+def _rule(config: ServeConfig) -> GateRule:
+    return GateRule(config.gate_margin, config.gate_robot_margin, config.gate_alpha)
 
 
 def _compile(policy: FlowPolicy, how: Compile) -> None:

@@ -13,11 +13,11 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from pirl_contract import Contract
+from pirl_contract import Contract, RolloutResult
 from pirl_server import simulation
 from pirl_server.atomic_files import utc_now, write_json
 from pirl_server.config.interchange import ExportEpisodes, ImportEpisodes
-from pirl_server.config.jobs import Evaluate, FinetuneEpisodes, FinetuneSim, JobSpec, Sft, parse_spec
+from pirl_server.config.jobs import RESUMABLE, Evaluate, FinetuneEpisodes, FinetuneSim, JobSpec, Sft, parse_spec
 from pirl_server.config.loop import Loop
 from pirl_server.config.success import SuccessModel
 from pirl_server.episodes.store import EpisodeStore
@@ -25,8 +25,9 @@ from pirl_server.interchange.episodes.exchange_folder import checked
 from pirl_server.interchange.episodes.export_run import export_episodes
 from pirl_server.interchange.episodes.formats import CancelledError, recognise
 from pirl_server.interchange.episodes.import_run import import_episodes
+from pirl_server.job_continuation import Outcomes, Pins, job_states
 from pirl_server.jobs.metrics_sink import DetachedSink
-from pirl_server.jobs.reporter import Reporter
+from pirl_server.jobs.reporter import PausedError, Reporter
 from pirl_server.paths import EPISODES, MODELS
 from pirl_server.policy.checkpoint import load_card
 from pirl_server.registry.evaluation import Evaluation, list_hash
@@ -79,22 +80,25 @@ def run(root: Path, job_dir: Path, exchange: Path | None = None, sinks: Sequence
     A failure is one line in the job's state and a traceback in its log. Raises ValueError for one that more episodes
     would mend, after its result has said so.
     """
-    with Reporter(job_dir, _opened(sinks, job_dir)) as report:
-        spec = parse_spec(json.loads((job_dir / "spec.json").read_text()))
+    spec = parse_spec(json.loads((job_dir / "spec.json").read_text()))
+    with Reporter(job_dir, _opened(sinks, job_dir), resumable=spec.kind in RESUMABLE) as report:
         assert not isinstance(spec, Loop), "the server runs those itself"
         if isinstance(spec, ImportEpisodes | ExportEpisodes):
             report.result(_exchange(checked(spec, exchange), EpisodeStore(root / EPISODES), report))
             return
-        registry = Registry(root / MODELS)
+        registry, pins = Registry(root / MODELS), Pins(job_dir)
         if isinstance(spec, Evaluate):
-            report.result(_evaluate(spec, registry, job_dir, report))
+            report.result(_evaluate(spec, registry, pins, job_dir, report))
             return
-        base = None if isinstance(spec, SuccessModel) or spec.base is None else registry.resolve(spec.base)
+        base = None
+        if not isinstance(spec, SuccessModel) and spec.base is not None:
+            base = registry.resolve(pins.pinned or spec.base)
+            pins.version(base.version)
         try:
             if isinstance(spec, SuccessModel):
                 report.result(success_job.run(spec, root, job_dir, exchange, report))
                 return
-            learnt = _train(spec, None if base is None else base.path, registry, root, job_dir, report)
+            learnt = _train(spec, None if base is None else base.path, registry, pins, root, job_dir, report)
         except MoreEpisodesNeededError as error:
             report.result({"more_episodes_needed": True})
             raise ValueError(str(error)) from error
@@ -114,6 +118,7 @@ def _train(
     spec: FinetuneSim | FinetuneEpisodes | Sft,
     base: Path | None,
     registry: Registry,
+    pins: Pins,
     root: Path,
     job_dir: Path,
     report: Reporter,
@@ -122,18 +127,21 @@ def _train(
     out = job_dir / "checkpoint"
     if isinstance(spec, FinetuneSim):
         assert base is not None
-        plan = recipes.planned(spec.task, base, spec.config, spec.seed)
-        return recipes.Learnt(recipes.run_experiment(plan, job_dir, report, simulation))
+        plan = recipes.planned(spec.task, base, spec.config, spec.seed, spec.checkpoint_every)
+        states = job_states(job_dir, report, spec.checkpoint_every) if spec.checkpoint_every else None
+        return recipes.Learnt(recipes.run_experiment(plan, job_dir, report, simulation, states))
+    states = job_states(job_dir, report)
     if isinstance(spec, Sft) and spec.config.source == "expert":
-        return recipes.Learnt(recipes.train_sft(spec, out, report, simulation, base))
+        return recipes.Learnt(recipes.train_sft(spec, out, report, simulation, base, states))
     archive = partial(_archived, registry)
-    data = recipes.episode_data(spec, root, report, base, archive)
+    data = recipes.episode_data(spec, root, report, base, archive, pins.episodes)
+    pins.pin_episodes(data.selected.log.facts)
     found = asdict(data.report)
     write_json(job_dir / DATA_REPORT, found)
     if spec.dry_run:
         report.result({"dry_run": True, "data_report": found})
         return None
-    return recipes.train_on_episodes(spec, data, out, report, base, archive, job_dir.name)
+    return recipes.train_on_episodes(spec, data, out, report, base, archive, job_dir.name, states)
 
 
 def _exchange(spec: ImportEpisodes | ExportEpisodes, store: EpisodeStore, report: Reporter) -> dict[str, object]:
@@ -151,13 +159,22 @@ def _archived(registry: Registry, version: str) -> Path | None:
     return registry.get(version).path if registry.holds(version) else None
 
 
-def _evaluate(spec: Evaluate, registry: Registry, job_dir: Path, report: Reporter) -> dict[str, object]:
-    """Evaluate through ManiSkill's own step and store the result in the registry."""
-    model = registry.resolve(spec.version)
+def _evaluate(spec: Evaluate, registry: Registry, pins: Pins, job_dir: Path, report: Reporter) -> dict[str, object]:
+    """Evaluate through ManiSkill's own step and store the result in the registry; known outcomes are kept."""
+    model = registry.resolve(pins.pinned or spec.version)
+    pins.version(model.version)
     card = load_card(model.path)
     seeds = evaluation_seeds(spec.seed)[spec.first : spec.first + spec.episodes]
     make = partial(simulation.reference_env, spec.task, card.model.vision is not None)
-    results = evaluate(model.path, make, simulation.max_steps(spec.task), seeds, report)
+    done = Outcomes(job_dir)
+
+    def keep(seed: int, result: RolloutResult) -> None:
+        done.add(seed, result)
+        if report.paused:
+            raise PausedError
+
+    steps_each = simulation.max_steps(spec.task)
+    results = evaluate(model.path, make, steps_each, seeds, report, known=done.read(), keep=keep)
     if len(results) < len(seeds):
         return {"version": model.version, "cancelled": True, "episodes": len(results)}
     steps = sum(result.steps for result in results.values()) / len(results)
@@ -172,6 +189,10 @@ def _evaluate(spec: Evaluate, registry: Registry, job_dir: Path, report: Reporte
         details={"mean_steps": steps},
         instructions=simulation.instructions(spec.task),
         outcomes=tuple(results[seed].success for seed in seeds),
+        list=spec.seed,
+        first=spec.first,
+        purpose=spec.purpose,
+        setup=simulation.setup(spec.task) | {"device": "cpu float32"},
     )
     registry.evaluations.put(evaluation)
     low, high = evaluation.interval

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pirl_contract import Contract, Env
+from pirl_server.training.code_version import code_version, versions_of
 from pirl_server.training.supervised.demonstrations import Expert
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ def part(task_id: str, seed: int) -> str:
 def expert(task_id: str) -> Expert:
     """The scripted expert. Raises ValueError for a task that has none."""
     return _simulator(task_id).expert(task_id)
+
+
+def setup(task_id: str) -> dict[str, str]:
+    """What the outcomes of an evaluation depend on besides the policy: simulator and code, with versions."""
+    return {"simulator": versions_of(_simulator(task_id).packages), "pirl": code_version()}
 
 
 def _simulator(task_id: str) -> Simulator:

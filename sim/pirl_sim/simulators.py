@@ -55,6 +55,8 @@ class Simulator:
     expert: Callable[[str], Expert]
     part: Callable[[str, int], str]
     """(task id, reset seed) -> the task that this episode is of, for a success rate of each"""
+    packages: tuple[str, ...]
+    """distributions whose version decides how an episode turns out"""
 
 
 def simulator(task_id: str) -> Simulator:
@@ -97,6 +99,7 @@ def _benchmark(
     require: Callable[[], None],
     make: Callable[..., Env],
     contract: Contract,
+    packages: tuple[str, ...],
 ) -> Simulator:
     """Another project's benchmark: one stepper, its own, and nothing scripted."""
 
@@ -111,12 +114,18 @@ def _benchmark(
         contract,
         _no_expert,
         lambda task_id, seed: prefix + suite(task_id).task_of(seed).name,
+        packages,
     )
 
 
 SIMULATORS = {
     "maniskill": Simulator(
-        tasks.task, _maniskill_env, panda_contract(), _maniskill_expert, lambda task_id, seed: task_id
+        tasks.task,
+        _maniskill_env,
+        panda_contract(),
+        _maniskill_expert,
+        lambda task_id, seed: task_id,
+        ("mani-skill", "sapien"),
     ),
     "metaworld": Simulator(
         _metaworld_goal,
@@ -125,10 +134,23 @@ SIMULATORS = {
         sawyer_contract(cameras=True),
         _metaworld_expert,
         lambda task_id, seed: PREFIX + suite(task_id).task_of(seed),
+        ("metaworld", "mujoco"),
     ),
-    "libero": _benchmark(libero_tasks.PREFIX, libero_tasks.suite, require_libero, make_libero_env, libero_contract()),
+    "libero": _benchmark(
+        libero_tasks.PREFIX,
+        libero_tasks.suite,
+        require_libero,
+        make_libero_env,
+        libero_contract(),
+        ("hf-libero", "robosuite", "mujoco"),
+    ),
     "simpler": _benchmark(
-        simpler_tasks.PREFIX, simpler_tasks.suite, require_simpler, make_simpler_env, widowx_contract()
+        simpler_tasks.PREFIX,
+        simpler_tasks.suite,
+        require_simpler,
+        make_simpler_env,
+        widowx_contract(),
+        ("mani-skill", "sapien"),
     ),
 }
 """by the part of a task id before its slash"""

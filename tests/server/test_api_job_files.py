@@ -112,6 +112,8 @@ def test_files_and_checkpoints_are_listed_and_read_in_parts(
     for name in ("resume/step_40", "resume/step_100", "checkpoint"):
         (folder / name).mkdir(parents=True)
         (folder / name / "model.safetensors").write_bytes(name.encode() * 10)
+    (folder / "resume" / "state-160.safetensors").write_text("as train_state writes it")
+    (folder / "resume" / "state.json").write_text("{}")
     (folder / ".hidden").write_text("no")
     (folder / "link").symlink_to(tmp_path / "tokens.json")
     (folder / "outside").symlink_to(tmp_path)
@@ -121,7 +123,7 @@ def test_files_and_checkpoints_are_listed_and_read_in_parts(
     assert not {"link", ".hidden", "outside/tokens.json"} & listed.keys()
     found = web.get(f"{path}/checkpoints").json()["data"]
     assert [(each["name"], each["kind"], each["step"], each["bytes"]) for each in found] == [
-        ("resume/step_40", "resume", 40, 140), ("resume/step_100", "resume", 100, 150),
+        ("resume/step_40", "resume", 40, 140), ("resume/step_100", "resume", 100, 150), ("resume", "resume", 160, 26),
         ("checkpoint", "result", None, 100),
     ]  # fmt: skip
     file = f"{path}/artefacts/{found[0]['files'][0]['name']}"
@@ -224,26 +226,23 @@ def test_old_keys_go(tmp_path: Path) -> None:
 
 
 def test_the_lineage_of_a_version_names_all_that_it_came_from(
-    web: httpx.Client, server: Server, tmp_path: Path, job: tuple[str, Path]
+    web: httpx.Client, server: Server, tmp_path: Path
 ) -> None:
-    registry, (_, folder) = server.registry, job
-    source = tmp_path / "v1"
+    registry, source = server.registry, tmp_path / "v1"
     contract = registry.get("v1").contract
-    state = json.loads((folder / "state.json").read_text())
     loop = web.post("/v1/jobs", json=SPEC).json()["id"]
-    (folder / "state.json").write_text(json.dumps(state | {"parent": f"{loop} round 1 learn v1 attempt 1"}))
     store = server.api.state.services.episodes
     store.datasets.create("logs", [store.entry(many(store.root, 1)[0].id)], EpisodeSelection())
     spec = FinetuneEpisodes(task="push", dataset="logs")
-    (folder / "spec.json").write_text(json.dumps({"kind": spec.kind, "task": spec.task, "dataset": "logs"}))
-    registry.add("child", source, contract, parent="v1", job=folder.name)
+    made = server.jobs.submit(spec, parent=f"{loop} round 1 learn v1 attempt 1").id
+    registry.add("child", source, contract, parent="v1", job=made)
     registry.add("grandchild", source, contract, parent="child", job=f"job_{'0' * 24}")
     registry.evaluations.put(Evaluation("child", "push", "0" * 16, 10, 7, "2026-01-01", job="gone"))
     graph = web.get("/v1/models/grandchild/lineage").json()
     nodes = {each["id"]: each for each in graph["nodes"]}
     assert next(iter(nodes)) == graph["root"] == "model:grandchild"
     assert len(nodes) == len(graph["nodes"])
-    own = f"job:{folder.name}"
+    own = f"job:{made}"
     expected = {
         ("model:grandchild", "model:child", "trained_from"), ("model:grandchild", f"job:job_{'0' * 24}", "made_by"),
         ("model:child", "model:v1", "trained_from"), ("model:child", own, "made_by"),
@@ -291,6 +290,27 @@ def test_evaluations_are_paged_and_found(web: httpx.Client, server: Server) -> N
     problem(web.get("/v1/evaluations/none"), 404)
     problem(web.get("/v1/evaluations/v0-9"), 409)
     problem(web.get("/v1/evaluations/..%2fx"), 404)
+
+
+def test_models_and_datasets_are_whole_or_in_pages(web: httpx.Client, server: Server) -> None:
+    store, registry = server.api.state.services.episodes, server.registry
+    entry = store.entry(many(store.root, 1)[0].id)
+    for number in range(5):
+        store.datasets.create(f"set-{number}", [entry], EpisodeSelection())
+        registry.add(f"w{number}", registry.get("v1").path, registry.get("v1").contract)
+    for path, name, count in (("/v1/models", "version", 7), ("/v1/datasets", "name", 5)):
+        whole = web.get(path).json()
+        names = [each[name] for each in whole["data"]]
+        assert (len(names), whole["has_more"], whole["last_id"]) == (count, False, names[-1])
+        got, after = list[str](), {}
+        while True:
+            page = web.get(path, params={"limit": 2, **after}).json()
+            got += [each[name] for each in page["data"]]
+            if not page["has_more"]:
+                break
+            after = {"after": page["last_id"]}
+        assert got == names
+        problem(web.get(path, params={"after": "none"}), 404)
 
 
 def test_of_two_promotions_that_saw_the_same_one_is_lost(web: httpx.Client, server: Server) -> None:

@@ -29,7 +29,8 @@ def test_every_field_has_a_flag_of_its_type() -> None:
         "--tls-cert", "c", "--tls-key", "k", "--tls-client-ca", "a",
         "--episode-free-mib", "64", "--keep-episodes-days", "30", "--keep-episodes-gib", "0.5",
         "--robot-rate-hz", "2.5", "--episode-memory-mib", "64", "--openpi-port", "3", "--openpi-key", "top=x",
-        "--image-codec", "top=jpeg", "--metrics-sink", "tensorboard:t",
+        "--image-codec", "top=jpeg", "--gate-margin", "0.1", "--gate-robot-margin", "0.2", "--gate-alpha", "0.1",
+        "--auto-rollback", "off", "--metrics-sink", "tensorboard:t", "--job-device", "cpu:0",
         "--openpi-key", "state=y", "--drain-seconds", "0", "--canary-limit", "0.5", "--exchange", "x",
         "--log-format", "json", "--allow-insecure",
     )  # fmt: skip

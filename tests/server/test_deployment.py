@@ -79,7 +79,9 @@ def world(
     for number in range(1, 7):
         registry.add(f"v{number}", source, contract)
         if number < 6:
-            registry.evaluations.put(Evaluation(f"v{number}", "push", "a" * 16, 100, 50 + number, "2026-01-01"))
+            outcomes = tuple(at < 50 + number for at in range(100))
+            found = Evaluation(f"v{number}", "push", "a" * 16, 100, 50 + number, "2026-01-01", outcomes=outcomes)
+            registry.evaluations.put(found)
     registry.point("production", "v1", "test", "start")
     made = World(registry, make_policy, observe)
     made.start()

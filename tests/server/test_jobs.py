@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,8 +21,9 @@ from pirl_server.config.jobs import Evaluate, FinetuneSim, Sft, parse_spec
 from pirl_server.jobs import events, job_log
 from pirl_server.jobs import job as job_files
 from pirl_server.jobs.events import Event, EventBlocks, EventLog, EventTail
-from pirl_server.jobs.job import Job, JobStore, Status
+from pirl_server.jobs.job import Job, Status
 from pirl_server.jobs.process import process_start
+from pirl_server.jobs.store import JobStore
 from pirl_server.jobs.supervisor import Supervisor
 
 JOB = """
@@ -145,21 +145,25 @@ def test_followers_of_a_growing_log_share_its_blocks_and_miss_nothing(
         assert after < 280 or len(parsed) < 900, "blocks without an event for them are passed over"
 
 
-def test_a_list_reads_what_was_not_changed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_reads_no_folder_and_a_look_only_what_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store, reads = JobStore(tmp_path), list[str]()
-    read = job_files.read_json
-    monkeypatch.setattr(job_files, "read_json", lambda path: reads.append(path.name) or read(path))
     jobs = [store.create(Sft(task="push")) for _ in range(3)]
-    for each in jobs:
-        for path in (tmp_path / each.id).iterdir():
-            os.utime(path, (1.0, 1.0))
-    assert [each.id for each in store.list()] == [each.id for each in reversed(jobs)]
-    first = len(reads)
-    assert store.list(status=Status.FAILED) == []
-    assert len(reads) == first == 6
     store.save(replace(jobs[1], status=Status.FAILED))
+    read = job_files.read_json
+    monkeypatch.setattr(job_files, "read_json", lambda path: reads.append(path.parent.name) or read(path))
+    assert [each.id for each in store.list()] == [each.id for each in reversed(jobs)]
     assert [each.id for each in store.list(status=Status.FAILED)] == [jobs[1].id]
-    assert len(reads) == first + 2
+    store.take_in()
+    assert reads == []
+    os.utime(tmp_path / jobs[2].id / "spec.json", (1.0, 1.0))
+    store.take_in()
+    store.take_in()
+    assert reads == [jobs[2].id] * 2, "state and specification, once"
+    store.close()
+    assert [each.id for each in JobStore(tmp_path).list()] == [each.id for each in reversed(jobs)]
+    assert len(reads) == 2
 
 
 @pytest.fixture
@@ -199,25 +203,19 @@ def test_a_job_has_ended_when_its_last_event_is_written(
     start: Callable[[], Supervisor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stream of events that stopped between the saved state and the event would never show the end."""
-    announce, early = Supervisor._announce, list[bool]()
+    announce, early = JobStore.announce, list[tuple[bool, bool]]()
 
-    def late(self: Supervisor, job_id: str, status: Status, why: str | None = None) -> None:
-        if status.ended:
-            asked = threading.Thread(target=lambda: early.append(len(self.events(job_id).read()) < 6), daemon=True)
-            gate = threading.Thread(target=lambda: (self.has_ended(job_id), asked.start()), daemon=True)
-            gate.start()
-            gate.join(0.3)
-            assert self.get(job_id).status.ended, "saved, not announced"
-            assert gate.is_alive(), "it waits for the event"
-        announce(self, job_id, status, why)
+    def late(self: JobStore, job: Job) -> None:
+        if job.status.ended:
+            early.append((self.get(job.id).status.ended, self.has_ended(job.id)))
+        announce(self, job)
 
-    monkeypatch.setattr(Supervisor, "_announce", late)
+    monkeypatch.setattr(JobStore, "announce", late)
     supervisor = start()
     job = wait(supervisor, supervisor.submit(spec("good")))
-    assert supervisor.has_ended(job.id)
-    while not early:
-        time.sleep(0.01)
-    assert early == [False]
+    until(lambda: supervisor.has_ended(job.id))
+    assert early == [(True, False)], "saved, not announced"
+    assert supervisor.events(job.id).read()[-1].data["status"] == "succeeded"
 
 
 def test_a_job_reports_and_succeeds(start: Callable[[], Supervisor]) -> None:
@@ -249,7 +247,7 @@ def test_a_failure_is_one_line_and_the_log_has_the_rest(
 ) -> None:
     supervisor = start()
     job = wait(supervisor, supervisor.submit(spec(mode)))
-    assert (job.status, job.error) == (Status.FAILED, error)
+    assert (job.status, job.error, job.attempt) == (Status.FAILED, error, 3 if mode == "crash" else 1)
     assert in_log in (tmp_path / "jobs" / job.id / "log.txt").read_text()
 
 
@@ -297,13 +295,9 @@ def test_one_at_a_time_in_order_and_a_queued_one_can_be_cancelled(
     assert (supervisor.get(third.id).started or "") >= (supervisor.get(first.id).finished or "z")
 
 
-@pytest.mark.parametrize(
-    ("mode", "result"),
-    [("stubborn", None), ("polite", {"saved": True})],
-    ids=["killed", "ends by itself with status 0"],
-)
-def test_shutdown_stops_the_running_job_and_keeps_the_queued(
-    start: Callable[[], Supervisor], tmp_path: Path, mode: str, result: dict[str, bool] | None
+@pytest.mark.parametrize("mode", ["stubborn", "polite"], ids=["killed", "ends by itself"])
+def test_shutdown_stops_the_running_job_which_goes_on_at_the_next_start(
+    start: Callable[[], Supervisor], tmp_path: Path, mode: str
 ) -> None:
     supervisor = start()
     running, queued = supervisor.submit(spec(mode)), supervisor.submit(spec("good"))
@@ -311,29 +305,41 @@ def test_shutdown_stops_the_running_job_and_keeps_the_queued(
     supervisor.close()
     assert process_start(pid) is None
     stopped = supervisor.get(running.id)
-    assert (stopped.status, stopped.error, stopped.result) == (Status.CANCELLED, "the server was stopped", result)
+    assert (stopped.status, stopped.causes) == (Status.QUEUED, ("attempt 1: the server was stopped",))
     with pytest.raises(RuntimeError, match="stopping"):
         supervisor.submit(spec("good"))
     assert supervisor.get(queued.id).status is Status.QUEUED
-    assert wait(start(), queued).status is Status.SUCCEEDED
+    (tmp_path / "jobs" / running.id / "child").unlink()
+    supervisor = start()
+    assert process_start(wait_for_file(tmp_path / "jobs" / running.id / "child")) is not None
+    assert supervisor.get(running.id).attempt == 2
+    supervisor.cancel(running.id)
+    assert wait(supervisor, running).status is Status.CANCELLED
+    assert wait(supervisor, queued).status is Status.SUCCEEDED
 
 
 @pytest.mark.parametrize("alive", [True, False])
-def test_a_job_that_was_running_when_the_server_died_has_failed(
+def test_a_job_that_was_running_when_the_server_died_is_tried_again(
     start: Callable[[], Supervisor], tmp_path: Path, alive: bool
 ) -> None:
     """Its process is ended if it still is that very process; a stranger with the same pid is left alone."""
     store = JobStore(tmp_path / "jobs")
-    job = store.create(spec("good"))
+    job, last = store.create(spec("good")), store.create(replace(spec("good"), retries=0))
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
     began = process_start(sleeper.pid)
     assert began is not None
-    store.save(replace(job, status=Status.RUNNING, pid=sleeper.pid, process_started=began if alive else began - 1))
-    found = start().get(job.id)
-    assert (found.status, found.error) == (Status.FAILED, "server restarted while the job ran")
+    for each in (job, last):
+        assert store.claim() is not None
+        store.edit(each.id, pid=sleeper.pid, process_started=began if alive else began - 1)
+    supervisor = start()
     if alive:
         assert sleeper.wait(patient(30)) == -signal.SIGKILL
-    else:
+    found = wait(supervisor, job)
+    assert (found.status, found.attempt) == (Status.SUCCEEDED, 2)
+    assert found.causes == ("attempt 1: server restarted while the job ran",)
+    found = wait(supervisor, last)
+    assert (found.status, found.error) == (Status.FAILED, "server restarted while the job ran")
+    if not alive:
         assert sleeper.poll() is None
         sleeper.kill()
         sleeper.wait()
@@ -390,7 +396,8 @@ def test_a_wrong_spec_is_refused_in_one_line(raw: Any, text: str) -> None:
 
 def test_defaults_are_filled_in_and_survive_the_disk(tmp_path: Path) -> None:
     store = JobStore(tmp_path)
-    for made in (Sft(task="push"), Evaluate(task="push"), spec("good")):
+    first = store.create(spec("good")).id
+    for made in (Sft(task="push", after=(first,), priority=-3), Evaluate(task="push"), spec("good")):
         assert store.get(store.create(made).id).spec == made
     assert parse_spec({"kind": "finetune_sim", "task": "push"}) == FinetuneSim(task="push", base="production", seed=0)
     assert not any(os.path.islink(path) for path in tmp_path.rglob("*"))

@@ -118,7 +118,10 @@ def test_a_signal_drains_stops_the_job_and_publishes(tmp_path: Path) -> None:
         stream.join(patient(WAIT_S))
         assert (stream.is_alive(), stream.broken) == (False, "")
         assert left_after(started) == set()
-        assert (server.job(job)["status"], server.job(job)["error"]) == ("cancelled", "the server was stopped")
+        assert (server.job(job)["status"], server.job(job)["causes"]) == (
+            "queued",
+            ["attempt 1: the server was stopped"],
+        )
         (published,) = EpisodeStore(server.root / "episodes").list()
         assert (published.robot_id, published.steps, published.calls, published.end_reason) == ("arm-1", 1, 2, "fault")
         assert EpisodeStore(server.root / "episodes").open(published.id)

@@ -188,7 +188,8 @@ def test_on_a_full_disk_the_alias_and_what_serves_stay_equal(
 def test_a_damaged_evaluation_is_no_evaluation_that_the_gate_passes_over(registry: Registry, tmp_path: Path) -> None:
     incumbent = registry.aliases()[PRODUCTION]
     for version, successes in ((incumbent, 60), ("other", 70)):
-        registry.evaluations.put(Evaluation(version, "toy", "a" * 16, 100, successes, "2026"))
+        outcomes = tuple(at < successes for at in range(100))
+        registry.evaluations.put(Evaluation(version, "toy", "a" * 16, 100, successes, "2026", outcomes=outcomes))
     assert check_gate(registry, incumbent, "other").allowed
     path = tmp_path / MODELS / "evaluations" / f"{incumbent}-{'b' * 16}.json"
     path.write_text(json.dumps({"version": incumbent}))

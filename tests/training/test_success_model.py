@@ -161,6 +161,8 @@ def test_a_model_proposes_without_learning_and_leaves_what_people_decided(
     assert found["not_proposed"]["a person decided on an earlier proposal"] == 1
     assert store.proposals.ids("rejected") == [rejected]
     assert store.proposals.ids("accepted") == [accepted]
+    few = success_job.run(replace(spec, propose=EpisodeSelection(limit=3)), tmp_path, tmp_path / "job", None, Quiet())
+    assert few["proposed"] + few["not_proposed"].get("below the model's threshold", 0) == 3
     assert commands.propose(["--root", str(tmp_path), "--limit", "3"]) == 0
     with pytest.raises(ValueError, match="no success model 'absent': there are"):
         success_job.run(replace(spec, model="absent"), tmp_path, tmp_path / "job", None, Quiet())
@@ -261,6 +263,9 @@ def test_a_backbone_is_a_folder_below_the_exchange_folder_or_a_name_on_the_hub(r
 def test_parts_of_a_split_share_nothing_and_stay_as_the_log_grows(root: Path) -> None:
     chosen = choose(EpisodeStore(root / EPISODES), SuccessModel(task="squares", backbone="vit"))
     frozen = list(chosen.frozen)
+    limited = SuccessModel(task="squares", backbone="vit", select=EpisodeSelection(limit=5))
+    five = choose(EpisodeStore(root / EPISODES), limited)
+    assert [each.id for each in five.frozen] == [each.id for each in frozen[:5]], "unlabelled ones don't count"
     few, many = split(frozen[:100], 0.2, 0.3), split(frozen, 0.2, 0.3)
     assert sorted(np.concatenate(many).tolist()) == list(range(len(frozen)))
     for part in many:
@@ -275,7 +280,9 @@ def test_too_few_episodes_are_named_with_what_was_left_out(root: Path, tmp_path:
     source = Source("vit", str(root / "exchange" / "vit"))
     with pytest.raises(ValueError, match=r"61 successes and 60 failures .* asks for 100 of each.* 20 unlabelled"):
         learn(spec, source, EpisodeStore(root / EPISODES), tmp_path / "out", Quiet())
-    dry = learn(replace(spec, dry_run=True), Source("", "absent"), EpisodeStore(root / EPISODES), tmp_path, Quiet())
+    dry = learn(replace(spec, dry_run=True), source, EpisodeStore(root / EPISODES), tmp_path / "out", Quiet())
+    assert dry["encoding_s"] > 0.0
+    assert not (tmp_path / "out").exists()
     assert (dry["dry_run"], dry["episodes"]) == (True, LABELLED + 1)  # that it lacks its last image is not known yet
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import APIRouter, Depends, FastAPI
 from starlette.routing import Route, Router
 
 from pirl_server.api import (
+    ab_trials,
     audit,
     dashboard,
     datasets,
@@ -20,6 +22,7 @@ from pirl_server.api import (
     lineage,
     models,
     problems,
+    promotion,
     proposals,
     reference,
     robots,
@@ -39,7 +42,9 @@ from pirl_server.api.videos import Videos
 from pirl_server.config.jobs import JobSpec
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.supervisor import Supervisor
+from pirl_server.loop.robot_episodes import robot_evidence
 from pirl_server.paths import CACHE, JOBS, SUCCESS_MODELS
+from pirl_server.registry.gate_rule import USUAL_RULE, GateRule
 from pirl_server.registry.promotion import Promoter
 from pirl_server.registry.success_models import SuccessModels
 from pirl_server.registry.versions import Registry
@@ -51,6 +56,7 @@ from pirl_server.serving.engine import Engine
 from pirl_server.shutdown import Stopping
 from pirl_server.telemetry.metrics import Latencies, Metrics
 from pirl_server.telemetry.robot_activity import RobotActivity
+from pirl_server.watch.deciding import Deciding
 
 TAGS = [
     {"name": "jobs", "description": "Training and evaluation jobs: create, follow, cancel"},
@@ -62,8 +68,8 @@ TAGS = [
     {"name": "health", "description": "Liveness, readiness, served versions, metrics"},
 ]
 PARTS = (
-    job_routes, job_files, job_metrics, episode_routes, episode_media, proposals, datasets, models, lineage,
-    evaluations, routing, robots, system, audit, health, metric_routes, reference, dashboard,
+    job_routes, job_files, job_metrics, episode_routes, episode_media, proposals, datasets, models, promotion, lineage,
+    evaluations, routing, ab_trials, robots, system, audit, health, metric_routes, reference, dashboard,
 )  # fmt: skip
 """modules with routes, in the order of the document"""
 
@@ -81,24 +87,25 @@ def create_api(
     deployment: Deployment,
     metrics: Metrics,
     latencies: Latencies,
+    rule: GateRule = USUAL_RULE,
+    watch: Callable[[Promoter], Deciding] = lambda promoter: Deciding(),
     limiter: Limiter | None = None,
     heartbeat_s: float = 15.0,
     stopping: Stopping | None = None,
     activity: RobotActivity | None = None,
     stop_port: int = 0,
 ) -> FastAPI:
-    """Build the REST application.
+    """Build the REST application; `check_job(spec)` raises ValueError with one line where task or config is not known.
 
-    `check_job(spec)` raises ValueError with one line when task or config is not known; base and version are checked
-    against the registry here. `stop_port` is where `create_stop_api` listens, 0: nowhere. `gate` lets callers in,
-    `limiter` says how often each may call (None: at will).
+    Base and version are checked against the registry here. `stop_port` is where `create_stop_api` listens, 0: nowhere.
+    `gate` lets callers in, `limiter` says how often (None: at will); `watch` makes what decides about versions unasked.
     """
     app = _document()
     routers = [each.router for each in PARTS]
     _protect(app, _routes(app.router, *routers), gate, limiter)
     app.add_middleware(Measured, metrics=metrics)
-    root = episodes.root.parent
-    promoter = Promoter(registry, deployment.activate)
+    root, see_robots = episodes.root.parent, partial(robot_evidence, registry, episodes)
+    promoter = Promoter(registry, deployment.activate, rule, see_robots)
     app.state.services = Services(
         jobs=jobs,
         registry=registry,
@@ -113,6 +120,7 @@ def create_api(
         metrics=metrics,
         latencies=latencies,
         stopping=stopping or Stopping(),
+        deciding=watch(promoter),
         activity=activity or RobotActivity(lambda episode_id: None),
         thumbnails=Thumbnails(attendance.newest),
         stop_port=stop_port,

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Request, Response
 
 from pirl_server.api.dependencies import Services, ServicesDep, actor
 from pirl_server.api.episode_schemas import DatasetDetail, DatasetList, DatasetRequest, DatasetView, FrozenView
+from pirl_server.api.pages import AfterName, OptionalLimit, page_of
 from pirl_server.api.problems import ProblemError, conflict, invalid, no_storage, not_found, responses
 from pirl_server.api.schemas import Damaged
 from pirl_server.atomic_files import NAME_PATTERN
@@ -18,10 +19,10 @@ router = APIRouter(prefix="/v1/datasets", tags=["datasets"])
 DatasetName = Annotated[str, Path(pattern=NAME_PATTERN, description="name of the dataset")]
 
 
-@router.get("", operation_id="listDatasets", response_model=DatasetList)
-async def list_datasets(services: ServicesDep) -> Response:
+@router.get("", operation_id="listDatasets", response_model=DatasetList, responses=responses(404, 422))
+async def list_datasets(services: ServicesDep, after: AfterName = None, limit: OptionalLimit = None) -> Response:
     """List all datasets, by name."""
-    return await services.reads.answer(lambda: _list(services))
+    return await services.reads.answer(lambda: _list(services, after, limit))
 
 
 @router.post("", status_code=201, operation_id="createDataset", responses=responses(409, 422, 503))
@@ -49,14 +50,15 @@ async def get_dataset(name: DatasetName, services: ServicesDep) -> Response:
     return await services.reads.answer(lambda: _detail(services, name))
 
 
-def _list(services: Services) -> DatasetList:
+def _list(services: Services, after: str | None, limit: int | None) -> DatasetList:
     found, damaged = list[DatasetView](), list[Damaged]()
-    for name in services.episodes.datasets.names():
+    page = page_of(services.episodes.datasets.names(), "dataset", after, limit)
+    for name in page.names:
         try:
             found.append(DatasetView.of(services.episodes.datasets.get(name)))
         except ValueError as error:
             damaged.append(Damaged(name=name, reason=str(error)))
-    return DatasetList(data=found, damaged=damaged)
+    return DatasetList.model_validate({"data": found, "damaged": damaged} | page.ids)
 
 
 def _detail(services: Services, name: str) -> DatasetDetail:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Query, Request
 
+from pirl_server.api.job_feed import JobFeeds
 from pirl_server.api.reads import Reads
 from pirl_server.api.robot_images import Thumbnails
 from pirl_server.api.videos import Videos
@@ -26,6 +27,7 @@ from pirl_server.serving.engine import Engine
 from pirl_server.shutdown import Stopping
 from pirl_server.telemetry.metrics import Latencies, Metrics
 from pirl_server.telemetry.robot_activity import RobotActivity
+from pirl_server.watch.deciding import Deciding
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Services:
     videos: Videos
     submissions: SubmissionKeys
     success_models: SuccessModels
+    deciding: Deciding = field(default_factory=Deciding)
     stop_port: int = 0
     """of the port that takes stops only; 0: there is none"""
     gate_open: bool = False
@@ -57,6 +60,7 @@ class Services:
     rest_rate_hz: float | None = None
     """calls per second and token; None: no limit"""
     reads: Reads = field(default_factory=Reads)
+    feeds: JobFeeds = field(default_factory=JobFeeds)
 
 
 def _services(request: Request) -> Services:

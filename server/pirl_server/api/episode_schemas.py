@@ -275,4 +275,10 @@ class DatasetList(Described):
 
     data: list[DatasetView]
     """the datasets"""
+    first_id: str | None = None
+    """of this page; null for an empty one"""
+    last_id: str | None = None
+    """of this page: `after` of the next one; null for an empty one"""
+    has_more: bool = False
+    """whether there is a next page"""
     damaged: list[Damaged] = Field(default=[], description="datasets whose files can't be read")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -23,6 +24,7 @@ from pirl_server.api.problems import (
 )
 from pirl_server.api.schemas import Damaged
 from pirl_server.config.episodes import EpisodeSelection
+from pirl_server.episodes.index_rows import EpisodeEntry
 from pirl_server.episodes.retention import protection, remove
 from pirl_server.episodes.store import OutdatedError
 
@@ -60,7 +62,7 @@ def _page(
         raise not_found("episode", str(place)) from None
     except TimeoutError as error:
         raise ProblemError(503, "busy", str(error)) from None
-    page = [EpisodeView.of(each, services.episodes.proposals.get(each.summary.id)) for each in found.entries]
+    page = [_shown(services, each) for each in found.entries]
     first, last = (page[0].id, page[-1].id) if page else (None, None)
     damaged = [Damaged(name=name, reason=reason) for name, reason in sorted(services.episodes.damaged.items())]
     following = cursor_of(found.entries[-1].cursor) if found.more else None
@@ -167,7 +169,7 @@ def _view(services: Services, episode_id: str, response: Response) -> EpisodeVie
     with _found(services, episode_id):
         entry = services.episodes.entry(episode_id)
     response.headers["ETag"] = f'"{entry.etag}"'
-    return EpisodeView.of(entry, services.episodes.proposals.get(episode_id))
+    return _shown(services, entry)
 
 
 def _note(
@@ -178,3 +180,10 @@ def _note(
         "label changed", actor(request), episode=episode_id, label=names[success], previous=names[previous],
         reason=reason,
     )  # fmt: skip
+
+
+def _shown(services: Services, entry: EpisodeEntry) -> EpisodeView:
+    """Show an episode; without its version while a blinded comparison runs on its robot."""
+    ab = services.deciding.ab
+    seen = entry if ab is None else replace(entry, summary=ab.shown(entry.summary))
+    return EpisodeView.of(seen, services.episodes.proposals.get(entry.summary.id))

@@ -13,7 +13,7 @@ from pirl_server.api.dependencies import JobId, Limit, Services, ServicesDep, ac
 from pirl_server.api.idempotency import REPLAYED, IdempotencyKey, submit_once
 from pirl_server.api.problems import ProblemError, conflict, invalid, no_storage, not_found, responses
 from pirl_server.api.schemas import Damaged, JobPage, JobView
-from pirl_server.api.sse import stream
+from pirl_server.api.sse import Followed, stream
 from pirl_server.config.interchange import ExportEpisodes, ImportEpisodes
 from pirl_server.config.jobs import Evaluate, FinetuneEpisodes, JobSpec, Sft
 from pirl_server.config.loop import Loop
@@ -66,6 +66,8 @@ def create_job(
         job = submit_once(services, spec, key, request, response)
     except RuntimeError as error:
         raise ProblemError(503, "stopping", str(error)) from None
+    except ValueError as error:
+        raise invalid("job", str(error)) from None
     except OSError as error:
         raise no_storage("the job", error) from None
     if REPLAYED not in response.headers:
@@ -117,14 +119,17 @@ def cancel_job(job_id: JobId, services: ServicesDep, request: Request) -> JobVie
 
 @router.post("/{job_id}/pause", operation_id="pauseJob", responses=responses(404, 409, 422, 503))
 def pause_job(job_id: JobId, services: ServicesDep, request: Request) -> JobView:
-    """Let a loop wait at the end of its present phase; a canary and the watch after a promotion are judged on."""
-    return _switch(services, job_id, request, services.jobs.hosted.pause, "job paused")
+    """Let a job wait. One that runs stops at its next checkpoint, and is `paused` when its process has ended.
+
+    A loop waits at the end of its present phase; a canary and the watch after a promotion are judged on.
+    """
+    return _switch(services, job_id, request, services.jobs.pause, "job paused")
 
 
 @router.post("/{job_id}/resume", operation_id="resumeJob", responses=responses(404, 409, 422, 503))
 def resume_job(job_id: JobId, services: ServicesDep, request: Request) -> JobView:
-    """Let a paused loop continue."""
-    return _switch(services, job_id, request, services.jobs.hosted.resume, "job resumed")
+    """Let a paused job continue from its last checkpoint: as if it had not stopped, where it computes on the CPU."""
+    return _switch(services, job_id, request, services.jobs.resume, "job resumed")
 
 
 @router.get(
@@ -140,11 +145,10 @@ def stream_events(job_id: JobId, services: ServicesDep, last_event_id: LastEvent
     """
     _find(services, job_id)
     ended = _is_over(services, job_id)
-    tail = services.jobs.events(job_id, last_event_id)
     if ended and not services.jobs.events(job_id, last_event_id).read():
         return Response(status_code=204)
-    over = partial(_is_quiet, services, job_id)
-    body = stream(tail, over, services.heartbeat_s, services.reads)
+    job = Followed(job_id, partial(services.jobs.events, job_id), partial(_is_quiet, services, job_id))
+    body = stream(job, last_event_id, services.heartbeat_s, services.reads, services.feeds)
     return StreamingResponse(body, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 

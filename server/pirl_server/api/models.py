@@ -8,6 +8,7 @@ from fastapi import APIRouter, Header, Request, Response
 
 from pirl_server.api.dependencies import Services, ServicesDep, actor, check_force_scope
 from pirl_server.api.etags import tag
+from pirl_server.api.pages import AfterName, OptionalLimit, page_of
 from pirl_server.api.problems import (
     conflict,
     gate_rejection,
@@ -37,30 +38,32 @@ IfMatch = Annotated[
 ]
 
 
-@router.get("", operation_id="listModels", response_model=ModelList, responses=responses(409))
-async def list_models(services: ServicesDep) -> Response:
+@router.get("", operation_id="listModels", response_model=ModelList, responses=responses(404, 409, 422))
+async def list_models(services: ServicesDep, after: AfterName = None, limit: OptionalLimit = None) -> Response:
     """List all versions, newest first, with their aliases and evaluations.
 
     The ETag is that of the alias `production`, for `If-Match` of a promotion or a rollback.
     """
     try:
         state = await services.reads.aside(lambda: services.registry.state(PRODUCTION))  # first: never the newer one
-        response = await services.reads.answer(lambda: _list(services))
+        response = await services.reads.answer(lambda: _list(services, after, limit))
     except ValueError as error:
         raise conflict(str(error)) from None
     response.headers["ETag"] = f'"{state}"'
     return response
 
 
-def _list(services: Services) -> ModelList:
+def _list(services: Services, after: str | None, limit: int | None) -> ModelList:
     registry = services.registry
     aliases, models, damaged = registry.aliases(), list[ModelView](), list[Damaged]()
-    for model in registry.versions():
+    found = {model.version: model for model in registry.versions()}
+    page = page_of(list(found), "version", after, limit)
+    for model in map(found.__getitem__, page.names):
         view, why = view_of(registry, model, aliases)
         models.append(view)
         damaged += [Damaged(name=model.version, reason=why)] if why else []
     damaged += [Damaged(name=name, reason=reason) for name, reason in sorted(registry.damaged.items())]
-    return ModelList(data=models, aliases=aliases, damaged=damaged)
+    return ModelList.model_validate({"data": models, "aliases": aliases, "damaged": damaged} | page.ids)
 
 
 def view_of(registry: Registry, model: ModelVersion, aliases: dict[str, str]) -> tuple[ModelView, str]:

@@ -7,12 +7,14 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 
 from pirl_server.api.described import Described
+from pirl_server.api.gate_schemas import GateEvidence
 from pirl_server.atomic_files import NAME_PATTERN
 from pirl_server.config.jobs import JobSpec
 from pirl_server.jobs.job import Job, Status
 from pirl_server.registry.evaluation import Evaluation
+from pirl_server.registry.gate_lists import Comparison
 from pirl_server.registry.offline_evidence import OfflineEvidence
-from pirl_server.registry.promotion_gate import Comparison, GateResult
+from pirl_server.registry.promotion_gate import GateResult
 
 Pair = Annotated[list[float], Field(min_length=2, max_length=2)]
 """two numbers; as a list, since tools read OpenAPI's form of a tuple in different ways"""
@@ -26,7 +28,7 @@ class JobView(Described):
     spec: JobSpec
     """as requested, with every default filled in"""
     status: Status
-    """queued, running (a loop also paused), then one of succeeded, failed, cancelled"""
+    """queued, running, perhaps paused and queued again, then one of succeeded, failed, cancelled"""
     created: str
     """ISO 8601, UTC"""
     started: str | None
@@ -38,6 +40,12 @@ class JobView(Described):
     """plain JSON of the job's kind: version, success rate; null before. Of a loop: where it stands"""
     parent: str | None
     """the loop that submitted it, with round and phase; null: a user did"""
+    attempt: int
+    """how often it was started; each attempt continues from the last checkpoint"""
+    causes: list[str]
+    """why earlier attempts ended, oldest first, the last 20"""
+    device: str | None
+    """that the present or last attempt was given; null before, and of a loop"""
 
     @classmethod
     def of(cls, job: Job) -> JobView:
@@ -84,6 +92,14 @@ class EvaluationView(Described):
     """Wilson 95 % interval of the success rate"""
     created: str
     """ISO 8601, UTC"""
+    list: int | None = Field(default=None, description="number of the list of initial states; null: not recorded")
+    first: int = Field(default=0, description="position of the first state in that list")
+    purpose: str = Field(default="gate", description="gate, or tuning: then no promotion rests on these states")
+    setup: dict[str, str] = Field(
+        default={},
+        description="simulator, code and device with versions: evaluations of different setups are not compared",
+        examples=[{"simulator": "mani-skill 3.0.1, sapien 3.0.0", "pirl": "0.1.0+3f9c1d20", "device": "cpu float32"}],
+    )
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> EvaluationView:
@@ -159,6 +175,12 @@ class ModelList(Described):
     """the versions"""
     aliases: dict[str, str]
     """alias -> version"""
+    first_id: str | None = None
+    """of this page; null for an empty one"""
+    last_id: str | None = None
+    """of this page: `after` of the next one; null for an empty one"""
+    has_more: bool = False
+    """whether there is a next page"""
     damaged: list[Damaged] = Field(default=[], description="version folders that can't be read")
 
 
@@ -207,12 +229,16 @@ class Promoted(Described):
     """both versions on each common list"""
     overridden: list[str] = Field(default=[])
     """rejections of the gate that `force` went past"""
+    evidence: GateEvidence | None = None
+    """the gate's tests; null after a rollback"""
 
     @classmethod
     def of(cls, version: str, result: GateResult) -> Promoted:
         """Show a gate result."""
         pairs = [ComparisonView.of(pair) for pair in result.comparisons]
-        return cls(version=version, comparisons=pairs, overridden=list(result.refusals))
+        return cls(
+            version=version, comparisons=pairs, overridden=list(result.refusals), evidence=GateEvidence.of(result)
+        )
 
 
 class Health(Described):

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from pirl_server.atomic_files import NAME_PATTERN
 from pirl_server.config.episodes import EpisodeSelection
 from pirl_server.config.fields import CHECKED, about, text
+from pirl_server.config.scheduling import Scheduled
 
 _PAIR = r"^[^=\x00-\x1f\x7f]{1,200}=[^=\x00-\x1f\x7f]{1,200}$"
 _LINE = r"^[^\x00-\x1f\x7f]{1,1000}$"
@@ -62,7 +63,7 @@ class ImportSettings:
 
 
 @dataclass(frozen=True, config=CHECKED, kw_only=True)
-class ImportEpisodes(ImportSettings):
+class ImportEpisodes(Scheduled, ImportSettings):
     """Import recorded episodes into the store. Those that are there already are left as they are."""
 
     path: Annotated[
@@ -86,7 +87,7 @@ class ExportSettings:
 
 
 @dataclass(frozen=True, config=CHECKED, kw_only=True)
-class ExportEpisodes(ExportSettings):
+class ExportEpisodes(Scheduled, ExportSettings):
     """Export episodes of the store to a new folder, which is there whole or not at all."""
 
     path: Annotated[str, text("new folder; in a job below the server's --exchange folder", _PATH)]

@@ -13,6 +13,7 @@ from pirl_server.config.episodes import EpisodeSelection
 from pirl_server.config.fields import CHECKED, Loc, about, number, one_line, quoted, text
 from pirl_server.config.interchange import ExportEpisodes, ImportEpisodes
 from pirl_server.config.loop import LIST_LENGTH, Loop, LoopCanary, LoopEvaluation
+from pirl_server.config.scheduling import Scheduled
 from pirl_server.config.success import SuccessConfig, SuccessModel
 from pirl_server.config.training import EpisodesConfig, PpoConfig, SftConfig
 
@@ -42,7 +43,7 @@ Seed = Annotated[int, number("of weights, noise and initial states", "index", ge
 
 
 @dataclass(frozen=True, config=CHECKED, kw_only=True)
-class _Spec:
+class _Spec(Scheduled):
     task: TaskId
     seed: Seed = 0
 
@@ -53,6 +54,13 @@ class FinetuneSim(_Spec):
 
     kind: Literal["finetune_sim"] = "finetune_sim"
     base: Base = "production"
+    checkpoint_every: Annotated[
+        int | None,
+        number(
+            "after so many updates the run is saved, to be continued after a pause or a crash, and new environments"
+            " begin; null: never", "updates", ge=1,
+        ),
+    ] = 20  # fmt: skip
     config: PpoConfig = field(default_factory=PpoConfig)
 
 
@@ -62,7 +70,7 @@ def _check_dataset(dataset: str | None, select: EpisodeSelection) -> None:
 
 
 @dataclass(frozen=True, config=CHECKED, kw_only=True)
-class FinetuneEpisodes:
+class FinetuneEpisodes(Scheduled):
     """Advantage-weighted flow matching on the robots' logged episodes. No simulator is needed.
 
     Raises ValueError for a dataset together with a selection.
@@ -83,7 +91,7 @@ class FinetuneEpisodes:
 
 
 @dataclass(frozen=True, config=CHECKED, kw_only=True)
-class Sft:
+class Sft(Scheduled):
     """Supervised training on the scripted expert, or on successful logged episodes, whose sentences are added to the
     base's; without a base it starts from new weights. Raises ValueError for settings of the other source.
     """  # fmt: skip
@@ -120,6 +128,10 @@ class Evaluate(_Spec):
     version: Annotated[str, text("version or alias to evaluate", NAME_PATTERN)] = "production"
     episodes: Annotated[int, number("initial states, one episode each", "episodes", ge=1, le=LIST_LENGTH)] = 100
     first: Annotated[int, number("position of the first of them in the list", "index", ge=0, lt=LIST_LENGTH)] = 0
+    purpose: Annotated[
+        Literal["gate", "tuning"],
+        about("tuning: its result decides how training continues, so that the gate never counts these states"),
+    ] = "gate"
 
     def __post_init__(self) -> None:
         if self.first + self.episodes > LIST_LENGTH:
@@ -134,6 +146,8 @@ class Evaluate(_Spec):
         return values
 
 
+RESUMABLE = frozenset({"finetune_sim", "finetune_episodes", "sft", "evaluate"})
+"""kinds of job that another attempt continues from a checkpoint, and that can be paused therefore"""
 AnySpec = FinetuneSim | FinetuneEpisodes | Sft | Evaluate | SuccessModel | Loop | ImportEpisodes | ExportEpisodes
 JobSpec = Annotated[AnySpec, Field(discriminator="kind")]
 _ADAPTER: TypeAdapter[AnySpec] = TypeAdapter(JobSpec)

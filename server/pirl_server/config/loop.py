@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from pirl_server.atomic_files import NAME_PATTERN
 from pirl_server.config.fields import CHECKED, about, number, text
+from pirl_server.config.scheduling import Scheduled
 from pirl_server.config.training import EpisodesConfig
 
 _LINE = r"^[^\x00-\x1f\x7f]{1,1000}$"
@@ -52,7 +53,7 @@ class LoopCanary:
 
 
 @dataclass(frozen=True, config=CHECKED, kw_only=True)
-class Loop:
+class Loop(Scheduled):
     """Unattended learning on the robots that this server serves. It runs in the server and queues the jobs it needs.
 
     Raises ValueError for rounds that need more initial states than the list has, and for too few episodes in a round.

@@ -14,6 +14,7 @@ from pirl_server.config.fields import CHECKED, OFF, about, number
 
 Format = Literal["text", "json"]
 Compile = Literal["auto", "on", "off"]
+OnOff = Literal["on", "off"]
 MAX_PORT = 2**16 - 1
 
 
@@ -66,6 +67,23 @@ class ServeConfig:
             " always, unless 0", "SHARE", ge=0, le=1,
         ),
     ] = 0.1  # fmt: skip
+    gate_margin: Annotated[
+        float,
+        number(
+            "the promotion gate rejects a version whose success rate may be lower by this, on the same initial states",
+            "RATE", gt=0, le=0.2,
+        ),
+    ] = 0.05  # fmt: skip
+    gate_robot_margin: Annotated[
+        float, number("the same by labelled episodes of robots, for tasks without a simulator", "RATE", gt=0, le=0.2)
+    ] = 0.15
+    gate_alpha: Annotated[
+        float, number("highest probability that a version which is worse by the margin passes", "P", gt=0, le=0.2)
+    ] = 0.05
+    auto_rollback: Annotated[
+        OnOff,
+        about("watch a version after its promotion, and take it back when it is worse than the one before"),
+    ] = "on"
     episode_memory_mib: Annotated[
         int,
         number(
@@ -78,6 +96,13 @@ class ServeConfig:
         about(
             "how episodes store a camera's images, and so how the policy sees them: raw, jpeg or jpeg:QUALITY (95); may"
             " be repeated; default: raw", "CAMERA=CODEC",
+        ),
+    ] = ()  # fmt: skip
+    job_device: Annotated[
+        Sequence[str],
+        about(
+            "device for jobs, one at a time on each: cpu:N, or a GPU's index or UUID; may be repeated; default: one job"
+            " at a time, wherever it computes", "DEVICE",
         ),
     ] = ()  # fmt: skip
     exchange: Annotated[

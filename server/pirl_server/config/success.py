@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from pirl_server.atomic_files import NAME_PATTERN
 from pirl_server.config.episodes import EpisodeSelection
 from pirl_server.config.fields import CHECKED, about, number, text
+from pirl_server.config.scheduling import Scheduled
 
 _LINE = r"^[^\x00-\x1f\x7f]{1,1000}$"
 Share = Annotated[float, number("of the labelled episodes, of successes and failures alike", "share", gt=0, le=0.5)]
@@ -72,7 +73,7 @@ class SuccessConfig:
 
 
 @dataclass(frozen=True, config=CHECKED, kw_only=True)
-class SuccessModel:
+class SuccessModel(Scheduled):
     """Learns from labelled episodes how they end, with a vision backbone and a small head; then proposes labels.
 
     With a model in place of a backbone it only proposes. Raises ValueError for fields that contradict each other.
@@ -107,7 +108,9 @@ class SuccessModel:
         EpisodeSelection | None,
         about("for which episodes without a label it proposes one, for a person to accept; null: for none"),
     ] = None
-    dry_run: Annotated[bool, about("count the selected episodes and learn nothing")] = False
+    dry_run: Annotated[bool, about("count the selected episodes and say how long encoding takes; learn nothing")] = (
+        False
+    )
     config: Annotated[SuccessConfig, about("how it learns")] = field(default_factory=SuccessConfig)
 
     def __post_init__(self) -> None:

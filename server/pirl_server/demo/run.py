@@ -105,6 +105,7 @@ def improve(config: DemoConfig, rest: Rest, robot: Robot, began: float) -> tuple
         "task": config.task,
         "base": "production",
         "seed": config.seed,
+        "checkpoint_every": None,
         "config": {"env_steps": config.env_steps},
     }
     tuned, metrics = rest.run_job(finetune, Bar("fine-tune"))

@@ -14,6 +14,7 @@ MOST = 2000
 """files that are listed"""
 RESULT = "checkpoint"
 _NUMBER = re.compile(r"(\d+)$")
+"""of steps, at the end of a folder's name, or of a file's before its suffix"""
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,13 @@ def checkpoints(directory: Path) -> list[Checkpoint]:
 
 
 def _checkpoint(folder: str, files: tuple[Artefact, ...]) -> Checkpoint:
-    number = _NUMBER.search(folder)
+    kind: Literal["result", "resume"] = "result" if folder == RESULT else "resume"
+    names = [folder, *(Path(each.name).stem for each in files)] if kind == "resume" else []
+    steps = [int(found[1]) for name in names if (found := _NUMBER.search(name))]
     return Checkpoint(
         name=folder,
-        kind="result" if folder == RESULT else "resume",
-        step=int(number[1]) if number else None,
+        kind=kind,
+        step=steps[0] if steps else None,
         bytes=sum(each.bytes for each in files),
         created=max(each.modified for each in files),
         files=files,

@@ -115,6 +115,11 @@ class EventTail:
                 return found
         return []
 
+    @property
+    def at_end(self) -> bool:
+        """Whether all that is written now has been read."""
+        return self._size() == self._offset
+
     def _size(self) -> int:
         try:
             return os.stat(self._path).st_size

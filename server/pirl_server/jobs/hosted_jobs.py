@@ -7,28 +7,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pirl_server.atomic_files import utc_now
 from pirl_server.config.loop import Loop
 from pirl_server.jobs.events import EventLog
-from pirl_server.jobs.job import Job, JobStore, Status
-
-ALL = 2**31
+from pirl_server.jobs.job import Job, Status
+from pirl_server.jobs.store import JobStore
+from pirl_server.jobs.verdict import CANCEL
 
 
 class HostedJobs:
     """The loops of a supervisor. Any thread; `changed` is notified of every request that concerns them."""
 
-    def __init__(
-        self, store: JobStore, changed: threading.Condition, save: Callable[[Job], Job], cancelled: set[str]
-    ) -> None:
-        self._store, self._changed, self._save, self._cancelled = store, changed, save, cancelled
+    def __init__(self, store: JobStore, changed: threading.Condition) -> None:
+        self._store, self._changed = store, changed
 
     def next(self, wait_s: float, unless: Callable[[], bool]) -> Job | None:
-        """Return the loop to run, marked as started: one that was running before, else the oldest that is queued.
+        """Return the loop to run, marked as started: one that was running before, else the next that is queued.
 
         Where there is none, wait for a request, at most so long, `unless` that says not to. Raises OSError.
         """
@@ -41,7 +38,7 @@ class HostedJobs:
 
     def child(self, parent: str) -> Job | None:
         """Return the job that a loop submitted under this name; None: it has not."""
-        return next((job for job in self._store.list(limit=ALL) if job.parent == parent), None)
+        return self._store.of_parent(parent)
 
     def directory(self, job_id: str) -> Path:
         """Return where a loop keeps its state. Raises KeyError for an unknown id."""
@@ -61,7 +58,7 @@ class HostedJobs:
 
     def cancelled(self, job_id: str) -> bool:
         """Whether a loop is to end."""
-        return job_id in self._cancelled
+        return self._store.wanted(job_id) == CANCEL
 
     def wait(self, seconds: float) -> None:
         """Wait for a request, or so long."""
@@ -80,33 +77,29 @@ class HostedJobs:
 
     def show(self, job_id: str, result: dict[str, Any]) -> None:
         """Show where a loop stands. Raises OSError when the disk is full."""
-        with self._changed:
-            self._store.save(replace(self._store.get(job_id), result=result))
+        self._store.edit(job_id, result=result)
 
     def settle(self, job_id: str, status: Status, error: str | None, result: dict[str, Any]) -> Job:
         """End a loop. Raises OSError when the disk is full."""
-        with self._changed:
-            job = replace(self._store.get(job_id), status=status, error=error, result=result, finished=utc_now())
-            self._cancelled.discard(job_id)
-            return self._save(job)
+        now = {"status": status, "error": error, "result": result, "finished": utc_now()}
+        job = self._store.edit(job_id, announced=False, **now)
+        self._store.announce(job)
+        return job
 
     def _next(self) -> Job | None:
-        loops = [job for job in reversed(self._store.list(limit=ALL)) if isinstance(job.spec, Loop)]
-        for job in loops:
-            if job.status in (Status.RUNNING, Status.PAUSED):
-                return job
-        for job in loops:
-            if job.status is Status.QUEUED:
-                return self._save(replace(job, status=Status.RUNNING, started=utc_now()))
-        return None
+        if found := self._store.running(loops=True):
+            return found[0]
+        job = self._store.claim(loops=True)
+        if job is not None:
+            self._store.announce(job)
+        return job
 
     def _switch(self, job_id: str, before: Status, after: Status) -> Job:
         with self._changed:
             job = self._store.get(job_id)
             if not isinstance(job.spec, Loop):
-                raise ValueError(f"{job_id} is a job of kind '{job.spec.kind}': only a loop can be paused or resumed")
-            if job.status is not before:
-                raise ValueError(f"{job_id} is {job.status.value}, not {before.value}")
-            saved = self._save(replace(job, status=after))
+                raise ValueError(f"{job_id} is a job of kind '{job.spec.kind}': only a loop waits by its phases")
+            saved = self._store.switch(job_id, (before,), status=after)
+            self._store.announce(saved)
             self._changed.notify_all()
             return saved

@@ -1,11 +1,12 @@
-"""Jobs on disk: one directory each, which survives a restart of the server.
+"""One job as a value, and as the files of its folder.
 
 root/<id>/spec.json     what was asked, defaults filled in
-         /state.json    written by the supervisor only
+         /state.json    a copy of the job's row in the database, which is rebuilt from these copies
          /events.jsonl  progress, metrics and status changes, numbered
          /log.txt       stdout and stderr of its process; what was before the last 16 MiB or less is in log.1.txt
          /loop.json     where a loop stands, written by the server
-         /result.json, error.txt   written by its process (see report.py)
+         /result.json, error.txt   written by its process (see reporter.py)
+         /resume, outcomes.jsonl, pins.json   what another attempt continues from, written by its process
 """
 
 from __future__ import annotations
@@ -13,11 +14,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import secrets
-import shutil
-import time
-from collections import OrderedDict
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -25,20 +21,16 @@ from typing import Any, TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
 
-from pirl_server.atomic_files import read_json, utc_now, write_json
+from pirl_server.atomic_files import read_json
 from pirl_server.config.jobs import JobSpec, parse_spec
 
-_ID = re.compile(r"job_[0-9a-f]{24}")
+ID = re.compile(r"job_[0-9a-f]{24}")
 STATE, SPEC = "state.json", "spec.json"
-MAX_READ = 10_000
-"""jobs that are kept in memory as they were read"""
-HOT_NS = 1_000_000_000
-"""a file that changed within this time may change again within the same tick of the clock"""
-_Stamps: TypeAlias = tuple[tuple[int, int, int], ...]
+Stamps: TypeAlias = tuple[tuple[int, int, int], ...]
 
 
 class Status(str, Enum):
-    """Where a job stands; it only moves forward, but for a loop, which may be paused and resumed."""
+    """Where a job stands. It moves forward, but for one that is paused or tried again."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -62,6 +54,7 @@ class Job:
     status: Status
     created: str
     started: str | None = None
+    """of the first attempt"""
     finished: str | None = None
     pid: int | None = None
     process_started: int | None = None
@@ -72,6 +65,22 @@ class Job:
     """of a loop: where it stands"""
     parent: str | None = None
     """the loop that submitted it, with round, phase and attempt; None: a user did"""
+    key: str | None = None
+    """that it was submitted with: a second submission with it is this job"""
+    attempt: int = 0
+    """how often it was started"""
+    token: int = 0
+    """of the claim that runs it, rising over all jobs: a runner with an older one can't change the job any more"""
+    device: str | None = None
+    """that the present or last attempt was given"""
+    causes: tuple[str, ...] = ()
+    """why earlier attempts ended, the last of them"""
+    crashes: int = 0
+    """attempts in a row that crashed without a new checkpoint"""
+    checkpoint: str = ""
+    """what it had to continue from when the present or last attempt began"""
+    revision: int = 0
+    """rises with every change"""
 
 
 _JOB = TypeAdapter(Job)
@@ -81,101 +90,38 @@ class DamagedJobError(ValueError):
     """The files of a job can't be read; the text names the file."""
 
 
-class JobStore:
-    """The directory of jobs. Ids rise with time, so their order is the order of creation.
-
-    Jobs that can't be read are left out of lists and named in `damaged`.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self.damaged: dict[str, str] = {}
-        """id -> what is wrong, of those that were met since the start"""
-        self.refused: set[str] = set()
-        """those of them that the disk did not give: they may be whole"""
-        self._kept: OrderedDict[str, tuple[_Stamps, Job]] = OrderedDict()
-
-    def path(self, job_id: str) -> Path:
-        """Return where a job of this id lies, or would lie."""
-        return self._root / job_id
-
-    def directory(self, job_id: str) -> Path:
-        """Return the directory of a job. Raises KeyError for an id that is malformed or unknown."""
-        if not _ID.fullmatch(job_id) or not (self._root / job_id / STATE).is_file():
-            raise KeyError(job_id)
-        return self._root / job_id
-
-    def create(self, spec: JobSpec, parent: str | None = None) -> Job:
-        """Store a new job as queued. When the disk rejects (OSError) nothing is left of it."""
-        id_ = f"job_{time.time_ns():016x}{secrets.token_hex(4)}"
-        job = Job(id_, spec, Status.QUEUED, utc_now(), parent=parent)
-        directory, state = self.path(id_), _state(job)
-        directory.mkdir(parents=True)
-        try:
-            write_json(directory / SPEC, dataclasses.asdict(spec))
-            write_json(directory / STATE, state)
-        except OSError:
-            shutil.rmtree(directory, ignore_errors=True)
-            raise
-        return job
-
-    def save(self, job: Job) -> None:
-        """Store the present state in one step."""
-        write_json(self.path(job.id) / STATE, _state(job))
-
-    def get(self, job_id: str) -> Job:
-        """Read a job. Raises KeyError for an unknown id, DamagedJobError for one whose files can't be read."""
-        directory = self.directory(job_id)
-        try:
-            job = self._unchanged(directory) or self._remember(directory)
-        except (OSError, ValueError) as error:
-            (self.refused.add if isinstance(error, OSError) else self.refused.discard)(job_id)
-            self.damaged[job_id] = str(error)
-            raise DamagedJobError(str(error)) from None
-        self.damaged.pop(job_id, None)
-        self.refused.discard(job_id)
-        return job
-
-    def _unchanged(self, directory: Path) -> Job | None:
-        """Return what was read before where neither file has been replaced since: a list reads thousands."""
-        stamps, job = self._kept.get(directory.name, ((), None))
-        return job if stamps == _stamps(directory) else None
-
-    def _remember(self, directory: Path) -> Job:
-        stamps = _stamps(directory)
-        job = _read(directory)
-        if time.time_ns() - max(stamp[0] for stamp in stamps) > HOT_NS:
-            self._kept[job.id] = stamps, job
-            if len(self._kept) > MAX_READ:
-                self._kept.popitem(last=False)
-        return job
-
-    def list(self, after: str | None = None, limit: int = 20, status: Status | None = None) -> list[Job]:
-        """Return up to `limit` jobs that can be read, newest first, that are older than the job `after`."""
-        entries = self._root.iterdir() if self._root.is_dir() else ()
-        found: list[Job] = []
-        for name in sorted((path.name for path in entries if _ID.fullmatch(path.name)), reverse=True):
-            if len(found) == limit:
-                break
-            if after is None or name < after:
-                with suppress(KeyError, DamagedJobError):  # never finished being created; named in `damaged`
-                    job = self.get(name)
-                    found += [job] if status in (None, job.status) else []
-        return found
+class KeyInUseError(ValueError):
+    """The key of a submission belongs to a job that was asked for otherwise; the text names the job."""
 
 
-def _state(job: Job) -> dict[str, Any]:
+class FencedError(RuntimeError):
+    """Another claim has the job now: what the older one has to say of it is not taken."""
+
+
+def state_of(job: Job) -> dict[str, Any]:
+    """Return what state.json holds: all but id and specification."""
     state = {key.name: getattr(job, key.name) for key in dataclasses.fields(Job) if key.name not in ("id", "spec")}
-    return state | {"status": job.status.value}
+    return state | {"status": job.status.value, "causes": list(job.causes)}
 
 
-def _stamps(directory: Path) -> _Stamps:
-    """Return what changes when one of the files that `_read` reads is replaced, or written to."""
+def job_of(job_id: str, spec: JobSpec, state: dict[str, Any]) -> Job:
+    """Make a job from what `state_of` returned. Raises ValueError with one line."""
+    try:
+        return _JOB.validate_python({**state, "id": job_id, "spec": spec})
+    except (ValidationError, TypeError) as error:
+        faults = error.errors() if isinstance(error, ValidationError) else ()
+        words = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults) or str(error)
+        raise ValueError(words) from None
+
+
+def stamps(directory: Path) -> Stamps:
+    """Return what changes when one of the files that `read_folder` reads is replaced, or written to."""
     stats = [os.stat(f"{directory}/{name}") for name in (STATE, SPEC) if os.path.isfile(f"{directory}/{name}")]
     return tuple((stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats)
 
 
-def _read(directory: Path) -> Job:
+def read_folder(directory: Path) -> Job:
+    """Read a job from its files. Raises ValueError that names the file at fault, OSError."""
     try:
         state, spec = read_json(directory / STATE), read_json(directory / SPEC)
     except (FileNotFoundError, IsADirectoryError) as error:
@@ -185,8 +131,6 @@ def _read(directory: Path) -> Job:
     except ValueError as error:
         raise ValueError(f"'{directory / SPEC}' can't be read: {error}") from None
     try:
-        return _JOB.validate_python({**state, "id": directory.name, "spec": parsed})
-    except (ValidationError, TypeError) as error:
-        faults = error.errors() if isinstance(error, ValidationError) else ()
-        words = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults) or str(error)
-        raise ValueError(f"'{directory / STATE}' can't be read: {words}") from None
+        return job_of(directory.name, parsed, state)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"'{directory / STATE}' can't be read: {error}") from None

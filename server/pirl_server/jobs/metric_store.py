@@ -143,7 +143,7 @@ def thinned(records: NDArray[np.void], points: int) -> NDArray[np.void]:
 def _read(folder: Path, name: str) -> NDArray[np.void] | None:
     try:
         raw = (folder / f"{quote(name, safe='')}{SUFFIX}").read_bytes()
-    except (FileNotFoundError, OSError):
+    except OSError:  # it is not there, or no file can have such a name
         return None
     return np.frombuffer(raw[: len(raw) // RECORD.itemsize * RECORD.itemsize], RECORD)
 

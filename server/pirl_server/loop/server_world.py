@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 from pirl_server.atomic_files import utc_now
 from pirl_server.config.loop import Loop
-from pirl_server.episodes.step_counts import StepCounts, step_counts
+from pirl_server.episodes.step_counts import StepCounts
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.episodes.summary import EpisodeSummary
 from pirl_server.jobs.job import DamagedJobError, Job, Status
-from pirl_server.jobs.supervisor import RESTARTED, STOPPED, Supervisor
+from pirl_server.jobs.supervisor import Supervisor
+from pirl_server.jobs.verdict import RESTARTED, STOPPED
+from pirl_server.loop.robot_episodes import counts_of, episode_facts
 from pirl_server.loop.state import LoopState, Phase
 from pirl_server.loop.world import (
     Action,
@@ -34,10 +35,8 @@ from pirl_server.registry.versions import Registry
 from pirl_server.serving.deployment import Deployment
 from pirl_server.serving.service import PolicyService
 
-_LOG = logging.getLogger(__name__)
 EARLIER = 10
 """of the episodes before the loop's begin, so many times as many are looked at as may be compared with"""
-NO_COUNTS = StepCounts(0, 0, 0, 0, 0)
 
 
 class ServerWorld:
@@ -160,7 +159,7 @@ class ServerWorld:
         return (base, candidate) if base and len(base) == len(candidate) else None
 
     def _rejection(self, production: str, candidate: str) -> str:
-        return "; ".join(check_gate(self._registry, production, candidate).refusals)
+        return "; ".join(check_gate(self._registry, production, candidate, self._promoter.rule).refusals)
 
     def _listed(self, state: LoopState, production: str) -> Iterator[tuple[EpisodeSummary, float]]:
         """Yield the episodes that concern the loop, newest first, with their rate in Hz."""
@@ -182,24 +181,5 @@ class ServerWorld:
 
     def _facts(self, each: EpisodeSummary, rate_hz: float) -> EpisodeFacts:
         if each.id not in self._counts:
-            try:
-                self._counts[each.id] = step_counts(self._episodes.root / each.path)
-            except (OSError, ValueError, KeyError) as error:
-                _LOG.warning("the steps of episode %s can't be read, none of them counts: %s", each.id, error)
-                self._counts[each.id] = NO_COUNTS
-        counts = self._counts[each.id]
-        fault = "a fault" if each.end_reason == "fault" else ""
-        fault = "an emergency stop" if counts.emergency_stop else fault
-        fault = "actions that are not finite" if counts.not_finite else fault
-        return EpisodeFacts(
-            id=each.id,
-            robot_id=each.robot_id,
-            version=each.policy_versions[0] if len(each.policy_versions) == 1 else "",
-            success=each.success,
-            created=each.created,
-            seconds=each.steps / rate_hz,
-            policy_steps=counts.policy,
-            altered_steps=counts.altered,
-            human_steps=counts.human,
-            fault=fault,
-        )
+            self._counts[each.id] = counts_of(self._episodes, each)
+        return episode_facts(each, self._counts[each.id], rate_hz)

@@ -1,4 +1,4 @@
-"""Results of a version on a fixed list of initial states, one file per pair of version and list."""
+"""Results of a version on a fixed list of initial states, one file for each version, list and purpose."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -17,6 +18,11 @@ from pirl_server.registry.wilson import wilson_interval
 def list_hash(task: str, seeds: Sequence[int]) -> str:
     """Return the identity of a fixed list: 16 hexadecimal digits over the task and its seeds in order."""
     return hashlib.sha256(json.dumps([task, list(seeds)]).encode()).hexdigest()[:16]
+
+
+Purpose = Literal["gate", "tuning"]
+"""`tuning`: its result decides how training continues, so that no promotion may rest on these states"""
+TUNING = "-tuning.json"
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,29 @@ class Evaluation:
     """all sentences that mean the task; none: not recorded, as before they were kept"""
     outcomes: tuple[bool, ...] = ()
     """success of each initial state, in the order of the list; none: not recorded, as before they were kept"""
+    list: int | None = None
+    """number of the list of initial states; None: not recorded"""
+    first: int = 0
+    """position of the first state in it"""
+    purpose: Purpose = "gate"
+    setup: Mapping[str, str] = field(default_factory=dict)
+    """what else the outcomes depend on: simulator with version, code, device; empty: not recorded"""
+
+    @property
+    def name(self) -> str:
+        """Which states of which list, for people."""
+        if self.list is None:
+            return f"list {self.list_hash}"
+        return f"list {self.list}, states {self.first} to {self.first + self.episodes - 1}"
+
+    def overlaps(self, other: Evaluation) -> bool:
+        """Whether they have an initial state in common, as far as it was recorded which these are."""
+        return states_overlap(self.task, self.list_hash, self.states, other.task, other.list_hash, other.states)
+
+    @property
+    def states(self) -> tuple[int, int, int] | None:
+        """Number of the list, first state, and the one after the last; None: not recorded."""
+        return None if self.list is None else (self.list, self.first, self.first + self.episodes)
 
     @property
     def success_rate(self) -> float:
@@ -48,8 +77,21 @@ class Evaluation:
         return wilson_interval(self.successes, self.episodes)
 
 
+States = tuple[int, int, int] | None
+
+
+def states_overlap(task: str, hash_: str, states: States, other_task: str, other_hash: str, other: States) -> bool:
+    """Whether two lists of initial states share one."""
+    if task != other_task or states is None or other is None:
+        return task == other_task and hash_ == other_hash
+    return states[0] == other[0] and states[1] < other[2] and other[1] < states[2]
+
+
 class Evaluations:
-    """The evaluations below `root/evaluations`; the last result for a version and list replaces the one before."""
+    """The evaluations below `root/evaluations`; the last result for version, list and purpose replaces the one before.
+
+    A result for the gate never replaces one that was used for tuning.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root / "evaluations"
@@ -58,14 +100,18 @@ class Evaluations:
     def put(self, evaluation: Evaluation) -> None:
         """Store a result. Raises ValueError for no episodes, and for counts that contradict each other."""
         _check(evaluation)
-        name = f"{check_name('version', evaluation.version)}-{check_name('list hash', evaluation.list_hash)}.json"
-        write_json(self._root / name, asdict(evaluation))
+        name = f"{check_name('version', evaluation.version)}-{check_name('list hash', evaluation.list_hash)}"
+        write_json(self._root / (name + (TUNING if evaluation.purpose == "tuning" else ".json")), asdict(evaluation))
 
     def of(self, version: str) -> list[Evaluation]:
         """Return the results of one version, by task and list. Raises ValueError that names a file it can't read."""
         found = [_read(path) for path in self._root.glob(f"{check_name('version', version)}-*.json")]
         exact = [evaluation for evaluation in found if evaluation.version == version]
-        return sorted(exact, key=lambda evaluation: (evaluation.task, evaluation.list_hash))
+        return sorted(exact, key=lambda evaluation: (evaluation.task, evaluation.list_hash, evaluation.purpose))
+
+    def tuned_on(self) -> list[Evaluation]:
+        """Return the results of all versions that were used for tuning. Raises ValueError for one it can't read."""
+        return [_read(path) for path in sorted(self._root.glob(f"*{TUNING}"))]
 
     def names(self) -> list[str]:
         """Return the names of all results, in their order: each begins with its version."""

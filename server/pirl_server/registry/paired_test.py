@@ -1,8 +1,7 @@
-"""Is a version not worse than another on the same initial states? An exact test, conditional on the changed states.
+"""Is a version not worse than another on the same initial states? Exact tests on the states that changed sides.
 
-Of n states, c changed sides: `gained` became successes and `lost` became failures. Under the hypothesis that the new
-version is worse by `margin` in success rate, a changed state is a loss with probability (1 + margin n / c) / 2, so that
-`lost` is binomial. A margin of 0 is McNemar's one-sided test for a better version.
+Of n states, `gained` became successes and `lost` became failures. Whether the new version is worse by a margin is the
+unconditional test of `registry.margin_test`; whether it is better is McNemar's one-sided test.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
 
+from pirl_server.registry.margin_test import p_worse_by
 from pirl_server.registry.mcnemar import mcnemar
 
 
@@ -22,9 +22,14 @@ class PairedTest:
     gained: int
     lost: int
     p_not_worse: float
-    """of at most so many losses, if the new version were worse by the margin: small means that it is not"""
+    """of a result at least as good, if the new version were worse by the margin: small means that it is not"""
     p_better: float
     """of at most so many losses, if both versions were equally good"""
+
+    @property
+    def changing(self) -> float:
+        """Share of the states that changed sides."""
+        return (self.gained + self.lost) / self.episodes
 
     def __str__(self) -> str:
         return (
@@ -34,20 +39,17 @@ class PairedTest:
 
 
 def paired_test(before: Sequence[bool], after: Sequence[bool], margin: float) -> PairedTest:
-    """Compare the outcomes of each state; `margin` is a difference of success rates.
+    """Compare the outcomes of each state; `margin` is a difference of success rates, 0: must be better.
 
-    Raises ValueError for lists of different length.
+    Raises ValueError for lists of different length and for a margin of 1 or more.
     """
     found, count = mcnemar(before, after), len(before)
-    worse, better = (_p(found.gained, found.lost, margin * count), _p(found.gained, found.lost, 0.0))
+    better = _p_better(found.gained, found.lost)
+    worse = p_worse_by(margin, count, found.gained, found.lost) if margin and count else better
     return PairedTest(count, found.gained, found.lost, worse, better)
 
 
-def _p(gained: int, lost: int, excess: float) -> float:
-    """P(at most `lost` losses) when losses exceed gains by `excess` states on average."""
+def _p_better(gained: int, lost: int) -> float:
+    """P(at most `lost` losses) when gains and losses are equally likely."""
     changed = gained + lost
-    if not changed:
-        return 0.0 if excess else 1.0  # equal outcomes everywhere: not worse, and not better
-    loss = min(1.0, (1.0 + excess / changed) / 2.0)
-    terms = (comb(changed, count) * loss**count * (1.0 - loss) ** (changed - count) for count in range(lost + 1))
-    return min(1.0, sum(terms))
+    return float(sum(comb(changed, count) for count in range(lost + 1)) / 2**changed)

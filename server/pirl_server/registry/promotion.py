@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pirl_server.registry.promotion_gate import GateResult, check_gate
+from pirl_server.registry.gate_rule import USUAL_RULE, GateRule
+from pirl_server.registry.promotion_gate import GateResult, SeeRobots, check_gate, no_robots
 from pirl_server.registry.versions import Registry
 
 PRODUCTION = "production"
@@ -33,8 +34,10 @@ def check_force(force: bool, reason: str) -> None:
 def admit(registry: Registry, version: str, result: GateResult, actor: str, force: bool) -> None:
     """Admit a version that was rejected with `force` only; without it the rejection is audited.
 
-    Raises PromotionRefusedError.
+    The initial states that it was judged on are remembered. Raises PromotionRefusedError, OSError.
     """
+    for each in (judged for judged in result.judged if not judged.worn_out):
+        registry.gate_uses.add(version, [pair.candidate for pair in each.pool.comparisons], each.pool.digest)
     if not result.allowed and not force:
         registry.audit("refused", version, actor, "; ".join(result.refusals))
         raise PromotionRefusedError(result)
@@ -44,12 +47,26 @@ class Promoter:
     """Moves the production alias together with what the server runs.
 
     `activate(version)` loads the version and swaps it in. When that or moving the alias raises, the alias stays and
-    the old version serves on.
+    the old version serves on. `see_robots` is what the gate knows where no list of initial states can decide.
     """
 
-    def __init__(self, registry: Registry, activate: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        activate: Callable[[str], None],
+        rule: GateRule = USUAL_RULE,
+        see_robots: SeeRobots = no_robots,
+    ) -> None:
         self._registry, self._activate = registry, activate
+        self.rule, self._see_robots = rule, see_robots
+        self.on_promoted: Callable[[str | None, str], None] = lambda previous, version: None
+        """called with the version before and the new one when that serves; must neither wait nor raise"""
         self._one_at_a_time = threading.Lock()
+
+    def check(self, version: str) -> GateResult:
+        """Return what the gate says of a version now; nothing is changed. Raises KeyError, ValueError."""
+        incumbent = self._registry.aliases().get(PRODUCTION)
+        return check_gate(self._registry, incumbent, version, self.rule, self._see_robots)
 
     def promote(
         self, version: str, actor: str, reason: str = "", force: bool = False, expected: str | None = None
@@ -65,12 +82,13 @@ class Promoter:
             incumbent = self._registry.aliases().get(PRODUCTION)
             if version == incumbent:
                 raise ValueError(f"{version} is already in production")
-            result = check_gate(self._registry, incumbent, version)
+            result = self.check(version)
             admit(self._registry, version, result, actor, force)
             event = "promoted" if result.allowed else "forced"
             with self._serving_again(incumbent):
                 self._activate(version)
                 self._registry.point(PRODUCTION, version, actor, reason, event)
+            self.on_promoted(incumbent, version)
         return result
 
     def rollback(self, actor: str, reason: str = "", expected: str | None = None) -> str:

@@ -2,32 +2,48 @@
 
 What held-out episodes say against a version (`registry.offline_evidence`) rejects it, whatever it does in a simulator.
 
-The rule: both were evaluated on at least one common fixed list (same task, same initial states, at least 50
-episodes) of a task that the production version was trained for; on every such list the candidate succeeded at least as
-often; and both have the same contract. On any other task the production version may fail as random weights do, so that
-equality there means nothing. The intervals are reported, not tested: with n in the hundreds a test would let a slightly
-worse candidate through, or hold back an equal one.
+The rule: both were evaluated on common initial states (same lists, same setup, at least 50 states together) of a task
+that the production version was trained for; on every such task the exact paired test shows that the candidate is not
+worse by the margin (`registry.margin_test`); and both have the same contract. Lists that were tuned on, and those that
+the gate has worn out, do not count (`registry.gate_lists`). On any other task the production version may fail as random
+weights do, so that equality there means nothing.
+
+Without common states, labelled episodes of robots decide, by a sequential test (`registry.robot_trial`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pirl_server.atomic_files import read_json
 from pirl_server.registry.evaluation import Evaluation
+from pirl_server.registry.gate_lists import Comparison, Pool, common_lists, pooled, worn_out
+from pirl_server.registry.gate_rule import USUAL_RULE, GateRule
+from pirl_server.registry.margin_test import states_needed
+from pirl_server.registry.paired_test import PairedTest, paired_test
+from pirl_server.registry.robot_trial import RobotEvidence, RobotTrial, judge_robots
 from pirl_server.registry.versions import ModelVersion, Registry
 
-MIN_EPISODES = 50
 CARD = "card.json"
 """of a checkpoint: names its task and the instructions that it was trained on"""
+SeeRobots = Callable[[str, str], RobotEvidence | None]
+"""(incumbent, candidate) -> what robots did with both; None: nothing is known"""
+
+
+def no_robots(incumbent: str, candidate: str) -> None:
+    """Know nothing of robots."""
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Both versions on one common list."""
+class Judged:
+    """The test on all common states of one task."""
 
-    incumbent: Evaluation
-    candidate: Evaluation
+    pool: Pool
+    test: PairedTest
+    passed: bool
+    worn_out: str = ""
+    """why the gate judges these states no more; empty: it does"""
 
 
 @dataclass(frozen=True)
@@ -36,6 +52,12 @@ class GateResult:
 
     refusals: tuple[str, ...]
     comparisons: tuple[Comparison, ...] = ()
+    judged: tuple[Judged, ...] = ()
+    """one for each task"""
+    unused: tuple[str, ...] = ()
+    """why common lists do not count"""
+    robots: RobotTrial | None = None
+    """None: the lists decide"""
 
     @property
     def allowed(self) -> bool:
@@ -43,7 +65,13 @@ class GateResult:
         return not self.refusals
 
 
-def check_gate(registry: Registry, incumbent: str | None, candidate: str) -> GateResult:
+def check_gate(
+    registry: Registry,
+    incumbent: str | None,
+    candidate: str,
+    rule: GateRule = USUAL_RULE,
+    see_robots: SeeRobots = no_robots,
+) -> GateResult:
     """Apply the rule; without an incumbent there is nothing to be worse than. KeyError for an unknown version."""
     new = registry.get(candidate)
     if incumbent is None:
@@ -55,15 +83,34 @@ def check_gate(registry: Registry, incumbent: str | None, candidate: str) -> Gat
         trained = _Training.of(old)
     except ValueError as error:
         return GateResult((*refusals, f"the task of {incumbent} is not known: {error}"))
-    comparisons = [pair for pair in _common_lists(registry, old, new) if trained.covers(pair.incumbent)]
-    if not comparisons:
-        refusals.append(
-            f"{candidate} and {incumbent} have no evaluation on the same fixed list of {MIN_EPISODES} or more"
-            f" episodes of a task that {incumbent} was trained for ({trained}): run an evaluate job with that task and"
-            " the same seed and episodes for both"
-        )
-    refusals += [_worse(pair) for pair in comparisons if pair.candidate.successes < pair.incumbent.successes]
-    return GateResult(tuple(refusals), tuple(comparisons))
+    pairs, unused = common_lists(registry, old, new)
+    pools = pooled([pair for pair in pairs if trained.covers(pair.incumbent)])
+    if not pools:
+        return _by_robots(refusals, unused, see_robots(incumbent, candidate), rule, (candidate, incumbent, trained))
+    judged = [_judge(pool, rule, worn_out(registry, pool, candidate)) for pool in pools]
+    refusals += [why for each in judged if (why := each.worn_out or _worse(each, rule))]
+    comparisons = [pair for pool in pools for pair in pool.comparisons]
+    return GateResult(tuple(refusals), tuple(comparisons), tuple(judged), tuple(unused))
+
+
+def _by_robots(
+    refusals: list[str],
+    unused: list[str],
+    evidence: RobotEvidence | None,
+    rule: GateRule,
+    about: tuple[str, str, _Training],
+) -> GateResult:
+    candidate, incumbent, trained = about
+    trial = None if evidence is None else judge_robots(evidence, rule)
+    if trial is not None and trial.accepted:
+        return GateResult(tuple(refusals), (), (), tuple(unused), trial)
+    missing = (
+        f"{candidate} and {incumbent} have no evaluation on the same fixed list of {rule.episodes} or more"
+        f" episodes of a task that {incumbent} was trained for ({trained}): run an evaluate job with that task and"
+        " the same seed and episodes for both; where there is no simulator, label episodes of a canary"
+    )
+    said = () if trial is None else (f"on robots {trial}",)
+    return GateResult((*refusals, missing, *unused, *said), (), (), tuple(unused), trial)
 
 
 def offline_refusals(registry: Registry, version: str) -> tuple[str, ...]:
@@ -101,18 +148,30 @@ class _Training:
         return self.task or f"its card names none, but {len(self.instructions)} instructions"
 
 
-def _common_lists(registry: Registry, old: ModelVersion, new: ModelVersion) -> list[Comparison]:
-    baseline = {(found.task, found.list_hash, found.episodes): found for found in registry.evaluations.of(old.version)}
-    return [
-        Comparison(baseline[key], found)
-        for found in registry.evaluations.of(new.version)
-        if (key := (found.task, found.list_hash, found.episodes)) in baseline and found.episodes >= MIN_EPISODES
-    ]
+def _judge(pool: Pool, rule: GateRule, worn: str) -> Judged:
+    test = paired_test(pool.before, pool.after, rule.margin)
+    passed = not worn and test.p_not_worse <= rule.alpha and test.episodes >= rule.episodes
+    return Judged(pool, test, passed, worn)
 
 
-def _worse(pair: Comparison) -> str:
-    new, old = pair.candidate, pair.incumbent
+def _worse(judged: Judged, rule: GateRule) -> str:
+    """Why this task speaks against the candidate; empty: it does not."""
+    pool, test = judged.pool, judged.test
+    if judged.passed:
+        return ""
+    new, old = pool.comparisons[0].candidate.version, pool.comparisons[0].incumbent.version
+    counts = f"{new} succeeded {sum(pool.after)} of {test.episodes} times and {old} {sum(pool.before)}"
+    where = f"on {pool.task}, {_names(pool.evaluations)}"
+    if test.episodes < rule.episodes:
+        return f"{where}, {counts}: fewer than {rule.episodes} common initial states, evaluate both on more"
+    if test.p_not_worse > 0.5:
+        return f"{where}, {counts} ({test}): a regression"
+    needed = states_needed(rule.margin, rule.alpha, max(test.changing, rule.margin))
     return (
-        f"on {new.task}, list {new.list_hash}, {new.version} succeeded {new.successes} of {new.episodes} times"
-        f" and {old.version} {old.successes}: a regression"
+        f"{where}, {counts} ({test}): that it is not worse by {rule.margin:g} is not shown, alpha is {rule.alpha:g}; an"
+        f" equal version passes in four of five cases on about {needed} states"
     )
+
+
+def _names(evaluations: Sequence[Evaluation]) -> str:
+    return " and ".join(dict.fromkeys(each.name for each in evaluations))

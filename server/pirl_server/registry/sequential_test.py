@@ -41,6 +41,11 @@ def false_alarm(failures_at: tuple[int, ...], successes: int, episodes: int) -> 
     return crossing(failures_at, lambda seen, failed: (first + failed) / (episodes + 2 * PRIOR + seen))
 
 
+def chance_of_so_many(failed: int, count: int, failed_before: int, count_before: int) -> float:
+    """Return the probability of at least `failed` of `count` after so many before, where both have the same rate."""
+    return _tails(failed_before, count_before - failed_before, count)[failed]
+
+
 def crossing(failures_at: tuple[int, ...], fails: Callable[[int, int], float]) -> float:
     """Return the probability of reaching a limit; `fails(seen, failed)` is that of failing next.
 

@@ -7,7 +7,9 @@ beyond the limit, need the gate.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
+from pirl_server.registry.gate_rule import USUAL_RULE, GateRule
 from pirl_server.registry.promotion import PRODUCTION
 from pirl_server.registry.promotion_gate import GateResult, check_gate, offline_refusals
 from pirl_server.registry.versions import Registry
@@ -16,8 +18,10 @@ from pirl_server.registry.versions import Registry
 class TrialLimit:
     """`share` of the robots may get such a version by a canary; `robots()` says how many robots are known."""
 
-    def __init__(self, registry: Registry, share: float, robots: Callable[[], int] = lambda: 0) -> None:
-        self._registry, self._share, self._robots = registry, share, robots
+    def __init__(
+        self, registry: Registry, share: float, robots: Callable[[], int] = lambda: 0, rule: GateRule = USUAL_RULE
+    ) -> None:
+        self._registry, self._share, self._robots, self._rule = registry, share, robots, rule
 
     def canary(self, version: str, listed: int, share: float) -> GateResult:
         """Check a canary of so many listed robots and a share of the others. Raises KeyError for an unknown version.
@@ -42,8 +46,8 @@ class TrialLimit:
         self._registry.get(version)
         if version in (production, *self._registry.earlier(PRODUCTION)):
             return GateResult(())
-        result = check_gate(self._registry, production, version)
+        result = check_gate(self._registry, production, version, self._rule)
         if result.allowed:
             return result
         head = f"{what} requires a version that passes the promotion gate"
-        return GateResult((f"{head}: {result.refusals[0]}", *result.refusals[1:]), result.comparisons)
+        return replace(result, refusals=(f"{head}: {result.refusals[0]}", *result.refusals[1:]))

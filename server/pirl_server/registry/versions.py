@@ -5,6 +5,7 @@ root/aliases.json        see aliases.py
 root/routes.json         see routes.py
 root/audit.jsonl         who, when, why; only ever appended
 root/evaluations/        see evaluation.py
+root/gate/               see gate_uses.py
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pirl_server.registry.aliases import DROPPED, ROLLED_BACK, Aliases, pointed,
 from pirl_server.registry.audit import NAME as AUDIT
 from pirl_server.registry.audit import AuditLog
 from pirl_server.registry.evaluation import Evaluations
+from pirl_server.registry.gate_uses import GateUses
 from pirl_server.registry.offline_evidence import OfflineEvidence, OfflineEvidences
 from pirl_server.registry.routing_rules import Routes, read_routes, routes_json
 
@@ -51,10 +53,10 @@ class Registry:
     """Versions, aliases and audit on disk; the server and its job processes share one root."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._root = self.root = root
         self._versions, self._quarantine = root / "versions", root.with_name("quarantine") / root.name
         self._versions.mkdir(parents=True, exist_ok=True)
-        self.evaluations, self.offline = Evaluations(root), OfflineEvidences(root)
+        self.evaluations, self.offline, self.gate_uses = Evaluations(root), OfflineEvidences(root), GateUses(root)
         self.audit_log = AuditLog(root / AUDIT)
         """of the whole server: every change is logged here"""
         self._aliases = Aliases(root, self.audit_log.path)

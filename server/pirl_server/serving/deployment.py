@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pirl_server.policy.served_policy import ServedPolicy
+from pirl_server.registry.ab_trials import AbTrial
 from pirl_server.registry.promotion import PRODUCTION, admit, check_force
 from pirl_server.registry.promotion_gate import GateResult
 from pirl_server.registry.routing_rules import CANDIDATE, SHADOW, Routes
@@ -143,6 +144,31 @@ class Deployment:
             pins = dict(self.routes.pins)
             version = pins.pop(robot_id)
             self._decide(replace(self.routes, pins=pins), version, actor, reason, f"unpinned {robot_id}")
+
+    def try_out(self, trial: AbTrial, force: bool = False) -> None:
+        """Give the robots of a blinded comparison its versions in turn, from their next episodes on.
+
+        Each must be within the limit of a canary on these robots, unless it was in production.
+        """
+        with self._one_at_a_time:
+            check_force(force, trial.reason)
+            for version in (trial.first, trial.second):
+                if not self._drove(version):
+                    self._admit(version, self._trial.canary(version, len(trial.robots), 0.0), trial.actor, force)
+            self._router.try_out(trial)
+            try:
+                for version in (trial.first, trial.second):
+                    self._bring(version)
+            except BaseException:
+                self._router.try_out(None)
+                raise
+            self._apply()
+
+    def end_trial(self) -> None:
+        """Let its robots get production again from their next episodes on."""
+        with self._one_at_a_time:
+            self._router.try_out(None)
+            self._apply()
 
     def _admit(self, version: str, result: GateResult, actor: str, force: bool) -> str:
         """Return what the event's name begins with. Raises PromotionRefusedError."""

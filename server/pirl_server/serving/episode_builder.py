@@ -16,6 +16,7 @@ from pirl_contract.schema import DRY_RUN_KEY
 from pirl_server.atomic_files import utc_now
 from pirl_server.episodes.schema import Episode, EpisodeInfo, Steps
 from pirl_server.policy.served_policy import PolicySample
+from pirl_server.serving.alteration_counts import AlterationCounts
 from pirl_server.serving.camera_codecs import NOT_ENCODED, Encoded
 from pirl_server.serving.episode_log import LoggedCalls, LoggedSteps
 
@@ -61,8 +62,16 @@ class _Label:
 class EpisodeBuilder:
     """Collects one episode. Any thread; none of its methods but `finish` and `close` waits for the disk."""
 
-    def __init__(self, episode_id: str, start: EpisodeStart, scratch: Path, max_steps: int = MAX_STEPS) -> None:
+    def __init__(
+        self,
+        episode_id: str,
+        start: EpisodeStart,
+        scratch: Path,
+        max_steps: int = MAX_STEPS,
+        alterations: AlterationCounts | None = None,
+    ) -> None:
         self.id, self.start = episode_id, start
+        self._alterations = alterations or AlterationCounts()
         self.touched = time.monotonic()
         self.ending: EpisodeEnd | None = None
         """what the robot has said of its end; it counts even when that call failed and was never repeated"""
@@ -110,6 +119,7 @@ class EpisodeBuilder:
                 return
             self.calls.add(observation, sample, chunk, latency_ms, encoded)
             self._horizon_of_chunk[chunk.chunk_id] = (len(self.calls) - 1, len(chunk.actions))
+            self._alterations.drew(chunk.chunk_id, chunk.policy_version)
             self.touched = time.monotonic()
 
     def add_outcomes(self, outcomes: Sequence[StepOutcome], cut: bool = False) -> None:
@@ -121,6 +131,7 @@ class EpisodeBuilder:
         with self._lock:
             self.touched = time.monotonic()
             self._steps.add([(self._call(outcome), outcome) for outcome in outcomes], cut)
+        self._alterations.executed(outcomes)
 
     def announce(self, ending: EpisodeEnd) -> None:
         """Keep what the robot says of the end, before anything of it can fail.

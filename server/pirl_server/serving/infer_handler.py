@@ -27,6 +27,8 @@ from pirl_server.serving.router import Dispatcher, Router
 
 # chunk ids: unique without asking the system for random bytes with each chunk
 _PROCESS, _NUMBERS = secrets.token_hex(8), itertools.count()
+BLINDED = "blinded"
+"""in place of a version that must not be seen yet: see `registry.ab_trials`"""
 ENCODINGS = (pb.IMAGE_ENCODING_RGB8, pb.IMAGE_ENCODING_JPEG, pb.IMAGE_ENCODING_PNG)
 
 
@@ -102,7 +104,8 @@ class InferHandler:
         instruction = self._dispatcher.instruction(request.instruction, policy)
         reply = self._episodes.start(request, policy, self._exploration.begin, instruction)
         self._router.begin(reply.episode_id, request.robot_id, request.alias)
-        reply.policy_version = self._dispatcher.policy(request.robot_id, request.alias, reply.episode_id).version
+        version = self._dispatcher.policy(request.robot_id, request.alias, reply.episode_id).version
+        reply.policy_version = BLINDED if self._router.blinded(reply.episode_id) else version
         return reply
 
     def begin(self, request: pb.InferRequest, caller: Caller, deadline: float) -> PendingChunk:
@@ -181,7 +184,9 @@ class InferHandler:
         if pending.episode:
             seen, encoded = pending.observation, pending.encoded
             self._recorder.add_call(pending.episode, seen, sample, chunk, timings["total"], encoded)
-        self._attendance.seen(robot_id, caller.address, chunk.policy_version, polling=not caller.session)
+        if self._router.blinded(pending.request.episode_id):
+            reply.policy_version = BLINDED
+        self._attendance.seen(robot_id, caller.address, reply.policy_version, polling=not caller.session)
         reply.timings_ms.update(timings)
         reply.sent_time_ns, reply.received_time_ns = pending.request.sent_time_ns, pending.received_ns
         reply.replied_time_ns = time.monotonic_ns()

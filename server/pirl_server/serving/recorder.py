@@ -15,6 +15,7 @@ from pirl_contract import ActionChunk, Observation, StepOutcome
 from pirl_contract.names import check_robot_id
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.policy.served_policy import PolicySample
+from pirl_server.serving.alteration_counts import AlterationCounts
 from pirl_server.serving.camera_codecs import NOT_ENCODED, Encoded
 from pirl_server.serving.episode_builder import MAX_STEPS, VANISHED, EpisodeBuilder, EpisodeEnd, EpisodeStart
 from pirl_server.serving.errors import BusyError
@@ -83,6 +84,8 @@ class Recorder:
         """episodes that ended, and attempts that failed and may succeed later"""
         self.published_bytes = 0
         """of the calls of those that were published"""
+        self.alterations = AlterationCounts()
+        """of all executed steps, by policy version"""
         self._closing = threading.Event()
         store.sweep()
         self._room = Room(limits, self._episodes, store.free_bytes)
@@ -121,7 +124,7 @@ class Recorder:
         if why := self._store.no_room():
             raise BusyError(f"no episode can be recorded: {why}", NO_ROOM_RETRY_S)
         id_ = uuid.uuid4().hex
-        episode = EpisodeBuilder(id_, start, self._store.scratch(id_), self._limits.steps)
+        episode = EpisodeBuilder(id_, start, self._store.scratch(id_), self._limits.steps, self.alterations)
         with self._lock:
             self._room.check_start(start.robot_id)
             self._open[id_] = episode

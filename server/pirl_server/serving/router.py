@@ -13,6 +13,7 @@ the candidate is a rollback: its running episodes continue with production from 
 from __future__ import annotations
 
 import hashlib
+import secrets
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -23,6 +24,7 @@ import numpy as np
 
 from pirl_contract import Observation, PreviousChunk
 from pirl_server.policy.served_policy import ServedPolicy
+from pirl_server.registry.ab_trials import AbTrial
 from pirl_server.registry.promotion import PRODUCTION
 from pirl_server.registry.routing_rules import CANDIDATE, SHADOW, Routes
 from pirl_server.rpc.denied import DeniedError
@@ -53,6 +55,24 @@ class Router:
         self._lock = threading.Lock()
         self._routes, self._candidate = Routes(), ""
         self._held: dict[str, str | None] = {}
+        self._trial: AbTrial | None = None
+        self._numbers = Counter[str]()
+        self._blinded: set[str] = set()
+
+    def try_out(self, trial: AbTrial | None) -> None:
+        """Give the robots of a blinded comparison its versions in turn, from their next episodes on; None: no more.
+
+        Its running episodes keep their version.
+        """
+        with self._lock:
+            self._trial, self._numbers = trial, Counter()
+            for robot_id in () if trial is None else trial.robots:
+                self._numbers[robot_id] = 2 * secrets.randbelow(2**30)  # another order after each restart
+
+    def blinded(self, episode_id: str) -> bool:
+        """Whether nobody may see which version drives this episode."""
+        with self._lock:
+            return episode_id in self._blinded
 
     def change(self, routes: Routes, candidate: str | None) -> None:
         """Decide by these from now on; running episodes keep what was decided for them."""
@@ -68,7 +88,10 @@ class Router:
         """Decide for a whole episode; return what `version` then returns for its requests."""
         with self._lock:
             self._forget_ended()
-            self._held[episode_id] = chosen = self._choose(robot_id, alias)
+            tried = self._tried(robot_id, alias)
+            self._held[episode_id] = chosen = tried or self._choose(robot_id, alias)
+            if tried:
+                self._blinded.add(episode_id)
             return chosen
 
     def version(self, robot_id: str, alias: str = "", episode_id: str = "") -> str | None:
@@ -86,8 +109,20 @@ class Router:
         """Versions, besides production, that a robot may be answered by: none of these may be unloaded."""
         with self._lock:
             self._forget_ended()
-            named: Iterable[str | None] = (self._candidate, *self._routes.pins.values(), *self._held.values())
+            tried = (self._trial.first, self._trial.second) if self._trial else ()
+            named: Iterable[str | None] = (self._candidate, *self._routes.pins.values(), *self._held.values(), *tried)
             return {version for version in named if version}
+
+    def _tried(self, robot_id: str, alias: str) -> str:
+        """The version of a robot's next episode in a comparison; empty: it takes part in none."""
+        trial = self._trial
+        if trial is None or robot_id not in trial.robots or robot_id in self._routes.pins:
+            return ""
+        if alias not in ("", PRODUCTION):
+            return ""
+        number = self._numbers[robot_id]
+        self._numbers[robot_id] += 1
+        return trial.version_of(robot_id, number)
 
     def _choose(self, robot_id: str, alias: str) -> str | None:
         if alias == CANDIDATE and self._candidate:
@@ -114,6 +149,7 @@ class Router:
 
     def _forget_ended(self) -> None:
         self._held = {episode: version for episode, version in self._held.items() if self._is_open(episode)}
+        self._blinded &= self._held.keys()
 
 
 def instruction_or_only(text: str, known: Sequence[str], name: str = "instruction") -> str:

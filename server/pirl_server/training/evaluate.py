@@ -9,9 +9,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -26,12 +27,23 @@ from pirl_server.training.progress import Progress
 
 
 def evaluate(
-    checkpoint: Path, make_env: MakeEnv, max_steps: int, seeds: Sequence[int], progress: Progress, workers: int = 2
+    checkpoint: Path,
+    make_env: MakeEnv,
+    max_steps: int,
+    seeds: Sequence[int],
+    progress: Progress,
+    workers: int = 2,
+    known: Mapping[int, RolloutResult] = MappingProxyType({}),
+    keep: Callable[[int, RolloutResult], None] = lambda seed, result: None,
 ) -> dict[int, RolloutResult]:
     """Run one episode per seed; return results by seed, fewer of them only when cancelled.
 
-    Raises RuntimeError when a worker died.
+    Those of `known` seeds are not run again; `keep` is called with each of the others. Raises RuntimeError when a
+    worker died.
     """
+    seeds, kept = [seed for seed in seeds if seed not in known], {s: known[s] for s in seeds if s in known}
+    if not seeds:
+        return kept
     context = multiprocessing.get_context("spawn")
     pipes: list[Connection] = []
     processes = []
@@ -44,7 +56,7 @@ def evaluate(
         pipes.append(mine)
         processes.append(process)
     try:
-        return _gather(pipes, len(seeds), progress)
+        return _gather(pipes, kept, len(seeds) + len(kept), progress, keep)
     finally:
         for process in processes:
             process.kill()
@@ -53,9 +65,14 @@ def evaluate(
             pipe.close()
 
 
-def _gather(pipes: list[Connection], total: int, progress: Progress) -> dict[int, RolloutResult]:
-    results: dict[int, RolloutResult] = {}
-    progress.progress(0, total, "episodes")
+def _gather(
+    pipes: list[Connection],
+    results: dict[int, RolloutResult],
+    total: int,
+    progress: Progress,
+    keep: Callable[[int, RolloutResult], None],
+) -> dict[int, RolloutResult]:
+    progress.progress(len(results), total, "episodes")
     while len(results) < total and not progress.cancelled:
         arrived = wait(pipes, timeout=0.5)
         for pipe in arrived:
@@ -66,6 +83,7 @@ def _gather(pipes: list[Connection], total: int, progress: Progress) -> dict[int
                 raise RuntimeError("an evaluation worker died; see the log") from None
             seed, success, steps = (int(value) for value in message["result"])
             results[seed] = RolloutResult(bool(success), steps, float(message["reward"][0]), ())
+            keep(seed, results[seed])
             if len(results) == total:
                 break
         if arrived:

@@ -41,6 +41,8 @@ class Experiment:
     result: str = ""
     """version of what was learnt; empty while it runs, and when it failed"""
     cancelled: bool = False
+    checkpoint_every: int | None = None
+    """updates after which a state was saved and new environments began; None: never"""
 
     def check_base(self) -> None:
         """Raise ValueError when another checkpoint lies where the base was."""
@@ -49,11 +51,12 @@ class Experiment:
             raise ValueError(f"'{self.base}' holds version {found} now, the experiment used {self.base_version}")
 
 
-def planned(task: str, base: Path, config: PpoConfig, seed: int) -> Experiment:
+def planned(task: str, base: Path, config: PpoConfig, seed: int, checkpoint_every: int | None = None) -> Experiment:
     """An experiment that is about to run here."""
     found = {"python": platform.python_version()} | {name: _installed(name) for name in PACKAGES}
     versions = {name: each for name, each in found.items() if each}
-    return Experiment(task, str(base.resolve()), checkpoint_version(base), seed, config, versions)
+    version = checkpoint_version(base)
+    return Experiment(task, str(base.resolve()), version, seed, config, versions, checkpoint_every=checkpoint_every)
 
 
 def write(folder: Path, experiment: Experiment) -> None:
@@ -77,6 +80,7 @@ def read(folder: Path) -> Experiment:
         raise ValueError(f"'{folder}' is not an experiment: it has no {EXPERIMENT}")
     try:
         values = json.loads(path.read_text())
+        values = {"checkpoint_every": None} | values  # which an earlier version did not have
         known = {field.name: values[field.name] for field in fields(Experiment)}
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"'{path}' is not an experiment: {error}") from error

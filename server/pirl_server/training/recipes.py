@@ -35,6 +35,7 @@ from pirl_server.training.seeds import demonstration_seeds
 from pirl_server.training.sim_rl.finetune import finetune
 from pirl_server.training.supervised.demonstrations import Expert, demonstrate, windows_of
 from pirl_server.training.supervised.sft import new_card, sft, sft_episodes
+from pirl_server.training.train_state import TrainStateFolder
 
 
 class Simulation(Protocol):
@@ -85,11 +86,16 @@ class EpisodeData:
 
 
 def episode_data(
-    spec: Sft | FinetuneEpisodes, root: Path, progress: Progress, base: Path | None, archive: Archive = no_archive
+    spec: Sft | FinetuneEpisodes,
+    root: Path,
+    progress: Progress,
+    base: Path | None,
+    archive: Archive = no_archive,
+    pinned: Dataset | None = None,
 ) -> EpisodeData:
     """Choose the episodes below a server's root and report on them, before anything is learnt.
 
-    `archive` finds the checkpoints that earlier episodes were drawn by.
+    `archive` finds the checkpoints that earlier episodes were drawn by. `pinned` are those that were chosen before.
     Raises ValueError where there is no store, for a selected instruction that may not be learnt, and without a base
     when no episode says what the robot is.
     """
@@ -97,11 +103,11 @@ def episode_data(
         raise ValueError(f"'{root}' keeps no episodes: give the --root of a server")
     store = EpisodeStore(root / EPISODES)
     dataset = None if spec.dataset is None else _dataset(store, spec)
-    card = _card_of_the_robot(store, spec, dataset) if base is None else load_card(base)
+    card = _card_of_the_robot(store, spec, pinned or dataset) if base is None else load_card(base)
     widens = not isinstance(spec, FinetuneEpisodes) or spec.new_instructions
     known = None if widens else card.instructions
-    if dataset is not None:
-        selected = select_frozen(store, dataset, card.contract, known, isinstance(spec, Sft), progress)
+    if (frozen := pinned or dataset) is not None:
+        selected = select_frozen(store, frozen, card.contract, known, isinstance(spec, Sft), progress)
     else:
         selection = replace(spec.select, label="success") if isinstance(spec, Sft) else spec.select
         selected = select(store, selection, card.contract, known, progress)
@@ -130,6 +136,7 @@ def train_on_episodes(
     base: Path | None,
     archive: Archive = no_archive,
     job: str = "",
+    states: TrainStateFolder | None = None,
 ) -> Learnt:
     """Learn from the chosen episodes, and write `out`. Raises ValueError as the learners do.
 
@@ -141,7 +148,8 @@ def train_on_episodes(
         lineage = {"task": spec.task, "dataset": data.dataset.name, "dataset_sha256": data.dataset.sha256}
     if isinstance(spec, Sft):
         card = replace(data.card, task=spec.task)
-        return Learnt(sft_episodes(out, card, data.log, spec.config, spec.seed, progress, base, lineage=lineage))
+        config, seed = spec.config, spec.seed
+        return Learnt(sft_episodes(out, card, data.log, config, seed, progress, base, states, lineage=lineage))
     assert base is not None
     split = hold_out(data.log, spec.config.held_out_share, spec.config.min_episodes)
     version = finetune_episodes(
@@ -151,6 +159,7 @@ def train_on_episodes(
         spec.config,
         spec.seed,
         progress,
+        states=states,
         archive=archive,
         new_instructions=spec.new_instructions,
         lineage=lineage | {"held_out": str(len(split.held_out))},
@@ -161,7 +170,14 @@ def train_on_episodes(
     return Learnt(version, measure(base, out, split.held_out, spec.config, spec.seed, archive, job))
 
 
-def train_sft(spec: Sft, out: Path, progress: Progress, simulation: Simulation, base: Path | None) -> str:
+def train_sft(
+    spec: Sft,
+    out: Path,
+    progress: Progress,
+    simulation: Simulation,
+    base: Path | None,
+    states: TrainStateFolder | None = None,
+) -> str:
     """Train on demonstrations of the task's expert, from `base` or from new weights; write `out`, return its version.
 
     Raises ValueError for an unknown task.
@@ -174,7 +190,7 @@ def train_sft(spec: Sft, out: Path, progress: Progress, simulation: Simulation, 
     make = partial(simulation.fast_env, task, card.model.vision is not None)
     expert, steps = simulation.expert(task), simulation.max_steps(task)
     card = replace(card, task=task, instructions=simulation.instructions(task))
-    return sft(out, card, make, expert, steps, config, spec.seed, progress, base)
+    return sft(out, card, make, expert, steps, config, spec.seed, progress, base, states)
 
 
 def _card_of_the_robot(store: EpisodeStore, spec: Sft | FinetuneEpisodes, dataset: Dataset | None) -> ModelCard:
@@ -195,7 +211,7 @@ def _card_of_the_robot(store: EpisodeStore, spec: Sft | FinetuneEpisodes, datase
     raise ValueError("no successful episode says what the robot is: log one, or give a base")
 
 
-def planned(task: str, base: Path, config: PpoConfig, seed: int) -> Experiment:
+def planned(task: str, base: Path, config: PpoConfig, seed: int, checkpoint_every: int | None = None) -> Experiment:
     """An experiment of online RL that is about to run here.
 
     Fills in `critic_features` where it is None: for a base with a camera, the simulator's state.
@@ -203,13 +219,19 @@ def planned(task: str, base: Path, config: PpoConfig, seed: int) -> Experiment:
     card = load_card(base)
     if config.critic_features is None and card.model.vision is not None:
         config = replace(config, critic_features=features_of(card.contract.robot, sees=False))
-    return experiment.planned(task, base, config, seed)
+    return experiment.planned(task, base, config, seed, checkpoint_every)
 
 
-def run_experiment(plan: Experiment, folder: Path, progress: Progress, simulation: Simulation) -> str:
+def run_experiment(
+    plan: Experiment,
+    folder: Path,
+    progress: Progress,
+    simulation: Simulation,
+    states: TrainStateFolder | None = None,
+) -> str:
     """Online RL in the task's simulator; the folder says what it was, and that it makes the new version again.
 
-    Raises ValueError for a base that was trained for another task.
+    `states` are where the plan says; by default in the folder. Raises ValueError for a base of another task.
     """
     base, config = Path(plan.base), plan.config
     card = load_card(base)
@@ -221,7 +243,9 @@ def run_experiment(plan: Experiment, folder: Path, progress: Progress, simulatio
     imitated = partial(_demonstrations, plan, simulation) if config.imitation_weight else None
     experiment.write(folder, plan)
     out = folder / experiment.CHECKPOINT
-    version = finetune(base, out, make, steps, config, plan.seed, progress, imitated)
+    if plan.checkpoint_every is not None and states is None:
+        states = TrainStateFolder(folder / "resume", plan.checkpoint_every)
+    version = finetune(base, out, make, steps, config, plan.seed, progress, imitated, states=states)
     experiment.finish(folder, plan, version, progress.cancelled)
     return version
 

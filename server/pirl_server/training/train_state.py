@@ -122,6 +122,7 @@ class TrainStateFolder:
         save_file(dict(state.tensors), staged)
         sync(staged)
         os.replace(staged, self.path / name)
+        sync(self.path)
         values = {"step": state.step, "seed": state.seed, "counters": state.counters, "rates": state.rates}
         write_json(self.path / STATE, {**values, "tensors": name})
         for old in self.path.glob("state-*.safetensors"):

@@ -76,13 +76,28 @@ def choose(store: EpisodeStore, spec: SuccessModel) -> Chosen:
         except KeyError:
             names = ", ".join(store.datasets.names()) or "none"
             raise ValueError(f"no dataset '{spec.dataset}': there are {names}") from None
-        reasons = [(each, "" if each.success is not None else UNLABELLED) for each in listed]
+        reasons = ((each, "" if each.success is not None else UNLABELLED) for each in listed)
     else:
-        entries = islice(store.select(spec.select), spec.select.limit)
-        reasons = [(_frozen(each), _fault(each, spec)) for each in entries]
-    frozen = tuple(each for each, why in reasons if not why)
+        reasons = ((frozen_of(each), _fault(each, spec)) for each in store.select(spec.select))
+    left_out = Counter[Reason]()
+    frozen = tuple(islice(without_faults(reasons, left_out), spec.select.limit))
     lease.set(each.id for each in frozen)
-    return Chosen(frozen, Counter(why for _, why in reasons if why), lease)
+    return Chosen(frozen, left_out, lease)
+
+
+def frozen_of(entry: EpisodeEntry) -> Frozen:
+    """Return an entry of the index as it is now: its content and its label."""
+    said = entry.summary
+    return Frozen(said.id, entry.digest, said.success, said.label_source, said.created)
+
+
+def without_faults(reasons: Iterable[tuple[Frozen, Reason]], left_out: Counter[Reason]) -> Iterator[Frozen]:
+    """Yield the episodes with which nothing is wrong, and count the others."""
+    for frozen, why in reasons:
+        if why:
+            left_out[why] += 1
+        else:
+            yield frozen
 
 
 def frames(store: EpisodeStore, chosen: Chosen) -> Iterator[Frames]:
@@ -127,11 +142,6 @@ def split(frozen: Sequence[Frozen], test: float, calibration: float) -> tuple[ND
         parts[1].extend(same[tested : tested + calibrated])
         parts[0].extend(same[tested + calibrated :])
     return tuple(np.array(sorted(part), np.int64) for part in parts)
-
-
-def _frozen(entry: EpisodeEntry) -> Frozen:
-    said = entry.summary
-    return Frozen(said.id, entry.digest, said.success, said.label_source, said.created)
 
 
 def _fault(entry: EpisodeEntry, spec: SuccessModel) -> Reason:

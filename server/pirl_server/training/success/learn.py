@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -61,10 +62,11 @@ def learn(
     successes or failures.
     """
     chosen = choose(store, spec)
-    if spec.dry_run:
-        return {"dry_run": True} | _counts(chosen)
-    check_count([bool(each.success) for each in chosen.frozen], spec.config, chosen)
+    if not spec.dry_run:
+        check_count([bool(each.success) for each in chosen.frozen], spec.config, chosen)
     backbone, source = open_backbone(source, spec.config.grid)
+    if spec.dry_run:
+        return {"dry_run": True} | _counts(chosen) | {"encoding_s": encoding_s(spec.config, store, chosen, backbone)}
     material = _read(spec.config, store, chosen, backbone, progress)
     check_count(material.outcomes, spec.config, chosen)
     learnt, calibration, test = split(chosen.used, spec.config.test_share, spec.config.calibration_share)
@@ -100,6 +102,19 @@ def check_count(outcomes: NDArray[np.bool_] | list[bool], config: SuccessConfig,
             f"{good} successes and {bad} failures with a final observation, config.min_episodes asks for"
             f" {config.min_episodes} of each: label more episodes" + (f" (left out: {why})" if why else "")
         )
+
+
+def encoding_s(config: SuccessConfig, store: EpisodeStore, chosen: Chosen, backbone: Backbone) -> float | None:
+    """Return how long reading and encoding all chosen episodes will take, by the first few; None where there are none.
+
+    Each is encoded once; what follows takes seconds, unless the backbone learns too.
+    """
+    began = time.perf_counter()
+    first = next(frames(store, chosen), None)
+    if first is None or chosen.contract is None:
+        return None
+    Reading(_cameras(config, chosen.contract), config.state, ()).inputs(backbone, first)
+    return (time.perf_counter() - began) / len(first.ids) * len(chosen.frozen)
 
 
 def evaluation(

@@ -16,7 +16,7 @@ from pirl_server.episodes.query import DRY_RUN, OTHER_CONTRACT
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.registry.success_models import SuccessCard
 from pirl_server.training.progress import Progress
-from pirl_server.training.success.final_frames import AT_ONCE, Final, read, stacked
+from pirl_server.training.success.final_frames import AT_ONCE, Final, frozen_of, read, stacked, without_faults
 from pirl_server.training.success.success_judge import SuccessJudge
 
 LABELLED, UNSURE = "labelled", "below the model's threshold"
@@ -53,13 +53,9 @@ def propose(
     if card.threshold is None:
         raise ValueError(f"success model '{card.version}' is not reliable enough to propose labels: train another one")
     lease = store.leases.take()
-    left_out, chosen = Counter[str](), list[Frozen]()
-    for entry in islice(store.select(selection), selection.limit):
-        if why := _fault(store, card, entry):
-            left_out[why] += 1
-        else:
-            said = entry.summary
-            chosen.append(Frozen(said.id, entry.digest, None, "", said.created))
+    left_out = Counter[str]()
+    reasons = ((frozen_of(each), _fault(store, card, each)) for each in store.select(selection))
+    chosen = list(islice(without_faults(reasons, left_out), selection.limit))
     lease.set(each.id for each in chosen)
     made, waiting = dict[str, Proposal](), list[tuple[Frozen, Final]]()
     for number, (frozen, final) in enumerate(read(store, chosen), 1):

@@ -1,0 +1,95 @@
+"""Is a version on robots not worse than another by a margin? Judged after each labelled episode; fixed beforehand.
+
+The mirror image of `registry.sequential_test`: that one ends a trial because the version is worse, this one because it
+is not. The other version succeeded in s of n episodes. Were the new one worse by the margin, its success rate would be
+that of the other, known as Jeffreys' posterior, minus the margin. `most_failures` gives the numbers of failures with
+which the version is accepted, chosen so that a version which is worse by the margin reaches any of them, at any of the
+looks, with probability alpha at most.
+
+Shape letters: G rates that are averaged over.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+PRIOR = 0.5
+"""Jeffreys: half a success and half a failure beside those that were seen"""
+GRID = 200
+"""success rates of the other version that are averaged over"""
+LOOKS = 200
+"""labelled episodes after which a version that was not accepted is not going to be"""
+
+
+@lru_cache(maxsize=64)
+def most_failures(successes: int, episodes: int, margin: float, alpha: float, looks: int = LOOKS) -> tuple[int, ...]:
+    """Return for 1, 2, ... `looks` episodes with how many failures the version is accepted; -1: with none."""
+    rates_G, weights_G = _posterior(successes, episodes)
+    fails_G = np.minimum(1.0, 1.0 - rates_G + margin)
+    tails = _tails(fails_G, weights_G, looks)
+    low, high = 0.0, alpha
+    for _ in range(30):  # the chance to be accepted rises with the level of each look
+        middle = (low + high) / 2.0
+        if crossing(_at(tails, middle), fails_G, weights_G)[-1] <= alpha:
+            low = middle
+        else:
+            high = middle
+    return _at(tails, low)
+
+
+def crossing(
+    limits: tuple[int, ...], fails_G: NDArray[np.float64], weights_G: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return [looks] the probability to have been accepted by each look, averaged over [G] failure rates."""
+    alive = np.zeros((len(fails_G), len(limits) + 1))
+    alive[:, 0], reached, found = 1.0, 0.0, np.zeros(len(limits))
+    for seen, limit in enumerate(limits):
+        after = alive * (1.0 - fails_G[:, None])
+        after[:, 1:] += alive[:, :-1] * fails_G[:, None]
+        reached += float(weights_G @ after[:, : limit + 1].sum(axis=1))
+        after[:, : limit + 1] = 0.0
+        alive, found[seen] = after, reached
+    return found
+
+
+def more_successes(limits: tuple[int, ...], seen: int, failed: int) -> int | None:
+    """Return after how many further successes in a row the version is accepted; None: beyond the last look."""
+    return next((look - seen for look in range(max(seen, 1), len(limits) + 1) if limits[look - 1] >= failed), None)
+
+
+def expected_more(limits: tuple[int, ...], seen: int, failed: int, rate: float) -> int | None:
+    """Return after how many further episodes a version of this success rate is accepted every other time.
+
+    None: less often than that, however many.
+    """
+    if seen >= len(limits):
+        return None
+    rest = tuple(max(-1, limit - failed) for limit in limits[seen:])
+    reached = crossing(rest, np.array([1.0 - rate]), np.ones(1))
+    return next((look for look, chance in enumerate(reached, 1) if chance >= 0.5), None)
+
+
+def _posterior(successes: int, episodes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """[G] success rates of the other version and [G] their weights."""
+    rates_G = (np.arange(GRID) + 0.5) / GRID
+    first, second = successes + PRIOR, episodes - successes + PRIOR
+    logs_G = (first - 1.0) * np.log(rates_G) + (second - 1.0) * np.log1p(-rates_G)
+    weights_G = np.exp(logs_G - logs_G.max())
+    return rates_G, weights_G / weights_G.sum()
+
+
+def _tails(fails_G: NDArray[np.float64], weights_G: NDArray[np.float64], looks: int) -> list[NDArray[np.float64]]:
+    """[failures] P(at most 0, 1, ...) after 1, 2, ... episodes."""
+    chances, tails = np.ones((len(fails_G), 1)), []
+    for _ in range(looks):
+        success = np.pad(chances, ((0, 0), (0, 1))) * (1.0 - fails_G[:, None])
+        chances = success + np.pad(chances, ((0, 0), (1, 0))) * fails_G[:, None]
+        tails.append(np.cumsum(weights_G @ chances))
+    return tails
+
+
+def _at(tails: list[NDArray[np.float64]], level: float) -> tuple[int, ...]:
+    return tuple(int(np.searchsorted(row, level, "right")) - 1 for row in tails)

@@ -1,0 +1,1 @@
+"""Watches a version after its promotion and takes it back when it is worse."""
