@@ -34,9 +34,7 @@ sys.path.insert(0, str(Path(__file__).parent / "doors_run"))
 from whole import Whole
 from world import past_episodes, past_jobs
 
-from pirl_server.config.jobs import Sft
 from pirl_server.jobs.events import EventLog
-from pirl_server.jobs.job import JobStore
 from pirl_server.paths import JOBS
 
 HERE = Path(__file__).parent / "api_run"
@@ -165,11 +163,10 @@ def add(into: dict[str, list[float]], more: dict[str, list[float]]) -> None:
 
 
 class Talking:
-    """A job that reports at a rate, written by this process: it is in no queue of the server."""
+    """A job that reports at a rate, written by this process: for the server it is paused."""
 
-    def __init__(self, root: Path) -> None:
-        self.job = JobStore(root / JOBS).create(Sft(task="PushCube-v1")).id
-        self._log = EventLog(root / JOBS / self.job)
+    def __init__(self, root: Path, job: str) -> None:
+        self.job, self._log = job, EventLog(root / JOBS / job)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._talk, daemon=True)
         self._thread.start()
@@ -184,7 +181,9 @@ class Talking:
             self._log.append("metrics", {"time": time.time()} | filler)
 
 
-def beside_followers(server: Whole, web: httpx.Client, paths: dict[str, str], options: Any) -> Figures:
+def beside_followers(
+    server: Whole, web: httpx.Client, paths: dict[str, str], paused: list[str], options: Any
+) -> Figures:
     """Part 2."""
     late: dict[str, list[dict[str, float]]] = {"alone": [], "beside": []}
     times: dict[str, list[float]] = {"alone": [], "beside": []}
@@ -194,7 +193,7 @@ def beside_followers(server: Whole, web: httpx.Client, paths: dict[str, str], op
         robots.tell("begin")
         for _ in range(options.turns):
             for name, silent in (("alone", 0), ("beside", HALF)):
-                talking = Talking(server.root)
+                talking = Talking(server.root, paused.pop())
                 words = (server.rest_port, server.follower, talking.job, HALF, silent)
                 with helper("followers.py", *words) as followers:
                     time.sleep(SETTLE_S)
@@ -224,7 +223,7 @@ def beside_followers(server: Whole, web: httpx.Client, paths: dict[str, str], op
 def measure(options: Any) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        ids, episode = past_jobs(root, options.jobs), past_episodes(root, options.episodes)
+        ids, episode = past_jobs(root, options.jobs, 2 * options.turns), past_episodes(root, options.episodes)
         print(f"{options.jobs} jobs and {options.episodes} episodes are written", file=sys.stderr)
         server = Whole(root, 4096)
         try:
@@ -234,10 +233,13 @@ def measure(options: Any) -> Figures:
             url = f"http://127.0.0.1:{server.rest_port}"
             with httpx.Client(base_url=url, headers=headers, timeout=120.0, trust_env=False) as web:
                 began = time.perf_counter()
-                web.get("/v1/episodes")
+                while web.get("/v1/episodes").status_code == 503:  # the index of what was written beside it is made
+                    time.sleep(0.5)
                 print(f"first list of episodes: {time.perf_counter() - began:.1f} s", file=sys.stderr)
-                paths = reads(ids, episode)
-                return beside_robots(server, web, paths, options) | beside_followers(server, web, paths, options)
+                paths = reads(ids[: options.jobs], episode)
+                return beside_robots(server, web, paths, options) | beside_followers(
+                    server, web, paths, ids[options.jobs :], options
+                )
         finally:
             server.close()
 
@@ -270,7 +272,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=5.0, metavar="HZ", help="of each robot (default: %(default)s)")
     options = parser.parse_args()
     options.jobs, options.episodes, options.turns, options.rounds = (
-        (500, 2_000, 1, 10) if options.quick else (10_000, 100_000, 3, 60)
+        (500, 2_000, 1, 10) if options.quick else (10_000, 100_000, 4, 40)
     )
     began = time.perf_counter()
     figures = measure(options)

@@ -19,6 +19,7 @@ import pytest
 from patience import completed
 
 from pirl_contract import Camera, Contract, Field
+from pirl_server.api.ab_schemas import AbRequest
 from pirl_server.api.application import PARTS
 from pirl_server.api.proposals import DecisionRequest
 from pirl_server.api.schemas import PromoteRequest, RollbackRequest
@@ -149,7 +150,7 @@ def unknown_routes(text: str) -> list[str]:
     known = {(method, route.path_format) for part in PARTS for route in part.router.routes for method in route.methods}
     named = found(r"(GET|POST|PUT|DELETE) (/[\w/{}-]+(?:\.\w+)?)", text)
     wrong = [hit[0] for hit in named if (hit[1], hit[2].replace("ROBOT_ID", "{robot_id}")) not in known]
-    for hit in found(r"(?:\$api|http://127\.0\.0\.1:8000)(/[\w/]+)\S*(\s+--json\s+\\?\s*(?:'([^']+)')?)?", text):
+    for hit in found(r"(?:\$api|http://127\.0\.0\.1:8000)(/[\w/-]+)\S*(\s+--json\s+\\?\s*(?:'([^']+)')?)?", text):
         path = hit[1].replace("JOB_ID", "{job_id}").replace("/VERSION/", "/{version}/")
         if ("POST" if hit[2] else "GET", path) not in known or (hit[3] and not _accepted(path, hit[3])):
             wrong.append(hit[0])
@@ -158,7 +159,7 @@ def unknown_routes(text: str) -> list[str]:
 
 def _accepted(path: str, body: str) -> bool:
     check = {"/v1/models/promote": PromoteRequest.model_validate, "/v1/models/rollback": RollbackRequest.model_validate}
-    check["/v1/proposals"] = DecisionRequest.model_validate
+    check["/v1/proposals"], check["/v1/ab-trials"] = DecisionRequest.model_validate, AbRequest.model_validate
     try:
         check.get(path, parse_spec)(json.loads(body))
     except ValueError:

@@ -22,16 +22,17 @@ BEGIN_NS = 1_767_225_600 * 10**9
 STATUSES = ("succeeded", "failed", "cancelled")
 
 
-def past_jobs(root: Path, count: int) -> list[str]:
-    """Write jobs that have ended, as the server stores them; return their ids, oldest first."""
+def past_jobs(root: Path, count: int, paused: int = 0) -> list[str]:
+    """Write jobs that have ended, then some that wait, as the server stores them; return their ids, oldest first."""
     spec = json.dumps(dataclasses.asdict(Sft(task="PushCube-v1")))
     ids = []
-    for number in range(count):
+    for number in range(count + paused):
         id_ = f"job_{BEGIN_NS + number * 10**9:016x}{number:08x}"
         folder = root / JOBS / id_
         folder.mkdir(parents=True)
+        status = STATUSES[number % 3] if number < count else "paused"
         state = {
-            "status": STATUSES[number % 3], "created": f"2026-01-01T00:00:{number % 60:02}+00:00", "started": None,
+            "status": status, "created": f"2026-01-01T00:00:{number % 60:02}+00:00", "started": None,
             "finished": None, "pid": None, "process_started": None, "error": None, "result": None, "parent": None,
         }  # fmt: skip
         (folder / "spec.json").write_text(spec)

@@ -347,6 +347,32 @@ def test_openapi_names_every_operation_and_every_reference_resolves(web: httpx.C
     assert {"Problem", "FieldError"} <= set(document["components"]["schemas"])
 
 
+def test_a_dry_run_checks_a_job_and_queues_nothing(web: httpx.Client) -> None:
+    spec = {"kind": "finetune_sim", "task": "PushCube-v1", "config": {"env_steps": 500}}
+    found = web.post("/v1/jobs/dry-run", json=spec)
+    assert (found.status_code, found.json()["amount"], found.json()["waits_for"]) == (200, 500, 0)
+    assert problem(web.post("/v1/jobs/dry-run", json=spec | {"task": "Push-v9"}), 422)["errors"][0]["field"] == "job"
+    assert problem(web.post("/v1/jobs/dry-run", json=spec | {"base": "v9"}), 422)["errors"][0]["field"] == "base"
+    after = {"after": ["job_" + 24 * "0"]}
+    assert "there is no job" in problem(web.post("/v1/jobs", json=spec | after), 422)["errors"][0]["message"]
+    assert web.get("/v1/jobs").json()["data"] == []
+
+
+def test_a_job_waits_paused_and_goes_its_way_when_resumed(web: httpx.Client) -> None:
+    """While another job holds the device."""
+    first, second = submit(web, seed=SILENT), submit(web, priority=7)
+    assert web.post(f"/v1/jobs/{second['id']}/pause").json()["status"] == "paused"
+    problem(web.post(f"/v1/jobs/{second['id']}/pause"), 409)
+    problem(web.post(f"/v1/jobs/{first['id']}/resume"), 409)
+    wait(web, first, "running")
+    web.post(f"/v1/jobs/{first['id']}/cancel")
+    wait(web, first, "cancelled")
+    assert web.get(f"/v1/jobs/{second['id']}").json()["status"] == "paused"
+    assert web.post(f"/v1/jobs/{second['id']}/resume").json()["status"] == "queued"
+    done = wait(web, second, "succeeded")
+    assert (done["spec"]["priority"], done["attempt"], done["causes"], done["device"]) == (7, 1, [], "cpu:0")
+
+
 def test_openapi_shows_each_field_of_each_kind_with_description_unit_and_range(web: httpx.Client) -> None:
     document = web.get("/openapi.json").json()
     body = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]

@@ -17,10 +17,8 @@ from whole_server import Server
 
 from pirl_server.api.job_files import _whole
 from pirl_server.config.episodes import EpisodeSelection
-from pirl_server.config.jobs import FinetuneEpisodes, parse_spec
+from pirl_server.config.jobs import FinetuneEpisodes
 from pirl_server.jobs import job_log
-from pirl_server.jobs.job import Job, Status
-from pirl_server.jobs.submission_keys import KeyReusedError, SubmissionKeys
 from pirl_server.registry.evaluation import Evaluation
 
 SPEC = {"kind": "sft", "task": "PushCube-v1"}
@@ -165,64 +163,6 @@ def test_a_key_makes_one_job_however_often_it_is_sent(web: httpx.Client, server:
     problem(web.post("/v1/jobs", json=SPEC, headers={"Idempotency-Key": ""}), 422)
     assert problem(web.post("/v1/jobs", json=SPEC | {"base": "none"}, headers={"Idempotency-Key": "second"}), 422)
     assert web.post("/v1/jobs", json=SPEC, headers={"Idempotency-Key": "second"}).status_code == 201, "no job was made"
-
-
-class Crash(BaseException):
-    """Between any two writes."""
-
-
-def test_a_key_survives_a_crash_at_any_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec, made = parse_spec(SPEC), list[Job]()
-    from pirl_server.jobs import submission_keys
-
-    def make() -> Job:
-        made.append(Job(f"job_{time.time_ns():016x}{len(made):08x}", spec, Status.QUEUED, ""))
-        return made[-1]
-
-    def since(at: float) -> list[Job]:
-        return [each for each in made if int(each.id[4:20], 16) / 1e9 >= at]
-
-    def keys() -> SubmissionKeys:
-        return SubmissionKeys(tmp_path, lambda id_: next(each for each in made if each.id == id_), since)
-
-    write = submission_keys.write_json
-    for number in (1, 2, 3):
-        calls = [0]
-
-        def failing(path: Path, value: Any, number: int = number, calls: list[int] = calls) -> None:
-            calls[0] += 1
-            if calls[0] == number:
-                raise Crash
-            write(path, value)
-
-        before = len(made)
-        monkeypatch.setattr(submission_keys, "write_json", failing)
-        try:
-            keys().submit(f"key {number}", spec, make)
-        except Crash:
-            pass
-        else:
-            assert number == 3, "there are two writes"
-        monkeypatch.setattr(submission_keys, "write_json", write)
-        other, _ = keys().submit(f"other {number}", spec, make)  # the same body under another key
-        job, _ = keys().submit(f"key {number}", spec, make)
-        again, replayed = keys().submit(f"key {number}", spec, make)
-        assert (again.id, replayed, len(made) - before) == (job.id, True, 2)
-        assert other.id != job.id
-    with pytest.raises(KeyReusedError):
-        keys().submit("key 1", parse_spec(SPEC | {"seed": 3}), make)
-
-
-def test_old_keys_go(tmp_path: Path) -> None:
-    spec, count = parse_spec(SPEC), iter(range(9))
-    keys = SubmissionKeys(
-        tmp_path, lambda id_: pytest.fail("forgotten"), lambda at: [], kept_s=-1.0
-    )  # older than now at once
-    make = lambda: Job(f"job_{next(count):024x}", spec, Status.QUEUED, "")  # noqa: E731
-    assert keys.submit("a", spec, make)[1] is False
-    keys._swept = 0.0
-    assert keys.submit("a", spec, make)[1] is False
-    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_the_lineage_of_a_version_names_all_that_it_came_from(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import av
 import httpx
 import numpy as np
 import pytest
+from patience import until
 from PIL import Image
 from test_episode_store import make_episode
 from whole_server import Server
@@ -22,6 +24,7 @@ from pirl_server.episodes.image_codecs import EncodedImages, ImageCodec, encode_
 from pirl_server.episodes.schema import Episode
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.inspection.timeline import timeline
+from pirl_server.process_reaper import reaped
 
 CALLS, STEPS = 4, 11
 SOURCES = [0, 0, 0, 1, 1, 1, 1, 0, 0, 2, 0]
@@ -155,3 +158,17 @@ def test_a_video_has_a_frame_per_step_is_made_once_and_read_in_parts(
     monkeypatch.setattr(videos, "MAX_WAITING", 0)
     assert "later" in problem(web.get(third), 503)
     assert [each.suffix for each in (tmp_path / "cache" / "videos").iterdir()] == [".mp4"]
+
+
+def test_a_video_does_not_keep_a_server_that_stops(
+    server: Server, web: httpx.Client, store: EpisodeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(videos, "reaped", lambda command: reaped(["sleep", "600"]))
+    path = f"/v1/episodes/{store.write(recorded(True, True)).id}/video.mp4"
+    asked: list[httpx.Response] = []
+    thread = threading.Thread(target=lambda: asked.append(web.get(path)))
+    thread.start()
+    until(lambda: server.api.state.services.videos._turn.locked(), "it is being made")
+    server.api.state.services.stopping.close()
+    thread.join()
+    assert "stopping" in problem(asked[0], 503)

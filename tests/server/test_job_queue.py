@@ -16,6 +16,7 @@ from pirl_server.config.jobs import Evaluate, Sft
 from pirl_server.config.loop import Loop
 from pirl_server.jobs import store as store_module
 from pirl_server.jobs.job import FencedError, Job, KeyInUseError, Status
+from pirl_server.jobs.plan import plan
 from pirl_server.jobs.store import JobStore
 from pirl_server.jobs.verdict import AGAIN, CANCEL, CLOSE, PAUSE, verdict
 
@@ -234,3 +235,27 @@ def test_how_an_attempt_ended_decides_what_follows(
         () if status is not Status.QUEUED else (f"attempt 4: {'why' if stopped is None else 'the server was stopped'}",)
     )
     assert (found.finished is not None) is status.ended
+
+
+def test_a_plan_says_what_a_job_would_do_and_measures_earlier_ones(store: JobStore) -> None:
+    """In proportion to their amount; only those of the same kind and task that ended in one attempt."""
+    times = {"started": "2026-01-01T00:00:00.000+00:00", "status": Status.SUCCEEDED, "attempt": 1}
+    for episodes, task, attempt, seconds in (
+        (10, "push", 1, 20),
+        (50, "push", 1, 50),
+        (10, "push", 2, 59),
+        (10, "x", 1, 59),
+    ):
+        job = store.create(replace(SPEC, task=task, episodes=episodes))
+        finished = f"2026-01-01T00:00:{seconds}.000+00:00"
+        store.edit(job.id, **times | {"attempt": attempt, "finished": finished})
+    store.create(replace(SPEC, priority=-1))
+    store.create(SPEC)
+    asked = replace(SPEC, episodes=100, after=(job.id,))
+    found = plan(asked, store.ahead(0), store.succeeded("evaluate", 20))
+    assert (found.amount, found.unit, found.waits_for) == (100, "episodes", 1)
+    assert (found.estimated_s, found.measured_on) == (150.0, 2), "the median of 2 and 1 s an episode"
+    assert found.lines[0] == "production on the initial states 0 to 99 of list 0 of push"
+    assert job.id in found.lines[1]
+    assert plan(Sft(task="push"), 0, []).estimated_s is None
+    assert plan(Loop(task="push"), 0, []).unit == "rounds"

@@ -19,7 +19,7 @@ TrialId = Annotated[str, Path(pattern=r"^ab_[0-9a-f]{16}$", description="id of t
 
 @router.post("", status_code=201, operation_id="createAbTrial", responses=responses(404, 409, 422, 503))
 def create_trial(body: AbRequest, services: ServicesDep, request: Request) -> AbTrialView:
-    """Let the robots get both versions in turn, in random order, until their labels decide; nobody sees which is which.
+    """Let the robots get both versions in turn, in random order, until their labels decide; no one sees which is which.
 
     A version that was never in production must be within the canary limit for these robots, pass the gate, or `force`.
     """

@@ -19,6 +19,7 @@ from pirl_server.api import (
     health,
     job_files,
     job_metrics,
+    job_plans,
     lineage,
     models,
     problems,
@@ -33,7 +34,6 @@ from pirl_server.api import episodes as episode_routes
 from pirl_server.api import jobs as job_routes
 from pirl_server.api import metrics as metric_routes
 from pirl_server.api.dependencies import Services
-from pirl_server.api.idempotency import submission_keys
 from pirl_server.api.middleware import Guard, Measured, check_row
 from pirl_server.api.request_body import MAX_STOP_BODY, Bodies
 from pirl_server.api.robot_images import Thumbnails
@@ -43,7 +43,7 @@ from pirl_server.config.jobs import JobSpec
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.loop.robot_episodes import robot_evidence
-from pirl_server.paths import CACHE, JOBS, SUCCESS_MODELS
+from pirl_server.paths import CACHE, SUCCESS_MODELS
 from pirl_server.registry.gate_rule import USUAL_RULE, GateRule
 from pirl_server.registry.promotion import Promoter
 from pirl_server.registry.success_models import SuccessModels
@@ -68,8 +68,9 @@ TAGS = [
     {"name": "health", "description": "Liveness, readiness, served versions, metrics"},
 ]
 PARTS = (
-    job_routes, job_files, job_metrics, episode_routes, episode_media, proposals, datasets, models, promotion, lineage,
-    evaluations, routing, ab_trials, robots, system, audit, health, metric_routes, reference, dashboard,
+    job_routes, job_plans, job_files, job_metrics, episode_routes, episode_media, proposals, datasets, models,
+    promotion, lineage, evaluations, routing, ab_trials, robots, system, audit, health, metric_routes,
+    reference, dashboard,
 )  # fmt: skip
 """modules with routes, in the order of the document"""
 
@@ -98,13 +99,14 @@ def create_api(
     """Build the REST application; `check_job(spec)` raises ValueError with one line where task or config is not known.
 
     Base and version are checked against the registry here. `stop_port` is where `create_stop_api` listens, 0: nowhere.
-    `gate` lets callers in, `limiter` says how often (None: at will); `watch` makes what decides about versions unasked.
+    `gate` lets callers in, `limiter` says how often (None: at will), `watch` makes what decides about versions itself.
     """
     app = _document()
     routers = [each.router for each in PARTS]
     _protect(app, _routes(app.router, *routers), gate, limiter)
     app.add_middleware(Measured, metrics=metrics)
     root, see_robots = episodes.root.parent, partial(robot_evidence, registry, episodes)
+    stopping = stopping or Stopping()
     promoter = Promoter(registry, deployment.activate, rule, see_robots)
     app.state.services = Services(
         jobs=jobs,
@@ -119,13 +121,12 @@ def create_api(
         deployment=deployment,
         metrics=metrics,
         latencies=latencies,
-        stopping=stopping or Stopping(),
+        stopping=stopping,
         deciding=watch(promoter),
         activity=activity or RobotActivity(lambda episode_id: None),
         thumbnails=Thumbnails(attendance.newest),
         stop_port=stop_port,
-        videos=Videos(root / CACHE / "videos"),
-        submissions=submission_keys(jobs, root / JOBS / "keys"),
+        videos=Videos(root / CACHE / "videos", lambda: stopping.closing),
         success_models=SuccessModels(root / SUCCESS_MODELS),
         gate_open=gate.open,
         rest_rate_hz=None if limiter is None else limiter.rate_hz,

@@ -14,7 +14,6 @@ from pirl_server.api.robot_images import Thumbnails
 from pirl_server.api.videos import Videos
 from pirl_server.config.jobs import JobSpec
 from pirl_server.episodes.store import EpisodeStore
-from pirl_server.jobs.submission_keys import SubmissionKeys
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.registry.promotion import Promoter
 from pirl_server.registry.success_models import SuccessModels
@@ -50,7 +49,6 @@ class Services:
     activity: RobotActivity
     thumbnails: Thumbnails
     videos: Videos
-    submissions: SubmissionKeys
     success_models: SuccessModels
     deciding: Deciding = field(default_factory=Deciding)
     stop_port: int = 0

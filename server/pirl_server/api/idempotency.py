@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import time
 from typing import Annotated
 
 from fastapi import Header, Request, Response
 
 from pirl_server.api.dependencies import Services
-from pirl_server.api.problems import ProblemError, conflict
+from pirl_server.api.problems import ProblemError
 from pirl_server.config.jobs import JobSpec
-from pirl_server.jobs.job import Job
-from pirl_server.jobs.submission_keys import KeyReusedError, SubmissionKeys
-from pirl_server.jobs.supervisor import Supervisor
+from pirl_server.jobs.job import Job, KeyInUseError
 from pirl_server.security.access_control import Caller
 
 IdempotencyKey = Annotated[
@@ -22,37 +20,24 @@ IdempotencyKey = Annotated[
         min_length=1,
         max_length=200,
         pattern=r"^[\x21-\x7e]+$",
-        description="any text of yours; the same one with the same body returns the job that is there, for a week",
+        description="any text of yours; the same one with the same body returns the job that is there",
         examples=["8e03978e-40d5-43dd-bc93-6894a57f9324"],
     ),
 ]
 REPLAYED = "Idempotency-Replayed"
-LOOK_BACK = 200
-"""newest jobs among which that of a submission is looked for that a crash cut short"""
 
 
 def submit_once(services: Services, spec: JobSpec, key: str | None, request: Request, response: Response) -> Job:
     """Submit a job, or return that of the key, which is the caller's own. Raises as `Supervisor.submit`."""
     if key is None:
         return services.jobs.submit(spec)
-    caller = request.state.caller
+    caller, before_ns = request.state.caller, time.time_ns()
     assert isinstance(caller, Caller)
     try:
-        job, replayed = services.submissions.submit(f"{caller.token}/{key}", spec, lambda: services.jobs.submit(spec))
-    except KeyReusedError as error:
-        raise ProblemError(422, "idempotency-key-reused", str(error)) from None
-    except (KeyError, ValueError) as error:
-        raise conflict(f"the job of this Idempotency-Key can't be read: {error}") from None
-    if replayed:
+        job = services.jobs.submit(spec, key=f"{caller.token}/{key}")
+    except KeyInUseError:
+        detail = "this Idempotency-Key came with another body before: use a new key"
+        raise ProblemError(422, "idempotency-key-reused", detail) from None
+    if int(job.id[4:20], 16) < before_ns:  # ids rise with time
         response.headers[REPLAYED] = "true"
     return job
-
-
-def submission_keys(jobs: Supervisor, folder: Path) -> SubmissionKeys:
-    """Make the keys of a supervisor's jobs."""
-
-    def since(at: float) -> list[Job]:
-        newest = jobs.list(limit=LOOK_BACK)
-        return [job for job in reversed(newest) if int(job.id[4:20], 16) / 1e9 >= at]
-
-    return SubmissionKeys(folder, jobs.get, since)

@@ -52,16 +52,7 @@ def create_job(
     With an `Idempotency-Key` it may be sent again: the answer is the job that is there, and says
     `Idempotency-Replayed: true`; the same key with another body is rejected with 422.
     """
-    (field, name), task = _starts_from(spec), _about(spec)
-    try:
-        if name is not None:
-            services.registry.resolve(name)
-        _check_dataset(services, spec)
-        services.check_job(spec)
-    except KeyError:
-        raise invalid(field, f"'{name}' is neither a version nor an alias in the registry") from None
-    except ValueError as error:
-        raise invalid("job", str(error)) from None
+    check_request(services, spec)
     try:
         job = submit_once(services, spec, key, request, response)
     except RuntimeError as error:
@@ -71,7 +62,7 @@ def create_job(
     except OSError as error:
         raise no_storage("the job", error) from None
     if REPLAYED not in response.headers:
-        services.registry.audit_log.note("job submitted", actor(request), job=job.id, kind=spec.kind, task=task)
+        services.registry.audit_log.note("job submitted", actor(request), job=job.id, kind=spec.kind, task=_about(spec))
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobView.of(job)
 
@@ -150,6 +141,20 @@ def stream_events(job_id: JobId, services: ServicesDep, last_event_id: LastEvent
     job = Followed(job_id, partial(services.jobs.events, job_id), partial(_is_quiet, services, job_id))
     body = stream(job, last_event_id, services.heartbeat_s, services.reads, services.feeds)
     return StreamingResponse(body, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+def check_request(services: Services, spec: JobSpec) -> None:
+    """Raise the problem of a job whose version, dataset, task or config will not do."""
+    field, name = _starts_from(spec)
+    try:
+        if name is not None:
+            services.registry.resolve(name)
+        _check_dataset(services, spec)
+        services.check_job(spec)
+    except KeyError:
+        raise invalid(field, f"'{name}' is neither a version nor an alias in the registry") from None
+    except ValueError as error:
+        raise invalid("job", str(error)) from None
 
 
 def _check_dataset(services: Services, spec: JobSpec) -> None:

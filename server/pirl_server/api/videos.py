@@ -9,17 +9,20 @@ import asyncio
 import os
 import subprocess
 import sys
+import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 from pirl_server.api.problems import ProblemError
 from pirl_server.atomic_files import make_folder
-from pirl_server.process_reaper import reaped
+from pirl_server.process_reaper import END, reaped
 
 MAX_STEPS, MAX_PIXELS = 20_000, 4 * 10**9
 """of an episode that is drawn: steps, and pixels of all its images together"""
+POLL_S = 0.2
 MAX_WAITING, LIMIT_S, MAX_BYTES = 8, 300.0, 2 * 2**30
 """requests that wait for their turn; seconds for one video; bytes of all that are kept"""
 
@@ -27,8 +30,9 @@ MAX_WAITING, LIMIT_S, MAX_BYTES = 8, 300.0, 2 * 2**30
 class Videos:
     """For one event loop."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, stopping: Callable[[], bool]) -> None:
+        """`stopping` says whether the server ends: then no video may keep it."""
+        self._folder, self._stopping = folder, stopping
         self._turn = asyncio.Semaphore(1)
         self._waiting = 0
 
@@ -61,20 +65,30 @@ class Videos:
         make_folder(self._folder)
         self._make_room()
         staged = self._folder / f".{uuid.uuid4().hex}.mp4"
-        command = [sys.executable, "-W", "ignore", "-m", "pirl_server.inspection.video_process"]
         try:
-            done = subprocess.run(
-                reaped([*command, str(episode), str(staged)]),
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=LIMIT_S,
-            )  # fmt: skip
-            if done.returncode:
-                said = done.stderr.decode(errors="replace").strip().splitlines() or [f"status {done.returncode}"]
-                raise ProblemError(409, "conflict", f"the video can't be made: {said[-1]}")
+            self._draw(episode, staged)
             os.replace(staged, path)
-        except subprocess.TimeoutExpired:
-            raise ProblemError(503, "busy", f"the video was not made within {LIMIT_S:g} s") from None
         finally:
             staged.unlink(missing_ok=True)
+
+    def _draw(self, episode: Path, out: Path) -> None:
+        command = [sys.executable, "-W", "ignore", "-m", "pirl_server.inspection.video_process", str(episode), str(out)]
+        nowhere, until = subprocess.DEVNULL, time.monotonic() + LIMIT_S
+        with subprocess.Popen(reaped(command), stdin=nowhere, stdout=nowhere, stderr=subprocess.PIPE) as process:
+            while True:
+                try:
+                    _, said = process.communicate(timeout=POLL_S)
+                    break
+                except subprocess.TimeoutExpired:
+                    if self._stopping() or time.monotonic() > until:
+                        process.send_signal(END)
+        if process.returncode and self._stopping():
+            raise ProblemError(503, "stopping", "the server is stopping: the video was not made")
+        if process.returncode and time.monotonic() > until:
+            raise ProblemError(503, "busy", f"the video was not made within {LIMIT_S:g} s")
+        if process.returncode:
+            lines = said.decode(errors="replace").strip().splitlines() or [f"status {process.returncode}"]
+            raise ProblemError(409, "conflict", f"the video can't be made: {lines[-1]}")
 
     def _make_room(self) -> None:
         """Remove those that were asked for longest ago, and what a killed server left of one."""

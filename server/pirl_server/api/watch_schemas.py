@@ -20,6 +20,8 @@ class LiveView(Described):
     """of these, those that raised"""
     slow_ms: float | None
     """four of five chunks took no longer than this; null: too few"""
+    typical_ms: float | None
+    """half of them took no longer than this; null: too few"""
     steps: int
     """executed of its chunks"""
     altered: int

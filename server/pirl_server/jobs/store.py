@@ -183,6 +183,17 @@ class JobStore:
         """Return how many jobs have each status."""
         return Counter({Status(name): n for name, n in self._data.read("SELECT status, count(*) FROM jobs GROUP BY 1")})
 
+    def succeeded(self, kind: str, limit: int) -> Sequence[Job]:
+        """Return the newest jobs of a kind that succeeded."""
+        sql = "SELECT id, spec, state FROM jobs WHERE status = 'succeeded' AND kind = ? ORDER BY id DESC LIMIT ?"
+        return [self._job(*row) for row in self._data.read(sql, (kind, limit))]
+
+    def ahead(self, priority: int) -> int:
+        """Return how many jobs run, or would start before a new one of this priority."""
+        first = "status = 'running' OR status = 'queued' AND priority >= ?"
+        sql = f"SELECT count(*) FROM jobs WHERE kind != 'loop' AND ({first})"
+        return int(self._data.read(sql, (priority,))[0][0])
+
     def of_parent(self, parent: str) -> Job | None:
         """Return the job that was submitted for this."""
         rows = self._data.read("SELECT id, spec, state FROM jobs WHERE parent = ? ORDER BY id LIMIT 1", (parent,))

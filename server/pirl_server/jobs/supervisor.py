@@ -17,11 +17,14 @@ from pirl_server.config.loop import Loop
 from pirl_server.jobs.events import EventBlocks, EventTail
 from pirl_server.jobs.hosted_jobs import HostedJobs
 from pirl_server.jobs.job import Job, Status
+from pirl_server.jobs.plan import Plan, plan
 from pirl_server.jobs.runner import Graces
 from pirl_server.jobs.runner_hosts import RunnerHost, RunnerProcess, RunnerThread
 from pirl_server.jobs.store import JobStore
 from pirl_server.jobs.verdict import CANCEL, PAUSE
 
+MOST_COMPARED = 20
+"""earlier jobs that a plan's time is estimated from"""
 DEVICES = ("cpu:0",)
 """one job at a time, whatever it computes on"""
 
@@ -90,6 +93,10 @@ class Supervisor:
             job = self._store.create(spec, parent, key)
             self._notify()
         return job
+
+    def plan(self, spec: JobSpec) -> Plan:
+        """Say what a job would do and cost, without queueing it."""
+        return plan(spec, self._store.ahead(spec.priority), self._store.succeeded(spec.kind, MOST_COMPARED))
 
     def has_ended(self, job_id: str) -> bool:
         """Whether a job is over and its last event written: the state is saved before. Raises as `get`."""

@@ -40,7 +40,7 @@ class AbTrial:
     """version"""
     robots: tuple[str, ...]
     seed: str
-    """decides the order; shown to nobody while it runs"""
+    """decides the order; not shown while it runs"""
     max_pairs: int
     margin: float
     """difference of success rates within which they count as equal"""

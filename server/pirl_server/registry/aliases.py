@@ -94,7 +94,7 @@ class Aliases:
                 _LOG.error("%s; it was moved to '%s'", error, quarantine(path, folder, str(error)))
 
     def _recover(self, error: Exception) -> dict[str, Entry]:
-        for source, read in ((self._copy, _read), (self._audit, _replay)):
+        for source, read in ((self._copy, _read), (self._audit, replay)):
             try:
                 found = read(source)
             except (OSError, ValueError):
@@ -127,14 +127,25 @@ def _read(path: Path) -> dict[str, Entry]:
     return aliases
 
 
-def _replay(audit: Path) -> dict[str, Entry]:
+def before(entry: Entry | None) -> dict[str, str]:
+    """Return what a line of the audit log says of the alias before its change: the replay recognises by it a change
+    that never took effect, because its process was killed after the line.
+    """  # fmt: skip
+    return {"before": entry["version"] if entry else "", "depth": str(len(entry["previous"]) if entry else 0)}
+
+
+def replay(audit: Path) -> dict[str, Entry]:
     """Return what the whole audit log adds up to. Raises ValueError when a line is damaged or nothing is there."""
     aliases: dict[str, Entry] = {}
+    unconfirmed: dict[str, Entry | None] = {}
     for line in filter(None, audit.read_bytes().split(b"\n")):
         try:
             said = json.loads(line)
             if (alias := said.get("alias")) is None:
                 continue
+            if alias in unconfirmed and "before" in said and before(aliases.get(alias)).items() - said.items():
+                _restore(aliases, alias, unconfirmed[alias])
+            unconfirmed[alias] = aliases.get(alias)
             if said["event"] == DROPPED:
                 del aliases[alias]
             elif said["event"] == ROLLED_BACK:
@@ -146,6 +157,14 @@ def _replay(audit: Path) -> dict[str, Entry]:
     if not aliases:
         raise ValueError(f"'{audit}' names no alias")
     return aliases
+
+
+def _restore(aliases: dict[str, Entry], alias: str, entry: Entry | None) -> None:
+    """Take the last change of an alias back."""
+    if entry is None:
+        del aliases[alias]
+    else:
+        aliases[alias] = entry
 
 
 def _meant(aliases: Mapping[str, Entry]) -> str:

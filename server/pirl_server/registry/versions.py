@@ -21,7 +21,7 @@ from pathlib import Path
 
 from pirl_contract import Contract
 from pirl_server.atomic_files import check_name, locked, quarantine, read_json, replacing, sync, utc_now, write_json
-from pirl_server.registry.aliases import DROPPED, ROLLED_BACK, Aliases, pointed, stepped_back
+from pirl_server.registry.aliases import DROPPED, ROLLED_BACK, Aliases, before, pointed, stepped_back
 from pirl_server.registry.audit import NAME as AUDIT
 from pirl_server.registry.audit import AuditLog
 from pirl_server.registry.evaluation import Evaluations
@@ -183,7 +183,7 @@ class Registry:
         with locked(self._root / ".lock"):
             aliases = self._aliases.read()
             with self._aliases.replacing(aliases | {alias: pointed(aliases.get(alias), version)}):
-                self.audit(event, version, actor, reason, alias=alias)
+                self.audit(event, version, actor, reason, alias=alias, **before(aliases.get(alias)))
 
     def step_back(self, alias: str, actor: str, reason: str) -> str:
         """Make the alias mean what it meant before and return that version. Raises ValueError when nothing was."""
@@ -193,7 +193,7 @@ class Registry:
                 raise ValueError(f"alias '{alias}' has no earlier version to roll back to")
             entry = stepped_back(aliases[alias])
             with self._aliases.replacing(aliases | {alias: entry}):
-                self.audit(ROLLED_BACK, entry["version"], actor, reason, alias=alias)
+                self.audit(ROLLED_BACK, entry["version"], actor, reason, alias=alias, **before(aliases[alias]))
         return entry["version"]
 
     def drop(self, alias: str, actor: str, reason: str) -> str:
@@ -202,9 +202,10 @@ class Registry:
             aliases = self._aliases.read()
             if alias not in aliases:
                 raise ValueError(f"alias '{alias}' does not exist")
-            version = aliases.pop(alias)["version"]
+            entry = aliases.pop(alias)
+            version = entry["version"]
             with self._aliases.replacing(aliases):
-                self.audit(DROPPED, version, actor, reason, alias=alias)
+                self.audit(DROPPED, version, actor, reason, alias=alias, **before(entry))
         return version
 
     def routes(self) -> Routes:

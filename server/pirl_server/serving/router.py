@@ -70,7 +70,7 @@ class Router:
                 self._numbers[robot_id] = 2 * secrets.randbelow(2**30)  # another order after each restart
 
     def blinded(self, episode_id: str) -> bool:
-        """Whether nobody may see which version drives this episode."""
+        """Whether no one may see which version drives this episode."""
         with self._lock:
             return episode_id in self._blinded
 

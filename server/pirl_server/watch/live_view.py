@@ -96,14 +96,14 @@ class LiveView:
         self.stop()
         self._engine.observe(self.watch, wanted=False)
 
-    def live(self) -> tuple[Live, Live, float | None]:
-        """Return what is known of new and old, and the old one's time now."""
+    def live(self) -> tuple[Live, Live, tuple[float | None, float | None]]:
+        """Return what is known of new and old, and the old one's times now: slow and typical."""
         with self._lock:
             new, old = self._seen.get(self._new, _Seen()), self._seen.get(self._old, _Seen())
             rows = _common_rows(new, old)
             steps, altered = self._altered_before
             after, before = self._alterations.of(self._new), self._alterations.of(self._old)
-            now = _slow_ms(self._now) if rows == 1 else None
+            now = _times(self._now) if rows == 1 else (None, None)
             return (
                 _live(new, rows, after.steps - steps, after.altered - altered),
                 _live(old, rows, before.steps, before.altered),
@@ -177,8 +177,8 @@ class LiveView:
 
 
 def _live(seen: _Seen, rows: int, steps: int, altered: int) -> Live:
-    slow = _slow_ms(seen.times.get(rows, ()))
-    return Live(seen.requests, seen.not_finite, seen.errors, slow, steps, altered)
+    slow_ms, typical_ms = _times(seen.times.get(rows, ()))
+    return Live(seen.requests, seen.not_finite, seen.errors, slow_ms, steps, altered, typical_ms)
 
 
 def _common_rows(new: _Seen, old: _Seen) -> int:
@@ -187,5 +187,9 @@ def _common_rows(new: _Seen, old: _Seen) -> int:
     return max(both, key=lambda rows: (both[rows], rows == 1), default=1)
 
 
-def _slow_ms(times: deque[float] | tuple[()]) -> float | None:
-    return float(np.quantile(list(times), SLOW_QUANTILE)) if len(times) >= LEAST_TIMES else None
+def _times(times: deque[float] | tuple[()]) -> tuple[float | None, float | None]:
+    """What four of five did not exceed, and what half did not."""
+    if len(times) < LEAST_TIMES:
+        return None, None
+    slow, typical = np.quantile(list(times), [SLOW_QUANTILE, 0.5])
+    return float(slow), float(typical)

@@ -130,8 +130,8 @@ class PromotionMonitor:
         now = time.monotonic()
         if now - self._episodes_at >= EPISODES_S:
             self._outcomes, self._episodes_at = self._see_outcomes(state), now
-        new, old, now_ms = self._view.live()
-        signs = Signs(new, old, now_ms, *self._view.agreement(), self._outcomes)
+        new, old, (slow_ms, typical_ms) = self._view.live()
+        signs = Signs(new, old, slow_ms, *self._view.agreement(), self._outcomes, typical_ms)
         with self._changed:
             if self._state.version == state.version:
                 self._signs = signs

@@ -21,6 +21,8 @@ class Live:
     """executed of its chunks"""
     altered: int = 0
     """of these, those that a limit of the robot altered"""
+    typical_ms: float | None = None
+    """median time of a chunk; None: too few"""
 
 
 @dataclass(frozen=True)
@@ -64,3 +66,5 @@ class Signs:
     ways: Agreement = field(default_factory=Agreement)
     """the same of the chunks from their own mean on: where they go, wherever the arm is"""
     outcomes: Outcomes = field(default_factory=Outcomes)
+    old_typical_ms_now: float | None = None
+    """as `typical_ms` of the version before, drawn likewise"""

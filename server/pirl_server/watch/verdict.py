@@ -78,13 +78,17 @@ def _altered(new: Live, old: Live) -> str:
 
 
 def _slow(signs: Signs) -> str:
-    new, before, now = signs.new.slow_ms, signs.old.slow_ms, signs.old_slow_ms_now
-    known = [each for each in (before, now) if each is not None]
-    if new is None or not known:
-        return ""
-    margin = SLOWER_MS if now is not None else 5.0 * SLOWER_MS  # without it the machine may have become slow
-    if new > SLOWER * max(known) + margin:
-        return f"its chunks take {new:.0f} ms, {max(known):.0f} ms those of the version before"
+    new, old = signs.new, signs.old
+    for which, mine, before, now in (
+        ("half", new.typical_ms, old.typical_ms, signs.old_typical_ms_now),
+        ("one in five", new.slow_ms, old.slow_ms, signs.old_slow_ms_now),
+    ):
+        usual = before if now is None else now
+        if mine is None or usual is None:
+            continue
+        margin = SLOWER_MS if now is not None else 5.0 * SLOWER_MS  # without it the machine may have become slow
+        if mine > SLOWER * usual + margin:
+            return f"{which} of its chunks take {mine:.0f} ms or more, {usual:.0f} ms those of the version before"
     return ""
 
 
