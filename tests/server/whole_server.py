@@ -62,10 +62,7 @@ class Server:
         versions: Sequence[str] = ("v1", "v2"),
         watched: bool = False,
     ) -> None:
-        """`job` is the script of every job's process; the first of `versions` is in production.
-
-        `watched`: a version that is worse after its promotion is taken back.
-        """
+        """`job` is the script of jobs; the first of `versions` is in production; `watched`: bad ones are taken back."""
         self.engine, store = Engine(), EpisodeStore(root / "episodes")
         self.engine.swap(policy)
         self.recorder, self.registry = Recorder(store), Registry(root / "models")
@@ -88,9 +85,8 @@ class Server:
         )
         metrics, latencies = Metrics(self.engine, service.attendance, self.recorder), Latencies()
         activity = RobotActivity(self.recorder.robot_of)
-        interceptor = CallInterceptor(
-            [CallTracker([metrics, latencies, activity]), CallAuthorizer(self.gate, audit)], PUBLIC_RPCS
-        )
+        calls = CallTracker([metrics, latencies, activity])
+        interceptor = CallInterceptor([calls, CallAuthorizer(self.gate, audit)], PUBLIC_RPCS)
         credentials = files.for_grpc() if files else None
         self.grpc, self.port = start_grpc(service, "127.0.0.1:0", credentials, [interceptor])
         self.jobs = Supervisor(root / "jobs", [sys.executable, "-c", job])
