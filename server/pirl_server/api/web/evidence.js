@@ -35,9 +35,9 @@ const share = (part, whole) => `${part} of ${whole}${whole ? ` (${((100 * part) 
 const p = (value) => (value < 0.001 ? value.toExponential(1) : value.toFixed(3));
 
 function Paired({ test, incumbent, alpha }) {
-  return html`<li><${Badge} tone=${test.passed ? "good" : "bad"}>${test.passed ? "passed" : "not passed"}<//> <b>${test.task}</b>, the same ${test.states} states:
-    ${share(test.candidate, test.states)} against ${share(test.incumbent, test.states)} of <code>${short(incumbent)}</code>;
-    ${test.gained} gained, ${test.lost} lost; p of being worse ${p(test.p_worse)}, at most ${alpha} passes</li>`;
+  const rates = `${share(test.candidate, test.states)} against ${share(test.incumbent, test.states)} of ${short(incumbent)}`;
+  const said = `${rates}; ${test.gained} gained, ${test.lost} lost; p of being worse ${p(test.p_worse)}, at most ${alpha} passes`;
+  return html`<li><${Badge} tone=${test.passed ? "good" : "bad"}>${test.passed ? "passed" : "not passed"}<//> <b>${test.task}</b>${`, the same ${test.states} states: ${said}`}</li>`;
 }
 
 /** What the gate says of a version before anything is done. */
