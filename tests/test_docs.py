@@ -136,7 +136,7 @@ def unknown_modules(text: str) -> list[str]:
     wrong = []
     for name in re.findall(r"(?<![\w./-])[a-z_0-9]+(?:\.[A-Za-z_0-9]+)+(?![\w(]*/)", plain):
         first, last = name.split(".")[0], name.rsplit(".")[-1]
-        if first not in rooms or last in (*SUFFIXES, "json", "jsonl", "txt", "zarr", "zip", "safetensors"):
+        if first not in rooms or last in (*SUFFIXES, "js", "json", "jsonl", "txt", "zarr", "zip", "safetensors"):
             continue
         module = [path for dotted, path in paths.items() if f".{dotted}".endswith(f".{name.rsplit('.', 1)[0]}")]
         package = any(f".{dotted}".endswith(f".{name}") for dotted in paths)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -26,7 +24,7 @@ from pirl_contract import Contract, StepOutcome
 from pirl_server import atomic_files
 from pirl_server.api.application import create_api
 from pirl_server.config.jobs import JobSpec
-from pirl_server.config.training import EpisodesConfig, PpoConfig, SftConfig
+from pirl_server.config.training import PpoConfig
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.registry.evaluation import Evaluation, list_hash
 from pirl_server.registry.trial_limit import TrialLimit
@@ -334,69 +332,6 @@ def test_health_and_info(web: httpx.Client, service: Any) -> None:
     service.engine._shelf.current = Mock()
     service.engine.close()
     assert "model thread" in problem(web.get("/readyz"), 503)["detail"]
-
-
-def test_openapi_names_every_operation_and_every_reference_resolves(web: httpx.Client) -> None:
-    document = web.get("/openapi.json").json()
-    operations = [operation for path in document["paths"].values() for operation in path.values()]
-    assert len({operation["operationId"] for operation in operations}) == len(operations) > 40
-    assert all(operation["tags"] and operation.get("summary") for operation in operations)
-    for name in re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)):
-        assert name in document["components"]["schemas"]
-    assert "HTTPValidationError" not in document["components"]["schemas"]
-    assert {"Problem", "FieldError"} <= set(document["components"]["schemas"])
-
-
-def test_a_dry_run_checks_a_job_and_queues_nothing(web: httpx.Client) -> None:
-    spec = {"kind": "finetune_sim", "task": "PushCube-v1", "config": {"env_steps": 500}}
-    found = web.post("/v1/jobs/dry-run", json=spec)
-    assert (found.status_code, found.json()["amount"], found.json()["waits_for"]) == (200, 500, 0)
-    assert problem(web.post("/v1/jobs/dry-run", json=spec | {"task": "Push-v9"}), 422)["errors"][0]["field"] == "job"
-    assert problem(web.post("/v1/jobs/dry-run", json=spec | {"base": "v9"}), 422)["errors"][0]["field"] == "base"
-    after = {"after": ["job_" + 24 * "0"]}
-    assert "there is no job" in problem(web.post("/v1/jobs", json=spec | after), 422)["errors"][0]["message"]
-    assert web.get("/v1/jobs").json()["data"] == []
-
-
-def test_a_job_waits_paused_and_goes_its_way_when_resumed(web: httpx.Client) -> None:
-    """While another job holds the device."""
-    first, second = submit(web, seed=SILENT), submit(web, priority=7)
-    assert web.post(f"/v1/jobs/{second['id']}/pause").json()["status"] == "paused"
-    problem(web.post(f"/v1/jobs/{second['id']}/pause"), 409)
-    problem(web.post(f"/v1/jobs/{first['id']}/resume"), 409)
-    wait(web, first, "running")
-    web.post(f"/v1/jobs/{first['id']}/cancel")
-    wait(web, first, "cancelled")
-    assert web.get(f"/v1/jobs/{second['id']}").json()["status"] == "paused"
-    assert web.post(f"/v1/jobs/{second['id']}/resume").json()["status"] == "queued"
-    done = wait(web, second, "succeeded")
-    assert (done["spec"]["priority"], done["attempt"], done["causes"], done["device"]) == (7, 1, [], "cpu:0")
-
-
-def test_openapi_shows_each_field_of_each_kind_with_description_unit_and_range(web: httpx.Client) -> None:
-    document = web.get("/openapi.json").json()
-    body = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert body["discriminator"]["propertyName"] == "kind"
-    kinds = {kind: schema_of(document, ref) for kind, ref in body["discriminator"]["mapping"].items()}
-    assert kinds.keys() >= {"sft", "finetune_sim", "finetune_episodes", "evaluate", "loop", "import", "export"}
-    trained = {"finetune_sim": PpoConfig, "finetune_episodes": EpisodesConfig, "sft": SftConfig}
-    configs = [schema_of(document, kinds[kind]["properties"]["config"]["$ref"]) for kind in trained]
-    names = [[field.name for field in fields(config)] for config in trained.values()]
-    assert [list(config["properties"]) for config in configs] == names
-    own = {name: field for kind in kinds.values() for name, field in kind["properties"].items()}
-    del own["kind"], own["config"]
-    configs += [schema_of(document, f"/{name}") for name in ("LoopCanary", "LoopEvaluation")]
-    every = [*own.items(), *(pair for config in configs for pair in config["properties"].items())]
-    for name, field in every:
-        assert field["description"], name
-        for shape in field.get("anyOf", [field]):
-            if shape.get("type") in ("integer", "number"):
-                assert field["unit"], name
-                assert "minimum" in shape or "exclusiveMinimum" in shape, name
-
-
-def schema_of(document: dict[str, Any], ref: str) -> dict[str, Any]:
-    return dict(document["components"]["schemas"][ref.rsplit("/", 1)[-1]])
 
 
 def test_a_job_is_shown_with_every_default_and_off_is_null(web: httpx.Client) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from whole_server import Server
 from pirl_server.api.application import PARTS
 from pirl_server.api.problem_kinds import KINDS
 from pirl_server.api.problems import _DENIED
+from pirl_server.config.training import EpisodesConfig, PpoConfig, SftConfig
 from pirl_server.security.permissions import PUBLIC, ROUTES
 
 ROOT = Path(__file__).parents[2]
@@ -138,3 +141,40 @@ def test_every_kind_of_problem_is_in_the_table(web: httpx.Client) -> None:
     for path, status in (("/nothing", 404), ("/v1/jobs/job_x", 422), (f"/v1/jobs/job_{'0' * 24}", 404)):
         reply = web.get(path)
         assert (reply.status_code, reply.json()["type"].removeprefix("/problems/") in KINDS) == (status, True)
+
+
+def test_openapi_names_every_operation_and_every_reference_resolves(web: httpx.Client) -> None:
+    document = web.get("/openapi.json").json()
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    assert len({operation["operationId"] for operation in operations}) == len(operations) > 40
+    assert all(operation["tags"] and operation.get("summary") for operation in operations)
+    for name in re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)):
+        assert name in document["components"]["schemas"]
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+    assert {"Problem", "FieldError"} <= set(document["components"]["schemas"])
+
+
+def test_openapi_shows_each_field_of_each_kind_with_description_unit_and_range(web: httpx.Client) -> None:
+    document = web.get("/openapi.json").json()
+    body = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert body["discriminator"]["propertyName"] == "kind"
+    kinds = {kind: schema_of(document, ref) for kind, ref in body["discriminator"]["mapping"].items()}
+    assert kinds.keys() >= {"sft", "finetune_sim", "finetune_episodes", "evaluate", "loop", "import", "export"}
+    trained = {"finetune_sim": PpoConfig, "finetune_episodes": EpisodesConfig, "sft": SftConfig}
+    configs = [schema_of(document, kinds[kind]["properties"]["config"]["$ref"]) for kind in trained]
+    names = [[field.name for field in fields(config)] for config in trained.values()]
+    assert [list(config["properties"]) for config in configs] == names
+    own = {name: field for kind in kinds.values() for name, field in kind["properties"].items()}
+    del own["kind"], own["config"]
+    configs += [schema_of(document, f"/{name}") for name in ("LoopCanary", "LoopEvaluation")]
+    every = [*own.items(), *(pair for config in configs for pair in config["properties"].items())]
+    for name, field in every:
+        assert field["description"], name
+        for shape in field.get("anyOf", [field]):
+            if shape.get("type") in ("integer", "number"):
+                assert field["unit"], name
+                assert "minimum" in shape or "exclusiveMinimum" in shape, name
+
+
+def schema_of(document: dict[str, Any], ref: str) -> dict[str, Any]:
+    return dict(document["components"]["schemas"][ref.rsplit("/", 1)[-1]])

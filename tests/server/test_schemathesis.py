@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from patience import completed
+from patience import completed, patient
 
 PROGRAM = Path(os.environ.get("PIRL_ORACLES", Path.home() / ".cache/pirl/oracles")) / "schemathesis/bin/schemathesis"
-EXAMPLES = int(os.environ.get("PIRL_SCHEMATHESIS_EXAMPLES", "10"))
+EXAMPLES = int(os.environ.get("PIRL_SCHEMATHESIS_EXAMPLES", "5"))
 SEED = "20261201"
 NOT_CHECKED = "positive_data_acceptance"
 """what fits the schema may name a version, robot or task that is not there"""
@@ -54,7 +54,8 @@ def run(folder: Path, said: dict[str, Any], *options: str) -> subprocess.Complet
     (folder / "schemathesis.toml").write_text(settings(said))
     command = [str(PROGRAM), "--config-file", "schemathesis.toml", "run", f"{said['url']}/openapi.json"]
     command += ["--header", f"Authorization: Bearer {said['token']}", "--seed", SEED, "--exclude-checks", NOT_CHECKED]
-    return completed([*command, "--no-shrink", "--continue-on-failure", *options], limit_s=600, cwd=folder)
+    command += ["--no-shrink", "--continue-on-failure", "--request-timeout", str(patient(60))]
+    return completed([*command, *options], limit_s=600, cwd=folder)
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,9 @@ off the path."""
 
 from __future__ import annotations
 
+import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,3 +17,11 @@ sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "policy
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def root_handlers() -> Iterator[None]:
+    """TensorBoard's import adds a handler for the log of all, which would outlive the stream that it writes to."""
+    before = list(logging.root.handlers)
+    yield
+    logging.root.handlers[:] = before

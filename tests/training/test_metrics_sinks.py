@@ -21,6 +21,7 @@ from pirl_server.jobs.reporter import Reporter
 from pirl_server.training.metrics_sinks import SINKS, check_sink, open_sink
 
 JOB = "job_" + "0" * 24
+pytestmark = pytest.mark.usefixtures("root_handlers")
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ SPEC = {
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("root_handlers")
 def test_a_server_learns_proposes_and_keeps_the_curve(tmp_path: Path) -> None:
     accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     root = tmp_path / "root"

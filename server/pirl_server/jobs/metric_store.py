@@ -128,16 +128,16 @@ def thinned(records: NDArray[np.void], points: int) -> NDArray[np.void]:
     """
     if len(records) <= points:
         return records
-    kept = {0, len(records) - 1}
-    for part in np.array_split(np.arange(1, len(records) - 1), max(1, (points - 2) // 2)):
-        values = records["value"][part]
-        finite = np.isfinite(values)
-        if finite.any():
-            kept |= {int(part[np.where(finite, values, np.inf).argmin()])}
-            kept |= {int(part[np.where(finite, values, -np.inf).argmax()])}
-        else:
-            kept.add(int(part[0]))
-    return records[sorted(kept)]
+    inner = records["value"][1:-1]
+    stretches = max(1, (points - 2) // 2)
+    width = -(-len(inner) // stretches)
+    padded = np.pad(inner, (0, stretches * width - len(inner)), constant_values=np.nan).reshape(stretches, width)
+    first, finite = np.arange(stretches) * width, np.isfinite(padded)
+    lowest = first + np.where(finite, padded, np.inf).argmin(axis=1)
+    highest = first + np.where(finite, padded, -np.inf).argmax(axis=1)
+    found = np.concatenate([[-1], lowest, highest, [len(inner)]])
+    kept: NDArray[np.void] = records[np.unique(found.clip(max=len(inner))) + 1]
+    return kept
 
 
 def _read(folder: Path, name: str) -> NDArray[np.void] | None:
