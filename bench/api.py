@@ -270,10 +270,11 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one object, figure -> number")
     parser.add_argument("--write", type=Path, metavar="FILE", help="the results as a page")
     parser.add_argument("--rate", type=float, default=5.0, metavar="HZ", help="of each robot (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, help="default: 10,000; quick: 500")
+    parser.add_argument("--episodes", type=int, help="default: 100,000; quick: 2,000")
     options = parser.parse_args()
-    options.jobs, options.episodes, options.turns, options.rounds = (
-        (500, 2_000, 1, 10) if options.quick else (10_000, 100_000, 4, 40)
-    )
+    jobs, episodes, options.turns, options.rounds = (500, 2_000, 1, 10) if options.quick else (10_000, 100_000, 4, 40)
+    options.jobs, options.episodes = options.jobs or jobs, options.episodes or episodes
     began = time.perf_counter()
     figures = measure(options)
     print(f"{time.perf_counter() - began:.0f} s", file=sys.stderr)
