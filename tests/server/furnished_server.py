@@ -94,7 +94,7 @@ def _versions(server: Server, folder: Path, contract: Contract) -> None:
     add_version(server, folder, THIRD, contract, SECOND)
     add_version(server, folder, FOURTH, contract, SECOND)
     for version, successes in ((FIRST, 82), (SECOND, 121), (THIRD, 96), (FOURTH, 140)):
-        evaluated(server, version, successes, 200, "PushCube-v1")
+        evaluated(server, version, successes, 200)
     registry.point(
         "production", SECOND, "loop job_18ec", "121 of 200 against 82 of 200, p of no gain 0.0004", "promoted"
     )

@@ -280,24 +280,6 @@ def test_promotion_reaches_the_robots_and_rolls_back(
     problem(web.post("/v1/models/promote", json={"version": "v9"}), 404)
 
 
-def test_the_gate_says_beforehand_what_it_would_say(web: httpx.Client, registry: Registry) -> None:
-    before = web.get("/v1/models/v2/gate").json()
-    assert (before["allowed"], before["incumbent"], before["evidence"]["tests"]) == (False, "v1", [])
-    refused = problem(web.post("/v1/models/promote", json={"version": "v2"}), 409)
-    assert [error["message"] for error in refused["errors"]] == before["refusals"]
-    for version, successes in (("v1", 40), ("v2", 90)):
-        outcomes = tuple(at < successes for at in range(100))
-        registry.evaluations.put(
-            Evaluation(version, "push", list_hash("push", range(100)), 100, successes, "2026", outcomes=outcomes)
-        )
-    after = web.get("/v1/models/v2/gate").json()
-    (test,) = after["evidence"]["tests"]
-    assert (after["allowed"], after["refusals"], test["gained"], test["lost"]) == (True, [], 50, 0)
-    assert registry.aliases() == {"production": "v1"}, "to look changes nothing"
-    assert web.post("/v1/models/promote", json={"version": "v2"}).json()["evidence"]["tests"] == [test]
-    problem(web.get("/v1/models/v9/gate"), 404)
-
-
 def test_a_promotion_that_the_disk_refuses_and_a_rollback_to_nothing_change_nothing(
     web: httpx.Client, service: Any, registry: Registry, observe: Any
 ) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from patience import until
 
+from pirl_server.registry.evaluation import Evaluation, list_hash
+
 BENCH = Path(__file__).parents[2] / "bench"
 BROKEN = (
     "nan-in-one-of-ten",
@@ -88,3 +90,25 @@ def test_an_operator_turns_it_off_and_a_rollback_by_hand_ends_the_watch(tmp_path
         assert phase(site) == "watching"
         site.web.post("/v1/models/rollback", json={"reason": "by hand"}).raise_for_status()
         until(lambda: phase(site) == "ended", lambda: site.watch())
+
+
+def test_the_gate_says_beforehand_what_it_would_say(tmp_path: Path, toy_site: Any) -> None:
+    with toy_site.ToySite(tmp_path, robots=0, pace=8.0) as site:
+        site.add("good.1")
+        before = site.web.get("/v1/models/good.1/gate").json()
+        assert (before["allowed"], before["incumbent"], before["evidence"]["tests"]) == (False, "good.0", [])
+        refused = site.web.post("/v1/models/promote", json={"version": "good.1"})
+        assert refused.status_code == 409
+        assert [error["message"] for error in refused.json()["errors"]] == before["refusals"]
+        for version, successes in (("good.0", 40), ("good.1", 90)):
+            outcomes, list_ = tuple(at < successes for at in range(100)), list_hash("reach", range(100))
+            site.registry.evaluations.put(
+                Evaluation(version, "reach", list_, 100, successes, "2026", outcomes=outcomes)
+            )
+        after = site.web.get("/v1/models/good.1/gate").json()
+        (test,) = after["evidence"]["tests"]
+        assert (after["allowed"], after["refusals"], test["gained"], test["lost"]) == (True, [], 50, 0)
+        assert site.registry.aliases() == {"production": "good.0"}, "to look changes nothing"
+        promoted = site.web.post("/v1/models/promote", json={"version": "good.1"}).raise_for_status().json()
+        assert promoted["evidence"]["tests"] == [test]
+        assert site.web.get("/v1/models/nothing/gate").status_code == 404

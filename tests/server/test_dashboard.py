@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,30 @@ def test_a_version_is_promoted_and_rolled_back_with_its_evidence(
     assert tree == ["v3"], "below v2, which it was learnt from"
     shot(browser, "models")
     assert browser.errors == []
+
+
+@needs_browser
+def test_a_version_that_takes_itself_back_is_seen_with_the_evidence(
+    tmp_path: Path, make_policy: Any, contract_with_cameras: Contract, browser: Browser
+) -> None:
+    policy = make_policy(contract=contract_with_cameras)
+    server = Server(tmp_path, policy, versions=("v1", "vnan"), watched=True)
+    arm = Arm(server, contract_with_cameras, "arm-1", server.tokens.create("fleet", ["robot"]))
+    enter(browser, server, "models/vnan")
+    shows(browser, "rejects it", "no evaluation")
+    browser.type_into("#version-vnan fieldset input", "a version whose chunks are NaN")
+    browser.click_on("#version-vnan input[type=checkbox]")
+    browser.click("promote-vnan"), browser.click("promote-vnan")
+    until(lambda: browser.text("production") == "vnan", lambda: browser.text("main"))
+    with suppress(ValueError, ConnectionError):  # no robot gets NaN
+        arm.drive(3)
+    until(lambda: browser.text("watch") == "rolled back", lambda: browser.text("main"))
+    assert browser.text("production") == "v1"
+    assert "chunks were not finite, none of the version before" in browser.text("watch-reason")
+    until(lambda: "by auto-rollback" in browser.text("history"), lambda: browser.text("history"))
+    assert "vnan is worse than v1" in browser.text("history")
+    arm.close()
+    server.close()
 
 
 @needs_browser

@@ -49,7 +49,7 @@ def views(server: Server) -> dict[str, tuple[str, str]]:
         "job-form": ("jobs/new/finetune_sim", "#field-task"),
         "episodes": ("episodes", "#episodes tr"),
         "episode": (f"episodes/{longest['id']}", ".player .chart canvas"),
-        "models": (f"models/{FOURTH}", ".rate circle"),
+        "models": (f"models/{FOURTH}", ".rate circle, .gate"),
         "loop": ("loop", "#rounds tr"),
     }
 

@@ -1,4 +1,4 @@
-"""Jobs in the dashboard: a form from the OpenAPI document, curves and log as they come, cancel."""
+"""Jobs in the dashboard: a form from the OpenAPI document, curves and log as they come, pause, resume, cancel."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from patience import until
 from whole_server import Server
 
 from pirl_server.config.jobs import Sft
+from pirl_server.jobs.job import Status
 
 JOB = """
 import json, math, sys, time
@@ -47,7 +48,7 @@ def points(browser: Browser) -> int:
 
 
 @needs_browser
-def test_a_job_is_started_followed_and_cancelled(server: Server, browser: Browser) -> None:
+def test_a_job_is_started_followed_paused_resumed_and_cancelled(server: Server, browser: Browser) -> None:
     enter(browser, server, "jobs", "trainer")
     shows(browser, "No such job.")
     browser.click("new-job")
@@ -76,6 +77,12 @@ def test_a_job_is_started_followed_and_cancelled(server: Server, browser: Browse
     assert browser.value("document.title") == "pirl: jobs", "task and log are text, never markup"
     shot(browser, "jobs")
 
+    browser.click("pause")
+    until(lambda: browser.text("job-state") == "paused", lambda: browser.text("main"))
+    assert server.jobs.get(job).status is Status.PAUSED
+    browser.click("resume")
+    until(lambda: "begins at step" in browser.text("log").replace("begins at step 0", ""), lambda: browser.text("log"))
+    until(lambda: browser.text("job-state") == "running", lambda: browser.text("main"))
     browser.click("cancel")
     assert browser.text("cancel") == "Cancel it? Click again"
     browser.click("cancel")

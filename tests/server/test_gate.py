@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -152,6 +153,15 @@ def test_states_that_judged_a_parent_do_not_judge_the_child(registry: Registry) 
     assert "has judged v2, which v3 was trained from" in reasons(registry, "v3")
     put(registry, result("v1", 0.6, first=100), result("v3", 0.9, first=100))
     assert not reasons(registry, "v3")
+
+
+def test_an_evaluation_of_an_earlier_revision_is_read_but_not_counted(registry: Registry, tmp_path: Path) -> None:
+    old = {"version": "v1", "task": "push", "list_hash": "a" * 16, "episodes": 100, "successes": 60, "created": "2026"}
+    (tmp_path / "models" / "evaluations" / f"v1-{'a' * 16}.json").write_text(json.dumps(old))
+    (found,) = registry.evaluations.of("v1")
+    assert (found.list, found.purpose, found.setup, found.outcomes) == (None, "gate", {}, ())
+    put(registry, replace(found, version="v2"))
+    assert "the evaluation of v1 on list aaaaaaaaaaaaaaaa holds no outcome" in reasons(registry)
 
 
 def test_a_damaged_record_of_uses_is_named(registry: Registry, tmp_path: Path) -> None:

@@ -103,3 +103,10 @@ def test_lines_of_changes_that_never_took_effect_do_not_mislead_the_replay(tmp_p
         killed("forced", "v3")
         change()
         assert replay(registry.audit_log.path) == read_json(tmp_path / "models" / "aliases.json")
+
+
+def test_lines_of_an_earlier_revision_are_replayed_as_they_were(tmp_path: Path) -> None:
+    said = [("promoted", "v1"), ("promoted", "v2"), ("rolled back", "v1"), ("promoted", "v3")]
+    lines = [json.dumps({"event": event, "version": version, "alias": "production"}) for event, version in said]
+    (log := tmp_path / "audit.jsonl").write_text("\n".join(lines) + "\n")
+    assert replay(log) == {"production": {"version": "v3", "previous": ["v1"]}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from hypothesis import strategies as st
 
 from pirl_contract import Alteration, Contract, ControlSource, StepOutcome
 from pirl_server.registry.promotion import Promoter
+from pirl_server.registry.sequential_test import chance_of_so_many, crossing, limits
 from pirl_server.registry.versions import Registry
 from pirl_server.serving.alteration_counts import AlterationCounts, Altered
 from pirl_server.watch.chunk_agreement import ChunkAgreement
 from pirl_server.watch.signs import Agreement, Live, Outcomes, Signs
 from pirl_server.watch.state import WatchState, read_state, write_state
-from pirl_server.watch.verdict import LOOKS, MIN_COMPARED, verdict
+from pirl_server.watch.verdict import ALPHA, FIRST, FIRST_ALPHA, LOOKS, MIN_COMPARED, verdict
 
 WELL = Live(requests=200, slow_ms=20.0, steps=1000, altered=50)
 SAME = Agreement(compared=40, correlation=0.9, least_correlation=0.6, spread=1.1, largest_shift=0.5, moves=True)
@@ -84,6 +86,20 @@ def test_a_hundred_swaps_of_equal_versions_are_left_alone(rate: float) -> None:
             old = Live(500, 0, 0, float(slow[1]), 600, int(10 * bursts[1].sum()))
             outcomes = Outcomes(known, 100, tuple(map(bool, tried[:episodes])))
             assert not verdict(Signs(new, old, float(slow[2]), SAME, SAME, outcomes))
+
+
+@pytest.mark.parametrize("rate", [0.8, 0.95])
+def test_the_exact_chance_that_outcomes_take_an_equal_version_back(rate: float) -> None:
+    """Over what 50 episodes of the version before may have been, and all sequences of the new one's."""
+    total = 0.0
+    for known in range(51):
+        weight = comb(50, known) * rate**known * (1 - rate) ** (50 - known)
+        if weight > 1e-5:
+            failures_at = list(limits(known, 50, LOOKS, ALPHA))
+            if chance_of_so_many(FIRST, FIRST, 50 - known, 50) <= FIRST_ALPHA:
+                failures_at[FIRST - 1] = min(FIRST, failures_at[FIRST - 1])
+            total += weight * crossing(tuple(failures_at), lambda seen, failed: 1 - rate)
+    assert 0.0 < total <= 0.0003
 
 
 @settings(max_examples=60)

@@ -22,6 +22,7 @@ from pirl_server.api.rest_listener import make_listener
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.paths import TOKENS
+from pirl_server.registry.promotion import Promoter
 from pirl_server.registry.trial_limit import TrialLimit
 from pirl_server.registry.versions import Registry
 from pirl_server.rpc.interceptor import CallInterceptor, CallTracker
@@ -41,6 +42,10 @@ from pirl_server.serving.shadow import Shadow
 from pirl_server.telemetry.metrics import Latencies, Metrics
 from pirl_server.telemetry.operations import Operations
 from pirl_server.telemetry.robot_activity import RobotActivity
+from pirl_server.watch.deciding import Deciding
+from pirl_server.watch.episode_outcomes import EpisodeOutcomes
+from pirl_server.watch.live_view import LiveView
+from pirl_server.watch.monitor import PromotionMonitor
 
 
 class Server:
@@ -55,8 +60,9 @@ class Server:
         stop_port: int = 0,
         job: str = "",
         versions: Sequence[str] = ("v1", "v2"),
+        watched: bool = False,
     ) -> None:
-        """`job` is the script of every job's process; the first of `versions` is in production."""
+        """`job` is the script of jobs; the first of `versions` is in production; `watched`: bad ones are taken back."""
         self.engine, store = Engine(), EpisodeStore(root / "episodes")
         self.engine.swap(policy)
         self.recorder, self.registry = Recorder(store), Registry(root / "models")
@@ -79,9 +85,8 @@ class Server:
         )
         metrics, latencies = Metrics(self.engine, service.attendance, self.recorder), Latencies()
         activity = RobotActivity(self.recorder.robot_of)
-        interceptor = CallInterceptor(
-            [CallTracker([metrics, latencies, activity]), CallAuthorizer(self.gate, audit)], PUBLIC_RPCS
-        )
+        calls = CallTracker([metrics, latencies, activity])
+        interceptor = CallInterceptor([calls, CallAuthorizer(self.gate, audit)], PUBLIC_RPCS)
         credentials = files.for_grpc() if files else None
         self.grpc, self.port = start_grpc(service, "127.0.0.1:0", credentials, [interceptor])
         self.jobs = Supervisor(root / "jobs", [sys.executable, "-c", job])
@@ -101,8 +106,14 @@ class Server:
             limiter=rest_limiter,
             activity=activity,
             stop_port=stop_port,
+            watch=self._watch if watched else lambda promoter: Deciding(),
         )
         self._listen(files)
+
+    def _watch(self, promoter: Promoter) -> Deciding:
+        view, outcomes = LiveView(self.engine, self.recorder.alterations), EpisodeOutcomes(self.recorder._store)
+        registry = self.registry
+        return Deciding(PromotionMonitor(registry, promoter, view, outcomes.since, outcomes.known, registry.root))
 
     def _add_versions(self, root: Path, policy: Any, versions: Sequence[str]) -> None:
         for version in versions:
@@ -131,6 +142,7 @@ class Server:
         self.rest.should_exit = True
         self.thread.join()
         self.grpc.stop(None).wait()
+        self.api.state.services.deciding.close()
         self.jobs.close()
         self.engine.close()
         self.recorder.close()

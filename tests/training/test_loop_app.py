@@ -77,10 +77,15 @@ class Site:
         found: dict[str, str] = self.web.get("/v1/models").json()["aliases"]
         return found
 
-    def collect(self, job_id: str, round_: int, bad: set[str], better: set[str]) -> None:
-        """Both robots work until the round has what it needs, then until its canary begins."""
+    def record(self, job_id: str, bad: set[str], better: set[str]) -> None:
+        """Both robots make what a round needs, once it collects: what began before is none of its episodes."""
+        until(lambda: self.phase(job_id) == "collect", lambda: self.job(job_id), limit_s=60.0, every_s=0.05)
         for turn in range(BODY["episodes_per_round"]):
             self.robots[turn % 2].run(bad, better)
+
+    def collect(self, job_id: str, round_: int, bad: set[str], better: set[str]) -> None:
+        """Both robots work until the round has what it needs, then until its canary begins."""
+        self.record(job_id, bad, better)
         until(lambda: self.phase(job_id) == "canary", lambda: self.job(job_id), limit_s=120.0, every_s=0.1)
         assert self.job(job_id)["result"]["round"] == round_
 
@@ -158,8 +163,7 @@ def test_a_version_that_held_out_episodes_speak_against_never_reaches_a_robot(si
     base = checkpoint_version(tmp_path / "base")
     body = BODY | {"rounds": 1, "config": BODY["config"] | {"max_action_error": 0.5}}
     job = site.web.post("/v1/jobs", json=body).json()["id"]
-    for turn in range(BODY["episodes_per_round"]):
-        site.robots[turn % 2].run(set(), set())
+    site.record(job, set(), set())
     until(lambda: site.job(job)["status"] == "succeeded", lambda: site.job(job), limit_s=120.0, every_s=0.1)
     (only,) = site.job(job)["result"]["rounds"]
     assert only["outcome"] == "rejected"

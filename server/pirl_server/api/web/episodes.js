@@ -36,7 +36,7 @@ function Filters({ words }) {
     ${Object.entries(CHOICES).map(([name, choices]) => html`<label key=${name}>${name}
       <${Choice} id=${`filter-${name}`} value=${words[name] || "any"} choices=${choices} change=${change(name)} /></label>`)}
     ${Object.entries(TEXTS).map(([name, hint]) => html`<label key=${name}>${name}
-      <input id=${`filter-${name}`} type="search" value=${words[name] || ""} placeholder=${hint} onChange=${(event) => change(name)(event.target.value)} /></label>`)}</form>`;
+      <input id=${`filter-${name}`} type="search" defaultValue=${words[name] || ""} placeholder=${hint} onChange=${(event) => change(name)(event.target.value)} /></label>`)}</form>`;
 }
 
 function Row({ episode, chosen, choose }) {

@@ -31,14 +31,43 @@ export function Evidence({ model }) {
       : html`<${Empty}>None yet: start a job of kind evaluate.<//>`}`;
 }
 
-/** The gate's answer before anything is done, where the server can say it. */
+const share = (part, whole) => `${part} of ${whole}${whole ? ` (${((100 * part) / whole).toFixed(0)} %)` : ""}`;
+const p = (value) => (value < 0.001 ? value.toExponential(1) : value.toFixed(3));
+
+function Paired({ test, incumbent, alpha }) {
+  const rates = `${share(test.candidate, test.states)} against ${share(test.incumbent, test.states)} of ${short(incumbent)}`;
+  const said = `${rates}; ${test.gained} gained, ${test.lost} lost; p of being worse ${p(test.p_worse)}, at most ${alpha} passes`;
+  return html`<li><${Badge} tone=${test.passed ? "good" : "bad"}>${test.passed ? "passed" : "not passed"}<//> <b>${test.task}</b>${`, the same ${test.states} states: ${said}`}</li>`;
+}
+
+/** What the gate says of a version before anything is done. */
 function Gate({ version }) {
   const { data } = usePoll(() => maybe(`/v1/models/${encodeURIComponent(version)}/gate`), GATE_MS, version);
   if (!data) return null;
-  const reasons = data.rejections || data.refusals || [];
-  return html`<div class="gate"><h3>Gate <${Badge} tone=${data.allowed ? "good" : "bad"}>${data.allowed ? "lets it through" : "rejects it"}<//></h3>
-    ${reasons.map((reason) => html`<p key=${reason}>${reason}</p>`)}
-    ${data.said ? html`<p>${data.said}</p>` : null}</div>`;
+  const { tests, robots, unused } = data.evidence;
+  return html`<section class="gate" aria-label="Gate"><h3>Gate <${Badge} tone=${data.allowed ? "good" : "bad"}>${data.allowed ? "lets it through" : "rejects it"}<//></h3>
+    ${data.refusals.map((reason) => html`<p class="bad" key=${reason}>${reason}</p>`)}
+    ${tests.length ? html`<ul class="tests">${tests.map((test) => html`<${Paired} key=${test.task} test=${test} incumbent=${data.incumbent} alpha=${data.alpha} />`)}</ul>` : null}
+    ${robots ? html`<p>On robots: ${robots.said}</p>` : null}
+    ${unused.map((reason) => html`<p class="quiet-text" key=${reason}>${reason}</p>`)}</section>`;
+}
+
+const WATCHED = { watching: "busy", kept: "good", "rolled back": "bad", ended: "quiet" };
+
+/** The watch after the last promotion, where there was one. */
+export function Watch({ watch }) {
+  if (!watch || !watch.version) return null;
+  const { agreement, new: live } = watch;
+  return html`<section class="card" aria-label="Watch after the promotion"><h2>Watch after the promotion
+      <${Badge} tone=${WATCHED[watch.phase] || "quiet"}><span id="watch">${watch.phase}</span><//></h2>
+    ${watch.reason ? html`<p class=${watch.phase === "rolled back" ? "bad" : ""} id="watch-reason">${watch.reason}</p>` : null}
+    <${Facts} rows=${[
+      ["Version", html`<code title=${watch.version}>${short(watch.version)}</code> in place of <code title=${watch.previous}>${short(watch.previous)}</code>, <${Ago} iso=${watch.since} />`],
+      ["Episodes", `${share(watch.successes, watch.episodes)} succeeded${watch.known > 0 ? `; before, ${share(watch.known_successes, watch.known)}` : ""}`],
+      ["Requests", `${live.requests}: ${live.errors} failed, ${live.not_finite} not finite`],
+      ["Altered", live.steps ? `${share(live.altered, live.steps)} steps, by limits of the robot` : "no step reported"],
+      ["Chunks", agreement.compared ? `${agreement.compared} compared with the version before: correlation ${agreement.correlation.toFixed(2)}` : "none compared"],
+    ]} /></section>`;
 }
 
 export function Candidate({ version, changed }) {

@@ -3,19 +3,20 @@ import { html, useState } from "./vendor/htm-preact.js";
 import { call, maybe, query } from "./api.js";
 import { Lineage } from "./lineage.js";
 import { Ago, Badge, Empty, Failure, short, Sure, useAction, usePoll } from "./ui.js";
-import { Candidate, Evidence } from "./evidence.js";
+import { Candidate, Evidence, Watch } from "./evidence.js";
 
 const POLL_MS = 3000, HISTORY = 30;
 const EVENTS = [
-  "started", "promoted", "forced", "refused", "rolled back", "rolled back automatically", "dropped", "canary", "forced: canary",
+  "started", "promoted", "forced", "refused", "rolled back", "dropped", "canary", "forced: canary",
 ];
-const TONES = { promoted: "good", started: "quiet", refused: "warn", forced: "warn", "rolled back": "bad", "auto rollback": "bad" };
+const TONES = { promoted: "good", started: "quiet", refused: "warn", forced: "warn", "rolled back": "bad" };
 
 async function read() {
-  const [models, routing, audit] = await Promise.all([
-    call("/v1/models"), maybe("/v1/routing"), maybe(`/v1/audit${query({ event: EVENTS, limit: HISTORY })}`),
+  const [models, routing, audit, watch] = await Promise.all([
+    call("/v1/models"), maybe("/v1/routing"), maybe(`/v1/audit${query({ event: EVENTS, limit: HISTORY })}`), maybe("/v1/models/watch"),
   ]);
-  return { models: models.data, aliases: models.aliases, damaged: models.damaged, routing, audit: audit ? audit.data : [] };
+  return {
+    watch, models: models.data, aliases: models.aliases, damaged: models.damaged, routing, audit: audit ? audit.data : [] };
 }
 
 const ALIAS_TONES = { production: "good", candidate: "warn" };
@@ -83,6 +84,7 @@ export function Models({ where }) {
   return html`<div class="head"><h1>Models</h1><p>${data.models.length} versions</p></div>
     <${Failure} text=${error} />
     <${Production} state=${data} changed=${refresh} />
+    <${Watch} watch=${data.watch} />
     ${data.damaged.map((each) => html`<p class="failure" key=${each.name}>${each.name}: ${each.reason}</p>`)}
     <div class="columns">
       <section aria-label="Versions"><h2>Versions</h2>${data.models.map((model) => html`<${Version} key=${model.version}
