@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Annotated
 
@@ -25,16 +26,19 @@ IdempotencyKey = Annotated[
     ),
 ]
 REPLAYED = "Idempotency-Replayed"
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def submit_once(services: Services, spec: JobSpec, key: str | None, request: Request, response: Response) -> Job:
     """Submit a job, or return that of the key, which is the caller's own. Raises as `Supervisor.submit`."""
     if key is None:
         return services.jobs.submit(spec)
-    caller, before_ns = request.state.caller, time.time_ns()
+    caller = request.state.caller
     assert isinstance(caller, Caller)
     try:
-        job = services.jobs.submit(spec, key=f"{caller.token}/{key}")
+        with _ONE_AT_A_TIME:  # else the job of a request at the same moment would seem to be new to both
+            before_ns = time.time_ns()
+            job = services.jobs.submit(spec, key=f"{caller.token}/{key}")
     except KeyInUseError:
         detail = "this Idempotency-Key came with another body before: use a new key"
         raise ProblemError(422, "idempotency-key-reused", detail) from None
