@@ -14,6 +14,7 @@ import pytest
 from patience import patient
 
 from pirl_contract import Contract, Observation
+from pirl_server.registry.ab_trials import AbTrial
 from pirl_server.registry.evaluation import Evaluation
 from pirl_server.registry.promotion import Promoter, PromotionRefusedError
 from pirl_server.registry.routing_rules import read_routes, routes_json
@@ -38,6 +39,7 @@ class World:
     open_episodes: set[str] = field(default_factory=set)
     loads: list[str] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
+    on_load: Callable[[], None] = lambda: None
     reports: list[Any] = field(default_factory=list)
     robots: int = 0
     """that are known, to the limit of a canary"""
@@ -48,11 +50,12 @@ class World:
         self.router = Router(self.open_episodes.__contains__)
         self.shadow = Shadow(self.engine, self.reports.append)
         self.deployment = Deployment(self.engine, self.registry, self.router, self.shadow, self.load, self.trial)
-        self.promoter = Promoter(self.registry, self.deployment.activate)
+        self.promoter = Promoter(self.registry, self.deployment.activate, take_away=self.deployment.roll_back)
         self.deployment.start(self.registry.aliases()["production"])
 
     def load(self, version: str) -> Any:
         self.loads.append(version)
+        self.on_load()
         if version in self.broken:
             raise ValueError(f"{version} is incomplete")
         return self.make_policy(version=version, mark=float(version[1:]))
@@ -204,6 +207,49 @@ def test_a_share_that_makes_no_sense_is_refused_before_anything_is_loaded(world:
     with pytest.raises(ValueError, match="canary_share"):
         world.deployment.canary("v2", [], 2.0, "test")
     assert world.loads == ["v1"]
+
+
+def trial(first: str, second: str, reason: str = "") -> AbTrial:
+    return AbTrial("ab_" + "0" * 16, first, second, ("arm-1",), "seed", 50, 0.15, 0.05, "2026", "ada", reason, "v1")
+
+
+def test_a_rollback_reaches_episodes_of_a_canary_and_of_a_comparison(world: World) -> None:
+    world.deployment.canary("v2", ["arm-2"], 0.0, "test")
+    world.begin("canary", "arm-2")
+    promote(world, "v2")
+    world.deployment.pin("arm-3", "v2", "test")
+    world.deployment.try_out(trial("v2", "v1"))
+    world.begin("pinned", "arm-3")
+    for episode in ("one", "other"):
+        world.begin(episode, "arm-1")
+    assert {world.answered_by("arm-1", each) for each in ("one", "other")} == {"v1", "v2"}
+    world.promoter.rollback("test")
+    for robot, episode in (("arm-2", "canary"), ("arm-1", "one"), ("arm-1", "other")):
+        assert world.answered_by(robot, episode) == "v1", episode
+    assert world.answered_by("arm-3", "pinned") == "v2", "a pin holds, whatever is promoted"
+    assert world.deployment.trial is None
+    for number in range(4):
+        world.begin(f"next-{number}", "arm-1")
+        assert world.answered_by("arm-1", f"next-{number}") == "v1", "it is given to no further episode"
+
+
+def test_a_recalled_candidate_is_compared_no_more(world: World) -> None:
+    world.deployment.canary("v2", ["arm-2"], 0.0, "test")
+    world.deployment.try_out(trial("v2", "v1"))
+    world.deployment.recall("test")
+    for number in range(4):
+        world.begin(f"e{number}", "arm-1")
+        assert world.answered_by("arm-1", f"e{number}") == "v1"
+
+
+def test_no_episode_begins_with_a_compared_version_before_it_is_loaded(world: World) -> None:
+    world.on_load = lambda: world.begin(f"during-{len(world.loads)}", "arm-1")
+    world.deployment.try_out(trial("v2", "v3"))
+    assert world.loads == ["v1", "v2", "v3"]
+    world.on_load = lambda: None
+    assert {world.answered_by("arm-1", f"during-{number}") for number in (2, 3)} == {"v1"}
+    world.begin("next", "arm-1")
+    assert world.answered_by("arm-1", "next") in ("v2", "v3")
 
 
 def audited(world: World) -> list[tuple[str, str, str]]:

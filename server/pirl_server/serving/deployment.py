@@ -47,7 +47,12 @@ class Deployment:
         self._engine, self._registry, self._router, self._load = engine, registry, router, load
         self.shadow, self._trial = shadow, trial
         self._one_at_a_time = threading.RLock()
-        self._last = ""
+        self._last, self._wanted = "", tuple[str, ...]()
+
+    @property
+    def trial(self) -> AbTrial | None:
+        """The comparison that robots take part in now."""
+        return self._router.trial
 
     @property
     def routes(self) -> Routes:
@@ -155,19 +160,27 @@ class Deployment:
             for version in (trial.first, trial.second):
                 if not self._drove(version):
                     self._admit(version, self._trial.canary(version, len(trial.robots), 0.0), trial.actor, force)
-            self._router.try_out(trial)
+            self._wanted = trial.first, trial.second
             try:
-                for version in (trial.first, trial.second):
+                for version in self._wanted:
                     self._bring(version)
-            except BaseException:
-                self._router.try_out(None)
-                raise
+                self._router.try_out(trial)  # no episode may begin with a version that is not loaded yet
+            finally:
+                self._wanted = ()
             self._apply()
 
-    def end_trial(self) -> None:
-        """Let its robots get production again from their next episodes on."""
+    def end_trial(self, recalled: Sequence[str] = ()) -> None:
+        """Let its robots get production again from their next episodes on; of recalled versions with the next chunk."""
         with self._one_at_a_time:
             self._router.try_out(None)
+            for version in recalled:
+                self._router.roll_back(version)
+            self._apply()
+
+    def roll_back(self, version: str) -> None:
+        """Take a version that was in production from all running episodes but those of robots pinned to it."""
+        with self._one_at_a_time:
+            self._router.roll_back(version)
             self._apply()
 
     def _admit(self, version: str, result: GateResult, actor: str, force: bool) -> str:
@@ -227,7 +240,7 @@ class Deployment:
     def _spare(self) -> list[str]:
         """Loaded versions that no robot can be answered by."""
         current, aliases = self._engine.current, self._registry.aliases()
-        needed = {*self._router.in_use(), aliases.get(CANDIDATE), aliases.get(SHADOW)}
+        needed = {*self._router.in_use(), *self._wanted, aliases.get(CANDIDATE), aliases.get(SHADOW)}
         if current is not None:
             needed.add(current.version)
         return [version for version in self._engine.loaded if version not in needed]
