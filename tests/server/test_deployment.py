@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import time
@@ -231,6 +232,29 @@ def test_a_rollback_reaches_episodes_of_a_canary_and_of_a_comparison(world: Worl
     for number in range(4):
         world.begin(f"next-{number}", "arm-1")
         assert world.answered_by("arm-1", f"next-{number}") == "v1", "it is given to no further episode"
+
+
+def test_a_rollback_that_is_tried_again_swaps_once_however_long_the_disk_is_full(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(world, "v2")
+
+    def reject(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(world.registry, "audit", reject)
+        swaps = world.engine.stats().swaps
+        for _ in range(3):
+            with pytest.raises(OSError, match="No space"):
+                world.promoter.rollback("auto-rollback", "worse", insist=True)
+            assert world.answered_by() == "v1"
+        assert world.engine.stats().swaps == swaps + 1
+        with pytest.raises(OSError, match="No space"):
+            world.promoter.rollback("ada", "worse")
+        assert world.answered_by() == "v2", "a person gets an error, and finds what was before"
+    assert world.promoter.rollback("auto-rollback", "worse", insist=True) == "v1"
+    assert (world.answered_by(), world.registry.aliases()["production"]) == ("v1", "v1")
 
 
 def test_a_recalled_candidate_is_compared_no_more(world: World) -> None:

@@ -31,7 +31,9 @@ class DecisionRequest(Described):
         min_length=1, max_length=MOST, description="ids of the episodes whose newest proposals are decided"
     )
     seen: dict[str, str] = Field(
-        default={}, max_length=MOST, description="by id, `at` of the proposal that was looked at: a newer one stays open"
+        default={},
+        max_length=MOST,
+        description="by id, `at` of the proposal that was seen: a newer one stays open",
     )
 
 

@@ -116,7 +116,7 @@ class ServerWorld:
         seen = self._registry.state(PRODUCTION)  # before the look: else two who roll back at once go back twice
         if self._serves(action.version):
             try:
-                self._promoter.rollback(self._actor, action.reason, expected=seen)
+                self._promoter.rollback(self._actor, action.reason, expected=seen, insist=True)
             except OutdatedAliasError as error:
                 _LOG.warning("%s is not rolled back by the loop: %s", action.version, error)
 

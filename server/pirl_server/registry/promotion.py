@@ -93,10 +93,11 @@ class Promoter:
             self.on_promoted(incumbent, version)
         return result
 
-    def rollback(self, actor: str, reason: str = "", expected: str | None = None) -> str:
+    def rollback(self, actor: str, reason: str = "", expected: str | None = None, insist: bool = False) -> str:
         """Bring back the version before the present one and return it. Raises ValueError when there is none.
 
-        Raises OutdatedAliasError as `promote`.
+        Raises OutdatedAliasError as `promote`. With `insist`, for a caller that tries again, robots keep the version
+        before even where the disk rejects the change (OSError): they must not go back and forth with each attempt.
         """
         with self._one_at_a_time:
             self._expect(expected)
@@ -104,8 +105,10 @@ class Promoter:
             if previous is None:
                 raise ValueError("there is no earlier production version to roll back to")
             bad = self._registry.aliases()[PRODUCTION]
-            with self._serving_again(bad):
+            with self._serving_again(None if insist else bad):
                 self._activate(previous)
+                if insist:
+                    self._take_away(bad)
                 version = self._registry.step_back(PRODUCTION, actor, reason)
             self._take_away(bad)
         return version

@@ -42,7 +42,7 @@ class PromotionMonitor:
     """Watches every promotion from `promoted` on, until 30 labelled episodes or 24 h are over.
 
     `see_known(version)` counts the newest labelled episodes of a version: successes and all. A rollback that the disk
-    rejects is tried again every second.
+    rejects is tried again every second; robots have the version before from the first attempt on.
     """
 
     def __init__(
@@ -59,6 +59,8 @@ class PromotionMonitor:
         self._changed, self._closing = threading.Condition(), False
         self._state, self._signs = read_state(folder), Signs()
         self._episodes_at, self._outcomes = 0.0, Outcomes()
+        self._found = ("", "", "")
+        """version, its promotion, and what speaks against it: final once it was found"""
         promoter.on_promoted = self.promoted
         self._resume()
         self._thread = threading.Thread(target=self._work, name="promotion watch", daemon=True)
@@ -121,10 +123,17 @@ class PromotionMonitor:
             self._end(state, "ended", "another version is in production")
             return
         signs = self._see(state)
-        if reason := verdict(signs):
+        if reason := self._reason(state, signs):
             self._take_back(state, reason, signs)
         elif len(signs.outcomes.tried) >= LOOKS or _hours(state.since) > MAX_HOURS:
             self._end(state, "kept", f"nothing spoke against it in {len(signs.outcomes.tried)} labelled episodes")
+
+    def _reason(self, state: WatchState, signs: Signs) -> str:
+        *about, reason = self._found
+        if about == [state.version, state.since] or (reason := verdict(signs)):
+            self._found = state.version, state.since, reason
+            return reason
+        return ""
 
     def _see(self, state: WatchState) -> Signs:
         now = time.monotonic()
@@ -144,7 +153,7 @@ class PromotionMonitor:
             seen = self._registry.state(PRODUCTION)
             if self._registry.aliases().get(PRODUCTION) != state.version:
                 raise ValueError("another version is in production")
-            self._promoter.rollback(ACTOR, said, expected=seen)
+            self._promoter.rollback(ACTOR, said, expected=seen, insist=True)
         except (KeyError, ValueError) as error:
             self._end(state, "ended", f"{said}, but it can't be taken back: {error}")
             return
