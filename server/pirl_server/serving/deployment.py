@@ -48,6 +48,8 @@ class Deployment:
         self.shadow, self._trial = shadow, trial
         self._one_at_a_time = threading.RLock()
         self._last, self._wanted = "", tuple[str, ...]()
+        self._recalled = ""
+        """candidate that no robot gets, whatever the disk still says"""
 
     @property
     def trial(self) -> AbTrial | None:
@@ -101,23 +103,28 @@ class Deployment:
             self._bring(version)
             if self._registry.aliases().get(CANDIDATE) != version:
                 self._registry.point(CANDIDATE, version, actor, reason, event=f"{forced}canary")
+            self._recalled = ""
             self._decide(routes, version, actor, reason, f"{forced}canary share")
 
     def recall(self, actor: str, reason: str = "") -> None:
-        """End the canary at once: robots of running episodes, too, get production with their next chunk."""
+        """End the canary at once: robots of running episodes, too, get production with their next chunk.
+
+        They do so as well where the disk rejects the change (OSError).
+        """
         with self._one_at_a_time:
-            version = self._forget(CANDIDATE, actor, reason)
-            self._router.recall(version)
+            if (candidate := self._registry.aliases().get(CANDIDATE)) is not None:
+                self._take_from_robots(candidate)
+            self._forget(CANDIDATE, actor, reason)
             self._apply()
 
     def withdraw(self, version: str, actor: str, reason: str = "") -> None:
         """End the canary of this version at once, as `recall` does; nothing where it has none and is no candidate."""
         with self._one_at_a_time:
+            self._take_from_robots(version)
             if self._registry.aliases().get(CANDIDATE) == version:
                 self._forget(CANDIDATE, actor, reason)
             elif self.routes.canary_version == version:
                 self._registry.decide(self.routes.for_candidate(None), version, actor, reason, f"no {CANDIDATE}")
-            self._router.recall(version)
             self._apply()
 
     def watch(self, version: str, share: float, actor: str, reason: str = "") -> None:
@@ -188,6 +195,11 @@ class Deployment:
         admit(self._registry, version, result, actor, force)
         return "" if result.allowed else "forced: "
 
+    def _take_from_robots(self, version: str) -> None:
+        self._recalled = version
+        self._router.recall(version)
+        self._apply()
+
     def _decide(self, routes: Routes, version: str, actor: str, reason: str, event: str) -> None:
         self._registry.decide(routes, version, actor, reason, event)
         self._apply()
@@ -203,7 +215,7 @@ class Deployment:
         """Let the decisions on disk take effect as far as their versions are loaded, and unload the rest."""
         aliases, routes, loaded = self._registry.aliases(), self.routes, self._engine.loaded
         pins = {robot: version for robot, version in routes.pins.items() if version in loaded}
-        candidate = aliases.get(CANDIDATE)
+        candidate = None if aliases.get(CANDIDATE) == self._recalled else aliases.get(CANDIDATE)
         kept = replace(routes.for_candidate(candidate), pins=pins)
         self._router.change(kept, candidate if candidate in loaded else None)
         shadow = aliases.get(SHADOW) if aliases.get(SHADOW) in loaded else None
