@@ -193,8 +193,10 @@ def test_what_a_crash_wrote_to_the_folder_only_is_taken_in(store: JobStore, tmp_
 def test_a_page_of_ten_thousand_jobs_is_one_question_to_an_index(store: JobStore) -> None:
     for _ in range(30):
         store.create(SPEC)
-    (plan,) = store._data.read("EXPLAIN QUERY PLAN SELECT id, spec, state FROM jobs WHERE id < 'x' ORDER BY id DESC")
-    assert "PRIMARY KEY" in plan[3]
+    for where, key in (("id < 'x'", "PRIMARY KEY"), ("id < 'x' AND status = 'failed'", "(status=? AND id<?)")):
+        sql = f"EXPLAIN QUERY PLAN SELECT id, spec, state FROM jobs WHERE {where} ORDER BY id DESC"
+        (plan,) = store._data.read(sql)
+        assert key in plan[3], "no other row is read, and nothing is sorted"
     assert store.counts() == {Status.QUEUED: 30}
     assert [job.id for job in store.list(limit=3)] == sorted((job.id for job in store.list(limit=99)), reverse=True)[:3]
 

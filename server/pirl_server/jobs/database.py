@@ -33,6 +33,7 @@ CREATE TABLE jobs (id TEXT PRIMARY KEY, kind TEXT, status TEXT, priority INTEGER
  token INTEGER, revision INTEGER, wanted TEXT, announced INTEGER, spec TEXT, state TEXT, stamps TEXT) WITHOUT ROWID;
 CREATE TABLE waits (job TEXT, other TEXT, PRIMARY KEY (job, other)) WITHOUT ROWID;
 CREATE INDEX by_status ON jobs (status, kind, priority, id);
+CREATE INDEX by_status_and_id ON jobs (status, id);
 CREATE INDEX by_parent ON jobs (parent);
 CREATE INDEX by_key ON jobs (key);
 INSERT INTO meta VALUES ('token', 0);
