@@ -137,6 +137,7 @@ def test_files_and_checkpoints_are_listed_and_read_in_parts(
         "none",
         "",
         "%00",
+        "a" * 300,
     ):
         problem(web.get(f"{path}/artefacts/{name}"), 404)
     with server.web(server.tokens.create("ada", ["operator"])) as operator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from whole_server import Server
 
 from pirl_contract import Contract
 from pirl_server.config.episodes import EpisodeSelection
+from pirl_server.episodes.proposals import Proposal
 
 PUSH = "push the cube to the goal"
 ROWS = "[...document.querySelectorAll('#episodes tr')].map(row => [...row.cells].map(cell => cell.innerText))"
@@ -83,6 +85,25 @@ def test_a_label_that_another_person_gave_meanwhile_is_not_overwritten(server: S
     shows(browser, "Another person labelled it meanwhile: nothing was changed.")
     until(lambda: labels(browser)[0] == "failure", lambda: browser.text("main"))
     assert server.api.state.services.episodes.summary(newest).success is False
+
+
+@needs_browser
+def test_a_proposal_is_accepted_only_as_it_was_shown(server: Server, browser: Browser) -> None:
+    store = server.api.state.services.episodes
+    newest = store.page(EpisodeSelection(), 1).entries[0].summary.id
+    shown = Proposal(True, 0.9, "abcdefabcdef", "2026-01-01T00:00:00.000+00:00")
+    store.proposals.append(lambda: {newest: shown})
+    enter(browser, server, "episodes", "operator")
+    shows(browser, "proposed: success, p 0.90")
+    browser.value("window.fetch = (was => (path, more) => String(path).startsWith('/v1/episodes?')"
+                  " ? new Promise(() => {}) : was(path, more))(window.fetch)")  # fmt: skip
+    store.proposals.append(lambda: {newest: replace(shown, success=False, probability=0.1, at="2026-01-02")})
+    browser.press("a")
+    shows(browser, "look again", "proposed: failure, p 0.10")
+    assert store.summary(newest).success is None
+    browser.press("a")
+    until(lambda: store.summary(newest).success is False, lambda: browser.text("main"))
+    assert browser.errors == []
 
 
 @needs_browser

@@ -38,6 +38,7 @@ class World:
     open_episodes: set[str] = field(default_factory=set)
     loads: list[str] = field(default_factory=list)
     broken: set[str] = field(default_factory=set)
+    on_load: Callable[[], None] = lambda: None
     reports: list[Any] = field(default_factory=list)
     robots: int = 0
     """that are known, to the limit of a canary"""
@@ -48,11 +49,12 @@ class World:
         self.router = Router(self.open_episodes.__contains__)
         self.shadow = Shadow(self.engine, self.reports.append)
         self.deployment = Deployment(self.engine, self.registry, self.router, self.shadow, self.load, self.trial)
-        self.promoter = Promoter(self.registry, self.deployment.activate)
+        self.promoter = Promoter(self.registry, self.deployment.activate, take_away=self.deployment.roll_back)
         self.deployment.start(self.registry.aliases()["production"])
 
     def load(self, version: str) -> Any:
         self.loads.append(version)
+        self.on_load()
         if version in self.broken:
             raise ValueError(f"{version} is incomplete")
         return self.make_policy(version=version, mark=float(version[1:]))

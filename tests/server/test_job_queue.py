@@ -113,6 +113,16 @@ def test_a_request_that_comes_while_a_job_is_put_back_is_not_lost(store: JobStor
     assert store.wanted(running.id) is None
 
 
+def test_a_pause_that_follows_a_cancel_does_not_keep_the_job(store: JobStore) -> None:
+    store.create(SPEC)
+    running = store.claim()
+    assert running is not None
+    for what in (PAUSE, CANCEL, PAUSE):
+        store.want(running.id, what)
+    assert store.wanted(running.id) == CANCEL
+    assert store.save(replace(running, status=Status.QUEUED), fenced=True).status is Status.CANCELLED
+
+
 def test_a_clock_that_is_set_back_keeps_the_order(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     before = [store.create(SPEC).id for _ in range(2)]
     hour_ago = time.time_ns() - 3600 * 10**9

@@ -201,3 +201,20 @@ def test_promoting_and_rolling_back_twice_is_as_once(seen: Seen, world: World) -
     for _ in range(2):
         seen.world.act(RollBack("v2", "worse"))
     assert world.registry.aliases()["production"] == "v1"
+
+
+def test_a_rollback_of_the_loop_and_one_of_the_watch_at_once_go_back_once(
+    seen: Seen, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in ("v2", "v3"):
+        world.promoter.promote(version, "test", "because", force=True)
+    serves = seen.world._serves
+
+    def then_the_watch_was_faster(version: str) -> bool:
+        found = serves(version)
+        world.promoter.rollback("auto-rollback")
+        return found
+
+    monkeypatch.setattr(seen.world, "_serves", then_the_watch_was_faster)
+    seen.world.act(RollBack("v3", "worse"))
+    assert world.registry.aliases()["production"] == "v2"

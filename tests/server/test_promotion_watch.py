@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from patience import until
+from whole_server import Server
 
 from pirl_contract import Alteration, Contract, ControlSource, StepOutcome
 from pirl_server.registry.promotion import Promoter
 from pirl_server.registry.sequential_test import chance_of_so_many, crossing, limits
 from pirl_server.registry.versions import Registry
 from pirl_server.serving.alteration_counts import AlterationCounts, Altered
+from pirl_server.watch import monitor
 from pirl_server.watch.chunk_agreement import ChunkAgreement
 from pirl_server.watch.signs import Agreement, Live, Outcomes, Signs
 from pirl_server.watch.state import WatchState, read_state, write_state
@@ -190,6 +193,25 @@ def test_a_state_is_read_as_it_was_written_and_a_damaged_one_is_none(tmp_path: P
     for text in ("{", "[]", '{"phase": "dancing"}'):
         (tmp_path / "watch.json").write_text(text)
         assert read_state(tmp_path) == WatchState()
+
+
+def test_a_clock_that_is_set_ahead_does_not_end_a_watch(
+    tmp_path: Path, make_policy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, looks = Server(tmp_path, make_policy(), watched=True), list[Signs]()
+    monkeypatch.setattr(monitor, "_hours", lambda since: 1000.0)
+
+    def look(signs: Signs) -> str:
+        looks.append(signs)
+        return ""
+
+    monkeypatch.setattr(monitor, "verdict", look)
+    with server.web(server.tokens.create("root", ["admin"])) as web:
+        body = {"version": "v2", "force": True, "reason": "test"}
+        web.post("/v1/models/promote", json=body).raise_for_status()
+        until(lambda: len(looks) >= 3, "looks")
+        assert web.get("/v1/models/watch").json()["phase"] == "watching"
+    server.close()
 
 
 def test_promotions_are_announced_and_rollbacks_are_not(tmp_path: Path, contract: Contract) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -131,10 +132,48 @@ def test_of_two_decisions_at_once_one_counts(store: EpisodeStore, monkeypatch: p
         return append(make)
 
     monkeypatch.setattr(store.proposals, "append", late)
-    with pytest.raises(OutdatedError, match="came first"):
+    with pytest.raises(ValueError, match="rejected by bob"):
         decide(store, first, "reject", "ada")
     assert store.proposals.get(first) == other.proposals.get(first)
     assert store.proposals.ids("rejected") == [first]
+
+
+def test_a_newer_proposal_that_nobody_has_looked_at_is_not_accepted(web: httpx.Client, store: EpisodeStore) -> None:
+    first, other, *_ = proposed(store)
+    seen = {each: web.get(f"/v1/episodes/{each}").json()["proposal"]["at"] for each in (first, other)}
+    store.proposals.append(lambda: {first: Proposal(False, 0.1, "fedcfedcfedc", "2026-02-01T00:00:00.000+00:00")})
+    body = {"decision": "accept", "episodes": [first, other], "seen": seen}
+    data = web.post("/v1/proposals", json=body).json()["data"]
+    assert ["look again" in each["error"] for each in data] == [True, False]
+    assert (store.entry(first).summary.success, store.entry(first).label_count) == (None, 0)
+    assert first in store.proposals.ids("open")
+    with pytest.raises(OutdatedError):
+        decide(store, first, "reject", "ada", seen[first])
+
+
+def test_a_proposal_that_comes_while_one_is_accepted_changes_neither(
+    store: EpisodeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first, *_), other, label = proposed(store), EpisodeStore(store.root), store.label
+    newer = Proposal(False, 0.1, "fedcfedcfedc", "2026-02-01T00:00:00.000+00:00")
+
+    def while_labelled(*given: Any, **named: Any) -> Any:
+        thread = threading.Thread(target=other.proposals.append, args=(lambda: {} if decided() else {first: newer},))
+        thread.start()
+        thread.join(0.2)  # long enough to get in where nothing holds it off
+        waiting.append(thread)
+        return label(*given, **named)
+
+    def decided() -> bool:
+        return (found := other.proposals.get(first)) is not None and found.state != "open"
+
+    waiting: list[threading.Thread] = []
+    monkeypatch.setattr(store, "label", while_labelled)
+    decide(store, first, "accept", "ada")
+    waiting[0].join()
+    found = store.proposals.get(first)
+    assert found is not None
+    assert (found.state, found.model, store.entry(first).summary.success) == ("accepted", MODEL, found.success)
 
 
 def test_only_operators_decide_and_a_wrong_request_changes_nothing(server: Server, store: EpisodeStore) -> None:

@@ -107,7 +107,7 @@ def create_api(
     app.add_middleware(Measured, metrics=metrics)
     root, see_robots = episodes.root.parent, partial(robot_evidence, registry, episodes)
     stopping = stopping or Stopping()
-    promoter = Promoter(registry, deployment.activate, rule, see_robots)
+    promoter = Promoter(registry, deployment.activate, rule, see_robots, deployment.roll_back)
     app.state.services = Services(
         jobs=jobs,
         registry=registry,

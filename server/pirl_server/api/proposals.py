@@ -30,6 +30,11 @@ class DecisionRequest(Described):
     episodes: list[Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]] = Field(
         min_length=1, max_length=MOST, description="ids of the episodes whose newest proposals are decided"
     )
+    seen: dict[str, str] = Field(
+        default={},
+        max_length=MOST,
+        description="by id, `at` of the proposal that was seen: a newer one stays open",
+    )
 
 
 class DecidedView(Described):
@@ -123,7 +128,7 @@ def list_models(services: ServicesDep) -> SuccessModelList:
 
 def _decided(services: Services, request: Request, episode_id: str, body: DecisionRequest) -> DecidedView:
     try:
-        found = decide(services.episodes, episode_id, body.decision, actor(request))
+        found = decide(services.episodes, episode_id, body.decision, actor(request), body.seen.get(episode_id, ""))
     except KeyError:
         return DecidedView(episode=episode_id, proposal=None, error="there is no such episode")
     except (ValueError, TimeoutError) as error:

@@ -60,12 +60,15 @@ def path_of(directory: Path, name: str) -> Path:
     if any(part in ("", ".", "..") or part.startswith(".") or "\x00" in part for part in parts):
         raise KeyError(name)
     path = directory
-    for part in parts:
-        path = path / part
-        if path.is_symlink():
+    try:
+        for part in parts:
+            path = path / part
+            if path.is_symlink():
+                raise KeyError(name)
+        if not path.is_file():
             raise KeyError(name)
-    if not path.is_file():
-        raise KeyError(name)
+    except OSError:  # a name that is too long for the disk
+        raise KeyError(name) from None
     return path
 
 

@@ -41,7 +41,7 @@ from pirl_server.jobs.job import (
     stamps,
     state_of,
 )
-from pirl_server.jobs.verdict import CANCELLED, PAUSE, checkpoint_mark
+from pirl_server.jobs.verdict import CANCEL, CANCELLED, PAUSE, checkpoint_mark
 
 MAX_SPECS = 10_000
 """kept in memory as they were parsed: they never change"""
@@ -205,10 +205,14 @@ class JobStore:
         return [self._job(*row) for row in self._data.read(sql, ("paused" if loops else "", loops))]
 
     def want(self, job_id: str, what: str | None) -> None:
-        """Leave word for who runs it: `CANCEL` or `PAUSE`; None: nothing. Raises KeyError."""
+        """Leave word for who runs it: `CANCEL` or `PAUSE`; None: nothing. Raises KeyError.
+
+        A pause does not replace a cancel that was accepted before.
+        """
+        sql = "UPDATE jobs SET wanted = CASE WHEN wanted = ? AND ? = ? THEN wanted ELSE ? END WHERE id = ?"
 
         def leave(rows: sqlite3.Connection) -> None:
-            if not rows.execute("UPDATE jobs SET wanted = ? WHERE id = ?", (what, job_id)).rowcount:
+            if not rows.execute(sql, (CANCEL, what, PAUSE, what, job_id)).rowcount:
                 raise KeyError(job_id)
 
         self._data.write(leave)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
@@ -28,13 +29,14 @@ from pirl_server.loop.world import (
     View,
     Withdraw,
 )
-from pirl_server.registry.promotion import PRODUCTION, Promoter
+from pirl_server.registry.promotion import PRODUCTION, OutdatedAliasError, Promoter
 from pirl_server.registry.promotion_gate import check_gate, offline_refusals
 from pirl_server.registry.routing_rules import CANDIDATE
 from pirl_server.registry.versions import Registry
 from pirl_server.serving.deployment import Deployment
 from pirl_server.serving.service import PolicyService
 
+_LOG = logging.getLogger(__name__)
 EARLIER = 10
 """of the episodes before the loop's begin, so many times as many are looked at as may be compared with"""
 
@@ -106,9 +108,17 @@ class ServerWorld:
                 self._jobs.cancel(action.job)
         elif isinstance(action, Promote) and not self._serves(action.version):
             self._promoter.promote(action.version, self._actor, action.reason, action.force)
-        elif isinstance(action, RollBack) and self._serves(action.version):
-            self._promoter.rollback(self._actor, action.reason)
+        elif isinstance(action, RollBack):
+            self._roll_back(action)
         return ""
+
+    def _roll_back(self, action: RollBack) -> None:
+        seen = self._registry.state(PRODUCTION)  # before the look: else two who roll back at once go back twice
+        if self._serves(action.version):
+            try:
+                self._promoter.rollback(self._actor, action.reason, expected=seen, insist=True)
+            except OutdatedAliasError as error:
+                _LOG.warning("%s is not rolled back by the loop: %s", action.version, error)
 
     def _submit(self, action: Submit) -> str:
         try:

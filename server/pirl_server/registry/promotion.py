@@ -48,6 +48,7 @@ class Promoter:
 
     `activate(version)` loads the version and swaps it in. When that or moving the alias raises, the alias stays and
     the old version serves on. `see_robots` is what the gate knows where no list of initial states can decide.
+    `take_away(version)` ends what else gives robots a version that was rolled back; it doesn't raise.
     """
 
     def __init__(
@@ -56,8 +57,9 @@ class Promoter:
         activate: Callable[[str], None],
         rule: GateRule = USUAL_RULE,
         see_robots: SeeRobots = no_robots,
+        take_away: Callable[[str], None] = lambda version: None,
     ) -> None:
-        self._registry, self._activate = registry, activate
+        self._registry, self._activate, self._take_away = registry, activate, take_away
         self.rule, self._see_robots = rule, see_robots
         self.on_promoted: Callable[[str | None, str], None] = lambda previous, version: None
         """called with the version before and the new one when that serves; must neither wait nor raise"""
@@ -91,19 +93,25 @@ class Promoter:
             self.on_promoted(incumbent, version)
         return result
 
-    def rollback(self, actor: str, reason: str = "", expected: str | None = None) -> str:
+    def rollback(self, actor: str, reason: str = "", expected: str | None = None, insist: bool = False) -> str:
         """Bring back the version before the present one and return it. Raises ValueError when there is none.
 
-        Raises OutdatedAliasError as `promote`.
+        Raises OutdatedAliasError as `promote`. With `insist`, for a caller that tries again, robots keep the version
+        before even where the disk rejects the change (OSError): they must not go back and forth with each attempt.
         """
         with self._one_at_a_time:
             self._expect(expected)
             previous = self._registry.previous(PRODUCTION)
             if previous is None:
                 raise ValueError("there is no earlier production version to roll back to")
-            with self._serving_again(self._registry.aliases()[PRODUCTION]):
+            bad = self._registry.aliases()[PRODUCTION]
+            with self._serving_again(None if insist else bad):
                 self._activate(previous)
-                return self._registry.step_back(PRODUCTION, actor, reason)
+                if insist:
+                    self._take_away(bad)
+                version = self._registry.step_back(PRODUCTION, actor, reason)
+            self._take_away(bad)
+        return version
 
     def _expect(self, expected: str | None) -> None:
         if expected is not None and expected != (state := self._registry.state(PRODUCTION)):

@@ -47,7 +47,14 @@ class Deployment:
         self._engine, self._registry, self._router, self._load = engine, registry, router, load
         self.shadow, self._trial = shadow, trial
         self._one_at_a_time = threading.RLock()
-        self._last = ""
+        self._last, self._wanted = "", tuple[str, ...]()
+        self._recalled = ""
+        """candidate that no robot gets, whatever the disk still says"""
+
+    @property
+    def trial(self) -> AbTrial | None:
+        """The comparison that robots take part in now."""
+        return self._router.trial
 
     @property
     def routes(self) -> Routes:
@@ -96,23 +103,28 @@ class Deployment:
             self._bring(version)
             if self._registry.aliases().get(CANDIDATE) != version:
                 self._registry.point(CANDIDATE, version, actor, reason, event=f"{forced}canary")
+            self._recalled = ""
             self._decide(routes, version, actor, reason, f"{forced}canary share")
 
     def recall(self, actor: str, reason: str = "") -> None:
-        """End the canary at once: robots of running episodes, too, get production with their next chunk."""
+        """End the canary at once: robots of running episodes, too, get production with their next chunk.
+
+        They do so as well where the disk rejects the change (OSError).
+        """
         with self._one_at_a_time:
-            version = self._forget(CANDIDATE, actor, reason)
-            self._router.recall(version)
+            if (candidate := self._registry.aliases().get(CANDIDATE)) is not None:
+                self._take_from_robots(candidate)
+            self._forget(CANDIDATE, actor, reason)
             self._apply()
 
     def withdraw(self, version: str, actor: str, reason: str = "") -> None:
         """End the canary of this version at once, as `recall` does; nothing where it has none and is no candidate."""
         with self._one_at_a_time:
+            self._take_from_robots(version)
             if self._registry.aliases().get(CANDIDATE) == version:
                 self._forget(CANDIDATE, actor, reason)
             elif self.routes.canary_version == version:
                 self._registry.decide(self.routes.for_candidate(None), version, actor, reason, f"no {CANDIDATE}")
-            self._router.recall(version)
             self._apply()
 
     def watch(self, version: str, share: float, actor: str, reason: str = "") -> None:
@@ -155,25 +167,38 @@ class Deployment:
             for version in (trial.first, trial.second):
                 if not self._drove(version):
                     self._admit(version, self._trial.canary(version, len(trial.robots), 0.0), trial.actor, force)
-            self._router.try_out(trial)
+            self._wanted = trial.first, trial.second
             try:
-                for version in (trial.first, trial.second):
+                for version in self._wanted:
                     self._bring(version)
-            except BaseException:
-                self._router.try_out(None)
-                raise
+                self._router.try_out(trial)  # no episode may begin with a version that is not loaded yet
+            finally:
+                self._wanted = ()
             self._apply()
 
-    def end_trial(self) -> None:
-        """Let its robots get production again from their next episodes on."""
+    def end_trial(self, recalled: Sequence[str] = ()) -> None:
+        """Let its robots get production again from their next episodes on; of recalled versions with the next chunk."""
         with self._one_at_a_time:
             self._router.try_out(None)
+            for version in recalled:
+                self._router.roll_back(version)
+            self._apply()
+
+    def roll_back(self, version: str) -> None:
+        """Take a version that was in production from all running episodes but those of robots pinned to it."""
+        with self._one_at_a_time:
+            self._router.roll_back(version)
             self._apply()
 
     def _admit(self, version: str, result: GateResult, actor: str, force: bool) -> str:
         """Return what the event's name begins with. Raises PromotionRefusedError."""
         admit(self._registry, version, result, actor, force)
         return "" if result.allowed else "forced: "
+
+    def _take_from_robots(self, version: str) -> None:
+        self._recalled = version
+        self._router.recall(version)
+        self._apply()
 
     def _decide(self, routes: Routes, version: str, actor: str, reason: str, event: str) -> None:
         self._registry.decide(routes, version, actor, reason, event)
@@ -190,7 +215,7 @@ class Deployment:
         """Let the decisions on disk take effect as far as their versions are loaded, and unload the rest."""
         aliases, routes, loaded = self._registry.aliases(), self.routes, self._engine.loaded
         pins = {robot: version for robot, version in routes.pins.items() if version in loaded}
-        candidate = aliases.get(CANDIDATE)
+        candidate = None if aliases.get(CANDIDATE) == self._recalled else aliases.get(CANDIDATE)
         kept = replace(routes.for_candidate(candidate), pins=pins)
         self._router.change(kept, candidate if candidate in loaded else None)
         shadow = aliases.get(SHADOW) if aliases.get(SHADOW) in loaded else None
@@ -227,7 +252,7 @@ class Deployment:
     def _spare(self) -> list[str]:
         """Loaded versions that no robot can be answered by."""
         current, aliases = self._engine.current, self._registry.aliases()
-        needed = {*self._router.in_use(), aliases.get(CANDIDATE), aliases.get(SHADOW)}
+        needed = {*self._router.in_use(), *self._wanted, aliases.get(CANDIDATE), aliases.get(SHADOW)}
         if current is not None:
             needed.add(current.version)
         return [version for version in self._engine.loaded if version not in needed]

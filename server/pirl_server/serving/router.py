@@ -7,7 +7,8 @@ may ask for it by name: no robot goes past the gate by a word in its request. `s
 What takes effect when: promoting or rolling back production reaches every robot that follows it with its next chunk,
 also within an episode (each chunk names its version), so that a bad version is gone at once. Pins and canary are
 decided when an episode begins and hold until it ends; without an episode every request is routed by itself. Recalling
-the candidate is a rollback: its running episodes continue with production from their next chunk.
+the candidate is a rollback: its running episodes continue with production from their next chunk. So do all episodes
+that were given a version which is rolled back, but for those of robots that are pinned to it.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class Router:
         self._trial: AbTrial | None = None
         self._numbers = Counter[str]()
         self._blinded: set[str] = set()
+        self._by_pin: set[str] = set()
 
     def try_out(self, trial: AbTrial | None) -> None:
         """Give the robots of a blinded comparison its versions in turn, from their next episodes on; None: no more.
@@ -68,6 +70,12 @@ class Router:
             self._trial, self._numbers = trial, Counter()
             for robot_id in () if trial is None else trial.robots:
                 self._numbers[robot_id] = 2 * secrets.randbelow(2**30)  # another order after each restart
+
+    @property
+    def trial(self) -> AbTrial | None:
+        """The comparison that robots take part in now."""
+        with self._lock:
+            return self._trial
 
     def blinded(self, episode_id: str) -> bool:
         """Whether no one may see which version drives this episode."""
@@ -80,9 +88,20 @@ class Router:
             self._routes, self._candidate = routes, candidate or ""
 
     def recall(self, version: str) -> None:
-        """Let the running episodes that were given this version continue with production."""
+        """Let the running episodes that were given this version continue with production, and compare it no more."""
         with self._lock:
-            self._held = {episode: None if held == version else held for episode, held in self._held.items()}
+            self._take_away(version)
+
+    def roll_back(self, version: str) -> None:
+        """As `recall`, but for the episodes of robots that are pinned to it."""
+        with self._lock:
+            self._take_away(version, self._by_pin)
+
+    def _take_away(self, version: str, but_for: Iterable[str] = ()) -> None:
+        for episode in (each for each, held in self._held.items() if held == version and each not in but_for):
+            self._held[episode] = None
+        if self._trial is not None and version in (self._trial.first, self._trial.second):
+            self._trial = None
 
     def begin(self, episode_id: str, robot_id: str, alias: str = "") -> str | None:
         """Decide for a whole episode; return what `version` then returns for its requests."""
@@ -92,6 +111,8 @@ class Router:
             self._held[episode_id] = chosen = tried or self._choose(robot_id, alias)
             if tried:
                 self._blinded.add(episode_id)
+            elif chosen and self._routes.pins.get(robot_id) == chosen:
+                self._by_pin.add(episode_id)
             return chosen
 
     def version(self, robot_id: str, alias: str = "", episode_id: str = "") -> str | None:
@@ -150,6 +171,7 @@ class Router:
     def _forget_ended(self) -> None:
         self._held = {episode: version for episode, version in self._held.items() if self._is_open(episode)}
         self._blinded &= self._held.keys()
+        self._by_pin &= self._held.keys()
 
 
 def instruction_or_only(text: str, known: Sequence[str], name: str = "instruction") -> str:

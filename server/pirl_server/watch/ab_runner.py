@@ -47,6 +47,8 @@ class AbRunner:
         self._lock, self._closing = threading.RLock(), threading.Event()
         self._counts: dict[str, StepCounts] = {}
         self.running: AbTrial | None = None
+        self._over: tuple[Status, str] | None = None
+        """how the running one ends, where the disk could not take its end yet: its robots follow production again"""
         self._resume()
         self._thread = threading.Thread(target=self._work, name="ab trial", daemon=True)
         self._thread.start()
@@ -115,12 +117,14 @@ class AbRunner:
 
     def _resume(self) -> None:
         for trial in (each for each in self.trials.list()[0] if each.running):
+            self.running = trial
             try:
-                self._deployment.try_out(trial, force=True)
-                self.running = trial
+                self._check_production(trial)
+                self._deployment.try_out(replace(trial, reason=trial.reason or "it ran before the restart"), force=True)
             except (KeyError, ValueError, OSError) as error:
                 _LOG.error("trial %s can't continue: %s", trial.id, error)
-                self._end(trial, "stopped", f"after a restart: {error}")
+                self._over = "stopped", f"after a restart: {error}"
+            return
 
     def _work(self) -> None:
         while not self._closing.wait(LOOK_S):
@@ -131,13 +135,25 @@ class AbRunner:
             except Exception:
                 _LOG.exception("the trial can't be looked at, tried again in %g s", LOOK_S)
 
-    def _look(self, trial: AbTrial) -> None:
+    def _check_production(self, trial: AbTrial) -> None:
         if (production := self._registry.aliases().get(PRODUCTION)) != trial.production:
-            self._end(trial, "stopped", f"production is {production} now")
+            raise ValueError(f"production is {production} now")
+
+    def _look(self, trial: AbTrial) -> None:
+        if self._over is not None:
+            self._end(trial, *self._over)
+            return
+        try:
+            self._check_production(trial)
+        except ValueError as error:
+            self._end(trial, "stopped", str(error))
+            return
+        if self._deployment.trial is None:
+            self._end(trial, "stopped", "one of its versions was recalled")
             return
         episodes, facts = self._episodes(trial)
         if bad := faulty((each for each in facts if each.version != trial.production), 0):
-            self._end(trial, "stopped", bad)
+            self._end(trial, "stopped", bad, [each for each in (trial.first, trial.second) if each != trial.production])
             return
         found = judge(_pairs(trial, episodes), trial.margin, trial.alpha)
         if found.verdict:
@@ -145,15 +161,16 @@ class AbRunner:
         elif found.pairs >= trial.max_pairs:
             self._end(trial, "undecided", f"{found.pairs} pairs do not decide")
 
-    def _end(self, trial: AbTrial, status: Status, note: str) -> AbTrial:
+    def _end(self, trial: AbTrial, status: Status, note: str, recalled: Sequence[str] = ()) -> AbTrial:
+        self._over = status, note
+        self._deployment.end_trial(recalled)  # first: a full disk must not keep robots on a version
         episodes, _ = self._episodes(trial)
         found = judge(_pairs(trial, episodes), trial.margin, trial.alpha)
         ended = replace(trial, status=status, ended=utc_now(), note=note, result=found, episodes=tuple(episodes))
         evidence = {key: str(value) for key, value in asdict(found).items()}
         self._registry.audit_log.write("ab trial ended", trial.actor, reason=note, **_said(ended), **evidence)
         self.trials.put(ended)
-        self._deployment.end_trial()
-        self.running = None
+        self.running = self._over = None
         return ended
 
     def _episodes(self, trial: AbTrial) -> tuple[list[AbEpisode], list[EpisodeFacts]]:

@@ -42,7 +42,7 @@ class PromotionMonitor:
     """Watches every promotion from `promoted` on, until 30 labelled episodes or 24 h are over.
 
     `see_known(version)` counts the newest labelled episodes of a version: successes and all. A rollback that the disk
-    rejects is tried again every second.
+    rejects is tried again every second; robots have the version before from the first attempt on.
     """
 
     def __init__(
@@ -59,6 +59,10 @@ class PromotionMonitor:
         self._changed, self._closing = threading.Condition(), False
         self._state, self._signs = read_state(folder), Signs()
         self._episodes_at, self._outcomes = 0.0, Outcomes()
+        self._hours_before, self._since_s = 0.0, time.monotonic()
+        """of the watch: before this server began, by the wall clock; and when it went on, by one that nobody sets"""
+        self._found = ("", "", "")
+        """version, its promotion, and what speaks against it: final once it was found"""
         promoter.on_promoted = self.promoted
         self._resume()
         self._thread = threading.Thread(target=self._work, name="promotion watch", daemon=True)
@@ -73,6 +77,7 @@ class PromotionMonitor:
             self._state = WatchState("watching", version, previous, utc_now(), known=-1)
             self._write(self._state)
             self._signs, self._outcomes, self._episodes_at = Signs(), Outcomes(), 0.0
+            self._hours_before, self._since_s = 0.0, time.monotonic()
             self._changed.notify_all()
 
     def report(self) -> WatchReport:
@@ -94,6 +99,7 @@ class PromotionMonitor:
             return
         if self._registry.aliases().get(PRODUCTION) == state.version:
             self._view.follow(state.version, state.previous)
+            self._hours_before = max(0.0, _hours(state.since))
         else:
             self._state = replace(state, phase="ended", reason="another version is in production", ended=utc_now())
 
@@ -121,10 +127,20 @@ class PromotionMonitor:
             self._end(state, "ended", "another version is in production")
             return
         signs = self._see(state)
-        if reason := verdict(signs):
+        if reason := self._reason(state, signs):
             self._take_back(state, reason, signs)
-        elif len(signs.outcomes.tried) >= LOOKS or _hours(state.since) > MAX_HOURS:
+        elif len(signs.outcomes.tried) >= LOOKS or self._hours() > MAX_HOURS:
             self._end(state, "kept", f"nothing spoke against it in {len(signs.outcomes.tried)} labelled episodes")
+
+    def _hours(self) -> float:
+        return self._hours_before + (time.monotonic() - self._since_s) / 3600.0
+
+    def _reason(self, state: WatchState, signs: Signs) -> str:
+        *about, reason = self._found
+        if about == [state.version, state.since] or (reason := verdict(signs)):
+            self._found = state.version, state.since, reason
+            return reason
+        return ""
 
     def _see(self, state: WatchState) -> Signs:
         now = time.monotonic()
@@ -144,7 +160,7 @@ class PromotionMonitor:
             seen = self._registry.state(PRODUCTION)
             if self._registry.aliases().get(PRODUCTION) != state.version:
                 raise ValueError("another version is in production")
-            self._promoter.rollback(ACTOR, said, expected=seen)
+            self._promoter.rollback(ACTOR, said, expected=seen, insist=True)
         except (KeyError, ValueError) as error:
             self._end(state, "ended", f"{said}, but it can't be taken back: {error}")
             return

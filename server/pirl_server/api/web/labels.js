@@ -1,6 +1,6 @@
 // Labels by key or button, with undo; and the decision on what a success model proposes.
 import { html, useEffect, useRef } from "./vendor/htm-preact.js";
-import { call } from "./api.js";
+import { call, Rejected } from "./api.js";
 import { Badge, Failure, useAction } from "./ui.js";
 
 /** Key -> [what it says, work(episode)]. */
@@ -19,8 +19,9 @@ const changed = (episode, path, body) => call(`/v1/episodes/${episode.id}${path}
 const label = (episode, success) => changed(episode, "/labels", { success, source: "operator", note: "" });
 
 async function decide(episode, decision) {
-  const { data: [done] } = await call("/v1/proposals", { method: "POST", body: { decision, episodes: [episode.id] } });
-  if (done.error) throw new Error(done.error);
+  const seen = { [episode.id]: episode.proposal.at }; // a newer one, which nobody has looked at, is not accepted unseen
+  const { data: [done] } = await call("/v1/proposals", { method: "POST", body: { decision, episodes: [episode.id], seen } });
+  if (done.error) throw Object.assign(new Error(done.error), { status: 412 });
   return call(`/v1/episodes/${episode.id}`);
 }
 
@@ -62,7 +63,8 @@ export function useLabels(current, done) {
       } catch (error) {
         if (error.status !== 412) throw error;
         known.current[pressed.id] = await call(`/v1/episodes/${pressed.id}`);
-        throw new Error("Another person labelled it meanwhile: nothing was changed. This is how it is now.");
+        const why = error instanceof Rejected ? "Another person labelled it meanwhile: nothing was changed." : error.message;
+        throw new Error(`${why} This is how it is now.`);
       } finally {
         if (known.current[pressed.id]) done(known.current[pressed.id]);
       }
