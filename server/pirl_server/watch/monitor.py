@@ -60,7 +60,7 @@ class PromotionMonitor:
         self._state, self._signs = read_state(folder), Signs()
         self._episodes_at, self._outcomes = 0.0, Outcomes()
         self._hours_before, self._since_s = 0.0, time.monotonic()
-        """of the watch: before this server began, by the wall clock; and when it went on, by one that nobody sets"""
+        """of the watch: hours before this server began, by the wall clock; its start here, s on the monotonic clock"""
         self._found = ("", "", "")
         """version, its promotion, and what speaks against it: final once it was found"""
         promoter.on_promoted = self.promoted
