@@ -37,9 +37,9 @@ def wait(web: httpx.Client, job: dict[str, Any], status: str) -> dict[str, Any]:
 
 
 def test_a_dry_run_checks_a_job_and_queues_nothing(web: httpx.Client) -> None:
-    found = web.post("/v1/jobs/dry-run", json=SPEC)
+    found = web.post("/v1/job-plans", json=SPEC)
     assert (found.status_code, found.json()["amount"], found.json()["waits_for"]) == (200, 500, 0)
-    assert "v9" in rejected(web.post("/v1/jobs/dry-run", json=SPEC | {"base": "v9"}), 422)
+    assert "v9" in rejected(web.post("/v1/job-plans", json=SPEC | {"base": "v9"}), 422)
     assert "there is no job" in rejected(web.post("/v1/jobs", json=SPEC | {"after": ["job_" + 24 * "0"]}), 422)
     assert web.get("/v1/jobs").json()["data"] == []
 

@@ -53,7 +53,7 @@ def test_it_is_kept_however_it_was_told(
     store = drive(service, contract, observe, told, bits)
     [summary] = store.list()
     episode = store.open(summary.id)
-    assert episode.info.dry_run is summary.dry_run is EpisodeView.of(store.entry(summary.id)).dry_run is dry_run
+    assert episode.info.dry_run is summary.dry_run is EpisodeView.of(store.entry(summary.id), None).dry_run is dry_run
     assert episode.steps.alterations.tolist() == [int(each) for each in bits]
     group = zarr.open_group(zarr.storage.ZipStore(store.root / summary.path), mode="r")
     assert dict(group.attrs)["dry_run"] is dry_run

@@ -225,6 +225,7 @@ def test_silence_gives_the_seat_back_and_a_robot_has_a_share(
     silent = talk()
     until(lambda: silent.call.done())
     assert silent.call.code() is grpc.StatusCode.OK
+    monkeypatch.setattr("pirl_server.serving.session.HELLO_S", 60.0)
     greedy = [talk() for _ in range(3)]
     replies = [session.ask(1, get_info=pb.GetInfoRequest(robot_id="arm-1")) for session in greedy]
     assert [reply.WhichOneof("reply") for reply in replies] == ["get_info", "get_info", "error"]

@@ -128,7 +128,10 @@ def test_a_taken_port_is_refused_with_its_option(tmp_path: Path) -> None:
         ({"kind": "sft", "config": {"envs": 1}}, "'config.envs' is not known"),
         ({"kind": "sft", "config": {"source": "dreams"}}, "'config.source' must be 'expert' or 'episodes'"),
         ({"kind": "finetune_sim", "config": {"critic_features": 1}}, "'config.critic_features' must be a valid string"),
-        ({"kind": "evaluate", "config": {"workers": 1}}, "'config' is not known; there are: episodes, first, kind"),
+        (
+            {"kind": "evaluate", "config": {"workers": 1}},
+            "'config' is not known; there are: after, episodes, first, kind",
+        ),
         ({"kind": "evaluate", "seed": 10}, "seed 10 must be 0 to 9"),
         ({"kind": "finetune_sim", "seed": 4294}, "seed 4294 must be 0 to 998"),
         ({"kind": "sft", "seed": 100}, "seed 100 must be 0 to 99"),

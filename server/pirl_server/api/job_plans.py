@@ -1,4 +1,4 @@
-"""/v1/jobs/dry-run: what a job would do and cost. Nothing is queued."""
+"""/v1/job-plans: what a job would do and cost. Nothing is queued."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pirl_server.api.jobs import check_request
 from pirl_server.api.problems import responses
 from pirl_server.config.jobs import JobSpec
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1", tags=["jobs"])
 
 
 class PlanView(Described):
@@ -33,7 +33,7 @@ class PlanView(Described):
     """earlier jobs that the estimate is from"""
 
 
-@router.post("/dry-run", operation_id="dryRunJob", responses=responses(422))
+@router.post("/job-plans", operation_id="dryRunJob", responses=responses(422))
 def dry_run(spec: Annotated[JobSpec, Body()], services: ServicesDep) -> PlanView:
     """Check a job as its creation does, and say what it would do, without queueing it."""
     check_request(services, spec)

@@ -31,6 +31,11 @@ def number(description: str, unit: str, **bounds: float) -> Any:
     return about(description, unit, strict=True, **bounds)
 
 
+def flag(description: str) -> Any:
+    """Describe a switch. Strict: neither 1 nor "yes" is true."""
+    return about(description, strict=True)
+
+
 def text(description: str, pattern: str) -> Any:
     """Describe a text. The pattern is also what rejects lone surrogates."""
     return about(description, strict=True, pattern=pattern)

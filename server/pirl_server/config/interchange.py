@@ -9,7 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from pirl_server.atomic_files import NAME_PATTERN
 from pirl_server.config.episodes import EpisodeSelection
-from pirl_server.config.fields import CHECKED, about, text
+from pirl_server.config.fields import CHECKED, about, flag, text
 from pirl_server.config.scheduling import Scheduled
 
 _PAIR = r"^[^=\x00-\x1f\x7f]{1,200}=[^=\x00-\x1f\x7f]{1,200}$"
@@ -50,7 +50,7 @@ class ImportSettings:
         Pairs, about("which state or action entry is which of the contract; may be repeated", "NAME=ENTRY")
     ] = ()
     positional: Annotated[
-        bool, about("the data names no entries: take them in the contract's order. Widths must agree")
+        bool, flag("the data names no entries: take them in the contract's order. Widths must agree")
     ] = False
     topics: Annotated[
         str | None,
@@ -58,7 +58,7 @@ class ImportSettings:
               "FILE", strict=True, pattern=_PATH),
     ] = None  # fmt: skip
     without_calls: Annotated[
-        bool, about("leave out the policy calls that an export of pirl has: the episodes become demonstrations")
+        bool, flag("leave out the policy calls that an export of pirl has: the episodes become demonstrations")
     ] = False
 
 

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from pirl_server.atomic_files import NAME_PATTERN
 from pirl_server.config.episodes import EpisodeSelection
-from pirl_server.config.fields import CHECKED, Loc, about, number, one_line, quoted, text
+from pirl_server.config.fields import CHECKED, Loc, about, flag, number, one_line, quoted, text
 from pirl_server.config.interchange import ExportEpisodes, ImportEpisodes
 from pirl_server.config.loop import LIST_LENGTH, Loop, LoopCanary, LoopEvaluation
 from pirl_server.config.scheduling import Scheduled
@@ -29,9 +29,9 @@ TaskName = Annotated[
     Field(examples=["PushCube-v1", "wipe-table"]),
 ]
 NewInstructions = Annotated[
-    bool, about("learn also sentences that the base was not trained on, and add them to those that it knows")
+    bool, flag("learn also sentences that the base was not trained on, and add them to those that it knows")
 ]
-DryRun = Annotated[bool, about("report on the selected episodes and learn nothing")]
+DryRun = Annotated[bool, flag("report on the selected episodes and learn nothing")]
 Select = Annotated[EpisodeSelection, about("which logged episodes to learn from")]
 FrozenName = Annotated[
     str | None, text("name of a dataset to learn from, in place of select; null: none", NAME_PATTERN)

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from pirl_server.atomic_files import NAME_PATTERN
 from pirl_server.config.episodes import EpisodeSelection
-from pirl_server.config.fields import CHECKED, about, number, text
+from pirl_server.config.fields import CHECKED, about, flag, number, text
 from pirl_server.config.scheduling import Scheduled
 
 _LINE = r"^[^\x00-\x1f\x7f]{1,1000}$"
@@ -29,7 +29,7 @@ class SuccessConfig:
     ] = ()  # fmt: skip
     state: Annotated[
         bool,
-        about(
+        flag(
             "also read the final state; off, since how an arm stands when time runs out says how the episode ended"
             " without a look at the object"
         ),
@@ -108,9 +108,7 @@ class SuccessModel(Scheduled):
         EpisodeSelection | None,
         about("for which episodes without a label it proposes one, for a person to accept; null: for none"),
     ] = None
-    dry_run: Annotated[bool, about("count the selected episodes and say how long encoding takes; learn nothing")] = (
-        False
-    )
+    dry_run: Annotated[bool, flag("count the selected episodes and say how long encoding takes; learn nothing")] = False
     config: Annotated[SuccessConfig, about("how it learns")] = field(default_factory=SuccessConfig)
 
     def __post_init__(self) -> None:

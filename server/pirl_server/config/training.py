@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic.dataclasses import dataclass
 
-from pirl_server.config.fields import CHECKED, OFF, about, number, text
+from pirl_server.config.fields import CHECKED, OFF, about, flag, number, text
 
 FEATURE_PATTERN = "^[a-z_]+$"
 Part = Literal["train", "lora", "frozen"]
@@ -94,7 +94,7 @@ class MixtureConfig(FlowMatchingConfig):
         number("of each batch, windows of episodes that a human drove alone; null: as they come", "share", gt=0, le=1),
         OFF,
     ] = None
-    balance_tasks: Annotated[bool, about("draw the windows of every instruction equally often")] = False
+    balance_tasks: Annotated[bool, flag("draw the windows of every instruction equally often")] = False
 
     def __post_init__(self) -> None:
         if (total := (self.takeover_share or 0.0) + (self.demonstration_share or 0.0)) > 1.0:

@@ -50,7 +50,7 @@ ROUTES: dict[tuple[str, str], frozenset[str]] = {
     ("GET", "/dashboard/{name}"): PUBLIC,
     ("GET", "/v1/jobs"): _PEOPLE,
     ("POST", "/v1/jobs"): _TRAINERS,
-    ("POST", "/v1/jobs/dry-run"): _TRAINERS,
+    ("POST", "/v1/job-plans"): _TRAINERS,
     ("GET", "/v1/jobs/{job_id}"): _PEOPLE,
     ("POST", "/v1/jobs/{job_id}/cancel"): _TRAINERS,
     ("POST", "/v1/jobs/{job_id}/pause"): _TRAINERS,
