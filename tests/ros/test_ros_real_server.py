@@ -39,7 +39,7 @@ class Server:
     def __init__(self, probe: Any, root: Path) -> None:
         self.grpc_port, self.rest_port = free_ports()
         command = [sys.executable, "-m", "pirl_contract.commands.cli", "serve", str(BASE), "--root", str(root)]
-        command += ["--grpc-port", str(self.grpc_port), "--rest-port", str(self.rest_port)]
+        command += ["--grpc-port", str(self.grpc_port), "--rest-port", str(self.rest_port), "--stop-port", "0"]
         process = probe.run(command)
         line = ""
         while "pirl serves" not in line:

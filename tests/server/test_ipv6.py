@@ -57,7 +57,7 @@ def test_a_host_in_brackets_listens_on_every_port(tmp_path: Path) -> None:
 )
 def test_a_host_that_is_not_here_is_named_and_the_port_is_not_blamed(tmp_path: Path, host: str, words: str) -> None:
     with pytest.raises(ValueError, match=words) as caught:
-        serve(ServeConfig(root=tmp_path / "root", host=host, grpc_port=free_port(), rest_port=free_port()))
+        serve(ServeConfig(root=tmp_path / "root", host=host, grpc_port=free_port(), rest_port=free_port(), stop_port=0))
     assert "--host" in str(caught.value)
     assert "port" not in str(caught.value)
 

@@ -34,7 +34,16 @@ class Serve:
                 each.bind(("127.0.0.1", 0))
             self.grpc, self.rest = one.getsockname()[1], two.getsockname()[1]
         command = [sys.executable, "-m", "pirl_contract.commands.cli", "serve", str(CHECKPOINT), "--root", str(root)]
-        command += ["--grpc-port", str(self.grpc), "--rest-port", str(self.rest), "--episode-memory-mib", "2"]
+        command += [
+            "--grpc-port",
+            str(self.grpc),
+            "--rest-port",
+            str(self.rest),
+            "--stop-port",
+            "0",
+            "--episode-memory-mib",
+            "2",
+        ]
         self.log = root.with_suffix(".log")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)

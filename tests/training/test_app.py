@@ -76,7 +76,8 @@ def free_port() -> int:
 
 
 def config(tmp_path: Path, **changes: object) -> ServeConfig:
-    values = {"grpc_port": free_port(), "rest_port": free_port()} | changes
+    # The port of stops, which is two above that of REST, may be anybody's.
+    values = {"grpc_port": free_port(), "rest_port": free_port(), "stop_port": 0} | changes
     return ServeConfig(save_toy(tmp_path / "base"), tmp_path / "root", **values)  # type: ignore[arg-type]
 
 
