@@ -8,16 +8,15 @@ from functools import partial
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
-
 from rclpy.duration import Duration, Infinite
 from rclpy.qos import (
     DurabilityPolicy,
     HistoryPolicy,
     QoSCompatibility,
+    QoSPolicyKind,
     QoSProfile,
     ReliabilityPolicy,
     qos_check_compatible,
-    QoSPolicyKind,
     qos_policy_name_from_kind,
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions

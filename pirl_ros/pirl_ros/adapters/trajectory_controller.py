@@ -27,7 +27,7 @@ _LEAD_CYCLES = 2
 class PlannedTrajectory:
     """Publishes on `~/planned` what a trajectory controller would be sent, and commands nothing: for dry runs.
 
-    Stamped with the present, in the base frame: row i is due (i + 1) periods later. The last plan waits for late readers.
+    Stamped with the present, in the base frame: row i is due (i + 1) periods later. A late reader gets the last plan.
     """
 
     problem = ""
