@@ -23,7 +23,7 @@ class WorkspaceMarker:
         self._publisher = node.create_publisher(Marker, "~/workspace", qos.LATCHED)
 
     def publish(self) -> None:
-        """Publish it; call it again: a reader with RViz's default QoS gets nothing that was published before it came."""
+        """Publish it; call it again: a reader with RViz's default QoS gets nothing older than itself."""
         if self._marker is not None:
             self._publisher.publish(self._marker)
 
