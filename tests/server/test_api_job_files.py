@@ -9,12 +9,11 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from many_episodes import many
-from whole_server import Server
+from whole_server import Server, problem
 
 from pirl_server.api.job_files import _whole
 from pirl_server.config.episodes import EpisodeSelection
@@ -23,13 +22,6 @@ from pirl_server.jobs import job_log
 from pirl_server.registry.evaluation import Evaluation
 
 SPEC = {"kind": "sft", "task": "PushCube-v1"}
-
-
-@pytest.fixture
-def server(tmp_path: Path, make_policy: Any) -> Iterator[Server]:
-    made = Server(tmp_path, make_policy())
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -45,11 +37,6 @@ def job(server: Server, web: httpx.Client, tmp_path: Path) -> tuple[str, Path]:
     while not server.jobs.has_ended(id_):
         time.sleep(0.01)
     return f"/v1/jobs/{id_}", tmp_path / "jobs" / id_
-
-
-def problem(reply: httpx.Response, status: int) -> str:
-    assert (reply.status_code, reply.headers["Content-Type"]) == (status, "application/problem+json"), reply.text
-    return str(reply.json()["detail"])
 
 
 def read_on(web: httpx.Client, path: str, offset: int, limit: int = 1000) -> tuple[str, int]:

@@ -88,7 +88,7 @@ class JobStore:
     def create(self, spec: JobSpec, parent: str | None = None) -> Job:
         """Store a new job as queued, and return it; or the earlier one of this parent.
 
-        When the disk rejects (OSError) nothing is left of it. Raises ValueError for a job to wait for that is not there.
+        When the disk rejects (OSError) nothing is left of it. Raises ValueError for a job to follow that is not there.
         """
         return self._create(spec, parent, None)[0]
 
