@@ -1,4 +1,4 @@
-"""What every SQLite file of the server has: transactions that no other overlaps, a version, errors told apart."""
+"""What every SQLite file of the server has: transactions, a version of its tables, and which errors are the disk's."""
 
 from __future__ import annotations
 
