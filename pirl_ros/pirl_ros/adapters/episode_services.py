@@ -122,6 +122,7 @@ class EpisodeServices:
         return response
 
     def _publish(self, event: int, **fields: Any) -> None:
-        stamp = self._node.get_clock().now().to_msg()
-        self._events.publish(EpisodeEvent(event=event, stamp=stamp, **fields))
+        message = EpisodeEvent(event=event, **fields)
+        message.header.stamp = message.stamp = self._node.get_clock().now().to_msg()
+        self._events.publish(message)
         self._node.report()

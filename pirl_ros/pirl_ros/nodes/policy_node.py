@@ -185,7 +185,7 @@ class PolicyNode(ManagedNode):
         """Publish the status and the diagnostics."""
         standing = self._session.standing
         status = fill_policy_status(PolicyStatus(), standing, self._address)
-        status.stamp = self.get_clock().now().to_msg()
+        status.header.stamp = status.stamp = self.get_clock().now().to_msg()
         self._status.publish(status)
         values = {
             "server": self._address,

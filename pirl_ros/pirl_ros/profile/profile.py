@@ -77,6 +77,11 @@ class Profile:
         return (*self.arm.joints, *self.gripper.joints)
 
     @property
+    def arm_units(self) -> tuple[Literal["rad", "m"], ...]:
+        """Unit of each arm joint's position."""
+        return tuple("m" if joint.type == "prismatic" else "rad" for joint in self.kinematics.joints)
+
+    @property
     def base_frame(self) -> str:
         """frame_id of the base frame of the kinematics; empty: the profile does not name it."""
         return self.kinematics.frame or self.command.frame
@@ -97,8 +102,9 @@ class Profile:
     @property
     def contract(self) -> Contract:
         """The contract that the server must agree with."""
-        units = [("rad", joint) for joint in self.arm.joints] + [
-            (self.gripper.unit, finger) for finger in self.gripper.joints
+        units = [
+            *zip(self.arm_units, self.arm.joints),
+            *((self.gripper.unit, finger) for finger in self.gripper.joints),
         ]
         positions = [Field(f"{joint.name}.position", unit, joint.low, joint.high) for unit, joint in units]
         velocities = [
@@ -119,14 +125,14 @@ class Profile:
         return replace(self, cameras=())
 
     def _arm_action(self) -> list[Field]:
-        joints = self.arm.joints
         if self.action == "tcp_delta":
             return [Field(f"tcp_d{axis}", "m", -self.tcp_step, self.tcp_step) for axis in "xyz"]
+        joints = list(zip(self.arm_units, self.arm.joints))
         if self.action == "joint_position":
-            return [Field(f"{joint.name}.target", "rad", joint.low, joint.high) for joint in joints]
+            return [Field(f"{joint.name}.target", unit, joint.low, joint.high) for unit, joint in joints]
         # All deltas of a chunk count from the joints of its observation: the last may be as large as the joint's way.
-        ways = [(joint.name, joint.high - joint.low) for joint in joints]
-        return [Field(f"{name}.delta", "rad", -way, way) for name, way in ways]
+        ways = [(unit, joint.name, joint.high - joint.low) for unit, joint in joints]
+        return [Field(f"{name}.delta", unit, -way, way) for unit, name, way in ways]
 
 
 def load_profile(path: str | Path) -> Profile:
