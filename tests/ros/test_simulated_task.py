@@ -58,8 +58,10 @@ def run_episodes(probe: Any, address: str, summary: Path, episodes: int) -> list
         summary_path=summary,
         max_steps=60,
         time_limit_s=patient(110.0),
+        patience_s=patient(60.0),
     )
     probe.until(lambda: runner.poll() is not None, "episodes do not end")
+    assert runner.returncode == 0, runner.communicate()[0]
     found: list[dict[str, Any]] = json.loads(summary.read_text())["episodes"]
     return found
 
