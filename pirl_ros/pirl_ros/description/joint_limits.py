@@ -35,7 +35,7 @@ class StatedLimits:
 
 
 class _Loader(yaml.SafeLoader):
-    pass
+    """A safe loader that knows two tags for numbers."""
 
 
 def _tagged(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
@@ -50,7 +50,7 @@ _Loader.add_constructor("!radians", _tagged)
 def read_joint_limits(path: str) -> dict[str, StatedLimits]:
     """Return limits by joint name. Raises ValueError in one line: not readable, not such a file, not a number."""
     try:
-        raw = yaml.load(Path(path).read_text(), Loader=_Loader)  # a SafeLoader with two tags for numbers
+        raw = _Loader(Path(path).read_text()).get_single_data()
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     joints = _find(raw)
