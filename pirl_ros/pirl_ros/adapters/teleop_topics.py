@@ -13,9 +13,9 @@ from sensor_msgs.msg import JointState, Joy
 from pirl_ros.adapters.diagnostics import ChangeLog
 from pirl_ros.adapters.operator_inputs import receive_stream
 from pirl_ros.adapters.parameters import declare
-from pirl_ros.control.action_mapping import gripper_action
 from pirl_ros.control.arm_executor import ArmExecutor
 from pirl_ros.control.control_source import JointTarget, Joystick, TcpTwist, stale, wrong_frame
+from pirl_ros.control.gripper import gripper_action
 from pirl_ros.profile.profile import Profile
 from pirl_ros.sensing.sensor_messages import stamp_to_ns
 

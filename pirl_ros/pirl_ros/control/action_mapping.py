@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
 
 from pirl_contract.schema import Alteration, ControlSource, Vector
+from pirl_ros.control.action_entries import Anchors
+from pirl_ros.control.action_space import ActionSpace
 from pirl_ros.control.control_source import JointTarget, TcpTwist, Teleop
-from pirl_ros.control.governor import Governor
+from pirl_ros.control.governor import Governor, shorten
+from pirl_ros.control.gripper import GripperRate, gripper_metres
 from pirl_ros.control.kinematics import Array, Chain, turned
 from pirl_ros.control.limits import Limits
 from pirl_ros.profile.profile import Profile
-from pirl_ros.profile.sections import GripperGroup
 
 _ALTERS_THE_PATH = ~(Alteration.CLIPPED | Alteration.NONE)
 _LEAD_RAD = 0.1
@@ -38,28 +39,26 @@ class ArmCommand:
 
 
 class ActionMapper:
-    """Turns actions into joint targets; the last entry of an action is the gripper.
+    """Turns actions of the profile's `ActionSpace` into governed joint commands.
 
-    tcp_delta: way of the tool centre from the measured arm, not from the last target, as in training; it is not turned.
-    joint_position: the targets. joint_delta: targets relative to the measured joints of the chunk's observation.
+    Entries that count from where the action before was to lead do so as long as the command keeps up: what they name
+    is never further ahead of it than `_LEAD_RAD`, or two periods at the joint's own speed.
     """
 
     def __init__(self, profile: Profile) -> None:
-        self._kind = profile.action
+        self.space = ActionSpace(profile)
         self._chain = Chain.from_table(profile.kinematics)
         self._limits = Limits.from_profile(profile)
         self._governor = Governor(self._limits, self._chain)
         self._gripper = profile.gripper
-        fields = profile.contract.action
-        self._low = np.array([field.low for field in fields], np.float32)
-        self._high = np.array([field.high for field in fields], np.float32)
+        self._lead = np.maximum(_LEAD_RAD, 2 * self._limits.velocity * self._limits.period_s)
         self._opening = 1.0
         # A goal's speed is the gripper driver's business.
         follows = profile.gripper.kind == "joint_trajectory"
         scale = profile.safety.speed_scale
         self._gripper_rate = GripperRate(profile.gripper, self._limits.period_s, scale) if follows else None
         self._aim: Array | None = None
-        """[J] where a person's twist has got to"""
+        """[J] where the action before, or a person's twist, was to lead"""
 
     @property
     def at_rest(self) -> bool:
@@ -84,6 +83,7 @@ class ActionMapper:
     def release(self) -> None:
         """Restart from the arm's position, at rest: when an episode begins or another source has moved the arm."""
         self._governor.release()
+        self._aim = None
 
     def set_speed_scale(self, share: float) -> None:
         """Use only this part of the velocity limits; ValueError unless in (0, 1]."""
@@ -116,24 +116,27 @@ class ActionMapper:
     ) -> ArmCommand:
         """Return the command for one action [D] with the arm at `measured` [J] rad.
 
-        `reference` [J]: the measured joints of the chunk's observation, for joint_delta.
+        `reference` [J]: the measured joints of the chunk's observation. None, for entries that count from them: holds.
         """
         if not np.isfinite(action).all() or not np.isfinite(measured).all():
             return self.brake(Alteration.NOT_FINITE)
-        clipped: Vector = np.clip(action, self._low, self._high)
+        if reference is None and self.space.counts_from_observation:
+            return self.brake(Alteration.STALE)
+        clipped = self.space.clip(action)
         altered = Alteration.NONE if np.array_equal(clipped, action) else Alteration.CLIPPED
-        self._aim, origin = None, measured if reference is None else reference
+        origin = measured if reference is None else reference
         target, bits = self._target(clipped, measured, origin)
         before = self._governor.position
         joints, more = self._governor.command(target, measured, chunk_age_s, observation_age_s)
         altered |= bits | more
-        previous = self._governor.previous
         if joints is None or altered & _REFUSED:
+            self._aim = None
             return self._report(joints, measured if before is None else before, origin, altered, ControlSource.HOLD)
-        altered |= self._move_gripper(float(clipped[-1]))
+        self._aim = target if self.space.aims.any() else None
+        altered |= self._move_gripper(self.space.openings(clipped)[0])
         if not altered & _ALTERS_THE_PATH:
-            return ArmCommand(joints, self.gripper_m, clipped, altered, ControlSource.POLICY, previous)
-        return self._report(joints, measured, origin, altered, ControlSource.POLICY)
+            return ArmCommand(joints, self.gripper_m, clipped, altered, ControlSource.POLICY, self._governor.previous)
+        return self._report(joints, measured, origin, altered, ControlSource.POLICY, clipped)
 
     def follow(self, hand: Teleop, measured: Array, observation_age_s: float) -> ArmCommand:
         """Return the command for what a person wants; it passes the same limits as the policy's.
@@ -141,7 +144,7 @@ class ActionMapper:
         `measured` [J] rad. Raises ValueError for a joint target of another length.
         """
         if isinstance(hand, JointTarget):
-            target, bits = hand.joints, Alteration.NONE
+            target, bits, self._aim = hand.joints, Alteration.NONE, None
             if target.shape != measured.shape:
                 raise ValueError(f"teleop command has {target.size} joints, the arm has {measured.size}")
         else:
@@ -173,13 +176,16 @@ class ActionMapper:
 
     def _target(self, action: Vector, measured: Array, origin: Array) -> tuple[Array, Alteration]:
         """[J] and what had to be changed for it; not within the limits yet."""
-        if self._kind == "joint_position":
-            # The limit itself may be a little larger as a float32.
-            return np.clip(action[:-1].astype(np.float64), self._limits.low, self._limits.high), Alteration.NONE
-        if self._kind == "joint_delta":
-            return origin + action[:-1], Alteration.NONE
-        position, rotation = self._chain.forward(measured)
-        return self._reach(position + action[:3].astype(np.float64), rotation, measured)
+        at = measured if self._governor.position is None else self._governor.position
+        aim = at if self._aim is None else self._aim
+        target, altered = self.space.target(action, Anchors(measured, aim, origin))
+        aims = self.space.aims
+        if not aims.any():
+            return target, altered
+        near = shorten(np.where(aims, target, at), at, self._lead)
+        if (np.abs(near - target)[aims] > 0).any():
+            target, altered = np.where(aims, near, target), altered | Alteration.LIMIT
+        return target, altered
 
     def _moved(self, twist: TcpTwist, measured: Array) -> tuple[Array, Alteration]:
         """A period further than the last aim, unless the arm cannot keep up with it."""
@@ -200,63 +206,17 @@ class ActionMapper:
         return (start, altered | Alteration.LIMIT) if joints is None else (joints, altered)
 
     def _report(
-        self, joints: Array | None, start: Array, origin: Array, altered: Alteration, source: ControlSource
+        self,
+        joints: Array | None,
+        start: Array,
+        origin: Array,
+        altered: Alteration,
+        source: ControlSource,
+        asked: Vector | None = None,
     ) -> ArmCommand:
-        """What was really done, in the units of the action: from `start`, for joint_delta from `origin`."""
+        """What was really done, in the units of the action: from `start`, from the command before, or from `origin`."""
         end = start if joints is None else joints
-        if self._kind == "tcp_delta":
-            arm = self._chain.forward(end)[0] - self._chain.forward(start)[0]
-        else:
-            arm = end if self._kind == "joint_position" else end - origin
-        executed: Vector = np.append(arm, self._opening).astype(np.float32)
-        return ArmCommand(joints, self.gripper_m, executed, altered, source, self._governor.previous)
-
-
-class GripperRate:
-    """Bounds the speed of a gripper target that follows the action step by step; in units of the action, [-1, 1].
-
-    Where the fingers are is measured at the start and after another source may have moved them. Fingers that press an
-    object stand wider than their target: within an episode such a target is kept, or the object would slip.
-    """
-
-    def __init__(self, gripper: GripperGroup, period_s: float, speed_scale: float) -> None:
-        stroke = abs(gripper.open - gripper.closed)
-        self._gripper, self._largest = gripper, 2.0 * gripper.velocity_limit * speed_scale * period_s / stroke
-        self._share = 1.0
-        self._at: float | None = None
-
-    def set_speed_scale(self, share: float) -> None:
-        """Use only this share (0, 1] of the velocity limit."""
-        self._share = share
-
-    def start_at(self, finger: float | None, keep_grasp: bool = False) -> None:
-        """Start from the measured finger, in the gripper's unit; None: it is not measured, continue from the target."""
-        if finger is None or not math.isfinite(finger):
-            return
-        measured = gripper_action(self._gripper, finger)
-        if not (keep_grasp and self._at is not None and self._at < measured):
-            self._at = measured
-
-    def step(self, wanted: float) -> float:
-        """Return the action one period on: `wanted`, or as far towards it as the limit allows."""
-        largest = self._share * self._largest
-        if self._at is None or abs(wanted - self._at) <= largest:
-            self._at = wanted
-        else:
-            self._at += math.copysign(largest, wanted - self._at)
-        return self._at
-
-    def copy(self) -> GripperRate:
-        """Return an independent copy."""
-        return copy(self)
-
-
-def gripper_metres(gripper: GripperGroup, action: float) -> float:
-    """Return the finger target in metres for a gripper action in [-1 closed, 1 open]."""
-    return gripper.closed + (float(action) + 1.0) / 2.0 * (gripper.open - gripper.closed)
-
-
-def gripper_action(gripper: GripperGroup, metres: float) -> float:
-    """Return the gripper action in [-1, 1] for a finger target in metres: the inverse of `gripper_metres`."""
-    action = (metres - gripper.closed) / (gripper.open - gripper.closed) * 2.0 - 1.0
-    return min(1.0, max(-1.0, action))
+        previous = self._governor.previous
+        anchors = Anchors(start, start if previous is None else previous, origin)
+        executed = self.space.executed(end, anchors, (self._opening,), asked)
+        return ArmCommand(joints, self.gripper_m, executed, altered, source, previous)

@@ -83,7 +83,8 @@ class ArmExecutor:
         self._answer_ns = int(ANSWER_S * 1e9) if waited_for else self._period_ns // 2
         self._mapper, self._history, self._latch = ActionMapper(profile), StateHistory(), FaultLatch()
         self._sources = sources or ControlSourceMux()
-        self._buffer = ChunkBuffer(self._period_ns, int(self._link_loss_s * 1e9) if self._timed else None)
+        link_loss_ns = int(self._link_loss_s * 1e9) if self._timed else None
+        self._buffer = ChunkBuffer(self._period_ns, link_loss_ns, self._mapper.space)
         self._counts, self._unnamed, self._action_age_s = _Counts(), 0, 0.0
         self._speed_scale, self._mode, self._reason, self._last_act = 1.0, Mode.IDLE, "", ""
         self._finger_start: _FingerStart = "measured"

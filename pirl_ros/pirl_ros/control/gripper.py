@@ -1,8 +1,9 @@
-"""A gripper commanded by goals: two positions, switched with hysteresis and settling time. Does not import ROS."""
+"""A gripper: its positions and openings, the speed of a target, and goals with hysteresis. Does not import ROS."""
 
 from __future__ import annotations
 
 import math
+from copy import copy
 from typing import Any
 
 from pirl_ros.profile.sections import GripperGroup
@@ -51,6 +52,56 @@ class GripperSwitch:
         if action > self._gripper.open_above:
             return OPEN
         return CLOSED if action < self._gripper.close_below else self._sent
+
+
+class GripperRate:
+    """Bounds the speed of a gripper target that follows the action step by step; in units of the action, [-1, 1].
+
+    Where the fingers are is measured at the start and after another source may have moved them. Fingers that press an
+    object stand wider than their target: within an episode such a target is kept, or the object would slip.
+    """
+
+    def __init__(self, gripper: GripperGroup, period_s: float, speed_scale: float) -> None:
+        stroke = abs(gripper.open - gripper.closed)
+        self._gripper, self._largest = gripper, 2.0 * gripper.velocity_limit * speed_scale * period_s / stroke
+        self._share = 1.0
+        self._at: float | None = None
+
+    def set_speed_scale(self, share: float) -> None:
+        """Use only this share (0, 1] of the velocity limit."""
+        self._share = share
+
+    def start_at(self, finger: float | None, keep_grasp: bool = False) -> None:
+        """Start from the measured finger, in the gripper's unit; None: it is not measured, continue from the target."""
+        if finger is None or not math.isfinite(finger):
+            return
+        measured = gripper_action(self._gripper, finger)
+        if not (keep_grasp and self._at is not None and self._at < measured):
+            self._at = measured
+
+    def step(self, wanted: float) -> float:
+        """Return the action one period on: `wanted`, or as far towards it as the limit allows."""
+        largest = self._share * self._largest
+        if self._at is None or abs(wanted - self._at) <= largest:
+            self._at = wanted
+        else:
+            self._at += math.copysign(largest, wanted - self._at)
+        return self._at
+
+    def copy(self) -> GripperRate:
+        """Return an independent copy."""
+        return copy(self)
+
+
+def gripper_metres(gripper: GripperGroup, action: float) -> float:
+    """Return the finger target in metres for a gripper action in [-1 closed, 1 open]."""
+    return gripper.closed + (float(action) + 1.0) / 2.0 * (gripper.open - gripper.closed)
+
+
+def gripper_action(gripper: GripperGroup, metres: float) -> float:
+    """Return the gripper action in [-1, 1] for a finger target in metres: the inverse of `gripper_metres`."""
+    action = (metres - gripper.closed) / (gripper.open - gripper.closed) * 2.0 - 1.0
+    return min(1.0, max(-1.0, action))
 
 
 def fill_gripper_goal(goal: Any, gripper: GripperGroup, position: float, velocity: float) -> Any:

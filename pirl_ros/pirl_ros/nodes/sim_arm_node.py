@@ -21,7 +21,7 @@ from pirl_ros.adapters.lifecycle_node import ManagedNode
 from pirl_ros.adapters.node_main import run
 from pirl_ros.adapters.parameters import declare, declare_profile, read_profile
 from pirl_ros.adapters.simulated_arm import RenderDelay, SimulatedArm, load_simulator
-from pirl_ros.control.action_mapping import gripper_action
+from pirl_ros.control.gripper import gripper_action
 from pirl_ros.messages.controller_messages import first_positions
 from pirl_ros.messages.pirl_messages import ns_to_stamp
 from pirl_ros.sensing.sensor_messages import fill_image, fill_pose

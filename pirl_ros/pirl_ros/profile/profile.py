@@ -9,6 +9,7 @@ from typing import Literal
 import yaml
 
 from pirl_contract import Camera, Contract, Field
+from pirl_ros.profile.action_parts import ActionPart, entries, parts_of
 from pirl_ros.profile.sections import (
     ActionKind,
     ArmGroup,
@@ -16,6 +17,7 @@ from pirl_ros.profile.sections import (
     Command,
     Finger,
     GripperGroup,
+    Joint,
     KinematicTable,
     PoseTopic,
     SafetyLimits,
@@ -23,6 +25,7 @@ from pirl_ros.profile.sections import (
 )
 from pirl_ros.profile.strict_yaml import build
 
+_POSE_JOINTS = 6
 _LONGEST_SILENCE_S = 60.0
 """after which any real arm has to be at rest; far above what `pirl robot check` warns of"""
 
@@ -43,7 +46,8 @@ class Profile:
     poses: tuple[PoseTopic, ...]
     safety: SafetyLimits
     kinematics: KinematicTable
-    action: ActionKind = "tcp_delta"
+    action: ActionKind | tuple[ActionPart, ...] = "tcp_delta"
+    """what an action means: a word, with the gripper last, or a list of parts in the order of the entries"""
     tcp_step: float = 0.0
     """m per control period and axis: range of a tcp_delta action"""
     velocities: bool = True
@@ -55,8 +59,8 @@ class Profile:
             raise ValueError("rate_hz must be above 0")
         if (self.action == "tcp_delta") != (self.tcp_step > 0):
             raise ValueError("tcp_step must be above 0 for action tcp_delta and omitted for other actions")
-        if self.command.kind == "servo_twist" and self.action != "tcp_delta":
-            raise ValueError("command.kind servo_twist moves the tool centre: it needs action tcp_delta")
+        if self.command.kind == "servo_twist" and not any(part.of_tool for part in self.action_parts):
+            raise ValueError("command.kind servo_twist moves the tool centre: it needs action tcp_delta or a tool part")
         if len(self.kinematics.joints) != len(self.arm.joints):
             raise ValueError(f"kinematics.joints needs {len(self.arm.joints)} entries, one per arm joint")
         if self.command.joints and sorted(self.command.joints) != sorted(joint.name for joint in self.arm.joints):
@@ -70,6 +74,43 @@ class Profile:
         for names in (joints, streams):
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise ValueError(f"'{twice[0]}' is defined twice: joints, cameras, poses, wrenches need unique names")
+        self._check_action()
+
+    def _check_action(self) -> None:
+        """Raise ValueError unless each joint and the gripper are commanded by one part, and by no more."""
+        if isinstance(self.action, str):
+            return
+        if [part.kind for part in self.action].count("gripper") != 1:
+            raise ValueError("action needs one part of kind gripper")
+        own = [joint.name for joint in self.arm.joints]
+        tools = [part for part in self.action if part.of_tool]
+        named = [
+            name for part in self.action if not part.of_tool and part.kind != "gripper" for name in part.joints or own
+        ]
+        if unknown := [name for name in named if name not in own]:
+            raise ValueError(f"action names joint '{unknown[0]}', the arm has {', '.join(own)}")
+        if twice := [name for name in own if named.count(name) > 1]:
+            raise ValueError(f"joint '{twice[0]}' is commanded by two parts of action: name each joint once")
+        left = [name for name in own if name not in named]
+        if len(tools) > 1:
+            raise ValueError("action has two tool parts: one places the tool centre")
+        if not tools and left:
+            raise ValueError(f"joint '{left[0]}' has no entry in action: give it one, or add a tool part")
+        if tools and len(left) < _POSE_JOINTS:
+            raise ValueError(
+                f"a {tools[0].kind} needs {_POSE_JOINTS} joints that no other part commands, {len(left)} are left:"
+                " position and orientation have as many freedoms"
+            )
+
+    @property
+    def action_parts(self) -> tuple[ActionPart, ...]:
+        """The parts of an action, in the order of its entries; a word for `action` stands for some."""
+        return parts_of(self.action, self.tcp_step) if isinstance(self.action, str) else self.action
+
+    def joints_of(self, part: ActionPart) -> tuple[Joint, ...]:
+        """Return the arm joints that a part has entries for, in their order."""
+        by_name = {joint.name: joint for joint in self.arm.joints}
+        return tuple(by_name[name] for name in part.joints or by_name)
 
     @property
     def joints(self) -> tuple[Finger, ...]:
@@ -110,23 +151,13 @@ class Profile:
             robot=self.robot,
             cameras=tuple(Camera(camera.name, camera.height, camera.width) for camera in self.cameras),
             state=(*positions, *(velocities if self.velocities else ()), *poses, *wrenches),
-            action=(*self._arm_action(), Field("gripper", "1", -1.0, 1.0)),
+            action=tuple(field for part in self.action_parts for field in entries(part, self.joints_of(part))),
             rate_hz=self.rate_hz,
         )
 
     def without_cameras(self) -> Profile:
         """Return the profile of the same robot for a state-only policy."""
         return replace(self, cameras=())
-
-    def _arm_action(self) -> list[Field]:
-        joints = self.arm.joints
-        if self.action == "tcp_delta":
-            return [Field(f"tcp_d{axis}", "m", -self.tcp_step, self.tcp_step) for axis in "xyz"]
-        if self.action == "joint_position":
-            return [Field(f"{joint.name}.target", "rad", joint.low, joint.high) for joint in joints]
-        # All deltas of a chunk count from the joints of its observation: the last may be as large as the joint's way.
-        ways = [(joint.name, joint.high - joint.low) for joint in joints]
-        return [Field(f"{name}.delta", "rad", -way, way) for name, way in ways]
 
 
 def load_profile(path: str | Path) -> Profile:
