@@ -322,7 +322,8 @@ WRONG = {
         {"kind": "tool_delta", "rotation": "none", "step": 0.1, "reach": 1.0, "counts_from": "observation"}
         | {"normalised": True}
     ],
-    "limit is missing": [{"kind": "joint_delta", "normalised": True}],
+    "limit is missing": [{"kind": "joint_delta", "counts_from": "command", "normalised": True}],
+    "not for counts_from observation": [{"kind": "joint_delta", "limit": 1.0, "normalised": True}],
     "closed and open must differ": [{"kind": "gripper", "closed": 1.0, "open": 1.0}],
     "action needs one part of kind gripper": [{"kind": "joint_position"}],
     "names joint 'elbow'": [{"kind": "joint_position", "joints": ["elbow"]}, {"kind": "gripper"}],

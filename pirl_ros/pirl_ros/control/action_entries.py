@@ -30,11 +30,11 @@ class Anchors:
     """at the observation of the chunk"""
 
     def of(self, name: str) -> Array:
-        """Return the joints of `profile.action_parts.Anchor`; of an absolute part, where it comes from."""
+        """Return the joints [J] of `profile.action_parts.Anchor`; of an absolute part, where it comes from."""
         return {"measured": self.measured, "observation": self.observed}.get(name, self.command)
 
     def part(self, joints: slice) -> Anchors:
-        """Return those of one arm."""
+        """Return those of one arm, `joints` of [J]."""
         return Anchors(self.measured[joints], self.command[joints], self.observed[joints])
 
 
@@ -81,7 +81,7 @@ class ToolEntries:
         return self._part.absolute or self.anchor == "command"
 
     def target(self, values: Array, anchors: Anchors, low: Array, high: Array) -> tuple[Array, Alteration]:
-        """Return joints [J] for entries [K] and what had to be changed. `low`, `high` [J]: where they may be."""
+        """Return joints [J] for entries [K] and what had to be changed. `low`, `high`: where they may be, [J] both."""
         seed = anchors.command if self._part.absolute else anchors.of(self.anchor)
         goal = self._goal(values * self._scale, anchors)
         if goal is None:
@@ -96,12 +96,12 @@ class ToolEntries:
         return joints, altered
 
     def executed(self, end: Array, anchors: Anchors, asked: Array | None) -> Array:
-        """Return the entries [K] of a motion to joints `end` [J]. `asked` [K]: of two ways to write it, the nearer."""
+        """Return entries [K] of a motion to joints `end` [J]. `asked` [K]: of two ways to write it, the nearer one."""
         near = None if asked is None else (asked * self._scale)[3:]
         return self._written(self._arm.chain.forward(end), self._start(anchors), near) / self._scale
 
     def rebased(self, values_NK: Array, old: Array, new: Array) -> Array:
-        """Return entries that count from joints `old` [J] as they count from `new` [J]; others as they are."""
+        """Return entries [N, K] that count from joints `old` [J] as they count from `new` [J]; others as they are."""
         if self.anchor != "observation":
             return values_NK
         before, after = self._arm.chain.forward(old), self._arm.chain.forward(new)
@@ -113,7 +113,7 @@ class ToolEntries:
         return rows
 
     def mixed(self, old: Array, new: Array, share: float) -> Array:
-        """Return `share` of `new` [K] and the rest of `old` [K]; rotations on the shortest way between the two."""
+        """Return `share` of `new` [K] and the rest of `old` [K], as [K]; rotations on the shortest way."""
         mixture: Array = share * new + (1 - share) * old
         if self.width > 3:
             start, goal = (rotations.matrix(v[3:] * self._scale[3:], self._representation) for v in (old, new))
@@ -185,7 +185,7 @@ class JointEntries:
         return self.anchor == "command" or self.kind == "joint_velocity"
 
     def target(self, values: Array, anchors: Anchors) -> tuple[Array, Alteration]:
-        """Return where the part's joints [K] are to be, and what had to be changed."""
+        """Return where the part's joints [K] are to be for entries [K], and what had to be changed."""
         if self.kind == "joint_position":
             # The limit itself may be a little larger as a float32.
             return np.clip(values.astype(np.float64), self._low, self._high), Alteration.NONE
@@ -204,7 +204,7 @@ class JointEntries:
         return way / self._scale / (self._period_s if self.kind == "joint_velocity" else 1.0)
 
     def rebased(self, values_NK: Array, old: Array, new: Array) -> Array:
-        """Return entries that count from joints `old` [J] as they count from `new` [J]; others as they are."""
+        """Return entries [N, K] that count from joints `old` [J] as they count from `new` [J]; others as they are."""
         if self.anchor != "observation":
             return values_NK
         return values_NK + (old - new)[self.joints] / self._scale

@@ -1,7 +1,7 @@
 """The action vector of a robot: joint targets and gripper openings from it, and what was executed back into it.
 
 Each part of the profile's `action` has its entries; every one ends as a joint target, so that the governor has the last
-word. D = entries of an action, H = actions of a chunk, J = joints, K = entries of a part.
+word. D = entries of an action, H = actions of a chunk, J = joints, K = entries of a part, S = entries of the state.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class ActionSpace:
         return any(part.anchor == "observation" for _, part in self._arm_parts())
 
     def clip(self, action: Vector) -> Vector:
-        """Return the action [D] within the ranges of the contract."""
+        """Return the action [D] within the ranges of the contract, both alike."""
         clipped: Vector = np.clip(action, self._low, self._high)
         return clipped
 
@@ -96,7 +96,7 @@ class ActionSpace:
         return executed.astype(np.float32)
 
     def rebased(self, actions_HD: Vector, old: Array, new: Array) -> Vector:
-        """Return actions that answer an observation with joints `old` [J] as they would answer one with `new` [J]."""
+        """Return actions [H, D] that answer an observation with joints `old` [J] as they would one with `new` [J]."""
         if not self.counts_from_observation:
             return actions_HD
         rebased = actions_HD.copy()
@@ -105,11 +105,11 @@ class ActionSpace:
         return rebased
 
     def rebased_by_state(self, actions_HD: Vector, old: Vector, new: Vector) -> Vector:
-        """Return the same for two observations' states, each [S] in the contract's order."""
+        """Return the same actions [H, D] for two observations' states, each [S] in the contract's order."""
         return self.rebased(actions_HD, *(state[self._in_state].astype(np.float64) for state in (old, new)))
 
     def mixed(self, old_HD: Vector, new_HD: Vector, share_H: NDArray[np.float32]) -> Vector:
-        """Return `share_H` of the new actions and the rest of the old ones; rotations on the shortest way."""
+        """Return `share_H` of the new actions and the rest of the old ones [H, D]; rotations on the shortest way."""
         mixed: Vector = share_H[:, None] * new_HD + (1 - share_H[:, None]) * old_HD
         for where, tool in self._tools:
             for row, old, new, share in zip(mixed, old_HD[:, where], new_HD[:, where], share_H):
@@ -118,7 +118,7 @@ class ActionSpace:
         return mixed
 
     def continues(self, action: Vector, played: Vector) -> bool:
-        """Whether an action [D] is the one played last, but for rounding where it was rebased."""
+        """Whether an action [D] is the one `played` [D] last, but for rounding where it was rebased."""
         if not self.counts_from_observation:
             return np.array_equal(action, played)
         return bool((np.abs(action - played) <= SAME).all())

@@ -17,32 +17,32 @@ FADE_STEPS = 4
 
 
 class Blending(Protocol):
-    """How actions of two chunks compare; `ActionSpace` is one. J = joints, D = entries of an action."""
+    """How actions of two chunks compare; `ActionSpace` is one. J = joints, H = actions, D = entries of an action."""
 
     def rebased(self, actions_HD: Vector, old: NDArray[np.float64], new: NDArray[np.float64]) -> Vector:
-        """Return actions that answer an observation with joints `old` [J] as they would answer one with `new` [J]."""
+        """Return actions [H, D] that answer an observation with joints `old` [J] as they would one with `new` [J]."""
 
     def mixed(self, old_HD: Vector, new_HD: Vector, share_H: NDArray[np.float32]) -> Vector:
-        """Return `share_H` of the new actions and the rest of the old ones."""
+        """Return `share_H` of the new actions and the rest of the old ones, as [H, D]."""
 
     def continues(self, action: Vector, played: Vector) -> bool:
-        """Return whether an action [D] is the one played last."""
+        """Return whether an action [D] is the one `played` [D] last."""
 
 
 class Absolute:
-    """`Blending` of actions that count from nothing, entry by entry."""
+    """`Blending` of actions that count from nothing. J = joints, H = actions, D = entries of an action."""
 
     def rebased(self, actions_HD: Vector, old: NDArray[np.float64], new: NDArray[np.float64]) -> Vector:
-        """Return the actions as they are."""
+        """Return the actions [H, D] as they are, for any joints `old` and `new` [J] both."""
         return actions_HD
 
     def mixed(self, old_HD: Vector, new_HD: Vector, share_H: NDArray[np.float32]) -> Vector:
-        """Return the weighted mean of each entry."""
+        """Return the weighted mean of each entry, as [H, D]."""
         mixed: Vector = share_H[:, None] * new_HD + (1 - share_H[:, None]) * old_HD
         return mixed
 
     def continues(self, action: Vector, played: Vector) -> bool:
-        """Return whether both are the same, bit for bit."""
+        """Return whether both [D] are the same, bit for bit."""
         return np.array_equal(action, played)
 
 
@@ -242,7 +242,7 @@ class ChunkBuffer:
         if not np.isfinite(actions[old]).all() or not np.isfinite(chunk.actions[new]).all():
             self._faded = 0
             return chunk
-        share = np.arange(1, self._faded + 1, dtype=np.float32) / (FADE_STEPS + 1)
+        share = np.arange(1, self._faded + 1, dtype=np.float32) / np.float32(FADE_STEPS + 1)
         faded = chunk.actions.copy()
         faded[new] = self._space.mixed(actions[old], chunk.actions[new], share)
         return replace(chunk, actions=faded)

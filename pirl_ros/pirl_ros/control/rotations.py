@@ -1,4 +1,4 @@
-"""Rotation matrices and the four ways in which actions write them. Angles in rad; the names are the profile's.
+"""Rotation matrices and the four ways in which actions write them, K numbers each. Angles in rad; names as in profiles.
 
 Method: the matrix is turned into a quaternion by its largest component (Shepperd 1978), which stays exact at half a
 turn, where the antisymmetric part of the matrix vanishes; six numbers become a matrix by Gram-Schmidt (Zhou et al.
@@ -38,7 +38,7 @@ def matrix(values: Array, representation: str) -> Array | None:
 
 
 def values_of(rotation: Array, representation: str, near: Array | None = None) -> Array:
-    """Return how `rotation` [3, 3] is written; of two ways the one closer to `near` [K]. The inverse of `matrix`."""
+    """Return how `rotation` [3, 3] is written, [K]; of two ways the one closer to `near` [K]. Inverse of `matrix`."""
     if representation == "euler_xyz":
         return _euler(rotation)
     if representation == "rotation_6d":

@@ -3,7 +3,7 @@
 Real-time chunking (arXiv 2506.07339): the arm plays on while the server thinks. The actions from the observation's
 capture on travel with the question; as many of them as will have been played when the answer comes return unchanged.
 
-Stamps are on the clock of the robot's messages, ages monotonic.
+Stamps are on the clock of the robot's messages, ages monotonic. S = entries of the state.
 """
 
 from __future__ import annotations

@@ -95,8 +95,10 @@ class ActionPart:
                 raise ValueError(f"{name} must not be below 0, got {getattr(self, name):g}")
         if self.of_tool:
             self._check_tool()
+        if self.normalised and self.anchor == "observation":
+            raise ValueError("normalised is for deltas per control period: not for counts_from observation")
         if self.kind == "joint_delta" and self.normalised and not self.limit:
-            raise ValueError("limit is missing: the rad that a normalised entry of 1 stands for")
+            raise ValueError("limit is missing: the rad per control period that a normalised entry of 1 stands for")
         if self.kind == "gripper" and self.closed == self.open:
             raise ValueError(f"closed and open must differ, both are {self.open:g}")
 
@@ -115,8 +117,6 @@ class ActionPart:
                 f"reach {self.reach:g}: needs the range of the position entries in m for tool_pose and for counts_from"
                 " observation, and nothing else"
             )
-        if self.normalised and self.absolute:
-            raise ValueError("normalised is for deltas per control period only")
 
     @property
     def of_tool(self) -> bool:

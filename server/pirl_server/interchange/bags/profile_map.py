@@ -78,6 +78,8 @@ def _contract(raw: Mapping[str, Any]) -> Contract:
 
 def _arm_action(raw: Mapping[str, Any]) -> list[Field]:
     joints, kind = raw["arm"]["joints"], raw.get("action", "tcp_delta")
+    if not isinstance(kind, str):
+        raise ValueError("the profile's action is a list of parts, whose entries no controller's topic has: give a map")
     if kind == "tcp_delta":
         return [Field(f"tcp_d{axis}", "m", -raw["tcp_step"], raw["tcp_step"]) for axis in "xyz"]
     if kind == "joint_position":
