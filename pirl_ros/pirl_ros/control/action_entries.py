@@ -105,7 +105,7 @@ class ToolEntries:
         if self.anchor != "observation":
             return values_NK
         before, after = self._arm.chain.forward(old), self._arm.chain.forward(new)
-        rows = values_NK.astype(np.float64)
+        rows = values_NK.copy()
         for row in rows:
             pose = self._pose(row * self._scale, before)
             if pose is not None:
@@ -188,7 +188,7 @@ class JointEntries:
         """Return where the part's joints [K] are to be for entries [K], and what had to be changed."""
         if self.kind == "joint_position":
             # The limit itself may be a little larger as a float32.
-            return np.clip(values.astype(np.float64), self._low, self._high), Alteration.NONE
+            return np.clip(values, self._low, self._high), Alteration.NONE
         way = values * self._scale * (self._period_s if self.kind == "joint_velocity" else 1.0)
         target = anchors.of(self.anchor)[self.joints] + way
         if not self.aims():

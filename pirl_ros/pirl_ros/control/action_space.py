@@ -63,15 +63,15 @@ class ActionSpace:
 
     def target(self, action: Vector, anchors: Anchors) -> tuple[Array, Alteration]:
         """Return joints [J] for an action [D] within its ranges, not within the limits yet, and what was changed."""
-        target, altered = anchors.command.copy(), Alteration.NONE
+        target, altered, values = anchors.command.copy(), Alteration.NONE, action.astype(np.float64)
         low, high = self._arm.low.copy(), self._arm.high.copy()
         for where, part in self._joints:
-            target[part.joints], bits = part.target(action[where], anchors)
+            target[part.joints], bits = part.target(values[where], anchors)
             altered |= bits
             fixed = np.clip(target[part.joints], low[part.joints], high[part.joints])
             low[part.joints] = high[part.joints] = fixed
         for where, tool in self._tools:
-            target, bits = tool.target(action[where].astype(np.float64), anchors, low, high)
+            target, bits = tool.target(values[where], anchors, low, high)
             altered |= bits
         return target, altered
 
@@ -90,7 +90,7 @@ class ActionSpace:
         for where, part in self._joints:
             executed[where] = part.executed(end, anchors)
         for where, tool in self._tools:
-            executed[where] = tool.executed(end, anchors, None if asked is None else asked[where])
+            executed[where] = tool.executed(end, anchors, None if asked is None else asked[where].astype(np.float64))
         for (index, closed, open_), opening in zip(self._grippers, openings):
             executed[index] = _entry(opening, closed, open_)
         return executed.astype(np.float32)
@@ -101,7 +101,7 @@ class ActionSpace:
             return actions_HD
         rebased = actions_HD.copy()
         for where, part in self._arm_parts():
-            rebased[:, where] = part.rebased(actions_HD[:, where], old, new)
+            rebased[:, where] = part.rebased(actions_HD[:, where].astype(np.float64), old, new)
         return rebased
 
     def rebased_by_state(self, actions_HD: Vector, old: Vector, new: Vector) -> Vector:
