@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -36,29 +38,50 @@ def test_an_image_copies_what_exists_before_a_step_needs_it(dockerfile: Path) ->
 def test_the_robot_image_holds_neither_server_nor_torch() -> None:
     robot = ROOT / "docker" / "robot.Dockerfile"
     assert not {"server/", "sim/"} & set(copied(robot))
-    assert re.findall(r"install_python\.sh (\S+)$", robot.read_text(), re.MULTILINE) == ["ros"]
+    assert "pip" not in robot.read_text(), "what it needs is in package.xml, for rosdep"
+
+
+def test_the_robot_image_launches_what_the_package_installs() -> None:
+    text = (ROOT / "docker" / "robot.Dockerfile").read_text()
+    assert re.search(r"^FROM ros:jazzy", text, re.MULTILINE), "an official base has `ros2`"
+    [command] = re.findall(r"^CMD (.+)$", text, re.MULTILINE)
+    assert json.loads(command) == ["ros2", "launch", "pirl_ros", "policy.launch.py"]
+    packages = {ElementTree.parse(ROOT / folder / "package.xml").findtext("name") for folder in ("msg", "pirl_ros")}
+    assert packages == {"pirl_msgs", "pirl_ros"}
+    assert "--base-paths msg pirl_ros" in text
+
+
+def test_compose_gives_the_launch_file_arguments_that_it_declares() -> None:
+    command = compose()["services"]["robot"]["command"]
+    assert command[:4] == ["ros2", "launch", "pirl_ros", "policy.launch.py"]
+    declared = set(
+        re.findall(r"DeclareLaunchArgument\(\s*\"(\w+)\"", (ROOT / "launch" / "policy.launch.py").read_text())
+    )
+    assert "robot" in declared
+    assert {word.partition(":=")[0] for word in command[4:]} <= declared
 
 
 def test_compose_names_what_exists() -> None:
     services = compose()["services"]
-    assert set(services) == {"server", "policy", "arm", "episode", "sim"}
+    assert set(services) == {"server", "robot", "sim"}
     for name, service in services.items():
         build = service["build"]
         assert (ROOT / "docker" / build["context"]).resolve() == ROOT
         assert ROOT / build["dockerfile"] in IMAGES, name
     commands = " ".join(word for service in services.values() for word in service["command"])
     nodes = NODE.findall(commands)
-    assert len(nodes) == 4
+    assert nodes == ["sim_arm_node"]
     assert [node for node in nodes if not (ROOT / "pirl_ros" / "scripts" / node).exists()] == []
-    profiles = re.findall(r"profile:=(\S+)", commands.replace("${PIRL_PROFILE:-panda_sim}", "panda_sim"))
-    assert len(profiles) == 3
-    assert [profile for profile in profiles if not (ROOT / profile).exists()] == []
+    [profile] = re.findall(r"profile:=(\S+)", commands)
+    [robot] = re.findall(r"robot:=\$\{PIRL_PROFILE:-(\w+)\}", commands)
+    assert (ROOT / profile).exists()
+    assert (ROOT / "launch" / "params" / f"{robot}.yaml").exists()
 
 
 def test_the_nodes_of_a_robot_take_the_same_time() -> None:
     services = compose()["services"]
     robot = {name for name, service in services.items() if any("use_sim_time" in word for word in service["command"])}
-    assert robot == {"policy", "arm", "episode"}
+    assert robot == {"robot"}
     assert "PIRL_USE_SIM_TIME=true" in (ROOT / "docker" / "compose.yaml").read_text().partition("name:")[0]
 
 

@@ -184,7 +184,8 @@ def foreign_places(text: str) -> list[str]:
     paths = re.findall(r"(?<![\w.$}:/>)\-])/([a-z][\w]*)/?", text)
     hosts = re.findall(r"https?://([^\s/:)`'\"]+)", text)
     nodes = "".join(path.read_text() for path in (ROOT / "pirl_ros" / "pirl_ros").rglob("*.py"))
-    named = {path for path in paths if f'"{path}"' in nodes}
+    profiles = "".join(path.read_text() for path in (ROOT / "launch" / "params").glob("*.yaml"))
+    named = {path for path in paths if f'"{path}"' in nodes or f'"~/{path}"' in nodes or f"topic: {path}/" in profiles}
     return [path for path in paths if path not in SERVED | named] + [host for host in hosts if host != "127.0.0.1"]
 
 

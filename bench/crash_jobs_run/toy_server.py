@@ -21,7 +21,8 @@ def main(root: Path) -> None:
         print("ready", flush=True)
         for line in sys.stdin:
             seed, key = line.split()
-            print(jobs.submit(Sft(task="toy", seed=int(seed), retries=1000), key=key).id, flush=True)
+            job, _ = jobs.submit_once(Sft(task="toy", seed=int(seed), retries=1000), key)
+            print(job.id, flush=True)
         jobs.close()
 
 

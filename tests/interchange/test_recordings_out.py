@@ -284,7 +284,10 @@ def test_camera_names_become_topics_that_ros_accepts() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["franka", "panda_sim", "so100", "ur5e"])
+PROFILES = sorted(path.stem for path in (ROOT / "launch" / "params").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", PROFILES)
 def test_a_profile_gives_the_contract_of_the_robot_side(name: str) -> None:
     path = ROOT / "launch" / "params" / f"{name}.yaml"
     found, profile = read_map(path), load_profile(path)
@@ -293,6 +296,19 @@ def test_a_profile_gives_the_contract_of_the_robot_side(name: str) -> None:
     assert found.topics.joint_states[0] == profile.joint_states
     assert found.topics.cameras == {camera.name: camera.topic for camera in profile.cameras}
     assert found.topics.max_age == profile.safety.max_observation_age
+
+
+@pytest.mark.parametrize("action", ["joint_position", "joint_delta"])
+def test_a_joint_that_slides_has_the_unit_of_the_robot_side(tmp_path: Path, action: str) -> None:
+    raw = yaml.safe_load((ROOT / "launch" / "params" / "franka.yaml").read_text())
+    raw |= {"action": action, "velocities": True}
+    raw["kinematics"]["joints"][2]["type"] = "prismatic"
+    path = tmp_path / "lift.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    contract = read_map(path).contract
+    assert contract == load_profile(path).contract
+    assert contract is not None
+    assert {"m", "m/s", "rad", "rad/s"} <= {field.unit for field in contract.state}
 
 
 def raw_image(encoding: str, height: int = 6, width: int = 8) -> Any:

@@ -18,8 +18,10 @@ pytestmark = pytest.mark.ros
 @pytest.fixture(scope="module")
 def shared(ros: Any, profile: Any) -> Iterator[Station]:
     probe, service = ros.Probe("/robot_node"), ScriptedServer(profile.contract)
-    with serving(service) as address:
-        yield Station(probe, service, address)
+    try:
+        with serving(service) as address:
+            yield Station(probe, service, address)
+    finally:
         probe.close()
 
 

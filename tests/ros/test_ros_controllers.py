@@ -29,11 +29,14 @@ class Node(SimpleNamespace):
     def __init__(self) -> None:
         super().__init__(sent={})
 
-    def create_publisher(self, kind: Any, topic: str, quality: Any) -> Any:
+    def create_publisher(self, kind: Any, topic: str, qos_profile: Any, **options: Any) -> Any:
         return SimpleNamespace(publish=self.sent.setdefault(topic, []).append)
 
     def get_clock(self) -> Any:
-        return SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=1_500_000_000))
+        from builtin_interfaces.msg import Time
+
+        stamp = Time(sec=1, nanosec=500_000_000)
+        return SimpleNamespace(now=lambda: SimpleNamespace(nanoseconds=1_500_000_000, to_msg=lambda: stamp))
 
 
 def command(joints: np.ndarray | None) -> Any:
@@ -123,10 +126,39 @@ def test_without_a_command_nothing_is_sent(profile: Profile) -> None:
         assert not any(node.sent.values())
 
 
-def test_a_dry_run_has_no_controller(profile: Profile) -> None:
+def test_a_dry_run_shows_each_plan_and_commands_nothing(profile: Profile) -> None:
     from pirl_ros.adapters.controllers import make_controllers
 
-    assert make_controllers(Node(), profile, dry_run=True, gave_up=print) == []
+    node = Node()
+    [plan] = make_controllers(node, profile, dry_run=True, gave_up=print)
+    for row in ROWS:
+        plan.send(command(row), ahead)
+    plan.renew()
+    plan.send(command(ROWS[1]), ahead)
+    plan.send(command(None), ahead)
+    plan.rest(ahead)
+    assert set(node.sent) == {"~/planned"}, "no controller's topic"
+    assert len(node.sent["~/planned"]) == 2, "one for each chunk"
+    first = node.sent["~/planned"][0]
+    np.testing.assert_allclose([point.positions for point in first.points], ROWS)
+    assert (first.header.stamp.sec, first.header.frame_id) == (1, profile.base_frame)
+
+
+def test_the_workspace_is_drawn_as_its_box(profile: Profile) -> None:
+    from pirl_ros.adapters.workspace_marker import WorkspaceMarker
+
+    node = Node()
+    WorkspaceMarker(node, profile).publish()
+    [marker] = node.sent["~/workspace"]
+    box, centre, size = profile.safety.workspace, marker.pose.position, marker.scale
+    corners = [[getattr(centre, axis) + side * getattr(size, axis) / 2 for axis in "xyz"] for side in (-1, 1)]
+    np.testing.assert_allclose(corners, [box.low, box.high], atol=1e-12)
+    assert (marker.type, marker.header.frame_id) == (marker.CUBE, "panda_link0")
+    assert 0 < marker.color.a < 1, "what is within is seen"
+    unnamed = replace(profile, kinematics=replace(profile.kinematics, frame=""))
+    node = Node()
+    WorkspaceMarker(node, unnamed).publish()
+    assert not node.sent["~/workspace"], "no frame, no box"
 
 
 def test_an_action_without_its_package_is_refused_in_words(profile: Profile) -> None:

@@ -32,8 +32,10 @@ def start(probe: Any, folder: Path, *arguments: str, gripper: dict[str, Any]) ->
 @pytest.fixture(scope="module")
 def shared(ros: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealArm]:
     probe = ros.Probe("/goals")
-    yield start(probe, tmp_path_factory.mktemp("goals"), "goals", gripper=GRIP)
-    probe.close()
+    try:
+        yield start(probe, tmp_path_factory.mktemp("goals"), "goals", gripper=GRIP)
+    finally:
+        probe.close()
 
 
 @pytest.fixture

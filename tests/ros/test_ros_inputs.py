@@ -22,8 +22,10 @@ pytestmark = pytest.mark.ros
 @pytest.fixture(scope="module")
 def shared(ros: Any, profile: Any) -> Iterator[Station]:
     probe, service = ros.Probe("/inputs"), ScriptedServer(profile.contract)
-    with serving(service) as address:
-        yield Station(probe, service, address, dry_run=True)
+    try:
+        with serving(service) as address:
+            yield Station(probe, service, address, dry_run=True)
+    finally:
         probe.close()
 
 
@@ -58,8 +60,15 @@ def end(station: Station, handle: Any) -> Any:
 
 
 def test_a_dry_run_is_marked_from_the_start_and_on_each_step(station: Station) -> None:
+    from trajectory_msgs.msg import JointTrajectory
+    from visualization_msgs.msg import Marker
+
+    from pirl_ros.adapters import qos
+
     station.service.outcomes.clear()
     before = station.probe.more("joint_states", 1)[0].position
+    station.probe.listen(JointTrajectory, "arm_node/planned", quality=qos.LATCHED)
+    station.probe.listen(Marker, "arm_node/workspace", quality=qos.LATCHED)
     handle = station.running()
     assert end(station, handle).outcome == "failure"
     assert station.service.starts[-1].metadata["dry_run"] == "true"
@@ -68,6 +77,12 @@ def test_a_dry_run_is_marked_from_the_start_and_on_each_step(station: Station) -
     assert all(outcome.alterations & Alteration.DRY_RUN for outcome in outcomes)
     assert np.ptp([outcome.executed[0] for outcome in outcomes]) < 1e-6 < abs(outcomes[0].executed[0]), "it computes on"
     np.testing.assert_array_equal(station.probe.more("joint_states", 2)[-1].position, before)
+    planned = station.probe.seen["arm_node/planned"]
+    assert planned, "what would have been commanded is shown"
+    np.testing.assert_allclose(planned[0].points[0].positions, before[:7], atol=0.1)
+    station.probe.until(lambda: bool(station.probe.seen["arm_node/workspace"]), "no workspace")
+    assert station.state.header.stamp == station.state.stamp
+    assert station.state.header.frame_id == planned[0].header.frame_id == "panda_link0"
 
 
 def test_a_best_effort_emergency_stop_is_received(station: Station) -> None:
@@ -195,3 +210,27 @@ def test_what_cannot_be_received_is_named_until_it_goes(station: Station) -> Non
     node.destroy_subscription(reader)
     station.probe.until(lambda: "incompatible" not in reasons(), "still said")
     assert end(station, station.running()).outcome == "failure", "no misfit stands in the way of an episode"
+
+
+def test_an_episode_has_the_calibration_that_its_cameras_publish(station: Station, profile: Any) -> None:
+    import json
+
+    from sensor_msgs.msg import CameraInfo
+
+    camera = profile.cameras[0]
+    info = CameraInfo(
+        width=camera.width, height=camera.height, distortion_model="plumb_bob", d=[0.1, -0.2, 0.0, 0.0, 0.0]
+    )
+    info.header.frame_id = "base_optical_frame"
+    info.k = [128.0, 0.0, 63.5, 0.0, 128.0, 63.5, 0.0, 0.0, 1.0]
+    driver = station.probe.publisher(CameraInfo, "camera/base/camera_info", best_effort())
+
+    def started() -> bool:
+        driver.publish(info)
+        end(station, station.running())
+        return "camera_info.base" in station.service.starts[-1].metadata
+
+    station.probe.until(started, "no calibration")
+    stored = json.loads(station.service.starts[-1].metadata["camera_info.base"])
+    assert (stored["k"], stored["d"]) == (list(info.k), list(info.d))
+    assert (stored["frame_id"], stored["width"]) == ("base_optical_frame", camera.width)

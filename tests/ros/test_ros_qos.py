@@ -103,3 +103,76 @@ def test_a_command_lives_for_two_periods() -> None:
     assert quality.lifespan.nanoseconds == 40_000_000
     assert (quality.reliability, quality.durability) == (ReliabilityPolicy.RELIABLE, DurabilityPolicy.VOLATILE)
     assert (quality.history, quality.depth) == (HistoryPolicy.KEEP_LAST, 1)
+
+
+@pytest.fixture
+def overridden(probe: Any) -> Any:
+    """Return a node of ours whose parameters override the QoS of some topics."""
+    from pirl_ros.adapters.lifecycle_node import ManagedNode
+
+    node = ManagedNode("overridden")
+
+    def override(**values: object) -> Any:
+        for name, value in values.items():
+            end, _, policy = name.partition("_")
+            node.declare_parameter(f"qos_overrides./joint_states.{end}.{policy}", value)
+        return node
+
+    yield override
+    node.destroy_node()
+
+
+def test_parameters_override_the_qos_of_the_topic_they_name_and_of_no_other(overridden: Any) -> None:
+    from rclpy.qos import ReliabilityPolicy
+    from sensor_msgs.msg import JointState
+
+    from pirl_ros.adapters import qos
+
+    node = overridden(publisher_reliability="best_effort", publisher_depth=7)
+    node.create_publisher(JointState, "joint_states", **qos.overridable(qos.STATE))
+    node.create_publisher(JointState, "other_states", qos.STATE)
+    found = [node.get_publishers_info_by_topic(topic)[0].qos_profile for topic in ("joint_states", "other_states")]
+    assert [each.reliability for each in found] == [ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE]
+    assert (qos.STATE.reliability, qos.STATE.depth) == (ReliabilityPolicy.RELIABLE, 5)
+
+
+@pytest.mark.parametrize(
+    ("override", "why"),
+    [
+        ({"publisher_history": "keep_all"}, "history must be keep_last"),
+        ({"publisher_depth": 2}, "depth must be 1 to 1, got 2"),
+        ({"publisher_depth": 0}, "depth"),
+        ({"publisher_reliability": "sometimes"}, "reliability"),
+        ({"publisher_depth": "many"}, "joint_states.publisher: "),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:A zero depth")
+def test_an_override_that_a_command_can_not_have_is_rejected(overridden: Any, override: Any, why: str) -> None:
+    from sensor_msgs.msg import JointState
+
+    from pirl_ros.adapters import qos
+
+    node = overridden(**override)
+    with pytest.raises(ValueError, match=r"qos_overrides\./joint_states\.publisher: .*") as raised:
+        node.create_publisher(JointState, "joint_states", **qos.overridable(qos.COMMAND, 1))
+    assert why in str(raised.value)
+
+
+def test_an_override_that_no_topic_takes_is_named(overridden: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from sensor_msgs.msg import JointState
+
+    from pirl_ros.adapters import qos
+
+    node, said = overridden(publisher_depth=7), list[str]()
+    monkeypatch.setattr(node, "get_logger", lambda: SimpleNamespace(warning=said.append))
+
+    def configure() -> None:
+        node.create_subscription(JointState, "joint_states", print, **qos.overridable(qos.STATE))
+
+    monkeypatch.setattr(node, "configure", configure)
+    node.trigger_configure()
+    [sentence] = said
+    assert "'qos_overrides./joint_states.publisher'" in sentence
+    assert "did you mean 'qos_overrides./joint_states.subscription'?" in sentence

@@ -16,7 +16,7 @@ import pytest
 from pirl_contract import Contract
 from pirl_ros.control.kinematics import Chain
 from pirl_ros.profile.profile import Profile, load_profile
-from pirl_ros.profile.sections import Box, Joint, KinematicTable, Origin, PoseTopic
+from pirl_ros.profile.sections import Box, Joint, JointOrigin, KinematicTable, Origin, PoseTopic
 from pirl_ros.profile_check.check import main
 from pirl_ros.profile_check.findings import braking, find_all, mid_range
 
@@ -103,7 +103,7 @@ def safer(**change: Any) -> Profile:
     return changed(safety=replace(shipped("franka").safety, **change))
 
 
-FLAT = KinematicTable((Origin((0.0, 0.0, 0.0), (0.0, 0.0, 0.0)),) * 7, Origin((0.0, 0.0, 0.1), (0.0, 0.0, 0.0)))
+FLAT = KinematicTable((JointOrigin((0.0, 0.0, 0.0), (0.0, 0.0, 0.0)),) * 7, Origin((0.0, 0.0, 0.1), (0.0, 0.0, 0.0)))
 MILLIMETRES = Box((150.0, -600.0, 10.0), (800.0, 600.0, 900.0))
 TWICE = (PoseTopic("a", "tool"), PoseTopic("b", "tool"))
 BIG = tuple(replace(camera, height=3000, width=4000) for camera in shipped("franka").cameras)

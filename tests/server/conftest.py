@@ -1,4 +1,4 @@
-"""A small policy whose every chunk names its version, and a running service around it."""
+"""A small policy whose every chunk names its version; a service, a deployment and a whole server around it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
@@ -24,6 +26,8 @@ from pirl_server.serving.service import PolicyService
 sys.path.append(str(Path(__file__).parent))  # certificates.py
 
 from browser import Browser
+from deployed_world import World, registry_of
+from whole_server import Server
 
 CONTRACT = Contract(
     robot="test-arm",
@@ -135,6 +139,39 @@ def service(tmp_path: Path) -> Iterator[Service]:
     server.stop(None).wait()
     engine.close()
     recorder.close()
+
+
+@pytest.fixture
+def world(
+    tmp_path: Path, contract: Contract, make_policy: Any, observe: Callable[[int], Observation]
+) -> Iterator[World]:
+    """Three versions, v1 in production."""
+    made = World(registry_of(tmp_path, contract, 3), make_policy, observe)
+    made.start()
+    yield made
+    made.engine.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path, make_policy: Any) -> Iterator[Server]:
+    """Of gRPC and REST, whole but for its policy."""
+    made = Server(tmp_path, make_policy())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def store(server: Server) -> EpisodeStore:
+    """The server's."""
+    found: EpisodeStore = server.api.state.services.episodes
+    return found
+
+
+@pytest.fixture
+def web(server: Server) -> Iterator[httpx.Client]:
+    """An operator's."""
+    with server.web(server.tokens.create("ada", ["operator"])) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")

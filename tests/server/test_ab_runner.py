@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from deployed_world import World
 from patience import until
-from test_deployment import World
 
-from pirl_contract import Contract, Observation
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.registry.ab_trials import AbTrials
-from pirl_server.registry.versions import Registry
 from pirl_server.watch.ab_runner import AbPlan, AbRunner
 
 PLAN = AbPlan("v2", "v1", ("arm-1",), 50, 0.15, 0.05)
-
-
-@pytest.fixture
-def world(
-    tmp_path: Path, contract: Contract, make_policy: Any, observe: Callable[[int], Observation]
-) -> Iterator[World]:
-    registry = Registry(tmp_path / "models")
-    for number in range(1, 4):
-        (source := tmp_path / f"v{number}").mkdir()
-        (source / "card.json").write_text('{"task": "push"}')
-        registry.add(f"v{number}", source, contract)
-    registry.point("production", "v1", "test", "start")
-    made = World(registry, make_policy, observe)
-    made.start()
-    yield made
-    made.engine.close()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import fcntl
 import shutil
 import ssl
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,6 @@ from pirl_server.openpi_wire.server import start_openpi
 from pirl_server.registry import audit
 from pirl_server.rpc.interceptor import Watched
 from pirl_server.security.tls import TlsFiles
-
-
-@pytest.fixture
-def server(tmp_path: Path, make_policy: Any) -> Iterator[Server]:
-    made = Server(tmp_path, make_policy())
-    yield made
-    made.close()
 
 
 def read_only(path: Path, line: object) -> None:

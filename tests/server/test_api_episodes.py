@@ -2,43 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
 import httpx
 import pytest
 from many_episodes import many
-from whole_server import Server
+from whole_server import Server, problem
 
 from pirl_server.config.episodes import EpisodeSelection
 from pirl_server.episodes.store import EpisodeStore
 
 HASH = "0" * 16
-
-
-@pytest.fixture
-def server(tmp_path: Path, make_policy: Any) -> Iterator[Server]:
-    made = Server(tmp_path, make_policy())
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def store(server: Server) -> EpisodeStore:
-    found: EpisodeStore = server.api.state.services.episodes
-    return found
-
-
-@pytest.fixture
-def web(server: Server) -> Iterator[httpx.Client]:
-    with server.web(server.tokens.create("ada", ["operator"])) as client:
-        yield client
-
-
-def problem(reply: httpx.Response, status: int) -> str:
-    assert (reply.status_code, reply.headers["Content-Type"]) == (status, "application/problem+json"), reply.text
-    return str(reply.json()["detail"])
 
 
 def test_filters_and_cursors_give_what_a_selection_does(web: httpx.Client, store: EpisodeStore) -> None:

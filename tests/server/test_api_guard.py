@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +48,6 @@ CALLS = [
     ("GET", "/v1/models/v1/lineage", PEOPLE), ("GET", "/v1/evaluations", PEOPLE), ("GET", "/v1/evaluations/x", PEOPLE),
     ("POST", "/v1/robots/arm-1/emergency-stop", PEOPLE), ("POST", "/v1/emergency-stop", PEOPLE),
 ]  # fmt: skip
-
-
-@pytest.fixture
-def server(tmp_path: Path, make_policy: Any) -> Iterator[Server]:
-    made = Server(tmp_path, make_policy())
-    yield made
-    made.close()
 
 
 def test_refusals_within_a_real_session_leave_it_open(server: Server, contract: Contract, observe: Any) -> None:

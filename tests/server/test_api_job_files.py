@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from many_episodes import many
-from whole_server import Server
+from whole_server import Server, problem
 
 from pirl_server.api.job_files import _whole
 from pirl_server.config.episodes import EpisodeSelection
@@ -22,13 +22,6 @@ from pirl_server.jobs import job_log
 from pirl_server.registry.evaluation import Evaluation
 
 SPEC = {"kind": "sft", "task": "PushCube-v1"}
-
-
-@pytest.fixture
-def server(tmp_path: Path, make_policy: Any) -> Iterator[Server]:
-    made = Server(tmp_path, make_policy())
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -44,11 +37,6 @@ def job(server: Server, web: httpx.Client, tmp_path: Path) -> tuple[str, Path]:
     while not server.jobs.has_ended(id_):
         time.sleep(0.01)
     return f"/v1/jobs/{id_}", tmp_path / "jobs" / id_
-
-
-def problem(reply: httpx.Response, status: int) -> str:
-    assert (reply.status_code, reply.headers["Content-Type"]) == (status, "application/problem+json"), reply.text
-    return str(reply.json()["detail"])
 
 
 def read_on(web: httpx.Client, path: str, offset: int, limit: int = 1000) -> tuple[str, int]:
@@ -164,6 +152,40 @@ def test_a_key_makes_one_job_however_often_it_is_sent(web: httpx.Client, server:
     problem(web.post("/v1/jobs", json=SPEC, headers={"Idempotency-Key": ""}), 422)
     assert problem(web.post("/v1/jobs", json=SPEC | {"base": "none"}, headers={"Idempotency-Key": "second"}), 422)
     assert web.post("/v1/jobs", json=SPEC, headers={"Idempotency-Key": "second"}).status_code == 201, "no job was made"
+
+
+@pytest.mark.parametrize("turned_ns", [-(10**18), 10**18], ids=["set back", "set forward"])
+def test_a_repeated_request_is_known_as_one_whatever_the_clock_says(
+    web: httpx.Client, server: Server, monkeypatch: pytest.MonkeyPatch, turned_ns: int
+) -> None:
+    headers = {"Idempotency-Key": "first"}
+    first = web.post("/v1/jobs", json=SPEC, headers=headers)
+    now_ns = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns() + turned_ns)
+    again = web.post("/v1/jobs", json=SPEC, headers=headers)
+    other = web.post("/v1/jobs", json=SPEC, headers={"Idempotency-Key": "second"})
+    replayed = [each.headers.get("Idempotency-Replayed", "") for each in (first, again, other)]
+    assert replayed == ["", "true", ""]
+    assert first.json()["id"] == again.json()["id"] < other.json()["id"]
+    assert len(server.audited("job submitted")) == 2
+
+
+def test_a_repeated_request_is_answered_after_its_base_and_dataset_are_gone(
+    web: httpx.Client, server: Server, tmp_path: Path
+) -> None:
+    many(tmp_path / "episodes", 3)
+    datasets = server.api.state.services.episodes.datasets
+    datasets.create("kept", list(server.api.state.services.episodes.select(EpisodeSelection())), EpisodeSelection())
+    headers = {"Idempotency-Key": "first"}
+    body = {"kind": "finetune_episodes", "task": "push", "base": "v2", "dataset": "kept"}
+    first = web.post("/v1/jobs", json=body, headers=headers)
+    assert first.status_code == 201, first.text
+    shutil.rmtree(server.registry.get("v2").path)
+    (tmp_path / "episodes" / "datasets" / "kept.json").unlink()
+    again = web.post("/v1/jobs", json=body, headers=headers)
+    assert (again.status_code, again.headers["Idempotency-Replayed"]) == (201, "true")
+    assert again.json()["id"] == first.json()["id"]
+    problem(web.post("/v1/jobs", json=body, headers={"Idempotency-Key": "second"}), 422)
 
 
 def test_the_lineage_of_a_version_names_all_that_it_came_from(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 from patience import until
 from PIL import Image
 from test_episode_store import make_episode
-from whole_server import Server
+from whole_server import Server, problem
 
 from pirl_contract import ControlSource
 from pirl_server.api import videos
@@ -28,25 +27,6 @@ from pirl_server.process_reaper import reaped
 
 CALLS, STEPS = 4, 11
 SOURCES = [0, 0, 0, 1, 1, 1, 1, 0, 0, 2, 0]
-
-
-@pytest.fixture
-def server(tmp_path: Path, make_policy: Any) -> Iterator[Server]:
-    made = Server(tmp_path, make_policy())
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def store(server: Server) -> EpisodeStore:
-    found: EpisodeStore = server.api.state.services.episodes
-    return found
-
-
-@pytest.fixture
-def web(server: Server) -> Iterator[httpx.Client]:
-    with server.web(server.tokens.create("ada", ["operator"])) as client:
-        yield client
 
 
 def recorded(clock: bool, encoded: bool) -> Episode:
@@ -65,11 +45,6 @@ def recorded(clock: bool, encoded: bool) -> Episode:
         calls = replace(calls, capture_time_ns=np.array([1, 4, 5, 9], np.int64) * 10**9)
         steps = replace(steps, time_ns=np.arange(1, STEPS + 1) * 10**9)
     return replace(made, calls=calls, steps=steps)
-
-
-def problem(reply: httpx.Response, status: int) -> str:
-    assert (reply.status_code, reply.headers["Content-Type"]) == (status, "application/problem+json"), reply.text
-    return str(reply.json()["detail"])
 
 
 @pytest.mark.parametrize(("clock", "encoded"), [(True, True), (False, False)], ids=["jpeg", "raw, no clock"])

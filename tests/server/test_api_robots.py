@@ -7,8 +7,6 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -25,13 +23,6 @@ from pirl_server.config.jobs import Sft
 from pirl_server.episodes import manifest
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.events import EventLog, EventTail
-
-
-@pytest.fixture
-def server(tmp_path: Path, make_policy: Any) -> Iterator[Server]:
-    made = Server(tmp_path, make_policy())
-    yield made
-    made.close()
 
 
 def test_a_stop_reaches_the_robots_session_and_says_what_it_is(server: Server) -> None:

@@ -3,96 +3,38 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from patience import patient
+from deployed_world import World, promote, registry_of
 
 from pirl_contract import Contract, Observation
 from pirl_server.registry.evaluation import Evaluation
-from pirl_server.registry.promotion import Promoter, PromotionRefusedError
+from pirl_server.registry.promotion import PromotionRefusedError
 from pirl_server.registry.routing_rules import read_routes, routes_json
 from pirl_server.registry.trial_limit import TrialLimit
-from pirl_server.registry.versions import Registry
 from pirl_server.rpc.denied import DeniedError
-from pirl_server.serving.deployment import Deployment
-from pirl_server.serving.engine import Engine
-from pirl_server.serving.router import Dispatcher, Router
-from pirl_server.serving.shadow import Shadow
 
 ROBOTS = [f"arm-{index}" for index in range(20)]
-
-
-@dataclass
-class World:
-    """An engine with room for three versions, and a registry of six: v1 to v5 pass the gate, v6 was never evaluated."""
-
-    registry: Registry
-    make_policy: Any
-    observe: Callable[[int], Observation]
-    open_episodes: set[str] = field(default_factory=set)
-    loads: list[str] = field(default_factory=list)
-    broken: set[str] = field(default_factory=set)
-    on_load: Callable[[], None] = lambda: None
-    reports: list[Any] = field(default_factory=list)
-    robots: int = 0
-    """that are known, to the limit of a canary"""
-
-    def start(self) -> None:
-        self.engine = Engine(max_loaded=3, window_ms=0)
-        self.trial = TrialLimit(self.registry, 0.1, lambda: self.robots)
-        self.router = Router(self.open_episodes.__contains__)
-        self.shadow = Shadow(self.engine, self.reports.append)
-        self.deployment = Deployment(self.engine, self.registry, self.router, self.shadow, self.load, self.trial)
-        self.promoter = Promoter(self.registry, self.deployment.activate, take_away=self.deployment.roll_back)
-        self.deployment.start(self.registry.aliases()["production"])
-
-    def load(self, version: str) -> Any:
-        self.loads.append(version)
-        self.on_load()
-        if version in self.broken:
-            raise ValueError(f"{version} is incomplete")
-        return self.make_policy(version=version, mark=float(version[1:]))
-
-    def answered_by(self, robot_id: str = "arm-1", episode_id: str = "", alias: str = "") -> str:
-        dispatcher, asked = Dispatcher(self.engine, router=self.router), replace(self.observe(0), robot_id=robot_id)
-        future = dispatcher.submit(asked, deadline=math.inf, alias=alias, episode_id=episode_id)
-        answer = future.result(patient(30))
-        assert (answer.sample.actions == float(answer.policy.version[1:])).all()
-        return str(answer.policy.version)
-
-    def begin(self, episode_id: str, robot_id: str) -> None:
-        self.open_episodes.add(episode_id)
-        self.router.begin(episode_id, robot_id)
 
 
 @pytest.fixture
 def world(
     tmp_path: Path, contract: Contract, make_policy: Any, observe: Callable[[int], Observation]
 ) -> Iterator[World]:
-    registry, source = Registry(tmp_path / "models"), tmp_path / "checkpoint"
-    source.mkdir()
-    (source / "card.json").write_text('{"task": "push"}')
-    for number in range(1, 7):
-        registry.add(f"v{number}", source, contract)
-        if number < 6:
-            outcomes = tuple(at < 50 + number for at in range(100))
-            found = Evaluation(f"v{number}", "push", "a" * 16, 100, 50 + number, "2026-01-01", outcomes=outcomes)
-            registry.evaluations.put(found)
-    registry.point("production", "v1", "test", "start")
+    """Six versions: v1 to v5 pass the gate, v6 was never evaluated."""
+    registry = registry_of(tmp_path, contract, 6)
+    for number in range(1, 6):
+        outcomes = tuple(at < 50 + number for at in range(100))
+        found = Evaluation(f"v{number}", "push", "a" * 16, 100, 50 + number, "2026-01-01", outcomes=outcomes)
+        registry.evaluations.put(found)
     made = World(registry, make_policy, observe)
     made.start()
     yield made
     made.engine.close()
-
-
-def promote(world: World, version: str) -> None:
-    world.promoter.promote(version, "test", "because", force=True)
 
 
 def test_a_promotion_reaches_running_episodes_and_rolls_back_without_loading(world: World) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -101,13 +99,6 @@ def test_numbers_of_an_earlier_version_are_read_from_its_events(tmp_path: Path) 
     assert found.records["step"].tolist() == [100.0, 200.0]
     assert np.isnan(found.records["value"][0])
     assert found.records["value"][1] == 0.5
-
-
-@pytest.fixture
-def server(tmp_path: Path, make_policy: Any) -> Iterator[Server]:
-    made = Server(tmp_path, make_policy())
-    yield made
-    made.close()
 
 
 def test_series_over_rest(server: Server, tmp_path: Path) -> None:

@@ -62,29 +62,41 @@ def test_what_can_not_start_any_more_is_named_with_the_reason(store: JobStore, s
     assert len(store.list()) == 2
 
 
-def test_a_key_is_one_job_and_rejects_another_request(store: JobStore, tmp_path: Path) -> None:
-    job = store.create(SPEC, key="k")
-    assert store.create(SPEC, key="k").id == job.id
-    assert store.create(SPEC, key="other").id != job.id
-    with pytest.raises(KeyInUseError, match=job.id):
-        store.create(replace(SPEC, seed=1), key="k")
+def test_a_key_is_one_job_and_rejects_another_request(
+    store: JobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert store.of_key(SPEC, "k") is None
+    job, new = store.create_once(SPEC, "k")
+    assert new
+    assert store.of_key(SPEC, "k") == job
+    assert store.create_once(SPEC, "k") == (job, False)
+    monkeypatch.setattr(time, "time_ns", lambda: 1)  # the clock was set back
+    assert store.create_once(SPEC, "k") == (job, False)
+    other, new = store.create_once(SPEC, "other")
+    assert (new, other.id > job.id) == (True, True)
+    for ask in (store.create_once, store.of_key):
+        with pytest.raises(KeyInUseError, match=job.id):
+            ask(replace(SPEC, seed=1), "k")
     store.close()
     (tmp_path / "jobs" / "jobs.sqlite").unlink()
-    assert JobStore(tmp_path / "jobs").create(SPEC, key="k").id == job.id, "the folder has it too"
+    assert JobStore(tmp_path / "jobs").create_once(SPEC, "k") == (job, False), "the folder has it too"
 
 
 def test_posts_at_once_with_one_key_are_one_job_in_several_processes(store: JobStore, tmp_path: Path) -> None:
     """Each store is what a process has: connections of their own."""
-    stores, found = [JobStore(tmp_path / "jobs") for _ in range(4)], list[str]()
-    threads = [
-        threading.Thread(target=lambda each=each: found.append(each.create(SPEC, key="k").id)) for each in stores
-    ]
+    stores, found = [JobStore(tmp_path / "jobs") for _ in range(4)], list[tuple[str, bool]]()
+
+    def post(each: JobStore) -> None:
+        job, new = each.create_once(SPEC, "k")
+        found.append((job.id, new))
+
+    threads = [threading.Thread(target=post, args=(each,)) for each in stores]
     for each in threads:
         each.start()
     for each in threads:
         each.join()
-    assert len(found) == 4
-    assert len(set(found)) == len(store.list()) == 1
+    assert sorted(new for _, new in found) == [False, False, False, True]
+    assert len({id_ for id_, _ in found}) == len(store.list()) == 1
 
 
 def test_an_older_claim_changes_nothing(store: JobStore) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from deployed_world import World
 from loop_world import facts
-from test_deployment import World
 from test_episode_store import make_episode
 
 from pirl_contract import Alteration, Contract, ControlSource
@@ -25,7 +25,6 @@ from pirl_server.loop.server_world import ServerWorld
 from pirl_server.loop.state import LoopState, Phase, Tally, read_state, write_state
 from pirl_server.loop.world import Promote, RejectedError, RollBack, StartCanary, Withdraw
 from pirl_server.registry.evaluation import Evaluation, Evaluations
-from pirl_server.registry.versions import Registry
 from pirl_server.serving.exploration import Exploration
 from pirl_server.serving.router import Dispatcher
 
@@ -109,20 +108,6 @@ def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:
     state = replace(begin(SPEC, START), phase=Phase.CANARY, canary_robots=("arm-1",))
     write_state(tmp_path, state)
     assert read_state(tmp_path) == state
-
-
-@pytest.fixture
-def world(tmp_path: Path, contract: Contract, make_policy: Any, observe: Any) -> Any:
-    registry = Registry(tmp_path / "models")
-    for number in range(1, 4):
-        (source := tmp_path / f"v{number}").mkdir()
-        (source / "card.json").write_text('{"task": "push"}')
-        registry.add(f"v{number}", source, contract)
-    registry.point("production", "v1", "test", "start")
-    deployed = World(registry, make_policy, observe)
-    deployed.start()
-    yield deployed
-    deployed.engine.close()
 
 
 class Seen:

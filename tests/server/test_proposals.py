@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,25 +18,6 @@ from pirl_server.episodes.proposals import Proposal
 from pirl_server.episodes.store import EpisodeStore, OutdatedError
 
 MODEL = "abcdefabcdef"
-
-
-@pytest.fixture
-def server(tmp_path: Path, make_policy: Any) -> Iterator[Server]:
-    made = Server(tmp_path, make_policy())
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def store(server: Server) -> EpisodeStore:
-    found: EpisodeStore = server.api.state.services.episodes
-    return found
-
-
-@pytest.fixture
-def web(server: Server) -> Iterator[httpx.Client]:
-    with server.web(server.tokens.create("ada", ["operator"])) as client:
-        yield client
 
 
 def proposed(store: EpisodeStore, count: int = 40) -> list[str]:

@@ -3,32 +3,11 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
-from test_deployment import World, promote
+from deployed_world import World, promote
 
-from pirl_contract import Contract, Observation
 from pirl_server.registry.ab_trials import AbTrial
-from pirl_server.registry.versions import Registry
-
-
-@pytest.fixture
-def world(
-    tmp_path: Path, contract: Contract, make_policy: Any, observe: Callable[[int], Observation]
-) -> Iterator[World]:
-    registry = Registry(tmp_path / "models")
-    for number in range(1, 4):
-        (source := tmp_path / f"v{number}").mkdir()
-        (source / "card.json").write_text('{"task": "push"}')
-        registry.add(f"v{number}", source, contract)
-    registry.point("production", "v1", "test", "start")
-    made = World(registry, make_policy, observe)
-    made.start()
-    yield made
-    made.engine.close()
 
 
 def trial(first: str, second: str, reason: str = "") -> AbTrial:

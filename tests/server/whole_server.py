@@ -168,3 +168,9 @@ class Robot:
     def close(self) -> None:
         self.requests.put(None)
         assert list(self.replies) == []
+
+
+def problem(reply: httpx.Response, status: int) -> str:
+    """Return what a problem says."""
+    assert (reply.status_code, reply.headers["Content-Type"]) == (status, "application/problem+json"), reply.text
+    return str(reply.json()["detail"])

@@ -12,7 +12,7 @@ from std_msgs.msg import Float64MultiArray
 from pirl_contract.schema import Alteration
 from pirl_ros.adapters import qos
 from pirl_ros.adapters.gripper_controllers import GripperGoals, GripperPositions
-from pirl_ros.adapters.trajectory_controller import TrajectoryController
+from pirl_ros.adapters.trajectory_controller import PlannedTrajectory, TrajectoryController
 from pirl_ros.control.action_mapping import ArmCommand
 from pirl_ros.control.kinematics import Array, Chain
 from pirl_ros.control.limits import Limits
@@ -54,12 +54,12 @@ class Controller(Protocol):
 
 
 def make_controllers(node: Any, profile: Profile, dry_run: bool, gave_up: Callable[[str], None]) -> list[Controller]:
-    """Return the arm's and the gripper's; none for a dry run. ValueError: a package is missing.
+    """Return the arm's and the gripper's; for a dry run what only shows the plan. ValueError: a package is missing.
 
     `gave_up(reason)` is called when the arm's controller does not carry out what it was sent.
     """
     if dry_run:
-        return []
+        return [PlannedTrajectory(node, profile)]
     arm: Controller
     if profile.command.kind == "forward_position":
         arm = PositionController(node, profile)
@@ -131,8 +131,8 @@ class PositionController:
     def __init__(self, node: Any, profile: Profile) -> None:
         self._names = [joint.name for joint in profile.arm.joints]
         self._order = profile.command.joints
-        quality = qos.command(profile.rate_hz)
-        self._publisher = node.create_publisher(Float64MultiArray, profile.command.topic, quality)
+        quality = qos.overridable(qos.command(profile.rate_hz), 1)
+        self._publisher = node.create_publisher(Float64MultiArray, profile.command.topic, **quality)
 
     def send(self, command: ArmCommand, ahead: Callable[[], Ahead | None]) -> Alteration:
         """Send this period's positions."""
@@ -174,7 +174,8 @@ class TwistController:
         self._chain, self._limits = Chain.from_table(profile.kinematics), Limits.from_profile(profile)
         self._speeds = profile.command.max_linear_speed, profile.command.max_angular_speed
         self._moving = False
-        self._publisher = node.create_publisher(TwistStamped, profile.command.topic, qos.command(profile.rate_hz))
+        quality = qos.overridable(qos.command(profile.rate_hz), 1)
+        self._publisher = node.create_publisher(TwistStamped, profile.command.topic, **quality)
 
     def send(self, command: ArmCommand, ahead: Callable[[], Ahead | None]) -> Alteration:
         """Send the twist that leads from the command before to this one."""

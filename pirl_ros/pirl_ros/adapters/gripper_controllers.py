@@ -36,7 +36,9 @@ class GripperPositions:
 
     def __init__(self, node: Any, profile: Profile) -> None:
         self._joint, self._period_ns = profile.gripper.command_joint, int(1e9 / profile.rate_hz)
-        self._publisher = node.create_publisher(JointTrajectory, profile.gripper.topic, qos.COMMAND)
+        self._publisher = node.create_publisher(
+            JointTrajectory, profile.gripper.topic, **qos.overridable(qos.COMMAND, 1)
+        )
 
     def send(self, command: ArmCommand, ahead: Callable[[], Ahead | None]) -> Alteration:
         """Send this period's target, if the gripper is to be touched."""

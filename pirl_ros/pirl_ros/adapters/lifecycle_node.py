@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,10 +14,16 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos_overriding_options import InvalidQosOverridesError
 
 from pirl_ros.adapters.qos_mismatch import Misfits
 
 RCLError = rclpy_implementation.RCLError
+
+_WRONG_OVERRIDE = (InvalidQosOverridesError, RuntimeError, TypeError, AttributeError, AssertionError)
+"""what rclpy raises for one of another name, type or range"""
+_RCLPY_OVERRIDABLE = {"/clock.subscription", "/parameter_events.publisher", "/rosout.publisher"}
+"""topics of rclpy's own whose QoS parameters may override"""
 
 
 class ManagedNode(LifecycleNode):
@@ -32,6 +39,8 @@ class ManagedNode(LifecycleNode):
     def __init__(self, name: str) -> None:
         # The base class creates publishers, too.
         self.misfits = Misfits(self)
+        self._overridable = set[str]()
+        """TOPIC.publisher or TOPIC.subscription whose QoS parameters may override"""
         super().__init__(name, automatically_declare_parameters_from_overrides=True)
         self.until_configured = set[str]()
         """names of parameters that can be set only while it is unconfigured"""
@@ -52,12 +61,14 @@ class ManagedNode(LifecycleNode):
     def create_subscription(self, msg_type: Any, topic: str, callback: Any, qos_profile: Any, **named: Any) -> Any:
         """Create a subscription; a publisher that does not fit shows in /diagnostics unless other events are given."""
         events = {"event_callbacks": self.misfits.of_subscription(topic, qos_profile)}
-        return super().create_subscription(msg_type, topic, callback, qos_profile, **(events | named))
+        with self._overridden(topic, "subscription", named):
+            return super().create_subscription(msg_type, topic, callback, qos_profile, **(events | named))
 
     def create_publisher(self, msg_type: Any, topic: str, qos_profile: Any, **named: Any) -> Any:
         """Create a publisher; a subscription that does not fit shows in /diagnostics unless other events are given."""
         events = {"event_callbacks": self.misfits.of_publisher(topic, qos_profile)}
-        return super().create_publisher(msg_type, topic, qos_profile, **(events | named))
+        with self._overridden(topic, "publisher", named):
+            return super().create_publisher(msg_type, topic, qos_profile, **(events | named))
 
     @property
     def finished(self) -> bool:
@@ -100,6 +111,7 @@ class ManagedNode(LifecycleNode):
         except ValueError:
             self._destroy_made()
             return TransitionCallbackReturn.FAILURE
+        self._warn_of_overrides()
         self.configured = True
         return super().on_configure(state)
 
@@ -176,6 +188,27 @@ class ManagedNode(LifecycleNode):
         except Exception:
             self.get_logger().error(traceback.format_exc())
             raise
+
+    @contextmanager
+    def _overridden(self, topic: str, end: str, named: dict[str, Any]) -> Iterator[None]:
+        """Create a publisher or subscription in here. ValueError: parameters override its QoS by what it can't have."""
+        if "qos_overriding_options" not in named:
+            yield
+            return
+        name = f"{self.resolve_topic_name(topic)}.{end}"
+        self._overridable.add(name)
+        try:
+            yield
+        except _WRONG_OVERRIDE as error:
+            raise ValueError(f"qos_overrides.{name}: {error}") from error
+
+    def _warn_of_overrides(self) -> None:
+        """Name each `qos_overrides` that no topic takes: rclpy ignores it."""
+        given = {name.rpartition(".")[0] for name in self.get_parameters_by_prefix("qos_overrides")}
+        for name in sorted(given - self._overridable - _RCLPY_OVERRIDABLE):
+            near = difflib.get_close_matches(name, self._overridable, 1)
+            hint = f", did you mean 'qos_overrides.{near[0]}'?" if near else ""
+            self.get_logger().warning(f"no topic here takes 'qos_overrides.{name}', it is ignored{hint}")
 
     def _undo(self) -> None:
         if not self.configured:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
+from functools import partial
 from typing import Any
 
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.duration import Duration, Infinite
 from rclpy.qos import (
     DurabilityPolicy,
     HistoryPolicy,
     QoSCompatibility,
+    QoSPolicyKind,
     QoSProfile,
     ReliabilityPolicy,
     qos_check_compatible,
     qos_policy_name_from_kind,
 )
+from rclpy.qos_overriding_options import QoSOverridingOptions
 
 try:
     from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
@@ -29,6 +34,9 @@ _SUBSCRIPTION_FIXES = {
     "RELIABILITY": "reliable subscription, best effort publisher: subscribe best effort",
     "DURABILITY": "transient local subscription, volatile publisher: subscribe volatile",
 }
+
+
+_OVERRIDABLE = (QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY, QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH)
 
 
 def _profile(depth: int, reliable: bool = True, latched: bool = False) -> QoSProfile:
@@ -53,6 +61,26 @@ def command(rate_hz: float) -> QoSProfile:
     quality = _profile(1)
     quality.lifespan = Duration(nanoseconds=int(2e9 / rate_hz))
     return quality
+
+
+def overridable(quality: QoSProfile, largest_depth: int = 100) -> dict[str, Any]:
+    """Return arguments of create_publisher and create_subscription with which parameters can override the profile.
+
+    `qos_overrides./joint_states.subscription.reliability: reliable` in a ROS parameter file, for instance; also
+    durability, history and depth. A history other than keep_last, or a depth above `largest_depth`, is rejected. The
+    profile is copied: rclpy writes the override into the one it is given, which other topics share.
+    """
+    options = QoSOverridingOptions(_OVERRIDABLE, callback=partial(_check_override, largest_depth))
+    return {"qos_profile": copy(quality), "qos_overriding_options": options}
+
+
+def _check_override(largest_depth: int, quality: QoSProfile) -> SetParametersResult:
+    if quality.history != HistoryPolicy.KEEP_LAST:
+        return SetParametersResult(successful=False, reason="history must be keep_last")
+    if not 1 <= quality.depth <= largest_depth:
+        reason = f"depth must be 1 to {largest_depth}, got {quality.depth}"
+        return SetParametersResult(successful=False, reason=reason)
+    return SetParametersResult(successful=True)
 
 
 def subscription_events(

@@ -58,7 +58,12 @@ class SensorStreams:
             events = qos.subscription_events(topic, partial(self._unfit.__setitem__, stream), _READ_BEST_EFFORT)
             mine = group if followers is None or stream == JOINTS else followers
             node.create_subscription(
-                kind, topic, partial(self._take, stream), quality, callback_group=mine, event_callbacks=events
+                kind,
+                topic,
+                partial(self._take, stream),
+                callback_group=mine,
+                event_callbacks=events,
+                **qos.overridable(quality),
             )
 
     def newest(self) -> tuple[Bundle | None, str]:

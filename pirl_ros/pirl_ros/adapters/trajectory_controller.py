@@ -24,6 +24,54 @@ _LEAD_CYCLES = 2
 """controller cycles between a plan's arrival and its first point"""
 
 
+class PlannedTrajectory:
+    """Publishes on `~/planned` what a trajectory controller would be sent, and commands nothing: for dry runs.
+
+    Stamped with the present, in the base frame: row i is due (i + 1) periods later. A late reader gets the last plan.
+    """
+
+    problem = ""
+    remaining_s = 0.0
+
+    def __init__(self, node: Any, profile: Profile) -> None:
+        self._node, self._frame, self._dt_s = node, profile.base_frame, 1.0 / profile.rate_hz
+        self._names = [joint.name for joint in profile.arm.joints]
+        self._anew = True
+        self._publisher = node.create_publisher(JointTrajectory, "~/planned", qos.LATCHED)
+
+    def send(self, command: ArmCommand, ahead: Callable[[], Ahead | None]) -> Alteration:
+        """Publish the plan of a new chunk."""
+        plan = ahead() if self._anew and command.joints is not None else None
+        if plan is not None:
+            self._anew = False
+            self._publish(plan.positions, plan.before)
+        return Alteration.NONE
+
+    def rest(self, ahead: Callable[[], Ahead | None]) -> None:
+        """Nothing is under way here."""
+
+    def renew(self) -> None:
+        """Publish the plan with the next command."""
+        self._anew = True
+
+    def release(self) -> None:
+        """Publish the plan of the next driver or episode."""
+        self._anew = True
+
+    def stop(self) -> None:
+        """Nothing is under way here."""
+
+    def close(self) -> None:
+        """The publisher is the node's."""
+
+    def _publish(self, rows: Array, before: Array) -> None:
+        message = controller_messages.fill_trajectory(
+            JointTrajectory(), JointTrajectoryPoint, self._names, rows, before, self._dt_s, 0.0
+        )
+        message.header.stamp, message.header.frame_id = self._node.get_clock().now().to_msg(), self._frame
+        self._publisher.publish(message)
+
+
 class TrajectoryController:
     """As long as each period's command is the planned one nothing is sent again: the controller interpolates.
 
@@ -51,7 +99,7 @@ class TrajectoryController:
             self._goal = control_action("FollowJointTrajectory")
             self._goals = LatestGoalClient(node, self._goal, self._topic, self._on_end)
         else:
-            self._publisher = node.create_publisher(JointTrajectory, self._topic, qos.COMMAND)
+            self._publisher = node.create_publisher(JointTrajectory, self._topic, **qos.overridable(qos.COMMAND, 1))
 
     @property
     def remaining_s(self) -> float:

@@ -138,7 +138,7 @@ class ActionSpace:
             return tool.width
         names = [joint.name for joint in profile.arm.joints]
         chosen = np.array([names.index(name) for name in part.joints or names])
-        ranges = np.array([part.limit or joint.velocity for joint in profile.joints_of(part)])
+        ranges = np.array([part.limit or joint.velocity for _, joint in profile.joints_of(part)])
         joints = JointEntries(part, self._arm, chosen, ranges)
         self._joints.append((slice(start, start + joints.width), joints))
         return joints.width

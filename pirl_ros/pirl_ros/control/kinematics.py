@@ -1,15 +1,18 @@
 """Forward kinematics, Jacobian and inverse kinematics of an arm given as a table of joint origins.
 
-Frames: base frame of the table; lengths in metres, angles in radians. J = number of joints, each about its own z.
+Frames: base frame of the table; lengths in metres, angles in radians. J = number of joints, each of which turns about
+or slides along an axis of its own.
 
-Method: forward kinematics as a product of homogeneous transforms in URDF's convention; the geometric Jacobian, whose
-column is [z x (p - p_joint), z] (Whitney 1972); the inverse by damped least squares with a constant damping (Wampler
-1986; Nakamura and Hanafusa 1986), each iterate clipped to the joint limits.
+Method: forward kinematics as a product of homogeneous transforms in URDF's convention, each joint's frame turned so
+that its z is the axis; the geometric Jacobian, whose column is [z x (p - p_joint), z] for a joint that turns and [z, 0]
+for one that slides (Whitney 1972); the inverse by damped least squares (Wampler 1986; Nakamura and Hanafusa 1986) with
+a damping that falls with the error (Sugihara 2011), without the joints that are at a limit and would pass it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +20,10 @@ from numpy.typing import NDArray
 from pirl_ros.profile.sections import KinematicTable, Origin
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
-_DAMPING = 1e-3
-"""lambda; metres and radians enter the error alike"""
+_LEAST_DAMPING = 1e-6
+"""lambda^2 at the goal; metres and radians enter the error alike"""
 _MAX_ITERATIONS = 60
 _POSITION_TOLERANCE = 1e-5
 """m, on each axis"""
@@ -32,57 +36,102 @@ class Chain:
     """A serial arm."""
 
     origins: Array
-    """[J, 4, 4] transform from joint i-1's frame to joint i's at angle zero"""
+    """[J, 4, 4] transform from joint i-1's frame to joint i's at 0, z along the joint's axis"""
     tool: Array
     """[4, 4] tool centre in the last joint's frame"""
+    prismatic: tuple[bool, ...] = ()
+    """[J] which joints slide; empty: none"""
 
     @classmethod
     def from_table(cls, table: KinematicTable) -> Chain:
         """Build from a robot profile's table."""
-        return cls(np.stack([transform(origin) for origin in table.joints]), transform(table.tool))
+        origins, before = [], np.eye(4)
+        for joint in table.joints:
+            after = np.eye(4)
+            after[:3, :3] = onto_z(np.array(joint.axis, float))
+            origins.append(before.T @ transform(joint) @ after)
+            before = after
+        slides = tuple(joint.type == "prismatic" for joint in table.joints)
+        return cls(np.stack(origins), before.T @ transform(table.tool), slides if any(slides) else ())
+
+    @cached_property
+    def slides(self) -> Mask:
+        """[J] which joints slide."""
+        return np.array(self.prismatic or (False,) * len(self.origins))
 
     def forward(self, joints: Array) -> tuple[Array, Array]:
-        """Return position [3] m and rotation [3, 3] of the tool centre in the base frame for joints [J] rad."""
+        """Return position [3] m and rotation [3, 3] of the tool centre in the base frame for joints [J] rad or m."""
         pose = self._frames(joints)[-1] @ self.tool
         return pose[:3, 3], pose[:3, :3]
 
     def jacobian(self, joints: Array) -> tuple[Array, Array, Array]:
         """Return d(velocity, angular velocity)/d(joint rates) [6, J] in the base frame, and the pose as `forward`.
 
-        `joints` [J] rad.
+        `joints` [J] rad or m.
         """
         frames = self._frames(joints)
         pose = frames[-1] @ self.tool
-        axes, arms = frames[:, :3, 2], pose[:3, 3] - frames[:, :3, 3]
-        return np.vstack([np.cross(axes, arms).T, axes.T]), pose[:3, 3], pose[:3, :3]
+        axes = frames[:, :3, 2].T
+        (x, y, z), (a, b, c) = axes, pose[:3, 3:] - frames[:, :3, 3].T
+        jacobian = np.stack([y * c - z * b, z * a - x * c, x * b - y * a, x, y, z])
+        if self.prismatic:
+            jacobian[:3, self.slides] = axes[:, self.slides]
+            jacobian[3:, self.slides] = 0.0
+        return jacobian, pose[:3, 3], pose[:3, :3]
 
     def inverse(self, position: Array, rotation: Array, start: Array, low: Array, high: Array) -> Array | None:
         """Return joints [J] within [low, high] that reach the pose, near `start`; None when it cannot be reached.
 
-        Position [3] m in the base frame, rotation [3, 3]; `start`, `low` and `high` [J] rad each.
-        Damped least squares (Wampler 1986; Nakamura and Hanafusa 1986): dq = J^T (J J^T + lambda^2 I)^-1 e.
+        Position [3] m in the base frame, rotation [3, 3]; `start`, `low` and `high` [J] rad or m each.
         """
         joints = np.clip(start, low, high)
-        damping = _DAMPING**2 * np.eye(6)
         for _ in range(_MAX_ITERATIONS):
             jacobian, reached, turned = self.jacobian(joints)
             error = np.concatenate([position - reached, rotation_vector(rotation @ turned.T)])
             if _small(error):
                 return joints
-            joints = np.clip(joints + jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + damping, error), low, high)
+            joints = np.minimum(np.maximum(joints + _step(jacobian, error, joints <= low, joints >= high), low), high)
         return None
 
     def _frames(self, joints: Array) -> Array:
-        """[J, 4, 4] frame of each joint, after its own turn."""
-        frames = np.empty_like(self.origins)
-        pose = np.eye(4)
-        for index, (origin, cosine, sine) in enumerate(zip(self.origins, np.cos(joints), np.sin(joints))):
-            pose = pose @ origin
-            turned = pose.copy()
-            turned[:3, 0] = cosine * pose[:3, 0] + sine * pose[:3, 1]
-            turned[:3, 1] = cosine * pose[:3, 1] - sine * pose[:3, 0]
-            pose = frames[index] = turned
+        """[J, 4, 4] frame of each joint, after its own motion."""
+        angles = np.where(self.slides, 0.0, joints) if self.prismatic else joints
+        frames = self.origins.copy()
+        along_x, along_y = self.origins[:, :, 0], self.origins[:, :, 1]
+        c, s = np.cos(angles)[:, None], np.sin(angles)[:, None]
+        frames[:, :, 0] = c * along_x + s * along_y
+        frames[:, :, 1] = c * along_y - s * along_x
+        if self.prismatic:
+            frames[:, :, 3] += (joints - angles)[:, None] * self.origins[:, :, 2]
+        for index in range(1, len(frames)):
+            frames[index] = frames[index - 1] @ frames[index]
         return frames
+
+
+def _step(jacobian: Array, error: Array, at_low: Mask, at_high: Mask) -> Array:
+    """Joint step [J] that reduces the error [6]: J^T (J J^T + lambda^2 I)^-1 e, lambda^2 = |e|^2 / 2 + a little.
+
+    A joint at a limit that the step would take beyond it is held, and the others make up for it. As lambda falls with
+    the error, steps stay short where the arm is singular and the goal is far, and converge fast near it.
+    """
+    damping = (float(error @ error) / 2 + _LEAST_DAMPING) * np.eye(6)
+    free = np.ones(len(at_low))
+    while True:
+        step: Array = free * (jacobian.T @ np.linalg.solve((jacobian * free) @ jacobian.T + damping, error))
+        held = (at_low & (step < 0)) | (at_high & (step > 0))
+        if not held.any():
+            return step
+        free = np.where(held, 0.0, free)
+
+
+def onto_z(axis: Array) -> Array:
+    """Return a rotation [3, 3] that takes z to the direction of `axis` [3]; the unit matrix for z itself."""
+    if axis[2] < 0:
+        over = np.diag([1.0, -1.0, -1.0])
+        return over @ onto_z(over @ axis)
+    x, y, z = axis / np.linalg.norm(axis)
+    share = 1 / (1 + z)
+    return np.array([[1 - x * x * share, -x * y * share, x], [-x * y * share, 1 - y * y * share, y], [-x, -y, z]])
 
 
 def transform(origin: Origin) -> Array:
@@ -114,9 +163,14 @@ def rotation_vector(rotation: Array) -> Array:
         [rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]]
     )
     sine, cosine = np.linalg.norm(twice_sine_axis) / 2, (np.trace(rotation) - 1) / 2
-    if sine < 1e-9:
+    if sine >= 1e-9:
+        return twice_sine_axis / 2 * float(np.arctan2(sine, cosine) / sine)
+    if cosine > 0:
         return twice_sine_axis / 2
-    return twice_sine_axis / 2 * float(np.arctan2(sine, cosine) / sine)
+    # Half a turn: R + I is twice the axis times itself.
+    columns = rotation + np.eye(3)
+    axis: Array = columns[:, int(np.argmax(np.diagonal(columns)))]
+    return np.pi * axis / np.linalg.norm(axis)
 
 
 def _small(error: Array) -> bool:

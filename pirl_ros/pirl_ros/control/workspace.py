@@ -24,20 +24,24 @@ class Workspace:
         if low.shape != (3,) or high.shape != (3,) or not np.isfinite([low, high]).all() or not (low < high).all():
             raise ValueError("the governor needs a workspace: finite low and high corners with low < high on each axis")
         self.low, self.high = low, high
-        self._origins, self._tool = chain.origins, chain.tool[:3, 3]
+        self._origins, self._tool, self._slides = chain.origins, chain.tool[:3, 3], chain.slides
         # Plain numbers: for one point they are ten times as fast as arrays of three.
-        self._rows = [tuple(map(float, origin[:3].ravel())) for origin in chain.origins][::-1]
+        rows = [tuple(map(float, origin[:3].ravel())) for origin in chain.origins]
+        self._rows = list(zip(chain.slides.tolist(), rows))[::-1]
         lengths = [float(np.linalg.norm(origin[:3, 3])) for origin in chain.origins[1:]]
         lengths.append(float(np.linalg.norm(self._tool)))
         self._reach = np.cumsum(lengths[::-1])[::-1]
         self._known = (np.zeros(len(lengths)), -np.inf)
 
     def tool(self, joints: Array) -> tuple[float, float, float]:
-        """Return the tool centre [3]. Joints [J] rad, result in metres."""
+        """Return the tool centre [3]. Joints [J] rad or m, result in metres."""
         x, y, z = map(float, self._tool)
-        for angle, row in zip(reversed(joints.tolist()), self._rows):
-            c, s = math.cos(angle), math.sin(angle)
-            x, y = c * x - s * y, s * x + c * y
+        for at, (slides, row) in zip(reversed(joints.tolist()), self._rows):
+            if slides:
+                z += at
+            else:
+                c, s = math.cos(at), math.sin(at)
+                x, y = c * x - s * y, s * x + c * y
             x, y, z = (
                 row[0] * x + row[1] * y + row[2] * z + row[3],
                 row[4] * x + row[5] * y + row[6] * z + row[7],
@@ -57,8 +61,8 @@ class Workspace:
     def holds(self, path: Array) -> bool:
         """Return whether the tool centre is inside at every point of a path [N, J]."""
         depth = self.depth(path[0])
-        # No joint moves the tool further than its angle times the length of what hangs on it.
-        if depth >= float(np.abs(path[1:] - path[0]).max(axis=0, initial=0.0) @ self._reach):
+        # No joint moves the tool further than its angle times the length of what hangs on it, or than it slides.
+        if depth >= float(np.abs(path[1:] - path[0]).max(axis=0, initial=0.0) @ self._reach_on(path)):
             self._known = (path[0], depth)
             return True
         points = self._tools(path)
@@ -70,7 +74,8 @@ class Workspace:
         All are joints [J] rad.
         """
         known, depth = self._known
-        if depth >= float((np.abs(known - goal)) @ self._reach) or self.depth(goal) >= 0:
+        reach = self._reach_on(np.stack([known, goal])) if self._slides.any() else self._reach
+        if depth >= float((np.abs(known - goal)) @ reach) or self.depth(goal) >= 0:
             return goal
         inside, outside = 0.0, 1.0
         for _ in range(8):
@@ -102,8 +107,20 @@ class Workspace:
     def _tools(self, path: Array) -> Array:
         """[N, 3]."""
         points = np.repeat(self._tool[None], len(path), axis=0)
-        for angle, origin in zip(path.T[::-1], self._origins[::-1]):
-            c, s = np.cos(angle), np.sin(angle)
-            x, y = c * points[:, 0] - s * points[:, 1], s * points[:, 0] + c * points[:, 1]
-            points = np.stack([x, y, points[:, 2]], axis=1) @ origin[:3, :3].T + origin[:3, 3]
+        for at, slides, origin in zip(path.T[::-1], self._slides[::-1], self._origins[::-1]):
+            x, y, z = points.T
+            if slides:
+                z = z + at
+            else:
+                c, s = np.cos(at), np.sin(at)
+                x, y = c * x - s * y, s * x + c * y
+            points = np.stack([x, y, z], axis=1) @ origin[:3, :3].T + origin[:3, 3]
         return points
+
+    def _reach_on(self, path: Array) -> Array:
+        """[J] how far the tool moves at most per joint's unit on a path [N, J]: m/rad, or 1 for a joint that slides."""
+        if not self._slides.any():
+            return self._reach
+        longest = np.where(self._slides, np.abs(path).max(axis=0), 0.0)
+        behind = longest[::-1].cumsum()[::-1] - longest
+        return np.where(self._slides, 1.0, self._reach + behind)

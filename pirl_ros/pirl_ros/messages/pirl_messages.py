@@ -79,6 +79,7 @@ def fill_outcome(message: Any, outcome: StepOutcome, dry_run: bool = False) -> A
     message.chunk_id, message.index = outcome.chunk_id, outcome.index
     message.executed, message.state = outcome.executed.tolist(), outcome.state.tolist()
     message.reward, message.stamp = float(outcome.reward), outcome.time_ns
+    ns_to_stamp(outcome.time_ns, message.header.stamp)
     message.alterations, message.source = int(altered), int(outcome.source)
     return message
 

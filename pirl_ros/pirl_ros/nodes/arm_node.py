@@ -19,6 +19,7 @@ from pirl_ros.adapters.node_main import run
 from pirl_ros.adapters.parameters import declare, declare_profile, read_profile
 from pirl_ros.adapters.sensor_streams import SensorStreams
 from pirl_ros.adapters.teleop_topics import TeleopTopics
+from pirl_ros.adapters.workspace_marker import WorkspaceMarker
 from pirl_ros.control.arm_executor import ArmExecutor, Tick
 from pirl_ros.control.safety_report import Mode
 from pirl_ros.messages.pirl_messages import fill_outcome, fill_safety_state, read_chunk
@@ -61,6 +62,7 @@ class ArmNode(ManagedNode):
         self._diagnostics = Diagnostics(self, self._profile.robot)
         self._outcomes = self.create_publisher(StepOutcome, "step_outcomes", qos.OUTCOME)
         self._safety = self.create_publisher(SafetyState, "safety_state", qos.LATCHED)
+        self._workspace = WorkspaceMarker(self, self._profile)
         self._make_inputs()
         self.create_timer(_STATE_S, self._report)
         self._timer = None if self._by_state else self.create_timer(1.0 / self._profile.rate_hz, self._tick)
@@ -192,7 +194,8 @@ class ArmNode(ManagedNode):
         state.outcome_readers = matched_subscribers(self, self._outcomes)
         state.ready = self.active and bool(state.outcome_readers)
         state.hears_chunks = matched_publishers(self, self._chunks) > 0
-        state.stamp = self.get_clock().now().to_msg()
+        state.header.stamp = state.stamp = self.get_clock().now().to_msg()
+        state.header.frame_id = self._profile.base_frame
         self._safety.publish(state)
 
     def _report(self) -> None:
@@ -200,6 +203,7 @@ class ArmNode(ManagedNode):
         self._states += 1
         if self._states % _REPORT_EVERY:
             return
+        self._workspace.publish()
         # Asked again: a stream that fell silent calls nothing by itself.
         _, reason = self._streams.newest()
         report = self._arm.report

@@ -12,6 +12,7 @@ from pirl_contract.names import check_robot_id
 from pirl_contract.schema import ActionChunk as Chunk
 from pirl_contract.schema import ControlSource
 from pirl_ros.adapters import qos
+from pirl_ros.adapters.camera_info import CameraInfos
 from pirl_ros.adapters.diagnostics import Diagnostics
 from pirl_ros.adapters.discovery import matched_publishers, missing_controller
 from pirl_ros.adapters.episode_services import EpisodeServices
@@ -74,7 +75,8 @@ class PolicyNode(ManagedNode):
         self._outcomes = self.create_subscription(StepOutcome, "step_outcomes", self._on_outcome, qos.OUTCOME)
         self.create_subscription(SafetyState, "safety_state", self._on_arm, qos.LATCHED)
         receive_each(self, String, "~/instruction", self._on_instruction, latched=True)
-        self._episodes = EpisodeServices(self, self._session, self._profile.rate_hz, self._listen)
+        cameras = CameraInfos(self, self._profile)
+        self._episodes = EpisodeServices(self, self._session, self._profile.rate_hz, self._listen, cameras)
         self.create_timer(0.5, self._look)
 
     def _connect(self, alias: str) -> PolicyClient:
@@ -188,7 +190,7 @@ class PolicyNode(ManagedNode):
         """Publish the status and the diagnostics."""
         standing = self._session.standing
         status = fill_policy_status(PolicyStatus(), standing, self._address)
-        status.stamp = self.get_clock().now().to_msg()
+        status.header.stamp = status.stamp = self.get_clock().now().to_msg()
         self._status.publish(status)
         values = {
             "server": self._address,

@@ -76,7 +76,7 @@ class ActionPart:
     reach: float = 0.0
     """m, range of the position entries of tool_pose, and of tool_delta from the observation"""
     limit: float = 0.0
-    """rad/s of joint_velocity, rad of joint_delta: range of each entry; 0: the joint's own velocity, or range"""
+    """rad/s of joint_velocity, rad of joint_delta (m of one that slides): range of each entry; 0: the joint's own"""
     normalised: bool = False
     """entries of -1 to 1 that stand for the range, instead of entries in m and rad"""
     closed: float = -1.0
@@ -144,14 +144,17 @@ class ActionPart:
         return self.open > self.closed
 
 
-def entries(part: ActionPart, joints: Sequence[Joint], prefix: str = "") -> tuple[Field, ...]:
-    """Return the contract's entries of one part. `joints`: those that it names, in order; `prefix`: of its arm."""
+def entries(part: ActionPart, joints: Sequence[tuple[str, Joint]], prefix: str = "") -> tuple[Field, ...]:
+    """Return the contract's entries of one part.
+
+    `joints`: those that it names, in order, each behind the unit of its position; `prefix`: of its arm.
+    """
     if part.kind == "gripper":
         name = f"{prefix}gripper" if part.opens_upwards else f"{prefix}gripper.closing"
         return (Field(name, "1", min(part.closed, part.open), max(part.closed, part.open)),)
     if part.of_tool:
         return _tool_entries(part, prefix)
-    return tuple(_joint_entry(part, joint) for joint in joints)
+    return tuple(_joint_entry(part, unit, joint) for unit, joint in joints)
 
 
 def _tool_entries(part: ActionPart, prefix: str) -> tuple[Field, ...]:
@@ -168,14 +171,14 @@ def _tool_entries(part: ActionPart, prefix: str) -> tuple[Field, ...]:
     return (*positions, *(_entry(f"{prefix}tcp_{d}{name}{end}", unit, bound, scaled) for name in names))
 
 
-def _joint_entry(part: ActionPart, joint: Joint) -> Field:
+def _joint_entry(part: ActionPart, unit: str, joint: Joint) -> Field:
     if part.kind == "joint_position":
-        return Field(f"{joint.name}.target", "rad", joint.low, joint.high)
+        return Field(f"{joint.name}.target", unit, joint.low, joint.high)
     if part.kind == "joint_velocity":
-        return _entry(f"{joint.name}.velocity", "rad/s", part.limit or joint.velocity, part.normalised)
+        return _entry(f"{joint.name}.velocity", f"{unit}/s", part.limit or joint.velocity, part.normalised)
     # All deltas of a chunk count from the joints of its observation: the last may be as large as the joint's way.
     end = "" if part.anchor == "observation" else f".from_{part.anchor}"
-    return _entry(f"{joint.name}.delta{end}", "rad", part.limit or joint.high - joint.low, part.normalised)
+    return _entry(f"{joint.name}.delta{end}", unit, part.limit or joint.high - joint.low, part.normalised)
 
 
 def _entry(name: str, unit: str, bound: float, normalised: bool) -> Field:

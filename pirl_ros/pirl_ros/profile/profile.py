@@ -107,15 +107,20 @@ class Profile:
         """The parts of an action, in the order of its entries; a word for `action` stands for some."""
         return parts_of(self.action, self.tcp_step) if isinstance(self.action, str) else self.action
 
-    def joints_of(self, part: ActionPart) -> tuple[Joint, ...]:
-        """Return the arm joints that a part has entries for, in their order."""
-        by_name = {joint.name: joint for joint in self.arm.joints}
+    def joints_of(self, part: ActionPart) -> tuple[tuple[str, Joint], ...]:
+        """Return the arm joints that a part has entries for, in their order, each behind its unit."""
+        by_name = {joint.name: (unit, joint) for unit, joint in zip(self.arm_units, self.arm.joints)}
         return tuple(by_name[name] for name in part.joints or by_name)
 
     @property
     def joints(self) -> tuple[Finger, ...]:
         """Arm, then fingers: the order of the state."""
         return (*self.arm.joints, *self.gripper.joints)
+
+    @property
+    def arm_units(self) -> tuple[Literal["rad", "m"], ...]:
+        """Unit of each arm joint's position."""
+        return tuple("m" if joint.type == "prismatic" else "rad" for joint in self.kinematics.joints)
 
     @property
     def base_frame(self) -> str:
@@ -138,8 +143,9 @@ class Profile:
     @property
     def contract(self) -> Contract:
         """The contract that the server must agree with."""
-        units = [("rad", joint) for joint in self.arm.joints] + [
-            (self.gripper.unit, finger) for finger in self.gripper.joints
+        units = [
+            *zip(self.arm_units, self.arm.joints),
+            *((self.gripper.unit, finger) for finger in self.gripper.joints),
         ]
         positions = [Field(f"{joint.name}.position", unit, joint.low, joint.high) for unit, joint in units]
         velocities = [

@@ -1,6 +1,6 @@
 """The sections of a robot profile, as named in the YAML file. Invalid values raise ValueError.
 
-Units: rad, rad/s, rad/s^2, rad/s^3; metres in place of rad for a finger that slides; seconds.
+Units: rad, rad/s, rad/s^2, rad/s^3; metres in place of rad for a joint or finger that slides; seconds.
 """
 
 from __future__ import annotations
@@ -13,12 +13,17 @@ from typing import Literal
 ActionKind = Literal["tcp_delta", "joint_position", "joint_delta"]
 CommandKind = Literal["joint_trajectory", "follow_joint_trajectory", "forward_position", "servo_twist"]
 GripperKind = Literal["joint_trajectory", "parallel_gripper_command", "gripper_command"]
+JointType = Literal["revolute", "continuous", "prismatic"]
+"""revolute: turns about its axis. continuous: the same, and its range is not the arm's but the profile's. prismatic:
+slides along its axis, and its limits are m, m/s, m/s^2, m/s^3.
+"""
 Rule = Literal["sync", "asof", "hold"]
 """Which message of a stream goes into an observation.
 
 sync: the nearest in stamp, at most `slop` away. asof: the newest stamped no later than the others. hold: the newest,
 whatever its stamp. Each must have arrived within its age limit.
 """
+_SHORTEST_AXIS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -255,10 +260,25 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class JointOrigin(Origin):
+    """Where a joint is in the frame of the one before it, fixed joints between them included, and how it moves."""
+
+    axis: tuple[float, ...] = (0.0, 0.0, 1.0)
+    """what it turns about or slides along, in its own frame; of any length above 0"""
+    type: JointType = "revolute"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _three("axis", self.axis)
+        if not math.sqrt(sum(value * value for value in self.axis)) > _SHORTEST_AXIS:
+            raise ValueError(f"axis {list(self.axis)} has no direction: copy <axis xyz=...> from the URDF")
+
+
+@dataclass(frozen=True)
 class KinematicTable:
     """Origin of each arm joint in the frame before it, and of the tool centre in the last joint's frame."""
 
-    joints: tuple[Origin, ...]
+    joints: tuple[JointOrigin, ...]
     tool: Origin
     frame: str = ""
     """frame_id of the base frame, in which twists are given; empty: command.frame"""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-import time
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import Header, Request, Response
@@ -26,22 +25,35 @@ IdempotencyKey = Annotated[
     ),
 ]
 REPLAYED = "Idempotency-Replayed"
-_ONE_AT_A_TIME = threading.Lock()
 
 
-def submit_once(services: Services, spec: JobSpec, key: str | None, request: Request, response: Response) -> Job:
-    """Submit a job, or return that of the key, which is the caller's own. Raises as `Supervisor.submit`."""
+def submit_once(
+    services: Services,
+    spec: JobSpec,
+    check: Callable[[], None],
+    key: str | None,
+    request: Request,
+    response: Response,
+) -> tuple[Job, bool]:
+    """Submit a job, or return that of the key, which is the caller's own; say whether it is new.
+
+    `check` raises the problem of a new job that will not do. One that is there is returned as the first time, also when
+    the version that it starts from was deleted meanwhile. Raises as `Supervisor.submit`.
+    """
     if key is None:
-        return services.jobs.submit(spec)
+        check()
+        return services.jobs.submit(spec), True
     caller = request.state.caller
     assert isinstance(caller, Caller)
+    own = f"{caller.token}/{key}"
     try:
-        with _ONE_AT_A_TIME:  # else the job of a request at the same moment would seem to be new to both
-            before_ns = time.time_ns()
-            job = services.jobs.submit(spec, key=f"{caller.token}/{key}")
+        job, new = services.jobs.of_key(spec, own), False
+        if job is None:
+            check()
+            job, new = services.jobs.submit_once(spec, own)
     except KeyInUseError:
         detail = "this Idempotency-Key came with another body before: use a new key"
         raise ProblemError(422, "idempotency-key-reused", detail) from None
-    if int(job.id[4:20], 16) < before_ns:  # ids rise with time
+    if not new:
         response.headers[REPLAYED] = "true"
-    return job
+    return job, new

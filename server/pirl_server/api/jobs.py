@@ -10,7 +10,7 @@ from fastapi import APIRouter, Body, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from pirl_server.api.dependencies import JobId, Limit, Services, ServicesDep, actor
-from pirl_server.api.idempotency import REPLAYED, IdempotencyKey, submit_once
+from pirl_server.api.idempotency import IdempotencyKey, submit_once
 from pirl_server.api.problems import ProblemError, conflict, invalid, no_storage, not_found, responses
 from pirl_server.api.schemas import Damaged, JobPage, JobView
 from pirl_server.api.sse import Followed, stream
@@ -50,18 +50,17 @@ def create_job(
     """Queue a training, an evaluation, a loop of them, or an import or export of episodes.
 
     With an `Idempotency-Key` it may be sent again: the answer is the job that is there, and says
-    `Idempotency-Replayed: true`; the same key with another body is rejected with 422.
+    `Idempotency-Replayed: true`, whatever was deleted since; the same key with another body is rejected with 422.
     """
-    check_request(services, spec)
     try:
-        job = submit_once(services, spec, key, request, response)
+        job, new = submit_once(services, spec, partial(check_request, services, spec), key, request, response)
     except RuntimeError as error:
         raise ProblemError(503, "stopping", str(error)) from None
     except ValueError as error:
         raise invalid("job", str(error)) from None
     except OSError as error:
         raise no_storage("the job", error) from None
-    if REPLAYED not in response.headers:
+    if new:
         services.registry.audit_log.note("job submitted", actor(request), job=job.id, kind=spec.kind, task=_about(spec))
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return JobView.of(job)

@@ -17,7 +17,9 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+
+from pirl_server.sqlite_files import Result, make_tables, rejected, transact
 
 VERSION = 2
 WAIT_S = 5.0
@@ -46,11 +48,6 @@ CREATE INDEX by_source ON episodes ((human_steps > 0), created, id);
 CREATE INDEX by_contract ON episodes (contract_hash, created, id);
 PRAGMA user_version = {VERSION};
 """
-_REJECTED = {
-    sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM,
-}  # fmt: skip
-"""what the disk does not allow; every other error means that the file is not what was written"""
-Result = TypeVar("Result")
 _LOG = logging.getLogger(__name__)
 
 
@@ -81,7 +78,7 @@ class IndexDatabase:
 
         It may be run again, on another file: what it does must depend on nothing but what it reads there.
         """
-        return self._attempt(lambda: self._transact(action))
+        return self._attempt(lambda: transact(self._connection(), action))
 
     def damage(self) -> list[str]:
         """Say what is wrong with the structure; return ids of rows whose content changed, `labels` for any of those.
@@ -96,19 +93,6 @@ class IndexDatabase:
         rows = self.read(f"SELECT id FROM episodes WHERE crc IS NOT {crc_of(COLUMNS)}")
         labels = self.read(f"SELECT 1 FROM labels WHERE crc IS NOT {crc_of(LABELS)} LIMIT 1")
         return [str(row[0]) for row in rows] + ["labels"] * len(labels)
-
-    def _transact(self, action: Callable[[sqlite3.Connection], Result]) -> Result:
-        connection = self._connection()
-        # IMMEDIATE: a transaction that begins by reading can't wait for its turn to write
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            result = action(connection)
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        return result
 
     def _attempt(self, action: Callable[[], Result]) -> Result:
         with self._lock:
@@ -150,7 +134,7 @@ class IndexDatabase:
         try:
             return self._prepared(str(self.path))
         except sqlite3.Error as error:
-            if _busy(error) or _rejected(error) or not self._remove(error):
+            if _busy(error) or rejected(error) or not self._remove(error):
                 raise
             return self._prepared(str(self.path))
 
@@ -160,22 +144,11 @@ class IndexDatabase:
             connection.create_function("crc32", 1, lambda text: zlib.crc32(text.encode()), deterministic=True)
             for pragma in ("journal_mode = WAL", "synchronous = FULL", f"cache_size = -{PAGES_KIB}"):
                 connection.execute(f"PRAGMA {pragma}").fetchall()
-            self._make_tables(connection)
+            self.fresh |= make_tables(connection, _SCHEMA, VERSION)
         except BaseException:
             connection.close()
             raise
         return connection
-
-    def _make_tables(self, connection: sqlite3.Connection) -> None:
-        connection.execute("BEGIN IMMEDIATE")
-        (found,) = connection.execute("PRAGMA user_version").fetchone()
-        if found == 0:
-            for statement in _SCHEMA.split(";\n"):
-                connection.execute(statement)
-            self.fresh = True
-        connection.execute("COMMIT")
-        if found not in (0, VERSION):
-            raise sqlite3.DatabaseError(f"version {found}, this server writes {VERSION}")
 
     def _replace(self, error: sqlite3.Error) -> None:
         """Begin again with empty tables, in the same place or, where that can't be, in memory."""
@@ -185,7 +158,7 @@ class IndexDatabase:
             self._found = None
         if self._in_memory:
             raise error
-        if _rejected(error) or not self._remove(error):
+        if rejected(error) or not self._remove(error):
             _LOG.error("the index of episodes '%s' can't be used (%s): rebuilt in memory", self.path, str(error))
             self._in_memory = True
         self.fresh = True
@@ -211,11 +184,6 @@ class IndexDatabase:
 
 def _busy(error: Exception) -> bool:
     return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
-
-
-def _rejected(error: sqlite3.Error) -> bool:
-    code = getattr(error, "sqlite_errorcode", 0)
-    return code & 0xFF in _REJECTED and code != sqlite3.SQLITE_IOERR_SHORT_READ  # that is a file that was cut short
 
 
 @contextmanager

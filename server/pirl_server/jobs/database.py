@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pirl_server.atomic_files import quarantine
+from pirl_server.sqlite_files import Result, make_tables, rejected, transact
 
 NAME = "jobs.sqlite"
 VERSION = 1
@@ -39,12 +40,6 @@ CREATE INDEX by_key ON jobs (key);
 INSERT INTO meta VALUES ('token', 0);
 PRAGMA user_version = {VERSION};
 """
-_REJECTED = {
-    sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED,
-}  # fmt: skip
-"""what the disk or another process does not allow now; every other error means that the file is damaged"""
-Result = TypeVar("Result")
 _LOG = logging.getLogger(__name__)
 
 
@@ -101,7 +96,7 @@ class JobDatabase:
             except OSError:
                 if self._memory is None:
                     self._memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-                    _make_tables(self._memory)
+                    make_tables(self._memory, _SCHEMA, VERSION)
                     self._fill()
                 raise
 
@@ -120,7 +115,7 @@ class JobDatabase:
             with self._guarded(fcntl.LOCK_SH):
                 return action()
         except sqlite3.Error as error:
-            if _rejected(error):
+            if rejected(error):
                 raise _rejection(error, self._path) from None
             self._replace(error)
         try:
@@ -131,15 +126,7 @@ class JobDatabase:
             raise _rejection(error, self._path) from None
 
     def _transact(self, action: Callable[[sqlite3.Connection], Result]) -> Result:
-        connection = self._opened()
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            result = action(connection)
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+        result = transact(self._opened(), action)
         self._written += 1
         return result
 
@@ -153,9 +140,6 @@ class JobDatabase:
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
         self._inode = os.stat(self._path).st_ino
         found = _connect(self._path)
-        (version,) = found.execute("PRAGMA user_version").fetchone()
-        if not version:
-            _make_tables(found)
         self._file, memory, self._memory = found, self._memory, None
         if memory is not None:
             memory.close()
@@ -198,28 +182,13 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "wal_autocheckpoint = 200"):
             connection.execute(f"PRAGMA {pragma}").fetchall()
-        (found,) = connection.execute("PRAGMA user_version").fetchone()
-        if found not in (0, VERSION):
-            raise sqlite3.DatabaseError(f"version {found}, this server writes {VERSION}")
+        make_tables(connection, _SCHEMA, VERSION)
         if (broken := connection.execute("PRAGMA quick_check(1)").fetchone()) != ("ok",):
             raise sqlite3.DatabaseError(str(broken[0]))
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-def _make_tables(connection: sqlite3.Connection) -> None:
-    connection.execute("BEGIN IMMEDIATE")
-    (found,) = connection.execute("PRAGMA user_version").fetchone()
-    for statement in _SCHEMA.split(";\n") if found == 0 else ():
-        connection.execute(statement)
-    connection.execute("COMMIT")
-
-
-def _rejected(error: sqlite3.Error) -> bool:
-    code = getattr(error, "sqlite_errorcode", 0)
-    return code & 0xFF in _REJECTED and code != sqlite3.SQLITE_IOERR_SHORT_READ  # that is a file that was cut short
 
 
 def _rejection(error: Exception, path: Path) -> OSError:

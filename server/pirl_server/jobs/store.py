@@ -85,17 +85,26 @@ class JobStore:
             raise KeyError(job_id)
         return self._root / job_id
 
-    def create(self, spec: JobSpec, parent: str | None = None, key: str | None = None) -> Job:
-        """Store a new job as queued, and return it; or the earlier one of this parent or key.
+    def create(self, spec: JobSpec, parent: str | None = None) -> Job:
+        """Store a new job as queued, and return it; or the earlier one of this parent.
 
-        When the disk rejects (OSError) nothing is left of it. Raises KeyInUseError for the key of a job that was asked
-        for otherwise, ValueError for jobs to wait for that are not there.
+        When the disk rejects (OSError) nothing is left of it. Raises ValueError for a job to follow that is not there.
         """
+        return self._create(spec, parent, None)[0]
+
+    def create_once(self, spec: JobSpec, key: str) -> tuple[Job, bool]:
+        """Store a new job, or return the earlier one of this key; say whether it is new.
+
+        Raises as `create`, and KeyInUseError for the key of a job that was asked for otherwise.
+        """
+        return self._create(spec, None, key)
+
+    def _create(self, spec: JobSpec, parent: str | None, key: str | None) -> tuple[Job, bool]:
         made: list[Path] = []
 
-        def insert(rows: sqlite3.Connection) -> Job:
+        def insert(rows: sqlite3.Connection) -> tuple[Job, bool]:
             if (earlier := self._earlier(rows, spec, parent, key)) is not None:
-                return earlier
+                return earlier, False
             self._check_after(rows, spec)
             last = rows.execute("SELECT max(id) FROM jobs").fetchone()[0] or ID_OF_0
             number = max(time.time_ns(), int(last[4:20], 16) + 1)  # also when the clock was set back
@@ -108,7 +117,7 @@ class JobStore:
             # before the row: from then on its runner may write events
             EventLog(made[-1]).append("status", {"status": job.status.value, "error": None})
             self._put(rows, job, announced=True)
-            return job
+            return job, True
 
         try:
             return self._data.write(insert)
@@ -198,6 +207,11 @@ class JobStore:
         """Return the job that was submitted for this."""
         rows = self._data.read("SELECT id, spec, state FROM jobs WHERE parent = ? ORDER BY id LIMIT 1", (parent,))
         return self._job(*rows[0]) if rows else None
+
+    def of_key(self, spec: JobSpec, key: str) -> Job | None:
+        """Return the job that was submitted with this key. Raises KeyInUseError for another specification."""
+        rows = self._data.read("SELECT id, spec, state FROM jobs WHERE key = ? ORDER BY id LIMIT 1", (key,))
+        return _as_asked(self._job(*rows[0]), spec, key) if rows else None
 
     def running(self, loops: bool) -> Sequence[Job]:
         """Return those that are running, of loops also the paused ones, oldest first."""
@@ -345,14 +359,10 @@ class JobStore:
 
     def _earlier(self, rows: sqlite3.Connection, spec: JobSpec, parent: str | None, key: str | None) -> Job | None:
         for name, value in (("parent", parent), ("key", key)):
-            if value is None:
-                continue
             sql = f"SELECT id, spec, state FROM jobs WHERE {name} = ? ORDER BY id LIMIT 1"
-            if (row := rows.execute(sql, (value,)).fetchone()) is not None:
+            if value is not None and (row := rows.execute(sql, (value,)).fetchone()) is not None:
                 job = self._job(*row)
-                if name == "key" and job.spec != spec:
-                    raise KeyInUseError(f"key '{value}' was used for {job.id}, another request: choose another key")
-                return job
+                return job if name == "parent" else _as_asked(job, spec, value)
         return None
 
     def _check_after(self, rows: sqlite3.Connection, spec: JobSpec) -> None:
@@ -378,6 +388,13 @@ class FolderGoneError(KeyError):
 
 
 ID_OF_0 = f"job_{0:016x}{0:08x}"
+
+
+def _as_asked(job: Job, spec: JobSpec, key: str) -> Job:
+    """Return the job of a key; raises KeyInUseError when it was asked for otherwise."""
+    if job.spec != spec:
+        raise KeyInUseError(f"key '{key}' was used for {job.id}, another request: choose another key")
+    return job
 
 
 def _at_work(job: Job) -> bool:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from pirl_server.atomic_files import utc_now
 from pirl_server.config.jobs import RESUMABLE, JobSpec
@@ -27,6 +28,7 @@ MOST_COMPARED = 20
 """earlier jobs that a plan's time is estimated from"""
 DEVICES = ("cpu:0",)
 """one job at a time, whatever it computes on"""
+Made = TypeVar("Made")
 
 
 class Supervisor:
@@ -80,19 +82,24 @@ class Supervisor:
             self._counted = self._store.counts()
         return self._counted
 
-    def submit(self, spec: JobSpec, parent: str | None = None, key: str | None = None) -> Job:
-        """Queue a job; one with a parent or key, of which there is one already, is not queued twice: the first is
-        returned.
+    def submit(self, spec: JobSpec, parent: str | None = None) -> Job:
+        """Queue a job; one with a parent of which there is one already is not queued twice: the first is returned.
 
-        Raises OSError when the disk rejects it, RuntimeError while the server stops, KeyInUseError (a ValueError) for
-        the key of a job with another specification, ValueError for a job to wait for that is not there.
-        """  # fmt: skip
-        with self._changed:
-            if self._closing:
-                raise RuntimeError("the server is stopping: new jobs are rejected")
-            job = self._store.create(spec, parent, key)
-            self._notify()
-        return job
+        Raises OSError when the disk rejects it, RuntimeError while the server stops, ValueError for a job to wait for
+        that is not there.
+        """
+        return self._queue(lambda: self._store.create(spec, parent))
+
+    def submit_once(self, spec: JobSpec, key: str) -> tuple[Job, bool]:
+        """Queue a job, or return the earlier one of this key; say whether it is new.
+
+        Raises as `submit`, KeyInUseError (a ValueError) for the key of a job with another specification.
+        """
+        return self._queue(lambda: self._store.create_once(spec, key))
+
+    def of_key(self, spec: JobSpec, key: str) -> Job | None:
+        """Return the job of this key, None: there is none yet. Raises OSError, KeyInUseError as `submit_once`."""
+        return self._store.of_key(spec, key)
 
     def plan(self, spec: JobSpec) -> Plan:
         """Say what a job would do and cost, without queueing it."""
@@ -167,6 +174,14 @@ class Supervisor:
             self._changed.notify_all()
         self._runner.close()
         self._store.close()
+
+    def _queue(self, create: Callable[[], Made]) -> Made:
+        with self._changed:
+            if self._closing:
+                raise RuntimeError("the server is stopping: new jobs are rejected")
+            made = create()
+            self._notify()
+        return made
 
     def _want(self, job: Job, what: str) -> None:
         try:

@@ -52,7 +52,7 @@ def _topics(raw: Mapping[str, Any]) -> dict[str, Any]:
 def _contract(raw: Mapping[str, Any]) -> Contract:
     gripper = raw["gripper"]
     finger_unit = gripper.get("unit", "m")
-    joints = [("rad", joint) for joint in raw["arm"]["joints"]] + [(finger_unit, each) for each in gripper["joints"]]
+    joints = [*zip(_arm_units(raw), raw["arm"]["joints"]), *((finger_unit, each) for each in gripper["joints"])]
     state = [Field(f"{joint['name']}.position", unit, joint["low"], joint["high"]) for unit, joint in joints]
     if raw.get("velocities", True):
         state += [
@@ -77,12 +77,16 @@ def _contract(raw: Mapping[str, Any]) -> Contract:
 
 
 def _arm_action(raw: Mapping[str, Any]) -> list[Field]:
-    joints, kind = raw["arm"]["joints"], raw.get("action", "tcp_delta")
+    joints, kind = list(zip(_arm_units(raw), raw["arm"]["joints"])), raw.get("action", "tcp_delta")
     if not isinstance(kind, str):
         raise ValueError("the profile's action is a list of parts, whose entries no controller's topic has: give a map")
     if kind == "tcp_delta":
         return [Field(f"tcp_d{axis}", "m", -raw["tcp_step"], raw["tcp_step"]) for axis in "xyz"]
     if kind == "joint_position":
-        return [Field(f"{joint['name']}.target", "rad", joint["low"], joint["high"]) for joint in joints]
-    ways = [(joint["name"], joint["high"] - joint["low"]) for joint in joints]
-    return [Field(f"{name}.delta", "rad", -way, way) for name, way in ways]
+        return [Field(f"{joint['name']}.target", unit, joint["low"], joint["high"]) for unit, joint in joints]
+    ways = [(unit, joint["name"], joint["high"] - joint["low"]) for unit, joint in joints]
+    return [Field(f"{name}.delta", unit, -way, way) for unit, name, way in ways]
+
+
+def _arm_units(raw: Mapping[str, Any]) -> list[str]:
+    return ["m" if each.get("type") == "prismatic" else "rad" for each in raw["kinematics"]["joints"]]
