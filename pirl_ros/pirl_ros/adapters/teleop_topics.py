@@ -51,13 +51,15 @@ class TeleopTopics:
 
     def _on_joints(self, message: Any) -> None:
         positions = dict(zip(message.name, message.position))
-        names = [joint.name for joint in self._profile.arm.joints]
+        names = [joint.name for joint in self._profile.arm_joints]
         if missing := [name for name in names if name not in positions]:
             self._changes.log(f"teleop command dropped: joint target lacks {', '.join(missing)}")
             return
-        gripper = positions.get(self._profile.gripper.command_joint)
-        opening = None if gripper is None else gripper_action(self._profile.gripper, gripper)
-        target = JointTarget(np.array([positions[name] for name in names], np.float64), opening)
+        grippers = [single.gripper for single in self._profile.singles]
+        openings = tuple(
+            None if (at := positions.get(each.command_joint)) is None else gripper_action(each, at) for each in grippers
+        )
+        target = JointTarget(np.array([positions[name] for name in names], np.float64), openings)
         self._update(target, message, "teleop/joint_targets")
 
     def _on_twist(self, message: Any) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pirl_contract.schema import Alteration
+from pirl_contract.schema import Alteration, Vector
 from pirl_ros.control import rotations
 from pirl_ros.control.kinematics import Array, Chain
 from pirl_ros.profile.action_parts import ROTATION_NAMES, ActionPart
@@ -95,7 +95,7 @@ class ToolEntries:
             return seed, altered | Alteration.LIMIT
         return joints, altered
 
-    def executed(self, end: Array, anchors: Anchors, asked: Array | None) -> Array:
+    def executed(self, end: Array, anchors: Anchors, asked: Vector | None) -> Array:
         """Return entries [K] of a motion to joints `end` [J]. `asked` [K]: of two ways to write it, the nearer one."""
         near = None if asked is None else (asked * self._scale)[3:]
         return self._written(self._arm.chain.forward(end), self._start(anchors), near) / self._scale

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from pirl_ros.control.action_entries import Anchors
 from pirl_ros.control.action_space import ActionSpace
 from pirl_ros.control.control_source import JointTarget, TcpTwist, Teleop
 from pirl_ros.control.governor import Governor, shorten
-from pirl_ros.control.gripper import GripperRate, gripper_metres
+from pirl_ros.control.gripper import Grippers
 from pirl_ros.control.kinematics import Array, Chain, turned
 from pirl_ros.control.limits import Limits
 from pirl_ros.profile.profile import Profile
@@ -30,12 +31,21 @@ class ArmCommand:
     joints: Array | None
     """[J] rad; None: nothing may be sent, the controller holds by itself"""
     gripper_m: float
+    """target of the finger, of the first arm's where there are several; in the gripper's unit"""
     executed: Vector
     """[D] in the units of the contract's action"""
     alterations: Alteration
     source: ControlSource
     before: Array | None = None
     """[J] rad, the governed command that precedes this one; None: the arm stands"""
+    more_grippers_m: tuple[float, ...] = ()
+    """targets of the fingers of the arms behind the first"""
+
+    def of_arm(self, number: int, joints: slice) -> ArmCommand:
+        """Return what of it is for one of several arms."""
+        gripper_m = (self.gripper_m, *self.more_grippers_m)[number]
+        own, before = (None if each is None else each[joints] for each in (self.joints, self.before))
+        return replace(self, joints=own, gripper_m=gripper_m, before=before, more_grippers_m=())
 
 
 class ActionMapper:
@@ -47,16 +57,13 @@ class ActionMapper:
 
     def __init__(self, profile: Profile) -> None:
         self.space = ActionSpace(profile)
-        self._chain = Chain.from_table(profile.kinematics)
         self._limits = Limits.from_profile(profile)
-        self._governor = Governor(self._limits, self._chain)
-        self._gripper = profile.gripper
+        chains = [Chain.from_table(single.kinematics) for single in profile.singles]
+        self._chain = chains[0]
+        self._governor = Governor(self._limits, chains if profile.arms else chains[0])
         self._lead = np.maximum(_LEAD_RAD, 2 * self._limits.velocity * self._limits.period_s)
-        self._opening = 1.0
-        # A goal's speed is the gripper driver's business.
-        follows = profile.gripper.kind == "joint_trajectory"
-        scale = profile.safety.speed_scale
-        self._gripper_rate = GripperRate(profile.gripper, self._limits.period_s, scale) if follows else None
+        grippers = [single.gripper for single in profile.singles]
+        self._grippers = Grippers(grippers, self._limits.period_s, profile.safety.speed_scale)
         self._aim: Array | None = None
         """[J] where the action before, or a person's twist, was to lead"""
 
@@ -75,11 +82,6 @@ class ActionMapper:
         """[J] what preceded the newest command: the one before it, or the arm at rest where it was found."""
         return self._governor.previous
 
-    @property
-    def gripper_m(self) -> float:
-        """The newest finger target in metres."""
-        return gripper_metres(self._gripper, self._opening)
-
     def release(self) -> None:
         """Restart from the arm's position, at rest: when an episode begins or another source has moved the arm."""
         self._governor.release()
@@ -88,22 +90,20 @@ class ActionMapper:
     def set_speed_scale(self, share: float) -> None:
         """Use only this part of the velocity limits; ValueError unless in (0, 1]."""
         self._governor.set_speed_scale(share)
-        if self._gripper_rate is not None:
-            self._gripper_rate.set_speed_scale(share)
+        self._grippers.set_speed_scale(share)
 
-    def gripper_at(self, finger: float | None, keep_grasp: bool) -> None:
-        """Start the gripper from where it is measured, in its own unit; None: it is not measured.
+    def grippers_at(self, fingers: Sequence[float | None], keep_grasp: bool) -> None:
+        """Start each arm's gripper from where it is measured, in its own unit; None: it is not measured.
 
         `keep_grasp`: within an episode a target that presses an object stays.
         """
-        if self._gripper_rate is not None:
-            self._gripper_rate.start_at(finger, keep_grasp)
+        self._grippers.start_at(fingers, keep_grasp)
 
     def copy(self) -> ActionMapper:
         """Return an independent copy, for lookahead."""
         other = copy(self)
         other._governor = self._governor.copy()
-        other._gripper_rate = None if self._gripper_rate is None else self._gripper_rate.copy()
+        other._grippers = self._grippers.copy()
         return other
 
     def step(
@@ -133,9 +133,9 @@ class ActionMapper:
             self._aim = None
             return self._report(joints, measured if before is None else before, origin, altered, ControlSource.HOLD)
         self._aim = target if self.space.aims.any() else None
-        altered |= self._move_gripper(self.space.openings(clipped)[0])
+        altered |= self._move_grippers(self.space.openings(clipped))
         if not altered & _ALTERS_THE_PATH:
-            return ArmCommand(joints, self.gripper_m, clipped, altered, ControlSource.POLICY, self._governor.previous)
+            return self._command(joints, clipped, altered, ControlSource.POLICY)
         return self._report(joints, measured, origin, altered, ControlSource.POLICY, clipped)
 
     def follow(self, hand: Teleop, measured: Array, observation_age_s: float) -> ArmCommand:
@@ -151,8 +151,7 @@ class ActionMapper:
             target, bits = self._moved(hand, measured)
             self._aim = target
         joints, more = self._governor.command(target, measured, 0.0, observation_age_s)
-        if hand.gripper is not None:
-            more |= self._move_gripper(float(hand.gripper))
+        more |= self._move_grippers(hand.grippers)
         refused = joints is None or bool(more & _REFUSED)
         source = ControlSource.HOLD if refused else ControlSource.HUMAN
         return self._report(joints, measured, measured, bits | more, source)
@@ -169,10 +168,8 @@ class ActionMapper:
         start = np.zeros_like(self._limits.low) if before is None else before
         return self._report(joints, start, start, altered, ControlSource.HOLD)
 
-    def _move_gripper(self, wanted: float) -> Alteration:
-        """Move the opening to `wanted` as fast as its limit allows."""
-        self._opening = wanted if self._gripper_rate is None else self._gripper_rate.step(wanted)
-        return Alteration.NONE if self._opening == wanted else Alteration.LIMIT
+    def _move_grippers(self, wanted: Sequence[float | None]) -> Alteration:
+        return Alteration.NONE if self._grippers.move(wanted) else Alteration.LIMIT
 
     def _target(self, action: Vector, measured: Array, origin: Array) -> tuple[Array, Alteration]:
         """[J] and what had to be changed for it; not within the limits yet."""
@@ -218,5 +215,11 @@ class ActionMapper:
         end = start if joints is None else joints
         previous = self._governor.previous
         anchors = Anchors(start, start if previous is None else previous, origin)
-        executed = self.space.executed(end, anchors, (self._opening,), asked)
-        return ArmCommand(joints, self.gripper_m, executed, altered, source, previous)
+        executed = self.space.executed(end, anchors, self._grippers.openings, asked)
+        return self._command(joints, executed, altered, source)
+
+    def _command(
+        self, joints: Array | None, executed: Vector, altered: Alteration, source: ControlSource
+    ) -> ArmCommand:
+        first, *more = self._grippers.metres
+        return ArmCommand(joints, first, executed, altered, source, self._governor.previous, tuple(more))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from copy import copy
 from typing import Any
 
@@ -52,6 +53,50 @@ class GripperSwitch:
         if action > self._gripper.open_above:
             return OPEN
         return CLOSED if action < self._gripper.close_below else self._sent
+
+
+class Grippers:
+    """The openings in [-1 closed, 1 open] of each arm's gripper, as they are commanded."""
+
+    def __init__(self, grippers: Sequence[GripperGroup], period_s: float, speed_scale: float) -> None:
+        self._grippers = tuple(grippers)
+        self.openings = (1.0,) * len(self._grippers)
+        # A goal's speed is the gripper driver's business.
+        self._rates = [
+            GripperRate(each, period_s, speed_scale) if each.kind == "joint_trajectory" else None for each in grippers
+        ]
+
+    @property
+    def metres(self) -> tuple[float, ...]:
+        """The newest finger targets, each in its gripper's unit."""
+        return tuple(map(gripper_metres, self._grippers, self.openings))
+
+    def move(self, wanted: Sequence[float | None]) -> bool:
+        """Move each opening as fast as its limit allows; None: leave it. Returns whether all are where wanted."""
+        moved = [
+            opening if to is None else to if rate is None else rate.step(to)
+            for opening, to, rate in zip(self.openings, wanted, self._rates)
+        ]
+        self.openings = tuple(moved)
+        return all(to is None or to == opening for to, opening in zip(wanted, moved))
+
+    def start_at(self, fingers: Sequence[float | None], keep_grasp: bool) -> None:
+        """Start from where the fingers are measured, as `GripperRate.start_at` does."""
+        for rate, finger in zip(self._rates, fingers):
+            if rate is not None:
+                rate.start_at(finger, keep_grasp)
+
+    def set_speed_scale(self, share: float) -> None:
+        """Use only this share (0, 1] of the velocity limits."""
+        for rate in self._rates:
+            if rate is not None:
+                rate.set_speed_scale(share)
+
+    def copy(self) -> Grippers:
+        """Return an independent copy."""
+        other = copy(self)
+        other._rates = [None if rate is None else rate.copy() for rate in self._rates]
+        return other
 
 
 class GripperRate:

@@ -209,10 +209,11 @@ class PolicyNode(ManagedNode):
         """What runs here, once everything that an episode takes is there."""
         if not (self.active and self._complete):
             return ""
-        command = self._profile.command
-        if not self.dry_run and missing_controller(self, command):
+        commands = [single.command for single in self._profile.singles]
+        if not self.dry_run and any(missing_controller(self, command) for command in commands):
             return ""
-        controller = "none (dry_run)" if self.dry_run else f"{command.kind} on {command.topic}"
+        names = " and ".join(f"{command.kind} on {command.topic}" for command in commands)
+        controller = "none (dry_run)" if self.dry_run else names
         policy = " ".join(filter(None, [standing.policy_name, standing.policy_version]))
         return f"policy {policy} at {self._address}, {self._streams.count} streams, controller {controller}"
 

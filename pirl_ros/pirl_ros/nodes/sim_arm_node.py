@@ -53,6 +53,8 @@ class SimArmNode(ManagedNode):
     def configure(self) -> None:
         """Load the simulator and create the topics. ValueError: it cannot start, or is not the profile's robot."""
         self._profile = read_profile(self)
+        if self._profile.arms:
+            raise ValueError(f"the simulated arm is one, '{self._profile.robot}' has {len(self._profile.arms)}")
         self._robot = self._load()
         self._arm_target: Vector | None = None
         self._gripper_target: float | None = None

@@ -21,6 +21,8 @@ def is_profile(raw: Mapping[str, Any]) -> bool:
 
 def of_profile(raw: Mapping[str, Any]) -> MapFile:
     """Return the map and the contract of a profile. Raises ValueError that names what it lacks."""
+    if "arms" in raw:
+        raise ValueError("the profile has several arms: give a map of topics, and the robot's contract")
     try:
         contract, topics = _contract(raw), _topics(raw)
     except (KeyError, TypeError, AttributeError) as error:
