@@ -133,7 +133,7 @@ class Profile:
             self,
             robot=f"{self.robot} {arm.name}",
             arms=(),
-            arm=ArmGroup(arm.joints),
+            arm=ArmGroup(arm.joints, arm.checked),
             command=arm.command,
             gripper=arm.gripper,
             kinematics=arm.kinematics,

@@ -63,6 +63,8 @@ class ArmGroup:
     """The arm's joints, in the order of the state."""
 
     joints: tuple[Joint, ...]
+    checked: bool = True
+    """false: a part of the limits is assumed, not the maker's; `pirl robot check` warns"""
 
     def __post_init__(self) -> None:
         if not self.joints:
@@ -122,6 +124,8 @@ class GripperGroup:
     settle: float = 0.1
     velocity: float = 0.0
     """unit/s of command_joint; 0: that of its entry in `joints`"""
+    checked: bool = True
+    """false: `closed`, `open` or the topic are guesses; `pirl robot check` warns"""
 
     @property
     def velocity_limit(self) -> float:
@@ -298,6 +302,8 @@ class ArmSection:
     workspace: Box
     """where its tool centre may be, in its own base frame"""
     kinematics: KinematicTable
+    checked: bool = True
+    """as of `arm`"""
 
     def __post_init__(self) -> None:
         if not self.name.isidentifier():

@@ -38,7 +38,13 @@ class Braking:
     joint: str
     seconds: float
     angle: float
-    """rad turned from the moment nothing comes any more: the remainder of a chunk, then braking"""
+    """rad or m moved from the moment nothing comes any more: the remainder of a chunk, then braking"""
+    slides: bool = False
+
+    @property
+    def way(self) -> str:
+        """How far it moves, with its unit."""
+        return f"{self.angle:.2f} m" if self.slides else f"{math.degrees(self.angle):.0f} degrees"
 
 
 def find_all(profile: Profile) -> list[Finding]:
@@ -59,7 +65,7 @@ def mid_range(profile: Profile) -> Array:
 def braking(profile: Profile) -> Braking:
     """Work out the worst joint at its limits; the acceleration while braking is a trapezoid, or a triangle."""
     worst = Braking("", 0.0, -1.0)
-    for joint in profile.arm.joints:
+    for unit, joint in zip(profile.arm_units, profile.arm.joints):
         speed = joint.velocity * profile.safety.speed_scale
         ramp_s = joint.acceleration / joint.jerk
         if speed < joint.acceleration * ramp_s:
@@ -68,7 +74,7 @@ def braking(profile: Profile) -> Braking:
         seconds = speed / (joint.jerk * ramp_s) + ramp_s
         angle = speed * (profile.safety.link_loss_s + seconds / 2)
         if angle > worst.angle:
-            worst = Braking(joint.name, seconds, angle)
+            worst = Braking(joint.name, seconds, angle, unit == "m")
     return worst
 
 
@@ -113,6 +119,10 @@ def _share_inside(profile: Profile, chain: Chain, low: Array, high: Array) -> fl
 
 def _limits(profile: Profile) -> Iterator[Finding]:
     safety = profile.safety
+    if not profile.arm.checked:
+        yield Finding("arm.checked", "false: limits of the arm are assumed: replace them by the maker's, then set true")
+    if not profile.gripper.checked:
+        yield Finding("gripper.checked", "false: try topic, `closed` and `open` with the gripper empty, then set true")
     if profile.simulation_only:
         reasons = "; ".join(profile.simulation_only)
         yield Finding("use_sim_time", f"arm_node activates under simulated time only: {reasons}")
@@ -157,8 +167,7 @@ def _times(profile: Profile) -> Iterator[Finding]:
     if brake.angle > 1.0:
         yield Finding(
             "safety",
-            f"{brake.joint} turns {math.degrees(brake.angle):.0f} degrees after the last chunk:"
-            " lower speed_scale or link_loss_s",
+            f"{brake.joint} moves by {brake.way} after the last chunk: lower speed_scale or link_loss_s",
         )
     if profile.rate_hz > 100:
         yield Finding("rate_hz", f"{profile.rate_hz:g} Hz is more than a Python timer can keep")

@@ -1,0 +1,31 @@
+"""The text of a robot description file; xacro is expanded where the package `xacro` is installed."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+
+from pirl_ros.description.urdf import XACRO_FIX
+
+_XACRO = re.compile(r"<xacro:|\$\{|\$\(")
+
+
+def description_text(path: str) -> str:
+    """Return URDF text. Raises ValueError: not readable, or xacro that cannot be expanded here, with the command."""
+    try:
+        text = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    if not (path.endswith(".xacro") or _XACRO.search(text)):
+        return text
+    try:
+        xacro = importlib.import_module("xacro")
+    except ModuleNotFoundError:
+        raise ValueError(f"{path} is xacro, no URDF: {XACRO_FIX}") from None
+    try:
+        expanded: str = xacro.process_file(path).toxml()
+    except Exception as error:  # of a dozen types, whatever xacro and the packages it looks for raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path}: xacro failed: {reason}; with arguments expand it yourself: {XACRO_FIX}") from None
+    return expanded
