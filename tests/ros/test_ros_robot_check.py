@@ -34,7 +34,7 @@ def keys(profile: Profile, error: bool) -> list[str]:
 
 
 def test_the_profiles_that_the_documentation_names_are_there() -> None:
-    assert SHIPPED == ["franka", "panda_sim", "so100", "ur5e"]
+    assert SHIPPED == ["aloha", "franka", "panda_sim", "so100", "ur5e"]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -44,6 +44,8 @@ def test_a_shipped_profile_has_no_error(name: str, capsys: pytest.CaptureFixture
     profile = shipped(name)
     assert profile.contract.hash in printed
     assert profile.command.topic in printed
+    for arm in profile.arms:
+        assert arm.command.topic in printed
     fields = [*profile.contract.state, *profile.contract.action]
     assert all(f" {field.name} " in printed for field in fields)
 
