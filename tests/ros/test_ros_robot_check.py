@@ -64,6 +64,7 @@ TO_MEASURE = {
     "ur5e": [KINEMATICS],
     "ur10e": [KINEMATICS, ARM],
     "kinova_gen3": [KINEMATICS, ARM],
+    "aloha": [f"arms, {side}: {key}" for side in ("left", "right") for key in (KINEMATICS, ARM, GRIPPER)],
 }
 
 
