@@ -290,6 +290,30 @@ class KinematicTable:
     """false: not compared with the arm yet; `pirl robot check` warns"""
 
 
+@dataclass(frozen=True)
+class ArmSection:
+    """One arm of a robot with several: what a robot with one arm has at the top of its profile."""
+
+    name: str
+    """in front of the names of its tool's and its gripper's entries"""
+    joints: tuple[Joint, ...]
+    command: Command
+    gripper: GripperGroup
+    workspace: Box
+    """where its tool centre may be, in its own base frame"""
+    kinematics: KinematicTable
+    checked: bool = True
+    """as of `arm`"""
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise ValueError(f"name '{self.name}' must be letters, digits and underscores")
+        if not self.joints:
+            raise ValueError("joints: an arm needs at least one")
+        if self.gripper.joint_states:
+            raise ValueError("gripper.joint_states: joints of several arms come on one topic: remap it, leave this out")
+
+
 def _three(name: str, values: Sequence[float]) -> None:
     if len(values) != 3:
         raise ValueError(f"{name} needs three numbers, got {list(values)}")
