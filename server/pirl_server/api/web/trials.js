@@ -21,8 +21,8 @@ function Trial({ trial, changed }) {
     await changed();
   });
   const running = trial.status === "running";
-  return html`<li id=${trial.id}><p><${Badge} tone=${TONES[trial.status] || "quiet"}>${trial.status}<//>
-      <code title=${trial.first}>${short(trial.first)}</code> and <code title=${trial.second}>${short(trial.second)}</code> on ${trial.robots.join(", ")}
+  return html`<li id=${trial.id}><p class="trial"><${Badge} tone=${TONES[trial.status] || "quiet"}>${trial.status}<//>
+      <span><code title=${trial.first}>${short(trial.first)}</code> and <code title=${trial.second}>${short(trial.second)}</code> on ${trial.robots.join(", ")}</span>
       <span class="quiet-text"><${Ago} iso=${trial.created} /> by ${trial.actor}</span></p>
     <${Facts} rows=${[
       ["Pairs", `${trial.pairs} of at most ${trial.max_pairs}; ${trial.labelled} labelled episodes`],
