@@ -160,6 +160,7 @@ def test_a_person_moves_both_by_joint_targets_and_neither_by_a_twist(arms: Arms)
     arms.executor.set_control_source(ControlSource.HUMAN, "test")
     assert "send joint targets" in arms.executor.update_teleop(TcpTwist(np.array([0.1, 0, 0])), arms.now_ns)
     assert "has 6 joints, the arm has 12" in arms.executor.update_teleop(JointTarget(REST[LEFT]), arms.now_ns)
+    assert "names 1 grippers, the robot has 2" in arms.executor.update_teleop(JointTarget(REST, 1.0), arms.now_ns)
     for _ in range(60):
         assert arms.executor.update_teleop(JointTarget(REST + 0.1, (None, -1.0)), arms.now_ns) == ""
         arms.run()
@@ -211,7 +212,8 @@ def test_a_latch_opened_while_the_others_brake_moves_no_arm_that_gave_up_by_a_ju
         assert arms.executor.engage("test") == ""
     for _ in range(60):
         if opened == "takeover":
-            arms.executor.update_teleop(JointTarget(np.concatenate([held, arms.joints[RIGHT]])), arms.now_ns)
+            target = JointTarget(np.concatenate([held, arms.joints[RIGHT]]), (None, None))
+            assert arms.executor.update_teleop(target, arms.now_ns) == ""
         else:
             actions = np.insert(np.insert(np.concatenate([held, arms.joints[RIGHT]]), 12, 1.0), 6, 1.0)
             arms.sequence += 1
