@@ -285,6 +285,12 @@ WRONG: dict[str, Callable[[dict[str, Any]], object]] = {
     "safety: 'workspace' and 'arms'": lambda raw: raw["safety"].update(workspace={"low": [0] * 3, "high": [1] * 3}),
     "arm 'middle' of joint_position is not one of left, right": lambda raw: raw["action"][0].update(arm="middle"),
     "arm '' of gripper is not one of left, right": lambda raw: raw["action"][1].pop("arm"),
+    "arms: 'left/arm_controller/joint_trajectory' is commanded twice": lambda raw: raw["arms"][1]["command"].update(
+        topic="left/arm_controller/joint_trajectory"
+    ),
+    "arms: 'left/gripper_controller/joint_trajectory' is commanded twice": lambda raw: raw["arms"][1]["gripper"].update(
+        topic="left/gripper_controller/joint_trajectory"
+    ),
     "two arms are named 'left'": lambda raw: raw["arms"][1].update(name="left"),
     "arm right: action needs one part of kind gripper": lambda raw: raw["action"].pop(),
     "'left_waist' is defined twice": lambda raw: raw["arms"][1]["joints"][0].update(name="left_waist"),
