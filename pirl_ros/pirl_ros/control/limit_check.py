@@ -29,4 +29,8 @@ def violations(commands: Array, limits: Limits, chain: Chain) -> dict[str, float
         beyond[name] = float((np.abs(np.diff(path, order, axis=0)) / (limit * dt**order)).max()) - 1.0
     tool = np.stack([chain.forward(joints)[0] for joints in commands])
     beyond["workspace"] = float(np.maximum(limits.workspace_low - tool, tool - limits.workspace_high).max())
+    if limits.floor > -np.inf:
+        heights = np.stack([chain.places(joints)[:, 2] for joints in commands])
+        moving = np.ptp(heights, axis=0) > _ROUNDING
+        beyond["floor"] = float((limits.floor - heights[:, moving]).max(initial=-np.inf))
     return {name: size for name, size in beyond.items() if size > _ROUNDING}

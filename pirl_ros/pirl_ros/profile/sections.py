@@ -241,6 +241,8 @@ class SafetyLimits:
     link_loss_s: float = 0.3
     """how long the checked rest of a chunk is played on when no newer one comes"""
     speed_scale: float = 1.0
+    floor: float = -math.inf
+    """m, height in the base frame that neither joints nor straight lines between them may get below; left out: none"""
 
     def __post_init__(self) -> None:
         names = ("max_jump", "max_chunk_age", "max_observation_age", "watchdog_s", "link_loss_s", "speed_scale")
