@@ -52,6 +52,8 @@ def test_a_shipped_profile_has_no_error(name: str, capsys: pytest.CaptureFixture
     profile = shipped(name)
     assert profile.contract.hash in printed
     assert profile.command.topic in printed
+    for arm in profile.arms:
+        assert arm.command.topic in printed
     fields = [*profile.contract.state, *profile.contract.action]
     assert all(f" {field.name} " in printed for field in fields)
 
@@ -65,6 +67,7 @@ TO_MEASURE = {
     "ur5e": [KINEMATICS],
     "ur10e": [KINEMATICS, ARM],
     "kinova_gen3": [KINEMATICS, ARM],
+    "aloha": [f"arms, {side}: {key}" for side in ("left", "right") for key in (KINEMATICS, ARM, GRIPPER)],
 }
 
 
@@ -87,8 +90,9 @@ def test_a_real_arm_is_in_its_box_in_mid_range_and_can_stop(name: str) -> None:
 @pytest.mark.parametrize("name", REAL)
 def test_a_real_arm_keeps_its_limits_whatever_is_asked(name: str) -> None:
     profile, rng = shipped(name), np.random.default_rng(0)
-    limits, chain = Limits.from_profile(profile), Chain.from_table(profile.kinematics)
-    governor, joints = Governor(limits, chain), mid_range(profile)
+    chains = [Chain.from_table(single.kinematics) for single in profile.singles]
+    limits, chain = Limits.from_profile(profile), chains if profile.arms else chains[0]
+    governor, joints = Governor(limits, chain), np.concatenate([mid_range(single) for single in profile.singles])
     commands = [joints]
     for _ in range(30):
         target = joints + rng.uniform(-2, 2, len(joints)) * limits.max_jump
@@ -183,7 +187,7 @@ def test_errors_name_their_key(profile: Profile, key: str, words: str) -> None:
         (safer(workspace=Box((-5.0,) * 3, (5.0,) * 3)), "safety.workspace"),
         (changed(joint_states="/joint_states"), "topics"),
         (changed(kinematics=replace(shipped("franka").kinematics, frame="")), "kinematics.frame"),
-        (safer(floor=0.6), "safety.floor"),
+        (safer(floor=0.75), "safety.floor"),
         (changed(tick="joint_states"), "use_sim_time"),
         (changed(rate_hz=200.0), "rate_hz"),
         (changed(command=replace(shipped("franka").command, kind="forward_position")), "command.kind"),

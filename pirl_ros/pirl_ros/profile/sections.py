@@ -242,7 +242,7 @@ class SafetyLimits:
     """how long the checked rest of a chunk is played on when no newer one comes"""
     speed_scale: float = 1.0
     floor: float = -math.inf
-    """m, height in the base frame that neither joints nor straight lines between them may get below; left out: none"""
+    """m, height that neither joints nor straight lines between them may get below, in each arm's base frame; or none"""
 
     def __post_init__(self) -> None:
         names = ("max_jump", "max_chunk_age", "max_observation_age", "watchdog_s", "link_loss_s", "speed_scale")
@@ -290,6 +290,30 @@ class KinematicTable:
     """frame_id of the base frame, in which twists are given; empty: command.frame"""
     checked: bool = True
     """false: not compared with the arm yet; `pirl robot check` warns"""
+
+
+@dataclass(frozen=True)
+class ArmSection:
+    """One arm of a robot with several: what a robot with one arm has at the top of its profile."""
+
+    name: str
+    """in front of the names of its tool's and its gripper's entries"""
+    joints: tuple[Joint, ...]
+    command: Command
+    gripper: GripperGroup
+    workspace: Box
+    """where its tool centre may be, in its own base frame"""
+    kinematics: KinematicTable
+    checked: bool = True
+    """as of `arm`"""
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise ValueError(f"name '{self.name}' must be letters, digits and underscores")
+        if not self.joints:
+            raise ValueError("joints: an arm needs at least one")
+        if self.gripper.joint_states:
+            raise ValueError("gripper.joint_states: joints of several arms come on one topic: remap it, leave this out")
 
 
 def _three(name: str, values: Sequence[float]) -> None:

@@ -73,6 +73,20 @@ def describe(profile: Profile) -> Iterator[str]:
     """Yield the report's lines: what the file says, worked out."""
     contract = profile.contract
     yield f"robot    {profile.robot}, {profile.rate_hz:g} Hz by {profile.tick}, contract {contract.hash}"
+    for single in profile.singles:
+        if profile.arms:
+            yield f"arm      {single.robot.removeprefix(profile.robot).strip()}"
+        yield from _arm(single)
+    for camera in profile.cameras:
+        kind = "CompressedImage" if camera.compressed else "Image"
+        yield f"camera   {camera.name}: {camera.width}x{camera.height} {kind} on {camera.topic}, {camera.rule}"
+    yield from _vector("state", contract.state)
+    yield from _vector("action", contract.action)
+    for single in profile.singles:
+        yield from _motion(single)
+
+
+def _arm(profile: Profile) -> Iterator[str]:
     yield f"command  {profile.command.kind} on {profile.command.topic}"
     gripper = profile.gripper
     yield f"gripper  {gripper.kind} on {gripper.topic}: {gripper.closed:g} closed, {gripper.open:g} {gripper.unit} open"
@@ -84,12 +98,6 @@ def describe(profile: Profile) -> Iterator[str]:
         yield f"  {joint.name:29}  {limits}"
     for finger in gripper.joints:
         yield f"  {finger.name:29}  {finger.low:8.3f}  {finger.high:8.3f}  {finger.velocity:6.2f}"
-    for camera in profile.cameras:
-        kind = "CompressedImage" if camera.compressed else "Image"
-        yield f"camera   {camera.name}: {camera.width}x{camera.height} {kind} on {camera.topic}, {camera.rule}"
-    yield from _vector("state", contract.state)
-    yield from _vector("action", contract.action)
-    yield from _motion(profile)
 
 
 def _vector(name: str, fields: Sequence[Field]) -> Iterator[str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,8 +50,12 @@ class Braking:
 
 def find_all(profile: Profile) -> list[Finding]:
     """Return errors first, then warnings."""
-    parts = (_kinematics(profile), _limits(profile), _times(profile), _streams(profile), _outputs(profile))
-    return sorted((finding for part in parts for finding in part), key=lambda finding: not finding.error)
+    found = [*_times(profile), *_streams(profile)]
+    for single in profile.singles:
+        arm = f"arms, {single.robot.removeprefix(profile.robot).strip()}: " if profile.arms else ""
+        for finding in itertools.chain(_kinematics(single), _limits(single), _outputs(single)):
+            found.append(replace(finding, key=arm + finding.key))
+    return sorted(found, key=lambda finding: not finding.error)
 
 
 def mid_range(profile: Profile) -> Array:
@@ -196,10 +201,11 @@ def _streams(profile: Profile) -> Iterator[Finding]:
     for topic, count in Counter(topics).items():
         if count > 1:
             yield Finding("cameras, poses", f"topic '{topic}' is used {count} times", True)
-    named = [profile.joint_states, profile.command.topic, profile.gripper.topic, *topics]
+    own = [topic for each in profile.singles for topic in (each.command.topic, each.gripper.topic)]
+    named = [profile.joint_states, *own, *topics]
     if absolute := [topic for topic in named if topic.startswith("/")]:
         yield Finding("topics", f"'{absolute[0]}' is absolute: a second robot in another namespace would share it")
-    if not profile.gripper.joints:
+    if not all(single.gripper.joints for single in profile.singles):
         yield Finding("gripper.joints", "empty: the gripper state is not part of the observation")
 
 
