@@ -187,7 +187,7 @@ def test_errors_name_their_key(profile: Profile, key: str, words: str) -> None:
         (safer(workspace=Box((-5.0,) * 3, (5.0,) * 3)), "safety.workspace"),
         (changed(joint_states="/joint_states"), "topics"),
         (changed(kinematics=replace(shipped("franka").kinematics, frame="")), "kinematics.frame"),
-        (safer(floor=0.75), "safety.floor"),
+        (replace(shipped("ur5e"), safety=replace(shipped("ur5e").safety, floor=0.57)), "safety.floor"),
         (changed(tick="joint_states"), "use_sim_time"),
         (changed(rate_hz=200.0), "rate_hz"),
         (changed(command=replace(shipped("franka").command, kind="forward_position")), "command.kind"),
