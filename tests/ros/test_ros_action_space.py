@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from action_spaces import GRIPPER, REACH, STEP, TURN, families, meant, sizes, spaces, tool, turn, with_space, written
 from driven_arm import READY, DrivenArm, real_profile
 from scipy.spatial.transform import Rotation
+from space_samples import GRIPPER, REACH, STEP, TURN, families, meant, sizes, spaces, tool, turn, with_space, written
 
 from pirl_contract import Alteration, ControlSource
 from pirl_ros.control.action_mapping import ActionMapper, ArmCommand

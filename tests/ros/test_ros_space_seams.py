@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from action_spaces import GRIPPER, spaces, tool
 from chunking_policy import ANGULAR, DT_S, VELOCITY, Loop, path, wide
 from driven_arm import READY, DrivenArm, real_profile
 from scipy.spatial.transform import Rotation
+from space_samples import GRIPPER, spaces, tool
 
 from pirl_contract import Alteration
 from pirl_ros.control.action_space import ActionSpace

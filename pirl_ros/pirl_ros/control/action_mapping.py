@@ -118,31 +118,33 @@ class ActionMapper:
 
         `reference` [J]: the measured joints of the chunk's observation. None, for entries that count from them: holds.
         """
-        if not np.isfinite(action).all() or not np.isfinite(measured).all():
+        known = measured if reference is None else reference
+        if not all(np.isfinite(values).all() for values in (action, measured, known)):
             return self.brake(Alteration.NOT_FINITE)
         if reference is None and self.space.counts_from_observation:
             return self.brake(Alteration.STALE)
         clipped = self.space.clip(action)
         altered = Alteration.NONE if np.array_equal(clipped, action) else Alteration.CLIPPED
-        origin = measured if reference is None else reference
-        target, bits = self._target(clipped, measured, origin)
+        target, bits = self._target(clipped, measured, known)
         before = self._governor.position
         joints, more = self._governor.command(target, measured, chunk_age_s, observation_age_s)
         altered |= bits | more
         if joints is None or altered & _REFUSED:
             self._aim = None
-            return self._report(joints, measured if before is None else before, origin, altered, ControlSource.HOLD)
+            return self._report(joints, measured if before is None else before, known, altered, ControlSource.HOLD)
         self._aim = target if self.space.aims.any() else None
         altered |= self._move_grippers(self.space.openings(clipped))
         if not altered & _ALTERS_THE_PATH:
             return self._command(joints, clipped, altered, ControlSource.POLICY)
-        return self._report(joints, measured, origin, altered, ControlSource.POLICY, clipped)
+        return self._report(joints, measured, known, altered, ControlSource.POLICY, clipped)
 
     def follow(self, hand: Teleop, measured: Array, observation_age_s: float) -> ArmCommand:
         """Return the command for what a person wants; it passes the same limits as the policy's.
 
         `measured` [J] rad. Raises ValueError for a joint target of another length.
         """
+        if not np.isfinite(measured).all():
+            return self.brake(Alteration.NOT_FINITE)
         if isinstance(hand, JointTarget):
             target, bits, self._aim = hand.joints, Alteration.NONE, None
             if target.shape != measured.shape:
