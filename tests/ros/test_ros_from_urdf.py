@@ -249,6 +249,17 @@ def test_limits_are_read_as_parameters_too(tmp_path: Path) -> None:
     assert read_joint_limits(str(tmp_path / "limits.yaml")) == {"j1": StatedLimits(velocity=2.0)}
 
 
+def test_comments_of_the_xacro_source_are_no_xacro(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "xacro", None)
+    path = tmp_path / "arm.urdf"
+    text = TOY.replace("<link", '<!-- <xacro:arm\nside="left"/> ${pi} --><link', 1)
+    path.write_text(text)
+    assert description_text(str(path)) == text
+    path.write_text(TOY.replace("<link", '<xacro:arm side="left"/><link', 1))
+    with pytest.raises(ValueError, match="is xacro, no URDF"):
+        description_text(str(path))
+
+
 def test_xacro_is_rejected_with_the_command_or_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "arm.urdf.xacro"
     path.write_text(TOY)

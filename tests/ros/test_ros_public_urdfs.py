@@ -18,6 +18,7 @@ from pirl_ros.profile.profile import Profile, load_profile
 from pirl_ros.profile_check.check import main
 from pirl_ros.profile_check.findings import find_all
 
+PARAMS = Path(__file__).parents[2] / "launch" / "params"
 SLOW = "{has_velocity_limits: true, max_velocity: 1.5}"
 """what a file must add whose velocity limits are 0, or are not given"""
 
@@ -153,6 +154,29 @@ def test_the_tool_is_where_mujoco_has_it(name: str, tmp_path: Path) -> None:
         expected = oracle.pose(profile.kinematics.frame, case.tip, dict(zip(names, joints)))
         np.testing.assert_allclose(position, expected[0], atol=1e-6)
         np.testing.assert_allclose(rotation, expected[1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shipped", "name", "beyond", "renamed"),
+    [
+        ("panda", "Panda", 0.0, {}),
+        ("xarm7", "xArm7", 0.172, {}),
+        ("koch", "Koch", 0.0, dict(zip(SO100, KOCH))),
+    ],
+)
+def test_a_shipped_profile_is_the_arm_of_the_public_urdf(
+    shipped: str, name: str, beyond: float, renamed: dict[str, str]
+) -> None:
+    """Its tool lies `beyond` the URDF's last link; a profile may name the joints otherwise."""
+    case, profile = CASES[name], load_profile(PARAMS / f"{shipped}.yaml")
+    oracle, chain = Oracle(case.file), Chain.from_table(profile.kinematics)
+    names = [renamed.get(joint.name, joint.name) for joint in profile.arm.joints]
+    low, high = ([getattr(joint, end) for joint in profile.arm.joints] for end in ("low", "high"))
+    for joints in np.random.default_rng(1).uniform(low, high, (30, len(names))):
+        position, rotation = chain.forward(joints)
+        expected = oracle.pose(profile.kinematics.frame, case.tip, dict(zip(names, joints)))
+        np.testing.assert_allclose(position - beyond * rotation[:, 2], expected[0], atol=2e-6)
+        np.testing.assert_allclose(rotation, expected[1], atol=1e-5)
 
 
 def test_the_oracle_sees_a_wrong_axis(tmp_path: Path) -> None:

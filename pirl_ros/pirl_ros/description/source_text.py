@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pirl_ros.description.urdf import XACRO_FIX
 
-_XACRO = re.compile(r"<xacro:|\$\{|\$\(")
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 
 
 def description_text(path: str) -> str:
@@ -17,7 +17,8 @@ def description_text(path: str) -> str:
         text = Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    if not (path.endswith(".xacro") or _XACRO.search(text)):
+    # What xacro writes keeps the comments of its source, commented-out calls of macros among them.
+    if not (path.endswith(".xacro") or "<xacro:" in _COMMENT.sub("", text)):
         return text
     try:
         xacro = importlib.import_module("xacro")

@@ -49,12 +49,12 @@ class Braking:
 
 def find_all(profile: Profile) -> list[Finding]:
     """Return errors first, then warnings."""
-    parts: list[Iterator[Finding]] = [_times(profile), _streams(profile)]
+    found = [*_times(profile), *_streams(profile)]
     for single in profile.singles:
         arm = f"arms, {single.robot.removeprefix(profile.robot).strip()}: " if profile.arms else ""
-        found = itertools.chain(_kinematics(single), _limits(single), _outputs(single))
-        parts.append(replace(finding, key=arm + finding.key) for finding in found)
-    return sorted((finding for part in parts for finding in part), key=lambda finding: not finding.error)
+        for finding in itertools.chain(_kinematics(single), _limits(single), _outputs(single)):
+            found.append(replace(finding, key=arm + finding.key))
+    return sorted(found, key=lambda finding: not finding.error)
 
 
 def mid_range(profile: Profile) -> Array:
