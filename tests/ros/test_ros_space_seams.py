@@ -153,6 +153,28 @@ def test_a_lagging_arm_makes_no_saw_tooth(profile: Profile, name: str, rtc: bool
     assert np.abs(np.diff(commands[10:], 2, axis=0)).max() < 0.004
 
 
+@pytest.mark.parametrize("name", SPACES)
+def test_what_is_planned_ahead_is_what_is_commanded(profile: Profile, name: str) -> None:
+    """A trajectory controller is sent the rest of the chunk; from period to period nothing else may be commanded."""
+    robot = replace(real_profile(profile), action=SPACES[name], tcp_step=0.0)
+    arm = DrivenArm(robot)
+    arm.run()
+    arm.executor.begin("e")
+    arm.chunk(np.hstack([path(part, arm.joints, arm.chain, 40) for part in robot.action_parts]), execute=40)
+    for _ in range(8):
+        arm.run()
+        arm.joints = arm.commands[-1].copy()  # as the plan assumes: the arm follows at once
+    ahead = arm.executor.ahead()
+    assert ahead is not None
+    before = len(arm.commands)
+    for _ in range(len(ahead.positions) - 1):
+        arm.run()
+        arm.joints = arm.commands[-1].copy()
+    # The state is measured in float32.
+    np.testing.assert_allclose(np.array(arm.commands[before:]), ahead.positions[1:], atol=2e-6)
+    assert len(ahead.positions) > 32
+
+
 def test_real_limits_hold_through_all_of_it(profile: Profile) -> None:
     for name in ANCHORED:
         robot = replace(real_profile(profile), action=SPACES[name], tcp_step=0.0)
