@@ -86,8 +86,10 @@ def with_limits(profile: Profile, rng: np.random.Generator) -> Profile:
     centre, size = chain.forward(READY)[0], rng.uniform(0.03, 0.3, (2, 3))
     tight = Box(tuple(centre - size[0]), tuple(centre + size[1]))
     box = tight if rng.random() < 0.6 else Box((-2.0, -2.0, -2.0), (2.0, 2.0, 2.0))
+    lowest = float(chain.places(READY)[1:, 2].min())
+    floor = lowest - rng.uniform(0.01, 0.3) if rng.random() < 0.4 else -np.inf
     safety = replace(
-        profile.safety, speed_scale=1.0, workspace=box, max_jump=rng.uniform(0.1, 1.0), max_chunk_age=0.5,
+        profile.safety, floor=floor, speed_scale=1.0, workspace=box, max_jump=rng.uniform(0.1, 1.0), max_chunk_age=0.5,
         max_observation_age=0.3, watchdog_s=0.2, link_loss_s=0.3,
     )  # fmt: skip
     arms = tuple(replace(each, joints=arm(each.joints), workspace=box) for each in profile.arms)
