@@ -157,7 +157,8 @@ class ActionSpace:
         names = [joint.name for joint in single.arm.joints]
         chosen = np.array([names.index(name) for name in part.joints or names])
         ranges = np.array([part.limit or joint.velocity for _, joint in profile.joints_of(part)])
-        joints = JointEntries(part, arm, chosen, ranges)
+        beside_tool = any(each.of_tool and each.arm == part.arm for each in profile.action_parts)
+        joints = JointEntries(part, arm, chosen, ranges, beside_tool)
         self._joints.append((slice(start, start + joints.width), own, joints))
         return joints.width
 
@@ -173,7 +174,8 @@ class ActionSpace:
 
 def _shape(limits: Limits, single: Profile) -> ArmShape:
     chain, box = Chain.from_table(single.kinematics), (limits.workspace_low, limits.workspace_high)
-    return ArmShape(chain, limits.low, limits.high, *box, limits.max_jump, limits.period_s)
+    steps = limits.velocity * limits.period_s
+    return ArmShape(chain, limits.low, limits.high, *box, limits.max_jump, steps, limits.period_s)
 
 
 def _opening(entry: float, closed: float, open_: float) -> float:
