@@ -53,7 +53,7 @@ def test_it_would_jump_if_nothing_were_counted_from_the_new_observation(
     """Negative control: what is left of a chunk is taken as it is."""
     monkeypatch.setattr(ActionSpace, "rebased", lambda self, actions, old, new: actions)
     loop = Loop(wide(profile, ANCHORED[name]), 15, rtc=rtc)
-    assert loop.seam_ratio(loop.run(110)) > 3.0
+    assert loop.seam_ratio(loop.run(110)) > LARGEST
 
 
 def test_what_is_sent_to_be_continued_names_the_same_joints(profile: Profile) -> None:
