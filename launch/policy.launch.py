@@ -5,6 +5,7 @@ that is given counts before both.
 """
 
 import difflib
+from pathlib import Path
 
 import launch.logging
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
@@ -14,6 +15,7 @@ from launch_ros.substitutions import FindPackageShare
 
 from launch import LaunchContext, LaunchDescription
 
+PROFILES = ", ".join(sorted(path.stem for path in (Path(__file__).parent / "params").glob("*.yaml")))
 SWITCH = ["", "true", "false", "True", "False"]
 SHARED = {"autostart": bool, "use_sim_time": bool}
 ROBOT = {"profile": str, "use_cameras": bool}
@@ -33,7 +35,7 @@ ARGUMENT_OF = {"server_address": "server"}
 def arguments() -> list[DeclareLaunchArgument]:
     """Every launch argument."""
     return [
-        DeclareLaunchArgument("robot", default_value="", description="robot profile by name: FILE.yaml in params"),
+        DeclareLaunchArgument("robot", default_value="", description=f"robot profile of launch/params: {PROFILES}"),
         DeclareLaunchArgument("profile", default_value="", description="robot profile by path; instead of robot"),
         DeclareLaunchArgument("params_file", default_value="", description="ROS parameter file, node: ros__parameters"),
         DeclareLaunchArgument("namespace", default_value="", description="namespace of this arm"),
@@ -117,7 +119,7 @@ def profile_path(context: LaunchContext) -> str:
     if values["profile"]:
         return values["profile"]
     if not values["robot"]:
-        raise RuntimeError("which arm? robot:=NAME of a profile in launch/params (franka, ur5e, ...) or profile:=FILE")
+        raise RuntimeError(f"which arm? robot:=NAME of a profile in launch/params ({PROFILES}) or profile:=FILE")
     folder = [FindPackageShare("pirl_ros"), "launch", "params"]
     return PathJoinSubstitution([*folder, f"{values['robot'].removesuffix('.yaml')}.yaml"]).perform(context)
 

@@ -2,7 +2,8 @@
 
 Topic `orders` (String) says what becomes of an action's goals from then on: `refuse NAME`, or `abort NAME` and
 `stall NAME`, which the one under way obeys too, until `accept`. What happens is told on `happened` (String, JSON).
-Arguments: namespace, then `goals` to offer the actions of control_msgs too.
+Arguments: namespace, then `goals` to offer the actions of control_msgs too, and `two` for two arms, each with its own
+controllers and driver; names of the left and the right one's joints, topics and actions begin with that word.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from rclpy.action.server import ActionServer, CancelResponse, GoalResponse
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.task import Future
 from real_arm import FINGERS, NAMES, READY
@@ -31,13 +32,15 @@ from pirl_ros.adapters import qos
 class Arm(Node):
     """Plays the newest trajectory; a goal that is cancelled, aborted or refused leaves the arm where it is."""
 
-    def __init__(self, namespace: str) -> None:
-        super().__init__("arm", namespace=namespace)
-        self._player, self._began_s = TrajectoryPlayer(NAMES, np.array(READY)), time.monotonic()
+    def __init__(self, namespace: str, prefix: str = "") -> None:
+        super().__init__(f"{prefix}arm", namespace=namespace)
+        self._names, self.prefix = [prefix + name for name in NAMES], prefix
+        self._fingers = [prefix + name for name in FINGERS]
+        self._player, self._began_s = TrajectoryPlayer(self._names, np.array(READY)), time.monotonic()
         self._listeners = 0
         self._states = self.create_publisher(JointState, "joint_states", qos.STATE)
         self._told = self.create_publisher(String, "happened", qos.OUTCOME)
-        self.create_subscription(JointTrajectory, "arm_controller/joint_trajectory", self.play, qos.COMMAND)
+        self.create_subscription(JointTrajectory, f"{prefix}arm_controller/joint_trajectory", self.play, qos.COMMAND)
         self.create_timer(0.04, self._publish)
 
     @property
@@ -64,7 +67,7 @@ class Arm(Node):
             self._listeners = listeners
             self.tell("listeners", count=listeners)
         player = self.player
-        message = JointState(name=[*NAMES, *FINGERS], position=[*player.position, 0.04, 0.04])
+        message = JointState(name=[*self._names, *self._fingers], position=[*player.position, 0.04, 0.04])
         message.velocity = [*player.velocity, 0.0, 0.0]
         message.header.stamp = self.get_clock().now().to_msg()
         self._states.publish(message)
@@ -143,12 +146,13 @@ class Goals:
 def main() -> None:
     """Run until a signal."""
     rclpy.init()
-    arm, actions = Arm(sys.argv[1]), dict[str, Goals]()
+    arms = [Arm(sys.argv[1], prefix) for prefix in (("left_", "right_") if "two" in sys.argv[2:] else ("",))]
+    arm, actions = arms[0], dict[str, Goals]()
     if "goals" in sys.argv[2:]:
         from control_msgs.action import FollowJointTrajectory, GripperCommand, ParallelGripperCommand
 
         kinds = (("follow", FollowJointTrajectory), ("grip", GripperCommand), ("parallel", ParallelGripperCommand))
-        actions = {name: Goals(arm, kind, name) for name, kind in kinds}
+        actions = {each.prefix + name: Goals(each, kind, each.prefix + name) for each in arms for name, kind in kinds}
 
     def obey(order: Any) -> None:
         word, _, name = order.data.partition(" ")
@@ -160,8 +164,11 @@ def main() -> None:
         arm.tell("heard", order=order.data)
 
     arm.create_subscription(String, "orders", obey, qos.OUTCOME)
+    executor = SingleThreadedExecutor()
+    for each in arms:
+        executor.add_node(each)
     with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
-        rclpy.spin(arm)
+        executor.spin()
 
 
 if __name__ == "__main__":

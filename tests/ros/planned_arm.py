@@ -202,7 +202,7 @@ class PlannedArm:
         self.faults.append(reason)
         self.executor.controller_fault(reason)
 
-    def _publisher(self, kind: Any, topic: str, quality: Any) -> Any:
+    def _publisher(self, kind: Any, topic: str, *_: Any, **__: Any) -> Any:
         return SimpleNamespace(publish=self._on_gripper if topic == self.profile.gripper.topic else self._on_arm)
 
     def _clock(self) -> Any:

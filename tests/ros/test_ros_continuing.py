@@ -94,6 +94,8 @@ def test_nothing_is_continued_that_is_not_being_played() -> None:
 def test_one_hiccup_among_many_answers_is_forgiven_two_are_not() -> None:
     age = LatencyEstimate()
     assert age.expected_ns() == 0
+    age.add(9000)
+    assert age.expected_ns() == 9000, "cold as it was: nothing else is known"
     age.add(50)
     age.add(30)
     assert age.expected_ns() == 50, "of a few the slowest counts"

@@ -210,3 +210,27 @@ def test_what_cannot_be_received_is_named_until_it_goes(station: Station) -> Non
     node.destroy_subscription(reader)
     station.probe.until(lambda: "incompatible" not in reasons(), "still said")
     assert end(station, station.running()).outcome == "failure", "no misfit stands in the way of an episode"
+
+
+def test_an_episode_has_the_calibration_that_its_cameras_publish(station: Station, profile: Any) -> None:
+    import json
+
+    from sensor_msgs.msg import CameraInfo
+
+    camera = profile.cameras[0]
+    info = CameraInfo(
+        width=camera.width, height=camera.height, distortion_model="plumb_bob", d=[0.1, -0.2, 0.0, 0.0, 0.0]
+    )
+    info.header.frame_id = "base_optical_frame"
+    info.k = [128.0, 0.0, 63.5, 0.0, 128.0, 63.5, 0.0, 0.0, 1.0]
+    driver = station.probe.publisher(CameraInfo, "camera/base/camera_info", best_effort())
+
+    def started() -> bool:
+        driver.publish(info)
+        end(station, station.running())
+        return "camera_info.base" in station.service.starts[-1].metadata
+
+    station.probe.until(started, "no calibration")
+    stored = json.loads(station.service.starts[-1].metadata["camera_info.base"])
+    assert (stored["k"], stored["d"]) == (list(info.k), list(info.d))
+    assert (stored["frame_id"], stored["width"]) == ("base_optical_frame", camera.width)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pirl_contract import Alteration, ControlSource
-from pirl_ros.control.action_mapping import ActionMapper, gripper_action, gripper_metres
+from pirl_ros.control.action_mapping import ActionMapper
+from pirl_ros.control.gripper import gripper_action, gripper_metres
 from pirl_ros.control.kinematics import Chain
 from pirl_ros.profile.profile import Profile
 from pirl_ros.profile.sections import Box

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,6 +21,7 @@ from pirl_ros.profile.sections import Box, Joint, JointOrigin, KinematicTable, O
 from pirl_ros.profile_check.check import main
 from pirl_ros.profile_check.findings import braking, find_all, mid_range
 
+MY_ARM = (Path(__file__).parents[2] / "docs" / "how-to" / "my-arm-in-30-minutes.md").read_text()
 PARAMS = Path(__file__).parents[2] / "launch" / "params"
 SHIPPED = sorted(path.stem for path in PARAMS.glob("*.yaml"))
 REAL = [name for name in SHIPPED if name != "panda_sim"]
@@ -34,7 +36,10 @@ def keys(profile: Profile, error: bool) -> list[str]:
 
 
 def test_the_profiles_that_the_documentation_names_are_there() -> None:
-    assert SHIPPED == ["franka", "panda_sim", "so100", "ur5e"]
+    named = re.findall(
+        r"`(\w+)`", "\n".join(line for line in MY_ARM.splitlines() if line.startswith("| `")).split("| `joint_t")[0]
+    )
+    assert sorted(named) == SHIPPED
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -44,11 +49,28 @@ def test_a_shipped_profile_has_no_error(name: str, capsys: pytest.CaptureFixture
     profile = shipped(name)
     assert profile.contract.hash in printed
     assert profile.command.topic in printed
+    for arm in profile.arms:
+        assert arm.command.topic in printed
     fields = [*profile.contract.state, *profile.contract.action]
     assert all(f" {field.name} " in printed for field in fields)
 
 
-@pytest.mark.parametrize(("name", "warnings"), [("franka", []), ("so100", ["kinematics.checked"])])
+KINEMATICS, ARM, GRIPPER = "kinematics.checked", "arm.checked", "gripper.checked"
+TO_MEASURE = {
+    "franka": [],
+    "panda": [],
+    "so100": [KINEMATICS],
+    "so101": [KINEMATICS],
+    "ur5e": [KINEMATICS],
+    "ur10e": [KINEMATICS, ARM],
+    "kinova_gen3": [KINEMATICS, ARM],
+    "aloha": [f"arms, {side}: {key}" for side in ("left", "right") for key in (KINEMATICS, ARM, GRIPPER)],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "warnings"), [(name, TO_MEASURE.get(name, [KINEMATICS, ARM, GRIPPER])) for name in REAL]
+)
 def test_a_real_arm_warns_only_of_what_its_owner_must_measure(name: str, warnings: list[str]) -> None:
     assert keys(shipped(name), error=False) == warnings
 
@@ -70,6 +92,13 @@ def test_published_lengths_of_the_arms() -> None:
     # Data sheet of the UR5e: 0.425 + 0.3922 m of arm; d4 + d6 to the side; in base_link x points forward.
     ur5e = Chain.from_table(shipped("ur5e").kinematics).forward(np.zeros(6))[0]
     np.testing.assert_allclose(ur5e, [0.8172, 0.1333 + 0.0996 + 0.163, 0.1625 - 0.0997], atol=1e-9)
+    # The same of the UR10e; shoulder, arms, wrist and the finger tips of the Gen3, upright.
+    ur10e = Chain.from_table(shipped("ur10e").kinematics).forward(np.zeros(6))[0]
+    np.testing.assert_allclose(ur10e, [0.6127 + 0.57155, 0.17415 + 0.11655 + 0.163, 0.1807 - 0.11985], atol=1e-9)
+    gen3 = Chain.from_table(shipped("kinova_gen3").kinematics).forward(np.zeros(7))[0]
+    np.testing.assert_allclose(
+        gen3[2], 0.15643 + 0.12838 + 2 * 0.21038 + 0.20843 + 2 * 0.10593 + 0.0615 + 0.163, atol=1e-4
+    )
     so101 = shipped("so100").kinematics
     links = [float(np.linalg.norm(origin.xyz[:2])) for origin in so101.joints[2:4]]
     np.testing.assert_allclose(links, [0.116, 0.135], atol=1e-3)

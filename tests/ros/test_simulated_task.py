@@ -47,10 +47,10 @@ def simulator() -> None:
 
 
 def run_episodes(probe: Any, address: str, summary: Path, episodes: int) -> list[dict[str, Any]]:
-    """The robot's nodes and `episodes` episodes of at most 60 actions of the policy, stepped on command."""
-    probe.start("sim_arm_node", step_on_command=True)
-    probe.start("arm_node", step_on_command=True)
-    probe.start("policy_node", server_address=address)
+    """The robot's nodes and `episodes` episodes of at most 60 actions of the policy, stepped on command, no camera."""
+    probe.start("sim_arm_node", step_on_command=True, use_cameras=False)
+    probe.start("arm_node", step_on_command=True, use_cameras=False)
+    probe.start("policy_node", server_address=address, use_cameras=False)
     runner = probe.start(
         "run_episodes",
         episodes=episodes,
@@ -58,8 +58,10 @@ def run_episodes(probe: Any, address: str, summary: Path, episodes: int) -> list
         summary_path=summary,
         max_steps=60,
         time_limit_s=patient(110.0),
+        patience_s=patient(60.0),
     )
     probe.until(lambda: runner.poll() is not None, "episodes do not end")
+    assert runner.returncode == 0, runner.communicate()[0]
     found: list[dict[str, Any]] = json.loads(summary.read_text())["episodes"]
     return found
 
@@ -69,9 +71,9 @@ def test_a_policy_that_fails_is_helped_by_the_operator_and_the_steps_say_so(
 ) -> None:
     """Without the operator each episode fails: that is the control. With it, the rest of the episode is a person's."""
     probe.patience_s = 120.0
-    service = IdleServer(profile.contract)
+    service = IdleServer(profile.without_cameras().contract)
     with serving(service) as address:
-        probe.start("scripted_operator", task="PushCube-v1", takeover_after=8)
+        probe.start("scripted_operator", task="PushCube-v1", takeover_after=8, use_cameras=False)
         episodes = run_episodes(probe, address, tmp_path / "helped.json", episodes=2)
     assert [each["success"] for each in episodes] == [True, True]
     sources = [outcome.source for outcome in service.outcomes]
@@ -87,7 +89,7 @@ def test_a_policy_that_fails_is_helped_by_the_operator_and_the_steps_say_so(
 
 def test_without_an_operator_it_fails(probe: Any, profile: Profile, tmp_path: Path) -> None:
     probe.patience_s = 120.0
-    service = IdleServer(profile.contract)
+    service = IdleServer(profile.without_cameras().contract)
     with serving(service) as address:
         episodes = run_episodes(probe, address, tmp_path / "alone.json", episodes=1)
     assert [each["success"] for each in episodes] == [False]

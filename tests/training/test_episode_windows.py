@@ -230,6 +230,9 @@ def test_joint_deltas_are_counted_from_the_observation_of_the_window() -> None:
     contract = replace(CONTRACT, state=state, action=action)
     assert chunk_deltas(contract) == ([0], [0])
     assert chunk_deltas(CONTRACT) == ([], [])
+    pose = replace(contract, action=(Field("tcp_dx.from_observation", "m", -1.0, 1.0), CONTRACT.action[1]))
+    with pytest.raises(ValueError, match=r"'tcp_dx.from_observation' counts from the tool"):
+        chunk_deltas(pose)
     logged = driven([P, P, P, P, H, H])
     logged = replace(logged, info=replace(logged.info, contract=contract))
     policy = toy_policy(horizon=3, contract=contract)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import TwistStamped
@@ -11,12 +11,15 @@ from std_msgs.msg import Float64MultiArray
 
 from pirl_contract.schema import Alteration
 from pirl_ros.adapters import qos
+from pirl_ros.adapters.arm_share import ArmShare
+from pirl_ros.adapters.controller import Controller
 from pirl_ros.adapters.gripper_controllers import GripperGoals, GripperPositions
 from pirl_ros.adapters.trajectory_controller import PlannedTrajectory, TrajectoryController
 from pirl_ros.control.action_mapping import ArmCommand
 from pirl_ros.control.kinematics import Array, Chain
 from pirl_ros.control.limits import Limits
 from pirl_ros.control.lookahead import Ahead
+from pirl_ros.control.workspaces import joint_slices
 from pirl_ros.messages import controller_messages
 from pirl_ros.profile.profile import Profile
 
@@ -24,42 +27,25 @@ _REFUSED_AT = 1.5
 """times the speed that joints at their limits give: a governed step stays below it, finite steps included"""
 
 
-class Controller(Protocol):
-    """Where commands go."""
-
-    problem: str
-    """why the last command is not executed; empty when it is"""
-
-    @property
-    def remaining_s(self) -> float:
-        """Until it is through with what it was sent; 0 for one that plans nothing."""
-
-    def send(self, command: ArmCommand, ahead: Callable[[], Ahead | None]) -> Alteration:
-        """Send one period's command; `ahead` gives the rest of the chunk on request. Returns what had to be changed."""
-
-    def rest(self, ahead: Callable[[], Ahead | None]) -> None:
-        """Nothing is commanded any more: end what is under way. `ahead` gives the way to rest."""
-
-    def renew(self) -> None:
-        """What was planned no longer holds: a new chunk came."""
-
-    def release(self) -> None:
-        """Another source may have commanded it meanwhile: a new episode, or a takeover."""
-
-    def stop(self) -> None:
-        """Give up what is under way; called when the arm is at rest."""
-
-    def close(self) -> None:
-        """Free everything."""
-
-
 def make_controllers(node: Any, profile: Profile, dry_run: bool, gave_up: Callable[[str], None]) -> list[Controller]:
-    """Return the arm's and the gripper's; for a dry run what only shows the plan. ValueError: a package is missing.
+    """Return those of all arms and grippers; for a dry run what only shows the plan. ValueError: a package is missing.
 
-    `gave_up(reason)` is called when the arm's controller does not carry out what it was sent.
+    `gave_up(reason)` is called when an arm's controller does not carry out what it was sent.
     """
     if dry_run:
         return [PlannedTrajectory(node, profile)]
+    if not profile.arms:
+        return _of_arm(node, profile, gave_up)
+    made: list[Controller] = []
+    owns = joint_slices([len(arm.joints) for arm in profile.arms])
+    for number, (single, joints) in enumerate(zip(profile.singles, owns)):
+        share = ArmShare(number, joints)
+        share.controllers = _of_arm(node, single, share.giving_up(gave_up))
+        made.append(share)
+    return made
+
+
+def _of_arm(node: Any, profile: Profile, gave_up: Callable[[str], None]) -> list[Controller]:
     arm: Controller
     if profile.command.kind == "forward_position":
         arm = PositionController(node, profile)

@@ -11,6 +11,7 @@ from pirl_contract.client import Label
 from pirl_contract.schema import DRY_RUN_KEY
 from pirl_ros.adapters import qos
 from pirl_ros.adapters.awaitables import from_thread, sleep
+from pirl_ros.adapters.camera_info import CameraInfos
 from pirl_ros.adapters.interfaces import EpisodeEvent, LabelEpisode, StartEpisode, StopEpisode
 from pirl_ros.policy_session.session import PolicySession
 
@@ -22,8 +23,15 @@ _LAST_OUTCOME_PERIODS = 3
 class EpisodeServices:
     """`listen(True)` is called before an episode starts, `listen(False)` when it has ended or was rejected."""
 
-    def __init__(self, node: Any, session: PolicySession, rate_hz: float, listen: Callable[[bool], None]) -> None:
-        self._node, self._session, self._listen = node, session, listen
+    def __init__(
+        self,
+        node: Any,
+        session: PolicySession,
+        rate_hz: float,
+        listen: Callable[[bool], None],
+        cameras: CameraInfos,
+    ) -> None:
+        self._node, self._session, self._listen, self._cameras = node, session, listen, cameras
         self._last_outcome_s = _LAST_OUTCOME_PERIODS / rate_hz
         self.instruction = ""
         """used by a start that names none"""
@@ -35,7 +43,10 @@ class EpisodeServices:
 
     async def _start(self, request: Any, response: Any) -> Any:
         instruction = request.instruction or self.instruction
-        metadata = dict(zip(request.metadata_keys, request.metadata_values))
+        calibration, doubts = self._cameras.metadata()
+        for doubt in doubts:
+            self._node.get_logger().warning(doubt)
+        metadata = calibration | dict(zip(request.metadata_keys, request.metadata_values))
         if self._node.dry_run:
             self._node.get_logger().warning("arm_node is in dry_run: the episode is excluded from training")
             metadata[DRY_RUN_KEY] = "true"

@@ -13,9 +13,9 @@ from sensor_msgs.msg import JointState, Joy
 from pirl_ros.adapters.diagnostics import ChangeLog
 from pirl_ros.adapters.operator_inputs import receive_stream
 from pirl_ros.adapters.parameters import declare
-from pirl_ros.control.action_mapping import gripper_action
 from pirl_ros.control.arm_executor import ArmExecutor
 from pirl_ros.control.control_source import JointTarget, Joystick, TcpTwist, stale, wrong_frame
+from pirl_ros.control.gripper import gripper_action
 from pirl_ros.profile.profile import Profile
 from pirl_ros.sensing.sensor_messages import stamp_to_ns
 
@@ -51,13 +51,15 @@ class TeleopTopics:
 
     def _on_joints(self, message: Any) -> None:
         positions = dict(zip(message.name, message.position))
-        names = [joint.name for joint in self._profile.arm.joints]
+        names = [joint.name for joint in self._profile.arm_joints]
         if missing := [name for name in names if name not in positions]:
             self._changes.log(f"teleop command dropped: joint target lacks {', '.join(missing)}")
             return
-        gripper = positions.get(self._profile.gripper.command_joint)
-        opening = None if gripper is None else gripper_action(self._profile.gripper, gripper)
-        target = JointTarget(np.array([positions[name] for name in names], np.float64), opening)
+        grippers = [single.gripper for single in self._profile.singles]
+        openings = tuple(
+            None if (at := positions.get(each.command_joint)) is None else gripper_action(each, at) for each in grippers
+        )
+        target = JointTarget(np.array([positions[name] for name in names], np.float64), openings)
         self._update(target, message, "teleop/joint_targets")
 
     def _on_twist(self, message: Any) -> None:

@@ -35,7 +35,7 @@ class PlannedTrajectory:
 
     def __init__(self, node: Any, profile: Profile) -> None:
         self._node, self._frame, self._dt_s = node, profile.base_frame, 1.0 / profile.rate_hz
-        self._names = [joint.name for joint in profile.arm.joints]
+        self._names = [joint.name for joint in profile.arm_joints]
         self._anew = True
         self._publisher = node.create_publisher(JointTrajectory, "~/planned", qos.LATCHED)
 

@@ -32,7 +32,7 @@ def fill_workspace(marker: Any, profile: Profile) -> Any:
     """Write the profile's workspace into a visualization_msgs/Marker and return it; metres, base frame."""
     box = profile.safety.workspace
     # Stamp 0: at its frame's newest transform.
-    marker.header.frame_id, marker.ns, marker.type = profile.base_frame, "workspace", marker.CUBE
+    marker.header.frame_id, marker.ns, marker.type = profile.base_frame, f"workspace of {profile.robot}", marker.CUBE
     centre = [(low + high) / 2 for low, high in zip(box.low, box.high)]
     size = [high - low for low, high in zip(box.low, box.high)]
     marker.pose.position.x, marker.pose.position.y, marker.pose.position.z = centre

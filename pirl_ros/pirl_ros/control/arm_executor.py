@@ -83,7 +83,8 @@ class ArmExecutor:
         self._answer_ns = int(ANSWER_S * 1e9) if waited_for else self._period_ns // 2
         self._mapper, self._history, self._latch = ActionMapper(profile), StateHistory(), FaultLatch()
         self._sources = sources or ControlSourceMux()
-        self._buffer = ChunkBuffer(self._period_ns, int(self._link_loss_s * 1e9) if self._timed else None)
+        link_loss_ns = int(self._link_loss_s * 1e9) if self._timed else None
+        self._buffer = ChunkBuffer(self._period_ns, link_loss_ns, self._mapper.space)
         self._counts, self._unnamed, self._action_age_s = _Counts(), 0, 0.0
         self._speed_scale, self._mode, self._reason, self._last_act = 1.0, Mode.IDLE, "", ""
         self._finger_start: _FingerStart = "measured"
@@ -93,6 +94,8 @@ class ArmExecutor:
         """not yet reported"""
         self._stamp_ns: int | None = None
         self._called_ns: int | None = None
+        self._lost = False
+        """a controller gave up, and the others are on their way to rest"""
 
     @property
     def episode_id(self) -> str:
@@ -179,11 +182,14 @@ class ArmExecutor:
     def controller_fault(self, reason: str) -> None:
         """The arm's controller rejected or aborted a command and holds by itself: close the latch.
 
-        Nothing more is sent until it is opened; the next command starts from where the arm is then.
+        Nothing more is sent to it until the latch is opened; the next command starts from where the arm is then. Other
+        arms of the robot come to rest within their limits first.
         """
         if self._engaged:
             self._latch.fault(Alteration.WATCHDOG, reason)
-            self._mapper.release()
+            self._lost = True
+            if len(self._profile.singles) == 1:
+                self._forget_motion()
             self._flush()
 
     def set_control_source(self, source: ControlSource, by: str) -> str:
@@ -205,9 +211,11 @@ class ArmExecutor:
         """Take a teleop command stamped `stamp_ns`; returns '' or why it was dropped."""
         if self._latch.held is not None:
             return self._latch.held.reason
-        joints = len(self._profile.arm.joints)
+        joints, arms = len(self._profile.arm_joints), len(self._profile.singles)
         if isinstance(command, JointTarget) and command.joints.shape != (joints,):
             return f"teleop command has {command.joints.size} joints, the arm has {joints}"
+        if not isinstance(command, JointTarget) and arms > 1:
+            return f"a twist moves one tool and this robot has {arms} arms: send joint targets of all of them"
         return self._sources.update_teleop(command, now_ns, stamp_ns)
 
     def set_speed_scale(self, share: float) -> None:
@@ -295,7 +303,7 @@ class ArmExecutor:
             self._buffer.drop()
             return self._rest(Alteration.STALE, state, "no fresh state of the arm")
         if self._finger_start:
-            self._mapper.gripper_at(state.finger, keep_grasp=self._finger_start == "grasp")
+            self._mapper.grippers_at(state.fingers, keep_grasp=self._finger_start == "grasp")
             self._finger_start = ""
         if self._sources.source != ControlSource.POLICY:
             return self._teleoperate(state, now_ns)
@@ -353,10 +361,15 @@ class ArmExecutor:
             return self._record(self._mapper.brake(bit))
         held = self._latch.held is not None
         self._mode = Mode.STOPPED if held else (Mode.HOLDING if self._engaged else Mode.IDLE)
-        if not self._timed:
-            return None
-        command = self._mapper.brake(bit, None if state is None else state.joints)
-        return None if self._mode == Mode.IDLE or command.joints is None else command
+        command = self._mapper.brake(bit, None if state is None else state.joints) if self._timed else None
+        if self._lost:
+            self._forget_motion()
+        return None if command is None or command.joints is None or self._mode == Mode.IDLE else command
+
+    def _forget_motion(self) -> None:
+        """Start the next command from where the arm is then: it does not stand where it was commanded to."""
+        self._mapper.release()
+        self._lost = False
 
     def _record(self, command: ArmCommand) -> ArmCommand:
         """Report a step that belongs to no chunk, so that an episode has no hole where the arm moved."""

@@ -4,14 +4,46 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pirl_contract.schema import Vector
 from pirl_ros.sensing.state_history import Measured, StateHistory
 
 FADE_STEPS = 4
 """periods over which a chunk replaces one that it does not continue"""
+
+
+class Blending(Protocol):
+    """How actions of two chunks compare; `ActionSpace` is one. J = joints, H = actions, D = entries of an action."""
+
+    def rebased(self, actions_HD: Vector, old: NDArray[np.float64], new: NDArray[np.float64]) -> Vector:
+        """Return actions [H, D] that answer an observation with joints `old` [J] as they would one with `new` [J]."""
+
+    def mixed(self, old_HD: Vector, new_HD: Vector, share_H: NDArray[np.float32]) -> Vector:
+        """Return `share_H` of the new actions and the rest of the old ones, as [H, D]."""
+
+    def continues(self, action: Vector, played: Vector) -> bool:
+        """Return whether an action [D] is the one `played` [D] last."""
+
+
+class Absolute:
+    """`Blending` of actions that count from nothing. J = joints, H = actions, D = entries of an action."""
+
+    def rebased(self, actions_HD: Vector, old: NDArray[np.float64], new: NDArray[np.float64]) -> Vector:
+        """Return the actions [H, D] as they are, for any joints `old` and `new` [J] both."""
+        return actions_HD
+
+    def mixed(self, old_HD: Vector, new_HD: Vector, share_H: NDArray[np.float32]) -> Vector:
+        """Return the weighted mean of each entry, as [H, D]."""
+        mixed: Vector = share_H[:, None] * new_HD + (1 - share_H[:, None]) * old_HD
+        return mixed
+
+    def continues(self, action: Vector, played: Vector) -> bool:
+        """Return whether both [D] are the same, bit for bit."""
+        return np.array_equal(action, played)
 
 
 @dataclass(frozen=True)
@@ -70,11 +102,14 @@ class ChunkBuffer:
     After execute_horizon the rest is played for at most `link_loss_ns`. Times are monotonic.
 
     By time, a chunk that does not continue the one being played is faded in over `FADE_STEPS` actions. One that does
-    agrees with the action played last, bit for bit.
+    agrees with the action played last. What is left of the chunk before counts from another observation: it is counted
+    from that of the new one first.
     """
 
-    def __init__(self, period_ns: int, link_loss_ns: int | None = None) -> None:
+    def __init__(self, period_ns: int, link_loss_ns: int | None = None, space: Blending | None = None) -> None:
+        """`space`: what the entries of an action mean; None: each of them counts from nothing."""
         self._period_ns, self._link_loss_ns = period_ns, link_loss_ns
+        self._space = space or Absolute()
         self._chunk: PlayableChunk | None = None
         self._next = self._entry = 0
         self._entered_ns: int | None = None
@@ -85,7 +120,7 @@ class ChunkBuffer:
         self._ended: deque[str] = deque(maxlen=16)
         self._played_ns: deque[int] = deque(maxlen=512)
         self._due_ns: int | None = None
-        self._left: tuple[Vector, int] | None = None
+        self._left: tuple[Vector, int, Measured | None] | None = None
         self._faded = 0
 
     @property
@@ -118,7 +153,7 @@ class ChunkBuffer:
         if chunk.sequence <= self._sequence:
             return f"chunk {chunk.chunk_id} is late: sequence {chunk.sequence}, seen {self._sequence}"
         if timed and self._chunk is not None and self._entered_ns is not None:
-            self._left = self._chunk.actions, self._next
+            self._left = self._chunk.actions, self._next, self._observed
         self._chunk, self._sequence, self._next, self._entered_ns = chunk, chunk.sequence, 0, None
         return ""
 
@@ -195,21 +230,21 @@ class ChunkBuffer:
     def _fade(self, chunk: PlayableChunk, now_ns: int) -> PlayableChunk:
         """Blend from what is left of the chunk before, unless this one continues it."""
         left, self._left, self._faded = self._left, None, 0
-        if left is None:
+        if left is None or left[2] is None or self._observed is None:
             return chunk
-        actions, following = left
-        entry = self._entry
-        if 0 < entry <= len(chunk.actions) and np.array_equal(chunk.actions[entry - 1], actions[following - 1]):
+        actions, following, entry = *left[:2], self._entry
+        actions = self._space.rebased(actions, left[2].joints, self._observed.joints)
+        if 0 < entry <= len(chunk.actions) and self._space.continues(chunk.actions[entry - 1], actions[following - 1]):
             return chunk
         following += max(0, round((now_ns - self._played_ns[-1]) / self._period_ns) - 1)
         self._faded = max(0, min(FADE_STEPS, len(actions) - following, len(chunk.actions) - entry))
         new, old = slice(entry, entry + self._faded), slice(following, following + self._faded)
-        if not np.isfinite(actions[old]).all():
+        if not np.isfinite(actions[old]).all() or not np.isfinite(chunk.actions[new]).all():
             self._faded = 0
             return chunk
-        share = (np.arange(1, self._faded + 1, dtype=np.float32) / (FADE_STEPS + 1))[:, None]
+        share = np.arange(1, self._faded + 1, dtype=np.float32) / np.float32(FADE_STEPS + 1)
         faded = chunk.actions.copy()
-        faded[new] = share * chunk.actions[new] + (1 - share) * actions[old]
+        faded[new] = self._space.mixed(actions[old], chunk.actions[new], share)
         return replace(chunk, actions=faded)
 
     def _limit(self, chunk: PlayableChunk, now_ns: int) -> int:

@@ -18,9 +18,14 @@ class JointTarget:
     """Joint positions to reach: from a leader arm, a slider."""
 
     joints: Array
-    """[J] rad"""
-    gripper: float | None = None
-    """in [-1 closed, 1 open]; None: as it is"""
+    """[J] rad, of one arm after the other"""
+    gripper: float | tuple[float | None, ...] | None = None
+    """in [-1 closed, 1 open], of several arms one each; None: as it is"""
+
+    @property
+    def grippers(self) -> tuple[float | None, ...]:
+        """One value per arm; None: as it is."""
+        return self.gripper if isinstance(self.gripper, tuple) else (self.gripper,)
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,11 @@ class TcpTwist:
     angular: Array = field(default_factory=lambda: np.zeros(3))
     """[3] rad/s, base frame"""
     gripper: float | None = None
+
+    @property
+    def grippers(self) -> tuple[float | None, ...]:
+        """The one value; None: as it is."""
+        return (self.gripper,)
 
 
 Teleop = JointTarget | TcpTwist
@@ -120,7 +130,8 @@ class ControlSourceMux:
         if self.source != ControlSource.HUMAN:
             return f"control source is {self.source.name.lower()}: take over first"
         values = command.joints if isinstance(command, JointTarget) else np.hstack([command.linear, command.angular])
-        if not np.isfinite(values).all() or (command.gripper is not None and not abs(command.gripper) <= 1):
+        grippers = [value for value in command.grippers if value is not None]
+        if not np.isfinite(values).all() or not all(abs(value) <= 1 for value in grippers):
             return "teleop command is not finite or its gripper not in [-1, 1]"
         self._newest = (command, now_ns, stamp_ns)
         return ""

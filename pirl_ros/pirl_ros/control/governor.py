@@ -15,6 +15,7 @@ v_k = p_k - p_{k-1} (rad per period), a_k = v_k - v_{k-1}, j_k = a_k - a_{k-1}. 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from pirl_contract.schema import Alteration
 from pirl_ros.control.kinematics import Chain
 from pirl_ros.control.limits import Limits
-from pirl_ros.control.workspace import Workspace
+from pirl_ros.control.workspaces import walls
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -77,12 +78,17 @@ class Motion:
 class Governor:
     """One command per control period. `command` follows a target, `brake` comes to rest and stays there."""
 
-    def __init__(self, limits: Limits, chain: Chain) -> None:
-        """Reject to exist without complete limits: ValueError."""
-        if len(chain.origins) != len(limits.low):
-            raise ValueError(f"the governor needs kinematics of {len(limits.low)} joints, got {len(chain.origins)}")
+    def __init__(self, limits: Limits, chain: Chain | Sequence[Chain]) -> None:
+        """Reject to exist without complete limits: ValueError. `chain`: of several arms, one after the other.
+
+        Several arms have one governor: they share their limits on the way, and what stops one stops all.
+        """
+        chains = [chain] if isinstance(chain, Chain) else chain
+        joints = sum(len(each.origins) for each in chains)
+        if joints != len(limits.low):
+            raise ValueError(f"the governor needs kinematics of {len(limits.low)} joints, got {joints}")
         self._limits = limits
-        self._workspace = Workspace(limits.workspace_low, limits.workspace_high, chain)
+        self._workspace = walls(limits.workspace_low, limits.workspace_high, chain)
         dt = limits.period_s
         rates = (limits.velocity * dt, limits.acceleration * dt**2, limits.jerk * dt**3)
         self._bounds, self._planned = Bounds(*rates), Bounds(*(_PLANNED * rate for rate in rates))

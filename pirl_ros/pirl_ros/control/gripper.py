@@ -1,8 +1,10 @@
-"""A gripper commanded by goals: two positions, switched with hysteresis and settling time. Does not import ROS."""
+"""A gripper: its positions and openings, the speed of a target, and goals with hysteresis. Does not import ROS."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 from pirl_ros.profile.sections import GripperGroup
@@ -51,6 +53,100 @@ class GripperSwitch:
         if action > self._gripper.open_above:
             return OPEN
         return CLOSED if action < self._gripper.close_below else self._sent
+
+
+class Grippers:
+    """The openings in [-1 closed, 1 open] of each arm's gripper, as they are commanded."""
+
+    def __init__(self, grippers: Sequence[GripperGroup], period_s: float, speed_scale: float) -> None:
+        self._grippers = tuple(grippers)
+        self.openings = (1.0,) * len(self._grippers)
+        # A goal's speed is the gripper driver's business.
+        self._rates = [
+            GripperRate(each, period_s, speed_scale) if each.kind == "joint_trajectory" else None for each in grippers
+        ]
+
+    @property
+    def metres(self) -> tuple[float, ...]:
+        """The newest finger targets, each in its gripper's unit."""
+        return tuple(map(gripper_metres, self._grippers, self.openings))
+
+    def move(self, wanted: Sequence[float | None]) -> bool:
+        """Move each opening as fast as its limit allows; None: leave it. Returns whether all are where wanted."""
+        moved = [
+            opening if to is None else to if rate is None else rate.step(to)
+            for opening, to, rate in zip(self.openings, wanted, self._rates)
+        ]
+        self.openings = tuple(moved)
+        return all(to is None or to == opening for to, opening in zip(wanted, moved))
+
+    def start_at(self, fingers: Sequence[float | None], keep_grasp: bool) -> None:
+        """Start from where the fingers are measured, as `GripperRate.start_at` does."""
+        for rate, finger in zip(self._rates, fingers):
+            if rate is not None:
+                rate.start_at(finger, keep_grasp)
+
+    def set_speed_scale(self, share: float) -> None:
+        """Use only this share (0, 1] of the velocity limits."""
+        for rate in self._rates:
+            if rate is not None:
+                rate.set_speed_scale(share)
+
+    def copy(self) -> Grippers:
+        """Return an independent copy."""
+        other = copy(self)
+        other._rates = [None if rate is None else rate.copy() for rate in self._rates]
+        return other
+
+
+class GripperRate:
+    """Bounds the speed of a gripper target that follows the action step by step; in units of the action, [-1, 1].
+
+    Where the fingers are is measured at the start and after another source may have moved them. Fingers that press an
+    object stand wider than their target: within an episode such a target is kept, or the object would slip.
+    """
+
+    def __init__(self, gripper: GripperGroup, period_s: float, speed_scale: float) -> None:
+        stroke = abs(gripper.open - gripper.closed)
+        self._gripper, self._largest = gripper, 2.0 * gripper.velocity_limit * speed_scale * period_s / stroke
+        self._share = 1.0
+        self._at: float | None = None
+
+    def set_speed_scale(self, share: float) -> None:
+        """Use only this share (0, 1] of the velocity limit."""
+        self._share = share
+
+    def start_at(self, finger: float | None, keep_grasp: bool = False) -> None:
+        """Start from the measured finger, in the gripper's unit; None: it is not measured, continue from the target."""
+        if finger is None or not math.isfinite(finger):
+            return
+        measured = gripper_action(self._gripper, finger)
+        if not (keep_grasp and self._at is not None and self._at < measured):
+            self._at = measured
+
+    def step(self, wanted: float) -> float:
+        """Return the action one period on: `wanted`, or as far towards it as the limit allows."""
+        largest = self._share * self._largest
+        if self._at is None or abs(wanted - self._at) <= largest:
+            self._at = wanted
+        else:
+            self._at += math.copysign(largest, wanted - self._at)
+        return self._at
+
+    def copy(self) -> GripperRate:
+        """Return an independent copy."""
+        return copy(self)
+
+
+def gripper_metres(gripper: GripperGroup, action: float) -> float:
+    """Return the finger target in metres for a gripper action in [-1 closed, 1 open]."""
+    return gripper.closed + (float(action) + 1.0) / 2.0 * (gripper.open - gripper.closed)
+
+
+def gripper_action(gripper: GripperGroup, metres: float) -> float:
+    """Return the gripper action in [-1, 1] for a finger target in metres: the inverse of `gripper_metres`."""
+    action = (metres - gripper.closed) / (gripper.open - gripper.closed) * 2.0 - 1.0
+    return min(1.0, max(-1.0, action))
 
 
 def fill_gripper_goal(goal: Any, gripper: GripperGroup, position: float, velocity: float) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,8 +15,10 @@ Array = NDArray[np.float64]
 _ROUNDING = 1e-9
 
 
-def violations(commands: Array, limits: Limits, chain: Chain) -> dict[str, float]:
+def violations(commands: Array, limits: Limits, chain: Chain | Sequence[Chain]) -> dict[str, float]:
     """Return by how much of a limit the commands [N, J] of N periods go beyond it; only limits that are not kept.
+
+    `chain`: of several arms, one after the other.
 
     The first command counts as at rest. Values: part of the limit; radians and metres for position and workspace.
     """
@@ -27,6 +31,12 @@ def violations(commands: Array, limits: Limits, chain: Chain) -> dict[str, float
     rates = {"velocity": limits.velocity, "acceleration": limits.acceleration, "jerk": limits.jerk}
     for order, (name, limit) in enumerate(rates.items(), start=1):
         beyond[name] = float((np.abs(np.diff(path, order, axis=0)) / (limit * dt**order)).max()) - 1.0
-    tool = np.stack([chain.forward(joints)[0] for joints in commands])
-    beyond["workspace"] = float(np.maximum(limits.workspace_low - tool, tool - limits.workspace_high).max())
+    chains, start = [chain] if isinstance(chain, Chain) else chain, 0
+    boxes = zip(np.atleast_2d(limits.workspace_low), np.atleast_2d(limits.workspace_high), chains, strict=True)
+    beyond["workspace"] = -np.inf
+    for low, high, each in boxes:
+        end = start + len(each.origins)
+        tool = np.stack([each.forward(joints)[0] for joints in commands[:, start:end]])
+        beyond["workspace"] = max(beyond["workspace"], float(np.maximum(low - tool, tool - high).max()))
+        start = end
     return {name: size for name, size in beyond.items() if size > _ROUNDING}

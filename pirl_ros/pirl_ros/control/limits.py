@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Limits:
-    """All of them are needed. J = joints; rad, metres, seconds."""
+    """All of them are needed. J = joints, of one arm after the other, A = arms; rad, metres, seconds."""
 
     low: Array
     high: Array
@@ -25,7 +25,7 @@ class Limits:
     jerk: Array
     """[J] rad/s^3"""
     workspace_low: Array
-    """[3] m, base frame of the kinematics"""
+    """[3] m, base frame of the kinematics; of several arms [A, 3], each in its own"""
     workspace_high: Array
     period_s: float
     """of the control loop: limits are kept from one command to the next"""
@@ -50,15 +50,16 @@ class Limits:
     @classmethod
     def from_profile(cls, profile: Profile) -> Limits:
         """Take the arm's limits from a robot profile."""
-        joints, safety = profile.arm.joints, profile.safety
+        joints, safety = profile.arm_joints, profile.safety
+        boxes = [arm.workspace for arm in profile.arms]
         return cls(
             low=np.array([joint.low for joint in joints]),
             high=np.array([joint.high for joint in joints]),
             velocity=np.array([joint.velocity for joint in joints]) * safety.speed_scale,
             acceleration=np.array([joint.acceleration for joint in joints]),
             jerk=np.array([joint.jerk for joint in joints]),
-            workspace_low=np.array(safety.workspace.low, float),
-            workspace_high=np.array(safety.workspace.high, float),
+            workspace_low=np.array([box.low for box in boxes] or safety.workspace.low, float),
+            workspace_high=np.array([box.high for box in boxes] or safety.workspace.high, float),
             period_s=1.0 / profile.rate_hz,
             max_jump=safety.max_jump,
             max_chunk_age_s=safety.max_chunk_age,

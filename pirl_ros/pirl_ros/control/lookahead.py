@@ -25,11 +25,13 @@ class Ahead:
     """[N, J] rad"""
     velocities: Array
     """[N, J] rad/s, slope through the neighbours, so that a later chunk joins without a step; the last is 0"""
-    gripper_m: Array
-    """[N]"""
     period_s: float
     before: Array
     """[J] rad, what precedes row 0: the arm comes from there"""
+
+    def of_arm(self, joints: slice) -> Ahead:
+        """Return what of it is for one of several arms."""
+        return Ahead(self.positions[:, joints], self.velocities[:, joints], self.period_s, self.before[joints])
 
 
 def look_ahead(
@@ -43,18 +45,16 @@ def look_ahead(
     preceding = motion.previous
     if start is None or preceding is None:
         return None
-    rows, fingers = [start], [motion.gripper_m]
+    rows = [start]
     for action in actions:
         command = before.step(action, rows[-1], 0.0, 0.0, reference)
         assert command.joints is not None
         rows.append(command.joints)
-        fingers.append(command.gripper_m)
     while not before.at_rest:
         command = before.brake(Alteration.NONE)
         assert command.joints is not None
         rows.append(command.joints)
-        fingers.append(command.gripper_m)
     positions = np.stack(rows)
     velocities = np.gradient(positions, period_s, axis=0) if len(rows) > 1 else np.zeros_like(positions)
     velocities[-1] = 0.0
-    return Ahead(positions, velocities, np.array(fingers), period_s, preceding)
+    return Ahead(positions, velocities, period_s, preceding)

@@ -58,11 +58,11 @@ class ArmNode(ManagedNode):
         self._state_key: tuple[object, ...] = ()
         self._dry_run = self.get_parameter("dry_run").value
         self._controllers = Controllers(make_controllers(self, self._profile, self._dry_run, self._on_controller_fault))
-        self._settings = ControllerSettings(self, self._profile)
+        self._settings = [ControllerSettings(self, single) for single in self._profile.singles]
         self._diagnostics = Diagnostics(self, self._profile.robot)
         self._outcomes = self.create_publisher(StepOutcome, "step_outcomes", qos.OUTCOME)
         self._safety = self.create_publisher(SafetyState, "safety_state", qos.LATCHED)
-        self._workspace = WorkspaceMarker(self, self._profile)
+        self._workspaces = [WorkspaceMarker(self, single) for single in self._profile.singles]
         self._make_inputs()
         self.create_timer(_STATE_S, self._report)
         self._timer = None if self._by_state else self.create_timer(1.0 / self._profile.rate_hz, self._tick)
@@ -203,15 +203,18 @@ class ArmNode(ManagedNode):
         self._states += 1
         if self._states % _REPORT_EVERY:
             return
-        self._workspace.publish()
+        for workspace in self._workspaces:
+            workspace.publish()
         # Asked again: a stream that fell silent calls nothing by itself.
         _, reason = self._streams.newest()
         report = self._arm.report
-        self._settings.look()
-        unheard = "" if self._dry_run else missing_controller(self, self._profile.command)
+        for settings in self._settings:
+            settings.look()
+        commands = () if self._dry_run else [single.command for single in self._profile.singles]
+        unheard = [missing_controller(self, command) for command in commands]
         # What holds the arm comes first: a stream that is silent too is less.
         reasons = [report.reason] if report.latched else [reason or self._reason or report.reason]
-        reasons += [self._controllers.problem, self._settings.problem, unheard]
+        reasons += [self._controllers.problem, *(settings.problem for settings in self._settings), *unheard]
         said = "; ".join(dict.fromkeys(filter(None, reasons)))
         self._diagnostics.publish(said, safety_values(report), error=report.latched)
 

@@ -12,6 +12,7 @@ from pirl_contract.names import check_robot_id
 from pirl_contract.schema import ActionChunk as Chunk
 from pirl_contract.schema import ControlSource
 from pirl_ros.adapters import qos
+from pirl_ros.adapters.camera_info import CameraInfos
 from pirl_ros.adapters.diagnostics import Diagnostics
 from pirl_ros.adapters.discovery import matched_publishers, missing_controller
 from pirl_ros.adapters.episode_services import EpisodeServices
@@ -24,6 +25,7 @@ from pirl_ros.adapters.parameters import declare, declare_profile, read_profile
 from pirl_ros.adapters.sensor_streams import SensorStreams
 from pirl_ros.adapters.server_access import declare_access, read_access
 from pirl_ros.adapters.server_events import ServerEvents
+from pirl_ros.control.action_space import ActionSpace
 from pirl_ros.messages.pirl_messages import fill_chunk, fill_policy_status, read_outcome
 from pirl_ros.policy_session.session import PolicySession, Standing
 from pirl_ros.sensing.observation import make_observation
@@ -50,6 +52,7 @@ class PolicyNode(ManagedNode):
         self._profile = read_profile(self)
         self._robot_id, self._address = check_robot_id(self._value("robot_id")), self._value("server_address")
         self._access, self._events = read_access(self), ServerEvents(self)
+        space = ActionSpace(self._profile)
         self._session = PolicySession(
             self._connect,
             self._profile.contract,
@@ -57,6 +60,7 @@ class PolicyNode(ManagedNode):
             alias=self._value("alias"),
             ahead=self._profile.tick == "timer",
             sees=bool(self._profile.cameras),
+            rebase=space.rebased_by_state if space.counts_from_observation else None,
         )
         self._sequence, self._arm, self._arm_s, self._complete = 0, SafetyState(), 0.0, False
         self._diagnostics = Diagnostics(self, self._profile.robot)
@@ -71,7 +75,8 @@ class PolicyNode(ManagedNode):
         self._outcomes = self.create_subscription(StepOutcome, "step_outcomes", self._on_outcome, qos.OUTCOME)
         self.create_subscription(SafetyState, "safety_state", self._on_arm, qos.LATCHED)
         receive_each(self, String, "~/instruction", self._on_instruction, latched=True)
-        self._episodes = EpisodeServices(self, self._session, self._profile.rate_hz, self._listen)
+        cameras = CameraInfos(self, self._profile)
+        self._episodes = EpisodeServices(self, self._session, self._profile.rate_hz, self._listen, cameras)
         self.create_timer(0.5, self._look)
 
     def _connect(self, alias: str) -> PolicyClient:
@@ -204,10 +209,11 @@ class PolicyNode(ManagedNode):
         """What runs here, once everything that an episode takes is there."""
         if not (self.active and self._complete):
             return ""
-        command = self._profile.command
-        if not self.dry_run and missing_controller(self, command):
+        commands = [single.command for single in self._profile.singles]
+        if not self.dry_run and any(missing_controller(self, command) for command in commands):
             return ""
-        controller = "none (dry_run)" if self.dry_run else f"{command.kind} on {command.topic}"
+        names = " and ".join(f"{command.kind} on {command.topic}" for command in commands)
+        controller = "none (dry_run)" if self.dry_run else names
         policy = " ".join(filter(None, [standing.policy_name, standing.policy_version]))
         return f"policy {policy} at {self._address}, {self._streams.count} streams, controller {controller}"
 

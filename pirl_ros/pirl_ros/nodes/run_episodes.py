@@ -25,6 +25,9 @@ from pirl_ros.adapters.parameters import declare, drop_unknown
 from pirl_ros.episode.summary import EpisodeRecord, write_summary
 from pirl_ros.sensing.sensor_messages import image_to_rgb
 
+_LAST_CALL_S = 3.0
+"""for stop_episode after a signal"""
+
 
 class EpisodeRunner(Node):
     """Drives the other nodes through their services; sees success and progress on their topics."""
@@ -130,7 +133,7 @@ class EpisodeRunner(Node):
             label_source="operator" if interrupted else "sim",
             reason="operator" if interrupted else reason,
         )
-        return self._call("stop_episode", request, heed_signal=False)
+        return self._call("stop_episode", request, at_end=True)
 
     def _save_frames(self, seed: int) -> None:
         if self._frames:
@@ -138,23 +141,26 @@ class EpisodeRunner(Node):
             folder.mkdir(parents=True, exist_ok=True)
             np.savez_compressed(folder / f"episode_{seed}.npz", frames=np.stack(self._frames))
 
-    def _call(self, name: str, request: Any, heed_signal: bool = True) -> Any:
-        """Call a service until it agrees; what it rejects with is printed once per reason."""
+    def _call(self, name: str, request: Any, at_end: bool = False) -> Any:
+        """Call a service until it agrees; what it rejects with is printed once per reason.
+
+        A signal ends it, but `at_end`: then its last call still has a moment.
+        """
         deadline, said = time.monotonic() + self._patience_s, ""
         while True:
             future = self._remote[name].call_async(request)
-            limit_s = self._patience_s if heed_signal else 3.0
-            answered = self._wait(future.done, limit_s, heed_signal)
-            result = future.result() if answered else None
+            limit_s = _LAST_CALL_S if at_end and self._stop_event.is_set() else self._patience_s
+            self._wait(future.done, limit_s, heed_signal=not at_end)
+            result = future.result() if future.done() else None
             if result is not None and result.ok:
                 return result
             reason = result.message if result is not None else "no answer"
             if reason != said:
                 self.get_logger().warning(f"{name}: {reason}")
             said = reason
-            if time.monotonic() > deadline or not heed_signal:
+            if time.monotonic() > deadline or (at_end and self._stop_event.is_set()):
                 raise TimeoutError(f"{name}: {reason}")
-            self._wait(lambda: False, 1.0)
+            self._wait(lambda: False, 1.0, heed_signal=not at_end)
 
     def _wait(self, condition: Callable[[], bool], limit_s: float, heed_signal: bool = True) -> bool:
         deadline = time.monotonic() + limit_s

@@ -25,7 +25,7 @@ from pirl_ros.adapters.node_main import ends_on_mistake, ros_until_signal
 from pirl_ros.adapters.parameters import declare, declare_profile, drop_unknown, read_profile
 from pirl_ros.adapters.sensor_streams import SensorStreams
 from pirl_ros.adapters.simulated_arm import load_expert
-from pirl_ros.control.action_mapping import gripper_metres
+from pirl_ros.control.gripper import gripper_metres
 from pirl_ros.control.kinematics import Array, Chain
 from pirl_ros.messages.pirl_messages import ns_to_stamp
 from pirl_ros.sensing.observation import measured_arm, state_vector

@@ -21,7 +21,7 @@ from pirl_ros.adapters.lifecycle_node import ManagedNode
 from pirl_ros.adapters.node_main import run
 from pirl_ros.adapters.parameters import declare, declare_profile, read_profile
 from pirl_ros.adapters.simulated_arm import RenderDelay, SimulatedArm, load_simulator
-from pirl_ros.control.action_mapping import gripper_action
+from pirl_ros.control.gripper import gripper_action
 from pirl_ros.messages.controller_messages import first_positions
 from pirl_ros.messages.pirl_messages import ns_to_stamp
 from pirl_ros.sensing.sensor_messages import fill_image, fill_pose
@@ -53,6 +53,8 @@ class SimArmNode(ManagedNode):
     def configure(self) -> None:
         """Load the simulator and create the topics. ValueError: it cannot start, or is not the profile's robot."""
         self._profile = read_profile(self)
+        if self._profile.arms:
+            raise ValueError(f"the simulated arm is one, '{self._profile.robot}' has {len(self._profile.arms)}")
         self._robot = self._load()
         self._arm_target: Vector | None = None
         self._gripper_target: float | None = None

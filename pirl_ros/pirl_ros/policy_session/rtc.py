@@ -3,16 +3,19 @@
 Real-time chunking (arXiv 2506.07339): the arm plays on while the server thinks. The actions from the observation's
 capture on travel with the question; as many of them as will have been played when the answer comes return unchanged.
 
-Stamps are on the clock of the robot's messages, ages monotonic.
+Stamps are on the clock of the robot's messages, ages monotonic. S = entries of the state.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from pirl_contract.schema import ActionChunk, Alteration, PreviousChunk, StepOutcome
+from pirl_contract.schema import ActionChunk, Alteration, PreviousChunk, StepOutcome, Vector
+
+Rebase = Callable[[Vector, Vector, Vector], Vector]
+"""actions [H, D] that answer the first state [S] to those that would answer the second one"""
 
 _REMEMBERED = 16
 """answers whose age counts"""
@@ -23,13 +26,21 @@ _SPARE_STEPS = 1
 
 
 class LatencyEstimate:
-    """How old observations have been when their answers came."""
+    """How old observations have been when their answers came.
+
+    The first one of a session counts only until there is another: it waited for a connection, and for a policy that
+    had to warm up.
+    """
 
     def __init__(self) -> None:
         self._ages_ns: deque[int] = deque(maxlen=_REMEMBERED)
+        self._first = True
 
     def add(self, age_ns: int) -> None:
         """An answer came, this long after its observation was captured."""
+        if self._first and self._ages_ns:
+            self._ages_ns.clear()
+            self._first = False
         self._ages_ns.append(age_ns)
 
     def expected_ns(self) -> int:
@@ -45,14 +56,17 @@ class LatencyEstimate:
 class RtcTracker:
     """Follows the chunk being played by what the arm reports."""
 
-    def __init__(self) -> None:
+    def __init__(self, rebase: Rebase | None = None) -> None:
+        """`rebase`: for actions that count from the observation of their chunk; None: they count from nothing."""
         self.age = LatencyEstimate()
+        self._rebase = rebase
         self._chunk: ActionChunk | None = None
         self._played: StepOutcome | None = None
+        self._state: Vector | None = None
 
-    def begin(self, chunk: ActionChunk | None = None) -> None:
-        """This chunk comes next; None: nothing is played."""
-        self._chunk, self._played = chunk, None
+    def begin(self, chunk: ActionChunk | None = None, state: Vector | None = None) -> None:
+        """This chunk comes next, the answer to an observation with `state` [S]; None: nothing is played."""
+        self._chunk, self._played, self._state = chunk, None, state
 
     def report(self, outcome: StepOutcome) -> None:
         """Take in what the arm did. Whatever is not of this chunk ends it: a person, a stop, a rejection."""
@@ -63,8 +77,10 @@ class RtcTracker:
         elif self._played is not None:
             self.begin()
 
-    def from_stamp(self, stamp_ns: int, methods: Sequence[str]) -> PreviousChunk | None:
-        """What is commanded from an observation with this stamp on. None: nothing, or it can't be continued.
+    def from_stamp(self, stamp_ns: int, methods: Sequence[str], state: Vector | None = None) -> PreviousChunk | None:
+        """What is commanded from an observation with this stamp and `state` [S] on. None: it can't be continued.
+
+        Actions that count from an observation are counted from this one: the server knows no other.
 
         Of the methods that the server offers the cheaper one, which needs a policy trained for it, is asked for.
         """
@@ -76,6 +92,10 @@ class RtcTracker:
         actions = chunk.actions[max(0, start) :]
         if not len(actions):
             return None
+        if self._rebase is not None:
+            if self._state is None or state is None:
+                return None
+            actions = self._rebase(actions, self._state, state)
         late = math.ceil(self.age.expected_ns() / 1e9 / chunk.dt_s) + _SPARE_STEPS
         # All of them given would leave nothing to draw where the chunk has just begun.
         delay = min(late, len(actions), len(chunk.actions) - 1)

@@ -12,7 +12,7 @@ from pirl_contract import Contract
 from pirl_contract.client import EpisodeReceipt, Label, PolicyClient
 from pirl_contract.schema import ActionChunk, Alteration, ControlSource, Observation, PreviousChunk, StepOutcome
 from pirl_ros.policy_session.inference_scheduler import InferenceScheduler
-from pirl_ros.policy_session.rtc import RtcTracker
+from pirl_ros.policy_session.rtc import Rebase, RtcTracker
 
 _CHECK_AGAIN_NS = 1_000_000_000
 _IDLE_CHECK_NS = 5_000_000_000
@@ -71,8 +71,11 @@ class PolicySession:
         alias: str = "",
         ahead: bool = False,
         sees: bool = False,
+        rebase: Rebase | None = None,
     ) -> None:
         """`ahead`: request a chunk before the one being played has ended, with real-time chunking.
+
+        `rebase`: as for `RtcTracker`.
 
         `sees`: ask while a human drives too, once per execute_horizon: the images of those calls are what a policy that
         sees learns a takeover from. Their chunks are not delivered.
@@ -82,7 +85,7 @@ class PolicySession:
         self._client = connect(alias)
         self._worker = ThreadPoolExecutor(1, "policy-client")
         self._lock = threading.RLock()
-        self._pacing, self._continuing, self._ahead = InferenceScheduler(ahead), RtcTracker(), ahead
+        self._pacing, self._continuing, self._ahead = InferenceScheduler(ahead), RtcTracker(rebase), ahead
         self._methods: tuple[str, ...] = ()
         self._standing = Standing()
         self._episode: _Episode | None = None
@@ -147,7 +150,7 @@ class PolicySession:
                 return
             self._pacing.asked(time.monotonic_ns())
             self._asked += 1
-            continuation = self._continuing.from_stamp(stamp_ns, self._methods)
+            continuation = self._continuing.from_stamp(stamp_ns, self._methods, observation.state)
             pending = _Pending(episode, self._asked, observation, stamp_ns, received_ns, continuation)
         self._worker.submit(self._infer, pending).add_done_callback(_raise)
 
@@ -284,7 +287,7 @@ class PolicySession:
     def _deliver(self, chunk: ActionChunk, pending: _Pending, began_ns: int) -> None:
         now_ns = time.monotonic_ns()
         self._pacing.received(chunk, now_ns)
-        self._continuing.begin(chunk)
+        self._continuing.begin(chunk, pending.observation.state)
         self._continuing.age.add(now_ns - pending.received_ns)
         self._standing = replace(
             self._standing,

@@ -63,6 +63,8 @@ class ArmGroup:
     """The arm's joints, in the order of the state."""
 
     joints: tuple[Joint, ...]
+    checked: bool = True
+    """false: a part of the limits is assumed, not the maker's; `pirl robot check` warns"""
 
     def __post_init__(self) -> None:
         if not self.joints:
@@ -122,6 +124,8 @@ class GripperGroup:
     settle: float = 0.1
     velocity: float = 0.0
     """unit/s of command_joint; 0: that of its entry in `joints`"""
+    checked: bool = True
+    """false: `closed`, `open` or the topic are guesses; `pirl robot check` warns"""
 
     @property
     def velocity_limit(self) -> float:
@@ -284,6 +288,30 @@ class KinematicTable:
     """frame_id of the base frame, in which twists are given; empty: command.frame"""
     checked: bool = True
     """false: not compared with the arm yet; `pirl robot check` warns"""
+
+
+@dataclass(frozen=True)
+class ArmSection:
+    """One arm of a robot with several: what a robot with one arm has at the top of its profile."""
+
+    name: str
+    """in front of the names of its tool's and its gripper's entries"""
+    joints: tuple[Joint, ...]
+    command: Command
+    gripper: GripperGroup
+    workspace: Box
+    """where its tool centre may be, in its own base frame"""
+    kinematics: KinematicTable
+    checked: bool = True
+    """as of `arm`"""
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise ValueError(f"name '{self.name}' must be letters, digits and underscores")
+        if not self.joints:
+            raise ValueError("joints: an arm needs at least one")
+        if self.gripper.joint_states:
+            raise ValueError("gripper.joint_states: joints of several arms come on one topic: remap it, leave this out")
 
 
 def _three(name: str, values: Sequence[float]) -> None:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 import re
+import types
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 _EXPECTED = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a text"}
 _NUMBER = re.compile(r"([-+]?)(\d*)(?:\.(\d*))?(?:e([-+]?)(\d+))?", re.IGNORECASE)
 
 
 def build(kind: Any, raw: Any, where: str) -> Any:
-    """Return `raw` as a `kind`: a dataclass, tuple, Literal, str, bool, int or finite float.
+    """Return `raw` as a `kind`: a dataclass, tuple, Literal, str, bool, int or finite float; or one or a list of them.
 
     ValueError in one line that begins with `where` and the key at fault, and says what to write where YAML 1.1 reads a
     spelling in a way of its own.
     """
+    if get_origin(kind) in (types.UnionType, Union):
+        return build(_chosen(kind, raw), raw, where)
     if is_dataclass(kind):
         return _section(kind, raw, where)
     if get_origin(kind) is tuple:
@@ -25,13 +28,19 @@ def build(kind: Any, raw: Any, where: str) -> Any:
         return tuple(build(get_args(kind)[0], entry, f"{where}[{index}]") for index, entry in enumerate(raw))
     if get_origin(kind) is Literal:
         if raw not in get_args(kind):
-            raise ValueError(f"{where}: {raw!r} is not one of {', '.join(get_args(kind))}")
+            raise ValueError(f"{where}: {raw!r} is not one of {', '.join(filter(None, get_args(kind)))}")
         return raw
     if kind is float and isinstance(raw, (int, float)) and not isinstance(raw, bool) and math.isfinite(raw):
         return float(raw)
     if kind is not float and type(raw) is kind:
         return raw
     raise ValueError(f"{where}: expected {_EXPECTED[kind]}, got {raw!r}{_fix(kind, raw)}")
+
+
+def _chosen(kind: Any, raw: Any) -> Any:
+    """Of `single | tuple[single, ...]` the one that `raw` is written as."""
+    lists = [each for each in get_args(kind) if get_origin(each) is tuple]
+    return next(each for each in get_args(kind) if (each in lists) == isinstance(raw, list))
 
 
 def _section(kind: Any, raw: Any, where: str) -> Any:

@@ -1,15 +1,19 @@
-"""`pirl robot check FILE`: prints a robot profile, its derived quantities, errors and warnings. Needs no ROS."""
+"""`pirl robot`: writes a robot profile from a URDF, and prints one, its derived quantities, errors and warnings.
+
+Needs no ROS, but to read a topic.
+"""
 
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from pirl_ros.profile_check.from_urdf import add_arguments, profile_of, write_profile
 
 if TYPE_CHECKING:
     from pirl_contract import Field
@@ -18,15 +22,21 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `pirl robot`; returns 0, or 1 when the profile has errors."""
-    parser = argparse.ArgumentParser(
-        prog="pirl robot", description="check: print a robot profile and its errors and warnings"
-    )
-    parser.add_argument("action", choices=["check"])
-    parser.add_argument("file", help="robot profile (YAML), like launch/params/franka.yaml")
-    parser.add_argument("--contract", metavar="FILE", help="write the robot's contract to this file as JSON")
-    parser.add_argument("--no-cameras", action="store_true", help="check as for a state-only policy")
+    parser = argparse.ArgumentParser(prog="pirl robot", description="robot profiles: write one from a URDF, check one")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="{check,from-urdf}")
+    check = actions.add_parser("check", help="print a robot profile and its errors and warnings")
+    check.add_argument("file", help="robot profile (YAML), like launch/params/franka.yaml")
+    check.add_argument("--contract", metavar="FILE", help="write the robot's contract to this file as JSON")
+    check.add_argument("--no-cameras", action="store_true", help="check as for a state-only policy")
+    add_arguments(actions.add_parser("from-urdf", help="write a robot profile from a URDF"))
     options = parser.parse_args(arguments)
     try:
+        if options.action == "from-urdf":
+            text = profile_of(options)
+            if options.out is None:
+                print(text, end="")
+                return 0
+            return check_file(write_profile(options.out, text))
         return check_file(options.file, options.contract, not options.no_cameras)
     except ValueError as error:
         print(f"error    {error}", file=sys.stderr)
@@ -62,6 +72,20 @@ def describe(profile: Profile) -> Iterator[str]:
     """Yield the report's lines: what the file says, worked out."""
     contract = profile.contract
     yield f"robot    {profile.robot}, {profile.rate_hz:g} Hz by {profile.tick}, contract {contract.hash}"
+    for single in profile.singles:
+        if profile.arms:
+            yield f"arm      {single.robot.removeprefix(profile.robot).strip()}"
+        yield from _arm(single)
+    for camera in profile.cameras:
+        kind = "CompressedImage" if camera.compressed else "Image"
+        yield f"camera   {camera.name}: {camera.width}x{camera.height} {kind} on {camera.topic}, {camera.rule}"
+    yield from _vector("state", contract.state)
+    yield from _vector("action", contract.action)
+    for single in profile.singles:
+        yield from _motion(single)
+
+
+def _arm(profile: Profile) -> Iterator[str]:
     yield f"command  {profile.command.kind} on {profile.command.topic}"
     gripper = profile.gripper
     yield f"gripper  {gripper.kind} on {gripper.topic}: {gripper.closed:g} closed, {gripper.open:g} {gripper.unit} open"
@@ -73,12 +97,6 @@ def describe(profile: Profile) -> Iterator[str]:
         yield f"  {joint.name:29}  {limits}"
     for finger in gripper.joints:
         yield f"  {finger.name:29}  {finger.low:8.3f}  {finger.high:8.3f}  {finger.velocity:6.2f}"
-    for camera in profile.cameras:
-        kind = "CompressedImage" if camera.compressed else "Image"
-        yield f"camera   {camera.name}: {camera.width}x{camera.height} {kind} on {camera.topic}, {camera.rule}"
-    yield from _vector("state", contract.state)
-    yield from _vector("action", contract.action)
-    yield from _motion(profile)
 
 
 def _vector(name: str, fields: Sequence[Field]) -> Iterator[str]:
@@ -101,7 +119,7 @@ def _motion(profile: Profile) -> Iterator[str]:
     brake, safety = braking(profile), profile.safety
     yield (
         f"stopping {brake.joint} is the worst case: {safety.link_loss_s:g} s of checked motion after the last chunk,"
-        f" then {brake.seconds:.2f} s of braking, {math.degrees(brake.angle):.0f} degrees in all at full speed"
+        f" then {brake.seconds:.2f} s of braking, {brake.way} in all at full speed"
     )
     ages = {"chunk": safety.max_chunk_age, "observation": safety.max_observation_age, "watchdog": safety.watchdog_s}
     yield f"ages     {', '.join(f'{name} {limit:g} s' for name, limit in ages.items())}, slop {safety.slop:g} s"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -37,13 +38,23 @@ class Braking:
     joint: str
     seconds: float
     angle: float
-    """rad turned from the moment nothing comes any more: the remainder of a chunk, then braking"""
+    """rad or m moved from the moment nothing comes any more: the remainder of a chunk, then braking"""
+    slides: bool = False
+
+    @property
+    def way(self) -> str:
+        """How far it moves, with its unit."""
+        return f"{self.angle:.2f} m" if self.slides else f"{math.degrees(self.angle):.0f} degrees"
 
 
 def find_all(profile: Profile) -> list[Finding]:
     """Return errors first, then warnings."""
-    parts = (_kinematics(profile), _limits(profile), _times(profile), _streams(profile), _outputs(profile))
-    return sorted((finding for part in parts for finding in part), key=lambda finding: not finding.error)
+    found = [*_times(profile), *_streams(profile)]
+    for single in profile.singles:
+        arm = f"arms, {single.robot.removeprefix(profile.robot).strip()}: " if profile.arms else ""
+        for finding in itertools.chain(_kinematics(single), _limits(single), _outputs(single)):
+            found.append(replace(finding, key=arm + finding.key))
+    return sorted(found, key=lambda finding: not finding.error)
 
 
 def mid_range(profile: Profile) -> Array:
@@ -54,7 +65,7 @@ def mid_range(profile: Profile) -> Array:
 def braking(profile: Profile) -> Braking:
     """Work out the worst joint at its limits; the acceleration while braking is a trapezoid, or a triangle."""
     worst = Braking("", 0.0, -1.0)
-    for joint in profile.arm.joints:
+    for unit, joint in zip(profile.arm_units, profile.arm.joints):
         speed = joint.velocity * profile.safety.speed_scale
         ramp_s = joint.acceleration / joint.jerk
         if speed < joint.acceleration * ramp_s:
@@ -63,7 +74,7 @@ def braking(profile: Profile) -> Braking:
         seconds = speed / (joint.jerk * ramp_s) + ramp_s
         angle = speed * (profile.safety.link_loss_s + seconds / 2)
         if angle > worst.angle:
-            worst = Braking(joint.name, seconds, angle)
+            worst = Braking(joint.name, seconds, angle, unit == "m")
     return worst
 
 
@@ -108,6 +119,10 @@ def _share_inside(profile: Profile, chain: Chain, low: Array, high: Array) -> fl
 
 def _limits(profile: Profile) -> Iterator[Finding]:
     safety = profile.safety
+    if not profile.arm.checked:
+        yield Finding("arm.checked", "false: limits of the arm are assumed: replace them by the maker's, then set true")
+    if not profile.gripper.checked:
+        yield Finding("gripper.checked", "false: try topic, `closed` and `open` with the gripper empty, then set true")
     if profile.simulation_only:
         reasons = "; ".join(profile.simulation_only)
         yield Finding("use_sim_time", f"arm_node activates under simulated time only: {reasons}")
@@ -152,8 +167,7 @@ def _times(profile: Profile) -> Iterator[Finding]:
     if brake.angle > 1.0:
         yield Finding(
             "safety",
-            f"{brake.joint} turns {math.degrees(brake.angle):.0f} degrees after the last chunk:"
-            " lower speed_scale or link_loss_s",
+            f"{brake.joint} moves by {brake.way} after the last chunk: lower speed_scale or link_loss_s",
         )
     if profile.rate_hz > 100:
         yield Finding("rate_hz", f"{profile.rate_hz:g} Hz is more than a Python timer can keep")
@@ -172,10 +186,11 @@ def _streams(profile: Profile) -> Iterator[Finding]:
     for topic, count in Counter(topics).items():
         if count > 1:
             yield Finding("cameras, poses", f"topic '{topic}' is used {count} times", True)
-    named = [profile.joint_states, profile.command.topic, profile.gripper.topic, *topics]
+    own = [topic for each in profile.singles for topic in (each.command.topic, each.gripper.topic)]
+    named = [profile.joint_states, *own, *topics]
     if absolute := [topic for topic in named if topic.startswith("/")]:
         yield Finding("topics", f"'{absolute[0]}' is absolute: a second robot in another namespace would share it")
-    if not profile.gripper.joints:
+    if not all(single.gripper.joints for single in profile.singles):
         yield Finding("gripper.joints", "empty: the gripper state is not part of the observation")
 
 

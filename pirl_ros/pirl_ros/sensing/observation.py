@@ -64,7 +64,8 @@ def make_synchronizer(profile: Profile, cameras: bool) -> Synchronizer:
 
 def make_assemblers(profile: Profile) -> dict[str, JointAssembler]:
     """Return what puts the joints of each stream of joint states together, by the stream's name."""
-    arm, fingers = ([joint.name for joint in part.joints] for part in (profile.arm, profile.gripper))
+    arm = [joint.name for joint in profile.arm_joints]
+    fingers = [finger.name for each in profile.singles for finger in each.gripper.joints]
     limit = profile.safety.max_observation_age
     if not profile.gripper.joint_states:
         return {JOINTS: JointAssembler(arm, fingers, limit)}
@@ -72,26 +73,32 @@ def make_assemblers(profile: Profile) -> dict[str, JointAssembler]:
 
 
 def measured_arm(profile: Profile, bundle: Bundle) -> Measured:
-    """Return the arm joints in the profile's order and the commanded finger. ValueError: a message lacks one of them.
+    """Return the arms' joints in the profile's order and the commanded fingers. ValueError: a message lacks one.
 
-    The finger is None when the profile does not measure it.
+    A finger is None when the profile does not measure it.
     """
-    gripper, finger = profile.gripper, None
-    arm_names, finger_names = ([joint.name for joint in part.joints] for part in (profile.arm, gripper))
-    joints = joints_by_name(bundle.values[JOINTS], arm_names, velocities=False)[0].astype(float)
-    if gripper.command_joint in finger_names:
-        message = bundle.values[GRIPPER if gripper.joint_states else JOINTS]
-        finger = float(joints_by_name(message, [gripper.command_joint], velocities=False)[0][0])
-    return Measured(bundle.stamp_ns, bundle.received_ns, joints, finger)
+    names = [joint.name for joint in profile.arm_joints]
+    joints = joints_by_name(bundle.values[JOINTS], names, velocities=False)[0].astype(float)
+    fingers = tuple(_finger(single, bundle) for single in profile.singles)
+    return Measured(bundle.stamp_ns, bundle.received_ns, joints, fingers)
+
+
+def _finger(profile: Profile, bundle: Bundle) -> float | None:
+    """Where the commanded gripper joint of one arm is."""
+    gripper = profile.gripper
+    if gripper.command_joint not in [finger.name for finger in gripper.joints]:
+        return None
+    message = bundle.values[GRIPPER if gripper.joint_states else JOINTS]
+    return float(joints_by_name(message, [gripper.command_joint], velocities=False)[0][0])
 
 
 def state_vector(profile: Profile, bundle: Bundle) -> Vector:
     """Return the state [S] in the contract's order: positions, velocities, poses, wrenches. ValueError: unfit."""
-    arm, fingers = ([joint.name for joint in part.joints] for part in (profile.arm, profile.gripper))
-    groups = [
-        (bundle.values[JOINTS], arm),
-        (bundle.values[GRIPPER if profile.gripper.joint_states else JOINTS], fingers),
-    ]
+    groups = []
+    for single in profile.singles:
+        arm, fingers = ([joint.name for joint in part.joints] for part in (single.arm, single.gripper))
+        fingers_in = bundle.values[GRIPPER if single.gripper.joint_states else JOINTS]
+        groups += [(bundle.values[JOINTS], arm), (fingers_in, fingers)]
     positions, velocities = zip(*[joints_by_name(message, names, profile.velocities) for message, names in groups])
     parts = [*positions, *velocities]
     for pose in profile.poses:

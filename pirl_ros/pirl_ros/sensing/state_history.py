@@ -26,9 +26,9 @@ class Measured:
     stamp_ns: int
     received_ns: int
     joints: Array
-    """[J] rad"""
-    finger: float | None = None
-    """position of the commanded gripper joint in the gripper's unit; None: it is not measured"""
+    """[J] rad, of one arm after the other"""
+    fingers: tuple[float | None, ...] = (None,)
+    """position of each arm's commanded gripper joint in the gripper's unit; None: it is not measured"""
 
 
 class StateHistory:

@@ -101,8 +101,14 @@ def _actions(episode: Episode, rows_MH: NDArray[np.int64], state_MS: Array) -> A
 def chunk_deltas(contract: Contract) -> tuple[list[int], list[int]]:
     """Return which actions count from the state of the chunk's observation, and which entries of the state those are.
 
-    These are `NAME.delta` of a joint whose state is `NAME.position`.
+    These are `NAME.delta` of a joint whose state is `NAME.position`. Raises ValueError for poses that count from there:
+    no entry of the state says where the tool was.
     """
+    if poses := [field.name for field in contract.action if field.name.endswith(".from_observation")]:
+        raise ValueError(
+            f"action '{poses[0]}' counts from the tool at the observation of its chunk: windows of such episodes cannot"
+            " be cut; train on actions that count from the command or the measured arm"
+        )
     states = {field.name: number for number, field in enumerate(contract.state)}
     pairs = [
         (number, states[position])

@@ -21,6 +21,8 @@ def is_profile(raw: Mapping[str, Any]) -> bool:
 
 def of_profile(raw: Mapping[str, Any]) -> MapFile:
     """Return the map and the contract of a profile. Raises ValueError that names what it lacks."""
+    if "arms" in raw:
+        raise ValueError("the profile has several arms: give a map of topics, and the robot's contract")
     try:
         contract, topics = _contract(raw), _topics(raw)
     except (KeyError, TypeError, AttributeError) as error:
@@ -78,6 +80,8 @@ def _contract(raw: Mapping[str, Any]) -> Contract:
 
 def _arm_action(raw: Mapping[str, Any]) -> list[Field]:
     joints, kind = list(zip(_arm_units(raw), raw["arm"]["joints"])), raw.get("action", "tcp_delta")
+    if not isinstance(kind, str):
+        raise ValueError("the profile's action is a list of parts, whose entries no controller's topic has: give a map")
     if kind == "tcp_delta":
         return [Field(f"tcp_d{axis}", "m", -raw["tcp_step"], raw["tcp_step"]) for axis in "xyz"]
     if kind == "joint_position":
