@@ -190,8 +190,8 @@ start.
 
 ## A loop without a simulator
 
-Production succeeded in 40 of 50 episodes. `canary`: least episodes; `mean episodes`: of a canary, however it ends, if no
-budget ends it before. Exact.
+Production succeeded in 40 of 50 episodes. `canary`: least episodes; `mean episodes`: of a canary, however it ends, if
+no budget ends it before. Exact.
 
 {loops}
 """
