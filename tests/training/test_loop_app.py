@@ -176,7 +176,7 @@ def test_a_version_that_held_out_episodes_speak_against_never_reaches_a_robot(si
     assert site.aliases() == {"production": base}
     (shown,) = [each for each in site.web.get("/v1/models").json()["data"] if each["version"] == only["candidate"]]
     assert shown["offline"]["refusals"] == [only["reason"]]
-    assert shown["offline"]["held_out"] == 1
+    assert shown["offline"]["held_out"] == 2
     refused = site.web.put("/v1/routing/canary", json={"version": only["candidate"], "robots": ["arm-1"]})
     assert refused.status_code == 409
     assert "held-out action error" in refused.text
