@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys.store import Typestore
 
 from pirl_contract import Camera, Contract, Field
 from pirl_server.interchange.bags import messages
@@ -147,13 +148,20 @@ def trajectory(names: list[str], positions: list[float]) -> Any:
     return messages.make(kind, header=messages.header(0), joint_names=names, points=points)
 
 
-def save(arm: Arm, path: Path, mcap: bool = True, order: Callable[[Sent], Any] = lambda sent: sent[2]) -> Path:
-    """Write what was sent as rosbag2 does, in the order of the log."""
+def save(
+    arm: Arm,
+    path: Path,
+    mcap: bool = True,
+    order: Callable[[Sent], Any] = lambda sent: sent[2],
+    store: Typestore | None = None,
+) -> Path:
+    """Write what was sent as rosbag2 does, in the order of the log; `store` has definitions of another version."""
+    store = store or types()
     plugin = StoragePlugin.MCAP if mcap else StoragePlugin.SQLITE3
     with Writer(path, version=9, storage_plugin=plugin) as writer:
         connections = {}
         for topic, kind, log_ns, message in sorted(arm.sent, key=order):
             if topic not in connections:
-                connections[topic] = writer.add_connection(topic, kind, typestore=types())
-            writer.write(connections[topic], log_ns, messages.serialised(kind, message))
+                connections[topic] = writer.add_connection(topic, kind, typestore=store)
+            writer.write(connections[topic], log_ns, store.serialize_cdr(message, kind))
     return path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,12 +15,15 @@ from mcap.reader import make_reader
 from mcap.writer import CompressionType, Writer
 from recorded_arm import BEGIN, CONTRACT, FINGER, JOINTS, MAP, MS, SKEW, Arm, add_joints, recorded, save
 from rosbags.highlevel import AnyReader
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
 
 from pirl_contract import ControlSource, Field
 from pirl_server.config.interchange import ImportSettings
 from pirl_server.episodes.schema import Episode
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.interchange.bags import messages
+from pirl_server.interchange.bags.message_types import PIRL_MESSAGES
 from pirl_server.interchange.bags.recording_importer import open_source
 from pirl_server.interchange.bags.segments import Segment, outcomes_of
 from pirl_server.interchange.bags.topic_map import find_topic, parse_map
@@ -287,6 +292,30 @@ def test_events_cut_a_recording_into_labelled_episodes(tmp_path: Path, mcap: boo
     assert found[0].steps.time_ns[-1] == BEGIN + 1500 * MS
     assert sum("discarded by its operator" in line for line in source.lines) == 1
     assert sum("its end was not recorded" in line for line in source.lines) == 1
+
+
+def before_headers() -> Typestore:
+    """The types of a robot whose pirl_msgs had no header in its events yet."""
+    store, event = get_typestore(Stores.ROS2_JAZZY), "pirl_msgs/msg/EpisodeEvent"
+    store.register(get_types_from_msg(PIRL_MESSAGES[event].replace("std_msgs/Header header\n", ""), event))
+    return store
+
+
+@pytest.mark.parametrize("mcap", [True, False], ids=["mcap", "sqlite"])
+def test_messages_of_another_version_are_read_by_the_definitions_that_are_recorded(tmp_path: Path, mcap: bool) -> None:
+    arm = recorded(seconds=2.0, spoken="")
+    arm.event(1, 500, f"{1:032x}", "push")
+    arm.event(2, 1500, f"{1:032x}", "", "success")
+    path = save(arm, tmp_path / "bag", mcap, store=before_headers())
+    (episode,) = imported(path, tmp_path)
+    assert (episode.info.success, episode.calls.capture_time_ns[0]) == (True, BEGIN + 500 * MS)
+    if mcap:
+        return
+    (file,) = path.glob("*.db3")
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute("DELETE FROM message_definitions")  # as rosbag2 of Humble
+    with pytest.raises(ValueError, match=r"/episode_events is no pirl_msgs/msg/EpisodeEvent as it is defined here"):
+        imported(path, tmp_path)
 
 
 def test_a_flag_and_texts_say_when_and_who(tmp_path: Path) -> None:

@@ -284,7 +284,8 @@ def test_camera_names_become_topics_that_ros_accepts() -> None:
     }  # fmt: skip
 
 
-PROFILES = sorted(path.stem for path in (ROOT / "launch" / "params").glob("*.yaml"))
+TWO_ARMS = ("aloha",)
+PROFILES = sorted({path.stem for path in (ROOT / "launch" / "params").glob("*.yaml")} - set(TWO_ARMS))
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -296,6 +297,12 @@ def test_a_profile_gives_the_contract_of_the_robot_side(name: str) -> None:
     assert found.topics.joint_states[0] == profile.joint_states
     assert found.topics.cameras == {camera.name: camera.topic for camera in profile.cameras}
     assert found.topics.max_age == profile.safety.max_observation_age
+
+
+@pytest.mark.parametrize("name", TWO_ARMS)
+def test_a_profile_of_several_arms_is_rejected_with_what_to_give(name: str) -> None:
+    with pytest.raises(ValueError, match=r"several arms: give a map of topics, and the robot's contract"):
+        read_map(ROOT / "launch" / "params" / f"{name}.yaml")
 
 
 @pytest.mark.parametrize("action", ["joint_position", "joint_delta"])

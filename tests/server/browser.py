@@ -110,6 +110,13 @@ class Browser:
         self.type_into(f"#{id_}", text)
         self.press("Enter")
 
+    def choose(self, id_: str, value: str) -> None:
+        """Choose an entry of a select, as its menu would: that is no part of the page."""
+        self.value(
+            f"(e => {{ e.value = {json.dumps(value)}; e.dispatchEvent(new Event('change', {{ bubbles: true }})); }})"
+            f"(document.getElementById({json.dumps(id_)}))"
+        )
+
     def press(self, key: str, **more: Any) -> None:
         """Press a key: a letter, or Enter, Tab, Escape, ArrowRight and the like."""
         letter = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,15 +91,14 @@ def test_robots_are_seen_and_stopped_with_one_press(server: Server, arms: list[A
 def test_a_stop_takes_the_rest_port_where_the_other_does_not_answer(
     tmp_path: Path, make_policy: Any, contract: Contract, browser: Browser
 ) -> None:
-    server = Server(tmp_path, make_policy(), stop_port=free_port())  # nothing listens there
-    arm = Arm(server, contract, "arm-1", server.tokens.create("fleet", ["robot"]))
-    enter(browser, server, "robots", "trainer")
-    shows(browser, "arm-1")
-    browser.click("stop-all")
-    assert arm.stopped.wait(patient(20)), browser.text("app")
-    until(lambda: "Notified: arm-1." in browser.text("app"), lambda: browser.text("app"))
-    arm.close()
-    server.close()
+    with closing(Server(tmp_path, make_policy(), stop_port=free_port())) as server:  # nothing listens there
+        arm = Arm(server, contract, "arm-1", server.tokens.create("fleet", ["robot"]))
+        enter(browser, server, "robots", "trainer")
+        shows(browser, "arm-1")
+        browser.click("stop-all")
+        assert arm.stopped.wait(patient(20)), browser.text("app")
+        until(lambda: "Notified: arm-1." in browser.text("app"), lambda: browser.text("app"))
+        arm.close()
 
 
 @needs_browser
@@ -164,23 +163,52 @@ def test_a_version_that_takes_itself_back_is_seen_with_the_evidence(
     tmp_path: Path, make_policy: Any, contract_with_cameras: Contract, browser: Browser
 ) -> None:
     policy = make_policy(contract=contract_with_cameras)
-    server = Server(tmp_path, policy, versions=("v1", "vnan"), watched=True)
-    arm = Arm(server, contract_with_cameras, "arm-1", server.tokens.create("fleet", ["robot"]))
-    enter(browser, server, "models/vnan")
-    shows(browser, "rejects it", "no evaluation")
-    browser.type_into("#version-vnan fieldset input", "a version whose chunks are NaN")
-    browser.click_on("#version-vnan input[type=checkbox]")
-    browser.click("promote-vnan"), browser.click("promote-vnan")
-    until(lambda: browser.text("production") == "vnan", lambda: browser.text("main"))
-    with suppress(ValueError, ConnectionError):  # no robot gets NaN
-        arm.drive(3)
-    until(lambda: browser.text("watch") == "rolled back", lambda: browser.text("main"))
-    assert browser.text("production") == "v1"
-    assert "chunks were not finite, none of the version before" in browser.text("watch-reason")
-    until(lambda: "by auto-rollback" in browser.text("history"), lambda: browser.text("history"))
-    assert "vnan is worse than v1" in browser.text("history")
-    arm.close()
-    server.close()
+    with closing(Server(tmp_path, policy, versions=("v1", "vnan"), watched=True)) as server:
+        arm = Arm(server, contract_with_cameras, "arm-1", server.tokens.create("fleet", ["robot"]))
+        enter(browser, server, "models/vnan")
+        shows(browser, "rejects it", "no evaluation")
+        browser.type_into("#version-vnan fieldset input", "a version whose chunks are NaN")
+        browser.click_on("#version-vnan input[type=checkbox]")
+        browser.click("promote-vnan"), browser.click("promote-vnan")
+        until(lambda: browser.text("production") == "vnan", lambda: browser.text("main"))
+        with suppress(ValueError, ConnectionError):  # no robot gets NaN
+            arm.drive(3)
+        until(lambda: browser.text("watch") == "rolled back", lambda: browser.text("main"))
+        assert browser.text("production") == "v1"
+        assert "chunks were not finite, none of the version before" in browser.text("watch-reason")
+        until(lambda: "by auto-rollback" in browser.text("history"), lambda: browser.text("history"))
+        assert "vnan is worse than v1" in browser.text("history")
+        arm.close()
+
+
+@needs_browser
+def test_two_versions_are_compared_without_saying_which_is_which(
+    tmp_path: Path, make_policy: Any, contract_with_cameras: Contract, browser: Browser
+) -> None:
+    with closing(Server(tmp_path, make_policy(contract=contract_with_cameras), watched=True)) as server:
+        enter(browser, server, "models")
+        shows(browser, "Blinded comparisons", "None yet.")
+        browser.click_on("section[aria-label='Blinded comparisons'] summary")
+        browser.choose("trial-first", "v1"), browser.choose("trial-second", "v2")
+        browser.type_into("#trial-robots", "arm-1 arm-2")
+        browser.type_into("#trial-reason", "new data")
+        browser.click("trial-begin"), browser.click("trial-begin")
+        shows(browser, "the promotion gate rejected", "v2")
+        assert server.api.state.services.deciding.ab.running is None, "nobody was asked past the gate"
+        browser.click("trial-force")
+        browser.click("trial-begin"), browser.click("trial-begin")
+        until(lambda: browser.sees("#trials li"), lambda: browser.text("main"))
+        trial = server.api.state.services.deciding.ab.running
+        shown = browser.text(trial.id)
+        assert all(words in shown for words in ("running", "arm-1, arm-2", "0 of at most 150", "hidden while it runs"))
+        browser.type_into(f"#{trial.id} input", "the robots are needed")
+        browser.click(f"stop-{trial.id}"), browser.click(f"stop-{trial.id}")
+        until(lambda: "stopped" in browser.text(trial.id), lambda: browser.text("main"))
+        assert server.api.state.services.deciding.ab.running is None
+        reasons = [line.get("reason") for line in server.audited("ab trial ended")]
+        assert reasons == ["stopped by ada-admin (rest:127.0.0.1): the robots are needed"]
+        shot(browser, "trials")
+        assert browser.errors == []
 
 
 @needs_browser

@@ -73,6 +73,24 @@ def test_episodes_are_filtered_and_labelled_by_key_with_undo(server: Server, bro
 
 
 @needs_browser
+def test_what_the_filters_show_is_frozen_as_a_dataset(server: Server, browser: Browser) -> None:
+    enter(browser, server, "episodes?robot=arm-2", "trainer")
+    until(lambda: len(browser.value(ROWS)) == 2, lambda: browser.text("main"))
+    browser.click_on("#datasets summary")
+    browser.type("dataset-name", "arm-2-first")
+    shows(browser, "Datasets (1)", "arm-2-first", "0 / 1")
+    datasets = server.api.state.services.episodes.datasets
+    assert [each.id for each in datasets.get("arm-2-first").episodes] == browser.value(
+        "[...document.querySelectorAll('#episodes a')].map(link => link.hash.slice('#/episodes/'.length))"
+    )
+    browser.click("check-arm-2-first")
+    shows(browser, "as frozen")
+    browser.type("dataset-name", "arm-2-first")
+    shows(browser, "is there already, and is never changed")
+    assert browser.errors == []
+
+
+@needs_browser
 def test_a_label_that_another_person_gave_meanwhile_is_not_overwritten(server: Server, browser: Browser) -> None:
     enter(browser, server, "episodes", "operator")
     until(lambda: len(browser.value(ROWS)) == 4, lambda: browser.text("main"))

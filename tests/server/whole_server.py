@@ -22,6 +22,7 @@ from pirl_server.api.rest_listener import make_listener
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.paths import TOKENS
+from pirl_server.registry.ab_trials import AbTrials
 from pirl_server.registry.promotion import Promoter
 from pirl_server.registry.trial_limit import TrialLimit
 from pirl_server.registry.versions import Registry
@@ -42,6 +43,7 @@ from pirl_server.serving.shadow import Shadow
 from pirl_server.telemetry.metrics import Latencies, Metrics
 from pirl_server.telemetry.operations import Operations
 from pirl_server.telemetry.robot_activity import RobotActivity
+from pirl_server.watch.ab_runner import AbRunner
 from pirl_server.watch.deciding import Deciding
 from pirl_server.watch.episode_outcomes import EpisodeOutcomes
 from pirl_server.watch.live_view import LiveView
@@ -62,7 +64,10 @@ class Server:
         versions: Sequence[str] = ("v1", "v2"),
         watched: bool = False,
     ) -> None:
-        """`job` is the script of jobs; the first of `versions` is in production; `watched`: bad ones are taken back."""
+        """`job` is the script of jobs; the first of `versions` is in production.
+
+        `watched`: bad versions are taken back, and versions can be compared.
+        """
         self.engine, store = Engine(), EpisodeStore(root / "episodes")
         self.engine.swap(policy)
         self.recorder, self.registry = Recorder(store), Registry(root / "models")
@@ -113,7 +118,8 @@ class Server:
     def _watch(self, promoter: Promoter) -> Deciding:
         view, outcomes = LiveView(self.engine, self.recorder.alterations), EpisodeOutcomes(self.recorder._store)
         registry = self.registry
-        return Deciding(PromotionMonitor(registry, promoter, view, outcomes.since, outcomes.known, registry.root))
+        ab = AbRunner(registry, self.deployment, self.recorder._store, AbTrials(registry.root))
+        return Deciding(PromotionMonitor(registry, promoter, view, outcomes.since, outcomes.known, registry.root), ab)
 
     def _add_versions(self, root: Path, policy: Any, versions: Sequence[str]) -> None:
         for version in versions:

@@ -20,6 +20,13 @@ _LABELS = ("success", "failure", "unlabeled")
 _LAST_OUTCOME_PERIODS = 3
 
 
+def publish_event(node: Any, publisher: Any, event: int, **fields: Any) -> None:
+    """Publish an EpisodeEvent that happens now."""
+    message = EpisodeEvent(event=event, **fields)
+    message.header.stamp = message.stamp = node.get_clock().now().to_msg()
+    publisher.publish(message)
+
+
 class EpisodeServices:
     """`listen(True)` is called before an episode starts, `listen(False)` when it has ended or was rejected."""
 
@@ -133,7 +140,5 @@ class EpisodeServices:
         return response
 
     def _publish(self, event: int, **fields: Any) -> None:
-        message = EpisodeEvent(event=event, **fields)
-        message.header.stamp = message.stamp = self._node.get_clock().now().to_msg()
-        self._events.publish(message)
+        publish_event(self._node, self._events, event, **fields)
         self._node.report()

@@ -8,6 +8,7 @@ from typing import Any
 from rclpy.task import Future
 
 from pirl_ros.adapters.awaitables import call_service, sleep
+from pirl_ros.adapters.episode_services import publish_event
 from pirl_ros.adapters.interfaces import (
     EpisodeEvent,
     ExecuteInstruction,
@@ -259,6 +260,5 @@ class EpisodeFlow:
         )
 
     def _tell(self, event: int, **fields: Any) -> None:
-        stamp = self._node.get_clock().now().to_msg()
         fields.setdefault("episode_id", self._run.episode_id if self._run is not None else "")
-        self._events.publish(EpisodeEvent(event=event, stamp=stamp, **fields))
+        publish_event(self._node, self._events, event, **fields)

@@ -1,6 +1,7 @@
 // Episodes: a table with filters, labels by key, and one episode played back.
 import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { call, query } from "./api.js";
+import { Datasets } from "./datasets.js";
 import { Episode } from "./episode.js";
 import { LabelBadge, LabelButtons, Proposal, useKeys, useLabels } from "./labels.js";
 import { Ago, Choice, Empty, Failure, short, usePoll } from "./ui.js";
@@ -75,7 +76,8 @@ function List({ words }) {
       <thead><tr>${["Episode", "Robot", "Instruction", "Label", "Version", "Steps", "Recorded"].map((head) => html`<th scope="col">${head}</th>`)}</tr></thead>
       <tbody id="episodes">${episodes.map((episode) => html`<${Row} key=${episode.id} episode=${episode} chosen=${episode === chosen} choose=${() => choose(episode.id)} />`)}</tbody>
     </table></div>` : null}
-    ${data && data.more ? html`<button type="button" onClick=${() => setPages(pages + 1)}>More episodes</button>` : null}`;
+    ${data && data.more ? html`<button type="button" onClick=${() => setPages(pages + 1)}>More episodes</button>` : null}
+    <${Datasets} words=${words} />`;
 }
 
 export function Episodes({ where }) {

@@ -4,6 +4,7 @@ import { call, maybe, query } from "./api.js";
 import { Lineage } from "./lineage.js";
 import { Ago, Badge, Empty, Failure, short, Sure, useAction, usePoll } from "./ui.js";
 import { Candidate, Evidence, Watch } from "./evidence.js";
+import { Trials } from "./trials.js";
 
 const POLL_MS = 3000, HISTORY = 30;
 const EVENTS = [
@@ -85,6 +86,7 @@ export function Models({ where }) {
     <${Failure} text=${error} />
     <${Production} state=${data} changed=${refresh} />
     <${Watch} watch=${data.watch} />
+    <${Trials} models=${data.models} />
     ${data.damaged.map((each) => html`<p class="failure" key=${each.name}>${each.name}: ${each.reason}</p>`)}
     <div class="columns">
       <section aria-label="Versions"><h2>Versions</h2>${data.models.map((model) => html`<${Version} key=${model.version}

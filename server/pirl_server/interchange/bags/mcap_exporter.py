@@ -174,7 +174,8 @@ def _step(episode: Episode, step: int, at: int) -> Iterator[_Event]:
         yield _entries("/action/commanded", [field.name for field in episode.info.contract.action], commanded, at)
     outcome = messages.make(
         "pirl_msgs/msg/StepOutcome",
-        chunk_id=messages.chunk_id(call), index=index, executed=np.ascontiguousarray(executed),
+        header=messages.header(at), chunk_id=messages.chunk_id(call), index=index,
+        executed=np.ascontiguousarray(executed),
         state=np.ascontiguousarray(steps.state[step]), reward=float(steps.reward[step]),
         alterations=int(steps.alterations[step]), source=int(steps.source[step]), stamp=at,
         SOURCE_POLICY=0, SOURCE_HUMAN=1, SOURCE_HOLD=2,

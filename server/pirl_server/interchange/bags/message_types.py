@@ -27,6 +27,7 @@ uint8 END=2
 uint8 LABEL=3
 uint8 RESET=4
 uint8 TAKEOVER=5
+std_msgs/Header header
 builtin_interfaces/Time stamp
 uint8 event
 string episode_id
@@ -38,6 +39,7 @@ int64 seed
 float32 speed_scale 1.0
 """,
     "pirl_msgs/msg/StepOutcome": """
+std_msgs/Header header
 string chunk_id
 uint32 index
 float32[] executed

@@ -77,7 +77,7 @@ def episode_event(event: int, time_ns: int, episode_id: str, instruction: str, o
     """Return a pirl_msgs/EpisodeEvent."""
     return make(
         "pirl_msgs/msg/EpisodeEvent",
-        stamp=time(time_ns), event=event, episode_id=episode_id, outcome=outcome, reason=reason,
+        header=header(time_ns), stamp=time(time_ns), event=event, episode_id=episode_id, outcome=outcome, reason=reason,
         instruction=instruction, control_source="", seed=-1, speed_scale=1.0,
     )  # fmt: skip
 

@@ -16,7 +16,7 @@ QUATERNION = ("qw", "qx", "qy", "qz")
 
 def is_profile(raw: Mapping[str, Any]) -> bool:
     """Whether this is a robot profile, by keys that no map has."""
-    return {"robot", "arm", "kinematics"} <= set(raw)
+    return {"robot", "arm", "kinematics"} <= set(raw) or {"robot", "arms"} <= set(raw)
 
 
 def of_profile(raw: Mapping[str, Any]) -> MapFile:

@@ -105,7 +105,7 @@ def read_streams(reader: AnyReader, topics: TopicMap, where: str) -> Streams:
     for connection, log_ns, raw in messages(
         reader, [each for each in reader.connections if each.topic in readers], where
     ):
-        message: Any = reader.deserialize(raw, connection.msgtype)
+        message = _deserialized(reader, connection, raw, where)
         stamp_ns = NO_STAMP if topics.time == "log" else _stamp(message)
         read = readers[connection.topic]
         if isinstance(read, str):
@@ -120,6 +120,16 @@ def read_streams(reader: AnyReader, topics: TopicMap, where: str) -> Streams:
     clock = _clock([rows[topic] for topic in sorted(states) if topic in rows], topics.time == "log")
     _collect(found, rows, kept, clock, topics)
     return found
+
+
+def _deserialized(reader: AnyReader, connection: Connection, raw: bytes, where: str) -> Any:
+    try:
+        return reader.deserialize(raw, connection.msgtype)
+    except AnyReaderError as error:
+        raise ValueError(
+            f"{where}: a message of {connection.topic} is no {connection.msgtype} as it is defined here ({error}); a"
+            " recording without definitions must be of the same version: record as MCAP, which holds them"
+        ) from None
 
 
 def _collect(
@@ -238,10 +248,12 @@ def _wrench_numbers(name: str, message: Any) -> Mapping[str, float]:
 
 
 def _stamp(message: Any) -> int:
-    """The header's stamp, or the message's own; `NO_STAMP` where there is none, or 0."""
-    stamp = getattr(getattr(message, "header", message), "stamp", None)
-    found = 0 if stamp is None else stamp if isinstance(stamp, int) else time_ns(stamp)
-    return found or NO_STAMP
+    """The header's stamp, else the message's own; `NO_STAMP` where there is none, or 0."""
+    for holder in (getattr(message, "header", None), message):
+        stamp = getattr(holder, "stamp", None)
+        if found := 0 if stamp is None else stamp if isinstance(stamp, int) else time_ns(stamp):
+            return found
+    return NO_STAMP
 
 
 def _clock(states: list[_Rows], by_log: bool) -> Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.int64]]:
