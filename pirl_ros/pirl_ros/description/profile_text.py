@@ -97,6 +97,7 @@ def _safety(arm: Arm) -> Iterator[str]:
     yield "  speed_scale: 0.1 # raise it when that works"
     yield "  # The middle of what the arm reaches, a little above its base: yours depends on your table."
     yield f"  workspace: {{low: {_list(low)}, high: {_list(high)}}} # m, of the tool centre"
+    yield "  # floor: 0.05 # m, no joint may get below it: the table and the arm's half thickness"
     yield "  max_jump: 0.3 # rad or m, target to measured joint"
     yield "  max_chunk_age: 1.0 # s, from the observation to the moment a chunk arrives"
     yield "  max_observation_age: 0.3 # s, of every stream when it is used"

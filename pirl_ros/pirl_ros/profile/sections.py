@@ -241,6 +241,8 @@ class SafetyLimits:
     link_loss_s: float = 0.3
     """how long the checked rest of a chunk is played on when no newer one comes"""
     speed_scale: float = 1.0
+    floor: float = -math.inf
+    """m, height that neither joints nor straight lines between them may get below, in each arm's base frame; or none"""
 
     def __post_init__(self) -> None:
         names = ("max_jump", "max_chunk_age", "max_observation_age", "watchdog_s", "link_loss_s", "speed_scale")
