@@ -15,7 +15,11 @@ import numpy as np
 import pytest
 
 from pirl_contract import Contract
+from pirl_ros.control.governor import Governor
 from pirl_ros.control.kinematics import Chain
+from pirl_ros.control.limit_check import violations
+from pirl_ros.control.limits import Limits
+from pirl_ros.profile.action_parts import ActionPart
 from pirl_ros.profile.profile import Profile, load_profile
 from pirl_ros.profile.sections import Box, Joint, JointOrigin, KinematicTable, Origin, PoseTopic
 from pirl_ros.profile_check.check import main
@@ -93,6 +97,37 @@ def test_the_second_arm_is_checked_for_its_way_to_rest_too() -> None:
     assert found.text.startswith("right_waist moves by")
 
 
+def test_a_tool_part_that_is_swift_is_warned_of() -> None:
+    parts = (
+        ActionPart("tool_delta", rotation="axis_angle", step=0.08, turn=0.5, normalised=True),
+        ActionPart("gripper", closed=1.0, open=-1.0),
+    )
+    swift = replace(shipped("franka"), action=parts)
+    said = {finding.key: finding.text for finding in find_all(swift)}
+    assert "0.08 m at 20 Hz is 1.6 m/s" in said["action, step"]
+    assert "0.5 rad at 20 Hz is 10.0 rad/s" in said["action, turn"]
+    slow = replace(swift, action=(replace(parts[0], step=0.02, turn=0.1), parts[1]))
+    assert not {"action, step", "action, turn"} & set(keys(slow, error=False))
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_real_arm_keeps_its_limits_whatever_is_asked(name: str) -> None:
+    profile, rng = shipped(name), np.random.default_rng(0)
+    chains = [Chain.from_table(single.kinematics) for single in profile.singles]
+    limits, chain = Limits.from_profile(profile), chains if profile.arms else chains[0]
+    governor, joints = Governor(limits, chain), np.concatenate([mid_range(single) for single in profile.singles])
+    commands = [joints]
+    for _ in range(30):
+        target = joints + rng.uniform(-2, 2, len(joints)) * limits.max_jump
+        for _ in range(5):
+            found, _altered = governor.command(target, joints, 0.0, 0.0)
+            assert found is not None
+            joints = found
+            commands.append(joints)
+    assert violations(np.array(commands), limits, chain) == {}
+    assert np.abs(commands[-1] - commands[0]).max() > 0.01
+
+
 def test_published_lengths_of_the_arms() -> None:
     """Outer measures of each maker, against the tables of joint origins."""
     franka = Chain.from_table(shipped("franka").kinematics).forward(np.zeros(7))[0]
@@ -152,6 +187,7 @@ BIG = tuple(replace(camera, height=3000, width=4000) for camera in shipped("fran
     [
         (safer(workspace=MILLIMETRES), "safety.workspace", "give it in metres"),
         (changed(kinematics=FLAT), "kinematics.joints", "copy xyz and rpy"),
+        (safer(floor=60.0), "safety.floor", "no sampled pose has all joints above it: give metres"),
         (safer(max_chunk_age=0.01), "safety.max_chunk_age", "below one control period"),
         (safer(slop=0.5), "safety.slop", "stale first"),
         (changed(cameras=BIG), "cameras", "MiB per observation"),
@@ -174,6 +210,7 @@ def test_errors_name_their_key(profile: Profile, key: str, words: str) -> None:
         (safer(workspace=Box((-5.0,) * 3, (5.0,) * 3)), "safety.workspace"),
         (changed(joint_states="/joint_states"), "topics"),
         (changed(kinematics=replace(shipped("franka").kinematics, frame="")), "kinematics.frame"),
+        (replace(shipped("ur5e"), safety=replace(shipped("ur5e").safety, floor=0.57)), "safety.floor"),
         (changed(tick="joint_states"), "use_sim_time"),
         (changed(rate_hz=200.0), "rate_hz"),
         (changed(command=replace(shipped("franka").command, kind="forward_position")), "command.kind"),

@@ -1,9 +1,9 @@
 """The governor: limits every command, last before the arm's controller. Software, not safety-rated.
 
 A step is taken only when a full stop after it, computed to its end, keeps every limit: position, velocity,
-acceleration, jerk, and the tool centre inside the workspace. Otherwise the stop computed before is continued. So one
-is always available, whatever input comes next, and the proof is the check in `_to_rest` and nothing else: `follow`
-only suggests a step, `stop_from` gives the stop after it.
+acceleration, jerk, the tool centre inside the workspace and the joints above the floor. Otherwise the stop computed
+before is continued. So one is always available, whatever input comes next, and the proof is the check in `_to_rest` and
+nothing else: `follow` only suggests a step, `stop_from` gives the stop after it.
 
 Method: a reference governor (Garone, Di Cairano and Kolmanovsky 2017, "Reference and command governors for systems
 with constraints") whose admissible commands are those with one stop left, the idea behind inevitable collision states
@@ -88,7 +88,7 @@ class Governor:
         if joints != len(limits.low):
             raise ValueError(f"the governor needs kinematics of {len(limits.low)} joints, got {joints}")
         self._limits = limits
-        self._workspace = walls(limits.workspace_low, limits.workspace_high, chain)
+        self._workspace = walls(limits.workspace_low, limits.workspace_high, chain, limits.floor)
         dt = limits.period_s
         rates = (limits.velocity * dt, limits.acceleration * dt**2, limits.jerk * dt**3)
         self._bounds, self._planned = Bounds(*rates), Bounds(*(_PLANNED * rate for rate in rates))

@@ -96,6 +96,12 @@ class Chain:
             joints = np.minimum(np.maximum(joints + _step(jacobian, error, joints <= low, joints >= high), low), high)
         return None
 
+    def places(self, joints: Array) -> Array:
+        """Return where each joint is [J, 3] m in the base frame, before its own motion; joints [J] rad or m."""
+        before = np.concatenate([np.eye(4)[None], self._frames(joints)[:-1]])
+        places: Array = (before @ self.origins)[:, :3, 3]
+        return places
+
     def _frames(self, joints: Array) -> Array:
         """[J, 4, 4] frame of each joint, after its own motion."""
         angles = np.where(self.slides, 0.0, joints) if self.prismatic else joints

@@ -33,10 +33,13 @@ def violations(commands: Array, limits: Limits, chain: Chain | Sequence[Chain]) 
         beyond[name] = float((np.abs(np.diff(path, order, axis=0)) / (limit * dt**order)).max()) - 1.0
     chains, start = [chain] if isinstance(chain, Chain) else chain, 0
     boxes = zip(np.atleast_2d(limits.workspace_low), np.atleast_2d(limits.workspace_high), chains, strict=True)
-    beyond["workspace"] = -np.inf
+    beyond["workspace"] = beyond["floor"] = -np.inf
     for low, high, each in boxes:
         end = start + len(each.origins)
         tool = np.stack([each.forward(joints)[0] for joints in commands[:, start:end]])
         beyond["workspace"] = max(beyond["workspace"], float(np.maximum(low - tool, tool - high).max()))
+        heights = np.stack([each.places(joints)[:, 2] for joints in commands[:, start:end]])
+        moving = np.ptp(heights, axis=0) > _ROUNDING
+        beyond["floor"] = max(beyond["floor"], float((limits.floor - heights[:, moving]).max(initial=-np.inf)))
         start = end
     return {name: size for name, size in beyond.items() if size > _ROUNDING}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,8 @@ class Limits:
     """largest distance of a target from the measured joint"""
     max_chunk_age_s: float
     max_observation_age_s: float
+    floor: float = -math.inf
+    """m, height in the base frame that no joint origin may get below; -inf: not checked"""
 
     def __post_init__(self) -> None:
         low, high, rates = self.low, self.high, (self.velocity, self.acceleration, self.jerk)
@@ -46,6 +49,8 @@ class Limits:
             raise ValueError("the governor needs finite limits with low < high and rates above 0 for every joint")
         if not (np.isfinite(scalars).all() and (scalars > 0).all()):
             raise ValueError("the governor needs a period, a jump limit and age limits above 0")
+        if math.isnan(self.floor):
+            raise ValueError("the governor needs the floor's height in metres, or -inf, got nan")
 
     @classmethod
     def from_profile(cls, profile: Profile) -> Limits:
@@ -64,4 +69,5 @@ class Limits:
             max_jump=safety.max_jump,
             max_chunk_age_s=safety.max_chunk_age,
             max_observation_age_s=safety.max_observation_age,
+            floor=safety.floor,
         )

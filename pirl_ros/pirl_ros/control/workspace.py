@@ -1,4 +1,4 @@
-"""The workspace box of the tool centre. Metres, base frame of the kinematics. J = joints, N = points."""
+"""The workspace box of the tool centre, and the floor of the arm. Metres, base frame. J = joints, N = points."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from pirl_ros.control.floor import Floor
 from pirl_ros.control.kinematics import Chain
 
 Array = NDArray[np.float64]
@@ -17,10 +18,10 @@ _NEAR_M = 0.02
 
 
 class Workspace:
-    """Knows where the tool centre is for given joints, and whether that is inside the box."""
+    """Knows where the tool centre is for given joints, whether it is inside the box, and the arm above the floor."""
 
-    def __init__(self, low: Array, high: Array, chain: Chain) -> None:
-        """Take two opposite corners [3]. ValueError unless they are finite and low is under high."""
+    def __init__(self, low: Array, high: Array, chain: Chain, floor: float = -math.inf) -> None:
+        """Take two opposite corners [3] and the floor's height. ValueError unless they are finite, low under high."""
         if low.shape != (3,) or high.shape != (3,) or not np.isfinite([low, high]).all() or not (low < high).all():
             raise ValueError("the governor needs a workspace: finite low and high corners with low < high on each axis")
         self.low, self.high = low, high
@@ -32,6 +33,7 @@ class Workspace:
         lengths.append(float(np.linalg.norm(self._tool)))
         self._reach = np.cumsum(lengths[::-1])[::-1]
         self._known = (np.zeros(len(lengths)), -np.inf)
+        self._floor = Floor(floor, chain) if floor > -math.inf else None
 
     def tool(self, joints: Array) -> tuple[float, float, float]:
         """Return the tool centre [3]. Joints [J] rad or m, result in metres."""
@@ -50,21 +52,24 @@ class Workspace:
         return x, y, z
 
     def depth(self, joints: Array) -> float:
-        """Return the distance of the tool centre from the nearest wall: below 0 outside.
+        """Return the distance of the tool centre from the nearest wall, or of the arm from the floor: below 0 outside.
 
         Joints [J] rad, result in metres.
         """
-        return min(
+        depth = min(
             min(at - low, high - at) for at, low, high in zip(self.tool(joints), self.low.tolist(), self.high.tolist())
         )
+        return depth if self._floor is None else min(depth, self._floor.clearance(joints))
 
     def holds(self, path: Array) -> bool:
-        """Return whether the tool centre is inside at every point of a path [N, J]."""
+        """Return whether the tool centre is inside, and the arm above the floor, at every point of a path [N, J]."""
         depth = self.depth(path[0])
-        # No joint moves the tool further than its angle times the length of what hangs on it, or than it slides.
+        # No joint moves anything further than its angle times the length of what hangs on it, or than it slides.
         if depth >= float(np.abs(path[1:] - path[0]).max(axis=0, initial=0.0) @ self._reach_on(path)):
             self._known = (path[0], depth)
             return True
+        if self._floor is not None and not self._floor.holds(path):
+            return False
         points = self._tools(path)
         return bool(((points >= self.low) & (points <= self.high)).all())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -58,16 +59,16 @@ class Workspaces:
         return np.concatenate([box.along(start[own], goal[own]) for box, own in self._boxes])
 
 
-def walls(low: Array, high: Array, chain: Chain | Sequence[Chain]) -> Walls:
+def walls(low: Array, high: Array, chain: Chain | Sequence[Chain], floor: float = -math.inf) -> Walls:
     """Return the workspace of one arm, with corners [3], or of several, with corners [A, 3] of A arms.
 
-    ValueError for corners of another shape.
+    `floor`: m, of each arm in its own base frame. ValueError for corners of another shape.
     """
     if isinstance(chain, Chain):
-        return Workspace(low, high, chain)
+        return Workspace(low, high, chain, floor)
     if low.shape != (len(chain), 3) or high.shape != low.shape:
         raise ValueError(f"the governor needs a workspace for each of {len(chain)} arms: two corners of three numbers")
-    boxes = [Workspace(low[number], high[number], each) for number, each in enumerate(chain)]
+    boxes = [Workspace(low[number], high[number], each, floor) for number, each in enumerate(chain)]
     return Workspaces(boxes, joint_slices([len(each.origins) for each in chain]))
 
 

@@ -241,6 +241,8 @@ class SafetyLimits:
     link_loss_s: float = 0.3
     """how long the checked rest of a chunk is played on when no newer one comes"""
     speed_scale: float = 1.0
+    floor: float = -math.inf
+    """m, height that neither joints nor straight lines between them may get below, in each arm's base frame; or none"""
 
     def __post_init__(self) -> None:
         names = ("max_jump", "max_chunk_age", "max_observation_age", "watchdog_s", "link_loss_s", "speed_scale")
@@ -312,6 +314,30 @@ class ArmSection:
             raise ValueError("joints: an arm needs at least one")
         if self.gripper.joint_states:
             raise ValueError("gripper.joint_states: joints of several arms come on one topic: remap it, leave this out")
+
+
+@dataclass(frozen=True)
+class BaseSection:
+    """A mobile base that is driven by velocities."""
+
+    topic: str
+    """of its controller (geometry_msgs/TwistStamped)"""
+    linear: float
+    """m/s along each axis: range of the action's entries, and the most that is sent"""
+    angular: float
+    """rad/s about z, likewise"""
+    frame: str = "base_link"
+    """frame_id of the twist"""
+    sideways: bool = False
+    """whether it moves along y too"""
+    timeout: float = 0.3
+    """s after the last command until zero is sent"""
+
+    def __post_init__(self) -> None:
+        _named(self.topic)
+        for name in ("linear", "angular", "timeout"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name):g}")
 
 
 def _three(name: str, values: Sequence[float]) -> None:

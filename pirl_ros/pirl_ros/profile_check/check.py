@@ -6,6 +6,7 @@ Needs no ROS, but to read a topic.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -115,7 +116,11 @@ def _motion(profile: Profile) -> Iterator[str]:
         position, rotation = chain.forward(joints)
         yield f"tool     {_metres(position)} with {name}, its z axis along {_metres(rotation[:, 2], unit='')}"
     box = profile.safety.workspace
-    yield f"box      {_metres(box.low)} to {_metres(box.high)}"
+    floor = profile.safety.floor
+    lowest = (
+        f", all joints above {floor:.3f} m" if floor > -math.inf else "; of the arm only the tool centre is checked"
+    )
+    yield f"box      {_metres(box.low)} to {_metres(box.high)}{lowest}"
     brake, safety = braking(profile), profile.safety
     yield (
         f"stopping {brake.joint} is the worst case: {safety.link_loss_s:g} s of checked motion after the last chunk,"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pirl_ros.control.floor import Floor
 from pirl_ros.control.kinematics import Array, Chain
 from pirl_ros.profile.profile import Profile
 from pirl_ros.profile.sections import Joint
@@ -19,6 +20,7 @@ MAX_OBSERVATION_BYTES = 16 * 1024 * 1024
 """what a request to the server may hold: raw images travel in it"""
 _QUATERNION_JOINTS = 6
 _SWIFT_M_S = 1.0
+_SWIFT_RAD_S = 3.0
 _SAMPLES = 256
 
 
@@ -92,6 +94,8 @@ def _kinematics(profile: Profile) -> Iterator[Finding]:
         )
     elif share == 1.0:
         yield Finding("safety.workspace", "the box contains the whole reach of the arm, so it limits nothing")
+    if profile.safety.floor > -math.inf:
+        yield from _floor(profile, chain)
     if not profile.base_frame:
         yield Finding("kinematics.frame", "empty: only a twist without a frame_id can be followed; name the base frame")
     if not profile.kinematics.checked:
@@ -108,12 +112,24 @@ def _kinematics(profile: Profile) -> Iterator[Finding]:
         yield Finding("kinematics.joints", "all origins are at 0: copy xyz and rpy of each joint from the URDF", True)
 
 
-def _share_inside(profile: Profile, chain: Chain, low: Array, high: Array) -> float:
-    """Share of random poses whose tool centre is in the box; the seed is fixed, so that a check repeats."""
+def _floor(profile: Profile, chain: Chain) -> Iterator[Finding]:
+    floor = Floor(profile.safety.floor, chain)
+    if not any(floor.clearance(pose) >= 0 for pose in _poses(profile)):
+        yield Finding("safety.floor", "no sampled pose has all joints above it: give metres, in the base frame", True)
+    elif (beneath := -floor.clearance(mid_range(profile))) > 0:
+        yield Finding("safety.floor", f"with all joints in mid range one is {beneath:.3f} m below it")
+
+
+def _poses(profile: Profile) -> Array:
+    """Random poses [N, J]; the seed is fixed, so that a check repeats."""
     joints = profile.arm.joints
     lows, highs = [joint.low for joint in joints], [joint.high for joint in joints]
-    poses = np.random.default_rng(0).uniform(lows, highs, (_SAMPLES, len(joints)))
-    tools = np.array([chain.forward(pose)[0] for pose in poses])
+    return np.random.default_rng(0).uniform(lows, highs, (_SAMPLES, len(joints)))
+
+
+def _share_inside(profile: Profile, chain: Chain, low: Array, high: Array) -> float:
+    """Share of random poses whose tool centre is in the box."""
+    tools = np.array([chain.forward(pose)[0] for pose in _poses(profile)])
     return float(((tools >= low) & (tools <= high)).all(axis=1).mean())
 
 
@@ -140,9 +156,13 @@ def _limits(profile: Profile) -> Iterator[Finding]:
     for text, doubtful in doubts.items():
         if names := [joint.name for joint in profile.arm.joints if doubtful(joint)]:
             yield Finding("arm.joints", f"{', '.join(names)}: {text}")
-    if profile.action == "tcp_delta" and profile.tcp_step * profile.rate_hz > _SWIFT_M_S:
-        speed = profile.tcp_step * profile.rate_hz
-        yield Finding("tcp_step", f"{profile.tcp_step:g} m at {profile.rate_hz:g} Hz is {speed:.1f} m/s")
+    for part in profile.action_parts:
+        speed, turning = part.step * profile.rate_hz, part.turn * profile.rate_hz
+        word = "tcp_step" if isinstance(profile.action, str) else "action, step"
+        if part.of_tool and speed > _SWIFT_M_S:
+            yield Finding(word, f"{part.step:g} m at {profile.rate_hz:g} Hz is {speed:.1f} m/s")
+        if turning > _SWIFT_RAD_S:
+            yield Finding("action, turn", f"{part.turn:g} rad at {profile.rate_hz:g} Hz is {turning:.1f} rad/s")
     if safety.max_jump > 1.0:
         yield Finding(
             "safety.max_jump", f"{safety.max_jump:g} rad or m between arm and target is too large to be a limit"
