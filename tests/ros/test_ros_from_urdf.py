@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
@@ -128,6 +130,40 @@ def test_no_number_is_lost_in_the_file(tmp_path: Path) -> None:
     np.testing.assert_allclose(profile.kinematics.joints[1].xyz, arm.kinematics.joints[1].xyz, atol=1e-12)
 
 
+NAMES = st.text(
+    st.characters(exclude_categories=["C", "Zl", "Zp"]) | st.sampled_from("\n\r\u2028"), min_size=1, max_size=9
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(NAMES)
+def test_any_name_comes_back_from_the_file(name: str) -> None:
+    """Also one that YAML would read as another type, or that a line break would carry out of a comment."""
+    arm = arm_of(TOY)
+    joints = (replace(arm.joints[0], name=f"{name}0"), *arm.joints[1:])
+    named = replace(arm, robot=name, tip=name, joints=joints, kinematics=replace(arm.kinematics, frame=name))
+    raw = yaml.safe_load(profile_text(named, name, name, 20.0))
+    assert (raw["robot"], raw["kinematics"]["frame"], raw["arm"]["joints"][0]["name"]) == (name, name, f"{name}0")
+    assert list(raw) == [
+        "robot", "rate_hz", "tick", "reliable_sensors", "joint_states", "velocities", "action", "command", "arm",
+        "gripper", "cameras", "poses", "safety", "kinematics",
+    ]  # fmt: skip
+
+
+PUT = st.sampled_from(["", "nan", '"', "<", "0 0", "</joint>", "l1", "fixed"])
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.integers(0, len(TOY)), st.integers(0, 60), PUT)
+def test_a_damaged_file_is_rejected_in_one_line_or_read(at: int, cut: int, put: str) -> None:
+    reason = ""
+    try:
+        assert arm_of(TOY[:at] + put + TOY[at + cut :]).joints
+    except ValueError as error:
+        reason = str(error)
+    assert "\n" not in reason
+
+
 def test_a_continuous_joint_gets_one_turn(tmp_path: Path) -> None:
     text = TOY.replace('"j1" type="revolute"', '"j1" type="continuous"')
     text = text.replace('lower="-1" upper="2" ', "", 1)
@@ -190,7 +226,7 @@ TWO = TOY.replace("</robot>", joint("other", "l3", "thumb") + '<link name="thumb
     [
         ("<robot", {}, "not a URDF"),
         ("<sdf/>", {}, "the outermost element is <sdf>, expected <robot>"),
-        (TOY, {"tip": None}, r"2 ends: name the tool centre by --tip LINK. Ends are pad \(4 joints\), tcp \(3 joint"),
+        (TOY, {"tip": None}, r"2 ends: name the tool centre by --tip LINK. Ends are tcp \(3 joints\), pad \(4 joint"),
         (TOY, {"tip": "hand"}, "no link 'hand'; it has base, l1"),
         (TOY, {"base": "pad"}, "'tcp' is not below 'pad'"),
         (TOY, {"base": "l3"}, "no joint moves between 'l3' and 'tcp'"),

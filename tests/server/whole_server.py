@@ -64,10 +64,7 @@ class Server:
         versions: Sequence[str] = ("v1", "v2"),
         watched: bool = False,
     ) -> None:
-        """`job` is the script of jobs; the first of `versions` is in production.
-
-        `watched`: bad versions are taken back, and versions can be compared.
-        """
+        """`job`: script of jobs; the first of `versions` is in production; `watched`: bad ones go, any are compared."""
         self.engine, store = Engine(), EpisodeStore(root / "episodes")
         self.engine.swap(policy)
         self.recorder, self.registry = Recorder(store), Registry(root / "models")

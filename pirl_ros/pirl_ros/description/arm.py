@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +20,8 @@ RAMP_S = 1.0
 JERK_S = 0.1
 """how long it takes to full acceleration where no jerk is stated"""
 _GIMBAL = 1e-9
+_TOOL = re.compile(r"tcp|tool|eef|ee_|grasp")
+"""how tool centres are often called: these are listed first"""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def _only_tip(urdf: Urdf) -> str:
 def _tips(urdf: Urdf) -> str:
     """The choices, each with how many joints move before it; links in the middle may be chosen as well."""
     counts = [sum(joint.moves for joint in urdf.path(urdf.root, link)) for link in urdf.leaves]
-    choices = sorted(zip(urdf.leaves, counts), key=lambda choice: -choice[1])
+    choices = sorted(zip(urdf.leaves, counts), key=lambda choice: (not _TOOL.search(choice[0].lower()), -choice[1]))
     named = ", ".join(f"{link} ({count} joints)" for link, count in choices[:16])
     return f"name the tool centre by --tip LINK. Ends are {named}; a link before them will do as well"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 
@@ -14,7 +15,7 @@ from pirl_ros.profile.sections import Joint, JointOrigin, Origin
 
 _FLOOR_M = 0.02
 """the lowest wall of the box above the base, where a table is likely"""
-_SAMPLES = 2000
+_SAMPLES = 500
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
 _Z = (0.0, 0.0, 1.0)
 
@@ -22,7 +23,8 @@ _Z = (0.0, 0.0, 1.0)
 def profile_text(arm: Arm, source: str, robot: str, rate_hz: float) -> str:
     """Return the text of a profile of robot `robot`; `source` names where the description came from, for its head."""
     parts = (_head(arm, source, robot, rate_hz), _arm(arm), _gripper(arm.gripper), _safety(arm), _kinematics(arm))
-    return "\n".join(line for part in parts for line in part) + "\n"
+    # A name of the URDF may hold a line break, which would end a comment.
+    return "".join(" ".join(line.splitlines()) + "\n" for part in parts for line in part)
 
 
 def _head(arm: Arm, source: str, robot: str, rate_hz: float) -> Iterator[str]:
@@ -154,4 +156,8 @@ def _number(value: float) -> str:
 def _text(value: str) -> str:
     """In quotes where YAML could read it as something else."""
     words = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
-    return value if _PLAIN.fullmatch(value) and value.lower() not in words else '"' + value.replace('"', "'") + '"'
+    if _PLAIN.fullmatch(value) and value.lower() not in words:
+        return value
+    # JSON, but for the line breaks that it leaves as they are.
+    quoted = json.dumps(value, ensure_ascii=False)
+    return "".join(f"\\u{ord(letter):04x}" if letter in "\x85\u2028\u2029" else letter for letter in quoted)

@@ -102,7 +102,7 @@ def read_urdf(text: str) -> Urdf:
     links = tuple(_name(link) for link in robot.findall("link"))
     joints = tuple(_joint(joint) for joint in robot.findall("joint"))
     _check_tree(links, joints)
-    return Urdf(robot.get("name", "robot"), links, joints, sum(1 for _ in robot.iter("collision")))
+    return Urdf(robot.get("name") or "robot", links, joints, sum(1 for _ in robot.iter("collision")))
 
 
 def _joint(element: ET.Element) -> UrdfJoint:
