@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from scipy.stats import binom
 
-from pirl_server.registry.acceptance_test import crossing, expected_more, more_successes, most_failures
+from pirl_server.registry.acceptance_test import LOOKS, crossing, expected_more, more_successes, most_failures
 from pirl_server.registry.gate_rule import USUAL_RULE, GateRule
 from pirl_server.registry.margin_test import p_worse_by, pass_probability, states_needed
 from pirl_server.registry.robot_trial import RobotEvidence, judge_robots
+from pirl_server.registry.sequential_test import limits
 
 STATES, CHANGES, SHARES = (50, 100, 200, 400), (-0.09, -0.05, 0.0, 0.05, 0.09), (0.1, 0.2, 0.3)
 RULE = USUAL_RULE
@@ -100,18 +101,48 @@ def robots(draws: int) -> list[Row]:
                 trial = judge_robots(RobotEvidence(successes, known, tried), rule)
                 accepted += trial.accepted
                 if trial.accepted:
-                    limits = most_failures(successes, known, rule.robot_margin, rule.alpha)
+                    most = most_failures(successes, known, rule.robot_margin, rule.alpha)
                     failed = np.cumsum(~np.array(tried))
-                    lengths.append(1 + int(np.argmax(failed <= np.array(limits))))
-            limits = most_failures(round(known * rate), known, rule.robot_margin, rule.alpha)
-            exact = float(crossing(limits, np.array([1 - rate - change]), np.ones(1))[-1])
+                    lengths.append(1 + int(np.argmax(failed <= np.array(most))))
+            most = most_failures(round(known * rate), known, rule.robot_margin, rule.alpha)
+            exact = float(crossing(most, np.array([1 - rate - change]), np.ones(1))[-1])
             rows.append(
                 {
                     "production": f"{round(known * rate)} of {known}", "change": change, "accepted": accepted / draws,
                     "exact, production as observed": exact, "median episodes": float(np.median(lengths or [np.nan])),
-                    "least": more_successes(limits, 0, 0), "expected": expected_more(limits, 0, 0, rate),
+                    "least": more_successes(most, 0, 0), "expected": expected_more(most, 0, 0, rate),
                 }
             )  # fmt: skip
+    return rows
+
+
+def loops() -> list[Row]:
+    """A loop's canary without a simulator, exactly: promoted by the robots' gate, once it had its least episodes."""
+    rows, rule, (successes, known) = [], GateRule(), (40, 50)
+    accepts = most_failures(successes, known, rule.robot_margin, rule.alpha)
+    rejects = limits(successes, known, LOOKS, rule.alpha)
+    for least in (20, 50):
+        worse = limits(successes, known, least, rule.alpha)
+        for rate in (0.5, 0.6, 0.65, 0.7, 0.8, 0.9):
+            alive, promoted, length = {(0, False): 1.0}, 0.0, 0.0
+            for seen in range(1, LOOKS + 1):
+                length += sum(alive.values())
+                after: dict[tuple[int, bool], float] = {}
+                for (failed, accepted), weight in alive.items():
+                    for more, chance in ((1, 1.0 - rate), (0, rate)):
+                        count = failed + more
+                        passed = accepted or count <= accepts[seen - 1]
+                        ended = (seen <= least and count >= worse[seen - 1]) or (
+                            not passed and count >= rejects[seen - 1]
+                        )
+                        if ended or (not passed and count > accepts[-1]):
+                            continue
+                        if passed and seen >= least:
+                            promoted += weight * chance * (1.0 - count / seen >= successes / known)
+                        else:
+                            after[count, passed] = after.get((count, passed), 0.0) + weight * chance
+                alive = after
+            rows.append({"canary": least, "true rate": rate, "promoted": promoted, "mean episodes": round(length, 1)})
     return rows
 
 
@@ -156,6 +187,13 @@ until it is accepted if all succeed; `expected`: until a version as good as prod
 start.
 
 {robots}
+
+## A loop without a simulator
+
+Production succeeded in 40 of 50 episodes. `canary`: least episodes; `mean episodes`: of a canary, however it ends, if
+no budget ends it before. Exact.
+
+{loops}
 """
 
 
@@ -167,7 +205,7 @@ def page(found: dict[str, list[Row]], draws: int) -> str:
         margin=RULE.margin, alpha=RULE.alpha, draws=draws, uses=2, robot_margin=RULE.robot_margin,
         before=f"{min(before):.0%} to {max(before):.0%}", after=f"{min(after):.1%} to {max(after):.1%}",
         lists=table(found["lists"]), second=table(found["second look"]), needed=table(found["states needed"]),
-        robots=table(found["robots"]),
+        robots=table(found["robots"]), loops=table(found["loops"]),
     )  # fmt: skip
 
 
@@ -182,7 +220,7 @@ def main() -> None:
     draws = 60 if options.quick else 500
     found = {
         "lists": lists(draws), "second look": second_look(draws), "states needed": needed(),
-        "robots": robots(draws // 4),
+        "robots": robots(draws // 4), "loops": loops(),
     }  # fmt: skip
     if options.write:
         options.write.write_text(page(found, draws))

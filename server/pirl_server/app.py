@@ -68,6 +68,7 @@ from pirl_server.watch.deciding import Deciding
 from pirl_server.watch.episode_outcomes import EpisodeOutcomes
 from pirl_server.watch.live_view import LiveView
 from pirl_server.watch.monitor import PromotionMonitor
+from pirl_server.watch.state import write_unwatched
 
 _LOG = logging.getLogger("pirl")
 SWITCH_S = 0.001
@@ -188,6 +189,7 @@ def _deciding(
 ) -> Deciding:  # fmt: skip
     ab = AbRunner(registry, deployment, store, AbTrials(registry.root))
     if config.auto_rollback == "off":
+        promoter.on_promoted = partial(write_unwatched, registry.root)
         return Deciding(None, ab)
     view, outcomes = LiveView(engine, recorder.alterations), EpisodeOutcomes(store)
     return Deciding(PromotionMonitor(registry, promoter, view, outcomes.since, outcomes.known, registry.root), ab)

@@ -198,6 +198,23 @@ def test_a_joint_of_its_own_goes_where_it_is_told_and_the_others_place_the_tool(
     assert command.gripper_m == pytest.approx(-0.01 + 0.75 * 0.05)
 
 
+@pytest.mark.parametrize("anchor", ["measured", "observation", "command"])
+def test_a_joint_of_its_own_that_would_pass_its_limit_is_reported(profile: Profile, anchor: str) -> None:
+    """A rail's entry beside a tool's: what was left out of it must not be learnt from as done."""
+    first, *others = profile.arm.joints
+    narrow = replace(profile, arm=replace(profile.arm, joints=(replace(first, high=0.01), *others)))
+    delta = ActionPart("joint_delta", joints=(first.name,), counts_from=anchor)  # type: ignore[arg-type]
+    motion = ActionMapper(with_space(narrow, (delta, tool("tool_delta", "axis_angle"), GRIPPER)))
+    for asked, beyond in ((0.008, False), (0.05, True)):
+        motion.release()
+        action = np.zeros(8, np.float32)
+        action[0], action[-1] = asked, 1.0
+        command = step(motion, action)
+        assert bool(command.alterations & Alteration.LIMIT) == beyond
+        assert command.joints is not None
+        assert command.executed[0] == pytest.approx(command.joints[0], abs=1e-6)
+
+
 def test_a_joint_that_is_sent_far_away_gets_there_with_the_tool_in_place(profile: Profile, chain: Chain) -> None:
     """At its own speed: in one step the others could not make up for it, and nothing would move at all."""
     parts = SPACES["gripper first, pose and a joint"]

@@ -113,6 +113,41 @@ def test_what_is_stamped_has_the_nodes_time_and_the_profiles_frame(profile: Prof
     assert (plan.header.stamp.sec, plan.header.stamp.nanosec) == (0, 0), "from now on, by the controller's clock"
 
 
+SPACES = {
+    "gripper first": ("[gripper, joints]", 1.0, 0.04),
+    "gripper first, closing": ("[gripper, joints]", -1.0, -0.01),
+    "1 closes": ("[joints, closing gripper]", 1.0, -0.01),
+}
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_goal_is_the_grippers_own_entry_wherever_it_stands(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    from pirl_ros.adapters import gripper_controllers
+    from pirl_ros.control.action_mapping import ActionMapper
+    from pirl_ros.profile.action_parts import ActionPart
+
+    goals: list[float] = []
+    client = SimpleNamespace(ready=True, send=lambda goal: goals.append(goal.command.position))
+    monkeypatch.setattr(gripper_controllers, "LatestGoalClient", lambda *_: client)
+    goal = SimpleNamespace(Goal=lambda: SimpleNamespace(command=SimpleNamespace()))
+    monkeypatch.setattr(gripper_controllers, "control_action", lambda _: goal)
+    order, entry, position = SPACES[name]
+    joints = ActionPart("joint_position")
+    parts = (
+        (joints, ActionPart("gripper", closed=1.0, open=0.0)) if "closing" in order else (ActionPart("gripper"), joints)
+    )
+    gripper = replace(profile.gripper, kind="gripper_command", settle=0.0)
+    grasping = replace(profile, action=parts, tcp_step=0.0, gripper=gripper)
+    controller = gripper_controllers.GripperGoals(Node(), grasping)
+    values = [*READY, entry] if "closing" in order else [entry, *READY]
+    # The joint at the other end of the action is beyond the band either way: it must move no gripper.
+    sent = ActionMapper(grasping).step(np.array(values, np.float32), READY, 0.0, 0.0, READY)
+    controller.send(sent, ahead)
+    assert goals == pytest.approx([position])
+
+
 def test_without_a_command_nothing_is_sent(profile: Profile) -> None:
     kinds: list[Callable[[], Command]] = [
         lambda: profile.command,

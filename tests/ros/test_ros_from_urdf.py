@@ -242,6 +242,20 @@ TWO = TOY.replace("</robot>", joint("other", "l3", "thumb") + '<link name="thumb
         (TOY.replace("l2", "l1"), {}, "defined twice"),
         (TOY.replace('child link="l2"', 'child link="l9"'), {}, "no link 'l9'"),
         (TOY.replace('child link="l2"', 'child link="l1"'), {}, "child of two joints"),
+        (
+            robot(*ARM, joint("a", "r1", "r2"), joint("b", "r2", "r1"), joint("c", "r2", "r3")),
+            {"tip": "r3"},
+            "hang on each other in a ring: r1, r2, r3",
+        ),
+        (TOY.replace(MIMIC, MIMIC + '<mimic joint="finger"/>'), {}, "'finger' mimics itself in the end"),
+        (
+            TOY.replace(LIMIT, LIMIT + '<mimic joint="j3"/>', 1).replace(MIMIC, MIMIC + '<mimic joint="j1"/>')
+            .replace(joint("j3", "l2", "l3", axis="1 0 0"), joint("j3", "l2", "l3", inside='<mimic joint="j1"/>')),
+            {}, "mimics itself in the end",
+        ),
+        (TOY.replace('name="toy"', 'name="toy&#10;rate_hz: 900"'), {}, r"name 'toy\\nrate_hz: 900' has a line break"),
+        (TOY.replace('"j2"', r'"j\x41"'), {}, "or a backslash: rename it"),
+        ('<!DOCTYPE robot [<!ENTITY a "toy">]>' + TOY.replace('name="toy"', 'name="&a;"'), {}, "defines XML entities"),
         (TOY.replace('axis xyz="0 1 0"', 'axis xyz="0 0 0"'), {}, "has no direction"),
         (TOY.replace('axis xyz="0 1 0"', 'axis xyz="0 1"'), {}, "axis|xyz needs three numbers, got '0 1'"),
         (TOY.replace('velocity="1.5"', 'velocity="${fast}"'), {}, "expected a number, got .*: `xacro arm.urdf.xacro"),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pirl_contract import ControlSource
 from pirl_ros.control.control_source import JointTarget, TcpTwist
+from pirl_ros.control.gripper import gripper_action
 from pirl_ros.profile.profile import Profile
 
 
@@ -80,6 +81,42 @@ def test_takeover_and_hand_back_are_smooth_and_recorded(arm: DrivenArm) -> None:
     arm.run(20)
     assert arm.outcomes[-1].source == ControlSource.POLICY
     assert arm.violations() == {}
+
+
+@pytest.mark.parametrize("kind", ["joint_trajectory", "gripper_command"])
+@pytest.mark.parametrize("commanded", [False, True])
+def test_a_hand_that_names_no_gripper_leaves_it_as_it_is(profile: Profile, kind: str, commanded: bool) -> None:
+    """Fingers that hold an object, or stand where nobody commanded them to, are sent nothing."""
+    gripper = replace(profile.gripper, kind=kind)  # type: ignore[arg-type]
+    arm = DrivenArm(replace(real_profile(profile), gripper=gripper))
+    arm.executor.begin("e")
+    if commanded:
+        arm.chunk(np.hstack([np.tile(READY, (20, 1)), np.full((20, 1), -1.0)]))
+        arm.run(20)
+    arm.executor.set_control_source(ControlSource.HUMAN, "gamepad")
+    arm.run()
+    before = len(arm.ticks)
+    for _ in range(5):
+        arm.executor.update_teleop(TcpTwist(np.array([0.05, 0.0, 0.0])), arm.now_ns)
+        arm.run()
+    commands = [tick.command for tick in arm.ticks[before:] if tick.command is not None]
+    assert {command.source for command in commands} == {ControlSource.HUMAN}
+    assert {command.gripper_asked for command in commands} == {(False,)}
+    # Reported is the target that stands, or where the finger is measured: at 0.04 m, open.
+    reported = [float(command.executed[-1]) for command in commands]
+    assert reported == pytest.approx([-1.0 if commanded else 1.0] * len(commands))
+    arm.executor.update_teleop(TcpTwist(np.zeros(3), gripper=-1.0), arm.now_ns)
+    asked = arm.run().command
+    assert asked is not None
+    assert asked.gripper_asked == (True,)
+
+
+def test_a_finger_target_that_is_no_number_is_no_wish_to_close(profile: Profile) -> None:
+    assert np.isnan(gripper_action(profile.gripper, float("nan")))
+    arm = DrivenArm(real_profile(profile))
+    arm.executor.set_control_source(ControlSource.HUMAN, "leader arm")
+    target = JointTarget(READY, gripper=gripper_action(profile.gripper, float("nan")))
+    assert "gripper not in [-1, 1]" in arm.executor.update_teleop(target, arm.now_ns)
 
 
 def test_a_hand_that_falls_silent_holds_the_arm(arm: DrivenArm) -> None:

@@ -165,7 +165,9 @@ def test_a_person_moves_both_by_joint_targets_and_neither_by_a_twist(arms: Arms)
         arms.run()
     np.testing.assert_allclose(arms.commands[-1], REST + 0.1, atol=1e-6)
     assert arms.sent[-1].more_grippers_m == pytest.approx((0.021,))
-    assert arms.sent[-1].gripper_m == pytest.approx(0.057), "as it was"
+    assert arms.sent[-1].gripper_asked == (False, True), "nobody named the left one"
+    assert arms.sent[-1].of_arm(0, LEFT).gripper_asked == (False,)
+    assert arms.sent[-1].gripper_m == pytest.approx(0.04), "as it is measured"
 
 
 def test_after_a_lost_controller_the_next_motion_starts_where_the_arms_are(arms: Arms) -> None:
@@ -181,6 +183,46 @@ def test_after_a_lost_controller_the_next_motion_starts_where_the_arms_are(arms:
     arms.executor.accept(PlayableChunk("e2", 99, "c", np.tile(held, (9, 1)).astype(np.float32), 9, arms.now_ns))
     arms.run()
     np.testing.assert_allclose(arms.commands[-1], REST + 0.05, atol=1e-6)
+
+
+@pytest.mark.parametrize("opened", ["engage", "takeover", "episode"])
+def test_a_latch_opened_while_the_others_brake_moves_no_arm_that_gave_up_by_a_jump(arms: Arms, opened: str) -> None:
+    """It holds where it gave up; the command went on to where both were to come to rest."""
+    arms.chunk(arms.sweep(200, 1.5, -1.5))
+    arms.run(40)
+    arms.executor.controller_fault("left aborted")
+    held = arms.joints[LEFT].copy()
+
+    def run(periods: int) -> None:
+        for _ in range(periods):
+            arms.run()
+            if arms.sent[-1].source == ControlSource.HOLD:
+                arms.joints[LEFT] = held
+
+    run(3)
+    assert not at_rest(arms)
+    assert np.abs(arms.commands[-1][LEFT] - held).max() > 0.05, "the command is far ahead of the arm"
+    before = len(arms.sent)
+    if opened == "takeover":
+        assert arms.executor.set_control_source(ControlSource.HUMAN, "test") == ""
+    elif opened == "episode":
+        arms.executor.begin("e2")
+    else:
+        assert arms.executor.engage("test") == ""
+    for _ in range(60):
+        if opened == "takeover":
+            arms.executor.update_teleop(JointTarget(np.concatenate([held, arms.joints[RIGHT]])), arms.now_ns)
+        else:
+            actions = np.insert(np.insert(np.concatenate([held, arms.joints[RIGHT]]), 12, 1.0), 6, 1.0)
+            arms.sequence += 1
+            episode = "e2" if opened == "episode" else "e"
+            chunk = np.tile(actions, (9, 1)).astype(np.float32)
+            arms.executor.accept(PlayableChunk(episode, arms.sequence, f"c{arms.sequence}", chunk, 9, arms.now_ns))
+        run(1)
+    first = next(n for n in range(before, len(arms.sent)) if arms.sent[n].source != ControlSource.HOLD)
+    largest = arms.limits.velocity[LEFT] * arms.limits.period_s
+    assert (np.abs(arms.commands[first][LEFT] - held) <= largest).all()
+    assert violations(np.array([REST, *arms.commands[:first]]), arms.limits, arms.chains) == {}, "the other arm braked"
 
 
 class Recorded:

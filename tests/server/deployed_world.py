@@ -12,6 +12,7 @@ from patience import patient
 
 from pirl_contract import Contract, Observation
 from pirl_server.registry.promotion import Promoter
+from pirl_server.registry.promotion_gate import SeeRobots, no_robots
 from pirl_server.registry.trial_limit import TrialLimit
 from pirl_server.registry.versions import Registry
 from pirl_server.serving.deployment import Deployment
@@ -45,6 +46,7 @@ class World:
     reports: list[Any] = field(default_factory=list)
     robots: int = 0
     """that are known, to the limit of a canary"""
+    see_robots: SeeRobots = no_robots
 
     def start(self) -> None:
         self.engine = Engine(max_loaded=3, window_ms=0)
@@ -52,7 +54,12 @@ class World:
         self.router = Router(self.open_episodes.__contains__)
         self.shadow = Shadow(self.engine, self.reports.append)
         self.deployment = Deployment(self.engine, self.registry, self.router, self.shadow, self.load, self.trial)
-        self.promoter = Promoter(self.registry, self.deployment.activate, take_away=self.deployment.roll_back)
+        self.promoter = Promoter(
+            self.registry,
+            self.deployment.activate,
+            see_robots=lambda incumbent, candidate: self.see_robots(incumbent, candidate),
+            take_away=self.deployment.roll_back,
+        )
         self.deployment.start(self.registry.aliases()["production"])
 
     def load(self, version: str) -> Any:

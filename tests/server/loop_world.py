@@ -61,7 +61,7 @@ class Fleet:
         self.keys: dict[str, str] = {}
         self.outcomes: dict[tuple[str, int], tuple[bool, ...]] = {}
         self.actions: list[Action] = []
-        self.not_finite, self.paused = 0, False
+        self.not_finite, self.paused, self.rejection = 0, False, ""
         self.share: float | None = None
         self.looks = 0
         self.before: Callable[[Action], None] = lambda action: None
@@ -135,6 +135,7 @@ class Fleet:
             episodes=tuple(self.episodes),
             child=child,
             outcomes=outcomes,
+            rejection=self.rejection,
             not_finite=self.not_finite,
             paused=self.paused,
         )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,8 +23,9 @@ from pirl_server.episodes.schema import Episode
 from pirl_server.episodes.step_counts import StepCounts, step_counts
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.jobs.supervisor import Supervisor
-from pirl_server.loop.judgement import tally, worse
-from pirl_server.loop.machine import begin
+from pirl_server.loop.judgement import compared_with, tally, worse
+from pirl_server.loop.machine import begin, decide
+from pirl_server.loop.robot_episodes import robot_evidence
 from pirl_server.loop.server_world import ServerWorld
 from pirl_server.loop.state import LoopState, Phase, Tally, read_state, write_state
 from pirl_server.loop.world import Promote, RejectedError, RollBack, StartCanary, Withdraw
@@ -115,12 +120,31 @@ class Seen:
 
     def __init__(self, folder: Path, world: World, spec: Loop = SPEC) -> None:
         self.store = EpisodeStore(folder / "episodes")
+        self.deployed, self.recorded, self.began = world, 0, datetime.now(timezone.utc) - timedelta(minutes=10)
+        world.see_robots = partial(robot_evidence, world.registry, self.store)
         self.jobs = Supervisor(folder / "jobs", ["true"])
         self.id = self.jobs.submit(spec).id
         service: Any = SimpleNamespace(dispatcher=SimpleNamespace(not_finite={"v2": 0, "": 0}), exploration=None)
         self.world = ServerWorld(
             self.id, spec, self.jobs, self.store, world.registry, world.promoter, world.deployment, service
         )
+
+    @property
+    def last(self) -> str:
+        """When the last episode was published."""
+        return (self.began + timedelta(seconds=self.recorded)).isoformat(timespec="milliseconds")
+
+    def record(self, version: str, outcomes: Sequence[bool], robot: str = "arm-1") -> None:
+        """Labelled episodes of a version, one second after the other."""
+        contract = self.deployed.registry.get(version).contract
+        for success in outcomes:
+            self.recorded += 1
+            self.store.write(
+                of(
+                    altered([0], [0]), id=f"{self.recorded:032x}", created=self.last, policy_versions=(version,),
+                    success=success, label_source="operator", robot_id=robot, contract=contract,
+                )
+            )  # fmt: skip
 
 
 @pytest.fixture
@@ -173,15 +197,96 @@ def test_a_canary_is_withdrawn_and_its_running_episode_gets_production(seen: See
 
 def test_what_the_server_does_not_allow_is_said(seen: Seen, world: World) -> None:
     with pytest.raises(RejectedError, match="no evaluation on the same fixed list"):
-        seen.world.act(Promote("v2", "reason", force=False))
+        seen.world.act(Promote("v2", "reason"))
     with pytest.raises(RejectedError):
         seen.world.act(StartCanary("nothing", ("arm-1",), "try"))
     assert world.registry.aliases()["production"] == "v1"
 
 
+def test_without_a_simulator_the_gate_of_the_robots_is_asked_and_promoted_through(seen: Seen, world: World) -> None:
+    """The loop's own decisions over its own view of real episodes: no step is made for it."""
+    seen.record("v1", [number % 5 > 0 for number in range(50)])
+    state = replace(
+        begin(SPEC, START), phase=Phase.CANARY, base="v1", candidate="v2", canary_robots=("arm-2",),
+        since=seen.last, compared=Tally(50, 40),
+    )  # fmt: skip
+    seen.world.act(StartCanary("v2", ("arm-2",), "try"))
+    needed = 12  # in a row, as docs/results/gate.md has it for 40 of 50
+    for tried in range(1, needed + 1):
+        seen.record("v2", [True], "arm-2")
+        view = seen.world.view(state)
+        assert bool(view.rejection) == (SPEC.canary.episodes <= tried < needed), "not asked before the canary's least"
+        move = decide(SPEC, seen.id, state, view)
+        assert move is not None
+        state = move.state
+        if tried < needed:
+            assert move.action is None
+            assert f"needs {needed - tried} more if all succeed" in move.note
+            with pytest.raises(RejectedError, match=f"needs {needed - tried} more if all succeed"):
+                seen.world.act(Promote("v2", "too early"))
+    assert isinstance(move.action, Promote)
+    assert state.phase is Phase.WATCH
+    seen.world.act(move.action)
+    assert world.registry.aliases()["production"] == "v2"
+    lines = [json.loads(line) for line in world.registry.audit_log.path.read_text().splitlines()]
+    moved = [line for line in lines if line.get("alias") == "production" and line["version"] == "v2"]
+    assert [line["event"] for line in moved if line["event"] != "refused"] == ["promoted"], "not forced"
+    assert "12 of 12 labelled episodes of the candidate succeeded, 40 of 50 of production" in moved[-1]["reason"]
+
+
+def test_a_candidate_that_fails_on_its_robot_is_withdrawn_by_its_episodes(seen: Seen, world: World) -> None:
+    """The control: the same world, but the candidate fails."""
+    seen.record("v1", [number % 5 > 0 for number in range(50)])
+    state = replace(
+        begin(SPEC, START), phase=Phase.CANARY, base="v1", candidate="v2", canary_robots=("arm-2",),
+        since=seen.last, compared=Tally(50, 40),
+    )  # fmt: skip
+    seen.world.act(StartCanary("v2", ("arm-2",), "try"))
+    seen.record("v2", [False] * 3, "arm-2")
+    move = decide(SPEC, seen.id, state, seen.world.view(state))
+    assert move is not None
+    assert isinstance(move.action, Withdraw)
+    seen.world.act(move.action)
+    assert world.registry.aliases() == {"production": "v1"}
+
+
+def test_the_gate_is_asked_again_only_after_a_new_outcome(
+    seen: Seen, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads the steps of many episodes, and a loop looks every second."""
+    seen.record("v1", [True] * 25)
+    seen.record("v2", [True] * 4, "arm-2")
+    state = replace(begin(SPEC, START), phase=Phase.CANARY, base="v1", candidate="v2")
+    check, asked = world.promoter.check, list[str]()
+    monkeypatch.setattr(world.promoter, "check", lambda version: (asked.append(version), check(version))[1])
+    for count, version in enumerate(("v1", "v2", "v2"), 1):
+        for _ in range(3):
+            assert "more if all succeed" in seen.world.view(state).rejection
+        assert asked == ["v2"] * count
+        seen.record(version, [True])
+
+
+def test_robots_that_have_few_episodes_of_production_are_compared_with_all(seen: Seen, world: World) -> None:
+    """Twelve of their own are too few for the gate to know anything, and there are enough of others."""
+    seen.record("v1", [True] * 30, "arm-1")
+    seen.record("v1", [True] * 12, "arm-2")
+    seen.record("v2", [True] * 4, "arm-2")
+    found = robot_evidence(world.registry, seen.store, "v1", "v2")
+    assert found is not None
+    assert found.episodes == 42
+    facts = seen.world.view(LoopState(START, START)).episodes
+    assert compared_with(replace(SPEC, compared_episodes=100), facts, "v1", ("arm-2",)).episodes == 42
+    seen.record("v1", [True] * 8, "arm-2")
+    again = robot_evidence(world.registry, seen.store, "v1", "v2")
+    assert again is not None
+    assert again.episodes == 20
+
+
 def test_promoting_and_rolling_back_twice_is_as_once(seen: Seen, world: World) -> None:
+    seen.record("v1", [number % 5 > 0 for number in range(50)])
+    seen.record("v2", [True] * 20)
     for _ in range(2):
-        seen.world.act(Promote("v2", "loop, round 0", force=True))
+        seen.world.act(Promote("v2", "loop, round 0"))
     assert world.registry.aliases()["production"] == "v2"
     for _ in range(2):
         seen.world.act(RollBack("v2", "worse"))

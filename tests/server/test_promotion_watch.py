@@ -22,7 +22,7 @@ from pirl_server.serving.alteration_counts import AlterationCounts, Altered
 from pirl_server.watch import monitor
 from pirl_server.watch.chunk_agreement import ChunkAgreement
 from pirl_server.watch.signs import Agreement, Live, Outcomes, Signs
-from pirl_server.watch.state import WatchState, read_state, write_state
+from pirl_server.watch.state import WatchState, read_state, write_state, write_unwatched
 from pirl_server.watch.verdict import ALPHA, FIRST, FIRST_ALPHA, LOOKS, MIN_COMPARED, verdict
 
 WELL = Live(requests=200, slow_ms=20.0, steps=1000, altered=50)
@@ -228,3 +228,95 @@ def test_promotions_are_announced_and_rollbacks_are_not(tmp_path: Path, contract
     assert seen == [(None, "v1"), ("v1", "v2"), ("v2", "v3")]
     assert promoter.rollback("auto-rollback", "worse", expected=registry.state("production")) == "v2"
     assert len(seen) == 3, "a rollback is not watched"
+
+
+class Quiet:
+    """A live view of a server without requests."""
+
+    def follow(self, version: str, previous: str) -> None:
+        self.followed = version, previous
+
+    def live(self) -> tuple[Live, Live, tuple[float, float]]:
+        return WELL, WELL, (20.0, 20.0)
+
+    def agreement(self) -> tuple[Agreement, Agreement]:
+        return SAME, SAME
+
+    def stop(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def promoted_twice(folder: Path, contract: Contract) -> tuple[Registry, Promoter]:
+    """v1 and then v2, by a server that watches nothing."""
+    registry, source = Registry(folder / "models"), folder / "checkpoint"
+    source.mkdir()
+    (source / "card.json").write_text('{"task": "push"}')
+    for version in ("v1", "v2"):
+        registry.add(version, source, contract)
+    promoter = Promoter(registry, lambda version: None)
+    for version in ("v1", "v2"):
+        promoter.promote(version, "ada", "test", force=True)
+    return registry, promoter
+
+
+def watch_of(registry: Registry, promoter: Promoter, tried: tuple[bool, ...] = ()) -> monitor.PromotionMonitor:
+    def outcomes(state: WatchState) -> Outcomes:
+        return Outcomes(97, 100, tried)
+
+    view: Any = Quiet()
+    return monitor.PromotionMonitor(registry, promoter, view, outcomes, lambda version: (97, 100), registry.root)
+
+
+def test_a_promotion_whose_server_was_killed_before_its_watch_is_watched_by_the_next(
+    tmp_path: Path, contract: Contract
+) -> None:
+    """And taken back where it is worse, as any other."""
+    registry, promoter = promoted_twice(tmp_path, contract)
+    here = watch_of(registry, promoter)
+    found = here.report().state
+    assert (found.phase, found.version, found.previous) == ("watching", "v2", "v1")
+    assert found.since == registry.audit_log.newest(1, ["forced"])[0]["time"], "episodes since then count"
+    assert read_state(registry.root).version == "v2", "a further restart continues it"
+    here.close()
+    again = watch_of(registry, promoter, tried=(False,) * 8)
+    until(lambda: again.report().state.phase == "rolled back", lambda: again.report())
+    assert registry.aliases()["production"] == "v1"
+    again.close()
+
+
+@pytest.mark.parametrize("meanwhile", ["kept", "rolled back by hand", "long ago", "off", "another alias"])
+def test_what_was_watched_or_is_not_to_be_is_left_alone_by_the_next_server(
+    tmp_path: Path, contract: Contract, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    registry, promoter = promoted_twice(tmp_path, contract)
+    if meanwhile == "kept":
+        write_state(registry.root, WatchState("kept", "v2", "v1", "2026", ended="2026"))
+    elif meanwhile == "rolled back by hand":
+        promoter.rollback("ada", "as a test")
+    elif meanwhile == "long ago":
+        monkeypatch.setattr(monitor, "_hours", lambda since: 25.0)
+    elif meanwhile == "off":
+        write_unwatched(registry.root, "v1", "v2")
+    else:
+        promoter.rollback("ada", "as a test")
+        registry.point("candidate", "v1", "a job", "learnt")
+    before = registry.aliases()
+    here = watch_of(registry, promoter, tried=(False,) * 8)
+    assert here.report().state.phase != "watching"
+    here.close()
+    assert registry.aliases() == before
+
+
+def test_a_version_that_is_promoted_again_after_it_was_taken_back_is_watched_again(
+    tmp_path: Path, contract: Contract
+) -> None:
+    registry, promoter = promoted_twice(tmp_path, contract)
+    promoter.rollback("auto-rollback", "worse")
+    write_state(registry.root, WatchState("rolled back", "v2", "v1", "2026", reason="worse", ended="2026"))
+    promoter.promote("v2", "ada", "mended", force=True)
+    here = watch_of(registry, promoter)
+    assert here.report().state.phase == "watching"
+    here.close()

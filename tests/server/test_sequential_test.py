@@ -11,8 +11,6 @@ from pirl_server.registry.sequential_test import crossing, false_alarm, limits
 
 BASELINES = [(s, n) for n in (0, 10, 20, 50, 100) for s in sorted({0, n // 2, (4 * n) // 5, n})]
 
-PROMOTED = [(0.7, 20, 0.24), (0.8, 20, 0.63), (0.7, 50, 0.08), (0.9, 50, 0.99)]
-
 
 @pytest.mark.parametrize(("successes", "episodes"), BASELINES)
 @pytest.mark.parametrize("looks", [5, 20, 50])
@@ -82,17 +80,3 @@ def test_a_much_worse_version_does_not_pass_twenty_episodes(rate: float, least: 
 
 def test_without_a_baseline_outcomes_say_nothing() -> None:
     assert crossing(limits(0, 0, 20, 0.05), lambda seen, failed: 1.0) == 0.0
-
-
-@pytest.mark.parametrize(("rate", "episodes", "promoted"), PROMOTED)
-def test_how_often_a_canary_alone_promotes(rate: float, episodes: int, promoted: float) -> None:
-    """Numbers of docs/adr/0014: production 40 of 50; no limit reached, and at least its rate at the end."""
-    found, alive = limits(40, 50, episodes, 0.05), {0: 1.0}
-    for limit in found:
-        after: dict[int, float] = {}
-        for failed, weight in alive.items():
-            after[failed + 1] = after.get(failed + 1, 0.0) + weight * (1 - rate)
-            after[failed] = after.get(failed, 0.0) + weight * rate
-        alive = {failed: weight for failed, weight in after.items() if failed < limit}
-    passes = sum(weight for failed, weight in alive.items() if failed <= 0.2 * episodes)
-    assert passes == pytest.approx(promoted, abs=0.005)

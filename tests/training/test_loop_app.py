@@ -24,7 +24,7 @@ from pirl_server.paths import MODELS
 from pirl_server.policy.checkpoint import checkpoint_version
 
 BODY: dict[str, Any] = {
-    "kind": "loop", "task": "wipe-table", "evaluation": None, "rounds": 2, "episodes_per_round": 8,
+    "kind": "loop", "task": "wipe-table", "evaluation": None, "rounds": 2, "episodes_per_round": 20,
     "explore_share": 0.5, "watch_episodes": 4, "canary": {"episodes": 4},
     "config": {"method": "filtered_bc", "steps": 2, "batch_size": 8, "min_episodes": 4, "learning_rate": 1e-2},
 }  # fmt: skip
@@ -151,11 +151,13 @@ def check_trace(site: Site, job: str, good: str) -> None:
     stream = site.web.get(f"/v1/jobs/{job}/events").text
     assert stream.count("event: loop") > 6
     audit = [json.loads(line) for line in (site.root / MODELS / "audit.jsonl").read_text().splitlines()]
-    # It depends on how many episodes the canary took whether the promotion gate needs to be overridden.
     moved = [line for line in audit if line.get("alias") == "production" and line["event"] in ("forced", "promoted")]
     (promoted,) = moved
-    assert (promoted["version"], promoted["actor"]) == (good, f"loop {job}")
+    assert (promoted["event"], promoted["version"], promoted["actor"]) == ("promoted", good, f"loop {job}")
     assert f"loop {job}, round 1" in promoted["reason"]
+    assert "labelled episodes of the candidate succeeded" in promoted["reason"]
+    (last,) = [each for each in site.job(job)["result"]["rounds"] if each["candidate"] == good]
+    assert last["canary"]["episodes"] > BODY["canary"]["episodes"], "so few are not enough for the gate"
     assert re.search(r"canary: (\d+) of \1 episodes succeeded.* production: \d+ of \d+", promoted["reason"])
 
 
@@ -174,7 +176,7 @@ def test_a_version_that_held_out_episodes_speak_against_never_reaches_a_robot(si
     assert site.aliases() == {"production": base}
     (shown,) = [each for each in site.web.get("/v1/models").json()["data"] if each["version"] == only["candidate"]]
     assert shown["offline"]["refusals"] == [only["reason"]]
-    assert shown["offline"]["held_out"] == 1
+    assert shown["offline"]["held_out"] == 2
     refused = site.web.put("/v1/routing/canary", json={"version": only["candidate"], "robots": ["arm-1"]})
     assert refused.status_code == 409
     assert "held-out action error" in refused.text

@@ -15,7 +15,7 @@ from pirl_contract.schema import Alteration, ControlSource
 from pirl_ros.adapters import qos
 from pirl_ros.adapters.latest_goal import GoalOutcome, LatestGoalClient, control_action
 from pirl_ros.control.action_mapping import ArmCommand
-from pirl_ros.control.gripper import GripperSwitch, fill_gripper_goal
+from pirl_ros.control.gripper import GripperSwitch, fill_gripper_goal, gripper_action
 from pirl_ros.control.lookahead import Ahead
 from pirl_ros.profile.profile import Profile
 
@@ -25,7 +25,7 @@ _KINDS = {"parallel_gripper_command": "ParallelGripperCommand", "gripper_command
 
 
 def _means_the_gripper(command: ArmCommand) -> bool:
-    return command.joints is not None and command.source != ControlSource.HOLD
+    return command.joints is not None and command.source != ControlSource.HOLD and command.gripper_asked[0]
 
 
 class GripperPositions:
@@ -85,7 +85,7 @@ class GripperGoals:
         now_s = time.monotonic()
         if not _means_the_gripper(command) or now_s < self._again_s:
             return Alteration.NONE
-        position = self._switch.update(float(command.executed[-1]), now_s)
+        position = self._switch.update(gripper_action(self._gripper, command.gripper_m), now_s)
         if position is None:
             return Alteration.NONE
         if self._goals.ready:

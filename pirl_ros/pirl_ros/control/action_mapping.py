@@ -42,12 +42,14 @@ class ArmCommand:
     """velocity of a mobile base: m/s along x and y, rad/s about z; it stands unless a policy drives it"""
     more_grippers_m: tuple[float, ...] = ()
     """targets of the fingers of the arms behind the first"""
+    gripper_asked: tuple[bool, ...] = (True,)
+    """of each arm: whether its gripper is to be moved; False: nothing is sent to it, it stays as it is"""
 
     def of_arm(self, number: int, joints: slice) -> ArmCommand:
         """Return what of it is for one of several arms."""
-        gripper_m = (self.gripper_m, *self.more_grippers_m)[number]
+        gripper_m, asked = (self.gripper_m, *self.more_grippers_m)[number], self.gripper_asked[number]
         own, before = (None if each is None else each[joints] for each in (self.joints, self.before))
-        return replace(self, joints=own, gripper_m=gripper_m, before=before, more_grippers_m=())
+        return replace(self, joints=own, gripper_m=gripper_m, before=before, more_grippers_m=(), gripper_asked=(asked,))
 
 
 class ActionMapper:
@@ -238,7 +240,8 @@ class ActionMapper:
         base: tuple[float, float, float] = STANDING,
     ) -> ArmCommand:
         first, *more = self._grippers.metres
-        return ArmCommand(joints, first, executed, altered, source, self._governor.previous, base, tuple(more))
+        previous, asked = self._governor.previous, self._grippers.asked
+        return ArmCommand(joints, first, executed, altered, source, previous, base, tuple(more), asked)
 
     def _base_velocity(self, wanted: tuple[float, float, float]) -> tuple[float, float, float]:
         """At most the base's speeds times the speed scale; the curve that it drives stays the same."""

@@ -68,9 +68,11 @@ class ActionSpace:
             moved, bits = part.target(values[where], anchors.part(own))
             altered |= bits
             target[own][part.joints] = moved
-            low[own][part.joints] = high[own][part.joints] = np.clip(
-                moved, low[own][part.joints], high[own][part.joints]
-            )
+            inside = np.clip(moved, low[own][part.joints], high[own][part.joints])
+            low[own][part.joints] = high[own][part.joints] = inside
+            if self._tools and not np.array_equal(inside, moved):
+                # The tool's joints are worked out around it, and what the governor gets is within the limits already.
+                altered |= Alteration.LIMIT
         for where, own, tool in self._tools:
             target[own], bits = tool.target(values[where], anchors.part(own), low[own], high[own])
             altered |= bits

@@ -299,6 +299,9 @@ class ArmExecutor:
         """Return the command of this period; None: send nothing. `gap_s`: since the state before, in lock-step."""
         if self._latch.held is not None:
             return self._rest(self._latch.held.bit, state, "")
+        if self._lost:
+            # Opened while the others brake: the arm that was lost does not stand where it was commanded to.
+            return self._rest(Alteration.WATCHDOG, state, "coming to rest after a controller gave up")
         if state is None:
             self._buffer.drop()
             return self._rest(Alteration.STALE, state, "no fresh state of the arm")

@@ -56,11 +56,14 @@ class GripperSwitch:
 
 
 class Grippers:
-    """The openings in [-1 closed, 1 open] of each arm's gripper, as they are commanded."""
+    """The openings in [-1 closed, 1 open] of each arm's gripper, as they are commanded; before that, as measured."""
 
     def __init__(self, grippers: Sequence[GripperGroup], period_s: float, speed_scale: float) -> None:
         self._grippers = tuple(grippers)
         self.openings = (1.0,) * len(self._grippers)
+        self.asked = (False,) * len(self._grippers)
+        """which of them the newest `move` was for; the others are to be left alone"""
+        self._commanded = self.asked
         # A goal's speed is the gripper driver's business.
         self._rates = [
             GripperRate(each, period_s, speed_scale) if each.kind == "joint_trajectory" else None for each in grippers
@@ -77,14 +80,19 @@ class Grippers:
             opening if to is None else to if rate is None else rate.step(to)
             for opening, to, rate in zip(self.openings, wanted, self._rates)
         ]
-        self.openings = tuple(moved)
+        self.openings, self.asked = tuple(moved), tuple(to is not None for to in wanted)
+        self._commanded = tuple(map(max, self._commanded, self.asked))
         return all(to is None or to == opening for to, opening in zip(wanted, moved))
 
     def start_at(self, fingers: Sequence[float | None], keep_grasp: bool) -> None:
         """Start from where the fingers are measured, as `GripperRate.start_at` does."""
-        for rate, finger in zip(self._rates, fingers):
+        openings = list(self.openings)
+        for number, (rate, finger) in enumerate(zip(self._rates, fingers)):
             if rate is not None:
                 rate.start_at(finger, keep_grasp)
+            if finger is not None and math.isfinite(finger) and not self._commanded[number]:
+                openings[number] = gripper_action(self._grippers[number], finger)
+        self.openings = tuple(openings)
 
     def set_speed_scale(self, share: float) -> None:
         """Use only this share (0, 1] of the velocity limits."""
@@ -144,9 +152,12 @@ def gripper_metres(gripper: GripperGroup, action: float) -> float:
 
 
 def gripper_action(gripper: GripperGroup, metres: float) -> float:
-    """Return the gripper action in [-1, 1] for a finger target in metres: the inverse of `gripper_metres`."""
+    """Return the gripper action in [-1, 1] for a finger target in metres: the inverse of `gripper_metres`.
+
+    NaN for NaN, which is no wish to close.
+    """
     action = (metres - gripper.closed) / (gripper.open - gripper.closed) * 2.0 - 1.0
-    return min(1.0, max(-1.0, action))
+    return action if math.isnan(action) else min(1.0, max(-1.0, action))
 
 
 def fill_gripper_goal(goal: Any, gripper: GripperGroup, position: float, velocity: float) -> Any:

@@ -91,6 +91,8 @@ class Urdf:
 
 def read_urdf(text: str) -> Urdf:
     """Read the text of a URDF. Raises ValueError in one line: what is wrong, where, and what to do."""
+    if "<!ENTITY" in text:
+        raise ValueError("this URDF defines XML entities, which can grow without end: write out what they stand for")
     try:
         robot = ET.fromstring(text)
     except ET.ParseError as error:
@@ -102,7 +104,7 @@ def read_urdf(text: str) -> Urdf:
     links = tuple(_name(link) for link in robot.findall("link"))
     joints = tuple(_joint(joint) for joint in robot.findall("joint"))
     _check_tree(links, joints)
-    return Urdf(robot.get("name") or "robot", links, joints, sum(1 for _ in robot.iter("collision")))
+    return Urdf(_printable(robot.get("name") or "robot"), links, joints, sum(1 for _ in robot.iter("collision")))
 
 
 def _joint(element: ET.Element) -> UrdfJoint:
@@ -151,11 +153,34 @@ def _check_tree(links: tuple[str, ...], joints: tuple[UrdfJoint, ...]) -> None:
         raise ValueError(f"link '{twice[0]}' is the child of two joints: links must form a tree")
     if len(roots := [link for link in links if link not in children]) != 1:
         raise ValueError(f"links must form one tree, these have no parent: {', '.join(roots) or 'none'}")
+    below = set(roots)
+    while more := {joint.child for joint in joints if joint.parent in below} - below:
+        below |= more
+    if ring := [link for link in links if link not in below]:
+        raise ValueError(f"links must form one tree, these hang on each other in a ring: {', '.join(ring)}")
+    _check_mimics({joint.name: joint.mimic.joint for joint in joints if joint.mimic})
+
+
+def _check_mimics(leaders: dict[str, str]) -> None:
+    """ValueError when a joint ends up mimicking itself."""
+    for name in leaders:
+        leader, steps = leaders[name], 0
+        while leader in leaders and steps <= len(leaders):
+            leader, steps = leaders[leader], steps + 1
+        if steps > len(leaders):
+            raise ValueError(f"joint '{name}' mimics itself in the end: correct its <mimic joint=...>")
 
 
 def _name(element: ET.Element) -> str:
     if not (name := element.get("name")):
         raise ValueError(f"a <{element.tag}> has no name")
+    return _printable(name)
+
+
+def _printable(name: str) -> str:
+    """The name itself. ValueError: it would be another one in the profile's text, or more than a name."""
+    if not name.isprintable() or "\\" in name:
+        raise ValueError(f"name {name!r} has a line break, another control character or a backslash: rename it")
     return name
 
 

@@ -63,7 +63,7 @@ def create_job(
     if new:
         services.registry.audit_log.note("job submitted", actor(request), job=job.id, kind=spec.kind, task=_about(spec))
     response.headers["Location"] = f"/v1/jobs/{job.id}"
-    return JobView.of(job)
+    return _view(services, job)
 
 
 @router.get("", operation_id="listJobs", response_model=JobPage, responses=responses(422))
@@ -80,7 +80,7 @@ async def list_jobs(
 
 
 def _page(services: Services, after: str | None, limit: int, status: Status | None) -> JobPage:
-    found = [JobView.of(job) for job in services.jobs.list(after, limit + 1, status)]
+    found = [_view(services, job) for job in services.jobs.list(after, limit + 1, status)]
     page = found[:limit]
     first, last = (page[0].id, page[-1].id) if page else (None, None)
     damaged = [Damaged(name=name, reason=reason) for name, reason in sorted(services.jobs.damaged.items())]
@@ -90,7 +90,7 @@ def _page(services: Services, after: str | None, limit: int, status: Status | No
 @router.get("/{job_id}", operation_id="getJob", responses=responses(404, 422))
 def get_job(job_id: JobId, services: ServicesDep) -> JobView:
     """Get one job."""
-    return JobView.of(_find(services, job_id))
+    return _view(services, _find(services, job_id))
 
 
 @router.post("/{job_id}/cancel", operation_id="cancelJob", responses=responses(404, 409, 422, 503))
@@ -104,7 +104,7 @@ def cancel_job(job_id: JobId, services: ServicesDep, request: Request) -> JobVie
     except OSError as error:
         raise no_storage("the job's end", error) from None
     services.registry.audit_log.note("job cancelled", actor(request), job=job_id)
-    return JobView.of(cancelled)
+    return _view(services, cancelled)
 
 
 @router.post("/{job_id}/pause", operation_id="pauseJob", responses=responses(404, 409, 422, 503))
@@ -188,7 +188,11 @@ def _switch(services: Services, job_id: str, request: Request, switch: Callable[
     except OSError as error:
         raise no_storage("the job's state", error) from None
     services.registry.audit_log.write(event, actor(request), job=job_id)
-    return JobView.of(job)
+    return _view(services, job)
+
+
+def _view(services: Services, job: Job) -> JobView:
+    return JobView.of(job, services.jobs.signs(job))
 
 
 def _find(services: Services, job_id: str) -> Job:

@@ -10,6 +10,7 @@ from pirl_server.api.described import Described
 from pirl_server.api.gate_schemas import GateEvidence
 from pirl_server.atomic_files import NAME_PATTERN
 from pirl_server.config.jobs import JobSpec
+from pirl_server.jobs.heartbeat import Signs
 from pirl_server.jobs.job import Job, Status
 from pirl_server.registry.evaluation import Evaluation
 from pirl_server.registry.gate_lists import Comparison
@@ -46,11 +47,16 @@ class JobView(Described):
     """why earlier attempts ended, oldest first, the last 20"""
     device: str | None
     """that the present or last attempt was given; null before, and of a loop"""
+    heartbeat_at: str | None = None
+    """when its runner last looked at its living process, ISO 8601, UTC, every 5 s; null unless one runs it"""
+    last_progress_at: str | None = None
+    """when it last reported something or made a checkpoint, ISO 8601, UTC; null unless it runs"""
 
     @classmethod
-    def of(cls, job: Job) -> JobView:
+    def of(cls, job: Job, alive: Signs) -> JobView:
         """Leave out what only the supervisor needs."""
-        return cls.model_validate(job, from_attributes=True)
+        found = cls.model_validate(job, from_attributes=True)
+        return found.model_copy(update={"heartbeat_at": alive.heartbeat, "last_progress_at": alive.progress})
 
 
 class Damaged(Described):

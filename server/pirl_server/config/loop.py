@@ -44,7 +44,10 @@ class LoopCanary:
     ] = ()
     count: Annotated[int, number("how many robots, where none are named", "robots", ge=1)] = 1
     episodes: Annotated[
-        int, number("labelled episodes of the candidate before it may be promoted", "episodes", ge=3)
+        int,
+        number(
+            "labelled episodes of the candidate before it may be promoted; without a simulator, least", "episodes", ge=3
+        ),
     ] = 20
     alpha: Level = 0.05
     max_hours: Annotated[
@@ -85,7 +88,7 @@ class Loop(Scheduled):
     config: Annotated[EpisodesConfig, about("of the finetune_episodes jobs")] = field(default_factory=EpisodesConfig)
     evaluation: Annotated[
         LoopEvaluation | None,
-        about("null: the task has no simulator, so that the canary alone decides and the promotion is forced"),
+        about("null: the task has no simulator, so that labelled episodes of the canary decide, by the robots' gate"),
     ] = field(default_factory=LoopEvaluation)
     canary: Annotated[LoopCanary, about("the candidate's trial on robots")] = field(default_factory=LoopCanary)
     compared_episodes: Annotated[

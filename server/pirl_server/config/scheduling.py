@@ -29,3 +29,11 @@ class Scheduled:
             " next; errors of the request fail at once", "attempts", ge=0, le=1000,
         ),
     ] = 2  # fmt: skip
+    stall_s: Annotated[
+        float | None,
+        number(
+            "without an event of its process or another checkpoint, after which a running job is stopped and tried"
+            " again as after a crash; longer than its start and its longest step. null: never. Of a loop: nothing",
+            "s", ge=1,
+        ),
+    ] = None  # fmt: skip

@@ -17,11 +17,12 @@ from pathlib import Path
 
 from pirl_server.atomic_files import quarantine
 from pirl_server.jobs.executor import Execution, Executor, Place
+from pirl_server.jobs.heartbeat import ProgressWatch
 from pirl_server.jobs.job import FencedError, Job, Status
 from pirl_server.jobs.outcome import ERROR, RESULT, read_result, why_it_failed
 from pirl_server.jobs.process import end_orphan, process_start
 from pirl_server.jobs.store import JobStore
-from pirl_server.jobs.verdict import CANCEL, CLOSE, PAUSE, RESTARTED, checkpoint_mark, crashed, ended, verdict
+from pirl_server.jobs.verdict import CANCEL, CLOSE, PAUSE, RESTARTED, STALL, checkpoint_mark, crashed, ended, verdict
 
 _LOG = logging.getLogger(__name__)
 POLL_S = 0.05
@@ -41,6 +42,10 @@ class Graces:
     pause_s: float = 60.0
     close_s: float = 2.0
 
+    def of(self, why: str) -> float:
+        """Return that of a reason to end; one that has stalled is given the time of one that is cancelled."""
+        return {PAUSE: self.pause_s, CLOSE: self.close_s}.get(why, self.cancel_s)
+
 
 @dataclass
 class _Attempt:
@@ -48,6 +53,7 @@ class _Attempt:
 
     job: Job
     execution: Execution
+    watch: ProgressWatch
     stopped: str | None = None
     ending: Job | None = None
     """not None: nothing of it runs any more, and this is to be stored"""
@@ -163,26 +169,28 @@ class Runner:
 
     def _poll(self, attempt: _Attempt) -> Job | None:
         job, directory = attempt.job, self._store.path(attempt.job.id)
-        why = self._stop(job.id)
+        why = self._stop(attempt)
         if why is not None and why != attempt.stopped:
             attempt.stopped = why
             if why == CANCEL:
                 _leave_word(directory)
-        grace = {None: None, CANCEL: self._graces.cancel_s, PAUSE: self._graces.pause_s, CLOSE: self._graces.close_s}
-        if (code := attempt.execution.poll(grace[why])) is None:
+        if (code := attempt.execution.poll(None if why is None else self._graces.of(why))) is None:
             return None
         stopped = attempt.stopped if attempt.execution.stopped else None  # one that ended before keeps its own ending
         return verdict(job, code, why_it_failed(directory, code), stopped, checkpoint_mark(directory))
 
-    def _stop(self, job_id: str) -> str | None:
+    def _stop(self, attempt: _Attempt) -> str | None:
         """Return why a job is to end, None: it is not."""
+        job_id, limit_s = attempt.job.id, attempt.job.spec.stall_s
+        idle_s = attempt.watch.look(time.monotonic())
         wanted = CANCEL if job_id in self._cancelled else None
         if wanted is None:
             try:
                 wanted = self._store.wanted(job_id)
             except OSError:
                 wanted = None
-        return wanted or (CLOSE if self._closing else None)
+        stalled = attempt.stopped == STALL or (limit_s is not None and idle_s > limit_s)
+        return wanted or (CLOSE if self._closing else None) or (STALL if stalled else None)
 
     def _settle(self, job: Job) -> None:
         try:
@@ -262,7 +270,7 @@ class Runner:
             return
         # the process owns the event log from here on: only its state is written now
         running = replace(job, pid=execution.pid, process_started=execution.started)
-        self._attempts[device] = _Attempt(running, execution)
+        self._attempts[device] = _Attempt(running, execution, ProgressWatch(directory, time.monotonic()))
         try:
             self._store.save(running, fenced=True)
         except OSError:

@@ -16,6 +16,7 @@ from pirl_server.atomic_files import utc_now
 from pirl_server.config.jobs import RESUMABLE, JobSpec
 from pirl_server.config.loop import Loop
 from pirl_server.jobs.events import EventBlocks, EventTail
+from pirl_server.jobs.heartbeat import Signs, signs
 from pirl_server.jobs.hosted_jobs import HostedJobs
 from pirl_server.jobs.job import Job, Status
 from pirl_server.jobs.plan import Plan, plan
@@ -116,6 +117,10 @@ class Supervisor:
     def list(self, after: str | None = None, limit: int = 20, status: Status | None = None) -> list[Job]:
         """Return jobs, newest first, without damaged ones; `after` is the last id of the page before."""
         return self._store.list(after, limit, status)
+
+    def signs(self, job: Job) -> Signs:
+        """Return the signs of life of a job; none of one that does not run."""
+        return signs(self._store.path(job.id)) if job.status is Status.RUNNING else Signs(None, None)
 
     def events(self, job_id: str, after: int = 0) -> EventTail:
         """Follow a job's events after the given id. Raises KeyError for an unknown job."""

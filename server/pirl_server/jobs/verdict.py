@@ -11,7 +11,7 @@ from pirl_server.jobs.job import Job, Status
 AGAIN = 75
 """exit status (EX_TEMPFAIL) of an attempt that another one may continue: paused, or failed through no fault of the
 request"""
-CANCEL, PAUSE, CLOSE = "cancel", "pause", "close"
+CANCEL, PAUSE, CLOSE, STALL = "cancel", "pause", "close", "stall"
 """why an attempt was stopped"""
 CANCELLED, STOPPED = "cancelled while it ran", "the server was stopped"
 RESTARTED = "server restarted while the job ran"
@@ -41,6 +41,8 @@ def verdict(job: Job, code: int, why: str, stopped: str | None, mark: str) -> Jo
         return ended(job, Status.CANCELLED, CANCELLED)
     if code == 0:
         return ended(job, Status.SUCCEEDED, None)
+    if stopped == STALL:
+        return crashed(job, f"stalled: no progress for {job.spec.stall_s:g} s", mark)
     if 0 < code != AGAIN:
         return ended(job, Status.FAILED, why)
     if stopped == PAUSE:

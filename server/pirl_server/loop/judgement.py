@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 from pirl_server.config.loop import Loop, LoopEvaluation
 from pirl_server.loop.state import Rates, Tally
 from pirl_server.loop.world import EpisodeFacts
+from pirl_server.registry.gate_rule import GateRule
 from pirl_server.registry.paired_test import paired_test
+from pirl_server.registry.robot_trial import LEAST_KNOWN, RobotEvidence, RobotTrial, judge_robots
 from pirl_server.registry.sequential_test import limits
 
 ALTERED_FACTOR, ALTERED_MARGIN = 2.0, 0.1
@@ -46,9 +48,18 @@ def tally(episodes: Iterable[EpisodeFacts]) -> Tally:
 
 def compared_with(spec: Loop, episodes: Sequence[EpisodeFacts], base: str, robots: Sequence[str] = ()) -> Tally:
     """Tally the newest episodes of production, those of these robots alone where there are enough."""
+    least, most = OWN_EPISODES, spec.compared_episodes
+    if spec.evaluation is None:  # the robots' gate knows nothing from fewer
+        least, most = LEAST_KNOWN, max(most, LEAST_KNOWN)
     theirs = [each for each in episodes if each.version == base and counts(each)]
     own = [each for each in theirs if each.robot_id in robots]
-    return tally((own if len(own) >= OWN_EPISODES else theirs)[-spec.compared_episodes :])
+    return tally((own if len(own) >= least else theirs)[-most:])
+
+
+def robot_trial(compared: Tally, episodes: Sequence[EpisodeFacts], rule: GateRule) -> RobotTrial:
+    """Judge the candidate's episodes, by time, as the promotion gate does, against what was fixed when they began."""
+    outcomes = tuple(map(succeeded, filter(counts, episodes)))
+    return judge_robots(RobotEvidence(compared.successes, compared.episodes, outcomes), rule)
 
 
 def evaluated(settings: LoopEvaluation, base: Sequence[bool], candidate: Sequence[bool]) -> tuple[bool, str, Rates]:

@@ -15,7 +15,7 @@ from datetime import datetime
 from pirl_server.config.episodes import EpisodeSelection
 from pirl_server.config.jobs import Evaluate, FinetuneEpisodes
 from pirl_server.config.loop import Loop
-from pirl_server.loop.judgement import below, compared_with, evaluated, faulty, tally, worse
+from pirl_server.loop.judgement import below, compared_with, evaluated, faulty, robot_trial, tally, worse
 from pirl_server.loop.state import LoopState, Phase, Round, Tally
 from pirl_server.loop.world import (
     Action,
@@ -28,6 +28,8 @@ from pirl_server.loop.world import (
     View,
     Withdraw,
 )
+from pirl_server.registry.acceptance_test import LOOKS
+from pirl_server.registry.robot_trial import LEAST_KNOWN, RobotTrial
 
 MAX_EXTENSIONS = 3
 """how often a round collects further episodes because too few of them were usable"""
@@ -86,15 +88,24 @@ def _collect(spec: Loop, job: str, state: LoopState, view: View) -> Move | None:
         return Move(state, spent, end=spent)
     fresh = [each for each in _of(view, state.base, state.since) if each.success is not None]
     found = tally(fresh)
-    if len(fresh) < state.target:
-        more = Move(replace(state, collected=found), f"{len(fresh)} of {state.target} episodes collected")
-        return more if found != state.collected else None
+    if missing := _uncollected(spec, state, view, len(fresh)):
+        return Move(replace(state, collected=found), missing) if found != state.collected else None
     rate = found.successes / max(1, found.episodes)  # demonstrations are collected, and say nothing of the policy
     if spec.target_success is not None and rate >= spec.target_success:
         reached = f"success {rate:.2f} of {found.episodes} episodes reaches target_success {spec.target_success:g}"
         return Move(replace(state, collected=found), reached, end=reached)
     ready = replace(state, collected=found, attempt=0)
     return _submit(spec, job, ready, Phase.LEARN, f"{found}: learning begins")
+
+
+def _uncollected(spec: Loop, state: LoopState, view: View, fresh: int) -> str:
+    """What is missing before a round can learn; empty: nothing."""
+    if fresh < state.target:
+        return f"{fresh} of {state.target} episodes collected"
+    known = compared_with(spec, view.episodes, state.base).episodes
+    if spec.evaluation is None and known < LEAST_KNOWN:
+        return f"{fresh} episodes collected, {known} of the {LEAST_KNOWN} that a candidate is compared with"
+    return ""
 
 
 def _learn(spec: Loop, job: str, state: LoopState, view: View) -> Move | None:
@@ -167,30 +178,51 @@ def _canary(spec: Loop, job: str, state: LoopState, view: View) -> Move | None:
     if view.canary != state.candidate:
         return _over(spec, state, view, "ended", "the canary was ended by another caller", urgent=True)
     episodes = _of(view, state.candidate, state.since)
-    found = tally(episodes)
-    state, changed = replace(state, canary=found), found != state.canary
+    before, found = state, tally(episodes)
+    state = replace(state, canary=found)
+    trial = None
+    if spec.evaluation is None:
+        state, trial = _tried(spec, state, view, episodes)
     bad = faulty(episodes, view.not_finite)
     bad = bad or worse(state.compared, episodes, spec.canary.episodes, spec.canary.alpha)
-    if bad:
+    if bad := bad or (str(trial) if trial is not None and trial.rejected else ""):
         return _over(spec, state, view, "worse", bad, urgent=True)
     if spent := _spent(spec, state):
-        return _over(spec, state, view, "ended", spent, urgent=True, end=spent)
-    if found.episodes >= spec.canary.episodes:
-        return _promote(spec, job, state, view)
+        return _over(spec, state, view, "ended", _with_trial(state, spent), urgent=True, end=spent)
+    if found.episodes >= spec.canary.episodes and (move := _judge(spec, job, state, view, trial)) is not None:
+        return move
     if _hours(state.since, view.now) >= spec.canary.max_hours:
         late = f"{found.episodes} of {spec.canary.episodes} episodes after {spec.canary.max_hours:g} h"
-        return _over(spec, state, view, "rejected", late, urgent=True)
-    return Move(state, f"canary: {found}") if changed else None
+        return _over(spec, state, view, "rejected", _with_trial(state, late), urgent=True)
+    return Move(state, _with_trial(state, f"canary: {found}")) if state != before else None
+
+
+def _tried(spec: Loop, state: LoopState, view: View, episodes: Sequence[EpisodeFacts]) -> tuple[LoopState, RobotTrial]:
+    """Where the robots' gate stands. What production is known by is fixed once there is enough of it."""
+    if state.compared.episodes < LEAST_KNOWN:
+        state = replace(state, compared=compared_with(spec, view.episodes, state.base, state.canary_robots))
+    trial = robot_trial(state.compared, episodes, view.rule)
+    return replace(state, trial=str(trial)), trial
+
+
+def _judge(spec: Loop, job: str, state: LoopState, view: View, trial: RobotTrial | None) -> Move | None:
+    """Promote or give up a candidate whose canary had its episodes; None: the gate needs more of them."""
+    if trial is not None and not trial.accepted:
+        return _over(spec, state, view, "rejected", str(trial), urgent=True) if trial.over else None
+    if why := below(spec, state.compared, state.canary):
+        return _over(spec, state, view, "worse", why, urgent=True)
+    if trial is None or not view.rejection:
+        return _promote(spec, job, state, view)
+    return _over(spec, state, view, "rejected", view.rejection, urgent=True) if state.canary.episodes >= LOOKS else None
 
 
 def _promote(spec: Loop, job: str, state: LoopState, view: View) -> Move:
-    if why := below(spec, state.compared, state.canary):
-        return _over(spec, state, view, "worse", why, urgent=True)
     compared = compared_with(spec, view.episodes, state.base)
     after = replace(state, phase=Phase.WATCH, since=view.now, compared=compared, promotions=state.promotions + 1)
-    evidence = f"{_gate(state)}; canary: {state.canary}; production: {state.compared}"
-    action = Promote(state.candidate, _reason(job, state, evidence), force=spec.evaluation is None)
-    return Move(after, f"{state.candidate} is promoted; {evidence}", action)
+    evidence = _with_trial(state, f"{_gate(state)}; canary: {state.canary}; production: {state.compared}")
+    return Move(
+        after, f"{state.candidate} is promoted; {evidence}", Promote(state.candidate, _reason(job, state, evidence))
+    )
 
 
 def _watch(spec: Loop, job: str, state: LoopState, view: View) -> Move | None:
@@ -301,6 +333,10 @@ def _spent(spec: Loop, state: LoopState) -> str:
     if limit is None or state.robot_minutes < limit:
         return ""
     return f"{state.robot_minutes:.1f} robot minutes reach max_robot_minutes {limit:g}"
+
+
+def _with_trial(state: LoopState, said: str) -> str:
+    return f"{said}; on robots {state.trial}" if state.trial else said
 
 
 def _hours(since: str, now: str) -> float:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pirl_server.episodes.step_counts import StepCounts, step_counts
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.episodes.summary import EpisodeSummary
-from pirl_server.loop.judgement import OWN_EPISODES, counts, succeeded
+from pirl_server.loop.judgement import counts, succeeded
 from pirl_server.loop.world import EpisodeFacts
-from pirl_server.registry.robot_trial import RobotEvidence
+from pirl_server.registry.robot_trial import LEAST_KNOWN, RobotEvidence
 from pirl_server.registry.versions import Registry
 
 _LOG = logging.getLogger(__name__)
@@ -75,4 +75,4 @@ def robot_evidence(registry: Registry, store: EpisodeStore, incumbent: str, cand
 
 def _known(episodes: Sequence[EpisodeFacts], robots: set[str]) -> Sequence[EpisodeFacts]:
     own = [each for each in episodes if each.robot_id in robots]
-    return own if len(own) >= OWN_EPISODES else episodes
+    return own if len(own) >= LEAST_KNOWN else episodes

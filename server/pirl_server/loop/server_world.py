@@ -14,6 +14,7 @@ from pirl_server.episodes.summary import EpisodeSummary
 from pirl_server.jobs.job import DamagedJobError, Job, Status
 from pirl_server.jobs.supervisor import Supervisor
 from pirl_server.jobs.verdict import RESTARTED, STOPPED
+from pirl_server.loop.judgement import counts
 from pirl_server.loop.robot_episodes import counts_of, episode_facts
 from pirl_server.loop.state import LoopState, Phase
 from pirl_server.loop.world import (
@@ -60,6 +61,8 @@ class ServerWorld:
         self._promoter, self._deployment, self._service = promoter, deployment, service
         self._paused: Callable[[], bool] = lambda: jobs.hosted.paused(job)
         self._counts: dict[str, StepCounts] = {}
+        self._gate_saw: tuple[EpisodeFacts, ...] = ()
+        self._gate_said = ""
 
     def view(self, state: LoopState) -> View:
         """Look at aliases, routes, episodes, the child and its evaluations. Raises OSError."""
@@ -70,15 +73,19 @@ class ServerWorld:
         outcomes, rejection = None, ""
         if state.phase is Phase.EVALUATE_CANDIDATE and job is not None and job.status is Status.SUCCEEDED:
             outcomes, rejection = self._outcomes(state, job), self._rejection(production, state.candidate)
+        episodes = tuple(reversed([self._facts(each, rate) for each, rate in self._listed(state, production)]))
+        if state.phase is Phase.CANARY and self._spec.evaluation is None:
+            rejection = self._by_robots(state, episodes)
         return View(
             now=utc_now(),
             production=production,
             canary=candidate if candidate and candidate == routes.canary_version and tried else "",
             pinned=frozenset(routes.pins),
-            episodes=tuple(reversed([self._facts(each, rate) for each, rate in self._listed(state, production)])),
+            episodes=episodes,
             child=self._facts_of(job) if state.child else None,
             outcomes=outcomes,
             rejection=rejection,
+            rule=self._promoter.rule,
             not_finite=self._service.dispatcher.not_finite[state.candidate],
             paused=self._paused(),
         )
@@ -107,7 +114,7 @@ class ServerWorld:
             with suppress(KeyError, ValueError):  # it has ended
                 self._jobs.cancel(action.job)
         elif isinstance(action, Promote) and not self._serves(action.version):
-            self._promoter.promote(action.version, self._actor, action.reason, action.force)
+            self._promoter.promote(action.version, self._actor, action.reason)
         elif isinstance(action, RollBack):
             self._roll_back(action)
         return ""
@@ -170,6 +177,16 @@ class ServerWorld:
 
     def _rejection(self, production: str, candidate: str) -> str:
         return "; ".join(check_gate(self._registry, production, candidate, self._promoter.rule).refusals)
+
+    def _by_robots(self, state: LoopState, episodes: tuple[EpisodeFacts, ...]) -> str:
+        """Why the gate would reject the candidate by robots' episodes; it reads many: again only after a new one."""
+        seen = tuple(filter(counts, episodes))
+        tried = sum(each.version == state.candidate for each in seen)
+        if tried < self._spec.canary.episodes:
+            return ""
+        if seen != self._gate_saw:
+            self._gate_said, self._gate_saw = "; ".join(self._promoter.check(state.candidate).refusals), seen
+        return self._gate_said
 
     def _listed(self, state: LoopState, production: str) -> Iterator[tuple[EpisodeSummary, float]]:
         """Yield the episodes that concern the loop, newest first, with their rate in Hz."""

@@ -117,6 +117,8 @@ class LoopState:
     """what the candidate's episodes are compared with, as it was when the canary began"""
     canary_robots: tuple[str, ...] = ()
     canary: Tally = field(default_factory=Tally)
+    trial: str = ""
+    """what robots' episodes show where there is no simulator, and how many more it takes"""
     robot_minutes: float = 0.0
     promotions: int = 0
     rounds: tuple[Round, ...] = ()
@@ -135,7 +137,7 @@ class LoopState:
 
 _SHOWN = (
     "round", "phase", "base", "candidate", "target", "collected", "offline", "rates", "canary_robots", "canary",
-    "compared", "robot_minutes", "promotions", "rounds",
+    "compared", "trial", "robot_minutes", "promotions", "rounds",
 )  # fmt: skip
 _STATE = TypeAdapter(LoopState)
 

@@ -8,6 +8,7 @@ from typing import Protocol, TypeAlias
 
 from pirl_server.config.jobs import Evaluate, FinetuneEpisodes
 from pirl_server.loop.state import LoopState
+from pirl_server.registry.gate_rule import USUAL_RULE, GateRule
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,9 @@ class View:
     outcomes: tuple[tuple[bool, ...], tuple[bool, ...]] | None = None
     """of base and candidate on the round's initial states, once both were evaluated"""
     rejection: str = ""
-    """why the promotion gate would reject the candidate; empty: it would not, or evaluations are missing still"""
+    """why the promotion gate would reject the candidate; empty: it would not, or it is too early to ask it"""
+    rule: GateRule = USUAL_RULE
+    """of the promotion gate"""
     not_finite: int = 0
     """chunks of the candidate that the server rejected since it was loaded"""
     paused: bool = False
@@ -91,11 +94,10 @@ class StartCanary:
 
 @dataclass(frozen=True)
 class Promote:
-    """Make the version production; `force` where no list of initial states can decide."""
+    """Make the version production, through the promotion gate."""
 
     version: str
     reason: str
-    force: bool
 
 
 @dataclass(frozen=True)

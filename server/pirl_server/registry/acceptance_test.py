@@ -24,34 +24,38 @@ LOOKS = 200
 """labelled episodes after which a version that was not accepted is not going to be"""
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def most_failures(successes: int, episodes: int, margin: float, alpha: float, looks: int = LOOKS) -> tuple[int, ...]:
     """Return for 1, 2, ... `looks` episodes with how many failures the version is accepted; -1: with none."""
     rates_G, weights_G = _posterior(successes, episodes)
     fails_G = np.minimum(1.0, 1.0 - rates_G + margin)
     tails = _tails(fails_G, weights_G, looks)
-    low, high = 0.0, alpha
-    for _ in range(30):  # the chance to be accepted rises with the level of each look
-        middle = (low + high) / 2.0
-        if crossing(_at(tails, middle), fails_G, weights_G)[-1] <= alpha:
-            low = middle
+    levels = np.unique(np.concatenate([row[row <= alpha] for row in tails]))
+    low, high = 0, len(levels)
+    while low < high:  # the chance to be accepted rises with the level of each look
+        middle = (low + high) // 2
+        if crossing(_at(tails, levels[middle]), fails_G, weights_G)[-1] <= alpha:
+            low = middle + 1
         else:
             high = middle
-    return _at(tails, low)
+    return _at(tails, levels[low - 1] if low else 0.0)
 
 
 def crossing(
     limits: tuple[int, ...], fails_G: NDArray[np.float64], weights_G: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return [looks] the probability to have been accepted by each look, averaged over [G] failure rates."""
-    alive = np.zeros((len(fails_G), len(limits) + 1))
+    least, most = 0, max(*limits, 0)  # failures of those that may still be accepted
+    alive, fails_G1 = np.zeros((len(fails_G), most + 1)), fails_G[:, None]
     alive[:, 0], reached, found = 1.0, 0.0, np.zeros(len(limits))
     for seen, limit in enumerate(limits):
-        after = alive * (1.0 - fails_G[:, None])
-        after[:, 1:] += alive[:, :-1] * fails_G[:, None]
-        reached += float(weights_G @ after[:, : limit + 1].sum(axis=1))
-        after[:, : limit + 1] = 0.0
-        alive, found[seen] = after, reached
+        before = alive[:, least : min(seen + 1, most) + 1]
+        after = before * (1.0 - fails_G1)
+        after[:, 1:] += before[:, :-1] * fails_G1
+        before[:] = after
+        reached += float(weights_G @ alive[:, least : limit + 1].sum(axis=1))
+        alive[:, least : limit + 1] = 0.0
+        least, found[seen] = max(least, limit + 1), reached
     return found
 
 

@@ -42,6 +42,11 @@ class RobotTrial:
     known_missing: int = 0
     """labelled episodes of production that are missing"""
 
+    @property
+    def over(self) -> bool:
+        """Whether no further episode of the candidate changes it."""
+        return not self.known_missing and self.more_successes is None
+
     def __str__(self) -> str:
         known, tried = self.evidence, self.evidence.outcomes
         seen = (

@@ -16,7 +16,7 @@ PRIOR = 0.5
 """Jeffreys: half a success and half a failure beside those that were seen"""
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def limits(successes: int, episodes: int, looks: int, alpha: float) -> tuple[int, ...]:
     """Return for 1, 2, ... `looks` episodes how many failures are too many; one more than the episodes: no number is.
 

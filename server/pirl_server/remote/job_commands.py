@@ -65,10 +65,13 @@ def list_jobs(server: RestClient, options: argparse.Namespace) -> int:
         show(found)
         return 0
     rows = [
-        (each["id"], each["spec"]["kind"], each["status"], each["created"], each["spec"].get("task"), each["error"])
+        (
+            each["id"], each["spec"]["kind"], each["status"], each["created"], each.get("last_progress_at"),
+            each["spec"].get("task"), each["error"],
+        )
         for each in found
-    ]
-    table(("id", "kind", "status", "created", "task", "error"), rows)
+    ]  # fmt: skip
+    table(("id", "kind", "status", "created", "progress", "task", "error"), rows)
     return 0
 
 

@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from pirl_server.atomic_files import utc_now
+from pirl_server.registry.aliases import ROLLED_BACK
 from pirl_server.registry.audit import AuditLog
 from pirl_server.registry.promotion import PRODUCTION, Promoter
 from pirl_server.registry.versions import Registry
@@ -24,6 +25,8 @@ _LOG = logging.getLogger(__name__)
 ACTOR = "auto-rollback"
 LOOK_S, EPISODES_S, RETRY_S = 0.2, 1.0, 1.0
 MAX_HOURS = 24.0
+PROMOTIONS, MOVES_READ = ("promoted", "forced"), 100
+"""events of the audit log, and how many of such lines are looked at for the last one of production"""
 SeeOutcomes = Callable[[WatchState], Outcomes]
 """what labelled episodes say now"""
 
@@ -94,6 +97,10 @@ class PromotionMonitor:
         self._view.close()
 
     def _resume(self) -> None:
+        if (missed := self._missed()) is not None:
+            _LOG.warning("%s was promoted without a watch, which begins now", missed.version)
+            self._state = missed
+            self._write(missed)
         state = self._state
         if state.phase != "watching":
             return
@@ -102,6 +109,26 @@ class PromotionMonitor:
             self._hours_before = max(0.0, _hours(state.since))
         else:
             self._state = replace(state, phase="ended", reason="another version is in production", ended=utc_now())
+
+    def _missed(self) -> WatchState | None:
+        """The watch of a promotion whose server was killed before it wrote one down; None: there is none.
+
+        An earlier one than a watch lasts is left alone: it has proved itself.
+        """
+        production, previous = self._registry.aliases().get(PRODUCTION), self._registry.previous(PRODUCTION)
+        seen = self._state.version == production and self._state.phase != "rolled back"
+        if production is None or previous is None or seen:
+            return None
+        try:
+            lines = self._registry.audit_log.newest(MOVES_READ, (*PROMOTIONS, ROLLED_BACK, "started"))
+        except OSError as error:
+            _LOG.error("whether the version in production was watched can't be read: %s", error)
+            return None
+        last = next((line for line in lines if line.get("alias") == PRODUCTION), None)
+        if last is None or last["event"] not in PROMOTIONS or last["version"] != production:
+            return None
+        fresh = _hours(last["time"]) <= MAX_HOURS
+        return WatchState("watching", production, previous, last["time"], known=-1) if fresh else None
 
     def _work(self) -> None:
         while (state := self._next()) is not None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from pirl_server.atomic_files import read_json, write_json
+from pirl_server.atomic_files import read_json, utc_now, write_json
 
 _LOG = logging.getLogger(__name__)
 FILE = "watch.json"
@@ -49,6 +49,15 @@ def read_state(folder: Path) -> WatchState:
     except (OSError, ValueError, ValidationError) as error:
         _LOG.error("'%s' can't be read, the version in production is not watched: %s", path, error)
         return WatchState()
+
+
+def write_unwatched(folder: Path, previous: str | None, version: str) -> None:
+    """Write down that a promotion is not to be watched, by a later server neither. Never raises."""
+    reason = "it was promoted with --auto-rollback off"
+    try:
+        write_state(folder, WatchState("ended", version, previous or "", utc_now(), reason=reason, ended=utc_now()))
+    except OSError as error:
+        _LOG.error("that %s is not to be watched can't be stored: %s", version, error)
 
 
 def write_state(folder: Path, state: WatchState) -> None:

@@ -54,6 +54,7 @@ function facts(job, stand, ended) {
     ["In simulation", stand.rates
       ? `candidate, base: ${simulated(stand.rates)}; p of no gain ${small(stand.rates.p_better)}` : "not compared", "simulation"],
     ["Canary", canary(spec, stand)],
+    ...(stand.trial ? [["Robots' gate", stand.trial, "trial"]] : []),
     ["Robot time", html`<${Bar} id="minutes" label="robot minutes spent" value=${minutes} most=${budget || 0}>
       ${`${minutes.toFixed(1)} min${budget ? ` of ${budget}` : ", no limit"}`}<//>`],
     ["Promotions", stand.promotions || 0, "promotions"],
