@@ -143,6 +143,27 @@ def test_a_displacement_is_compared_with_the_whole_range(source: Path) -> None:
         lines(source, relative=True)
 
 
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("j1.target", "'j1.target' is relative to state entry 0, which is 'j0'"),
+        ("j0.delta", "'j0.delta' of the contract counts from something already"),
+        ("j0.velocity", "'j0.velocity' of the contract counts from something already"),
+        ("tcp_dx.from_command", "'tcp_dx.from_command' of the contract counts from something already"),
+        ("left_tcp_dx", "'left_tcp_dx' of the contract counts from something already"),
+    ],
+)
+def test_a_relative_action_that_would_count_twice_or_from_another_joint_is_rejected(
+    source: Path, entry: str, said: str
+) -> None:
+    write_processors(source, "pi05", relative=True)
+    edit_json(source / "config.json", lambda raw: raw.update(use_relative_actions=True))
+    action = [Field(entry, "rad", -RANGE, RANGE), *(field for field in ACTION if field.name != entry)][: len(ACTION)]
+    contract = write_robot(source.parent / "arm.json", state=STATE, action=action)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        import_checkpoint(request("lerobot", source, source.parent / "out", "pi05", contract=contract))
+
+
 def test_an_entry_without_limits_is_compared_with_what_its_unit_allows(source: Path) -> None:
     set_ranges(source, state={0: (-80.0, 95.0), 6: (0.0, 40.0)})
     contract = write_robot(source.parent / "arm.json", state=[Field(each.name, each.unit) for each in STATE])

@@ -288,6 +288,11 @@ TWO_ARMS = ("aloha",)
 PROFILES = sorted({path.stem for path in (ROOT / "launch" / "params").glob("*.yaml")} - set(TWO_ARMS))
 
 
+def test_a_profile_of_several_arms_needs_a_map() -> None:
+    with pytest.raises(ValueError, match="several arms: give a map of topics"):
+        read_map(ROOT / "launch" / "params" / "aloha.yaml")
+
+
 @pytest.mark.parametrize("name", PROFILES)
 def test_a_profile_gives_the_contract_of_the_robot_side(name: str) -> None:
     path = ROOT / "launch" / "params" / f"{name}.yaml"

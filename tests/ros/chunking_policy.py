@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
-from action_spaces import meant, sizes, with_space, written
 from driven_arm import PERIOD_NS, DrivenArm, real_profile
 from scipy.spatial.transform import Rotation
+from space_samples import meant, sizes, with_space, written
 
 from pirl_contract.schema import ActionChunk
 from pirl_ros.control.action_space import ActionSpace

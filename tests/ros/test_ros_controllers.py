@@ -49,7 +49,7 @@ def command(joints: np.ndarray | None) -> Any:
 def ahead() -> Any:
     from pirl_ros.control.lookahead import Ahead
 
-    return Ahead(ROWS, np.zeros_like(ROWS), np.zeros(5), 0.05, ROWS[0])
+    return Ahead(ROWS, np.zeros_like(ROWS), 0.05, ROWS[0])
 
 
 def make(profile: Profile, **changes: Any) -> tuple[Node, list[Any]]:

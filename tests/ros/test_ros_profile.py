@@ -145,7 +145,7 @@ def test_a_ros_parameter_file_is_named_with_where_to_give_it(tmp_path: Path, tex
 
 
 def test_a_name_that_is_not_there_lists_those_that_are(profile_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"has franka, kinova_gen3, .*, ur5e, .* profile:=FILE"):
+    with pytest.raises(ValueError, match=r"has aloha, franka, kinova_gen3, .*, ur5e, .* profile:=FILE"):
         load_profile(profile_path.with_name("frnka.yaml"))
 
 

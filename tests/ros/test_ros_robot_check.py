@@ -19,6 +19,7 @@ from pirl_ros.control.governor import Governor
 from pirl_ros.control.kinematics import Chain
 from pirl_ros.control.limit_check import violations
 from pirl_ros.control.limits import Limits
+from pirl_ros.profile.action_parts import ActionPart
 from pirl_ros.profile.profile import Profile, load_profile
 from pirl_ros.profile.sections import Box, Joint, JointOrigin, KinematicTable, Origin, PoseTopic
 from pirl_ros.profile_check.check import main
@@ -85,6 +86,19 @@ def test_a_real_arm_is_in_its_box_in_mid_range_and_can_stop(name: str) -> None:
     assert (np.array(profile.safety.workspace.low) < tool).all()
     assert (tool < np.array(profile.safety.workspace.high)).all()
     assert braking(profile).angle < 1.0
+
+
+def test_a_tool_part_that_is_swift_is_warned_of() -> None:
+    parts = (
+        ActionPart("tool_delta", rotation="axis_angle", step=0.08, turn=0.5, normalised=True),
+        ActionPart("gripper", closed=1.0, open=-1.0),
+    )
+    swift = replace(shipped("franka"), action=parts)
+    said = {finding.key: finding.text for finding in find_all(swift)}
+    assert "0.08 m at 20 Hz is 1.6 m/s" in said["action, step"]
+    assert "0.5 rad at 20 Hz is 10.0 rad/s" in said["action, turn"]
+    slow = replace(swift, action=(replace(parts[0], step=0.02, turn=0.1), parts[1]))
+    assert not {"action, step", "action, turn"} & set(keys(slow, error=False))
 
 
 @pytest.mark.parametrize("name", REAL)

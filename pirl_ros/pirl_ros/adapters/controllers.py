@@ -12,6 +12,7 @@ from std_msgs.msg import Float64MultiArray
 from pirl_contract.schema import Alteration
 from pirl_ros.adapters import qos
 from pirl_ros.adapters.arm_share import ArmShare
+from pirl_ros.adapters.base_controller import BaseVelocity
 from pirl_ros.adapters.controller import Controller
 from pirl_ros.adapters.gripper_controllers import GripperGoals, GripperPositions
 from pirl_ros.adapters.trajectory_controller import PlannedTrajectory, TrajectoryController
@@ -34,9 +35,11 @@ def make_controllers(node: Any, profile: Profile, dry_run: bool, gave_up: Callab
     """
     if dry_run:
         return [PlannedTrajectory(node, profile)]
-    if not profile.arms:
-        return _of_arm(node, profile, gave_up)
     made: list[Controller] = []
+    if profile.base is not None:
+        made.append(BaseVelocity(node, profile.base, profile.rate_hz))
+    if not profile.arms:
+        return [*made, *_of_arm(node, profile, gave_up)]
     owns = joint_slices([len(arm.joints) for arm in profile.arms])
     for number, (single, joints) in enumerate(zip(profile.singles, owns)):
         share = ArmShare(number, joints)

@@ -12,8 +12,14 @@ from numpy.typing import NDArray
 
 from pirl_contract.schema import Alteration, Vector
 from pirl_ros.control import rotations
+from pirl_ros.control.governor import shorten
 from pirl_ros.control.kinematics import Array, Chain
 from pirl_ros.profile.action_parts import ROTATION_NAMES, ActionPart
+
+_SLACK = 1.0 + 1e-6
+"""rounding of a way that is compared with the largest one"""
+_BRAKING_S = 0.5
+"""in which an approach comes from its largest speed to where the goal is one step away"""
 
 Pose = tuple[Array, Array]
 """position [3] and rotation [3, 3]"""
@@ -51,6 +57,8 @@ class ArmShape:
     box_high: Array
     max_jump: float
     """rad, no joint may be asked to go further at once"""
+    largest_steps: Array
+    """[J] rad per period at the joints' own speeds"""
     period_s: float
 
 
@@ -93,7 +101,11 @@ class ToolEntries:
         joints = self._arm.chain.inverse(inside, rotation, seed, low, high)
         if joints is None or np.abs(joints - seed).max() > self._max_jump:
             return seed, altered | Alteration.LIMIT
-        return joints, altered
+        if not self.aims():
+            return joints, altered
+        # All joints by the same share: the tool stays on its way where one of them can go no faster.
+        near = shorten(joints, seed, self._arm.largest_steps)
+        return near, altered if near is joints else altered | Alteration.LIMIT
 
     def executed(self, end: Array, anchors: Anchors, asked: Vector | None) -> Array:
         """Return entries [K] of a motion to joints `end` [J]. `asked` [K]: of two ways to write it, the nearer one."""
@@ -156,25 +168,36 @@ class ToolEntries:
         return np.concatenate([way, rotations.values_of(turn, self._representation, near)])
 
     def _approached(self, goal: Pose, seed: Array) -> tuple[Pose, Alteration]:
-        """The goal, or as far towards it as one period may lead from joints `seed`."""
+        """The goal, or as far towards it as one period may lead from joints `seed`: position and rotation together."""
         if not self._limited:
             return goal, Alteration.NONE
         position, rotation = self._arm.chain.forward(seed)
-        length = float(np.linalg.norm(goal[0] - position))
-        reached, turned = goal
-        if length > self._part.step * (1.0 + 1e-6):
-            reached = position + (goal[0] - position) * (self._part.step / length)
+        if not self._part.absolute:
+            # The positions of a delta per period are within `step` each by their range.
+            turned = rotations.shortened(rotation, goal[1], self._part.turn * _SLACK)
+            return (goal[0], turned), Alteration.NONE if turned is goal[1] else Alteration.LIMIT
+        far = float(np.linalg.norm(goal[0] - position)) / self._part.step
         if self.width > 3:
-            turned = rotations.shortened(rotation, goal[1], self._part.turn * (1.0 + 1e-6))
-        whole = reached is goal[0] and turned is goal[1]
-        return (reached, turned), Alteration.NONE if whole else Alteration.LIMIT
+            far = max(far, float(np.linalg.norm(rotations.vector(goal[1] @ rotation.T))) / self._part.turn)
+        if far <= _SLACK:
+            return goal, Alteration.NONE
+        share = _pace(far, self._arm.period_s) / far
+        reached = position + share * (goal[0] - position)
+        return (reached, rotations.between(rotation, goal[1], share)), Alteration.LIMIT
 
 
 class JointEntries:
-    """Moves some of the arm's joints, one entry each."""
+    """Moves some of the arm's joints, one entry each.
 
-    def __init__(self, part: ActionPart, arm: ArmShape, joints: NDArray[np.int64], ranges: Array) -> None:
+    Beside a tool part of the same arm they approach their targets at their own speed: the other joints make up for what
+    they do to the tool, and cannot for a jump.
+    """
+
+    def __init__(
+        self, part: ActionPart, arm: ArmShape, joints: NDArray[np.int64], ranges: Array, beside_tool: bool = False
+    ) -> None:
         """`joints` [K]: which of the arm's; `ranges` [K]: of the entries, which a normalised one of 1 stands for."""
+        self._largest = arm.largest_steps[joints] if beside_tool else np.full(len(joints), np.inf)
         self.kind, self.anchor, self.joints = part.kind, part.anchor, joints
         self.width = len(joints)
         self._low, self._high, self._period_s = arm.low[joints], arm.high[joints], arm.period_s
@@ -186,6 +209,14 @@ class JointEntries:
 
     def target(self, values: Array, anchors: Anchors) -> tuple[Array, Alteration]:
         """Return where the part's joints [K] are to be for entries [K], and what had to be changed."""
+        wanted, altered = self._wanted(values, anchors)
+        start = anchors.command[self.joints]
+        far = float(np.max(np.abs(wanted - start) / self._largest))
+        if far <= _SLACK:
+            return wanted, altered
+        return start + _pace(far, self._period_s) / far * (wanted - start), altered | Alteration.LIMIT
+
+    def _wanted(self, values: Array, anchors: Anchors) -> tuple[Array, Alteration]:
         if self.kind == "joint_position":
             # The limit itself may be a little larger as a float32.
             return np.clip(values, self._low, self._high), Alteration.NONE
@@ -208,3 +239,13 @@ class JointEntries:
         if self.anchor != "observation":
             return values_NK
         return values_NK + (old - new)[self.joints] / self._scale
+
+
+def _pace(far: float, period_s: float) -> float:
+    """How much of a largest step to go in one period, towards a goal `far` of them away.
+
+    Braking at an even rate: the governor takes a goal that moves on evenly for one that will, and passes it where that
+    stops at once. The last step is one, and a single one is no motion to it.
+    """
+    periods = _BRAKING_S / period_s
+    return min(1.0, max(1.0 / periods, float(np.sqrt(2.0 * (far - 1.0) / periods))))

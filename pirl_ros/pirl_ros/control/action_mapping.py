@@ -10,7 +10,7 @@ import numpy as np
 
 from pirl_contract.schema import Alteration, ControlSource, Vector
 from pirl_ros.control.action_entries import Anchors
-from pirl_ros.control.action_space import ActionSpace
+from pirl_ros.control.action_space import STANDING, ActionSpace
 from pirl_ros.control.control_source import JointTarget, TcpTwist, Teleop
 from pirl_ros.control.governor import Governor, shorten
 from pirl_ros.control.gripper import Grippers
@@ -38,6 +38,8 @@ class ArmCommand:
     source: ControlSource
     before: Array | None = None
     """[J] rad, the governed command that precedes this one; None: the arm stands"""
+    base: tuple[float, float, float] = STANDING
+    """velocity of a mobile base: m/s along x and y, rad/s about z; it stands unless a policy drives it"""
     more_grippers_m: tuple[float, ...] = ()
     """targets of the fingers of the arms behind the first"""
     gripper_asked: tuple[bool, ...] = (True,)
@@ -66,6 +68,8 @@ class ActionMapper:
         self._lead = np.maximum(_LEAD_RAD, 2 * self._limits.velocity * self._limits.period_s)
         grippers = [single.gripper for single in profile.singles]
         self._grippers = Grippers(grippers, self._limits.period_s, profile.safety.speed_scale)
+        self._base, self._base_scale = profile.base, profile.safety.speed_scale
+        self._own_scale = profile.safety.speed_scale
         self._aim: Array | None = None
         """[J] where the action before, or a person's twist, was to lead"""
 
@@ -93,6 +97,7 @@ class ActionMapper:
         """Use only this part of the velocity limits; ValueError unless in (0, 1]."""
         self._governor.set_speed_scale(share)
         self._grippers.set_speed_scale(share)
+        self._base_scale = share * self._own_scale
 
     def grippers_at(self, fingers: Sequence[float | None], keep_grasp: bool) -> None:
         """Start each arm's gripper from where it is measured, in its own unit; None: it is not measured.
@@ -120,31 +125,36 @@ class ActionMapper:
 
         `reference` [J]: the measured joints of the chunk's observation. None, for entries that count from them: holds.
         """
-        if not np.isfinite(action).all() or not np.isfinite(measured).all():
+        known = measured if reference is None else reference
+        if not all(np.isfinite(values).all() for values in (action, measured, known)):
             return self.brake(Alteration.NOT_FINITE)
         if reference is None and self.space.counts_from_observation:
             return self.brake(Alteration.STALE)
         clipped = self.space.clip(action)
         altered = Alteration.NONE if np.array_equal(clipped, action) else Alteration.CLIPPED
-        origin = measured if reference is None else reference
-        target, bits = self._target(clipped, measured, origin)
+        target, bits = self._target(clipped, measured, known)
         before = self._governor.position
         joints, more = self._governor.command(target, measured, chunk_age_s, observation_age_s)
         altered |= bits | more
         if joints is None or altered & _REFUSED:
             self._aim = None
-            return self._report(joints, measured if before is None else before, origin, altered, ControlSource.HOLD)
+            return self._report(joints, measured if before is None else before, known, altered, ControlSource.HOLD)
         self._aim = target if self.space.aims.any() else None
         altered |= self._move_grippers(self.space.openings(clipped))
+        base = self._base_velocity(self.space.base(clipped))
+        if base != self.space.base(clipped):
+            altered |= Alteration.LIMIT
         if not altered & _ALTERS_THE_PATH:
-            return self._command(joints, clipped, altered, ControlSource.POLICY)
-        return self._report(joints, measured, origin, altered, ControlSource.POLICY, clipped)
+            return self._command(joints, clipped, altered, ControlSource.POLICY, base)
+        return self._report(joints, measured, known, altered, ControlSource.POLICY, clipped, base)
 
     def follow(self, hand: Teleop, measured: Array, observation_age_s: float) -> ArmCommand:
         """Return the command for what a person wants; it passes the same limits as the policy's.
 
         `measured` [J] rad. Raises ValueError for a joint target of another length.
         """
+        if not np.isfinite(measured).all():
+            return self.brake(Alteration.NOT_FINITE)
         if isinstance(hand, JointTarget):
             target, bits, self._aim = hand.joints, Alteration.NONE, None
             if target.shape != measured.shape:
@@ -212,17 +222,34 @@ class ActionMapper:
         altered: Alteration,
         source: ControlSource,
         asked: Vector | None = None,
+        base: tuple[float, float, float] = STANDING,
     ) -> ArmCommand:
         """What was really done, in the units of the action: from `start`, from the command before, or from `origin`."""
         end = start if joints is None else joints
         previous = self._governor.previous
         anchors = Anchors(start, start if previous is None else previous, origin)
-        executed = self.space.executed(end, anchors, self._grippers.openings, asked)
-        return self._command(joints, executed, altered, source)
+        executed = self.space.executed(end, anchors, self._grippers.openings, asked, base)
+        return self._command(joints, executed, altered, source, base)
 
     def _command(
-        self, joints: Array | None, executed: Vector, altered: Alteration, source: ControlSource
+        self,
+        joints: Array | None,
+        executed: Vector,
+        altered: Alteration,
+        source: ControlSource,
+        base: tuple[float, float, float] = STANDING,
     ) -> ArmCommand:
         first, *more = self._grippers.metres
         previous, asked = self._governor.previous, self._grippers.asked
-        return ArmCommand(joints, first, executed, altered, source, previous, tuple(more), asked)
+        return ArmCommand(joints, first, executed, altered, source, previous, base, tuple(more), asked)
+
+    def _base_velocity(self, wanted: tuple[float, float, float]) -> tuple[float, float, float]:
+        """At most the base's speeds times the speed scale; the curve that it drives stays the same."""
+        if self._base is None:
+            return STANDING
+        linear, angular = (self._base_scale * limit for limit in (self._base.linear, self._base.angular))
+        excess = max(abs(wanted[0]) / linear, abs(wanted[1]) / linear, abs(wanted[2]) / angular)
+        if excess <= 1.0:
+            return wanted
+        x, y, turn = (value / excess for value in wanted)
+        return x, y, turn

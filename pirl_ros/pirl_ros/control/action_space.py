@@ -19,6 +19,8 @@ from pirl_ros.control.workspaces import joint_slices
 from pirl_ros.profile.action_parts import ActionPart
 from pirl_ros.profile.profile import Profile
 
+STANDING = (0.0, 0.0, 0.0)
+"""velocity of a base that stands"""
 SAME = 1e-5
 """rad and m by which one action may differ when it was written from two measurements of one state"""
 
@@ -40,9 +42,11 @@ class ActionSpace:
         self._joints: list[tuple[slice, slice, JointEntries]] = []
         self._grippers: list[tuple[int, float, float]] = [(0, -1.0, 1.0)] * len(self._arms)
         """of each arm: index, and the entries that close and that open"""
+        self._base: list[int] = []
+        """entries of the base's velocity"""
         names, start = [arm.name for arm in profile.arms], 0
         for part in profile.action_parts:
-            start += self._add(profile, part, names.index(part.arm) if names else 0, start)
+            start += self._add(profile, part, names.index(part.arm) if part.arm else 0, start)
         self.aims = self._aiming()
         """[J] joints whose target counts from where the action before was to lead"""
 
@@ -78,12 +82,22 @@ class ActionSpace:
         """Return each gripper's opening in [-1 closed, 1 open] for an action [D]."""
         return tuple(_opening(float(action[index]), closed, open_) for index, closed, open_ in self._grippers)
 
+    def base(self, action: Vector) -> tuple[float, float, float]:
+        """Return the base's velocity for an action [D]: m/s along x and y, rad/s about z; zero for a robot without."""
+        values = [float(action[index]) for index in self._base]
+        return (values[0], values[1] if len(values) == 3 else 0.0, values[-1]) if values else STANDING
+
     def executed(
-        self, end: Array, anchors: Anchors, openings: tuple[float, ...], asked: Vector | None = None
+        self,
+        end: Array,
+        anchors: Anchors,
+        openings: tuple[float, ...],
+        asked: Vector | None = None,
+        base: tuple[float, float, float] = STANDING,
     ) -> Vector:
         """Return the action [D] of a motion to joints `end` [J], counted from `anchors`, with these openings.
 
-        `asked` [D]: where a rotation can be written in two ways, the one nearer to it.
+        `base`: its velocity, as `base()` has it. `asked` [D]: of two ways to write a rotation the one nearer to it.
         """
         executed = np.empty(len(self._low))
         for where, own, part in self._joints:
@@ -92,6 +106,8 @@ class ActionSpace:
             executed[where] = tool.executed(end[own], anchors.part(own), None if asked is None else asked[where])
         for (index, closed, open_), opening in zip(self._grippers, openings):
             executed[index] = _entry(opening, closed, open_)
+        if self._base:
+            executed[self._base] = base if len(self._base) == 3 else (base[0], base[2])
         return executed.astype(np.float32)
 
     def rebased(self, actions_HD: Vector, old: Array, new: Array) -> Vector:
@@ -128,6 +144,10 @@ class ActionSpace:
 
     def _add(self, profile: Profile, part: ActionPart, number: int, start: int) -> int:
         """Take in one part, of arm `number`, whose entries begin at `start`. Returns how many it has."""
+        if part.kind == "base_velocity":
+            assert profile.base is not None, "the profile checks it"
+            self._base = list(range(start, start + (3 if profile.base.sideways else 2)))
+            return len(self._base)
         if part.kind == "gripper":
             self._grippers[number] = (start, part.closed, part.open)
             return 1
@@ -139,7 +159,8 @@ class ActionSpace:
         names = [joint.name for joint in single.arm.joints]
         chosen = np.array([names.index(name) for name in part.joints or names])
         ranges = np.array([part.limit or joint.velocity for _, joint in profile.joints_of(part)])
-        joints = JointEntries(part, arm, chosen, ranges)
+        beside_tool = any(each.of_tool and each.arm == part.arm for each in profile.action_parts)
+        joints = JointEntries(part, arm, chosen, ranges, beside_tool)
         self._joints.append((slice(start, start + joints.width), own, joints))
         return joints.width
 
@@ -155,7 +176,8 @@ class ActionSpace:
 
 def _shape(limits: Limits, single: Profile) -> ArmShape:
     chain, box = Chain.from_table(single.kinematics), (limits.workspace_low, limits.workspace_high)
-    return ArmShape(chain, limits.low, limits.high, *box, limits.max_jump, limits.period_s)
+    steps = limits.velocity * limits.period_s
+    return ArmShape(chain, limits.low, limits.high, *box, limits.max_jump, steps, limits.period_s)
 
 
 def _opening(entry: float, closed: float, open_: float) -> float:

@@ -13,9 +13,11 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from pirl_contract import Field
-from pirl_ros.profile.sections import Joint
+from pirl_ros.profile.sections import BaseSection, Joint
 
-PartKind = Literal["tool_pose", "tool_delta", "joint_position", "joint_delta", "joint_velocity", "gripper"]
+PartKind = Literal[
+    "tool_pose", "tool_delta", "joint_position", "joint_delta", "joint_velocity", "gripper", "base_velocity"
+]  # fmt: skip
 Rotation = Literal["", "none", "axis_angle", "euler_xyz", "quaternion", "rotation_6d"]
 Anchor = Literal["", "measured", "command", "observation"]
 """What a delta counts from.
@@ -45,6 +47,7 @@ _KEYS: dict[str, frozenset[str]] = {
     "joint_delta": frozenset({"joints", "arm", "counts_from", "limit", "normalised"}),
     "joint_velocity": frozenset({"joints", "arm", "limit", "normalised"}),
     "gripper": frozenset({"arm", "closed", "open"}),
+    "base_velocity": frozenset(),
 }
 _DEFAULT_ANCHOR: dict[str, Anchor] = {"tool_delta": "measured", "joint_delta": "observation"}
 _LARGEST_TURN = math.pi / 2
@@ -55,7 +58,8 @@ class ActionPart:
     """Some entries of the action vector. ValueError names a key that the kind needs or does not know.
 
     tool_pose: where the tool centre is to be, in the base frame. tool_delta: its way from `counts_from`.
-    joint_position, joint_delta, joint_velocity: one entry per joint. gripper: one entry.
+    joint_position, joint_delta, joint_velocity: one entry per joint. gripper: one entry. base_velocity: m/s along x,
+    along y where the base moves sideways, and rad/s about z, in the frame of the base.
     """
 
     kind: PartKind
@@ -155,6 +159,13 @@ def entries(part: ActionPart, joints: Sequence[tuple[str, Joint]], prefix: str =
     if part.of_tool:
         return _tool_entries(part, prefix)
     return tuple(_joint_entry(part, unit, joint) for unit, joint in joints)
+
+
+def base_entries(base: BaseSection) -> tuple[Field, ...]:
+    """Return the contract's entries of the part base_velocity."""
+    along = ("x", "y") if base.sideways else ("x",)
+    linear = [Field(f"base_v{axis}", "m/s", -base.linear, base.linear) for axis in along]
+    return (*linear, Field("base_wz", "rad/s", -base.angular, base.angular))
 
 
 def _tool_entries(part: ActionPart, prefix: str) -> tuple[Field, ...]:

@@ -11,11 +11,12 @@ from typing import Any, Literal
 import yaml
 
 from pirl_contract import Camera, Contract, Field
-from pirl_ros.profile.action_parts import ActionPart, entries, parts_of
+from pirl_ros.profile.action_parts import ActionPart, base_entries, entries, parts_of
 from pirl_ros.profile.sections import (
     ActionKind,
     ArmGroup,
     ArmSection,
+    BaseSection,
     CameraTopic,
     Command,
     Finger,
@@ -59,6 +60,9 @@ class Profile:
     arms: tuple[ArmSection, ...] = ()
     """of several; `arm`, `command`, `gripper`, `kinematics` and `safety.workspace` are then the first one's"""
 
+    base: BaseSection | None = None
+    """of a robot that drives, whose action has a part base_velocity"""
+
     def __post_init__(self) -> None:
         self._check_arms()
         if self.rate_hz <= 0:
@@ -80,6 +84,7 @@ class Profile:
         for names in (joints, streams):
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise ValueError(f"'{twice[0]}' is defined twice: joints, cameras, poses, wrenches need unique names")
+        self._check_base()
         self._check_action()
 
     def _check_arms(self) -> None:
@@ -88,7 +93,7 @@ class Profile:
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"two arms are named '{twice[0]}'")
         for part in self.action_parts:
-            if part.arm not in (names or [""]):
+            if part.kind != "base_velocity" and part.arm not in (names or [""]):
                 known = ", ".join(names) or "the robot's: it has one, leave it out"
                 raise ValueError(f"action: arm '{part.arm}' of {part.kind} is not one of {known}")
         for arm in self.arms:
@@ -96,6 +101,15 @@ class Profile:
                 self._single(arm)
             except ValueError as error:
                 raise ValueError(f"arm {arm.name}: {error}") from None
+
+    def _check_base(self) -> None:
+        """Raise ValueError unless a mobile base has its part of the action, and that a base."""
+        driven = [part.kind for part in self.action_parts].count("base_velocity")
+        if driven != (self.base is not None):
+            raise ValueError(
+                "a base and one part base_velocity of action belong together:"
+                f" {driven} parts and {'a' if self.base else 'no'} base"
+            )
 
     def _check_action(self) -> None:
         """Raise ValueError unless each joint and the gripper are commanded by one part, and by no more."""
@@ -105,9 +119,7 @@ class Profile:
             raise ValueError("action needs one part of kind gripper")
         own = [joint.name for joint in self.arm.joints]
         tools = [part for part in self.action if part.of_tool]
-        named = [
-            name for part in self.action if not part.of_tool and part.kind != "gripper" for name in part.joints or own
-        ]
+        named = [name for part in self.action if part.of_joints for name in part.joints or own]
         if unknown := [name for name in named if name not in own]:
             raise ValueError(f"action names joint '{unknown[0]}', the arm has {', '.join(own)}")
         if twice := [name for name in own if named.count(name) > 1]:
@@ -133,6 +145,7 @@ class Profile:
             self,
             robot=f"{self.robot} {arm.name}",
             arms=(),
+            base=None,
             arm=ArmGroup(arm.joints, arm.checked),
             command=arm.command,
             gripper=arm.gripper,
@@ -206,13 +219,15 @@ class Profile:
             robot=self.robot,
             cameras=tuple(Camera(camera.name, camera.height, camera.width) for camera in self.cameras),
             state=(*positions, *(velocities if self.velocities else ()), *poses, *wrenches),
-            action=tuple(
-                field
-                for part in self.action_parts
-                for field in entries(part, () if part.of_tool else self.joints_of(part), part.arm and f"{part.arm}_")
-            ),
+            action=tuple(field for part in self.action_parts for field in self._entries(part)),
             rate_hz=self.rate_hz,
         )
+
+    def _entries(self, part: ActionPart) -> tuple[Field, ...]:
+        if part.kind == "base_velocity":
+            assert self.base is not None, "checked"
+            return base_entries(self.base)
+        return entries(part, self.joints_of(part) if part.of_joints else (), part.arm and f"{part.arm}_")
 
     def _units(self) -> Iterator[tuple[str, Finger]]:
         """The joints of one arm, each behind the unit of its position."""

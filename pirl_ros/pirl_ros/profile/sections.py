@@ -316,6 +316,30 @@ class ArmSection:
             raise ValueError("gripper.joint_states: joints of several arms come on one topic: remap it, leave this out")
 
 
+@dataclass(frozen=True)
+class BaseSection:
+    """A mobile base that is driven by velocities."""
+
+    topic: str
+    """of its controller (geometry_msgs/TwistStamped)"""
+    linear: float
+    """m/s along each axis: range of the action's entries, and the most that is sent"""
+    angular: float
+    """rad/s about z, likewise"""
+    frame: str = "base_link"
+    """frame_id of the twist"""
+    sideways: bool = False
+    """whether it moves along y too"""
+    timeout: float = 0.3
+    """s after the last command until zero is sent"""
+
+    def __post_init__(self) -> None:
+        _named(self.topic)
+        for name in ("linear", "angular", "timeout"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name):g}")
+
+
 def _three(name: str, values: Sequence[float]) -> None:
     if len(values) != 3:
         raise ValueError(f"{name} needs three numbers, got {list(values)}")

@@ -20,6 +20,7 @@ MAX_OBSERVATION_BYTES = 16 * 1024 * 1024
 """what a request to the server may hold: raw images travel in it"""
 _QUATERNION_JOINTS = 6
 _SWIFT_M_S = 1.0
+_SWIFT_RAD_S = 3.0
 _SAMPLES = 256
 
 
@@ -155,9 +156,13 @@ def _limits(profile: Profile) -> Iterator[Finding]:
     for text, doubtful in doubts.items():
         if names := [joint.name for joint in profile.arm.joints if doubtful(joint)]:
             yield Finding("arm.joints", f"{', '.join(names)}: {text}")
-    if profile.action == "tcp_delta" and profile.tcp_step * profile.rate_hz > _SWIFT_M_S:
-        speed = profile.tcp_step * profile.rate_hz
-        yield Finding("tcp_step", f"{profile.tcp_step:g} m at {profile.rate_hz:g} Hz is {speed:.1f} m/s")
+    for part in profile.action_parts:
+        speed, turning = part.step * profile.rate_hz, part.turn * profile.rate_hz
+        word = "tcp_step" if isinstance(profile.action, str) else "action, step"
+        if part.of_tool and speed > _SWIFT_M_S:
+            yield Finding(word, f"{part.step:g} m at {profile.rate_hz:g} Hz is {speed:.1f} m/s")
+        if turning > _SWIFT_RAD_S:
+            yield Finding("action, turn", f"{part.turn:g} rad at {profile.rate_hz:g} Hz is {turning:.1f} rad/s")
     if safety.max_jump > 1.0:
         yield Finding("safety.max_jump", f"{safety.max_jump:g} rad between arm and target is too large to be a limit")
 

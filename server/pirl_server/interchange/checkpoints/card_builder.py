@@ -10,7 +10,7 @@ from pirl_server.interchange.checkpoints.import_options import Request
 from pirl_server.interchange.checkpoints.robot_contract import CAMERA_PX, check_sides, read_contract, slots, template
 from pirl_server.interchange.checkpoints.source_metadata import Side
 from pirl_server.interchange.checkpoints.statistics import NEEDED, normalisation, read_norm_stats
-from pirl_server.interchange.checkpoints.units_check import check_units
+from pirl_server.interchange.checkpoints.units_check import check_relative, check_units
 from pirl_server.interchange.checkpoints.widths import Kind, robot_width, without_padding
 from pirl_server.model.pi0.config import Family, Pi0Config
 from pirl_server.policy.model_card import ModelCard
@@ -53,6 +53,7 @@ def make_card(
     check_statistics(action, [field.name for field in contract.action], "action")
     views = slots(side.cameras, contract, request.cameras, side.camera_names)
     if given is not None:
+        check_relative(given, delta)
         check_units(given, state, action, delta)
         check_sides(views, given, side.camera_sizes)
     return ModelCard(

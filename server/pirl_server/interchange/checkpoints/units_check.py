@@ -7,6 +7,7 @@ moves the arm wrong. Statistics are of data that the robot of the policy recorde
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from pirl_server.policy.processing_spec import Normalisation
 
 GROSS, FAR, LITTLE = 10.0, 0.5, 0.02
 """shares of the range between the limits: another unit; worth a look; hardly any of it is used"""
+_TOOL_DELTA = re.compile(r"(^|_)tcp_d")
 CLOSE = 0.05
 """of the range: an end that lies on a limit, or on the middle"""
 PLAUSIBLE = {"rad": 4 * math.pi, "m": 10.0}
@@ -50,6 +52,28 @@ def check_units(
     for entry in _entries(contract, state, action, delta):
         if entry.limits is not None and _beyond(entry, entry.limits) > GROSS:
             raise ValueError(f"{entry.said('another unit, or another order of entries')}; {fix}")
+
+
+def check_relative(contract: Contract, delta: Sequence[bool]) -> None:
+    """Raise ValueError for a relative action that the robot would take for something else.
+
+    The server adds the entry of the state with the same number, so what leaves it is a target, and of that joint.
+    """
+    for number, relative in enumerate(delta):
+        if not relative or number >= contract.state_dim:
+            continue
+        action, state = contract.action[number].name, contract.state[number].name
+        joint, _, kind = action.partition(".")
+        if kind.startswith(("delta", "velocity")) or _TOOL_DELTA.search(action):
+            raise ValueError(
+                f"action '{action}' of the contract counts from something already, and the checkpoint's is relative: it"
+                " leaves the server as an absolute number; give the robot absolute entries (kind joint_position)"
+            )
+        if kind == "target" and state.removesuffix(".position") != joint:
+            raise ValueError(
+                f"action '{action}' is relative to state entry {number}, which is '{state}': both need one order, as in"
+                " the checkpoint; change that of the profile's joints or of the parts of its action"
+            )
 
 
 def unusual_units(card: ModelCard) -> list[str]:
