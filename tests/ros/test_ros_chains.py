@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from pirl_ros.control.action_mapping import ActionMapper
 from pirl_ros.control.governor import Governor
 from pirl_ros.control.kinematics import Array, Chain, onto_z, rotation_vector
 from pirl_ros.control.limit_check import violations
 from pirl_ros.control.limits import Limits
 from pirl_ros.control.workspace import Workspace
+from pirl_ros.profile.action_parts import ActionPart
 from pirl_ros.profile.profile import Profile, load_profile
 from pirl_ros.profile.sections import Box, JointOrigin, KinematicTable, Origin
 
@@ -250,6 +252,56 @@ def test_a_joint_that_slides_is_metres_in_the_contract(kind: str) -> None:
     sliding = {name: unit for name, unit in units.items() if name.startswith("fr3_joint3.")}
     assert list(sliding.values()) == ["m", "m/s", "m"]
     assert {unit for name, unit in units.items() if name.startswith("fr3_joint4.")} == {"rad", "rad/s"}
+
+
+def test_a_joint_that_slides_catches_up_with_two_centimetres_and_not_ten() -> None:
+    """0.1 rad of a wrist is a little, 0.1 m of a rail is not: what an arm that was slow was to do is not done later."""
+    profile = gantry(shipped("franka"), 0)
+    slow = replace(
+        profile, action=(ActionPart("joint_velocity"), ActionPart("gripper")), tcp_step=0.0,
+        safety=replace(profile.safety, speed_scale=0.02, workspace=Box((-9.0,) * 3, (9.0,) * 3)),
+    )  # fmt: skip
+    low, high = limits_of(slow)
+    at = start = (low + high) / 2
+    motion = ActionMapper(slow)
+    for velocity, periods in ((0.5, 50), (0.0, 600)):
+        for _ in range(periods):
+            before = at
+            action = np.array([velocity, *[0.0] * 6, 1.0], np.float32)
+            joints = motion.step(action, at, 0.0, 0.0, at).joints
+            assert joints is not None
+            at = joints
+        if velocity:
+            turned_off = at[0]
+    assert at[0] == before[0], "it stands"
+    assert turned_off - start[0] > 0.01
+    assert 0.01 < at[0] - turned_off < 0.025
+
+
+@pytest.mark.parametrize("start", [0.3, 0.0])
+def test_steps_below_the_tolerance_add_up(start: float) -> None:
+    """A slow motion is many small steps: each is done, or it would be reported as done and never be."""
+    profile = shipped("franka")
+    chain, (low, high) = Chain.from_table(profile.kinematics), limits_of(profile)
+    joints = np.clip(np.array([start, 0.4, 0.0, -2.0, 0.0, 2.4, 0.8]), low, high)
+    position, rotation = chain.forward(joints)
+    way, turn = np.array([4e-6, 0.0, -4e-6]), Rotation.from_rotvec([0.0, 0.0, 4e-5])
+    for step in range(1, 501):
+        at, facing = chain.forward(joints)
+        reached = chain.inverse(at + way, turn.as_matrix() @ facing, joints, low, high)
+        assert reached is not None, step
+        joints = reached
+    end, turned = chain.forward(joints)
+    np.testing.assert_allclose(end - position, 500 * way, atol=2e-5)
+    expected = Rotation.from_rotvec([0.0, 0.0, 500 * 4e-5])
+    np.testing.assert_allclose((Rotation.from_matrix(turned @ rotation.T) * expected.inv()).as_rotvec(), 0, atol=2e-4)
+
+
+def test_the_pose_of_the_start_is_reached_by_the_start_itself() -> None:
+    profile = shipped("franka")
+    chain, (low, high) = Chain.from_table(profile.kinematics), limits_of(profile)
+    joints = np.array([0.3, 0.4, 0.0, -2.0, 0.0, 2.4, 0.8])
+    np.testing.assert_array_equal(chain.inverse(*chain.forward(joints), joints, low, high), joints)
 
 
 @pytest.mark.parametrize(

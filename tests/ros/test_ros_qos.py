@@ -140,6 +140,7 @@ def test_parameters_override_the_qos_of_the_topic_they_name_and_of_no_other(over
     ("override", "why"),
     [
         ({"publisher_history": "keep_all"}, "history must be keep_last"),
+        ({"publisher_durability": "transient_local"}, "durability must be volatile"),
         ({"publisher_depth": 2}, "depth must be 1 to 1, got 2"),
         ({"publisher_depth": 0}, "depth"),
         ({"publisher_reliability": "sometimes"}, "reliability"),
@@ -156,6 +157,16 @@ def test_an_override_that_a_command_can_not_have_is_rejected(overridden: Any, ov
     with pytest.raises(ValueError, match=r"qos_overrides\./joint_states\.publisher: .*") as raised:
         node.create_publisher(JointState, "joint_states", **qos.overridable(qos.COMMAND, 1))
     assert why in str(raised.value)
+
+
+def test_a_sensor_is_not_read_from_before_the_node_was_there(overridden: Any) -> None:
+    from sensor_msgs.msg import JointState
+
+    from pirl_ros.adapters import qos
+
+    node = overridden(subscription_durability="transient_local")
+    with pytest.raises(ValueError, match="durability must be volatile"):
+        node.create_subscription(JointState, "joint_states", print, **qos.overridable(qos.STATE))
 
 
 def test_an_override_that_no_topic_takes_is_named(overridden: Any, monkeypatch: pytest.MonkeyPatch) -> None:

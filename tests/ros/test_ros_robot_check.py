@@ -88,6 +88,15 @@ def test_a_real_arm_is_in_its_box_in_mid_range_and_can_stop(name: str) -> None:
     assert braking(profile).angle < 1.0
 
 
+def test_the_second_arm_is_checked_for_its_way_to_rest_too() -> None:
+    profile = shipped("aloha")
+    assert "safety" not in keys(profile, error=False)
+    left, right = profile.arms
+    slow = replace(right, joints=(replace(right.joints[0], acceleration=1.0), *right.joints[1:]))
+    [found] = [finding for finding in find_all(replace(profile, arms=(left, slow))) if finding.key == "safety"]
+    assert found.text.startswith("right_waist moves by")
+
+
 def test_a_tool_part_that_is_swift_is_warned_of() -> None:
     parts = (
         ActionPart("tool_delta", rotation="axis_angle", step=0.08, turn=0.5, normalised=True),

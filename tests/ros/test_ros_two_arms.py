@@ -160,6 +160,7 @@ def test_a_person_moves_both_by_joint_targets_and_neither_by_a_twist(arms: Arms)
     arms.executor.set_control_source(ControlSource.HUMAN, "test")
     assert "send joint targets" in arms.executor.update_teleop(TcpTwist(np.array([0.1, 0, 0])), arms.now_ns)
     assert "has 6 joints, the arm has 12" in arms.executor.update_teleop(JointTarget(REST[LEFT]), arms.now_ns)
+    assert "names 1 grippers, the robot has 2" in arms.executor.update_teleop(JointTarget(REST, 1.0), arms.now_ns)
     for _ in range(60):
         assert arms.executor.update_teleop(JointTarget(REST + 0.1, (None, -1.0)), arms.now_ns) == ""
         arms.run()
@@ -211,7 +212,8 @@ def test_a_latch_opened_while_the_others_brake_moves_no_arm_that_gave_up_by_a_ju
         assert arms.executor.engage("test") == ""
     for _ in range(60):
         if opened == "takeover":
-            arms.executor.update_teleop(JointTarget(np.concatenate([held, arms.joints[RIGHT]])), arms.now_ns)
+            target = JointTarget(np.concatenate([held, arms.joints[RIGHT]]), (None, None))
+            assert arms.executor.update_teleop(target, arms.now_ns) == ""
         else:
             actions = np.insert(np.insert(np.concatenate([held, arms.joints[RIGHT]]), 12, 1.0), 6, 1.0)
             arms.sequence += 1
@@ -283,6 +285,12 @@ WRONG: dict[str, Callable[[dict[str, Any]], object]] = {
     "safety: 'workspace' and 'arms'": lambda raw: raw["safety"].update(workspace={"low": [0] * 3, "high": [1] * 3}),
     "arm 'middle' of joint_position is not one of left, right": lambda raw: raw["action"][0].update(arm="middle"),
     "arm '' of gripper is not one of left, right": lambda raw: raw["action"][1].pop("arm"),
+    "arms: 'left/arm_controller/joint_trajectory' is commanded twice": lambda raw: raw["arms"][1]["command"].update(
+        topic="left/arm_controller/joint_trajectory"
+    ),
+    "arms: 'left/gripper_controller/joint_trajectory' is commanded twice": lambda raw: raw["arms"][1]["gripper"].update(
+        topic="left/gripper_controller/joint_trajectory"
+    ),
     "two arms are named 'left'": lambda raw: raw["arms"][1].update(name="left"),
     "arm right: action needs one part of kind gripper": lambda raw: raw["action"].pop(),
     "'left_waist' is defined twice": lambda raw: raw["arms"][1]["joints"][0].update(name="left_waist"),

@@ -67,8 +67,9 @@ def overridable(quality: QoSProfile, largest_depth: int = 100) -> dict[str, Any]
     """Return arguments of create_publisher and create_subscription with which parameters can override the profile.
 
     `qos_overrides./joint_states.subscription.reliability: reliable` in a ROS parameter file, for instance; also
-    durability, history and depth. A history other than keep_last, or a depth above `largest_depth`, is rejected. The
-    profile is copied: rclpy writes the override into the one it is given, which other topics share.
+    durability, history and depth. A history other than keep_last, a durability other than volatile, or a depth above
+    `largest_depth`, is rejected. The profile is copied: rclpy writes the override into the one it is given, which other
+    topics share.
     """
     options = QoSOverridingOptions(_OVERRIDABLE, callback=partial(_check_override, largest_depth))
     return {"qos_profile": copy(quality), "qos_overriding_options": options}
@@ -77,6 +78,10 @@ def overridable(quality: QoSProfile, largest_depth: int = 100) -> dict[str, Any]
 def _check_override(largest_depth: int, quality: QoSProfile) -> SetParametersResult:
     if quality.history != HistoryPolicy.KEEP_LAST:
         return SetParametersResult(successful=False, reason="history must be keep_last")
+    if quality.durability == DurabilityPolicy.TRANSIENT_LOCAL:
+        # Age is counted from the arrival, and a controller that comes later would be sent the last trajectory again.
+        reason = "durability must be volatile: a late reader would take an old message for a new one"
+        return SetParametersResult(successful=False, reason=reason)
     if not 1 <= quality.depth <= largest_depth:
         reason = f"depth must be 1 to {largest_depth}, got {quality.depth}"
         return SetParametersResult(successful=False, reason=reason)

@@ -21,6 +21,8 @@ from pirl_ros.profile.profile import Profile
 _ALTERS_THE_PATH = ~(Alteration.CLIPPED | Alteration.NONE)
 _LEAD_RAD = 0.1
 """how far the aim of a person's twist may be ahead of the command"""
+_LEAD_M = 0.02
+"""the same of a joint that slides"""
 _REFUSED = Alteration.NOT_FINITE | Alteration.STALE
 
 
@@ -56,7 +58,7 @@ class ActionMapper:
     """Turns actions of the profile's `ActionSpace` into governed joint commands.
 
     Entries that count from where the action before was to lead do so as long as the command keeps up: what they name
-    is never further ahead of it than `_LEAD_RAD`, or two periods at the joint's own speed.
+    is never further ahead of it than `_LEAD_RAD` or `_LEAD_M`, or two periods at the joint's own speed.
     """
 
     def __init__(self, profile: Profile) -> None:
@@ -65,7 +67,9 @@ class ActionMapper:
         chains = [Chain.from_table(single.kinematics) for single in profile.singles]
         self._chain = chains[0]
         self._governor = Governor(self._limits, chains if profile.arms else chains[0])
-        self._lead = np.maximum(_LEAD_RAD, 2 * self._limits.velocity * self._limits.period_s)
+        slides = np.concatenate([chain.slides for chain in chains])
+        self._twist_lead = np.where(slides, _LEAD_M, _LEAD_RAD)
+        self._lead = np.maximum(self._twist_lead, 2 * self._limits.velocity * self._limits.period_s)
         grippers = [single.gripper for single in profile.singles]
         self._grippers = Grippers(grippers, self._limits.period_s, profile.safety.speed_scale)
         self._base, self._base_scale = profile.base, profile.safety.speed_scale
@@ -200,7 +204,7 @@ class ActionMapper:
         """A period further than the last aim, unless the arm cannot keep up with it."""
         at = measured if self._governor.position is None else self._governor.position
         start = at if self._aim is None else self._aim
-        if np.abs(start - at).max() > _LEAD_RAD:
+        if (np.abs(start - at) > self._twist_lead).any():
             return start, Alteration.LIMIT
         position, rotation = self._chain.forward(start)
         step = self._limits.period_s

@@ -214,6 +214,8 @@ class ArmExecutor:
         joints, arms = len(self._profile.arm_joints), len(self._profile.singles)
         if isinstance(command, JointTarget) and command.joints.shape != (joints,):
             return f"teleop command has {command.joints.size} joints, the arm has {joints}"
+        if isinstance(command, JointTarget) and len(command.grippers) != arms:
+            return f"teleop command names {len(command.grippers)} grippers, the robot has {arms}"
         if not isinstance(command, JointTarget) and arms > 1:
             return f"a twist moves one tool and this robot has {arms} arms: send joint targets of all of them"
         return self._sources.update_teleop(command, now_ns, stamp_ns)

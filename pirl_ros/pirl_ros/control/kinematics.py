@@ -29,6 +29,8 @@ _POSITION_TOLERANCE = 1e-5
 """m, on each axis"""
 _ROTATION_TOLERANCE = 1e-4
 """rad, on each axis"""
+_NOTHING = 1e-9
+"""m and rad, below which a pose is the one at `start`"""
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,11 @@ class Chain:
         Position [3] m in the base frame, rotation [3, 3]; `start`, `low` and `high` [J] rad or m each.
         """
         joints = np.clip(start, low, high)
-        for _ in range(_MAX_ITERATIONS):
+        for iteration in range(_MAX_ITERATIONS):
             jacobian, reached, turned = self.jacobian(joints)
             error = np.concatenate([position - reached, rotation_vector(rotation @ turned.T)])
-            if _small(error):
+            # A step smaller than the tolerance is a step: many of them are a slow motion.
+            if _small(error) and (iteration or np.abs(error).max() < _NOTHING):
                 return joints
             joints = np.minimum(np.maximum(joints + _step(jacobian, error, joints <= low, joints >= high), low), high)
         return None

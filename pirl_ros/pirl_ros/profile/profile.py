@@ -96,6 +96,11 @@ class Profile:
             if part.kind != "base_velocity" and part.arm not in (names or [""]):
                 known = ", ".join(names) or "the robot's: it has one, leave it out"
                 raise ValueError(f"action: arm '{part.arm}' of {part.kind} is not one of {known}")
+        topics = [topic for arm in self.arms for topic in (arm.command.topic, arm.gripper.topic)]
+        if twice := [topic for topic in topics if topics.count(topic) > 1]:
+            raise ValueError(
+                f"arms: '{twice[0]}' is commanded twice: each arm and each gripper needs a topic of its own"
+            )
         for arm in self.arms:
             try:
                 self._single(arm)

@@ -164,7 +164,9 @@ def _limits(profile: Profile) -> Iterator[Finding]:
         if turning > _SWIFT_RAD_S:
             yield Finding("action, turn", f"{part.turn:g} rad at {profile.rate_hz:g} Hz is {turning:.1f} rad/s")
     if safety.max_jump > 1.0:
-        yield Finding("safety.max_jump", f"{safety.max_jump:g} rad between arm and target is too large to be a limit")
+        yield Finding(
+            "safety.max_jump", f"{safety.max_jump:g} rad or m between arm and target is too large to be a limit"
+        )
 
 
 def _times(profile: Profile) -> Iterator[Finding]:
@@ -183,12 +185,12 @@ def _times(profile: Profile) -> Iterator[Finding]:
     ):
         if getattr(safety, name) > largest:
             yield Finding(f"safety.{name}", f"{getattr(safety, name):g} s without a message is long for a real arm")
-    brake = braking(profile)
-    if brake.angle > 1.0:
-        yield Finding(
-            "safety",
-            f"{brake.joint} moves by {brake.way} after the last chunk: lower speed_scale or link_loss_s",
-        )
+    for brake in map(braking, profile.singles):
+        if brake.angle > 1.0:
+            yield Finding(
+                "safety",
+                f"{brake.joint} moves by {brake.way} after the last chunk: lower speed_scale or link_loss_s",
+            )
     if profile.rate_hz > 100:
         yield Finding("rate_hz", f"{profile.rate_hz:g} Hz is more than a Python timer can keep")
 
