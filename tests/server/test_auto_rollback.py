@@ -84,7 +84,8 @@ def test_an_operator_turns_it_off_and_a_rollback_by_hand_ends_the_watch(tmp_path
         assert site.watch()["enabled"] is False
         assert site.registry.aliases()["production"] == "nan.1"
     with toy_site.ToySite(tmp_path, robots=0, pace=8.0) as site:
-        assert (site.watch()["enabled"], phase(site)) == (True, "idle"), "what was promoted before is not watched"
+        assert (site.watch()["enabled"], phase(site)) == (True, "ended"), "what was promoted before is not watched"
+        assert "--auto-rollback off" in site.watch()["reason"]
         site.add("good.1")
         site.promote("good.1")
         assert phase(site) == "watching"

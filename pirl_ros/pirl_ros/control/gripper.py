@@ -154,7 +154,7 @@ def gripper_metres(gripper: GripperGroup, action: float) -> float:
 def gripper_action(gripper: GripperGroup, metres: float) -> float:
     """Return the gripper action in [-1, 1] for a finger target in metres: the inverse of `gripper_metres`.
 
-    NaN for NaN, which does not mean to close.
+    NaN for NaN: it must not close.
     """
     action = (metres - gripper.closed) / (gripper.open - gripper.closed) * 2.0 - 1.0
     return action if math.isnan(action) else min(1.0, max(-1.0, action))

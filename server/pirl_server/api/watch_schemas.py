@@ -56,7 +56,7 @@ class WatchView(Described):
     enabled: bool
     """false: the server was started with --auto-rollback off"""
     phase: str = Field(examples=["watching"])
-    """idle (no promotion yet), watching, kept, rolled back, ended (another caller changed what is in production)"""
+    """idle (no promotion yet), watching, kept, rolled back, ended (`reason` says why)"""
     version: str
     """that was promoted; empty: none"""
     previous: str

@@ -21,7 +21,7 @@ class WatchState:
     """Of the version that was promoted last; times are UTC in ISO 8601."""
 
     phase: Phase = "idle"
-    """kept: nothing spoke against it; ended: another caller changed what is in production"""
+    """kept: nothing spoke against it; ended: production was changed by another caller, or it is not to be watched"""
     version: str = ""
     previous: str = ""
     """what it replaced, and what it is compared with"""
