@@ -159,6 +159,23 @@ def test_a_velocity_is_never_caught_up_with_for_long(profile: Profile) -> None:
     assert np.abs(at - READY).max() < 50 * 0.02 * 0.02 * 2.61 + 0.11
 
 
+def test_an_arm_that_was_held_catches_up_with_a_jump_and_a_lead_at_most(profile: Profile) -> None:
+    """Held for 4 s at 0.5 rad/s, then let go with velocity 0; after a stop it stays where it is."""
+    held = with_space(real_profile(profile, max_jump=0.3), SPACES["joint_velocity"])
+    fast, still = (np.array([speed, *[0.0] * 6, 1.0], np.float32) for speed in (0.5, 0.0))
+    for stopped in (False, True):
+        motion, at = ActionMapper(held), READY
+        for _ in range(200):
+            step(motion, fast, READY)
+        for _ in range(100 if stopped else 0):
+            motion.brake(Alteration.NONE, READY)
+        for _ in range(300):
+            command = step(motion, still, at)
+            assert command.joints is not None
+            at = at + 0.6 * (command.joints - at)
+        assert at[0] - READY[0] == pytest.approx(0.0 if stopped else 0.3 + 0.1, abs=1e-3)
+
+
 @pytest.mark.parametrize("rotation", ["axis_angle", "euler_xyz", "quaternion", "rotation_6d"])
 def test_a_pose_far_away_is_approached_by_so_much_per_period(profile: Profile, chain: Chain, rotation: str) -> None:
     """Three quarters of a turn at the wrist in one action: the arm turns at its rate, on the shortest way."""

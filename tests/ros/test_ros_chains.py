@@ -21,6 +21,7 @@ from pirl_ros.control.workspace import Workspace
 from pirl_ros.profile.action_parts import ActionPart
 from pirl_ros.profile.profile import Profile, load_profile
 from pirl_ros.profile.sections import Box, JointOrigin, KinematicTable, Origin
+from pirl_ros.profile_check.findings import find_all
 
 PARAMS = Path(__file__).parents[2] / "launch" / "params"
 AXES = {
@@ -276,6 +277,19 @@ def test_a_joint_that_slides_catches_up_with_two_centimetres_and_not_ten() -> No
     assert at[0] == before[0], "it stands"
     assert turned_off - start[0] > 0.01
     assert 0.01 < at[0] - turned_off < 0.025
+
+
+@pytest.mark.parametrize(("velocity", "real"), [(0.5, True), (3.0, True), (6.0, False)])
+def test_a_joint_that_slides_has_limits_of_its_own_kind(velocity: float, real: bool) -> None:
+    """6 rad/s is a fast wrist, 6 m/s no rail at all: only a simulated arm may be driven with such a profile."""
+    profile = gantry(shipped("franka"), 0)
+    first, *others = profile.arm.joints
+    joints = (replace(first, velocity=velocity), *others)
+    fast = replace(profile, arm=replace(profile.arm, joints=joints))
+    assert bool(fast.simulation_only) != real
+    assert any("beyond any real arm" in finding.text for finding in find_all(fast)) != real
+    turning = replace(shipped("franka"), arm=replace(profile.arm, joints=(replace(joints[0], velocity=6.0), *others)))
+    assert not turning.simulation_only
 
 
 @pytest.mark.parametrize("start", [0.3, 0.0])

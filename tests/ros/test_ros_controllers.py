@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from driven_arm import PERIOD_NS, DrivenArm, real_profile
 
 from pirl_contract.schema import Alteration, ControlSource
 from pirl_ros.profile.profile import Profile
@@ -146,6 +147,57 @@ def test_a_goal_is_the_grippers_own_entry_wherever_it_stands(
     sent = ActionMapper(grasping).step(np.array(values, np.float32), READY, 0.0, 0.0, READY)
     controller.send(sent, ahead)
     assert goals == pytest.approx([position])
+
+
+def test_an_arm_whose_messages_cease_to_fit_is_braked_and_not_left_without_commands(
+    profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pose that comes in another frame, for instance: without a command a position controller stops at once."""
+    from pirl_ros.nodes import arm_node
+
+    robot = real_profile(profile)
+    arm = DrivenArm(replace(robot, poses=tuple(replace(pose, frame="base") for pose in robot.poses)))
+    monkeypatch.setattr(arm_node, "time", SimpleNamespace(monotonic_ns=lambda: arm.now_ns))
+    header = SimpleNamespace(frame_id="base")
+
+    def newest() -> tuple[Any, str]:
+        bundle = arm.bundle()
+        for name, message in bundle.values.items():
+            if name.startswith("pose"):
+                message.header = header
+        return bundle, ""
+
+    def follow(tick: Any) -> None:
+        arm.ticks.append(tick)
+        if tick.command is not None:
+            arm.joints = arm.joints + 0.6 * (tick.command.joints - arm.joints)
+
+    streams, sensors = SimpleNamespace(newest=newest), SimpleNamespace(take=lambda: None)
+    node = SimpleNamespace(
+        _by_state=False, _sensors=sensors, _streams=streams, active=True, _arm=arm.executor, _send=follow
+    )
+
+    def run(periods: int) -> None:
+        for _ in range(periods):
+            arm.now_ns += PERIOD_NS
+            arm_node.ArmNode._tick(node)
+            reasons.add(node._reason)
+
+    reasons: set[str] = set()
+    run(2)
+    arm.executor.begin("e")
+    arm.chunk(arm.sweep(50))
+    run(20)
+    moving, count = arm.commands[-1] - arm.commands[-2], len(arm.commands)
+    assert np.abs(moving).max() > 0.005
+    header.frame_id = "elsewhere"
+    run(40)
+    assert any("'elsewhere'" in reason for reason in reasons)
+    assert len(arm.commands) > count + 3
+    np.testing.assert_array_equal(arm.commands[-1], arm.commands[-2])
+    assert arm.violations() == {}
+    stopping = np.array(arm.commands[count - 1 :])
+    assert (np.abs(np.diff(stopping, axis=0)).max(axis=1) <= np.abs(moving).max() + 1e-9).all(), "it only slows down"
 
 
 def test_without_a_command_nothing_is_sent(profile: Profile) -> None:

@@ -161,7 +161,10 @@ class ArmNode(ManagedNode):
             tick = self._arm.tick(bundle, time.monotonic_ns())
         except ValueError as error:
             self._reason = str(error)
-            return
+            if self._by_state:
+                return
+            # A state that does not fit is none: the arm is braked, also one that would stop at once without a command.
+            tick = self._arm.tick(None, time.monotonic_ns())
         self._send(tick)
 
     def _send(self, tick: Tick) -> None:

@@ -203,7 +203,9 @@ class Profile:
         reasons = {
             "tick: joint_states knows no watchdog": self.tick == "joint_states",
             f"safety.speed_scale {self.safety.speed_scale:g} is above 1": self.safety.speed_scale > 1,
-            "arm.joints have limits beyond any real arm": any(joint.unlimited for joint in self.arm_joints),
+            "arm.joints have limits beyond any real arm": any(
+                joint.unlimited(unit) for each in self.singles for unit, joint in zip(each.arm_units, each.arm.joints)
+            ),
             f"safety.watchdog_s or link_loss_s is above {_LONGEST_SILENCE_S:g} s": (
                 max(self.safety.watchdog_s, self.safety.link_loss_s) > _LONGEST_SILENCE_S
             ),

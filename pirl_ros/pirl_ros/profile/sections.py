@@ -52,10 +52,10 @@ class Joint(Finger):
         if self.acceleration <= 0 or self.jerk <= 0:
             raise ValueError(f"joint {self.name} needs acceleration > 0 and jerk > 0")
 
-    @property
-    def unlimited(self) -> bool:
-        """Whether velocity, acceleration or jerk is beyond any real arm, so that it limits nothing."""
-        return self.velocity > 4 * math.pi or self.acceleration > 200 or self.jerk > 20000
+    def unlimited(self, unit: Literal["rad", "m"]) -> bool:
+        """Whether velocity, acceleration or jerk is beyond any real arm's, in `unit`, so that it limits nothing."""
+        velocity, acceleration, jerk = (4.0, 50.0, 5000.0) if unit == "m" else (4 * math.pi, 200.0, 20000.0)
+        return self.velocity > velocity or self.acceleration > acceleration or self.jerk > jerk
 
 
 @dataclass(frozen=True)

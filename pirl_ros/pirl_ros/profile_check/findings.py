@@ -146,9 +146,10 @@ def _limits(profile: Profile) -> Iterator[Finding]:
         yield Finding(
             "safety.speed_scale", f"{safety.speed_scale:g} lets targets run ahead of the joints: for simulation only"
         )
+    units = dict(zip((joint.name for joint in profile.arm.joints), profile.arm_units))
     doubts: dict[str, Callable[[Joint], bool]] = {
         "the range exceeds two turns, so it limits nothing": lambda j: j.high - j.low > 4 * math.pi + 0.1,
-        "velocity, acceleration or jerk is beyond any real arm": lambda j: j.unlimited,
+        "velocity, acceleration or jerk is beyond any real arm": lambda j: j.unlimited(units[j.name]),
         "accelerating to full speed and stopping takes more than the whole range": lambda j: (
             (j.velocity * safety.speed_scale) ** 2 / j.acceleration > j.high - j.low
         ),
