@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +29,17 @@ def test_the_topic_is_the_one_of_image_transport(topic: str, compressed: bool, e
     assert info_topic(topic, compressed) == expected
 
 
+def test_what_is_stored_is_json_whatever_a_driver_sends() -> None:
+    from pirl_ros.adapters.camera_info import values
+
+    odd = SimpleNamespace(
+        header=SimpleNamespace(frame_id="lens"), width=640, height=480, distortion_model="", d=[math.nan], k=K, r=[math.inf],
+        p=[],
+    )  # fmt: skip
+    stored = json.loads(json.dumps(values(odd), allow_nan=False))
+    assert (stored["d"], stored["r"], stored["k"]) == ([None], [None], K)
+
+
 def calibration(k: list[float] = K, binning: int = 0, roi: tuple[int, int] = (0, 0)) -> Any:
     region = SimpleNamespace(width=roi[0], height=roi[1])
     return SimpleNamespace(width=640, height=480, k=k, binning_x=binning, binning_y=binning, roi=region)
@@ -41,6 +54,7 @@ def calibration(k: list[float] = K, binning: int = 0, roi: tuple[int, int] = (0,
         (calibration(), (320, 240), "camera_info of camera base is for 640x480, its images are 320x240"),
         (calibration(binning=2), (640, 480), "camera_info of camera base is for 320x240, its images are 640x480"),
         (calibration(k=[0.0] * 9), (640, 480), "camera base is not calibrated"),
+        (calibration(k=[math.nan, *K[1:]]), (640, 480), "camera base is not calibrated"),
     ],
 )
 def test_a_calibration_of_other_images_is_named(info: Any, size: tuple[int, int], doubt: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import partial
 from typing import Any
 
@@ -54,8 +55,13 @@ def values(info: Any) -> dict[str, Any]:
         "width": info.width,
         "height": info.height,
         "distortion_model": info.distortion_model,
-        **{key: [float(value) for value in getattr(info, key)] for key in ("d", "k", "r", "p")},
+        **{key: [_json_number(value) for value in getattr(info, key)] for key in ("d", "k", "r", "p")},
     }
+
+
+def _json_number(value: float) -> float | None:
+    """JSON has neither NaN nor infinity."""
+    return float(value) if math.isfinite(value) else None
 
 
 def unfit(name: str, info: Any, width: int, height: int) -> str:
@@ -63,8 +69,8 @@ def unfit(name: str, info: Any, width: int, height: int) -> str:
 
     Binning and a region of interest make the image smaller than the sensor that was calibrated.
     """
-    if not any(info.k):
-        return f"camera {name} is not calibrated: the matrix of its camera_info is zero"
+    if not any(info.k) or not all(map(math.isfinite, info.k)):
+        return f"camera {name} is not calibrated: the matrix of its camera_info is zero or not finite"
     roi = info.roi
     full = (roi.width or info.width, roi.height or info.height)
     size = tuple(side // max(binning, 1) for side, binning in zip(full, (info.binning_x, info.binning_y)))
