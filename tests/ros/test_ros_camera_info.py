@@ -32,10 +32,10 @@ def test_the_topic_is_the_one_of_image_transport(topic: str, compressed: bool, e
 def test_what_is_stored_is_json_whatever_a_driver_sends() -> None:
     from pirl_ros.adapters.camera_info import values
 
+    header = SimpleNamespace(frame_id="lens")
     odd = SimpleNamespace(
-        header=SimpleNamespace(frame_id="lens"), width=640, height=480, distortion_model="", d=[math.nan], k=K, r=[math.inf],
-        p=[],
-    )  # fmt: skip
+        header=header, width=640, height=480, distortion_model="", d=[math.nan], k=K, r=[math.inf], p=[]
+    )
     stored = json.loads(json.dumps(values(odd), allow_nan=False))
     assert (stored["d"], stored["r"], stored["k"]) == ([None], [None], K)
 
