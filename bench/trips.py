@@ -27,7 +27,7 @@ from tracer import Trip
 
 TARGETS = {
     "infer": {"files": 40, "returns": 30},
-    "arm": {"files": 8, "returns": 15},
+    "arm": {"files": 12, "returns": 30},
     "job": {"rooms": 12},
 }
 

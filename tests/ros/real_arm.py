@@ -115,6 +115,14 @@ class RealArm:
         self.probe.more("safety_state", 2)
         self.probe.until(lambda: "no fresh state" not in self.state.reason, "the robot side hears no arm")
 
+    def up_to_date(self) -> None:
+        """Wait for a joint state of after this call: many older ones may be queued while another test spun."""
+        from pirl_ros.sensing.sensor_messages import stamp_to_ns
+
+        now_ns = self.probe.node.get_clock().now().nanoseconds
+        newest = self.probe.seen["joint_states"]
+        self.probe.until(lambda: newest and stamp_to_ns(newest[-1].header.stamp) > now_ns, "no new joint state")
+
     @property
     def state(self) -> Any:
         """What arm_node says."""

@@ -47,6 +47,7 @@ def arm(shared: RealArm) -> Iterator[RealArm]:
     shared.probe.call(Trigger, "arm_node/clear")
     shared.probe.call(Trigger, "arm_node/hand_back")
     shared.probe.call(Trigger, "arm_node/engage")
+    shared.up_to_date()
     shared.probe.more("joint_states", 5)
     shared.probe.seen["happened"].clear()
     shared.probe.seen["/diagnostics"].clear()
