@@ -268,7 +268,7 @@ def test_a_second_loop_waits_for_the_first(site: Site) -> None:
     assert site.jobs.get(second).status is Status.QUEUED
     site.until_ended(first)
     until(lambda: site.jobs.get(second).status is Status.RUNNING)
-    assert site.jobs.cancel(second).status is Status.RUNNING
+    site.jobs.cancel(second)
     until(lambda: site.jobs.get(second).status is Status.CANCELLED)
 
 
