@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from driven_arm import PERIOD_NS, DrivenArm, real_profile
 
 from pirl_contract.schema import Alteration, ControlSource
-from pirl_ros.profile.profile import Profile
+from pirl_ros.profile.profile import Profile, load_profile
 from pirl_ros.profile.sections import Command
 
 pytestmark = pytest.mark.ros
@@ -229,6 +230,24 @@ def test_a_dry_run_shows_each_plan_and_commands_nothing(profile: Profile) -> Non
     first = node.sent["~/planned"][0]
     np.testing.assert_allclose([point.positions for point in first.points], ROWS)
     assert (first.header.stamp.sec, first.header.frame_id) == (1, profile.base_frame)
+
+
+def test_a_robot_with_two_arms_shows_both_plans_and_both_boxes() -> None:
+    from pirl_ros.adapters.controllers import make_controllers
+    from pirl_ros.adapters.workspace_marker import WorkspaceMarker
+
+    aloha = load_profile(Path(__file__).parents[2] / "launch" / "params" / "aloha.yaml")
+    names = [joint.name for joint in aloha.arm_joints]
+    rows, node = np.zeros((3, len(names))), Node()
+    [plan] = make_controllers(node, aloha, dry_run=True, gave_up=print)
+    plan.send(command(rows[0]), lambda: replace(ahead(), positions=rows, before=rows[0]))
+    [message] = node.sent["~/planned"]
+    assert message.joint_names == names
+    assert [len(point.positions) for point in message.points] == [len(names)] * 3
+    for single in aloha.singles:
+        WorkspaceMarker(node, single).publish()
+    left, right = node.sent["~/workspace"]
+    assert (left.ns, left.id) != (right.ns, right.id), "one would take the other's place in RViz"
 
 
 def test_the_workspace_is_drawn_as_its_box(profile: Profile) -> None:

@@ -203,14 +203,20 @@ def test_what_the_server_does_not_allow_is_said(seen: Seen, world: World) -> Non
     assert world.registry.aliases()["production"] == "v1"
 
 
-def test_without_a_simulator_the_gate_of_the_robots_is_asked_and_promoted_through(seen: Seen, world: World) -> None:
-    """The loop's own decisions over its own view of real episodes: no step is made for it."""
+def canary_begun(seen: Seen) -> LoopState:
+    """Production succeeded in 40 of 50; arm-2 tries v2."""
     seen.record("v1", [number % 5 > 0 for number in range(50)])
     state = replace(
         begin(SPEC, START), phase=Phase.CANARY, base="v1", candidate="v2", canary_robots=("arm-2",),
         since=seen.last, compared=Tally(50, 40),
     )  # fmt: skip
     seen.world.act(StartCanary("v2", ("arm-2",), "try"))
+    return state
+
+
+def test_without_a_simulator_the_gate_of_the_robots_is_asked_and_promoted_through(seen: Seen, world: World) -> None:
+    """The loop's own decisions over its own view of real episodes: no step is made for it."""
+    state = canary_begun(seen)
     needed = 12  # in a row, as docs/results/gate.md has it for 40 of 50
     for tried in range(1, needed + 1):
         seen.record("v2", [True], "arm-2")
@@ -236,12 +242,7 @@ def test_without_a_simulator_the_gate_of_the_robots_is_asked_and_promoted_throug
 
 def test_a_candidate_that_fails_on_its_robot_is_withdrawn_by_its_episodes(seen: Seen, world: World) -> None:
     """The control: the same world, but the candidate fails."""
-    seen.record("v1", [number % 5 > 0 for number in range(50)])
-    state = replace(
-        begin(SPEC, START), phase=Phase.CANARY, base="v1", candidate="v2", canary_robots=("arm-2",),
-        since=seen.last, compared=Tally(50, 40),
-    )  # fmt: skip
-    seen.world.act(StartCanary("v2", ("arm-2",), "try"))
+    state = canary_begun(seen)
     seen.record("v2", [False] * 3, "arm-2")
     move = decide(SPEC, seen.id, state, seen.world.view(state))
     assert move is not None

@@ -145,8 +145,9 @@ class ActionMapper:
             return self._report(joints, measured if before is None else before, known, altered, ControlSource.HOLD)
         self._aim = target if self.space.aims.any() else None
         altered |= self._move_grippers(self.space.openings(clipped))
-        base = self._base_velocity(self.space.base(clipped))
-        if base != self.space.base(clipped):
+        wanted = self.space.base(clipped)
+        base = self._base_velocity(wanted)
+        if base != wanted:
             altered |= Alteration.LIMIT
         if not altered & _ALTERS_THE_PATH:
             return self._command(joints, clipped, altered, ControlSource.POLICY, base)
