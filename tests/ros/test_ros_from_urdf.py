@@ -16,6 +16,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from patience import patient
 from scipy.spatial.transform import Rotation
 
 from pirl_ros.control.kinematics import Chain
@@ -26,6 +27,7 @@ from pirl_ros.description.source_text import description_text
 from pirl_ros.description.urdf import read_urdf
 from pirl_ros.profile.profile import Profile, load_profile
 from pirl_ros.profile_check.check import main
+
 
 LIMIT = '<limit lower="-1" upper="2" velocity="1.5" effort="9"/>'
 
@@ -370,7 +372,7 @@ def test_a_latched_description_is_read_from_its_topic(
         assert publisher.stdout.readline() == "published\n"
         assert main(["from-urdf", "--topic", "robot_description", "--tip", "tcp"]) == 0
     finally:
-        publisher.communicate("", timeout=20)
+        publisher.communicate("", timeout=patient(20))
     printed = capsys.readouterr().out
     assert "# toy, from the topic robot_description" in printed
     assert "name: j3" in printed
