@@ -28,7 +28,6 @@ from pirl_ros.description.urdf import read_urdf
 from pirl_ros.profile.profile import Profile, load_profile
 from pirl_ros.profile_check.check import main
 
-
 LIMIT = '<limit lower="-1" upper="2" velocity="1.5" effort="9"/>'
 
 
