@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 
 from pirl_server.atomic_files import utc_now
 from pirl_server.config.loop import Loop
+from pirl_server.episodes.model_outcomes import model_outcome
 from pirl_server.episodes.step_counts import StepCounts
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.episodes.summary import EpisodeSummary
@@ -160,6 +162,7 @@ class ServerWorld:
             interrupted=failed and job.error in (RESTARTED, STOPPED),
             too_few_episodes=failed and bool(result.get("more_episodes_needed")),
             offline=self._offline(version) if version else "",
+            model_labels=int((result.get("labels") or {}).get("by_model", 0)),
             offline_refusal="; ".join(refusals),
         )
 
@@ -225,4 +228,10 @@ class ServerWorld:
     def _facts(self, each: EpisodeSummary, rate_hz: float) -> EpisodeFacts:
         if each.id not in self._counts:
             self._counts[each.id] = counts_of(self._episodes, each)
-        return episode_facts(each, self._counts[each.id], rate_hz)
+        facts = episode_facts(each, self._counts[each.id], rate_hz)
+        if self._spec.success_model is None or each.success is not None or facts.fault:
+            return facts
+        try:
+            return replace(facts, proposed=model_outcome(self._episodes, each.id, self._spec.success_model))
+        except KeyError:  # removed meanwhile
+            return facts
