@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def schedule_times(like: Tensor, steps: int) -> Tensor:
-    """The times 1, (K-1)/K, ..., 1/K: [K], where `like` is, float32 or wider."""
+    """The times 1, (K-1)/K, ..., 1/K: shape [K], where `like` of any shape is, float32 or wider."""
     step_K = torch.arange(steps, device=like.device, dtype=torch.promote_types(like.dtype, torch.float32))
     return 1.0 - step_K / steps
 

@@ -25,11 +25,10 @@ OWN = re.compile(re.escape(EXPERT) + r"layers\.(\d+)\.(self|cross)_attn\.")
 
 def _llama(theirs: str, ours: str) -> tuple[Rule, ...]:
     return (
-        Rule(theirs + "layers.N.mlp.", ours + "layers.N.mlp.", r"(gate_up|down)_proj\.weight"),
+        Rule(theirs + "layers.N.mlp.", ours + "layers.N.", r"(gate_up|down)_proj\.weight"),
         Rule(theirs + "layers.N.", ours + "layers.N.", r"self_attn\.(qkv|o)_proj\.weight"),
         Rule(theirs + "layers.N.", ours + "layers.N.", r"cross_attn\.[qkvo]_proj\.weight"),
-        Rule(theirs + "layers.N.", ours + "layers.N.", r"input_layernorm\.weight"),
-        Rule(theirs + "layers.N.", ours + "layers.N.mlp.", r"post_attention_layernorm\.weight"),
+        Rule(theirs + "layers.N.", ours + "layers.N.", r"(input|post_attention)_layernorm\.weight"),
         Rule(theirs, ours, r"norm\.weight"),
     )
 

@@ -33,29 +33,28 @@ class LlamaNorm(nn.Module):
         return (y * self.weight.to(y.dtype)).to(x.dtype)
 
 
-class Mlp(nn.Module):
-    """Pre-norm MLP with a SiLU gate, added to its input."""
+class Block(nn.Module):
+    """What every block ends with: a pre-norm MLP with a SiLU gate. Attention before it is its subclass's."""
 
     def __init__(self, tower: TowerConfig) -> None:
         super().__init__()
+        self.input_layernorm = LlamaNorm(tower.width)
         self.post_attention_layernorm = LlamaNorm(tower.width)
         self.gate_up_proj = nn.Linear(tower.width, 2 * tower.mlp_dim, bias=False)
         self.down_proj = nn.Linear(tower.mlp_dim, tower.width, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def feed_forward(self, x: Tensor) -> Tensor:
         """x [B, S, W] and what the MLP adds. Returns the same shape."""
         gate, up = self.gate_up_proj(self.post_attention_layernorm(x)).chunk(2, dim=-1)
         return x + self.down_proj(silu(gate) * up)  # type: ignore[no-any-return]
 
 
-class Layer(nn.Module):
-    """Pre-norm block: attention over cached keys and values and its own, then the MLP."""
+class Layer(Block):
+    """Attention over cached keys and values and its own, then the MLP."""
 
     def __init__(self, config: StackConfig, tower: TowerConfig) -> None:
-        super().__init__()
-        self.input_layernorm = LlamaNorm(tower.width)
+        super().__init__(tower)
         self.self_attn = Attention(config, tower.width)
-        self.mlp = Mlp(tower)
 
     def keys_values(self, x: Tensor, turn: Turn) -> KeyValue:
         """All that is needed of the last block of a tower whose output is not read.
@@ -67,7 +66,7 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, bias: Tensor | None, turn: Turn, cache: KeyValue | None) -> tuple[Tensor, KeyValue]:
         """One block: output [B, S, W] and own keys and values [B, V, S, E] each. `bias` as in `Llama.forward`."""
         attended, own = self.self_attn(self.input_layernorm(x), bias, turn, cache)
-        return self.mlp(x + attended), own
+        return self.feed_forward(x + attended), own
 
 
 class Llama(nn.Module):

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from pirl_server.model.layers.gemma import KeyValue, Turn, rotate
-from pirl_server.model.layers.llama import Layer, LlamaNorm, Mlp
+from pirl_server.model.layers.llama import Block, Layer, LlamaNorm
 from pirl_server.model.layers.tower_config import StackConfig, TowerConfig
 
 
 class View(NamedTuple):
-    """What one kind of layer is told of the tokens that it attends to."""
+    """Mask and positions of one kind of layer."""
 
     bias: Tensor | None
     """over [B, 1, group H, tokens]; None: each action sees all"""
@@ -58,18 +58,16 @@ class CrossAttention(nn.Module):
         return self.o_proj(out.view(B, self.heads, H, self.head_dim).transpose(1, 2).reshape(B, H, -1))  # type: ignore[no-any-return]
 
 
-class CrossLayer(nn.Module):
-    """Pre-norm block: cross-attention, then the MLP."""
+class CrossLayer(Block):
+    """Cross-attention, then the MLP."""
 
     def __init__(self, config: StackConfig, tower: TowerConfig) -> None:
-        super().__init__()
-        self.input_layernorm = LlamaNorm(tower.width)
+        super().__init__(tower)
         self.cross_attn = CrossAttention(config, tower.width)
-        self.mlp = Mlp(tower)
 
     def forward(self, x: Tensor, view: View, cache: KeyValue) -> Tensor:
         """One block: x [B, H, W] to [B, H, W]. `cache` as `CrossAttention.project` returns it."""
-        return self.mlp(x + self.cross_attn(self.input_layernorm(x), view, cache))  # type: ignore[no-any-return]
+        return self.feed_forward(x + self.cross_attn(self.input_layernorm(x), view, cache))
 
 
 class Expert(nn.Module):
@@ -85,7 +83,7 @@ class Expert(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """What the blocks compute in."""
-        return cast(Layer, self.layers[0]).mlp.down_proj.weight.dtype
+        return cast(Block, self.layers[0]).down_proj.weight.dtype
 
     def read(self, cache: Sequence[KeyValue]) -> list[KeyValue]:
         """The prefix as each layer reads it: per layer keys and values [B, V, T, E]."""

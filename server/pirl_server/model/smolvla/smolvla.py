@@ -50,7 +50,7 @@ class Connector(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         """Patches [B, P, vision width] of square images to tokens [B, P / factor^2, W]; within a token row by row."""
         side = math.isqrt(patches.shape[1]) // self.factor
-        squares = patches.unflatten(1, (side, self.factor, side, self.factor)).transpose(2, 3)
+        squares = patches.view(len(patches), side, self.factor, side, self.factor, -1).transpose(2, 3)
         return self.proj(squares.flatten(3).flatten(1, 2))  # type: ignore[no-any-return]
 
 
@@ -80,7 +80,13 @@ class SmolVla(FlowModel):
         self.action_out_proj = nn.Linear(width, config.action_dim)
 
     def embed_prefix(
-        self, images: Tensor | None, image_mask: Tensor | None, tokens_BL: Tensor, token_mask_BL: Tensor
+        self,
+        images: Tensor | None,
+        image_mask: Tensor | None,
+        tokens_BL: Tensor,
+        token_mask_BL: Tensor,
+        *,
+        static: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Tokens of cameras and text [B, T, W], both scaled by sqrt(W), and which exist [B, T].
 
@@ -88,7 +94,7 @@ class SmolVla(FlowModel):
         """
         x_BTW, mask_BT = self.embed_tokens(tokens_BL), token_mask_BL
         if images is not None and image_mask is not None:
-            patches, patch_mask = image_tokens(self.vision, self.connector, images, image_mask, static=False)
+            patches, patch_mask = image_tokens(self.vision, self.connector, images, image_mask, static=static)
             x_BTW = torch.cat([patches.to(x_BTW.dtype), x_BTW], dim=1)
             mask_BT = torch.cat([patch_mask, mask_BT], dim=1)
         else:
@@ -103,14 +109,18 @@ class SmolVla(FlowModel):
         token_mask_BL: Tensor,
         *,
         pooled: bool = False,
+        static: bool = False,
     ) -> Prefix:
         """Run vision and language on images [B, C, 3, h, w] and image_mask [B, C] and on the text, without the state.
 
-        Absent images and padded text take no position and cost nothing. `pooled` asks for the mean output.
+        Absent images and padded text take no position and cost nothing, unless shapes must be `static`: then masks do
+        the work. `pooled` asks for the mean output, one more block.
         """
-        x_BTW, mask_BT = compact(*self.embed_prefix(images, image_mask, tokens_BL, token_mask_BL))
+        x_BTW, mask_BT = self.embed_prefix(images, image_mask, tokens_BL, token_mask_BL, static=static)
         x_BTW = x_BTW.to(self.language.dtype)
-        full = bool(mask_BT.all())
+        if not static:
+            x_BTW, mask_BT = compact(x_BTW, mask_BT)
+        full = not static and bool(mask_BT.all())
         bias = None if full else key_bias(mask_BT, x_BTW.dtype)
         turn = rotary(positions(mask_BT), self.config.head_dim, x_BTW.dtype)
         count_B, mean_BW = mask_BT.sum(dim=1), None
@@ -128,9 +138,7 @@ class SmolVla(FlowModel):
         """Velocity [B, H, D] and the expert's normed outputs [B, H, W], which V_expert reads."""
         return self.run_expert(x_BHD, self.time_shift(t_B), self.context(prefix, state_BS))
 
-    def denoiser(
-        self, prefix: Prefix, state_BS: Tensor | None, steps: int, given_BH: Tensor | None = None
-    ) -> Denoiser:
+    def denoiser(self, prefix: Prefix, state_BS: Tensor | None, steps: int, given_BH: Tensor | None = None) -> Denoiser:
         """Velocity for inference over one fixed schedule: computes once what the K steps of a chunk share.
 
         The tokens that are `given` are clean actions: their time is 0 throughout.
@@ -153,7 +161,7 @@ class SmolVla(FlowModel):
         return self.language.keys_values(x_B1W, bias, turn, list(zip(prefix.keys, prefix.values)))
 
     def _views(self, prefix: Prefix) -> tuple[View, View]:
-        """Of the layers that see the actions before, and of those that see the prefix alone, whose clock starts at 0."""
+        """Of the layers that see earlier actions too, and of those that see the prefix alone and count from 0."""
         seen_BT, dtype = with_suffix(prefix.mask, 1), self.expert.dtype
         actions = torch.arange(self.config.horizon, device=seen_BT.device)
         after_BH = prefix.count[:, None] + 1 + actions
@@ -168,7 +176,7 @@ class SmolVla(FlowModel):
         return self.action_out_proj(features_BHW), features_BHW
 
     def time_shift(self, t: Tensor) -> Tensor:
-        """The time half of the action-time MLP's first layer, of times [N], or of one per token [N, H]: [N, 1 or H, W]."""
+        """Time half of the action-time MLP's first layer [N, 1 or H, W], of times [N], or of one per token [N, H]."""
         t_NS = t if t.ndim == 2 else t[:, None]
         mlp, width = self.action_time_mlp_in, self.config.expert.width
         return linear(time_embedding(t_NS, width).to(mlp.weight.dtype), mlp.weight[:, width:], mlp.bias)
