@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from pirl_ros.control.kinematics import Chain, rotation_vector, transform
+from pirl_ros.control.kinematics import Chain, transform
+from pirl_ros.control.rotations import vector
 from pirl_ros.profile.profile import Profile
 from pirl_ros.profile.sections import Origin
 
@@ -45,8 +46,8 @@ def test_transform_agrees_with_scipy() -> None:
 
 
 def test_rotation_vector_agrees_with_scipy() -> None:
-    for vector in np.random.default_rng(2).uniform(-1.7, 1.7, (50, 3)):
-        np.testing.assert_allclose(rotation_vector(Rotation.from_rotvec(vector).as_matrix()), vector, atol=1e-9)
+    for turn in np.random.default_rng(2).uniform(-1.7, 1.7, (50, 3)):
+        np.testing.assert_allclose(vector(Rotation.from_rotvec(turn).as_matrix()), turn, atol=1e-9)
 
 
 def test_jacobian_agrees_with_finite_differences(chain: Chain, profile: Profile) -> None:
@@ -59,7 +60,7 @@ def test_jacobian_agrees_with_finite_differences(chain: Chain, profile: Profile)
             nudged[index] += step
             moved, turned = chain.forward(nudged)
             np.testing.assert_allclose((moved - position) / step, jacobian[:3, index], atol=1e-5)
-            np.testing.assert_allclose(rotation_vector(turned @ rotation.T) / step, jacobian[3:, index], atol=1e-5)
+            np.testing.assert_allclose(vector(turned @ rotation.T) / step, jacobian[3:, index], atol=1e-5)
 
 
 def test_inverse_of_forward_reaches_the_same_pose(chain: Chain, profile: Profile) -> None:

@@ -14,8 +14,9 @@ from pirl_ros.control.action_space import STANDING, ActionSpace
 from pirl_ros.control.control_source import JointTarget, TcpTwist, Teleop
 from pirl_ros.control.governor import Governor, shorten
 from pirl_ros.control.gripper import Grippers
-from pirl_ros.control.kinematics import Array, Chain, turned
+from pirl_ros.control.kinematics import Array, Chain
 from pirl_ros.control.limits import Limits
+from pirl_ros.control.rotations import turned
 from pirl_ros.profile.profile import Profile
 
 _ALTERS_THE_PATH = ~(Alteration.CLIPPED | Alteration.NONE)

@@ -17,6 +17,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from pirl_ros.control import rotations
 from pirl_ros.profile.sections import KinematicTable, Origin
 
 Array = NDArray[np.float64]
@@ -89,7 +90,7 @@ class Chain:
         joints = np.clip(start, low, high)
         for iteration in range(_MAX_ITERATIONS):
             jacobian, reached, turned = self.jacobian(joints)
-            error = np.concatenate([position - reached, rotation_vector(rotation @ turned.T)])
+            error = np.concatenate([position - reached, rotations.vector(rotation @ turned.T)])
             # A step smaller than the tolerance is a step: many of them are a slow motion.
             if _small(error) and (iteration or np.abs(error).max() < _NOTHING):
                 return joints
@@ -153,33 +154,6 @@ def transform(origin: Origin) -> Array:
     pose[:3, :3] = about_z @ about_y @ about_x
     pose[:3, 3] = origin.xyz
     return pose
-
-
-def turned(rotation: Array, vector: Array) -> Array:
-    """Return a rotation [3, 3] turned further by axis times angle [3] in the base frame (Rodrigues). Returns [3, 3]."""
-    angle = float(np.linalg.norm(vector))
-    if angle == 0.0:
-        return rotation
-    x, y, z = vector / angle
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    result: Array = (np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross) @ rotation
-    return result
-
-
-def rotation_vector(rotation: Array) -> Array:
-    """Return axis times angle [3] of a rotation matrix; the error of orientation for angles below pi. From [3, 3]."""
-    twice_sine_axis = np.array(
-        [rotation[2, 1] - rotation[1, 2], rotation[0, 2] - rotation[2, 0], rotation[1, 0] - rotation[0, 1]]
-    )
-    sine, cosine = np.linalg.norm(twice_sine_axis) / 2, (np.trace(rotation) - 1) / 2
-    if sine >= 1e-9:
-        return twice_sine_axis / 2 * float(np.arctan2(sine, cosine) / sine)
-    if cosine > 0:
-        return twice_sine_axis / 2
-    # Half a turn: R + I is twice the axis times itself.
-    columns = rotation + np.eye(3)
-    axis: Array = columns[:, int(np.argmax(np.diagonal(columns)))]
-    return np.pi * axis / np.linalg.norm(axis)
 
 
 def _small(error: Array) -> bool:

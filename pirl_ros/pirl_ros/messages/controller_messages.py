@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pirl_contract.schema import Vector
-from pirl_ros.control.kinematics import Chain, rotation_vector
+from pirl_ros.control import rotations
+from pirl_ros.control.kinematics import Chain
 
 Array = NDArray[np.float64]
 
@@ -105,7 +106,7 @@ def tool_twist(chain: Chain, before_J: Array, positions_J: Array, dt_s: float) -
     For no next command it is 0: send that too, a servo node else runs on until its own time-out.
     """
     (start, turned), (end, turned_further) = chain.forward(before_J), chain.forward(positions_J)
-    return np.concatenate([end - start, rotation_vector(turned_further @ turned.T)]) / dt_s
+    return np.concatenate([end - start, rotations.vector(turned_further @ turned.T)]) / dt_s
 
 
 def twist_excess(chain: Chain, positions_J: Array, twist: Array, velocity_J: Array) -> float:
