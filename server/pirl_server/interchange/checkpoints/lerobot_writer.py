@@ -98,13 +98,17 @@ def _smolvla_config(card: ModelCard, px: int) -> dict[str, Any]:
 
 
 def _inputs(card: ModelCard, processing: Processing) -> dict[str, Any]:
-    """Features in the model's order; an absent camera keeps its place, masked out as one that is not delivered."""
+    """Features in the model's order; an absent camera keeps its place, masked out as one that is not delivered.
+
+    SmolVLA's absent cameras take no place: with or without them it is the same network.
+    """
     sizes = {camera.name: [3, camera.height, camera.width] for camera in card.contract.cameras}
     assert card.model.vision is not None
     square = [3, card.model.vision.image_px, card.model.vision.image_px]
     images = {
         IMAGES + slot.key: {"type": "VISUAL", "shape": sizes.get(slot.camera or "", square)}
         for slot in processing.slots
+        if slot.camera is not None or processing.prompt != "smolvla"
     }
     return images | {STATE: {"type": "STATE", "shape": [card.contract.state_dim]}}
 
