@@ -3,7 +3,8 @@
     python bench/model.py [--quick] [--only "smolvla full"] [--json] [--peers DIR] [--threads N]
 
 Four parts: milliseconds per chunk (observation to actions) beside each peer, PPO updates with and without cached
-prefixes, import times, and the memory of the full-size SmolVLA. docker/install_oracles.sh makes the peers' environments; a peer that is absent is skipped.
+prefixes, import times, and the memory of the full-size SmolVLA. docker/install_oracles.sh makes their environments;
+a peer that is absent is skipped.
 Speed-up is the peer's milliseconds by ours: above 1 we are faster.
 """
 

@@ -48,7 +48,7 @@ class CrossAttention(nn.Module):
         return self._projected(self.k_proj, cache[0]), self._projected(self.v_proj, cache[1])
 
     def _projected(self, projection: nn.Linear, part: Tensor) -> Tensor:
-        flat = part.transpose(1, 2).flatten(2).to(projection.weight.dtype)
+        flat = part.transpose(1, 2).flatten(2).contiguous().to(projection.weight.dtype)
         projected: Tensor = projection(flat).to(self.o_proj.weight.dtype)
         return projected.reshape(*flat.shape[:2], self.kv_heads, self.head_dim).transpose(1, 2)
 
