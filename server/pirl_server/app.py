@@ -147,7 +147,7 @@ def build(config: ServeConfig) -> Iterator[tuple[FastAPI, RobotServer]]:
             deployment=deployment,
             rule=_rule(config),
             watch=partial(_deciding, config, engine, recorder, store, deployment, registry),
-            check_job=partial(job_main.check, exchange=config.exchange),
+            check_job=partial(job_main.check, exchange=config.exchange, root=config.root),
             grpc_port=port,
             attendance=service.attendance,
             gate=gate,

@@ -28,10 +28,11 @@ from pirl_server.interchange.episodes.import_run import import_episodes
 from pirl_server.job_continuation import Outcomes, Pins, job_states
 from pirl_server.jobs.metrics_sink import DetachedSink
 from pirl_server.jobs.reporter import PausedError, Reporter
-from pirl_server.paths import EPISODES, MODELS
+from pirl_server.paths import EPISODES, MODELS, SUCCESS_MODELS
 from pirl_server.policy.checkpoint import load_card
 from pirl_server.registry.evaluation import Evaluation, list_hash
 from pirl_server.registry.routing_rules import CANDIDATE
+from pirl_server.registry.success_models import SuccessModels
 from pirl_server.registry.versions import Registry
 from pirl_server.training import recipes
 from pirl_server.training.episode_log import MoreEpisodesNeededError
@@ -42,12 +43,14 @@ from pirl_server.training.seeds import demonstration_seeds, evaluation_seeds, tr
 from pirl_server.training.success import success_job
 
 
-def check(spec: JobSpec, exchange: Path | None = None) -> None:
+def check(spec: JobSpec, exchange: Path | None = None, root: Path | None = None) -> None:
     """Raise ValueError with one line when the task, the seed or the path won't do, before anything is queued.
 
     Where logged episodes are learnt from, a task is a name: it needs no simulator. `exchange` is the folder below which
-    episodes may be imported and exported.
+    episodes may be imported and exported, `root` the server's, whose success models a job may name.
     """
+    if isinstance(spec, Loop | FinetuneEpisodes) and spec.success_model is not None and root is not None:
+        success_job.reliable_card(SuccessModels(root / SUCCESS_MODELS), spec.success_model.version)
     if isinstance(spec, ImportEpisodes | ExportEpisodes):
         found = checked(spec, exchange)
         if isinstance(found, ImportEpisodes):
@@ -109,8 +112,9 @@ def run(root: Path, job_dir: Path, exchange: Path | None = None, sinks: Sequence
         if offline is not None:  # before the version can be found: no moment without its evidence
             registry.measured(offline)
         candidate = registry.add(version, job_dir / "checkpoint", _contract(job_dir), parent=parent, job=job_dir.name)
-        registry.point(CANDIDATE, candidate.version, actor=job_dir.name, reason=spec.kind)
+        registry.point(CANDIDATE, candidate.version, actor=job_dir.name, reason=f"{spec.kind}{_by_model(learnt)}")
         said = {} if offline is None else {"offline": asdict(offline), "offline_refusals": offline.refusals}
+        said |= {} if learnt.labels is None else {"labels": asdict(learnt.labels)}
         report.result({"version": candidate.version, "parent": parent, "cancelled": report.cancelled} | said)
 
 
@@ -142,6 +146,11 @@ def _train(
         report.result({"dry_run": True, "data_report": found})
         return None
     return recipes.train_on_episodes(spec, data, out, report, base, archive, job_dir.name, states)
+
+
+def _by_model(learnt: recipes.Learnt) -> str:
+    """How many labels came from a success model, for the audit log; empty: none was asked for."""
+    return "" if (found := learnt.labels) is None else f", {found}"
 
 
 def _exchange(spec: ImportEpisodes | ExportEpisodes, store: EpisodeStore, report: Reporter) -> dict[str, object]:

@@ -57,7 +57,7 @@ class World:
         self.promoter = Promoter(
             self.registry,
             self.deployment.activate,
-            see_robots=lambda incumbent, candidate: self.see_robots(incumbent, candidate),
+            see_robots=lambda *asked: self.see_robots(*asked),
             take_away=self.deployment.roll_back,
         )
         self.deployment.start(self.registry.aliases()["production"])

@@ -7,6 +7,7 @@ from dataclasses import replace
 from loop_world import Fleet
 
 from pirl_server.config.loop import Loop, LoopCanary, LoopEvaluation
+from pirl_server.config.success import ModelLabels
 from pirl_server.loop.judgement import evaluated
 from pirl_server.loop.machine import Move, begin, decide, rejected
 from pirl_server.loop.state import Phase
@@ -15,6 +16,7 @@ from pirl_server.registry.gate_rule import USUAL_RULE
 from pirl_server.registry.robot_trial import RobotEvidence, judge_robots
 
 JOB = "job_0"
+MODEL = ModelLabels(version="5f0c2a9d71be")
 
 
 def loop(**changes: object) -> Loop:

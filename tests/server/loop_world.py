@@ -9,6 +9,7 @@ from datetime import datetime, timedelta, timezone
 from itertools import count
 
 from pirl_server.config.jobs import Evaluate, FinetuneEpisodes
+from pirl_server.config.success import SuccessModel
 from pirl_server.loop.state import LoopState, Phase
 from pirl_server.loop.world import (
     Action,
@@ -56,7 +57,9 @@ class Fleet:
         self.production, self.previous, self.canary = "v0", list[str](), ""
         self.canary_robots: tuple[str, ...] = ()
         self.episodes: list[EpisodeFacts] = []
-        self.jobs: dict[str, FinetuneEpisodes | Evaluate] = {}
+        self.jobs: dict[str, FinetuneEpisodes | Evaluate | SuccessModel] = {}
+        self.judge: Callable[[EpisodeFacts], bool | None] = lambda episode: None
+        """the success model: what it proposes for an episode without a label"""
         self.ended: dict[str, Child] = {}
         self.keys: dict[str, str] = {}
         self.outcomes: dict[tuple[str, int], tuple[bool, ...]] = {}
@@ -105,7 +108,12 @@ class Fleet:
         for job in self.working:
             self.ended[job] = self.errors.pop(0) if self.errors else self._done(self.jobs[job])
 
-    def _done(self, spec: FinetuneEpisodes | Evaluate) -> Child:
+    def _done(self, spec: FinetuneEpisodes | Evaluate | SuccessModel) -> Child:
+        if isinstance(spec, SuccessModel):
+            self.episodes = [
+                replace(each, proposed=self.judge(each)) if each.success is None else each for each in self.episodes
+            ]
+            return Child(ended=True, version=spec.model)
         if isinstance(spec, Evaluate):
             states = random.Random(spec.first)
             worth = self.worth[spec.version].success
@@ -113,7 +121,8 @@ class Fleet:
             return Child(ended=True, version=spec.version)
         version = f"v{len(self.worth)}"
         self.worth[version] = self.learnt.pop(0) if len(self.learnt) > 1 else self.learnt[0]
-        return Child(ended=True, version=version)
+        by_model = sum(each.proposed is not None for each in self.episodes) if spec.success_model else 0
+        return Child(ended=True, version=version, model_labels=by_model)
 
     @property
     def idle(self) -> bool:

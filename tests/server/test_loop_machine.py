@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loop_driver import JOB, Driver, loop
+from loop_driver import JOB, MODEL, Driver, loop
 from loop_world import Fleet, Worth
 
 from pirl_server.config.loop import Loop, LoopEvaluation
@@ -202,7 +202,7 @@ def test_pinned_robots_try_nothing() -> None:
 @pytest.mark.parametrize("phase", list(Phase))
 def test_another_promotion_ends_the_round_in_every_phase(phase: Phase) -> None:
     """But while collecting, where its episodes are counted from then on."""
-    driver = Driver(loop(), Fleet([Worth(1.0)], base=Worth(0.6)))
+    driver = Driver(loop(success_model=MODEL), Fleet([Worth(1.0)], base=Worth(0.6)))
     driver.until(phase)
     driver.fleet.worth["other"] = Worth(0.6)
     driver.fleet.production, driver.fleet.previous = "other", ["v0"]
@@ -231,7 +231,7 @@ def test_a_rejected_canary_and_a_rejected_promotion_end_the_round() -> None:
 
 @pytest.mark.parametrize("phase", list(Phase))
 def test_a_paused_loop_ends_its_phase_and_stays(phase: Phase) -> None:
-    driver = Driver(loop(), Fleet([Worth(1.0)], base=Worth(0.6)))
+    driver = Driver(loop(success_model=MODEL), Fleet([Worth(1.0)], base=Worth(0.6)))
     driver.until(phase)
     driver.fleet.paused, before = True, len(driver.fleet.actions)
     for tick in range(60):
@@ -257,7 +257,7 @@ def test_a_paused_loop_still_takes_back_and_rolls_back() -> None:
 
 @pytest.mark.parametrize("phase", list(Phase))
 def test_leaving_takes_back_the_job_and_the_canary(phase: Phase) -> None:
-    driver = Driver(loop(), Fleet([Worth(1.0)], base=Worth(0.6)))
+    driver = Driver(loop(success_model=MODEL), Fleet([Worth(1.0)], base=Worth(0.6)))
     driver.until(phase)
     production = driver.fleet.production
     for action in leave(driver.state, "cancelled"):
@@ -291,7 +291,7 @@ def test_whatever_happens_it_ends_and_no_rule_is_broken(
 def test_whatever_happens_without_a_simulator_it_ends_and_no_rule_is_broken(
     seed: int, base: float, learnt: list[Worth], robots: int, trouble: list[str]
 ) -> None:
-    spec = loop(evaluation=None, watch_episodes=5)
+    spec = loop(evaluation=None, watch_episodes=5, success_model=MODEL if seed % 2 else None)
     live_through(spec, Fleet(list(learnt), tuple(f"arm-{n}" for n in range(robots)), Worth(base), seed), trouble)
 
 

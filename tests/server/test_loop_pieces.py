@@ -134,7 +134,9 @@ class Seen:
         """When the last episode was published."""
         return (self.began + timedelta(seconds=self.recorded)).isoformat(timespec="milliseconds")
 
-    def record(self, version: str, outcomes: Sequence[bool], robot: str = "arm-1") -> None:
+    def record(
+        self, version: str, outcomes: Sequence[bool], robot: str = "arm-1", instruction: str = "stack the blocks"
+    ) -> None:
         """Labelled episodes of a version, one second after the other."""
         contract = self.deployed.registry.get(version).contract
         for success in outcomes:
@@ -143,6 +145,7 @@ class Seen:
                 of(
                     altered([0], [0]), id=f"{self.recorded:032x}", created=self.last, policy_versions=(version,),
                     success=success, label_source="operator", robot_id=robot, contract=contract,
+                    instruction=instruction,
                 )
             )  # fmt: skip
 
@@ -259,7 +262,7 @@ def test_the_gate_is_asked_again_only_after_a_new_outcome(
     seen.record("v2", [True] * 4, "arm-2")
     state = replace(begin(SPEC, START), phase=Phase.CANARY, base="v1", candidate="v2")
     check, asked = world.promoter.check, list[str]()
-    monkeypatch.setattr(world.promoter, "check", lambda version: (asked.append(version), check(version))[1])
+    monkeypatch.setattr(world.promoter, "check", lambda version, said: (asked.append(version), check(version, said))[1])
     for count, version in enumerate(("v1", "v2", "v2"), 1):
         for _ in range(3):
             assert "more if all succeed" in seen.world.view(state).rejection
@@ -281,6 +284,53 @@ def test_robots_that_have_few_episodes_of_production_are_compared_with_all(seen:
     again = robot_evidence(world.registry, seen.store, "v1", "v2")
     assert again is not None
     assert again.episodes == 20
+
+
+OTHER = "open the drawer"
+
+
+def test_the_gate_counts_no_robot_episode_of_another_instruction_than_the_loops(tmp_path: Path, world: World) -> None:
+    """Eleven successes are one too few, and twenty at another task change nothing; the control: without an instruction
+    in its specification, for a production version that names none, the loop counts them all."""
+    for spec, enough in ((replace(SPEC, instructions=("stack the blocks",)), False), (SPEC, True)):
+        seen = Seen(tmp_path / str(enough), world, spec)
+        try:
+            seen.record("v1", [number % 5 > 0 for number in range(50)])
+            seen.record("v1", [True] * 30, instruction=OTHER)
+            seen.record("v2", [True] * 11, "arm-2")
+            seen.record("v2", [True] * 20, "arm-2", OTHER)
+            state = replace(begin(spec, START), phase=Phase.CANARY, base="v1", candidate="v2")
+            view = seen.world.view(state)
+            tried = [each for each in view.episodes if each.version == "v2"]
+            assert (len(tried), view.rejection == "") == ((31, True) if enough else (11, False))
+            if not enough:
+                assert "11 of 11 labelled episodes of the candidate succeeded, 40 of 50" in view.rejection
+                with pytest.raises(RejectedError, match="needs 1 more if all succeed"):
+                    seen.world.act(Promote("v2", "too early"))
+        finally:
+            seen.jobs.close()
+
+
+def test_a_loop_without_instructions_counts_those_that_production_was_trained_on(seen: Seen, world: World) -> None:
+    card = world.registry.get("v1").path / "card.json"
+    card.write_text(json.dumps({"task": "push", "instructions": ["stack the blocks"]}))
+    seen.record("v1", [True] * 3)
+    seen.record("v1", [True] * 2, instruction=OTHER)
+    assert len(seen.world.view(LoopState(START, START)).episodes) == 3
+
+
+def test_a_promotion_by_hand_compares_what_the_candidate_was_tried_with(seen: Seen, world: World) -> None:
+    """Production always fails at another instruction, which says nothing of this one."""
+    seen.record("v1", [True] * 45 + [False] * 5)
+    seen.record("v1", [False] * 60, instruction=OTHER)
+    seen.record("v2", [True] * 4, "arm-2")
+    found = robot_evidence(world.registry, seen.store, "v1", "v2")
+    assert found is not None
+    assert (found.episodes, found.successes, found.outcomes) == (50, 45, (True,) * 4)
+    every = robot_evidence(world.registry, seen.store, "v1", "v2", ("stack the blocks", OTHER))
+    assert every is not None
+    assert (every.episodes, every.successes) == (100, 35), "the newest hundred of both: 60 failures, then 35 of 40"
+    assert robot_evidence(world.registry, seen.store, "v1", "v2", (OTHER,)) is None, "it was not tried with that"
 
 
 def test_promoting_and_rolling_back_twice_is_as_once(seen: Seen, world: World) -> None:

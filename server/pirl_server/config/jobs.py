@@ -14,7 +14,7 @@ from pirl_server.config.fields import CHECKED, Loc, about, flag, number, one_lin
 from pirl_server.config.interchange import ExportEpisodes, ImportEpisodes
 from pirl_server.config.loop import LIST_LENGTH, Loop, LoopCanary, LoopEvaluation
 from pirl_server.config.scheduling import Scheduled
-from pirl_server.config.success import SuccessConfig, SuccessModel
+from pirl_server.config.success import ModelLabels, SuccessConfig, SuccessModel
 from pirl_server.config.training import EpisodesConfig, PpoConfig, SftConfig
 
 _NAME = NAME_PATTERN.strip("^$")
@@ -73,7 +73,8 @@ def _check_dataset(dataset: str | None, select: EpisodeSelection) -> None:
 class FinetuneEpisodes(Scheduled):
     """Advantage-weighted flow matching on the robots' logged episodes. No simulator is needed.
 
-    Raises ValueError for a dataset together with a selection.
+    Raises ValueError for a dataset together with a selection, and for a success model together with labels that are
+    chosen otherwise.
     """
 
     task: TaskName
@@ -84,10 +85,20 @@ class FinetuneEpisodes(Scheduled):
     dataset: FrozenName = None
     new_instructions: NewInstructions = False
     dry_run: DryRun = False
+    success_model: Annotated[
+        ModelLabels | None,
+        about("whose open proposals are the outcomes of selected episodes without a label; null: none's"),
+    ] = None
     config: EpisodesConfig = field(default_factory=EpisodesConfig)
 
     def __post_init__(self) -> None:
         _check_dataset(self.dataset, self.select)
+        if self.success_model is None:
+            return
+        if self.dataset is not None:
+            raise ValueError(f"dataset '{self.dataset}' has labels of its own: leave out success_model")
+        if self.select.label not in ("any", "unlabelled"):
+            raise ValueError(f"select.label '{self.select.label}': success_model is for episodes without a label")
 
 
 @dataclass(frozen=True, config=CHECKED, kw_only=True)
@@ -157,6 +168,7 @@ _FIELDS = {
     ("finetune_episodes",): FinetuneEpisodes,
     ("finetune_episodes", "config"): EpisodesConfig,
     ("finetune_episodes", "select"): EpisodeSelection,
+    ("finetune_episodes", "success_model"): ModelLabels,
     ("sft",): Sft,
     ("sft", "config"): SftConfig,
     ("sft", "select"): EpisodeSelection,
@@ -172,6 +184,7 @@ _FIELDS = {
     ("loop", "config"): EpisodesConfig,
     ("loop", "evaluation"): LoopEvaluation,
     ("loop", "canary"): LoopCanary,
+    ("loop", "success_model"): ModelLabels,
 }
 
 

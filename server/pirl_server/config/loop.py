@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 from pirl_server.atomic_files import NAME_PATTERN
 from pirl_server.config.fields import CHECKED, about, number, text
 from pirl_server.config.scheduling import Scheduled
+from pirl_server.config.success import ModelLabels
 from pirl_server.config.training import EpisodesConfig
 
 _LINE = r"^[^\x00-\x1f\x7f]{1,1000}$"
@@ -75,7 +76,12 @@ class Loop(Scheduled):
     ] = ()
     rounds: Annotated[int, number("most rounds", "rounds", ge=1, le=10_000)] = 10
     episodes_per_round: Annotated[
-        int, number("new labelled episodes of the production version before learning starts", "episodes", ge=1)
+        int,
+        number(
+            "new episodes of the production version with a label, or an outcome by success_model, before it learns",
+            "episodes",
+            ge=1,
+        ),
     ] = 50
     learn_episodes: Annotated[
         int | None,
@@ -86,6 +92,13 @@ class Loop(Scheduled):
         number("of the episodes of robots that request no sampling mode, how many explore", "share", ge=0, le=1),
     ] = 0.5  # fmt: skip
     config: Annotated[EpisodesConfig, about("of the finetune_episodes jobs")] = field(default_factory=EpisodesConfig)
+    success_model: Annotated[
+        ModelLabels | None,
+        about(
+            "judges episodes without a label before a round learns, which counts and learns its outcomes; canary, watch"
+            " and gate never do; null: labels only"
+        ),
+    ] = None
     evaluation: Annotated[
         LoopEvaluation | None,
         about("null: the task has no simulator, so that labelled episodes of the canary decide, by the robots' gate"),

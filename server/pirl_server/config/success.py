@@ -73,6 +73,23 @@ class SuccessConfig:
 
 
 @dataclass(frozen=True, config=CHECKED, kw_only=True)
+class ModelLabels:
+    """Outcomes that a success model proposed, to learn from where an episode has no label. They are no evidence."""
+
+    version: Annotated[
+        str, text("success model, by its version: a later one is not taken in its place", "^[0-9a-f]{12}$"),
+        Field(examples=["5f0c2a9d71be"]),
+    ]  # fmt: skip
+    min_confidence: Annotated[
+        float,
+        number(
+            "in the outcome, from which it counts; below the model's own threshold nothing is proposed", "probability",
+            ge=0.5, le=1,
+        ),
+    ] = 0.95  # fmt: skip
+
+
+@dataclass(frozen=True, config=CHECKED, kw_only=True)
 class SuccessModel(Scheduled):
     """Learns from labelled episodes how they end, with a vision backbone and a small head; then proposes labels.
 

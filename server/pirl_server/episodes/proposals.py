@@ -1,7 +1,8 @@
 """Proposed labels: what a success model thinks of an episode, kept apart from its labels until a person accepts it.
 
-One JSON line each in a log of their own, the newest of an episode counts. Nothing that trains, selects by label or
-counts successes reads it. A line that can't be read, cut off by a crash or changed, counts for nothing, and is named.
+One JSON line each in a log of their own, the newest of an episode counts. Nothing that selects by label or counts
+successes reads it, and of what trains only a job whose config names the model (`model_outcomes`). A line that can't
+be read, cut off by a crash or changed, counts for nothing, and is named.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The loop's decisions, as one pure function of what it wants, where it stands and what it sees.
 
-collect -> learn -> [evaluate_base -> evaluate_candidate] -> canary -> watch -> collect ...
+collect [-> propose] -> learn -> [evaluate_base -> evaluate_candidate] -> canary -> watch -> collect ...
 
 A round may be over in any phase but the first; its candidate is withdrawn then, or rolled back from `watch`.
 """
@@ -15,6 +15,7 @@ from datetime import datetime
 from pirl_server.config.episodes import EpisodeSelection
 from pirl_server.config.jobs import Evaluate, FinetuneEpisodes
 from pirl_server.config.loop import Loop
+from pirl_server.config.success import SuccessModel
 from pirl_server.loop.judgement import below, compared_with, evaluated, faulty, robot_trial, tally, worse
 from pirl_server.loop.state import LoopState, Phase, Round, Tally
 from pirl_server.loop.world import (
@@ -33,7 +34,7 @@ from pirl_server.registry.robot_trial import LEAST_KNOWN, RobotTrial
 
 MAX_EXTENSIONS = 3
 """how often a round collects further episodes because too few of them were usable"""
-CHILD_PHASES = (Phase.LEARN, Phase.EVALUATE_BASE, Phase.EVALUATE_CANDIDATE)
+CHILD_PHASES = (Phase.PROPOSE, Phase.LEARN, Phase.EVALUATE_BASE, Phase.EVALUATE_CANDIDATE)
 
 
 @dataclass(frozen=True)
@@ -86,25 +87,64 @@ def _collect(spec: Loop, job: str, state: LoopState, view: View) -> Move | None:
         return Move(replace(state, base=view.production, since=since), f"collects episodes of {view.production}")
     if spent := _spent(spec, state):
         return Move(state, spent, end=spent)
-    fresh = [each for each in _of(view, state.base, state.since) if each.success is not None]
-    found = tally(fresh)
-    if missing := _uncollected(spec, state, view, len(fresh)):
-        return Move(replace(state, collected=found), missing) if found != state.collected else None
+    new = _of(view, state.base, state.since)
+    found, proposed = tally(_labelled(new)), sum(each.proposed is not None for each in new)
+    before, state = state, replace(state, collected=found, model_labels=proposed)
+    unjudged = _unjudged(spec, state, new)
+    if missing := _uncollected(spec, state, view, len(_labelled(new)) + proposed, unjudged):
+        return Move(state, missing) if state != before else None
     rate = found.successes / max(1, found.episodes)  # demonstrations are collected, and say nothing of the policy
     if spec.target_success is not None and rate >= spec.target_success:
         reached = f"success {rate:.2f} of {found.episodes} episodes reaches target_success {spec.target_success:g}"
-        return Move(replace(state, collected=found), reached, end=reached)
-    ready = replace(state, collected=found, attempt=0)
-    return _submit(spec, job, ready, Phase.LEARN, f"{found}: learning begins")
+        return Move(state, reached, end=reached)
+    ready = replace(state, attempt=0)
+    if spec.success_model is not None and (not state.judged or len(_labelled(new)) + proposed < state.target):
+        said = f"{found}; success model {spec.success_model.version} judges what has no label"
+        judging = replace(ready, judged=view.now, judgings=state.judgings + 1)
+        return _submit(spec, job, judging, Phase.PROPOSE, said)
+    return _submit(spec, job, ready, Phase.LEARN, f"{found}{_modelled(spec, state)}: learning begins")
 
 
-def _uncollected(spec: Loop, state: LoopState, view: View, fresh: int) -> str:
-    """What is missing before a round can learn; empty: nothing."""
+def _labelled(episodes: Sequence[EpisodeFacts]) -> list[EpisodeFacts]:
+    return [each for each in episodes if each.success is not None]
+
+
+def _unjudged(spec: Loop, state: LoopState, new: Sequence[EpisodeFacts]) -> int:
+    """How many episodes without a label the success model has not seen; what it was not sure of, it has."""
+    if spec.success_model is None:
+        return 0
+    unlabelled = [each for each in new if each.success is None and each.proposed is None and not each.fault]
+    return sum(each.created > state.judged for each in unlabelled)
+
+
+def _modelled(spec: Loop, state: LoopState) -> str:
+    """How many outcomes are the success model's; empty without one."""
+    model = spec.success_model
+    return "" if model is None else f"; {state.model_labels} more by success model {model.version}"
+
+
+def _propose(spec: Loop, job: str, state: LoopState, view: View) -> Move | None:
+    """Back to collecting, which counts what the model was sure of, and learns when that is enough."""
+    child = view.child
+    if child is None or not child.ended:
+        return None
+    if child.interrupted:
+        return _again(spec, job, state)
+    if child.error:
+        return _over(spec, state, view, "failed", child.error)
+    if view.production != state.base:
+        return _over(spec, state, view, "ended", _moved(view))
+    return Move(replace(state, phase=Phase.COLLECT, child=""), "episodes without a label were judged")
+
+
+def _uncollected(spec: Loop, state: LoopState, view: View, known: int, unjudged: int) -> str:
+    """What is missing before a round can learn, or let the success model judge; empty: nothing."""
+    fresh = known + unjudged
     if fresh < state.target:
         return f"{fresh} of {state.target} episodes collected"
-    known = compared_with(spec, view.episodes, state.base).episodes
-    if spec.evaluation is None and known < LEAST_KNOWN:
-        return f"{fresh} episodes collected, {known} of the {LEAST_KNOWN} that a candidate is compared with"
+    labelled = compared_with(spec, view.episodes, state.base).episodes
+    if spec.evaluation is None and labelled < LEAST_KNOWN:
+        return f"{fresh} episodes collected, {labelled} of the {LEAST_KNOWN} that a candidate is compared with"
     return ""
 
 
@@ -119,7 +159,7 @@ def _learn(spec: Loop, job: str, state: LoopState, view: View) -> Move | None:
         return Move(more, f"{child.error}: collects until there are {more.target}")
     if child.error or child.version is None:
         return _over(spec, state, view, "failed", child.error or "the job made no version")
-    learnt = replace(state, candidate=child.version, offline=child.offline)
+    learnt = replace(state, candidate=child.version, offline=child.offline, model_labels=child.model_labels)
     if view.production != state.base:
         return _over(spec, learnt, view, "ended", _moved(view))
     if child.version == state.base:
@@ -243,6 +283,7 @@ def _watch(spec: Loop, job: str, state: LoopState, view: View) -> Move | None:
 
 _PHASES = {
     Phase.COLLECT: _collect,
+    Phase.PROPOSE: _propose,
     Phase.LEARN: _learn,
     Phase.EVALUATE_BASE: _evaluate,
     Phase.EVALUATE_CANDIDATE: _evaluate,
@@ -258,7 +299,7 @@ def _over(
     record = Round(
         state.round, state.base, state.candidate, outcome, reason, state.collected, state.evaluation, state.canary,
         state.compared, state.offline, state.rates,
-        state.robot_minutes, view.now,
+        state.robot_minutes, view.now, state.model_labels,
     )  # fmt: skip
     after = LoopState(
         started=state.started,
@@ -287,7 +328,8 @@ def _ended(spec: Loop, state: LoopState) -> str:
 
 def _submit(spec: Loop, job: str, state: LoopState, phase: Phase, note: str) -> Move:
     """Wait for a job; the controller puts its id into the state."""
-    key = f"{job} round {state.round} {phase.value} {state.target} attempt {state.attempt}"
+    count = state.judgings if phase is Phase.PROPOSE else state.target
+    key = f"{job} round {state.round} {phase.value} {count} attempt {state.attempt}"
     return Move(replace(state, phase=phase, child=""), note, Submit(_job(spec, state, phase), key))
 
 
@@ -296,11 +338,17 @@ def _again(spec: Loop, job: str, state: LoopState) -> Move:
     return _submit(spec, job, replace(state, attempt=state.attempt + 1), state.phase, note)
 
 
-def _job(spec: Loop, state: LoopState, phase: Phase) -> FinetuneEpisodes | Evaluate:
+def _job(spec: Loop, state: LoopState, phase: Phase) -> FinetuneEpisodes | Evaluate | SuccessModel:
+    if phase is Phase.PROPOSE:
+        assert spec.success_model is not None
+        unlabelled = EpisodeSelection(instructions=spec.instructions, label="unlabelled", limit=spec.learn_episodes)
+        return SuccessModel(task=spec.task, model=spec.success_model.version, propose=unlabelled)
     if phase is Phase.LEARN:
         select = EpisodeSelection(instructions=spec.instructions, limit=spec.learn_episodes)
-        seed = spec.seed + state.round
-        return FinetuneEpisodes(task=spec.task, seed=seed, base=state.base, select=select, config=spec.config)
+        return FinetuneEpisodes(
+            task=spec.task, seed=spec.seed + state.round, base=state.base, select=select, config=spec.config,
+            success_model=spec.success_model,
+        )  # fmt: skip
     assert spec.evaluation is not None
     version = state.base if phase is Phase.EVALUATE_BASE else state.candidate
     count = spec.evaluation.episodes
@@ -349,7 +397,8 @@ def _moved(view: View) -> str:
 
 def _gate(state: LoopState) -> str:
     """What spoke for the candidate before any robot had it."""
-    return "; ".join(each for each in (state.evaluation or "no simulator for this task", state.offline) if each)
+    labels = f"{state.model_labels} of the outcomes that it learnt are a success model's" if state.model_labels else ""
+    return "; ".join(each for each in (state.evaluation or "no simulator for this task", state.offline, labels) if each)
 
 
 def _reason(job: str, state: LoopState, evidence: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 
 from pirl_server.episodes.step_counts import StepCounts, step_counts
 from pirl_server.episodes.store import EpisodeStore
@@ -49,27 +50,31 @@ def counts_of(store: EpisodeStore, each: EpisodeSummary) -> StepCounts:
         return NO_COUNTS
 
 
-def robot_evidence(registry: Registry, store: EpisodeStore, incumbent: str, candidate: str) -> RobotEvidence | None:
+def robot_evidence(
+    registry: Registry, store: EpisodeStore, incumbent: str, candidate: str, instructions: Collection[str] = ()
+) -> RobotEvidence | None:
     """Return the labelled outcomes of both versions on arms; None: no robot had the candidate.
 
-    Of production the newest count, those of the candidate's own robots alone where there are enough.
+    Only episodes with these instructions count; with none given, those that the candidate was tried with. Of production
+    the newest count, those of the candidate's own robots alone where there are enough.
     """
     model = registry.get(incumbent)
-    found: dict[str, list[EpisodeFacts]] = {incumbent: [], candidate: []}
-    for seen, each in enumerate(store.newest_first()):
-        if seen >= LOOKED_AT:
-            break
-        version = each.policy_versions[0] if len(each.policy_versions) == 1 else ""
-        wanted = version == candidate or (version == incumbent and len(found[incumbent]) < COMPARED)
-        if not wanted or each.dry_run or each.contract_hash != model.contract.hash:
-            continue
-        facts = episode_facts(each, counts_of(store, each), model.contract.rate_hz)
-        if counts(facts):
-            found[version].append(facts)
-    tried = found[candidate][::-1]
+    newest = [
+        each
+        for each in islice(store.newest_first(), LOOKED_AT)
+        if len(each.policy_versions) == 1 and not each.dry_run and each.contract_hash == model.contract.hash
+    ]
+
+    def judged(version: str, said: Collection[str]) -> Iterator[EpisodeFacts]:
+        """Newest first; reads the steps of each as it is asked for."""
+        wanted = (each for each in newest if each.policy_versions[0] == version and each.instruction in said)
+        return filter(counts, (episode_facts(each, counts_of(store, each), model.contract.rate_hz) for each in wanted))
+
+    said = instructions or {each.instruction for each in newest if each.policy_versions[0] == candidate}
+    tried = list(judged(candidate, said))[::-1]
     if not tried:
         return None
-    known = _known(found[incumbent], {each.robot_id for each in tried})
+    known = _known(list(islice(judged(incumbent, said), COMPARED)), {each.robot_id for each in tried})
     return RobotEvidence(sum(map(succeeded, known)), len(known), tuple(map(succeeded, tried)))
 
 

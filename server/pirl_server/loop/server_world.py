@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 
 from pirl_server.atomic_files import utc_now
 from pirl_server.config.loop import Loop
+from pirl_server.episodes.model_outcomes import model_outcome
 from pirl_server.episodes.step_counts import StepCounts
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.episodes.summary import EpisodeSummary
@@ -31,7 +33,7 @@ from pirl_server.loop.world import (
     Withdraw,
 )
 from pirl_server.registry.promotion import PRODUCTION, OutdatedAliasError, Promoter
-from pirl_server.registry.promotion_gate import check_gate, offline_refusals
+from pirl_server.registry.promotion_gate import Training, check_gate, offline_refusals
 from pirl_server.registry.routing_rules import CANDIDATE
 from pirl_server.registry.versions import Registry
 from pirl_server.serving.deployment import Deployment
@@ -61,6 +63,8 @@ class ServerWorld:
         self._promoter, self._deployment, self._service = promoter, deployment, service
         self._paused: Callable[[], bool] = lambda: jobs.hosted.paused(job)
         self._counts: dict[str, StepCounts] = {}
+        self._known: dict[str, tuple[str, ...]] = {}
+        """by production version, the instructions that its card names"""
         self._gate_saw: tuple[EpisodeFacts, ...] = ()
         self._gate_said = ""
 
@@ -114,7 +118,8 @@ class ServerWorld:
             with suppress(KeyError, ValueError):  # it has ended
                 self._jobs.cancel(action.job)
         elif isinstance(action, Promote) and not self._serves(action.version):
-            self._promoter.promote(action.version, self._actor, action.reason)
+            said = self._instructions(self._registry.aliases()[PRODUCTION])
+            self._promoter.promote(action.version, self._actor, action.reason, instructions=said)
         elif isinstance(action, RollBack):
             self._roll_back(action)
         return ""
@@ -157,6 +162,7 @@ class ServerWorld:
             interrupted=failed and job.error in (RESTARTED, STOPPED),
             too_few_episodes=failed and bool(result.get("more_episodes_needed")),
             offline=self._offline(version) if version else "",
+            model_labels=int((result.get("labels") or {}).get("by_model", 0)),
             offline_refusal="; ".join(refusals),
         )
 
@@ -185,19 +191,20 @@ class ServerWorld:
         if tried < self._spec.canary.episodes:
             return ""
         if seen != self._gate_saw:
-            self._gate_said, self._gate_saw = "; ".join(self._promoter.check(state.candidate).refusals), seen
+            found = self._promoter.check(state.candidate, self._instructions(state.base))
+            self._gate_said, self._gate_saw = "; ".join(found.refusals), seen
         return self._gate_said
 
     def _listed(self, state: LoopState, production: str) -> Iterator[tuple[EpisodeSummary, float]]:
         """Yield the episodes that concern the loop, newest first, with their rate in Hz."""
-        model = self._registry.get(production)
+        model, instructions = self._registry.get(production), self._instructions(production)
         earlier = found = 0
         for each in self._episodes.newest_first():
             if each.created <= state.started:
                 earlier += 1
                 if found == self._spec.compared_episodes or earlier > EARLIER * self._spec.compared_episodes:
                     return
-            said = not self._spec.instructions or each.instruction in self._spec.instructions
+            said = not instructions or each.instruction in instructions
             if each.dry_run or each.contract_hash != model.contract.hash or not said:
                 continue
             if each.created <= state.started:
@@ -206,7 +213,25 @@ class ServerWorld:
                 found += 1
             yield each, model.contract.rate_hz
 
+    def _instructions(self, production: str) -> tuple[str, ...]:
+        """Return the sentences whose episodes count: the spec's, else production's; none where its card names none."""
+        if self._spec.instructions:
+            return self._spec.instructions
+        if production not in self._known:
+            try:
+                self._known[production] = tuple(sorted(Training.of(self._registry.get(production)).instructions))
+            except ValueError as error:  # the gate rejects on such a card, with the reason
+                _LOG.warning("%s: episodes of every instruction count", error)
+                self._known[production] = ()
+        return self._known[production]
+
     def _facts(self, each: EpisodeSummary, rate_hz: float) -> EpisodeFacts:
         if each.id not in self._counts:
             self._counts[each.id] = counts_of(self._episodes, each)
-        return episode_facts(each, self._counts[each.id], rate_hz)
+        facts = episode_facts(each, self._counts[each.id], rate_hz)
+        if self._spec.success_model is None or each.success is not None or facts.fault:
+            return facts
+        try:
+            return replace(facts, proposed=model_outcome(self._episodes, each.id, self._spec.success_model))
+        except KeyError:  # removed meanwhile
+            return facts

@@ -19,6 +19,8 @@ class Phase(str, Enum):
 
     COLLECT = "collect"
     """new labelled episodes of the production version"""
+    PROPOSE = "propose"
+    """the job in which a success model judges episodes without a label; only where the loop names one"""
     LEARN = "learn"
     """the job that learns from them"""
     EVALUATE_BASE = "evaluate_base"
@@ -84,6 +86,8 @@ class Round:
     """of the loop, up to the round's end"""
     ended: str = ""
     """UTC in ISO 8601"""
+    model_labels: int = 0
+    """outcomes that it learnt from and a success model proposed"""
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,12 @@ class LoopState:
     offline: str = ""
     """what held-out episodes say of the candidate"""
     collected: Tally = field(default_factory=Tally)
+    judged: str = ""
+    """when the success model was last given what had no label; empty: not in this round"""
+    judgings: int = 0
+    """how often it was, in this round"""
+    model_labels: int = 0
+    """outcomes by the success model: of the round's new episodes; once learnt, of all that were learnt from"""
     compared: Tally = field(default_factory=Tally)
     """what the candidate's episodes are compared with, as it was when the canary began"""
     canary_robots: tuple[str, ...] = ()
@@ -136,8 +146,8 @@ class LoopState:
 
 
 _SHOWN = (
-    "round", "phase", "base", "candidate", "target", "collected", "offline", "rates", "canary_robots", "canary",
-    "compared", "trial", "robot_minutes", "promotions", "rounds",
+    "round", "phase", "base", "candidate", "target", "collected", "model_labels", "offline", "rates", "canary_robots",
+    "canary", "compared", "trial", "robot_minutes", "promotions", "rounds",
 )  # fmt: skip
 _STATE = TypeAdapter(LoopState)
 

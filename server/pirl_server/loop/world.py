@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from pirl_server.config.jobs import Evaluate, FinetuneEpisodes
+from pirl_server.config.success import SuccessModel
 from pirl_server.loop.state import LoopState
 from pirl_server.registry.gate_rule import USUAL_RULE, GateRule
 
@@ -20,6 +21,7 @@ class EpisodeFacts:
     version: str
     """the policy version of all its chunks; empty when there were several"""
     success: bool | None
+    """its label"""
     created: str
     seconds: float
     policy_steps: int = 0
@@ -27,6 +29,8 @@ class EpisodeFacts:
     """of those, how many a limit of the robot altered"""
     human_steps: int = 0
     """that a human drove"""
+    proposed: bool | None = None
+    """without a label, what the loop's success model is sure enough of: to learn from, evidence for nothing"""
     fault: str = ""
     """a fault, an emergency stop, or actions that are not finite; empty: none of them"""
 
@@ -46,6 +50,8 @@ class Child:
     """it needs more episodes than there were"""
     offline: str = ""
     """what held-out episodes say of the version; empty: none were held out"""
+    model_labels: int = 0
+    """outcomes by a success model among those that the version was learnt from"""
     offline_refusal: str = ""
     """why they speak against it; empty: they do not"""
 
@@ -79,7 +85,7 @@ class View:
 class Submit:
     """Queue a job; the same key is never queued twice."""
 
-    spec: FinetuneEpisodes | Evaluate
+    spec: FinetuneEpisodes | Evaluate | SuccessModel
     key: str
 
 

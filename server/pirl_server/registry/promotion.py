@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 from pirl_server.registry.gate_rule import USUAL_RULE, GateRule
@@ -65,18 +65,28 @@ class Promoter:
         """called with the version before and the new one when that serves; must neither wait nor raise"""
         self._one_at_a_time = threading.Lock()
 
-    def check(self, version: str) -> GateResult:
-        """Return what the gate says of a version now; nothing is changed. Raises KeyError, ValueError."""
+    def check(self, version: str, instructions: Collection[str] = ()) -> GateResult:
+        """Return what the gate says of a version now; nothing is changed. Raises KeyError, ValueError.
+
+        `instructions` are those whose robot episodes count; see `check_gate`.
+        """
         incumbent = self._registry.aliases().get(PRODUCTION)
-        return check_gate(self._registry, incumbent, version, self.rule, self._see_robots)
+        return check_gate(self._registry, incumbent, version, self.rule, self._see_robots, instructions)
 
     def promote(
-        self, version: str, actor: str, reason: str = "", force: bool = False, expected: str | None = None
+        self,
+        version: str,
+        actor: str,
+        reason: str = "",
+        force: bool = False,
+        expected: str | None = None,
+        instructions: Collection[str] = (),
     ) -> GateResult:
         """Promote through the gate, or past it with `force`, which needs a reason and is audited.
 
-        `expected` is the state of the alias that the caller has seen (`Registry.state`). Raises KeyError (unknown
-        version), PromotionRefusedError, OutdatedAliasError, ValueError (promoted already, force without a reason).
+        `instructions` as for `check`. `expected` is the state of the alias that the caller has seen
+        (`Registry.state`). Raises KeyError (unknown version), PromotionRefusedError, OutdatedAliasError, ValueError
+        (promoted already, force without a reason).
         """
         check_force(force, reason)
         with self._one_at_a_time:
@@ -84,7 +94,7 @@ class Promoter:
             incumbent = self._registry.aliases().get(PRODUCTION)
             if version == incumbent:
                 raise ValueError(f"{version} is already in production")
-            result = self.check(version)
+            result = self.check(version, instructions)
             admit(self._registry, version, result, actor, force)
             event = "promoted" if result.allowed else "forced"
             with self._serving_again(incumbent):

@@ -13,7 +13,7 @@ Without common states, labelled episodes of robots decide, by a sequential test 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from pirl_server.atomic_files import read_json
@@ -27,11 +27,11 @@ from pirl_server.registry.versions import ModelVersion, Registry
 
 CARD = "card.json"
 """of a checkpoint: names its task and the instructions that it was trained on"""
-SeeRobots = Callable[[str, str], RobotEvidence | None]
-"""(incumbent, candidate) -> what robots did with both; None: nothing is known"""
+SeeRobots = Callable[[str, str, Collection[str]], RobotEvidence | None]
+"""(incumbent, candidate, instructions) -> what robots did with both; None: nothing is known; see `robot_evidence`"""
 
 
-def no_robots(incumbent: str, candidate: str) -> None:
+def no_robots(incumbent: str, candidate: str, instructions: Collection[str]) -> None:
     """Know nothing of robots."""
 
 
@@ -71,8 +71,12 @@ def check_gate(
     candidate: str,
     rule: GateRule = USUAL_RULE,
     see_robots: SeeRobots = no_robots,
+    instructions: Collection[str] = (),
 ) -> GateResult:
-    """Apply the rule; without an incumbent there is nothing to be worse than. KeyError for an unknown version."""
+    """Apply the rule; without an incumbent there is nothing to be worse than. KeyError for an unknown version.
+
+    Of robots' episodes only those with these instructions count; with none given, those the candidate was tried with.
+    """
     new = registry.get(candidate)
     if incumbent is None:
         return GateResult(())
@@ -80,13 +84,14 @@ def check_gate(
     refusals = [f"contract differs, {line}" for line in old.contract.difference(new.contract)]
     refusals += offline_refusals(registry, candidate)
     try:
-        trained = _Training.of(old)
+        trained = Training.of(old)
     except ValueError as error:
         return GateResult((*refusals, f"the task of {incumbent} is not known: {error}"))
     pairs, unused = common_lists(registry, old, new)
     pools = pooled([pair for pair in pairs if trained.covers(pair.incumbent)])
     if not pools:
-        return _by_robots(refusals, unused, see_robots(incumbent, candidate), rule, (candidate, incumbent, trained))
+        seen = see_robots(incumbent, candidate, instructions)
+        return _by_robots(refusals, unused, seen, rule, (candidate, incumbent, trained))
     judged = [_judge(pool, rule, worn_out(registry, pool, candidate)) for pool in pools]
     refusals += [why for each in judged if (why := each.worn_out or _worse(each, rule))]
     comparisons = [pair for pool in pools for pair in pool.comparisons]
@@ -98,7 +103,7 @@ def _by_robots(
     unused: list[str],
     evidence: RobotEvidence | None,
     rule: GateRule,
-    about: tuple[str, str, _Training],
+    about: tuple[str, str, Training],
 ) -> GateResult:
     candidate, incumbent, trained = about
     trial = None if evidence is None else judge_robots(evidence, rule)
@@ -123,14 +128,14 @@ def offline_refusals(registry: Registry, version: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class _Training:
+class Training:
     """What a version was trained for, as its card says."""
 
     task: str
     instructions: frozenset[str]
 
     @classmethod
-    def of(cls, model: ModelVersion) -> _Training:
+    def of(cls, model: ModelVersion) -> Training:
         """Raises ValueError that names the card when it can't be read."""
         path = model.path / CARD
         try:

@@ -8,6 +8,7 @@ from dataclasses import asdict, field
 
 from pydantic.dataclasses import dataclass
 
+from pirl_server.episodes.model_outcomes import MODEL_SOURCE
 from pirl_server.episodes.query import NEW_INSTRUCTION
 from pirl_server.training.episode_log import EpisodeFacts
 from pirl_server.training.episode_selection import Selected
@@ -76,6 +77,8 @@ class DataReport:
     methods: dict[str, str]
     """method of `finetune_episodes` -> 'yes', or why it can't use these episodes; `auto` -> what it chooses, and why"""
     warnings: tuple[str, ...]
+    model_labels: int
+    """of the labels, how many are outcomes that a success model proposed"""
     sha256: str
     """over the sorted lines `ID MANIFEST-SHA256 LABEL` of the episodes"""
     ids: tuple[str, ...]
@@ -112,6 +115,7 @@ def report(selected: Selected, base_version: str | None, min_episodes: int, dens
         density=density,
         methods=_methods(facts, density, min_episodes),
         warnings=(*_warnings(facts, base_version), *_left_out(selected)),
+        model_labels=_by_model(facts),
         sha256=log.digest,
         ids=tuple(each.info.id for each in facts),
     )
@@ -135,6 +139,10 @@ def lines(found: DataReport) -> list[str]:
 
 
 _OUTCOMES = {True: "success", False: "failure", None: "unlabelled"}
+
+
+def _by_model(facts: Sequence[EpisodeFacts]) -> int:
+    return sum(each.labelled and each.info.label_source == MODEL_SOURCE for each in facts)
 
 
 def _count(facts: Sequence[EpisodeFacts], of: Callable[[EpisodeFacts], Iterable[str]]) -> Counts:
@@ -199,6 +207,9 @@ def _warnings(facts: Sequence[EpisodeFacts], base_version: str | None) -> list[s
             found.append(
                 f"only {outcomes[success]} episodes are labelled {name}: what is learnt may be their accidents"
             )
+    if by_model := _by_model(facts):
+        labelled = outcomes[True] + outcomes[False]
+        found.append(f"{by_model} of {labelled} labels are what a success model proposed, not what a person said")
     if outcomes[None]:
         found.append(f"{outcomes[None]} episodes have no label: it is not known how they ended")
     steps, masked = sum(each.steps for each in facts), sum(sum(each.masked.values()) for each in facts)

@@ -12,9 +12,11 @@ from functools import partial
 
 from pirl_contract import Contract
 from pirl_server.config.episodes import EpisodeSelection
+from pirl_server.config.success import ModelLabels
 from pirl_server.episodes.datasets import Dataset
 from pirl_server.episodes.index_rows import EpisodeEntry
 from pirl_server.episodes.leases import Lease
+from pirl_server.episodes.model_outcomes import MODEL_SOURCE, model_outcome
 from pirl_server.episodes.prefetch import prefetched
 from pirl_server.episodes.query import (
     DRY_RUN,
@@ -25,7 +27,7 @@ from pirl_server.episodes.query import (
     OTHER_SOURCE,
     Learning,
 )
-from pirl_server.episodes.schema import Episode
+from pirl_server.episodes.schema import Episode, EpisodeInfo
 from pirl_server.episodes.store import EpisodeStore
 from pirl_server.training.episode_log import NOT_EXECUTED, EpisodeFacts, EpisodeLog, facts, report_dry_runs
 from pirl_server.training.progress import Progress
@@ -59,10 +61,12 @@ def select(
     contract: Contract,
     instructions: tuple[str, ...] | None,
     progress: Progress,
+    model: ModelLabels | None = None,
 ) -> Selected:
     """Choose, newest first; each episode that the index does not rule out is read once.
 
-    `instructions` are those that may be learnt, None: any. Raises ValueError for a selected instruction beyond them.
+    `instructions` are those that may be learnt, None: any. Episodes without a label get the outcome that `model`
+    proposed, of the label source `MODEL_SOURCE`. Raises ValueError for a selected instruction beyond them.
     """
     _check_instructions(selection, instructions)
     learning = Learning(contract.hash, instructions)
@@ -88,7 +92,7 @@ def select(
             left_out[why] += 1
         else:
             # One contract for all of them: its own copy would be most of what is kept of an episode.
-            kept.append(replace(read, info=replace(read.info, contract=contract)))
+            kept.append(replace(read, info=replace(_judged(store, read.info, model), contract=contract)))
         if number % REPORT_EVERY == 0:
             progress.progress(number, total, "episodes read")
     report_dry_runs(left_out[DRY_RUN], len(kept), progress)
@@ -139,6 +143,17 @@ def select_frozen(
     report_dry_runs(left_out[DRY_RUN], len(kept), progress)
     openers = [partial(_open, store, lease, each) for each in kept]
     return Selected(EpisodeLog(kept, openers), dict(+left_out), ())
+
+
+def _judged(store: EpisodeStore, info: EpisodeInfo, model: ModelLabels | None) -> EpisodeInfo:
+    """Return the info with the model's outcome, where there is no label and the model is sure enough."""
+    if model is None or info.success is not None:
+        return info
+    try:
+        success = model_outcome(store, info.id, model)
+    except KeyError:  # removed meanwhile: opening it will fail
+        return info
+    return info if success is None else replace(info, success=success, label_source=MODEL_SOURCE)
 
 
 def _open(store: EpisodeStore, lease: Lease, read: EpisodeFacts) -> Episode:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pirl_server.episodes.model_outcomes import MODEL_SOURCE
 from pirl_server.training.episode_log import EpisodeFacts, EpisodeLog
 
 FEWEST = 5
@@ -29,12 +30,14 @@ def hold_out(log: EpisodeLog, share: float, least: int) -> Split:
     """Keep so large a share of the episodes out, rounded up, of successes and of failures alike.
 
     An episode that a human drove counts as a success. Unlabelled ones are learnt, and so are all of a kind that has
-    fewer than `FEWEST`; at least `least` labelled ones are.
+    fewer than `FEWEST`; at least `least` labelled ones are. What a success model labelled is learnt as well: held-out
+    episodes are evidence for the gate, which it must not decide.
     """
-    labelled = [each for each in log.facts if each.labelled]
+    known = [each for each in log.facts if each.labelled]
+    labelled = [each for each in known if each.info.label_source != MODEL_SOURCE]
     good = [each for each in labelled if each.info.success or each.human_steps]
     bad = [each for each in labelled if not (each.info.success or each.human_steps)]
-    room = max(0, len(labelled) - least)
+    room = max(0, len(known) - least)
     chosen = _first(good, share)[:room]
     chosen += _first(bad, share)[: room - len(chosen)]
     ids = {each.info.id for each in chosen}

@@ -58,12 +58,29 @@ class Simulation(Protocol):
 
 
 @dataclass(frozen=True)
+class LabelCounts:
+    """Where the outcomes come from that a run learnt from."""
+
+    episodes: int
+    """with an outcome"""
+    by_model: int
+    """of these, how many a success model proposed"""
+    success_model: str
+    """its version"""
+
+    def __str__(self) -> str:
+        return f"{self.by_model} of {self.episodes} labels by success model {self.success_model}"
+
+
+@dataclass(frozen=True)
 class Learnt:
     """What a run on logged episodes made."""
 
     version: str
     offline: OfflineEvidence | None = None
     """base and result on held-out episodes; None: none were held out, or the run was cancelled"""
+    labels: LabelCounts | None = None
+    """None: no success model was named, so that all are labels of the store"""
 
 
 @dataclass(frozen=True)
@@ -110,7 +127,8 @@ def episode_data(
         selected = select_frozen(store, frozen, card.contract, known, isinstance(spec, Sft), progress)
     else:
         selection = replace(spec.select, label="success") if isinstance(spec, Sft) else spec.select
-        selected = select(store, selection, card.contract, known, progress)
+        model = spec.success_model if isinstance(spec, FinetuneEpisodes) else None
+        selected = select(store, selection, card.contract, known, progress, model)
     version, least, density = None if base is None else checkpoint_version(base), 1, Densities()
     if isinstance(spec, FinetuneEpisodes):
         assert base is not None
@@ -151,6 +169,12 @@ def train_on_episodes(
         config, seed = spec.config, spec.seed
         return Learnt(sft_episodes(out, card, data.log, config, seed, progress, base, states, lineage=lineage))
     assert base is not None
+    labels = None
+    if (model := spec.success_model) is not None:
+        known = sum(each.labelled for each in data.log.facts)
+        labels = LabelCounts(known, data.report.model_labels, model.version)
+        lineage |= {"success_model": model.version, "success_model_min_confidence": f"{model.min_confidence:g}"}
+        lineage |= {"success_model_labels": f"{labels.by_model} of {labels.episodes}"}
     split = hold_out(data.log, spec.config.held_out_share, spec.config.min_episodes)
     version = finetune_episodes(
         base,
@@ -165,9 +189,9 @@ def train_on_episodes(
         lineage=lineage | {"held_out": str(len(split.held_out))},
     )
     if not split.held_out or progress.cancelled:
-        return Learnt(version)
+        return Learnt(version, labels=labels)
     progress.progress(0, 1, f"base and result on {len(split.held_out)} held-out episodes")
-    return Learnt(version, measure(base, out, split.held_out, spec.config, spec.seed, archive, job))
+    return Learnt(version, measure(base, out, split.held_out, spec.config, spec.seed, archive, job), labels)
 
 
 def train_sft(

@@ -6,6 +6,7 @@ import { Bar, Choice, Empty, Facts, Failure, Sure, useAction, usePoll } from "./
 const POLL_MS = 1000, LIST_MS = 10000;
 const PHASES = {
   collect: "collects episodes of the production version",
+  propose: "lets the success model judge episodes without a label",
   learn: "learns from them",
   evaluate_base: "evaluates the production version in simulation",
   evaluate_candidate: "evaluates the candidate in simulation",
@@ -49,6 +50,7 @@ function facts(job, stand, ended) {
     ["Phase", ended ? "none, it has ended" : PHASES[stand.phase] || "waits for its turn", "phase"],
     ["Collected", html`<${Bar} id="collected" label="episodes collected" value=${got.episodes} most=${target}>
       ${`${got.episodes} of ${target} episodes, ${got.successes} succeeded`}<//>`],
+    ...(spec.success_model ? [["By the success model", `${stand.model_labels || 0} outcomes of ${spec.success_model.version}`, "modelled"]] : []),
     ["Candidate", stand.candidate || "none", "candidate"],
     ["Held-out episodes", stand.offline || "nothing measured", "offline"],
     ["In simulation", stand.rates

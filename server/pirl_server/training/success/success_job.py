@@ -49,6 +49,14 @@ def found_card(models: SuccessModels, name: str) -> SuccessCard:
         raise ValueError(f"no success model '{name}': there are {there}") from None
 
 
+def reliable_card(models: SuccessModels, version: str) -> SuccessCard:
+    """Return the card of a version that proposes labels. Raises ValueError where it does not, and as `found_card`."""
+    card = found_card(models, version)
+    if card.threshold is None:
+        raise ValueError(f"success model '{version}' is not reliable enough to propose labels: train another one")
+    return card
+
+
 def backbone_source(name: str, exchange: Path | None) -> Source:
     """Find the backbone of a job: a folder below the exchange folder, else a model on the hub.
 
