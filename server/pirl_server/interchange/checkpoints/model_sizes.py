@@ -145,7 +145,7 @@ def _head_dim(towers: tuple[TowerConfig, TowerConfig], side: Side, depths: tuple
 
 
 def vision_of(layouts: Mapping[str, Layout], side: Side, tower: str = VISION) -> VisionConfig:
-    """The vision tower whose names start so. Raises ValueError for heads that are unknown and images that are not square."""
+    """The vision tower whose names start so. Raises ValueError for unknown heads and images that are not square."""
     width, _, patch_px, _ = shape_of(layouts, tower + "embeddings.patch_embedding.weight", 4)
     patches = shape_of(layouts, tower + "embeddings.position_embedding.weight", 2)[0]
     heads = side.vision_heads or VISION_HEADS.get(width)
