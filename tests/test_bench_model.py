@@ -14,7 +14,7 @@ import pytest
 from patience import completed
 
 from pirl_server.interchange.checkpoints.weight_names import from_openpi
-from pirl_server.interchange.parity.golden import golden_config
+from pirl_server.interchange.parity.golden_sizes import golden_config
 from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.model.pi0.presets import PRESETS
 

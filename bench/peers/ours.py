@@ -10,7 +10,7 @@ from serve import serve
 from torch import Tensor
 
 from pirl_server.interchange.checkpoints.weight_names import from_openpi
-from pirl_server.interchange.parity.golden import golden_config
+from pirl_server.interchange.parity.golden_sizes import golden_config
 from pirl_server.model.pi0.pi0 import Pi0
 
 

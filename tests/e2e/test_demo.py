@@ -22,11 +22,11 @@ pytest.importorskip("mani_skill", reason="mani-skill is not installed")
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.render, pytest.mark.slow]
 
-EPISODES = 3
+EPISODES = 2
 
 
 def demo_command(out: Path, env_steps: int) -> list[str]:
-    sizes = ["--robot-episodes", str(EPISODES), "--evaluation-episodes", "16", "--env-steps", str(env_steps)]
+    sizes = ["--robot-episodes", str(EPISODES), "--evaluation-episodes", "8", "--env-steps", str(env_steps)]
     return [sys.executable, "-m", "pirl_contract.commands.cli", "demo", "--out", str(out), *sizes]
 
 

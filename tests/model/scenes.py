@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
+import reference_pi0
+import reference_smolvla
 import torch
-from reference_pi0 import Row, Sizes, velocity
+from reference_pi0 import Row
 from torch import Tensor
 
+from pirl_server.interchange.checkpoints import smolvla_names, weight_names
+from pirl_server.model import families
 from pirl_server.model.layers.tower_config import TowerConfig, VisionConfig
-from pirl_server.model.pi0.config import Family, Pi0Config
-from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.model.pi0.config import Pi0Config
+from pirl_server.model.smolvla.config import SmolVlaConfig
+
+FAMILIES = ("pi0", "pi05", "smolvla")
+Config = Pi0Config | SmolVlaConfig
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,7 @@ class Batch:
     t: Tensor
 
     def prefix(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Arguments of `Pi0.encode_prefix`."""
+        """Arguments of `FlowModel.encode_prefix`."""
         return self.images, self.image_mask, self.tokens, self.token_mask
 
     def float(self) -> Batch:
@@ -44,8 +52,10 @@ class Batch:
         return replace(self, **{k: v.to(dtype) for k, v in vars(self).items() if v.is_floating_point()})
 
 
-def draw_config(seed: int, family: Family) -> Pi0Config:
+def draw_config(seed: int, family: str) -> Config:
     """Sizes that no preset has."""
+    if family == "smolvla":
+        return draw_smolvla(seed)
     draw = random.Random(seed)
     kv_heads, vision_heads = draw.choice([1, 1, 2, 3]), draw.choice([1, 2, 3])
     return Pi0Config(
@@ -72,16 +82,27 @@ def draw_config(seed: int, family: Family) -> Pi0Config:
     )
 
 
-def draw_model(config: Pi0Config, seed: int, dtype: torch.dtype = torch.float64) -> Pi0:
+def draw_smolvla(seed: int) -> SmolVlaConfig:
+    """Two layers at least, so that both kinds of attention are there; sizes of pi0's draw otherwise."""
+    draw = random.Random(seed)
+    values = asdict(draw_config(seed, "pi0")) | {"family": "smolvla", "depth": draw.choice([2, 3, 5])}
+    shuffle = draw.choice([1, 2, 3])
+    vision = values["vision"]
+    vision |= {"image_px": vision["patch_px"] * shuffle * draw.choice([1, 2])}
+    every = draw.choice([2, 2, 3])
+    return SmolVlaConfig.from_dict({**values, "pixel_shuffle": shuffle, "self_attention_every": every})
+
+
+def draw_model(config: Config, seed: int, dtype: torch.dtype = torch.float64) -> Any:
     """Every weight matters: norms, biases and modulations are random too."""
     generator = torch.Generator().manual_seed(seed)
-    model = Pi0(config).to(dtype).eval()
+    model = families.build(config).to(dtype).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2, generator=generator)
     return model
 
 
-def draw_batch(config: Pi0Config, seed: int, batch: int, cameras: int) -> Batch:
+def draw_batch(config: Config, seed: int, batch: int, cameras: int) -> Batch:
     """A batch whose rows differ in cameras and words; camera 0 is absent in some rows, all but one in others."""
     assert config.vision is not None
     draw, make = random.Random(seed), torch.Generator().manual_seed(seed)
@@ -101,12 +122,25 @@ def draw_batch(config: Pi0Config, seed: int, batch: int, cameras: int) -> Batch:
     )
 
 
-def described(weights: dict[str, Tensor], config: Pi0Config, batch: Batch) -> Tensor:
-    """Velocities [B, H, D] of openpi's weights by the plain description, row by row, in float64."""
+def their_names(state_dict: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
+    """Our state dict under openpi's names, or lerobot's."""
+    if isinstance(config, SmolVlaConfig):
+        return smolvla_names.to_lerobot(state_dict)
+    return weight_names.to_openpi(state_dict)
+
+
+def described(weights: dict[str, Tensor], config: Config, batch: Batch) -> Tensor:
+    """Velocities [B, H, D] of `their_names` weights by the plain description, row by row, in float64."""
     assert config.vision is not None
     vision = config.vision
-    sizes = Sizes(
-        config.depth, config.heads, config.kv_heads, config.head_dim, vision.depth, vision.heads, vision.patch_px
+    numbers = (
+        config.depth,
+        config.heads,
+        config.kv_heads,
+        config.head_dim,
+        vision.depth,
+        vision.heads,
+        vision.patch_px,
     )
     weights, batch = {key: value.double() for key, value in weights.items()}, batch.double()
     rows = [
@@ -121,4 +155,8 @@ def described(weights: dict[str, Tensor], config: Pi0Config, batch: Batch) -> Te
         )
         for i in range(len(batch.x))
     ]
-    return torch.stack([velocity(weights, sizes, row) for row in rows])
+    if isinstance(config, SmolVlaConfig):
+        small = reference_smolvla.Sizes(*numbers, config.pixel_shuffle, config.self_attention_every)
+        return torch.stack([reference_smolvla.velocity(weights, small, row) for row in rows])
+    sizes = reference_pi0.Sizes(*numbers)
+    return torch.stack([reference_pi0.velocity(weights, sizes, row) for row in rows])

@@ -12,17 +12,16 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from scenes import described, draw_batch, draw_config, draw_model
+from scenes import Config, described, draw_batch, draw_config, draw_model, their_names
 from torch import Tensor
 
-from pirl_server.interchange.checkpoints.weight_names import to_openpi
 from pirl_server.interchange.parity.parity import main
-from pirl_server.model.pi0.config import Family, Pi0Config
+from pirl_server.model.smolvla.config import SmolVlaConfig
 
 FOLDER = Path(__file__).parent / "golden"
 
 
-def metadata(config: Pi0Config) -> dict[str, str]:
+def metadata(config: Config) -> dict[str, str]:
     assert config.vision is not None
     shared = {"depth": config.depth, "num_heads": config.heads}
     shared |= {"num_kv_heads": config.kv_heads, "head_dim": config.head_dim}
@@ -31,6 +30,8 @@ def metadata(config: Pi0Config) -> dict[str, str]:
     vit |= {"num_attention_heads": vision.heads, "patch_size": vision.patch_px}
     numbers = {"state_dim": config.state_dim, "action_dim": config.action_dim, "horizon": config.horizon}
     numbers |= {"vocab": config.vocabulary, "token_len": config.max_tokens, "image_px": vision.image_px}
+    if isinstance(config, SmolVlaConfig):
+        numbers |= {"pixel_shuffle": config.pixel_shuffle, "self_attn_every_n_layers": config.self_attention_every}
     return {
         "family": config.family,
         "vit": json.dumps(vit),
@@ -40,10 +41,10 @@ def metadata(config: Pi0Config) -> dict[str, str]:
     }
 
 
-def write(path: Path, seed: int, family: Family, dtype: torch.dtype, part: str, batch: int, cameras: int) -> None:
+def write(path: Path, seed: int, family: str, dtype: torch.dtype, part: str, batch: int, cameras: int) -> None:
     """A golden file of random sizes whose outputs come from the plain description of the stored weights."""
     config = draw_config(seed, family)
-    stored = {key: value.to(dtype) for key, value in to_openpi(draw_model(config, seed).state_dict()).items()}
+    stored = {key: value.to(dtype) for key, value in their_names(draw_model(config, seed).state_dict(), config).items()}
     weights = {key: value.double() for key, value in stored.items()}
     inputs = torch.float64 if dtype == torch.float64 else torch.float32
     scene = draw_batch(config, seed, batch, cameras).rounded(inputs)
@@ -58,7 +59,7 @@ def write(path: Path, seed: int, family: Family, dtype: torch.dtype, part: str, 
     tensors |= {"in/image_mask": scene.image_mask, "in/tokens": scene.tokens, "in/token_mask": scene.token_mask}
     tensors |= {"in/noise": scene.x, "in/actions": actions, "in/time": scene.t}
     tensors |= {"out/loss": (v - (scene.x - actions)) ** 2, "out/sample_2": x}
-    if family == "pi0":
+    if config.state_token:
         tensors["in/state"] = scene.state
     tensors = {
         key: value.to(inputs) if value.dtype == torch.float64 and "weights" not in key else value
@@ -67,13 +68,17 @@ def write(path: Path, seed: int, family: Family, dtype: torch.dtype, part: str, 
     save_file(tensors, path, metadata(config))
 
 
-CASES: list[tuple[int, Family, torch.dtype, str, int, int]] = [
+CASES: list[tuple[int, str, torch.dtype, str, int, int]] = [
     (10, "pi0", torch.float32, "", 1, 1),
     (11, "pi05", torch.float32, "model.", 3, 4),
     (12, "pi0", torch.float64, "model.", 2, 2),
     (13, "pi05", torch.float64, "", 2, 3),
     (14, "pi0", torch.bfloat16, "", 3, 3),
     (15, "pi05", torch.bfloat16, "model.", 1, 2),
+    (16, "smolvla", torch.float32, "", 3, 3),
+    (17, "smolvla", torch.float64, "model.", 2, 1),
+    (18, "smolvla", torch.bfloat16, "model.", 3, 4),
+    (19, "smolvla", torch.float32, "model.", 2, 2),
 ]
 
 
@@ -86,9 +91,9 @@ def test_files_of_other_sizes_pass(case: tuple[Any, ...], tmp_path: Path, capsys
 
 
 def test_the_goldens_pass_and_one_changed_number_does_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    files = [str(FOLDER / f"{family}_tiny.safetensors") for family in ("pi0", "pi05")]
+    files = [str(FOLDER / f"{family}_tiny.safetensors") for family in ("pi0", "pi05", "smolvla")]
     assert main(files) == 0
-    assert capsys.readouterr().out.count("ok") == 8
+    assert capsys.readouterr().out.count("ok") == 12
     assert main([files[0], spoiled(tmp_path, lambda tensors, _: tensors["out/sample_4"].view(-1)[3].add_(1e-4))]) == 1
     out = capsys.readouterr().out
     assert [line.split()[1] for line in out.splitlines() if "FAILED" in line] == ["sample_4"]

@@ -13,10 +13,10 @@ from torch import Tensor
 from pirl_server.algorithm.flow_sde import transition
 from pirl_server.algorithm.hybrid_sampler import draw_index, hybrid_sample, step_of_chain, transition_log_prob
 from pirl_server.model.byte_tokens import encode_all
+from pirl_server.model.layers.time_embedding import time_embedding
 from pirl_server.model.layers.tower_config import TowerConfig, VisionConfig
 from pirl_server.model.pi0.config import Pi0Config, tiny, tiny_state
 from pirl_server.model.pi0.pi0 import Pi0
-from pirl_server.model.pi0.suffix import time_embedding
 from pirl_server.model.prefix import Prefix
 
 CONFIG = Pi0Config(

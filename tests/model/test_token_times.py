@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from scenes import draw_batch, draw_config, draw_model
-
-from pirl_server.model.pi0.config import Family
+from scenes import FAMILIES, draw_batch, draw_config, draw_model
 
 
-@pytest.mark.parametrize("family", ["pi0", "pi05"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("seed", range(4))
-def test_the_same_time_for_every_token_is_one_time(seed: int, family: Family) -> None:
+def test_the_same_time_for_every_token_is_one_time(seed: int, family: str) -> None:
     config = draw_config(seed, family)
     model, batch = draw_model(config, seed), draw_batch(config, seed, 3, 2)
     prefix = model.encode_prefix(*batch.prefix())
@@ -20,8 +18,8 @@ def test_the_same_time_for_every_token_is_one_time(seed: int, family: Family) ->
     torch.testing.assert_close(model.velocity(prefix, batch.state, batch.x, spread), together, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("family", ["pi0", "pi05"])
-def test_a_denoiser_with_given_tokens_is_the_network_with_their_times(family: Family) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_denoiser_with_given_tokens_is_the_network_with_their_times(family: str) -> None:
     config = draw_config(2, family)
     model, batch = draw_model(config, 2), draw_batch(config, 2, 3, 2)
     assert config.horizon > 1
@@ -37,8 +35,8 @@ def test_a_denoiser_with_given_tokens_is_the_network_with_their_times(family: Fa
         assert float((found[1:] - plain(batch.x, t_B)[1:]).abs().max()) > 1e-4, "the given tokens' time matters"
 
 
-@pytest.mark.parametrize("family", ["pi0", "pi05"])
-def test_the_derivative_by_x_is_that_of_the_network(family: Family) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_derivative_by_x_is_that_of_the_network(family: str) -> None:
     """Also from the second step on, when the state token's keys are kept."""
     config = draw_config(1, family)
     model, batch = draw_model(config, 1), draw_batch(config, 1, 3, 2)

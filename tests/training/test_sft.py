@@ -97,7 +97,7 @@ def test_a_cancelled_run_saves_what_it_has(tmp_path: Path) -> None:
 
 
 def test_unknown_presets_and_too_many_demonstrations_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="preset 'huge' is not known; there are: tiny-state, tiny"):
+    with pytest.raises(ValueError, match="preset 'huge' is not known; there are: tiny-state, tiny, smolvla-tiny-state"):
         new_card("huge", "t", CONTRACT, ("go",))
     with pytest.raises(ValueError, match="1001 demonstrations, there are 1000 reserved seeds"):
         sft(tmp_path, toy_card(), make_toy(), expert, 1, SftConfig(demonstrations=1001), 0, Heard())

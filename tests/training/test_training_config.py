@@ -76,7 +76,7 @@ def test_what_is_off_by_default_can_be_told_so() -> None:
 
 
 def test_a_number_is_no_preset() -> None:
-    with pytest.raises(ValueError, match="'preset' must be 'tiny-state' or 'tiny', got 1"):
+    with pytest.raises(ValueError, match=r"'preset' must be 'tiny-state'.* or 'smolvla-tiny', got 1"):
         parse(SftConfig, {"preset": 1})
 
 

@@ -110,8 +110,11 @@ class SftConfig(MixtureConfig):
         about("a scripted expert in the simulator, or what was executed in logged episodes labelled a success"),
     ] = "expert"
     preset: Annotated[
-        Literal["tiny-state", "tiny"],
-        about("model size without a base: no camera (tiny-state) or one 64 px camera (tiny)"),
+        Literal["tiny-state", "tiny", "smolvla-tiny-state", "smolvla-tiny"],
+        about(
+            "model without a base: pi0 without a camera (tiny-state) or with one of 64 px (tiny), or SmolVLA of these"
+            " sizes"
+        ),
     ] = "tiny-state"
     demonstrations: Demonstrations = 3
     grounding: Annotated[

@@ -10,6 +10,9 @@ from pirl_server.model.flow_model import ChunkRunner, FlowModel, FlowModelConfig
 from pirl_server.model.pi0.compiled import CompiledPi0
 from pirl_server.model.pi0.config import Pi0Config, tiny, tiny_state
 from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.model.smolvla import config as smolvla
+from pirl_server.model.smolvla.config import SmolVlaConfig
+from pirl_server.model.smolvla.smolvla import SmolVla
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,19 @@ class Family:
 
 
 PI0 = Family(Pi0Config.from_dict, Pi0, CompiledPi0)
-FAMILIES: Mapping[str, Family] = {"pi0": PI0, "pi05": PI0}
+SMOLVLA = Family(SmolVlaConfig.from_dict, SmolVla)
+FAMILIES: Mapping[str, Family] = {"pi0": PI0, "pi05": PI0, "smolvla": SMOLVLA}
 
 LARGEST: Mapping[str, int] = {"depth": 256, "heads": 1024, "kv_heads": 1024, "horizon": 4096, "image_px": 4096}
 LARGEST_SIZE = 1 << 20
 """of the other sizes of a model: of its vocabulary, the largest of them"""
 
-PRESETS: Mapping[str, Callable[[int, int, int], FlowModelConfig]] = {"tiny-state": tiny_state, "tiny": tiny}
+PRESETS: Mapping[str, Callable[[int, int, int], FlowModelConfig]] = {
+    "tiny-state": tiny_state,
+    "tiny": tiny,
+    "smolvla-tiny-state": smolvla.tiny_state,
+    "smolvla-tiny": smolvla.tiny,
+}
 """sizes of a fresh policy, by the name that a training job takes; called with state_dim, action_dim, horizon"""
 
 

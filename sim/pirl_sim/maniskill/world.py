@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -13,13 +15,26 @@ from pirl_sim.maniskill.tasks import Task
 from pirl_sim.maniskill.vulkan import require_vulkan
 
 
+@cache
+def register_tasks() -> None:
+    """Import ManiSkill's tasks, once, and put what is loaded by then out of the garbage collector's sight.
+
+    ManiSkill collects garbage whenever it builds a scene, which takes longer than the scene: most of it went through
+    the modules, which live as long as the process.
+    """
+    import mani_skill.envs  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
+
+
 class World:
     """A scene of `task`. `gym` is ManiSkill's own environment (pd_ee_delta_pos), everything else is SAPIEN's."""
 
     def __init__(self, task: Task, *, cameras: bool, image_size: int, control_mode: str = "pd_ee_delta_pos") -> None:
         import gymnasium
-        import mani_skill.envs  # noqa: F401  (registers the tasks)
 
+        register_tasks()
         require_vulkan(cameras)
         if cameras:
             use_light_arm()

@@ -10,6 +10,7 @@ import numpy as np
 from pirl_contract.schema import Image, Vector
 from pirl_sim.benchmark_env import SparseEnv, SparseTask
 from pirl_sim.maniskill.vulkan import require_vulkan
+from pirl_sim.maniskill.world import register_tasks
 from pirl_sim.simpler.availability import require_simpler
 from pirl_sim.simpler.tasks import suite
 from pirl_sim.simpler.widowx import CAMERA, to_maniskill, to_state, widowx_contract
@@ -79,8 +80,8 @@ def task_class(name: str) -> Any:
     In ManiSkill 3.0.1 all Bridge environments of a process share both, so that a sink puts its photograph behind the
     tables that are already there. Calling the class, and not gymnasium's `make`, also leaves out the question on stdin.
     """
-    import mani_skill.envs  # noqa: F401  (registers the tasks)
     from mani_skill.utils.registration import REGISTERED_ENVS
 
+    register_tasks()
     theirs = REGISTERED_ENVS[name].cls
     return type(theirs.__name__, (theirs,), {"_rgb_overlay_images": {}, "_objects_to_remove_from_greenscreen": []})

@@ -7,7 +7,7 @@ stacked along their output axis, so there and back is the same to the last bit. 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -47,11 +47,18 @@ def _gemma(theirs: str, ours: str) -> tuple[Rule, ...]:
     )
 
 
+def siglip_rules(theirs: str) -> tuple[Rule, ...]:
+    """Of a vision tower whose names start so in the file."""
+    return (
+        Rule(theirs + "embeddings.", "vision.", r"patch_embedding\.(weight|bias)|position_embedding\.weight"),
+        Rule(theirs + "encoder.layers.N.mlp.", "vision.layers.N.", r"fc[12]\.(weight|bias)"),
+        Rule(theirs + "encoder.", "vision.", r"layers\.\d+\.(layer_norm[12]|self_attn\.(qkv|out)_proj)\.(weight|bias)"),
+        Rule(theirs, "vision.", r"post_layernorm\.(weight|bias)"),
+    )
+
+
 RULES = (
-    Rule(VISION + "embeddings.", "vision.", r"patch_embedding\.(weight|bias)|position_embedding\.weight"),
-    Rule(VISION + "encoder.layers.N.mlp.", "vision.layers.N.", r"fc[12]\.(weight|bias)"),
-    Rule(VISION + "encoder.", "vision.", r"layers\.\d+\.(layer_norm[12]|self_attn\.(qkv|out)_proj)\.(weight|bias)"),
-    Rule(VISION, "vision.", r"post_layernorm\.(weight|bias)"),
+    *siglip_rules(VISION),
     Rule(PALIGEMMA + "multi_modal_projector.linear.", "projector.", "weight|bias"),
     Rule(TEXT, "", r"embed_tokens\.weight"),
     *_gemma(TEXT, "language."),
@@ -64,11 +71,7 @@ def from_openpi(weights: Mapping[str, Tensor]) -> Weights:
 
     Raises ValueError for projections that cannot be joined. Tensors of any shape.
     """
-    ours: Weights = {}
-    for key, value in _joined(weights).items():
-        if key not in UNUSED:
-            ours[_renamed(key, [(rule.theirs, rule.ours, rule.alike) for rule in RULES])] = value
-    return ours
+    return translated({key: value for key, value in weights.items() if key not in UNUSED}, RULES)
 
 
 def to_openpi(state_dict: Mapping[str, Tensor]) -> Weights:
@@ -76,7 +79,21 @@ def to_openpi(state_dict: Mapping[str, Tensor]) -> Weights:
 
     Tensors of any shape.
     """
-    back = [(rule.ours, rule.theirs, rule.alike) for rule in RULES]
+    return translated_back(state_dict, RULES)
+
+
+def translated(weights: Mapping[str, Tensor], rules: Sequence[Rule]) -> Weights:
+    """Their weights under our names, projections joined. Raises ValueError for those that cannot be joined.
+
+    Tensors of any shape.
+    """
+    forth = [(rule.theirs, rule.ours, rule.alike) for rule in rules]
+    return {_renamed(key, forth): value for key, value in _joined(weights).items()}
+
+
+def translated_back(state_dict: Mapping[str, Tensor], rules: Sequence[Rule]) -> Weights:
+    """Inverse of `translated`: split projections are views of the joined ones. Tensors of any shape."""
+    back = [(rule.ours, rule.theirs, rule.alike) for rule in rules]
     theirs: Weights = {}
     for key, value in state_dict.items():
         for part, piece in _split(key, value, state_dict).items():
@@ -85,10 +102,10 @@ def to_openpi(state_dict: Mapping[str, Tensor]) -> Weights:
 
 
 def _joined(weights: Mapping[str, Tensor]) -> Weights:
-    """Projections of one kind stacked under one name; an incomplete set is left as it is."""
+    """Projections of one kind stacked under one name; an incomplete set is left as it is, and so is cross-attention."""
     joined: Weights = dict(weights)
     for whole, parts in JOINED.items():
-        for first in [key for key in weights if f".{parts[0]}." in key]:
+        for first in [key for key in weights if f".{parts[0]}." in key and ".cross_attn." not in key]:
             names = [first.replace(f".{parts[0]}.", f".{part}.") for part in parts]
             if any(name not in weights for name in names):
                 continue

@@ -8,33 +8,28 @@ Shape letters: B batch, C cameras, H horizon, D action dim.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from pirl_server.interchange.checkpoints.weight_dialects import to_openpi_names
-from pirl_server.interchange.checkpoints.weight_names import from_openpi
-from pirl_server.model.layers.tower_config import TowerConfig, VisionConfig
-from pirl_server.model.pi0.config import Family, Pi0Config
-from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.interchange.parity.golden_sizes import golden_config, golden_family
+from pirl_server.model import families
+from pirl_server.model.flow_model import FlowModel, FlowModelConfig
 
 Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Golden:
-    """A golden file, its model built and its inputs as `Pi0` takes them, all in one dtype."""
+    """A golden file, its model built and its inputs as the model takes them, all in one dtype."""
 
-    model: Pi0
+    model: FlowModel
     prefix: dict[str, Tensor | None]
-    """arguments of `Pi0.encode_prefix`"""
+    """arguments of `FlowModel.encode_prefix`"""
     state: Tensor | None
     noise: Tensor
     """[B, H, D]"""
@@ -74,7 +69,7 @@ def _cameras(tensors: Tensors) -> list[Tensor]:
     return [tensors[name] for name in names]
 
 
-def _assemble(config: Pi0Config, tensors: Tensors) -> Golden:
+def _assemble(config: FlowModelConfig, tensors: Tensors) -> Golden:
     cameras = _cameras(tensors)
     if len({image.shape for image in cameras}) > 1:
         raise ValueError(f"images of several shapes: {[tuple(image.shape) for image in cameras]}")
@@ -86,7 +81,7 @@ def _assemble(config: Pi0Config, tensors: Tensors) -> Golden:
             "token_mask_BL": tensors["in/token_mask"].bool(),
         }
         fields = {name: tensors[f"in/{name}"] for name in ("noise", "actions", "time")}
-        state = tensors["in/state"] if config.family == "pi0" else None
+        state = tensors["in/state"] if config.state_token else None
     except KeyError as error:
         raise ValueError(f"tensor {error} is missing") from error
     prefixed = "out/sample_"
@@ -127,52 +122,12 @@ def _shapes(golden: Golden) -> dict[str, tuple[Tensor | None, tuple[int, ...]]]:
     }
 
 
-def _model(config: Pi0Config, tensors: Tensors) -> Pi0:
+def _model(config: FlowModelConfig, tensors: Tensors) -> FlowModel:
     theirs = {key.removeprefix("weights/"): value for key, value in tensors.items() if key.startswith("weights/")}
     with torch.device("meta"):
-        model = Pi0(config)
+        model = families.build(config)
     try:
-        model.load_state_dict(from_openpi(to_openpi_names(theirs)), assign=True)
+        model.load_state_dict(golden_family(config.family).weights(theirs, config), assign=True)
     except RuntimeError as error:
         raise ValueError(f"weights do not fit the sizes: {str(error).splitlines()[1].strip()[:200]}") from error
     return model.eval()
-
-
-def golden_config(metadata: Mapping[str, str], cameras: int) -> Pi0Config:
-    """Sizes of the model in a golden file. Raises ValueError for metadata that names none, or sizes that cannot be."""
-    try:
-        vlm, expert = (json.loads(metadata[name]) for name in ("vlm", "expert"))
-        shared = {name: vlm[name] for name in ("depth", "num_heads", "num_kv_heads", "head_dim")}
-        if shared != {name: expert[name] for name in shared}:
-            raise ValueError(f"vlm {vlm} and expert {expert} must share depth, heads and head_dim")
-        return Pi0Config(
-            vision=_vision(metadata) if cameras else None,
-            vlm=TowerConfig(vlm["width"], vlm["mlp_dim"]),
-            expert=TowerConfig(expert["width"], expert["mlp_dim"]),
-            depth=vlm["depth"],
-            heads=vlm["num_heads"],
-            kv_heads=vlm["num_kv_heads"],
-            head_dim=vlm["head_dim"],
-            vocabulary=int(metadata["vocab"]),
-            max_tokens=int(metadata["token_len"]),
-            state_dim=int(metadata["state_dim"]),
-            action_dim=int(metadata["action_dim"]),
-            horizon=int(metadata["horizon"]),
-            family=cast(Family, metadata["family"]),
-        )
-    except KeyError as error:
-        raise ValueError(f"metadata lack {error}") from error
-    except TypeError as error:
-        raise ValueError(f"metadata are not sizes: {error}") from error
-
-
-def _vision(metadata: Mapping[str, str]) -> VisionConfig:
-    vit: dict[str, Any] = json.loads(metadata["vit"])
-    return VisionConfig(
-        image_px=int(metadata["image_px"]),
-        patch_px=vit["patch_size"],
-        width=vit["hidden_size"],
-        depth=vit["num_hidden_layers"],
-        heads=vit["num_attention_heads"],
-        mlp_dim=vit["intermediate_size"],
-    )

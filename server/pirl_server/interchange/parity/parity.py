@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from pirl_server.algorithm.flow import euler_chain
 from pirl_server.interchange.parity.golden import Golden, load_golden
 from pirl_server.model.prefix import Prefix
 
@@ -54,7 +55,7 @@ def compare(golden: Golden) -> dict[str, float]:
     if golden.loss is not None:
         differences["loss"] = _distance(loss(golden, prefix), golden.loss)
     for steps, recorded in sorted(golden.samples.items()):
-        served = golden.model.denoiser(prefix, golden.state, steps).sample(golden.noise)
+        served = euler_chain(golden.model.denoiser(prefix, golden.state, steps), golden.noise, steps)[:, -1]
         plain = euler(golden, prefix, steps)
         differences[f"sample_{steps}"] = max(_distance(served, recorded), _distance(plain, recorded))
     return differences

@@ -14,21 +14,23 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 from torch.nn.functional import rms_norm
 
-EPS = 1e-6
-EPS_LIKE = {dtype: torch.tensor(EPS, dtype=dtype) for dtype in (torch.float32, torch.float64)}
+EPS, LLAMA_EPS = 1e-6, 1e-5
+EPS_LIKE = {
+    (eps, dtype): torch.tensor(eps, dtype=dtype) for eps in (EPS, LLAMA_EPS) for dtype in (torch.float32, torch.float64)
+}
 """ready as tensors: converting a Python number costs a CPU more than the arithmetic on a norm"""
 
 
-def normalised(x: Tensor) -> Tensor:
-    """x / sqrt(mean(x^2) + EPS) over the last axis, of x's dtype, float32 or wider.
+def normalised(x: Tensor, eps: float = EPS) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) over the last axis, of x's dtype, float32 or wider; eps is one of `EPS_LIKE`.
 
     A GPU has a fused kernel for it. On a CPU torch makes it of a dozen calls; these four are twice as fast. x and
     the result have the same shape [..., W].
     """
     if x.is_cuda:
-        return rms_norm(x, x.shape[-1:], None, EPS)
+        return rms_norm(x, x.shape[-1:], None, eps)
     length: Tensor = vector_norm(x, dim=-1, keepdim=True)
-    return x * torch.addcmul(EPS_LIKE[x.dtype], length, length, value=1.0 / x.shape[-1]).rsqrt_()
+    return x * torch.addcmul(EPS_LIKE[eps, x.dtype], length, length, value=1.0 / x.shape[-1]).rsqrt_()
 
 
 def widened(x: Tensor) -> Tensor:

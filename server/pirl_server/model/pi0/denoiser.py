@@ -20,6 +20,7 @@ from pirl_server.model.layers.gemma import Gemma, KeyValue
 from pirl_server.model.pi0.config import Pi0Config
 from pirl_server.model.pi0.suffix import Condition, Context, suffix_context
 from pirl_server.model.prefix import Prefix
+from pirl_server.model.scheduled_denoiser import ScheduledDenoiser, schedule_times
 
 
 class DenoisedModel(Protocol):
@@ -46,12 +47,10 @@ class DenoisedModel(Protocol):
 
 def schedule(model: DenoisedModel, steps: int) -> list[Condition]:
     """Conditions of the times 1, (K-1)/K, ..., 1/K."""
-    weight = model.action_in_proj.weight
-    step_K = torch.arange(steps, device=weight.device, dtype=torch.promote_types(weight.dtype, torch.float32))
-    return model.condition(1.0 - step_K / steps).unbind()
+    return model.condition(schedule_times(model.action_in_proj.weight, steps)).unbind()
 
 
-class Denoiser:
+class Denoiser(ScheduledDenoiser):
     """A velocity (x_BHD, t_B) -> v_BHD of one observation, for times on the schedule, one time for all rows.
 
     Where tokens are `given`, they have time 0 instead.
@@ -69,34 +68,6 @@ class Denoiser:
         self.state = model.embed_state(state_BS)
         self.context = suffix_context(prefix, model.config.horizon, model.expert, state=self.state is not None)
 
-    @torch.no_grad()
-    def __call__(self, x_BHD: Tensor, t_B: Tensor) -> Tensor:
-        """Velocity [B, H, D] at t_B = 1 - k / K."""
-        return self._velocity(self._step(t_B), x_BHD)
-
-    def differentiable(self, x_BHD: Tensor, t_B: Tensor) -> Tensor:
-        """The same, for guidance: its derivative by x can be taken. Returns [B, H, D]."""
-        return self._velocity(self._step(t_B), x_BHD)
-
-    def _step(self, t_B: Tensor) -> int:
-        t = float(t_B[0])
-        k = round((1.0 - t) * self.steps)
-        assert abs(1.0 - k / self.steps - t) < 1e-6, f"t = {t} is not one of the {self.steps} times of the schedule"
-        return k
-
-    @torch.no_grad()
-    def velocity_at(self, k: int, x_BHD: Tensor) -> Tensor:
-        """Velocity [B, H, D] at the time of denoise step k, 0..K-1."""
-        return self._velocity(k, x_BHD)
-
-    @torch.no_grad()
-    def predict(self, x_BHD: Tensor, t_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Velocity [B, H, D] and the expert's outputs [B, H, W], which the noise net and V_expert read."""
-        return self._predict(self._step(t_B), x_BHD)
-
-    def _velocity(self, k: int, x_BHD: Tensor) -> Tensor:
-        return self._predict(k, x_BHD)[0]
-
     def _predict(self, k: int, x_BHD: Tensor) -> tuple[Tensor, Tensor]:
         out_BSW, own = self.model.run_suffix(self.state, x_BHD, self.schedule[k], self.context)
         if self.state is not None:
@@ -107,10 +78,3 @@ class Denoiser:
         keys, values = (torch.stack(part)[:, :, :, :1].detach() for part in zip(*own))
         self.prefix, self.state = self.prefix.extended(keys, values), None
         self.context = suffix_context(self.prefix, self.model.config.horizon, self.model.expert, state=False)
-
-    def sample(self, noise_BHD: Tensor) -> Tensor:
-        """Chunk [B, H, D]: K Euler steps from the noise."""
-        x_BHD = noise_BHD
-        for k in range(self.steps):
-            x_BHD = x_BHD - self.velocity_at(k, x_BHD) / self.steps
-        return x_BHD

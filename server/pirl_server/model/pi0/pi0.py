@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
 from pirl_server.model.flow_model import FlowModel
+from pirl_server.model.layers.attention_mask import key_bias
 from pirl_server.model.layers.gemma import Gemma, KeyValue, rotary
 from pirl_server.model.layers.siglip import Siglip, image_tokens
+from pirl_server.model.layers.time_embedding import time_embedding
 from pirl_server.model.pi0.config import Pi0Config
 from pirl_server.model.pi0.denoiser import Denoiser
-from pirl_server.model.pi0.suffix import Condition, Context, key_bias, suffix_context, time_embedding
+from pirl_server.model.pi0.suffix import Condition, Context, suffix_context
 from pirl_server.model.prefix import Prefix, compact, positions
 
 

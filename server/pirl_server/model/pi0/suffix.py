@@ -12,13 +12,12 @@ W width.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
+from pirl_server.model.layers.attention_mask import key_bias, with_suffix
 from pirl_server.model.layers.gemma import Gemma, KeyValue, Turn, rotary
 from pirl_server.model.layers.norm import Modulation
 from pirl_server.model.prefix import Prefix
@@ -44,20 +43,6 @@ def suffix_context(prefix: Prefix, actions: int, expert: Gemma, *, state: bool) 
     position_BS = prefix.count[:, None] + torch.arange(tokens, device=prefix.count.device)
     turn = rotary(position_BS, expert.head_dim, expert.dtype)
     return Context(bias, turn, list(zip(prefix.keys, prefix.values)))
-
-
-def key_bias(exists_BT: Tensor, dtype: torch.dtype) -> Tensor:
-    """Bias [B, 1, 1, T] that hides the tokens that do not exist from every query.
-
-    A row without any token sees all of them: attention over nothing would be NaN, and such a row is not read.
-    """
-    visible_BT = exists_BT | ~exists_BT.any(dim=1, keepdim=True)
-    return torch.zeros_like(visible_BT, dtype=dtype).masked_fill(~visible_BT, float("-inf"))[:, None, None]
-
-
-def with_suffix(prefix_BT: Tensor, tokens: int) -> Tensor:
-    """Which tokens exist [B, T + S]: the prefix's, and all of the suffix."""
-    return pad(prefix_BT, (0, tokens), value=True)
 
 
 def hide_actions_from_state(bias: Tensor, actions: int, group: int) -> Tensor:
@@ -95,14 +80,3 @@ class Condition(NamedTuple):
             return [Condition(each, ()) for each in self.shift.unbind()]
         columns = [map(Modulation, *(part.unbind() for part in norm)) for norm in self.modulations]
         return [Condition(None, row) for row in zip(*columns)]
-
-
-SHORTEST_PERIOD, LONGEST_PERIOD = 4e-3, 4.0
-
-
-def time_embedding(t: Tensor, width: int) -> Tensor:
-    """Sines then cosines [..., W] of t [...] at geometric periods; float64, because the fastest turns 250 times."""
-    fraction = torch.linspace(0.0, 1.0, width // 2, dtype=torch.float64, device=t.device)
-    period = SHORTEST_PERIOD * (LONGEST_PERIOD / SHORTEST_PERIOD) ** fraction
-    angle = t.double()[..., None] * (2.0 * math.pi / period)
-    return torch.cat([angle.sin(), angle.cos()], dim=-1)

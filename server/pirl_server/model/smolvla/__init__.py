@@ -1,0 +1,1 @@
+"""SmolVLA: configuration, network, denoiser."""
