@@ -8,7 +8,8 @@ process of its own.
 1. Every read, one after the other over one connection that is kept, in turns: without robots, with eight robots, again
    without, and so on. Beside the times the ratio of each read's p99 to that of a health check in the same turns.
 2. A hundred clients follow a running job of 20 events a second. In turns, fifty that read alone, and the same beside
-   fifty that never read: how late events come, how long reads take, chunks of the robots, memory of the server.
+   fifty that never read, once their buffers are full: how late events come, how long reads take, chunks of the robots,
+   memory of the server.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ from pirl_server.jobs.events import EventLog
 from pirl_server.paths import JOBS
 
 HERE = Path(__file__).parent / "api_run"
-ROBOTS, EVENT_HZ, HALF, SETTLE_S = 8, 20.0, 50, 3.0
+ROBOTS, EVENT_HZ, HALF, SETTLE_S = 8, 20.0, 50, 5.0
+HISTORY = 3000
+"""events of 2 kB that a job has when it is followed: more than a silent client's buffers take"""
 Figures = dict[str, float]
 
 
@@ -167,6 +170,9 @@ class Talking:
 
     def __init__(self, root: Path, job: str) -> None:
         self.job, self._log = job, EventLog(root / JOBS / job)
+        self._filler = {f"metric_{number}": 0.123456789 for number in range(60)}  # 2 kB
+        for _ in range(HISTORY):
+            self._say()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._talk, daemon=True)
         self._thread.start()
@@ -176,9 +182,11 @@ class Talking:
         self._thread.join()
 
     def _talk(self) -> None:
-        filler = {f"metric_{number}": 0.123456789 for number in range(60)}  # 2 kB: silent clients' buffers fill
         while not self._over.wait(1 / EVENT_HZ):
-            self._log.append("metrics", {"time": time.time()} | filler)
+            self._say()
+
+    def _say(self) -> None:
+        self._log.append("metrics", {"time": time.time()} | self._filler)
 
 
 def beside_followers(
@@ -194,7 +202,7 @@ def beside_followers(
         for _ in range(options.turns):
             for name, silent in (("alone", 0), ("beside", HALF)):
                 talking = Talking(server.root, paused.pop())
-                words = (server.rest_port, server.follower, talking.job, HALF, silent)
+                words = (server.rest_port, server.follower, talking.job, HALF, silent, HISTORY)
                 with helper("followers.py", *words) as followers:
                     time.sleep(SETTLE_S)
                     followers.count()

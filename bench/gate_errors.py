@@ -17,7 +17,14 @@ from typing import Any
 import numpy as np
 from scipy.stats import binom
 
-from pirl_server.registry.acceptance_test import LOOKS, crossing, expected_more, more_successes, most_failures
+from pirl_server.registry.acceptance_test import (
+    LOOKS,
+    crossing,
+    expected_more,
+    hopeless,
+    more_successes,
+    most_failures,
+)
 from pirl_server.registry.gate_rule import USUAL_RULE, GateRule
 from pirl_server.registry.margin_test import p_worse_by, pass_probability, states_needed
 from pirl_server.registry.robot_trial import RobotEvidence, judge_robots
@@ -118,32 +125,47 @@ def robots(draws: int) -> list[Row]:
 
 def loops() -> list[Row]:
     """A loop's canary without a simulator, exactly: promoted by the robots' gate, once it had its least episodes."""
-    rows, rule, (successes, known) = [], GateRule(), (40, 50)
-    accepts = most_failures(successes, known, rule.robot_margin, rule.alpha)
-    rejects = limits(successes, known, LOOKS, rule.alpha)
-    for least in (20, 50):
-        worse = limits(successes, known, least, rule.alpha)
-        for rate in (0.5, 0.6, 0.65, 0.7, 0.8, 0.9):
-            alive, promoted, length = {(0, False): 1.0}, 0.0, 0.0
-            for seen in range(1, LOOKS + 1):
-                length += sum(alive.values())
-                after: dict[tuple[int, bool], float] = {}
-                for (failed, accepted), weight in alive.items():
-                    for more, chance in ((1, 1.0 - rate), (0, rate)):
-                        count = failed + more
-                        passed = accepted or count <= accepts[seen - 1]
-                        ended = (seen <= least and count >= worse[seen - 1]) or (
-                            not passed and count >= rejects[seen - 1]
-                        )
-                        if ended or (not passed and count > accepts[-1]):
-                            continue
-                        if passed and seen >= least:
-                            promoted += weight * chance * (1.0 - count / seen >= successes / known)
-                        else:
-                            after[count, passed] = after.get((count, passed), 0.0) + weight * chance
-                alive = after
-            rows.append({"canary": least, "true rate": rate, "promoted": promoted, "mean episodes": round(length, 1)})
+    rows = []
+    for known, least in (((40, 50), 20), ((40, 50), 50), ((45, 50), 20), ((25, 50), 20), ((16, 20), 20)):
+        rate = known[0] / known[1]
+        for change in (-0.3, -0.2, -0.15, -0.1, 0.0, 0.1):
+            now, to_the_end = (canary(known, least, min(rate + change, 0.99), gives_up) for gives_up in (True, False))
+            row: Row = {"production": f"{known[0]} of {known[1]}", "canary": least, "change": change}
+            row |= {"promoted": now[0], "worse": now[1], "mean episodes": round(now[2], 1)}
+            row |= {"promoted, to the end": to_the_end[0], "mean episodes, to the end": round(to_the_end[2], 1)}
+            rows.append(row)
     return rows
+
+
+def canary(
+    known: tuple[int, int], least: int, rate: float, gives_up: bool, rejects: tuple[int, ...] = ()
+) -> tuple[float, float, float]:
+    """The probability to be promoted and to be ended as worse, and the mean number of episodes.
+
+    `rejects` are numbers of failures that end the trial, in place of those of the gate.
+    """
+    rule, (successes, count) = GateRule(), known
+    accepts = most_failures(successes, count, rule.robot_margin, rule.alpha)
+    rejects, worse = rejects or limits(successes, count, LOOKS, rule.alpha), limits(successes, count, least, rule.alpha)
+    alive, promoted, ended_as_worse, length = {(0, False): 1.0}, 0.0, 0.0, 0.0
+    for seen in range(1, LOOKS + 1):
+        length += sum(alive.values())
+        after: dict[tuple[int, bool], float] = {}
+        for (before, accepted), weight in alive.items():
+            for more, chance in ((1, 1.0 - rate), (0, rate)):
+                failed, mass = before + more, weight * chance
+                passed = accepted or failed <= accepts[seen - 1]
+                bad = (seen <= least and failed >= worse[seen - 1]) or (not passed and failed >= rejects[seen - 1])
+                ended_as_worse += mass * bad
+                given_up = gives_up and hopeless(accepts, seen, failed, successes / count)
+                if bad or (not passed and (failed > accepts[-1] or given_up)):
+                    continue
+                if passed and seen >= least:
+                    promoted += mass * (1.0 - failed / seen >= successes / count)
+                else:
+                    after[failed, passed] = after.get((failed, passed), 0.0) + mass
+        alive = after
+    return promoted, ended_as_worse, length
 
 
 def table(rows: list[Row], digits: int = 3) -> str:
@@ -190,8 +212,10 @@ start.
 
 ## A loop without a simulator
 
-Production succeeded in 40 of 50 episodes. `canary`: least episodes; `mean episodes`: of a canary, however it ends, if
-no budget ends it before. Exact.
+`canary`: least episodes; `change`: of the true success rate from that of production as observed; `worse`: ended because
+failures reached the limit of the sequential test, for an equal version a false alarm; `mean episodes`: of a canary,
+however it ends, if no budget ends it before. `to the end`: without giving up what is hopeless
+(`registry.acceptance_test.hopeless`). Exact.
 
 {loops}
 """

@@ -1,18 +1,24 @@
-"""Clients that follow a job's events, in a process of their own: `python followers.py PORT TOKEN JOB READING SILENT`.
+"""Clients that follow a job's events: `python followers.py PORT TOKEN JOB READING SILENT AFTER`.
 
-READING of them read, SILENT ask and never read. Prints `ready` when all are connected. A line on stdin ends a count of
-the events that the reading ones got since the last one; it is answered with a JSON object of how late they came.
+In a process of their own. READING of them read what comes after the event AFTER; SILENT ask for all events and never
+read: what came before is more than the buffers of a connection take, so that the server soon waits for them. Prints
+`ready` when all are connected. A line on stdin ends a count of the events that the reading ones got since the last one;
+it is answered with a JSON object of how late they came.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import sys
 import time
 from typing import Any
 
 import numpy as np
+
+SILENT_BYTES = 16 * 1024
+"""that a silent client's kernel takes in"""
 
 
 class Follower:
@@ -21,9 +27,14 @@ class Follower:
     def __init__(self) -> None:
         self.late_ms: list[float] = []
 
-    async def open(self, port: int, token: str, job: str) -> None:
-        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", port, limit=2**16)
-        words = f"Host: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n"
+    async def open(self, port: int, token: str, job: str, after: int, silent: bool) -> None:
+        made = socket.socket()
+        if silent:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SILENT_BYTES)
+        made.connect(("127.0.0.1", port))
+        made.setblocking(False)
+        self.reader, self.writer = await asyncio.open_connection(sock=made, limit=2**16)
+        words = f"Host: 127.0.0.1\r\nAuthorization: Bearer {token}\r\nLast-Event-ID: {0 if silent else after}\r\n"
         self.writer.write(f"GET /v1/jobs/{job}/events HTTP/1.1\r\n{words}\r\n".encode())
 
     async def read(self) -> None:
@@ -32,13 +43,13 @@ class Follower:
                 self.late_ms.append(1000 * (time.time() - json.loads(line[6:])["time"]))
 
 
-async def follow(port: int, token: str, job: str, reading: int, silent: int) -> None:
+async def follow(port: int, token: str, job: str, reading: int, silent: int, after: int) -> None:
     followers = [Follower() for _ in range(reading + silent)]
-    for each in followers:
-        await each.open(port, token, job)
+    for number, each in enumerate(followers):
+        await each.open(port, token, job, after, number >= reading)
+        if number >= reading:
+            each.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await asyncio.sleep(0.02)  # below the token's rate
-    for each in followers[reading:]:
-        each.writer.transport.pause_reading()  # type: ignore[attr-defined]
     tasks = [asyncio.create_task(each.read()) for each in followers[:reading]]
     print("ready", flush=True)
     loop = asyncio.get_running_loop()
@@ -58,5 +69,5 @@ def late(followers: list[Follower]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    port, token, job, reading, silent = sys.argv[1:]
-    asyncio.run(follow(int(port), token, job, int(reading), int(silent)))
+    port, token, job, reading, silent, after = sys.argv[1:]
+    asyncio.run(follow(int(port), token, job, int(reading), int(silent), int(after)))

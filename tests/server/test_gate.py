@@ -191,20 +191,38 @@ def test_robots_stand_in_where_no_list_can_decide(registry: Registry) -> None:
         ([True] * 5, "needs 12 more if all succeed, about"),
         ([False] * 3, "it is worse"),
     ):
-        (missing, said) = check_gate(registry, "v1", "v2", RULE, lambda old, new, tried=tried: seen(tried)).refusals
+        (missing, said) = check_gate(registry, "v1", "v2", RULE, lambda *_, tried=tried: seen(tried)).refusals
         assert "no evaluation on the same fixed list" in missing
         assert part in said
-    found = check_gate(registry, "v1", "v2", RULE, lambda old, new: seen([True] * 17))
+    found = check_gate(registry, "v1", "v2", RULE, lambda *_: seen([True] * 17))
     assert found.allowed
     assert found.robots is not None
     put(registry, result("v1", 0.6), result("v2", 0.5))
-    assert not check_gate(registry, "v1", "v2", RULE, lambda old, new: seen([True] * 17)).allowed, "lists come first"
+    assert not check_gate(registry, "v1", "v2", RULE, lambda *_: seen([True] * 17)).allowed, "lists come first"
 
 
 def test_a_decision_on_robots_is_final_and_little_knowledge_decides_nothing() -> None:
     assert judged((45, 50), [True] * 17 + [False] * 20) == "accepted"
     assert judged((45, 50), [False] * 3 + [True] * 60) == "rejected"
     assert f"production needs {LEAST_KNOWN - 10} more labelled episodes" in judged((10, 10), [True] * 100)
+
+
+def test_a_trial_is_hopeless_when_a_better_version_would_hardly_pass_any_more() -> None:
+    """Decided by hand, it may still pass: what is given up is a robot's time, not the rule."""
+    tried = tuple(number % 3 > 0 for number in range(109))
+    before, found, later = (
+        judge_robots(RobotEvidence(40, 50, each), RULE) for each in (tried[:-1], tried, tried + (True,) * 40)
+    )
+    assert [each.hopeless for each in (before, found, later)] == [False, True, False]
+    assert "not even a version that succeeds by 0.05 more often" in str(found)
+    assert found.more_successes == 64
+    limits = most_failures(40, 50, RULE.robot_margin, RULE.alpha)
+    rest = tuple(max(-1, limit - tried.count(False)) for limit in limits[len(tried) :])
+    assert crossing(rest, np.array([1 - 0.85]), np.ones(1))[-1] < 0.02
+    for good in ((40, 50), (20, 20), (0, 20), (5, 50)):
+        nothing = judge_robots(RobotEvidence(*good, ()), RULE)
+        assert not nothing.hopeless, "not before its first episode, however little may be shown of such a production"
+    assert not judge_robots(RobotEvidence(0, 20, (False,) * 3), RULE).hopeless, "as production"
 
 
 @settings(max_examples=4)

@@ -227,6 +227,8 @@ def _canary(spec: Loop, job: str, state: LoopState, view: View) -> Move | None:
     bad = bad or worse(state.compared, episodes, spec.canary.episodes, spec.canary.alpha)
     if bad := bad or (str(trial) if trial is not None and trial.rejected else ""):
         return _over(spec, state, view, "worse", bad, urgent=True)
+    if trial is not None and (trial.hopeless or (trial.over and not trial.accepted)):
+        return _over(spec, state, view, "rejected", str(trial), urgent=True)
     if spent := _spent(spec, state):
         return _over(spec, state, view, "ended", _with_trial(state, spent), urgent=True, end=spent)
     if found.episodes >= spec.canary.episodes and (move := _judge(spec, job, state, view, trial)) is not None:
@@ -248,7 +250,7 @@ def _tried(spec: Loop, state: LoopState, view: View, episodes: Sequence[EpisodeF
 def _judge(spec: Loop, job: str, state: LoopState, view: View, trial: RobotTrial | None) -> Move | None:
     """Promote or give up a candidate whose canary had its episodes; None: the gate needs more of them."""
     if trial is not None and not trial.accepted:
-        return _over(spec, state, view, "rejected", str(trial), urgent=True) if trial.over else None
+        return None
     if why := below(spec, state.compared, state.canary):
         return _over(spec, state, view, "worse", why, urgent=True)
     if trial is None or not view.rejection:

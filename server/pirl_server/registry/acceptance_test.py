@@ -20,6 +20,9 @@ PRIOR = 0.5
 """Jeffreys: half a success and half a failure beside those that were seen"""
 GRID = 200
 """success rates of the other version that are averaged over"""
+BETTER, HOPELESS = 0.05, 0.02
+"""a trial is hopeless when it has spoilt all but so large a share of the chance that a version has which is so much
+better; it would only keep a robot on a version that is worse"""
 LOOKS = 200
 """labelled episodes after which a version that was not accepted is not going to be"""
 
@@ -69,11 +72,27 @@ def expected_more(limits: tuple[int, ...], seen: int, failed: int, rate: float) 
 
     None: less often than that, however many.
     """
-    if seen >= len(limits):
-        return None
-    rest = tuple(max(-1, limit - failed) for limit in limits[seen:])
-    reached = crossing(rest, np.array([1.0 - rate]), np.ones(1))
+    reached = _reached(limits, seen, failed, rate)
     return next((look for look, chance in enumerate(reached, 1) if chance >= 0.5), None)
+
+
+def hopeless(limits: tuple[int, ...], seen: int, failed: int, rate: float) -> bool:
+    """Whether a version that is a little better than one of this success rate is not accepted any more, as good as.
+
+    Ending such a trial accepts no version more often, and costs a better one that share of its chance at most.
+    """
+    better = min(rate + BETTER, 1.0)
+    at_first = _reached(limits, 0, 0, better)[-1]
+    return seen > 0 and bool(_reached(limits, seen, failed, better)[-1] < HOPELESS * at_first)
+
+
+@lru_cache(maxsize=4096)
+def _reached(limits: tuple[int, ...], seen: int, failed: int, rate: float) -> NDArray[np.float64]:
+    """[further looks, at least one] the probability to have been accepted by each."""
+    if seen >= len(limits):
+        return np.zeros(1)
+    rest = tuple(max(-1, limit - failed) for limit in limits[seen:])
+    return crossing(rest, np.array([1.0 - rate]), np.ones(1))
 
 
 def _posterior(successes: int, episodes: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

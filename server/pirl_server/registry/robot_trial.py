@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pirl_server.registry.acceptance_test import LOOKS, expected_more, more_successes, most_failures
+from pirl_server.registry.acceptance_test import BETTER, LOOKS, expected_more, hopeless, more_successes, most_failures
 from pirl_server.registry.gate_rule import GateRule
 from pirl_server.registry.sequential_test import limits
 
@@ -41,6 +41,8 @@ class RobotTrial:
     """until a version as good as production is accepted every other time; None: it takes more than there are looks"""
     known_missing: int = 0
     """labelled episodes of production that are missing"""
+    hopeless: bool = False
+    """a version that is a little better than production would hardly be accepted any more: a loop gives it up"""
 
     @property
     def over(self) -> bool:
@@ -61,6 +63,11 @@ class RobotTrial:
             return f"{seen}: not worse by {self.margin:g}, alpha {self.alpha:g}"
         if self.more_successes is None:
             return f"{seen}: after {LOOKS} episodes it can't be shown any more that it is not worse by {self.margin:g}"
+        if self.hopeless:
+            return (
+                f"{seen}: not even a version that succeeds by {BETTER:g} more often than production is likely to be"
+                f" shown as not worse by {self.margin:g} any more, {self.more_successes} in a row would be needed"
+            )
         likely = (
             "" if self.more_expected is None else f", about {self.more_expected} for a version as good as production"
         )
@@ -88,6 +95,7 @@ def judge_robots(evidence: RobotEvidence, rule: GateRule) -> RobotTrial:
         rejected=verdict == "rejected",
         more_successes=None if verdict else more_successes(accepts, seen, failed),
         more_expected=None if verdict else expected_more(accepts, seen, failed, rate),
+        hopeless=not verdict and hopeless(accepts, seen, failed, rate),
     )
 
 
