@@ -65,7 +65,7 @@ class SceneProcess:
         self._state = arrays["state"]
 
     def step(self, action: Vector) -> bool:
-        """See `Scene`: `action` [D] in the contract's units. Raises RuntimeError with the words of what failed there."""
+        """See `Scene`: `action` [D] in the contract's units. Raises RuntimeError with what failed there."""
         answer, arrays = self._ask("step", {}, {"action": action})
         self._state = arrays["state"]
         return bool(answer["done"])
@@ -102,7 +102,9 @@ class SceneProcess:
             answer = None
         if answer is None:
             code = self._process.poll()
-            raise RuntimeError(f"the simulator's process ended at '{call}' (exit code {code}); its words are in the log")
+            raise RuntimeError(
+                f"the simulator's process ended at '{call}' (exit code {code}); its words are in the log"
+            )
         if (error := answer[0].get("error")) is not None:
             raise RuntimeError(error)
         return answer

@@ -21,7 +21,7 @@ import numpy as np
 
 from pirl_contract.schema import Image, Vector
 from pirl_sim.benchmark_env import Scene, SparseEnv, SparseTask
-from pirl_sim.environments import python_of
+from pirl_sim.environments import python_of, variables
 from pirl_sim.libero.availability import require_libero
 from pirl_sim.libero.goal_objects import GoalObjects
 from pirl_sim.libero.lean import LeanStepper
@@ -126,11 +126,8 @@ def _scene(settings: Mapping[str, Any], task: SparseTask) -> Scene:
     python = python_of("libero")
     if python is None:
         return LiberoScene(task.name, **settings)
-    # A configuration of another LIBERO's folders would be read by this one.
-    environment = {name: value for name, value in os.environ.items() if name != "LIBERO_CONFIG_PATH"}
-    return SceneProcess(
-        python, f"{LiberoScene.__module__}:{LiberoScene.__name__}", {"task": task.name, **settings}, environment
-    )
+    made_by = f"{LiberoScene.__module__}:{LiberoScene.__name__}"
+    return SceneProcess(python, made_by, {"task": task.name, **settings}, variables())
 
 
 @contextmanager
