@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +17,18 @@ Arrays = Mapping[str, NDArray[Any]]
 LENGTH = struct.Struct("<I")
 
 
-def send(pipe: BinaryIO, header: Mapping[str, Any], arrays: Arrays | None = None) -> None:
+def send(pipe: IO[bytes], header: Mapping[str, Any], arrays: Arrays | None = None) -> None:
     """Write one message. `header`: what JSON can say; `arrays`: of any shape, by name. Raises OSError."""
-    whole = {name: np.ascontiguousarray(array) for name, array in (arrays or {}).items()}
-    layout = [[name, array.dtype.str, array.shape] for name, array in whole.items()]
+    arrays = arrays or {}
+    layout = [[name, array.dtype.str, array.shape] for name, array in arrays.items()]
     text = json.dumps({"header": header, "arrays": layout}).encode()
-    body = b"".join(array.tobytes() for array in whole.values())
+    body = b"".join(array.tobytes() for array in arrays.values())
     pipe.write(LENGTH.pack(len(text)) + text + body)
     pipe.flush()
 
 
-def receive(pipe: BinaryIO) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
-    """Return the next message's header and arrays; None when the other end is closed."""
+def receive(pipe: IO[bytes]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]] | None:
+    """Return the next message's header and its arrays, of any shape, by name; None when the other end is closed."""
     start = pipe.read(LENGTH.size)
     if len(start) < LENGTH.size:
         return None

@@ -20,7 +20,7 @@ OBSERVED = 23
 
 
 class LeanStepper:
-    """Steps LIBERO's environment `base`, the one within its `ControlEnv`. Made anew after a hard reset."""
+    """Steps LIBERO's environment `base`, the one within its `ControlEnv`. A hard reset needs another one."""
 
     def __init__(self, base: Any) -> None:
         import mujoco
@@ -41,7 +41,10 @@ class LeanStepper:
         self._mass = np.zeros((size, size))
 
     def step(self, action: NDArray[np.float64]) -> tuple[Mapping[str, NDArray[np.float64]], bool]:
-        """Play an action [7] in [-1, 1]; return LIBERO's observation of the hand, and whether the task is solved."""
+        """Play an action [7] in [-1, 1]; return what LIBERO observes of the hand, and whether the task is solved.
+
+        By LIBERO's names: position [3] m, quaternion [4] xyzw, both fingers [2] m; MuJoCo's world frame.
+        """
         mujoco, model, data, controller = self._mujoco, self._model, self._data, self._controller
         observation: Mapping[str, NDArray[np.float64]] = {}
         for substep in range(SUBSTEPS):
