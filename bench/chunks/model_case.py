@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,28 +16,35 @@ from peers.case import PADDED_TOKENS
 from safetensors.torch import save_file
 
 from pirl_server.model.layers.tower_config import TowerConfig, VisionConfig
-from pirl_server.model.pi0.config import Family, Pi0Config
+from pirl_server.model.pi0.config import Pi0Config
 from pirl_server.model.pi0.presets import PRESETS
+from pirl_server.model.smolvla import config as smolvla
+from pirl_server.model.smolvla.config import SmolVlaConfig
 
 CAMERAS, ACTION_DIM, MIN_HORIZON = 3, 32, 10
 WEIGHT_STD = 0.05
 
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
+Config = Pi0Config | SmolVlaConfig
+SMOLVLA = {"tiny": smolvla.tiny, "full": smolvla.smolvla}
+"""sizes of SmolVLA: ours for tests, and the one that lerobot has"""
 
 
-def sized(preset: str, family: Family) -> Pi0Config:
+def sized(preset: str, family: str) -> Config:
     """The preset with a full-size action vector and prompt, and chunks no shorter than a robot plays."""
-    config = PRESETS[preset](action_dim=ACTION_DIM)
+    make = SMOLVLA[preset] if family == "smolvla" else PRESETS[preset]
+    config = make(action_dim=ACTION_DIM)
     horizon = max(config.horizon, MIN_HORIZON)
-    return dataclasses.replace(config, family=family, horizon=horizon, max_tokens=PADDED_TOKENS[family])
+    return dataclasses.replace(config, family=family, horizon=horizon, max_tokens=PADDED_TOKENS[family])  # type: ignore[arg-type]
 
 
-def write_case(path: Path, config: Pi0Config) -> int:
+def write_case(path: Path, config: Config) -> int:
     """Write weights N(0, 0.05^2), adaRMS and biases included, and a scene; returns the number of parameters."""
     assert config.vision is not None
     generator = torch.Generator().manual_seed(0)
     tensors = {
-        f"weights/{name}": WEIGHT_STD * torch.randn(shape, generator=generator) for name, shape in shapes(config)
+        f"weights/{name}": WEIGHT_STD * torch.randn(shape, generator=generator) + _mean(config, name)
+        for name, shape in shapes(config)
     }
     parameters = sum(weight.numel() for weight in tensors.values())
     for camera in range(CAMERAS):
@@ -49,7 +57,12 @@ def write_case(path: Path, config: Pi0Config) -> int:
     return parameters
 
 
-def metadata(config: Pi0Config) -> dict[str, str]:
+def _mean(config: Config, name: str) -> float:
+    """SmolVLA's norms multiply by their weight: around 0 they would hide everything behind them."""
+    return float(isinstance(config, SmolVlaConfig) and re.search(r"norm\d?\.weight", name) is not None)
+
+
+def metadata(config: Config) -> dict[str, str]:
     """Sizes, as `pirl_server.interchange.parity.golden` reads them."""
     vision = config.vision
     assert vision is not None
@@ -64,6 +77,8 @@ def metadata(config: Pi0Config) -> dict[str, str]:
         "horizon": config.horizon, "vocab": config.vocabulary, "image_px": vision.image_px,
         "token_len": config.max_tokens, "state_dim": config.state_dim, "action_dim": config.action_dim,
     }  # fmt: skip
+    if isinstance(config, SmolVlaConfig):
+        numbers |= {"pixel_shuffle": config.pixel_shuffle, "self_attn_every_n_layers": config.self_attention_every}
     return {
         "family": config.family,
         **{name: str(number) for name, number in numbers.items()},
@@ -73,8 +88,34 @@ def metadata(config: Pi0Config) -> dict[str, str]:
     }
 
 
-def shapes(config: Pi0Config) -> Shapes:
-    """Every weight's name and shape in openpi's state dict."""
+def shapes(config: Config) -> Shapes:
+    """Every weight's name and shape in openpi's state dict, or lerobot's."""
+    return smolvla_shapes(config) if isinstance(config, SmolVlaConfig) else pi0_shapes(config)
+
+
+def smolvla_shapes(config: SmolVlaConfig) -> Shapes:
+    """Of lerobot's VLAFlowMatching, without the language head, which it never evaluates."""
+    assert config.vision is not None
+    root, width = "vlm_with_expert.", config.expert.width
+    vlm, keys = root + "vlm.model.", config.kv_heads * config.head_dim
+    patches = config.vision.width * config.pixel_shuffle**2
+    yield from _vision(config.vision, vlm + "vision_model.")
+    yield vlm + "connector.modality_projection.proj.weight", (config.vlm.width, patches)
+    yield vlm + "text_model.embed_tokens.weight", (config.vocabulary, config.vlm.width)
+    yield from _tower(config, config.vlm, vlm + "text_model.", adaptive=False)
+    for name, shape in _tower(config, config.expert, root + "lm_expert.", adaptive=False):
+        layer = re.search(r"layers\.(\d+)\.self_attn\.[kv]_proj", name)
+        crosses = layer is not None and int(layer[1]) % config.self_attention_every > 0
+        yield name, (keys, keys) if crosses else shape
+    yield from _linear("state_proj", config.state_dim, config.vlm.width)
+    yield from _linear("action_in_proj", config.action_dim, width)
+    yield from _linear("action_out_proj", width, config.action_dim)
+    yield from _linear("action_time_mlp_in", 2 * width, width)
+    yield from _linear("action_time_mlp_out", width, width)
+
+
+def pi0_shapes(config: Pi0Config) -> Shapes:
+    """Of openpi's state dict."""
     assert config.vision is not None
     language = "paligemma_with_expert.paligemma.model."
     yield from _vision(config.vision, language + "vision_tower.vision_model.")
@@ -115,7 +156,7 @@ def _vision(config: VisionConfig, tower: str) -> Shapes:
         yield norm + ".bias", (width,)
 
 
-def _tower(config: Pi0Config, tower: TowerConfig, prefix: str, *, adaptive: bool) -> Shapes:
+def _tower(config: Config, tower: TowerConfig, prefix: str, *, adaptive: bool) -> Shapes:
     width, mlp_dim = tower.width, tower.mlp_dim
     query, key = config.heads * config.head_dim, config.kv_heads * config.head_dim
     norms = [prefix + "norm"]

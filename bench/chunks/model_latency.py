@@ -17,18 +17,18 @@ import numpy as np
 from model_case import sized, write_case
 from model_peers import FAMILIES, Worker, start
 
-from pirl_server.model.pi0.config import Family
-
 AGREEMENT = 1e-4
-REPEATS = {"tiny": 3, "small": 2, "medium": 1}
+REPEATS = {"tiny": 3, "small": 2, "medium": 1, "full": 1}
 """chunks in a row before the next implementation's turn"""
+FEW_ROUNDS = {"full": 2}
+"""seconds per chunk"""
 
 
 @dataclass(frozen=True)
 class Asked:
     """One configuration."""
 
-    family: Family
+    family: str
     preset: str
     cameras: int
     steps: int
@@ -53,30 +53,43 @@ class Asked:
 def configurations(*, quick: bool) -> list[Asked]:
     """Grouped by weights, so that each file is loaded once."""
     asked = []
-    families: tuple[Family, ...] = ("pi0", "pi05")
+    families = ("pi0", "pi05")
     for preset in ("tiny", "small") if quick else ("tiny", "small", "medium"):
         for family in families:
             for cameras in (2,) if quick else (1, 2, 3):
                 asked += [Asked(family, preset, cameras, steps) for steps in ((10,) if quick else (4, 10))]
             if preset == "tiny" or not quick:
                 asked.append(Asked(family, preset, 3, 10, as_robots_have_it=True))
+    return asked + smolvla_configurations(quick=quick)
+
+
+def smolvla_configurations(*, quick: bool) -> list[Asked]:
+    """Its small size, and the one that lerobot has: seconds per chunk, so not for a quick run."""
+    asked = [Asked("smolvla", "tiny", cameras, 10) for cameras in ((2,) if quick else (1, 2, 3))]
+    asked.append(Asked("smolvla", "tiny", 3, 10, as_robots_have_it=True))
+    if not quick:
+        asked += [Asked("smolvla", "full", cameras, 10) for cameras in (1, 2, 3)]
+        asked.append(Asked("smolvla", "full", 3, 10, as_robots_have_it=True))
     return asked
 
 
-def latency(found: dict[str, str], *, threads: int, quick: bool) -> dict[str, float]:
-    """Figures by name; the last ones are the smallest speed-ups and the largest difference from a peer's chunk."""
+def latency(found: dict[str, str], *, threads: int, quick: bool, only: str = "") -> dict[str, float]:
+    """Figures by name, of the configurations whose label begins with `only`.
+
+    The last ones are the smallest speed-ups and the largest difference from a peer's chunk.
+    """
     figures: dict[str, float] = {}
     rounds = 3 if quick else 5
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         workers = start(stack, found, threads)
-        for asked in configurations(quick=quick):
+        for asked in [each for each in configurations(quick=quick) if each.label.startswith(only)]:
             path = Path(asked.request(folder, 0)["case"])
             if not path.exists():
                 parameters = write_case(path, sized(asked.preset, asked.family))
                 figures[f"{asked.family} {asked.preset} parameters, millions"] = round(parameters / 1e6, 1)
             able = [worker for name, worker in workers.items() if asked.family in FAMILIES[name]]
-            figures |= compare(able, asked, folder, rounds)
+            figures |= compare(able, asked, folder, min(rounds, FEW_ROUNDS.get(asked.preset, rounds)))
             print(f"measured: {asked.label}", file=sys.stderr)
         for worker in workers.values():
             assert worker.process.stdin is not None

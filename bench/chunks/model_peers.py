@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SCRIPTS = {"ours": "ours.py", "transformers": "transformers_pi0.py", "lerobot": "lerobot_pi.py"}
-FAMILIES = {"ours": ("pi0", "pi05"), "transformers": ("pi0",), "lerobot": ("pi0", "pi05")}
+SCRIPTS = {"ours": "ours.py", "transformers": "transformers_pi0.py", "lerobot": "lerobot_models.py"}
+FAMILIES = {"ours": ("pi0", "pi05", "smolvla"), "transformers": ("pi0",), "lerobot": ("pi0", "pi05", "smolvla")}
 HERE = Path(__file__).resolve().parents[1]
 
 

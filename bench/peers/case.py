@@ -13,10 +13,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-TEXT_TOKENS = {"pi0": 20, "pi05": 80}
+TEXT_TOKENS = {"pi0": 20, "pi05": 80, "smolvla": 12}
 """real words of a prompt: an instruction; with pi0.5 the state, written as text, comes on top"""
-PADDED_TOKENS = {"pi0": 48, "pi05": 200}
-"""what openpi and lerobot pad every prompt to"""
+PADDED_TOKENS = {"pi0": 48, "pi05": 200, "smolvla": 48}
+"""what openpi and lerobot pad every prompt to; SmolVLA's a batch of prompts to its longest, at most this"""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from lerobot.policies.pi0 import modeling_pi0
 from lerobot.policies.pi0.configuration_pi0 import PI0Config
 from lerobot.policies.pi05 import modeling_pi05
 from lerobot.policies.pi05.configuration_pi05 import PI05Config
-from serve import serve
 from torch import Tensor, nn
 
 LANGUAGE, EXPERT = modeling_pi0.PaliGemmaForConditionalGenerationWithPiGemma, modeling_pi0.PiGemmaForCausalLM
@@ -75,6 +74,3 @@ class LerobotPi:
     def sample(self, prepared: tuple[Any, ...], steps: int) -> Tensor:
         chunk: Tensor = self.model.sample_actions(*prepared, num_steps=steps)
         return chunk
-
-
-serve(LerobotPi)

@@ -1,4 +1,4 @@
-"""This project's Pi0: prefix once, then the denoiser that the service uses."""
+"""This project's models: prefix once, then the denoiser that the service uses."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from case import Case, Scene
 from serve import serve
 from torch import Tensor
 
-from pirl_server.interchange.checkpoints.weight_names import from_openpi
-from pirl_server.interchange.parity.golden_sizes import golden_config
-from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.algorithm.flow import euler_chain
+from pirl_server.interchange.parity.golden_sizes import golden_config, golden_family
+from pirl_server.model import families
 
 
-class OurPi0:
+class Ours:
     """`serve.Model`."""
 
     def __init__(self, case: Case) -> None:
-        self.model = Pi0(golden_config(case.metadata, cameras=len(case.cameras))).eval()
-        self.model.load_state_dict(from_openpi(case.weights))
+        config = golden_config(case.metadata, cameras=len(case.cameras))
+        with torch.device("meta"):
+            self.model = families.build(config).eval()
+        self.model.load_state_dict(golden_family(config.family).weights(case.weights, config), assign=True)
+        case.weights.clear()  # joined projections are copies: two of everything would be twice the memory
 
     def prepare(self, scene: Scene) -> tuple[Any, ...]:
         images, present = torch.stack(scene.images, dim=1), torch.tensor([scene.present])
@@ -27,7 +30,7 @@ class OurPi0:
 
     def sample(self, prepared: tuple[Any, ...], steps: int) -> Tensor:
         seen, state, noise = prepared
-        return self.model.denoiser(self.model.encode_prefix(*seen), state, steps).sample(noise)
+        return euler_chain(self.model.denoiser(self.model.encode_prefix(*seen), state, steps), noise, steps)[:, -1]
 
 
-serve(OurPi0)
+serve(Ours)

@@ -58,7 +58,8 @@ def expert(task_id: str) -> Expert:
 
 def setup(task_id: str) -> dict[str, str]:
     """What the outcomes of an evaluation depend on besides the policy: simulator and code, with versions."""
-    return {"simulator": versions_of(_simulator(task_id).packages), "pirl": code_version()}
+    chosen = _simulator(task_id)
+    return {"simulator": versions_of(chosen.packages, chosen.elsewhere()), "pirl": code_version()}
 
 
 def _simulator(task_id: str) -> Simulator:

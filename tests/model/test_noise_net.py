@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from pirl_server.algorithm.chain import chain_log_prob, sample_chain
 from pirl_server.algorithm.flow_noise import bounded_std, transition
+from pirl_server.model import families
 from pirl_server.model.byte_tokens import encode_all
 from pirl_server.model.noise_net import NoiseNet, noisy_velocity
-from pirl_server.model.pi0.config import Family, tiny_state
-from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.model.pi0.config import tiny_state
+from pirl_server.model.smolvla import config as smolvla
 
 
 def test_sizes_are_the_papers() -> None:
@@ -59,13 +60,14 @@ def test_likelihood_teaches_the_net_and_the_expert_and_recomputes_to_the_same_bi
     assert float(expert.out.weight.grad.abs().max()) == 0.0  # the velocity has no part in the noise's size
 
 
-@pytest.mark.parametrize("family", ["pi0", "pi05"])
+@pytest.mark.parametrize("family", ["pi0", "pi05", "smolvla"])
 @torch.no_grad()
-def test_the_models_own_features_carry_noise_through_sampler_and_learner(family: Family) -> None:
+def test_the_models_own_features_carry_noise_through_sampler_and_learner(family: str) -> None:
     """The denoiser samples, the whole model recomputes: the same density, up to rounding."""
     torch.manual_seed(0)
-    config = replace(tiny_state(state_dim=5, action_dim=3, horizon=4), family=family)
-    model, net = Pi0(config).double().eval(), NoiseNet(config.expert.width, 3).double()
+    sizes = {"state_dim": 5, "action_dim": 3, "horizon": 4}
+    config = smolvla.tiny_state(**sizes) if family == "smolvla" else replace(tiny_state(**sizes), family=family)  # type: ignore[arg-type]
+    model, net = families.build(config).double().eval(), NoiseNet(config.expert.width, 3).double()
     tokens, mask = encode_all(["push the cube"] * 6, config.max_tokens)
     prefix, state = model.encode_prefix(None, None, tokens, mask), torch.randn(6, 5, dtype=torch.float64)
     x, noise = torch.randn(6, 4, 3, dtype=torch.float64), torch.randn(6, 4, 4, 3, dtype=torch.float64)

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 
 from pirl_contract import Camera, Contract, Field, Observation
+from pirl_server.model import families
 from pirl_server.model.byte_tokens import VOCABULARY
+from pirl_server.model.flow_model import FlowModel, FlowModelConfig
 from pirl_server.model.layers.tower_config import TowerConfig, VisionConfig
-from pirl_server.model.pi0.config import Family, Pi0Config
-from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.model.pi0.config import Pi0Config
+from pirl_server.model.smolvla.config import SmolVlaConfig
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.model_card import ModelCard
 from pirl_server.policy.processing_spec import CameraSlot, Normalisation, Processing, PromptFormat, TokenizerFile
@@ -29,12 +31,22 @@ Q01, Q99 = (-0.1, -0.2, 0.0), (0.1, 0.3, 0.04)
 DELTA = (True, True, False)
 
 
-def small_model(family: Family = "pi0", max_tokens: int = 64) -> Pi0Config:
-    return Pi0Config(
-        vision=VisionConfig(image_px=14, patch_px=7, width=16, depth=1, heads=2, mlp_dim=32),
-        vlm=TowerConfig(16, 32), expert=TowerConfig(24, 32), depth=2, heads=2, kv_heads=1, head_dim=8,
-        vocabulary=VOCABULARY, max_tokens=max_tokens, state_dim=6, action_dim=5, horizon=3, family=family,
-    )  # fmt: skip
+FAMILY_OF = {"pi0": "pi0", "pi05": "pi05", "pi05_without_state": "pi05", "smolvla": "smolvla"}
+
+
+def small_model(family: str = "pi0", max_tokens: int = 64) -> FlowModelConfig:
+    vision, vlm, expert = (
+        VisionConfig(14, 7, 16, depth=1, heads=2, mlp_dim=32),
+        TowerConfig(16, 32),
+        TowerConfig(24, 32),
+    )
+    sizes: dict[str, Any] = {
+        "depth": 2, "heads": 2, "kv_heads": 1, "head_dim": 8, "vocabulary": VOCABULARY, "max_tokens": max_tokens,
+        "state_dim": 6, "action_dim": 5, "horizon": 3,
+    }  # fmt: skip
+    if family == "smolvla":
+        return SmolVlaConfig(vision, 2, vlm, expert, **sizes)
+    return Pi0Config(vision, vlm, expert, **sizes, family=family)  # type: ignore[arg-type]
 
 
 def small_processing(prompt: PromptFormat = "pi0", **changes: Any) -> Processing:
@@ -53,7 +65,7 @@ def small_processing(prompt: PromptFormat = "pi0", **changes: Any) -> Processing
 
 
 def small_card(prompt: PromptFormat = "pi0", how: dict[str, Any] | None = None, **changes: Any) -> ModelCard:
-    family: Family = "pi0" if prompt == "pi0" else "pi05"
+    family = FAMILY_OF[prompt]
     card = ModelCard(
         name="small", contract=CONTRACT, model=small_model(family), features="pretrained", action_scale=(),
         execute_horizon=2, denoise_steps=4, noise_level=0.5, instructions=("push_it",), task="push", family=family,
@@ -62,9 +74,9 @@ def small_card(prompt: PromptFormat = "pi0", how: dict[str, Any] | None = None, 
     return replace(card, **changes)
 
 
-def small_weights(card: ModelCard, seed: int = 0) -> Pi0:
+def small_weights(card: ModelCard, seed: int = 0) -> FlowModel:
     """A model without a parameter at 0: adaptive norms at their initial zeros would hide everything behind them."""
-    generator, model = torch.Generator().manual_seed(seed), Pi0(card.model)
+    generator, model = torch.Generator().manual_seed(seed), families.build(card.model)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3, generator=generator)
     return model

@@ -14,8 +14,9 @@ from toy_arm import INSTRUCTIONS, spoken_policy, toy_observation, toy_policy
 
 from pirl_contract import Camera, Observation, PreviousChunk
 from pirl_server.algorithm.hybrid_sampler import step_of_chain, transition_log_prob
-from pirl_server.model.pi0.config import Family, tiny, tiny_state
-from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.model import families
+from pirl_server.model.pi0.config import tiny, tiny_state
+from pirl_server.model.smolvla import config as smolvla
 from pirl_server.policy.flow_policy import FlowPolicy, pad_to_batch_size
 from pirl_server.policy.processing_spec import PromptFormat
 from pirl_server.policy.served_policy import BATCH_SIZES, PolicyRequest, PolicySample, one_by_one
@@ -23,14 +24,15 @@ from pirl_server.policy.served_policy import BATCH_SIZES, PolicyRequest, PolicyS
 CLOSE = 2e-5
 
 
-def tiny_policy(family: Family, cameras: int = 0) -> FlowPolicy:
+def tiny_policy(family: str, cameras: int = 0) -> FlowPolicy:
     """The preset of two million parameters with open gates."""
     base = toy_policy()
     contract = replace(base.contract, cameras=tuple(Camera(f"c{index}", 64, 64) for index in range(cameras)))
-    model_of = tiny if cameras else tiny_state
-    card = replace(base.card, contract=contract, model=replace(model_of(32, 2), family=family))
+    small = smolvla.tiny if cameras else smolvla.tiny_state
+    config = small(32, 2) if family == "smolvla" else replace((tiny if cameras else tiny_state)(32, 2), family=family)  # type: ignore[arg-type]
+    card = replace(base.card, contract=contract, model=config, family=family)
     torch.manual_seed(0)
-    model = Pi0(card.model)
+    model = families.build(card.model)
     for name, parameter in model.named_parameters():
         if ".dense." in name:
             torch.nn.init.normal_(parameter, std=0.1)
@@ -55,6 +57,9 @@ POLICIES: dict[str, tuple[Callable[[], FlowPolicy], Callable[[int], Observation]
     "pi0 tiny": (partial(tiny_policy, "pi0"), tiny_observation),
     "pi0.5 tiny": (partial(tiny_policy, "pi05"), tiny_observation),
     "pi0 tiny with cameras": (partial(tiny_policy, "pi0", 2), partial(tiny_observation, cameras=2)),
+    "SmolVLA tiny": (partial(tiny_policy, "smolvla"), tiny_observation),
+    "SmolVLA tiny with cameras": (partial(tiny_policy, "smolvla", 2), partial(tiny_observation, cameras=2)),
+    "SmolVLA with an absent camera": (partial(calm_policy, "smolvla"), small_observation),
     "pi0 with an absent camera": (partial(calm_policy, "pi0"), small_observation),
     "pi0.5 with an absent camera and its state in the prompt": (partial(calm_policy, "pi05"), small_observation),
     "state in the prompt, no camera": (spoken_policy, toy_observation),

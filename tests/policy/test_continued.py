@@ -37,7 +37,7 @@ def known(actions: Array, delay: int, method: str) -> PreviousChunk:
 
 
 def policies() -> list[tuple[FlowPolicy, Observation]]:
-    small = [(small_policy(prompt, prefix_delay=2), small_observation()) for prompt in ("pi0", "pi05")]
+    small = [(small_policy(prompt, prefix_delay=2), small_observation()) for prompt in ("pi0", "pi05", "smolvla")]
     return [(toy_policy(horizon=6, prefix_delay=4), toy_observation()), *small]
 
 

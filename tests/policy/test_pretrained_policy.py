@@ -1,7 +1,7 @@
-"""A pretrained policy from observation to chunk, both families and all prompt forms, against a second way there.
+"""A pretrained policy from observation to chunk, all families and prompt forms, against a second way there.
 
 The oracle prepares images with PIL, prompts with an f-string and statistics with numpy, then walks the Euler steps over
-`Pi0.velocity`: of the code under test it shares the network alone.
+`FlowModel.velocity`: of the code under test it shares the network alone.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from small_pretrained import DELTA, MEAN, Q01, Q99, STD, small_card, small_obser
 from pirl_contract import ActionChunk, Observation, Policy, StepOutcome
 from pirl_contract.conformance import PolicyConformance
 from pirl_server.episodes.store import EpisodeStore
-from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.model.flow_model import FlowModel
 from pirl_server.policy.checkpoint import WEIGHTS, load_checkpoint, save_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.local_policy import LocalPolicy
 from pirl_server.serving.episode_builder import EpisodeEnd, EpisodeStart
 from pirl_server.serving.recorder import Recorder
 
-PROMPTS = pytest.mark.parametrize("prompt", ["pi0", "pi05", "pi05_without_state"])
+PROMPTS = pytest.mark.parametrize("prompt", ["pi0", "pi05", "pi05_without_state", "smolvla"])
 EPSILON = 1e-6
 CLOSE = 1e-5
 
@@ -49,13 +49,17 @@ def model_images(observation: Observation) -> torch.Tensor:
 
 
 def model_prompt(prompt: str, state_S: np.ndarray) -> torch.Tensor:
+    if prompt == "smolvla":
+        return torch.tensor([[*b"push it\n"]])
     if prompt != "pi05":
         return torch.tensor([[257, *b"push it", 259]])
     numbers = " ".join(str(min(255, int(np.floor((each + 1.0) * 128.0)))) for each in state_S)
     return torch.tensor([[257, *f"Task: push it, State: {numbers};\nAction: ".encode()]])
 
 
-def expected_chunk(model: Pi0, prompt: str, observation: Observation, noise_HA: np.ndarray, steps: int) -> np.ndarray:
+def expected_chunk(
+    model: FlowModel, prompt: str, observation: Observation, noise_HA: np.ndarray, steps: int
+) -> np.ndarray:
     """[H, D] in the contract's units."""
     state = (observation.state - np.array(MEAN)) / (np.array(STD) + EPSILON)
     padded = torch.tensor(np.concatenate([state, np.zeros(2)]), dtype=torch.float32)[None]

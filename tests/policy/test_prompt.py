@@ -1,4 +1,4 @@
-"""Prompts, token by token, in the three forms; the state as numbers; nothing is ever cut."""
+"""Prompts, token by token, in every form; the state as numbers; nothing is ever cut."""
 
 from __future__ import annotations
 
@@ -30,6 +30,12 @@ def test_pi0_s_form_is_bos_text_and_a_newline_of_its_own(form: str) -> None:
     assert prompt(form, " push_the\ncube ") == [BOS, *b"push the cube", NEWLINE]
     assert prompt(form, "push_the cube\n", clean=False) == [BOS, *b"push_the cube", NEWLINE]
     assert prompt(form, " push ", clean=False) == [BOS, *b" push ", NEWLINE]
+
+
+def test_smolvla_s_form_is_the_text_and_one_line_break() -> None:
+    """No BOS; a break that is there already is the one."""
+    assert prompt("smolvla", " push_the cube", clean=False) == [*b" push_the cube\n"]
+    assert prompt("smolvla", "push\n", clean=False) == [*b"push\n"]
 
 
 def test_pi05_s_form_holds_the_state_and_ends_in_a_space() -> None:

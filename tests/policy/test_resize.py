@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.torch import load_file
 from torch.nn.functional import interpolate
 
 from pirl_server.policy.resize import fitted, letterbox
@@ -51,6 +54,21 @@ def test_torch_s_way_is_torch_between_bars(height: int, width: int, px: int) -> 
     padding = (before[0], after[0], before[1], after[1])
     expected = torch.nn.functional.pad(small / 255.0 * 2.0 - 1.0, padding, value=-1.0)
     np.testing.assert_allclose(letterbox(image, px, "torch", -1.0), expected, atol=1e-5)
+
+
+GOLDEN = Path(__file__).parents[1] / "model" / "golden" / "smolvla_tiny.safetensors"
+
+
+@pytest.mark.parametrize("camera", [0, 1], ids=["enlarged", "shrunk"])
+def test_bars_left_and_above_as_lerobot_s_smolvla(camera: int) -> None:
+    """Against recorded images; bars right and below, on both sides, or PIL's filter are another image."""
+    recorded = load_file(GOLDEN)
+    raw, expected = recorded[f"in/raw_{camera}"].numpy(), recorded[f"out/resized_{camera}"]
+    ours = letterbox(raw, 32, "torch_left_top", -1.0)
+    assert float((ours - (expected * 2.0 - 1.0)).abs().max()) <= 2e-6
+    assert float((ours - recorded[f"in/image_{camera}"]).abs().max()) <= 2e-6
+    others = [letterbox(raw, 32, "torch", -1.0), letterbox(raw, 32, "pil", -1.0), ours.flip(2, 3).flip(0)]
+    assert min(float((ours - each).abs().max()) for each in others) > 0.1
 
 
 def test_shrinking_by_hand() -> None:

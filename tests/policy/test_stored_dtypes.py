@@ -11,13 +11,15 @@ import torch
 from small_pretrained import small_card, small_observation, small_weights
 
 from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.model.smolvla.smolvla import SmolVla
 from pirl_server.policy.checkpoint import save_checkpoint
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.served_policy import PolicyRequest, PolicySample, PreviousChunk
 
 PROJECTIONS = ("state_proj.", "action_", "time_mlp_")
 NARROW = {
-    "all": ("",), "the expert": ("expert.",), "vision and language": Pi0.VLM_PARTS, "projections": PROJECTIONS,
+    "all": ("",), "the expert": ("expert.",), "vision and language": Pi0.VLM_PARTS + SmolVla.VLM_PARTS,
+    "projections": PROJECTIONS,
 }  # fmt: skip
 """how the names of the tensors begin that are narrow"""
 
@@ -39,7 +41,7 @@ def chunk(policy: FlowPolicy, explore: bool, method: str | None) -> PolicySample
     return sample
 
 
-@pytest.mark.parametrize("prompt", ["pi0", "pi05"])
+@pytest.mark.parametrize("prompt", ["pi0", "pi05", "smolvla"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("which", NARROW)
 def test_chunks_are_near_those_of_float32(prompt: str, dtype: torch.dtype, which: str, tmp_path: Path) -> None:
@@ -52,3 +54,15 @@ def test_chunks_are_near_those_of_float32(prompt: str, dtype: torch.dtype, which
         assert 0 < difference < 100 * torch.finfo(dtype).eps * np.abs(wide.chain).max(), (explore, method)
         if explore:
             np.testing.assert_allclose(narrow.log_prob, wide.log_prob, atol=1e-4)
+
+
+def test_smolvla_s_base_has_wide_projections_between_narrow_ones(tmp_path: Path) -> None:
+    """The cross-attention's keys and values in float32, all around them in bfloat16."""
+    exact = served(tmp_path / "a", "smolvla", (), torch.bfloat16)
+    names = exact.model.state_dict()
+    narrow = tuple(name for name in names if "cross_attn.k_proj" not in name and "cross_attn.v_proj" not in name)
+    assert len(narrow) == len(names) - 2
+    rough = served(tmp_path / "b", "smolvla", narrow, torch.bfloat16)
+    wide, other = (chunk(policy, explore=False, method=None) for policy in (exact, rough))
+    difference = np.abs(other.chain - wide.chain).max()
+    assert 0 < difference < 100 * torch.finfo(torch.bfloat16).eps * np.abs(wide.chain).max()

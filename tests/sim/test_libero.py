@@ -28,7 +28,13 @@ class ControlEnv:
 
     def __init__(self, **settings: Any) -> None:
         self.settings, self.actions, self.closed = settings, [], False
-        self.env = SimpleNamespace(reset=self._reset)
+        self.env = SimpleNamespace(
+            reset=self._reset,
+            parsed_problem={"goal_state": [["on", "bowl_1", "plate_1"]]},
+            obj_body_id={"bowl_1": 0},
+            sim=SimpleNamespace(data=self),
+        )
+        self.body_xpos, self.body_xquat = np.array([[0.1, 0.2, 0.9]]), np.array([[-0.6, 0.8, 0.0, 0.0]])
         self.made.append(self)
         self._reset()
 
@@ -51,6 +57,10 @@ class ControlEnv:
         self.position = self.position + 0.05 * np.asarray(action[:3])
         solved = bool(self.position[0] > 0.1)
         return self._observation(), float(solved), solved, {}
+
+    def get_site_xpos(self, name: str) -> np.ndarray:
+        assert name == "plate_1"
+        return np.array([0.4, 0.5, 0.6])
 
     def close(self) -> None:
         self.closed = True
@@ -104,6 +114,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[ControlEnv]:
         sys.modules[path].__dict__.update(names)
     monkeypatch.setattr(libero_env, "require_libero", lambda: None)
     monkeypatch.setattr(libero_env, "require_opengl", lambda: None)
+    monkeypatch.setattr(libero_env, "python_of", lambda name: None)
     monkeypatch.setenv("MUJOCO_GL", "egl")
     return Own
 
@@ -228,6 +239,15 @@ def test_the_state_is_openpis() -> None:
     )
     np.testing.assert_allclose(state, np.float32([0.1, 0.2, 0.3, np.pi, 0, 0, 0.02, -0.02]))
     assert state.shape == (libero_contract().state_dim,)
+
+
+def test_without_cameras_the_state_says_where_the_tasks_things_are(stand_in: type[ControlEnv]) -> None:
+    """Thing, its rotation with w >= 0, place; twice where the task has one condition. A site has no rotation."""
+    state = make_libero_env("libero/goal").reset(0).state
+    once = [0.1, 0.2, 0.9, 0.6, -0.8, 0, 0, 0.4, 0.5, 0.6]
+    np.testing.assert_allclose(state[8:], np.float32(once * 2))
+    assert state.shape == (libero_contract(cameras=False).state_dim,) == (28,)
+    assert make_libero_env("libero/goal", cameras=True).reset(0).state.shape == (8,)
 
 
 def test_unknown_ids_are_refused_in_words() -> None:

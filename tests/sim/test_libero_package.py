@@ -24,7 +24,7 @@ try:
     INSTALLED = True
 except PackageNotFoundError:
     INSTALLED = False
-real = pytest.mark.skipif(not INSTALLED, reason=f"LIBERO is not installed: {availability.INSTALL}")
+real = pytest.mark.skipif(not INSTALLED, reason=f"hf-libero is not installed: {availability.INSTALL_HERE}")
 
 
 @pytest.fixture
@@ -36,6 +36,7 @@ def package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         availability, "find_spec", lambda name: SimpleNamespace(submodule_search_locations=[root.parent])
     )
     monkeypatch.setattr(availability, "distribution", lambda name: None)
+    monkeypatch.setattr(availability, "python_of", lambda name: None)
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question on stdin"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in ("LIBERO_CONFIG_PATH", "XDG_CACHE_HOME"):
@@ -47,8 +48,10 @@ def package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_a_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(availability, "find_spec", lambda name: None)
     monkeypatch.setattr(availability, "distribution", lambda name: None)
+    monkeypatch.setattr(availability, "python_of", lambda name: None)
     with pytest.raises(
-        ValueError, match=r"need libero and robosuite and bddl and mujoco: pip install hf-libero==0\.1\.4"
+        ValueError,
+        match=r"need libero and robosuite and bddl and mujoco: pirl sim install libero .* hf-libero==0\.1\.4",
     ):
         simulation.check_task("libero/spatial")
 
@@ -57,7 +60,7 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(availability, "distribution", absent)
     monkeypatch.setattr(availability, "find_spec", lambda name: SimpleNamespace())
-    with pytest.raises(ValueError, match="need hf-libero: pip install"):
+    with pytest.raises(ValueError, match="need hf-libero: pirl sim install"):
         simulation.check_task("libero/spatial")
 
 

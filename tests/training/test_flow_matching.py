@@ -13,8 +13,8 @@ from torch import Tensor
 from toy_arm import INSTRUCTIONS, Heard, spoken_policy, toy_card, toy_policy
 
 from pirl_server.config.training import FlowMatchingConfig
+from pirl_server.model import families
 from pirl_server.model.layers.lora import merged_state_dict
-from pirl_server.model.pi0.pi0 import Pi0
 from pirl_server.model.prefix import Prefix
 from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.policy.processor import Array, Images
@@ -52,15 +52,16 @@ def train(policy: FlowPolicy, **changes: object) -> tuple[dict[str, Tensor], set
     ("vlm", "expert"),
     [("train", "train"), ("frozen", "train"), ("lora", "lora"), ("frozen", "lora"), ("lora", "frozen")],
 )
-def test_only_what_is_chosen_learns(sees: bool, vlm: str, expert: str) -> None:
+@pytest.mark.parametrize("family", ["pi0", "smolvla"])
+def test_only_what_is_chosen_learns(family: str, sees: bool, vlm: str, expert: str) -> None:
     if (vlm, expert) == ("frozen", "frozen"):
         return  # refused: below
-    policy = toy_policy(sees=sees)
+    policy = toy_policy(sees=sees, family=family)
     plain = {name: tensor.shape for name, tensor in policy.model.state_dict().items()}
     after, changed, losses = train(policy, vlm=vlm, expert=expert, lora_rank=2)
     assert {name: tensor.shape for name, tensor in after.items()} == plain, "the result is a plain model"
     assert np.isfinite(losses).all()
-    of_vlm = {name for name in changed if name.startswith(Pi0.VLM_PARTS)}
+    of_vlm = {name for name in changed if name.startswith(policy.model.VLM_PARTS)}
     of_expert = {name for name in changed if name.startswith("expert.")}
     assert bool(of_vlm) == (vlm != "frozen")
     assert bool(changed - of_vlm) == (expert != "frozen")
@@ -72,8 +73,10 @@ def test_only_what_is_chosen_learns(sees: bool, vlm: str, expert: str) -> None:
         assert "action_out_proj.weight" in changed
 
 
-def test_a_merged_policy_is_the_one_that_was_trained() -> None:
-    policy, plain = toy_policy(sees=True), Pi0(toy_card(sees=True).model).eval()
+@pytest.mark.parametrize("family", ["pi0", "smolvla"])
+def test_a_merged_policy_is_the_one_that_was_trained(family: str) -> None:
+    policy = toy_policy(sees=True, family=family)
+    plain = families.build(policy.card.model).eval()
     after, _, _ = train(policy, vlm="lora", expert="lora", steps=20)
     plain.load_state_dict(after)
     windows, rows = windows_for(policy), torch.arange(COUNT)
@@ -97,8 +100,9 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 
 @pytest.mark.parametrize("sees", [False, True])
 @pytest.mark.parametrize("vlm", ["train", "frozen"])
-def test_bfloat16_keeps_float32_weights_and_comes_near(sees: bool, vlm: str) -> None:
-    exact, rough = toy_policy(sees=sees), toy_policy(sees=sees)
+@pytest.mark.parametrize("family", ["pi0", "smolvla"])
+def test_bfloat16_keeps_float32_weights_and_comes_near(family: str, sees: bool, vlm: str) -> None:
+    exact, rough = (toy_policy(sees=sees, family=family) for _ in range(2))
     _, changed, losses = train(exact, steps=1, vlm=vlm)
     after, changed_too, near = train(rough, steps=1, vlm=vlm, precision="bfloat16")
     assert all(tensor.dtype == torch.float32 for tensor in after.values())
@@ -193,7 +197,7 @@ def test_only_the_robot_s_dimensions_are_in_the_loss() -> None:
     card = toy_card()
     wide = replace(card, model=replace(card.model, action_dim=3))
     torch.manual_seed(0)
-    policy = FlowPolicy(wide, Pi0(wide.model), "wide", Padded(card))
+    policy = FlowPolicy(wide, families.build(wide.model), "wide", Padded(card))
     windows, rows, random = windows_for(policy), torch.arange(COUNT), torch.Generator()
     assert windows.actions.shape == (COUNT, 2, 3)
     value = loss(policy, windows, rows, prefixes(policy, windows, CONFIG, random)(rows), random)

@@ -40,6 +40,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_toy(tmp_path_factory.mktemp("learns"), horizon=1)
 
 
+@pytest.fixture(scope="module")
+def smolvla(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_toy(tmp_path_factory.mktemp("learns-too"), horizon=1, family="smolvla")
+
+
 def shuffled(batch: DecisionBatch, random: np.random.Generator) -> DecisionBatch:
     """The same decisions, each with the reward of another."""
     order = random.permutation(batch.reward_TN.size)
@@ -66,6 +71,12 @@ def run(checkpoint: Path, name: str, *, mix: bool = False) -> list[float]:
 @pytest.mark.parametrize("name", CHOICES)
 def test_rewards_rise(checkpoint: Path, name: str) -> None:
     means = run(checkpoint, name)
+    assert np.mean(means[-3:]) - means[0] > 0.4 * -means[0], means
+
+
+@pytest.mark.parametrize("name", ["hybrid", "flow-noise"])
+def test_rewards_rise_for_smolvla_too(smolvla: Path, name: str) -> None:
+    means = run(smolvla, name)
     assert np.mean(means[-3:]) - means[0] > 0.4 * -means[0], means
 
 

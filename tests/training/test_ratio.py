@@ -78,9 +78,9 @@ def first_log_ratio(learner: Learner, batch: DecisionBatch, config: PpoConfig = 
     return update(learner, batch, config, torch.Generator().manual_seed(0), train_actor=True)["first_log_ratio"]
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_toy(tmp_path_factory.mktemp("ratio"), execute_horizon=1)
+@pytest.fixture(scope="module", params=["pi0", "smolvla"])
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_toy(tmp_path_factory.mktemp("ratio"), execute_horizon=1, family=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +125,9 @@ def test_the_first_minibatch_of_workers_with_the_learner_s_weights(checkpoint: P
         assert first_log_ratio(learner, pool.collect(learner.weights(), 6, noise_level=0.3, version=0), config) < CLOSE
 
 
-@pytest.fixture(scope="module")
-def seeing(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_toy(tmp_path_factory.mktemp("seeing"), execute_horizon=1, sees=True)
+@pytest.fixture(scope="module", params=["pi0", "smolvla"])
+def seeing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_toy(tmp_path_factory.mktemp("seeing"), execute_horizon=1, sees=True, family=request.param)
 
 
 def look(checkpoint: Path, keep_bytes: int) -> DecisionBatch:

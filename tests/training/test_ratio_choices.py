@@ -22,6 +22,7 @@ from pirl_server.training.sim_rl.update import log_prob, update
 from pirl_server.training.sim_rl.update_batch import prepare
 
 CLOSE = 2e-5
+FAMILIES = ("pi0", "smolvla")
 ALL_STEPS = [{"steps": "all", "reduction": reduction} for reduction in ("sum", "mean_steps", "per_step")]
 SAMPLERS: list[dict[str, Any]] = [
     *({"index": index} for index in ("sample", "stratified", "shared")),
@@ -40,10 +41,14 @@ PARTS: list[dict[str, Any]] = [
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
-    """Without and with cameras; chunks are executed in part."""
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, bool], Path]:
+    """Of each family without and with cameras; chunks are executed in part."""
     folder = tmp_path_factory.mktemp("choices")
-    return {sees: save_toy(folder / str(sees), execute_horizon=1, sees=sees) for sees in (False, True)}
+    return {
+        (family, sees): save_toy(folder / f"{family} {sees}", execute_horizon=1, sees=sees, family=family)
+        for family in FAMILIES
+        for sees in (False, True)
+    }
 
 
 def config(**choices: Any) -> PpoConfig:
@@ -93,9 +98,9 @@ def check(checkpoint: Path, chosen: PpoConfig, sees: bool) -> dict[str, float]:
 @pytest.mark.parametrize("critic", CRITICS, ids=str)
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
 def test_every_sampler_with_every_critic(
-    checkpoints: dict[bool, Path], sampler: dict[str, Any], critic: dict[str, Any]
+    checkpoints: dict[tuple[str, bool], Path], sampler: dict[str, Any], critic: dict[str, Any]
 ) -> None:
-    numbers = check(checkpoints[False], config(**sampler, **critic), sees=False)
+    numbers = check(checkpoints["pi0", False], config(**sampler, **critic), sees=False)
     steps = sampler.get("denoise_steps", 4)
     silent = sampler.get("noise") == "cps"
     last = [name for name in numbers if name.startswith(f"sigma_k{steps - 1}_")]
@@ -105,19 +110,26 @@ def test_every_sampler_with_every_critic(
 
 @pytest.mark.parametrize("critic", CRITICS[1:3], ids=str)
 @pytest.mark.parametrize("sampler", [{}, {"noise": "flow-noise", "steps": "all"}], ids=str)
-def test_with_cameras(checkpoints: dict[bool, Path], sampler: dict[str, Any], critic: dict[str, Any]) -> None:
-    check(checkpoints[True], config(**sampler, **critic), sees=True)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_with_cameras(
+    checkpoints: dict[tuple[str, bool], Path], family: str, sampler: dict[str, Any], critic: dict[str, Any]
+) -> None:
+    check(checkpoints[family, True], config(**sampler, **critic), sees=True)
 
 
 @pytest.mark.parametrize("sees", [False, True])
 @pytest.mark.parametrize("parts", PARTS, ids=str)
-def test_whatever_part_learns(checkpoints: dict[bool, Path], parts: dict[str, Any], sees: bool) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_whatever_part_learns(
+    checkpoints: dict[tuple[str, bool], Path], family: str, parts: dict[str, Any], sees: bool
+) -> None:
     """Also that it learns, and nothing else: workers are told merged adapters."""
     chosen = config(**parts, actor_learning_rate=1e-3)
-    check(checkpoints[sees], chosen, sees)
-    learner = make_learner(checkpoints[sees], chosen, 0)
+    checkpoint = checkpoints[family, sees]
+    check(checkpoint, chosen, sees)
+    learner = make_learner(checkpoint, chosen, 0)
     before = {name: tensor.clone() for name, tensor in learner.policy.model.state_dict().items()}
-    batch = rollout(checkpoints[sees], learner, chosen, sees)
+    batch = rollout(checkpoint, learner, chosen, sees)
     for number in range(2):  # what an adapter puts down moves once what it puts up is not 0
         update(learner, batch, chosen, torch.Generator().manual_seed(number), train_actor=True)
     after = learner.policy.model.state_dict()
@@ -132,7 +144,7 @@ def test_whatever_part_learns(checkpoints: dict[bool, Path], parts: dict[str, An
     assert bool(adapters) == ("lora" in parts.values())
 
 
-def test_the_state_in_the_batch_is_read_again(checkpoints: dict[bool, Path]) -> None:
+def test_the_state_in_the_batch_is_read_again(checkpoints: dict[tuple[str, bool], Path]) -> None:
     """Negative control for V_expert: its batch keeps states, and others give another density."""
     chosen = config(critic="expert")
     learner = make_learner(checkpoints[False], chosen, 0)
@@ -142,7 +154,7 @@ def test_the_state_in_the_batch_is_read_again(checkpoints: dict[bool, Path]) -> 
     assert worst(learner, batch, chosen) > 10 * CLOSE
 
 
-def test_annealed_noise_reaches_whoever_draws(checkpoints: dict[bool, Path]) -> None:
+def test_annealed_noise_reaches_whoever_draws(checkpoints: dict[tuple[str, bool], Path]) -> None:
     """The level is the card's, on both sides; one that was not passed on is seen."""
     chosen = config()
     learner = make_learner(checkpoints[False], chosen, 0)

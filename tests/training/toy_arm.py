@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from pirl_contract import Camera, Contract, Env, Field, Observation, StepResult
+from pirl_server.model import families
 from pirl_server.model.byte_tokens import VOCABULARY, encode_all
 from pirl_server.model.critic import StateCritic
+from pirl_server.model.flow_model import FlowModelConfig
 from pirl_server.model.layers.tower_config import TowerConfig, VisionConfig
 from pirl_server.model.pi0.config import Pi0Config
-from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.model.smolvla.config import SmolVlaConfig
 from pirl_server.policy.checkpoint import save_checkpoint
 from pirl_server.policy.features import STATE_DIM
 from pirl_server.policy.flow_policy import FlowPolicy
@@ -97,17 +99,20 @@ def make_toy(**settings: Any) -> Callable[[], Env]:
     return partial(ToyEnv, **settings)
 
 
-def toy_card(horizon: int = 2, sees: bool = False, **changes: Any) -> ModelCard:
+def toy_card(horizon: int = 2, sees: bool = False, family: str = "pi0", **changes: Any) -> ModelCard:
     """Card of a policy of some 20 thousand parameters."""
-    model = Pi0Config(
-        vision=VisionConfig(16, 8, 16, depth=1, heads=2, mlp_dim=32) if sees else None, vlm=TowerConfig(16, 32),
-        expert=TowerConfig(32, 64), depth=1, heads=2, kv_heads=1, head_dim=16, vocabulary=VOCABULARY, max_tokens=32,
-        state_dim=STATE_DIM, action_dim=2, horizon=horizon,
-    )  # fmt: skip
+    vision = VisionConfig(16, 8, 16, depth=1, heads=2, mlp_dim=32) if sees else None
+    sizes: dict[str, Any] = {
+        "vlm": TowerConfig(16, 32), "expert": TowerConfig(32, 64), "heads": 2, "kv_heads": 1, "head_dim": 16,
+        "vocabulary": VOCABULARY, "max_tokens": 32, "state_dim": STATE_DIM, "action_dim": 2, "horizon": horizon,
+    }  # fmt: skip
+    model: FlowModelConfig = Pi0Config(vision, depth=1, **sizes)
+    if family == "smolvla":  # one layer of each kind of attention
+        model = SmolVlaConfig(vision, pixel_shuffle=2 if sees else 1, depth=2, **sizes)
     card = ModelCard(
         name="toy", contract=SEEING if sees else CONTRACT, model=model, features="proprioception",
         action_scale=tuple(SCALE.tolist()), execute_horizon=horizon, denoise_steps=4, noise_level=0.5,
-        instructions=INSTRUCTIONS, task="toy",
+        instructions=INSTRUCTIONS, task="toy", family=family,
     )  # fmt: skip
     return replace(card, **changes)
 
@@ -116,7 +121,7 @@ def toy_policy(seed: int = 0, horizon: int = 2, **changes: Any) -> FlowPolicy:
     """A random policy in memory."""
     card = toy_card(horizon, **changes)
     torch.manual_seed(seed)
-    return FlowPolicy(card, Pi0(card.model), "toy")
+    return FlowPolicy(card, families.build(card.model), "toy")
 
 
 class Spoken(TabletopProcessor):
@@ -132,9 +137,9 @@ class Spoken(TabletopProcessor):
 def spoken_policy(seed: int = 0, sees: bool = False) -> FlowPolicy:
     """A random pi0.5 policy that reads its state in the prompt. Its gates are open: fresh ones let nothing through."""
     card = toy_card(sees=sees)
-    card = replace(card, model=replace(card.model, family="pi05"))
+    card = replace(card, model=replace(card.model, family="pi05"))  # type: ignore[type-var]
     torch.manual_seed(seed)
-    model = Pi0(card.model)
+    model = families.build(card.model)
     for name, parameter in model.named_parameters():
         if ".dense." in name:
             torch.nn.init.normal_(parameter, std=0.3)

@@ -105,9 +105,11 @@ class FlowPolicy:
         """Draw plain chunks of up to `sizes` rows by compiled passes from now on, if they agree with eager ones.
 
         Returns whether they do. A policy without a camera stays as it is: its prefix is computed once per instruction.
+        So does one of a family without compiled passes.
         Takes minutes. Raises RuntimeError when this machine can't compile.
         """
-        if self.card.model.vision is None or self.guided or self.noise_actor is not None:
+        no_way = families.FAMILIES[self.card.model.family].compile is None
+        if no_way or self.card.model.vision is None or self.guided or self.noise_actor is not None:
             return False
         contract, known = self.contract, self.instructions or ("",)
         pixels = np.random.default_rng(0)

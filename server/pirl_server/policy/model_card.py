@@ -134,7 +134,7 @@ def _check_tabletop(card: ModelCard) -> None:
 # Does a pretrained policy's card agree with itself? Everything that would run without an error and drive an arm wrong.
 # What the weights say is checked where they are loaded, the tokenizer's file where it is opened.
 
-FAMILY_OF = {"pi0": "pi0", "pi05": "pi05", "pi05_without_state": "pi05"}
+FAMILY_OF = {"pi0": "pi0", "pi05": "pi05", "pi05_without_state": "pi05", "smolvla": "smolvla"}
 """which family reads which prompt"""
 MOST_STATE_ENTRIES = 256
 """in a prompt: more would not fit into any"""

@@ -1,4 +1,4 @@
-"""Processor of pretrained pi0 and pi0.5 policies, as specified by their card's `processing`.
+"""Processor of pretrained policies, as specified by their card's `processing`.
 
 Order, as both stacks have it: relative actions, statistics on the real dimensions, then zeros up to the model's width.
 

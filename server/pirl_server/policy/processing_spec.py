@@ -1,4 +1,4 @@
-"""How a pretrained pi0 or pi0.5 was fed: images, prompt, normalisation, delta actions. Data only, for the card.
+"""How a pretrained policy was fed: images, prompt, normalisation, delta actions. Data only, for the card.
 
 None of it can be read off the weights, and each wrong guess runs without an error. `policy.pretrained_processor`
 carries it out.
@@ -15,9 +15,10 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 PRETRAINED = "pretrained"
 """what such a card says under `features`"""
 
-PromptFormat = Literal["pi0", "pi05", "pi05_without_state"]
+PromptFormat = Literal["pi0", "pi05", "pi05_without_state", "smolvla"]
 """pi0: BOS, text, newline token. pi05: "Task: ..., State: ...;\\nAction: " with the state as 0..255.
-pi05_without_state: pi0's form in a pi0.5 model, which gets no state at all (openpi's discrete_state_input=False)."""
+pi05_without_state: pi0's form in a pi0.5 model, which gets no state at all (openpi's discrete_state_input=False).
+smolvla: text with a line break behind it, encoded together, no BOS."""
 
 Scheme = Literal["zscore", "quantile", "none"]
 """(x - mean) / std, or [q01, q99] to [-1, 1]; never clipped"""
@@ -74,8 +75,9 @@ class Processing:
     """underscores and line breaks become spaces (openpi); lerobot's pi0 leaves them"""
     tokenizer: TokenizerFile
     slots: tuple[CameraSlot, ...]
-    resize: Literal["pil", "torch"]
-    """pil: antialiased, as openpi's clients and transforms; torch: bilinear without antialias, as lerobot"""
+    resize: Literal["pil", "torch", "torch_left_top"]
+    """pil: antialiased, as openpi's clients and transforms; torch: bilinear without antialias, as lerobot;
+    torch_left_top: the same with the bars left and top, as lerobot's SmolVLA. The others centre the image"""
     pad: Literal[-1, -3]
     """value of the bars in model space; -3 for checkpoints fine-tuned on lerobot 0.4"""
     state: Normalisation

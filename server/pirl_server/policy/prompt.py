@@ -64,6 +64,9 @@ class Prompter:
             own = self._encode(with_state(text, discretised(np.append(state_S, padding))))
             bins_S = np.append(np.full(len(state_S), LONGEST_BIN), discretised(padding))
             longest = len(self._encode(with_state(text, bins_S)))
+        elif self._form == "smolvla":
+            own = self._tokenizer.encode(text + "\n")
+            longest = len(own)
         else:
             own = [*self._encode(text), *self._tokenizer.newline]
             longest = len(own)

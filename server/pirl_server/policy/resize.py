@@ -1,7 +1,8 @@
-"""Camera images to the model's square: aspect kept, centred between black bars, scaled to [-1, 1].
+"""Camera images to the model's square: aspect kept, black bars beside them, scaled to [-1, 1].
 
 Two ways to shrink, because a checkpoint has learned from one of them: PIL's bilinear filter over uint8, which
 antialiases (openpi's clients and transforms), and torch's bilinear interpolation of floats, which does not (lerobot).
+Two places for the bars: on both sides of a centred image, or left of it and above it (lerobot's SmolVLA).
 
 Shape letters: N images, h w pixels.
 """
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 Pixels = NDArray[np.uint8]
-Method = Literal["pil", "torch"]
+Method = Literal["pil", "torch", "torch_left_top"]
 
 
 def letterbox(images_NhwC: Pixels, px: int, method: Method, bars: float) -> Tensor:
@@ -29,7 +30,9 @@ def letterbox(images_NhwC: Pixels, px: int, method: Method, bars: float) -> Tens
     if images_NhwC.shape[1:3] == (px, px):
         return scaled(images_NhwC)
     height, width = fitted(images_NhwC.shape[1], images_NhwC.shape[2], px)
-    top, left = (px - height) // 2, (px - width) // 2
+    top, left = px - height, px - width
+    if method != "torch_left_top":
+        top, left = top // 2, left // 2
     shrink = _by_pil if method == "pil" else _by_torch
     # a card may say -1: an integer fill would make an integer image
     out = torch.full((len(images_NhwC), 3, px, px), float(bars))

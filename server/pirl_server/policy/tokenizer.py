@@ -1,4 +1,4 @@
-"""Text to ids. Ours is bytes; PaliGemma's is a file supplied by the user and checked before a robot moves.
+"""Text to ids. Ours is bytes; PaliGemma's or SmolVLM's is a file supplied by the user and checked before a robot moves.
 
 The libraries that read such files are optional and imported where one is opened: `pip install pirl[paligemma]`. They
 are called directly: through transformers a server would start seconds later and a prompt take twice as long.
@@ -6,7 +6,7 @@ are called directly: through transformers a server would start seconds later and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -31,6 +31,10 @@ class Ids(NamedTuple):
 PALIGEMMA = Ids(pad=0, eos=1, bos=2, newline=(108,))
 KNOWN: Mapping[int, tuple[str, Ids]] = {257_152: ("PaliGemma", PALIGEMMA), 257_153: ("PaliGemma", PALIGEMMA)}
 """by vocabulary: sentencepiece's file, and the tokenizer.json that adds a token for images"""
+
+
+PAD_NAMES, EOS_NAMES, BOS_NAMES = ("<pad>", "<|im_end|>"), ("<eos>", "<end_of_utterance>"), ("<bos>", "<|im_start|>")
+"""of special tokens in a tokenizer.json: PaliGemma's, then SmolVLM's"""
 
 
 class Tokenizer(Protocol):
@@ -136,16 +140,21 @@ def _tokenizer_json(path: Path) -> FileTokenizer:
         return str(model.decode(ids, skip_special_tokens=False))
 
     vocabulary = model.get_vocab(with_added_tokens=True)
-    pad, eos, bos = (vocabulary.get(token, -1) for token in ("<pad>", "<eos>", "<bos>"))
+    pad, eos, bos = (_first_id(vocabulary, names) for names in (PAD_NAMES, EOS_NAMES, BOS_NAMES))
     ids = Ids(pad, eos, bos, tuple(encode("\n")))
     return _checked(FileTokenizer(1 + max(vocabulary.values()), ids, encode, decode), path)
+
+
+def _first_id(vocabulary: Mapping[str, int], names: Sequence[str]) -> int:
+    return next((vocabulary[name] for name in names if name in vocabulary), -1)
 
 
 def _checked(opened: FileTokenizer, path: Path) -> FileTokenizer:
     """Reject a tokenizer without the tokens that a prompt is built of."""
     missing = [name for name in ("pad", "bos") if getattr(opened.ids, name) < 0]
     if missing or not opened.ids.newline:
-        raise ValueError(f"'{path}' has no token for {' and '.join(missing) or 'a line break'}: not a PaliGemma file")
+        lacking = " and ".join(missing) or "a line break"
+        raise ValueError(f"'{path}' has no token for {lacking}: neither a PaliGemma nor a SmolVLM file")
     return opened
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib import metadata
 from importlib.util import find_spec
@@ -22,8 +22,10 @@ def code_version() -> str:
     return f"{metadata.version('pirl')}+{digest.hexdigest()[:8]}"
 
 
-def versions_of(packages: Iterable[str]) -> str:
-    """Return `NAME VERSION, ...` of those that are installed."""
+def versions_of(packages: Iterable[str], elsewhere: Mapping[str, str] | None = None) -> str:
+    """Return `NAME VERSION, ...` of those that are installed: here, or where `elsewhere` says which versions are."""
+    if elsewhere:
+        return ", ".join(f"{package} {elsewhere[package]}" for package in packages if package in elsewhere)
     found = []
     for package in packages:
         try:

@@ -9,7 +9,10 @@ from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 
-INSTALL = "pip install hf-libero==0.1.4"
+from pirl_sim.environments import python_of
+
+INSTALL = "pirl sim install libero"
+INSTALL_HERE = "pip install hf-libero==0.1.4"
 DOWNLOAD = "hf download lerobot/libero-assets --repo-type dataset --local-dir ~/.cache/libero/assets"
 """What hf-libero's own download does, which fails with huggingface_hub >= 1 for an argument that is no more."""
 PARTS = ("articulated_objects", "scenes", "stable_hope_objects", "stable_scanned_objects", "turbosquid_objects")
@@ -18,6 +21,8 @@ PARTS = ("articulated_objects", "scenes", "stable_hope_objects", "stable_scanned
 
 def require_libero() -> None:
     """Raise ValueError, saying what to install or download, unless LIBERO can be used; see to its configuration."""
+    if python_of("libero") is not None:
+        return
     missing = [name for name in ("libero", "robosuite", "bddl", "mujoco") if find_spec(name) is None]
     try:
         distribution("hf-libero")
@@ -25,7 +30,10 @@ def require_libero() -> None:
         # LIBERO's first release has the same import name, but its initial states don't load with torch >= 2.6.
         missing = ["hf-libero"]
     if missing:
-        raise ValueError(f"tasks of LIBERO need {' and '.join(missing)}: {INSTALL}")
+        raise ValueError(
+            f"tasks of LIBERO need {' and '.join(missing)}: {INSTALL} puts LIBERO with its assets into an environment "
+            f"of its own; or, without assets, {INSTALL_HERE}"
+        )
     _require_assets()
     _configure()
 

@@ -2,7 +2,8 @@
 
 State [8], frame: MuJoCo's world frame, m; z up, x away from the robot. Position and rotation of robosuite's grip site;
 the rotation as a vector along its axis with the angle as length, 0 to 2 pi, as openpi computes it (it jumps where the
-quaternion changes sign). Fingers: m, one opens to +0.04, the other to -0.04.
+quaternion changes sign). Fingers: m, one opens to +0.04, the other to -0.04. Without cameras [28]: where the things are
+that the task is about comes after it, see `pirl_sim.libero.goal_objects`.
 
 Action [7]: what LIBERO's demonstrations hold and openpi's checkpoints give, robosuite's OSC_POSE command in [-1, 1]
 without a unit. A 1 sets the controller's goal 0.05 m (0.5 rad for the rotation vector) from where the hand is, in the
@@ -22,6 +23,7 @@ from pirl_contract.contract import Camera, Contract, Field
 from pirl_contract.schema import Image, Vector
 
 ROBOT = "panda_libero"
+ROBOT_WITHOUT_CAMERAS = "panda_libero_state"
 RATE_HZ = 20.0
 IMAGE_SIZE = 256
 """pixels; openpi renders at this size and the model shrinks"""
@@ -32,21 +34,35 @@ STATE_DIM = 8
 
 
 def libero_contract(cameras: bool = True, image_size: int = IMAGE_SIZE) -> Contract:
-    """Return the contract: S = 8, D = 7, 20 Hz, two square RGB cameras with `cameras`."""
+    """Return the contract: S = 8, D = 7, 20 Hz, two square RGB cameras with `cameras`; without them S = 28."""
     return Contract(
-        robot=ROBOT,
+        robot=ROBOT if cameras else ROBOT_WITHOUT_CAMERAS,
         cameras=tuple(Camera(name, image_size, image_size) for name in CAMERAS) if cameras else (),
         state=(
             *(Field(f"eef.{axis}", "m") for axis in "xyz"),
             *(Field(f"eef.rotation_{axis}", "rad") for axis in "xyz"),
             Field("gripper.finger1", "m", 0.0, 0.04),
             Field("gripper.finger2", "m", -0.04, 0.0),
+            *(() if cameras else _goal_fields()),
         ),
         action=tuple(
             Field(name, "1", -1.0, 1.0)
             for name in (*(f"goal_d{axis}" for axis in "xyz"), *(f"goal_rotation_{axis}" for axis in "xyz"), "gripper")
         ),
         rate_hz=RATE_HZ,
+    )
+
+
+def _goal_fields() -> tuple[Field, ...]:
+    """Where the things are that the task is about, see `pirl_sim.libero.goal_objects`."""
+    return tuple(
+        Field(f"goal{number}.{name}", unit)
+        for number in (1, 2)
+        for name, unit in (
+            *((f"object_{axis}", "m") for axis in "xyz"),
+            *((f"object_q{part}", "1") for part in "wxyz"),
+            *((f"place_{axis}", "m") for axis in "xyz"),
+        )
     )
 
 

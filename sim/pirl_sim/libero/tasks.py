@@ -1,7 +1,11 @@
-"""LIBERO's four suites of ten tasks, by LIBERO's names and order, with their instructions.
+"""LIBERO's four suites of ten tasks, and LIBERO-PRO's four variants of each, by their names and order.
 
 Ids: "libero/spatial", "libero/object", "libero/goal", "libero/10" (LIBERO-Long), and for one task
 "libero/goal/turn_on_the_stove" and so on. The sentences are LIBERO's: its name without the scene, with spaces.
+
+LIBERO-PRO: "libero/object_swap" (objects change places), "_object" (other objects), "_lan" (other words), "_task"
+(another goal). Its tasks keep LIBERO's names. "_lan" and "_task" are asked for in LIBERO-PRO's words, the other two in
+LIBERO's, which a policy was trained on.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from __future__ import annotations
 import re
 
 from pirl_sim.benchmark_env import SparseSuite, SparseTask
+from pirl_sim.environments import facts
 
 PREFIX = "libero/"
 MAX_STEPS = {"spatial": 220, "object": 280, "goal": 300, "10": 520}
@@ -67,23 +72,41 @@ TASKS = {
 """suite -> LIBERO's names; the place in the list is the number that LIBERO's benchmark knows the task by"""
 
 
+VARIANTS = ("swap", "object", "lan", "task")
+"""LIBERO-PRO's"""
+REWORDED = ("lan", "task")
+PARTS = {part: part for part in TASKS} | {f"{part}_{kind}": part for part in TASKS for kind in VARIANTS}
+"""suite or variant -> the suite whose names and time limits it has"""
+
+
 def folder_and_index(name: str) -> tuple[str, int]:
     """Return LIBERO's name of the suite and the number of the task in it."""
     part, _, task = name.partition("/")
-    return f"libero_{part}", TASKS[part].index(task)
+    return f"libero_{part}", TASKS[PARTS[part]].index(task)
 
 
 def suite(suite_id: str) -> SparseSuite:
-    """Return the suite, or the suite of one task, of this id. Raises ValueError for an unknown one."""
+    """Return the suite, or the suite of one task, of this id.
+
+    Raises ValueError for an unknown one, and for words of LIBERO-PRO that are not installed.
+    """
     part, slash, name = suite_id.removeprefix(PREFIX).partition("/")
-    known = TASKS.get(part, ()) if suite_id.startswith(PREFIX) else ()
+    known = TASKS[PARTS[part]] if suite_id.startswith(PREFIX) and part in PARTS else ()
     if not known or (slash and name not in known):
-        ids = ", ".join(PREFIX + part for part in TASKS)
+        ids = ", ".join(PREFIX + part for part in TASKS) + f" (or with _{', _'.join(VARIANTS)} of LIBERO-PRO)"
         of_suite = f"; of this suite: {', '.join(known)}" if known else ""
         raise ValueError(f"unknown task '{suite_id}'; known: {ids}, each with /<one of its tasks>{of_suite}")
     return SparseSuite(suite_id, tuple(_task(part, chosen) for chosen in ((name,) if slash else known)))
 
 
 def _task(part: str, name: str) -> SparseTask:
-    sentence = re.sub(r"^[A-Z_]+SCENE\d+_", "", name).replace("_", " ")
-    return SparseTask(f"{part}/{name}", sentence, MAX_STEPS[part])
+    return SparseTask(f"{part}/{name}", _sentence(part, name), MAX_STEPS[PARTS[part]])
+
+
+def _sentence(part: str, name: str) -> str:
+    if not part.endswith(tuple(f"_{kind}" for kind in REWORDED)):
+        return re.sub(r"^[A-Z_]+SCENE\d+_", "", name).replace("_", " ")
+    words = facts("libero").get(part)
+    if words is None:
+        raise ValueError(f"the words of '{PREFIX}{part}' come with LIBERO-PRO: pirl sim install libero")
+    return str(words[name])

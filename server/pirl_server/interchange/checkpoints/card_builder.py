@@ -12,7 +12,7 @@ from pirl_server.interchange.checkpoints.source_metadata import Side
 from pirl_server.interchange.checkpoints.statistics import NEEDED, normalisation, read_norm_stats
 from pirl_server.interchange.checkpoints.units_check import check_relative, check_units
 from pirl_server.interchange.checkpoints.widths import Kind, robot_width, without_padding
-from pirl_server.model.pi0.config import Family, Pi0Config
+from pirl_server.model.flow_model import FlowModelConfig
 from pirl_server.policy.model_card import ModelCard
 from pirl_server.policy.normalisation import check_statistics
 from pirl_server.policy.processing_spec import (
@@ -23,12 +23,18 @@ from pirl_server.policy.processing_spec import (
     Scheme,
     TokenizerFile,
 )
+from pirl_server.policy.resize import Method
 
 NOISE_LEVEL = 0.5
 """exploration that a first fine-tuning starts from"""
-FAMILY_SCHEME: dict[Family, Scheme] = {"pi0": "zscore", "pi05": "quantile"}
+FAMILY_SCHEME: dict[str, Scheme] = {"pi0": "zscore", "pi05": "quantile", "smolvla": "zscore"}
 KINDS: tuple[Kind, Kind] = ("state", "action")
-PROMPTS: dict[Family, tuple[PromptFormat, ...]] = {"pi0": ("pi0",), "pi05": ("pi05", "pi05_without_state")}
+PROMPTS: dict[str, tuple[PromptFormat, ...]] = {
+    "pi0": ("pi0",),
+    "pi05": ("pi05", "pi05_without_state"),
+    "smolvla": ("smolvla",),
+}
+RESIZES: dict[str, Method] = {"openpi": "pil", "lerobot": "torch"}
 
 
 def answered(request: Request, side: Side) -> Side:
@@ -38,7 +44,7 @@ def answered(request: Request, side: Side) -> Side:
 
 
 def make_card(
-    request: Request, side: Side, config: Pi0Config, tokenizer: TokenizerFile, lineage: Mapping[str, str]
+    request: Request, side: Side, config: FlowModelConfig, tokenizer: TokenizerFile, lineage: Mapping[str, str]
 ) -> ModelCard:
     """Raise ValueError for missing and for contradicting information."""
     if side.horizon is not None and request.horizon not in (None, side.horizon):
@@ -75,7 +81,7 @@ def make_card(
             clean_prompt=side.stack == "openpi" or prompt == "pi05",
             tokenizer=tokenizer,
             slots=views,
-            resize="pil" if side.stack == "openpi" else "torch",
+            resize="torch_left_top" if family == "smolvla" else RESIZES[side.stack],
             pad=request.pad,
             state=state,
             action=action,
@@ -85,7 +91,7 @@ def make_card(
     )
 
 
-def _prompt(request: Request, side: Side, family: Family) -> PromptFormat:
+def _prompt(request: Request, side: Side, family: str) -> PromptFormat:
     said: PromptFormat | None = side.prompt
     if said == "pi0" and family == "pi05":
         said = "pi05_without_state"
@@ -117,7 +123,7 @@ def _prompt_state_dim(request: Request, side: Side, prompt: PromptFormat, state_
 
 
 def _normalisations(
-    side: Side, config: Pi0Config, contract: Contract | None
+    side: Side, config: FlowModelConfig, contract: Contract | None
 ) -> tuple[tuple[int, int], tuple[Normalisation, Normalisation]]:
     """Widths of the robot's state and action, and their statistics without padding."""
     schemes = side.schemes or (FAMILY_SCHEME[config.family],) * 2
@@ -162,7 +168,7 @@ def _delta(request: Request, side: Side, dims: tuple[int, int]) -> tuple[bool, .
     return delta if any(delta) else ()
 
 
-def _execute_horizon(request: Request, side: Side, config: Pi0Config) -> int:
+def _execute_horizon(request: Request, side: Side, config: FlowModelConfig) -> int:
     chosen = request.execute_horizon or side.execute_horizon or max(1, config.horizon // 2)
     if not 1 <= chosen <= config.horizon:
         raise ValueError(f"--execute-horizon {chosen} must be 1 to the horizon, {config.horizon}")

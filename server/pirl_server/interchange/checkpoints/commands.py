@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -14,12 +15,13 @@ from pirl_server.interchange.checkpoints.importer import import_checkpoint
 from pirl_server.interchange.checkpoints.robot_contract import TEMPLATE
 from pirl_server.interchange.checkpoints.units_check import unusual_units
 from pirl_server.policy.model_card import ModelCard
+from pirl_server.policy.processing_spec import PromptFormat
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def import_command(arguments: Sequence[str]) -> int:
-    """Turn a pi0 or pi0.5 checkpoint of openpi or lerobot into one that is served here."""
+    """Turn a pi0, pi0.5 or SmolVLA checkpoint of openpi or lerobot into one that is served here."""
     options = _import_parser().parse_args(arguments)
     card, version = import_checkpoint(
         Request(
@@ -103,10 +105,11 @@ def _import_parser() -> argparse.ArgumentParser:
     add("stack", choices=("openpi", "lerobot"))
     add("source", type=Path, metavar="PATH", help="folder with model.safetensors, or with its index and shards")
     add("--out", type=Path, required=True, help="checkpoint new folder to write")
-    add("--tokenizer", required=True, help="PaliGemma's .model or tokenizer.json; 'bytes' for our own small models")
+    files = "PaliGemma's .model or tokenizer.json, SmolVLM's tokenizer.json; 'bytes' for our own small models"
+    add("--tokenizer", required=True, help=files)
     add("--contract", type=Path, help="the robot as JSON; default: a template, printed")
     add("--camera", action="append", default=[], metavar="KEY=NAME", help="which camera feeds which image input")
-    add("--prompt", choices=("pi0", "pi05", "pi05_without_state"), help="prompt format; required for pi0.5 from openpi")
+    add("--prompt", choices=get_args(PromptFormat), help="prompt format; required for pi0.5 from openpi")
     add("--prompt-state", choices=("robot", "padded"), help="state in pi05 prompts; padded: as lerobot 0.4 wrote them")
     add("--instruction", action="append", default=[], metavar="TEXT", help="what it was trained to do; may be repeated")
     add("--delta", metavar="1,1,0|none", help="which actions are relative to the state; required from openpi")

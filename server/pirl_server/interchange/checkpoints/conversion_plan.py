@@ -12,14 +12,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pirl_server.interchange.checkpoints.model_sizes import sizes
+from pirl_server.interchange.checkpoints.architectures import (
+    Architecture,
+    architecture_of_names,
+    check_stack,
+)
 from pirl_server.interchange.checkpoints.source_metadata import Side
 from pirl_server.interchange.checkpoints.tensor_folder import Layout, TensorFolder
-from pirl_server.interchange.checkpoints.tensor_names import Names, sort_names
-from pirl_server.interchange.checkpoints.weight_dialects import EMBEDDING
-from pirl_server.interchange.checkpoints.weight_names import JOINED, from_openpi, to_openpi
-from pirl_server.model.pi0.config import Pi0Config
-from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.interchange.checkpoints.tensor_names import Names
+from pirl_server.interchange.checkpoints.weight_names import JOINED
+from pirl_server.model import families
+from pirl_server.model.flow_model import FlowModelConfig
 from pirl_server.policy.checkpoint import CHUNK_ELEMENTS, check_finite
 
 LAYER = re.compile(r".*\.layers\.\d+\.")
@@ -29,7 +32,8 @@ LAYER = re.compile(r".*\.layers\.\d+\.")
 class Plan:
     """Sizes, and where every tensor of the model comes from."""
 
-    config: Pi0Config
+    architecture: Architecture
+    config: FlowModelConfig
     names: Names
     sources: dict[str, str]
     """canonical name -> name in the file, the text embedding included"""
@@ -39,12 +43,14 @@ class Plan:
 
 def make_plan(folder: TensorFolder, side: Side, dtype: torch.dtype | None) -> Plan:
     """Compare every tensor with the model. Raises ValueError that names the first one at fault."""
-    names = sort_names(folder.layouts)
+    architecture = architecture_of_names(folder.layouts)
+    check_stack(architecture, side.stack)
+    names = architecture.sort(folder.layouts)
     _check_text(folder, names.text)
-    sources = names.weights | {EMBEDDING: names.text[0]}
+    sources = names.weights | dict(zip((architecture.embedding,), names.text))
     layouts = {name: folder.layouts[source] for name, source in sources.items()}
-    config = sizes(layouts, side)
-    expected = expected_shapes(config)
+    config = architecture.sizes(layouts, side)
+    expected = expected_shapes(architecture, config)
     unknown = sorted(sources[name] for name in set(layouts) - set(expected))
     for name in sorted(expected):
         if name not in layouts:
@@ -54,20 +60,21 @@ def make_plan(folder: TensorFolder, side: Side, dtype: torch.dtype | None) -> Pl
             raise ValueError(f"tensor '{sources[name]}' has shape {found}, the model's is {list(expected[name])}")
     if unknown:
         raise ValueError(f"tensor '{unknown[0]}' does not fit a {config.family} of {config.depth} layers")
-    return Plan(config, names, sources, _converted(sources, layouts, dtype))
+    converted = _converted(architecture, config, sources, layouts, dtype)
+    return Plan(architecture, config, names, sources, converted)
 
 
 def convert(folder: TensorFolder, plan: Plan) -> Iterator[tuple[str, Tensor]]:
     """Our tensors, one group in memory at a time. Raises ValueError for a value that is not finite.
 
-    Tensors of any shape, as `Pi0`'s state dict has them.
+    Tensors of any shape, as the model's state dict has them.
     """
     for group in groups(plan.sources):
         loaded = {}
         for name in group:
             loaded[name] = folder.get(plan.sources[name])
             check_finite(plan.sources[name], loaded[name])
-        for ours, tensor in from_openpi(loaded).items():
+        for ours, tensor in plan.architecture.to_ours(loaded, plan.config).items():
             yield ours, _cast(ours, tensor, plan.layouts[ours].dtype)
 
 
@@ -80,21 +87,27 @@ def groups(names: dict[str, str]) -> list[list[str]]:
     return list(found.values())
 
 
-def expected_shapes(config: Pi0Config) -> dict[str, tuple[int, ...]]:
+def expected_shapes(architecture: Architecture, config: FlowModelConfig) -> dict[str, tuple[int, ...]]:
     """Shape by canonical name of all weights of such a model."""
     with torch.device("meta"):
-        theirs = to_openpi(Pi0(config).state_dict())
+        theirs = architecture.to_theirs(families.build(config).state_dict())
     return {name: tuple(tensor.shape) for name, tensor in theirs.items()}
 
 
-def _converted(sources: dict[str, str], layouts: dict[str, Layout], dtype: torch.dtype | None) -> dict[str, Layout]:
+def _converted(
+    architecture: Architecture,
+    config: FlowModelConfig,
+    sources: dict[str, str],
+    layouts: dict[str, Layout],
+    dtype: torch.dtype | None,
+) -> dict[str, Layout]:
     converted: dict[str, Layout] = {}
     for group in groups(sources):
         blank = {name: torch.empty(layouts[name].shape, dtype=layouts[name].dtype, device="meta") for name in group}
-        for first, name in _sisters(group):
+        for first, name in _sisters([name for name in group if architecture.joined(name, config)]):
             if dtype is None and layouts[first].dtype != layouts[name].dtype:
                 raise ValueError(f"'{sources[first]}' and '{sources[name]}' differ in type: choose one by --dtype")
-        for ours, tensor in from_openpi(blank).items():
+        for ours, tensor in architecture.to_ours(blank, config).items():
             converted[ours] = Layout(tuple(tensor.shape), dtype or tensor.dtype)
     return converted
 

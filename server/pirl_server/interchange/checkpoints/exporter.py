@@ -15,14 +15,12 @@ import torch
 from torch import Tensor
 
 from pirl_server.interchange.checkpoints import lerobot_writer, openpi_writer
+from pirl_server.interchange.checkpoints.architectures import Architecture, architecture_of_family, check_stack
 from pirl_server.interchange.checkpoints.importer import FILE_KEY
 from pirl_server.interchange.checkpoints.source_folder import one_line
 from pirl_server.interchange.checkpoints.source_metadata import Stack
 from pirl_server.interchange.checkpoints.staging import staged
 from pirl_server.interchange.checkpoints.tensor_folder import SINGLE, Layout, TensorFile, write_tensors
-from pirl_server.interchange.checkpoints.tensor_names import EXPERT_HEAD, sort_names
-from pirl_server.interchange.checkpoints.weight_dialects import EMBEDDING, HEAD
-from pirl_server.interchange.checkpoints.weight_names import to_openpi
 from pirl_server.model import families
 from pirl_server.policy.checkpoint import CARD, SOURCE, StateDict, load_checkpoint, load_noise_actor
 from pirl_server.policy.condition import BETTER
@@ -50,6 +48,8 @@ def export_checkpoint(stack: Stack, checkpoint: Path, out: Path) -> list[str]:
     card, weights, _ = load_checkpoint(checkpoint)
     if card.features != PRETRAINED or card.processing is None:
         raise ValueError(f"'{checkpoint}' reads features '{card.features}', which only this server computes")
+    architecture = architecture_of_family(card.family)
+    check_stack(architecture, stack)
     _check_plain(checkpoint, card)
     _check_fit(checkpoint, card, weights)
     kept = _read_source(checkpoint / SOURCE, stack)
@@ -57,12 +57,12 @@ def export_checkpoint(stack: Stack, checkpoint: Path, out: Path) -> list[str]:
     if card.guidance is not None:
         notes.append(f"end each instruction with '{BETTER}' there: it was trained to act well where its prompt says so")
     if kept is None:
-        kept = _made(stack, card, weights)
+        kept = _made(architecture, stack, card, weights)
         notes.append(
             f"side files and unused heads were made from {checkpoint.name}'s card: it was not imported from {stack}"
         )
     try:
-        tensors = dict(_named(kept, weights))
+        tensors = dict(_named(architecture, kept, weights))
     except KeyError as error:
         raise ValueError(
             f"'{checkpoint / SOURCE}' is of another model: tensor {error} is in only one of them"
@@ -78,14 +78,14 @@ def export_checkpoint(stack: Stack, checkpoint: Path, out: Path) -> list[str]:
     return notes
 
 
-def _named(kept: Kept, weights: StateDict) -> Iterator[tuple[str, Tensor]]:
+def _named(architecture: Architecture, kept: Kept, weights: StateDict) -> Iterator[tuple[str, Tensor]]:
     """Every tensor under the name it had: views of ours, or what was laid aside."""
-    theirs = to_openpi(weights)
-    names = sort_names(kept.names)
+    theirs = architecture.to_theirs(weights)
+    names = architecture.sort(kept.names)
     for canonical, name in names.weights.items():
         yield name, theirs[canonical]
     for name in names.text:
-        yield name, theirs[EMBEDDING]
+        yield name, theirs[architecture.embedding]
     for name in (*names.unused, *names.statistics):
         yield name, kept.unused[name]
 
@@ -111,8 +111,8 @@ def _read_source(path: Path, stack: Stack) -> Kept | None:
     )
 
 
-def _made(stack: Stack, card: ModelCard, weights: StateDict) -> Kept:
-    """Names as the library saves them today, the embedding under its head's name, an unused expert head."""
+def _made(architecture: Architecture, stack: Stack, card: ModelCard, weights: StateDict) -> Kept:
+    """Names as the library saves them today, and zeros for the heads that it has and we have not."""
     assert card.processing is not None
     if card.processing.prompt_state_dim:
         raise ValueError(
@@ -120,11 +120,13 @@ def _made(stack: Stack, card: ModelCard, weights: StateDict) -> Kept:
             " which neither openpi nor lerobot of today writes: export it to the layout it came from"
         )
     prefix = "model." if stack == "lerobot" else ""
-    names = [prefix + name for name in (*to_openpi(weights), HEAD, EXPERT_HEAD) if name != EMBEDDING]
+    names = [prefix + name for name in architecture.saved_names(architecture.to_theirs(weights))]
     dtype = weights["expert.layers.0.down_proj.weight"].dtype
-    head = torch.zeros(card.model.vocabulary, card.model.expert.width, dtype=dtype)
+    rows = card.model.vocabulary
+    widths = {name: card.model.vlm.width if ".vlm." in name else card.model.expert.width for name in names}
+    heads = {name: torch.zeros(rows, widths[name], dtype=dtype) for name in architecture.sort(names).unused}
     files = (lerobot_writer if stack == "lerobot" else openpi_writer).side_files(card)
-    return Kept(names, {prefix + EXPERT_HEAD: head}, files)
+    return Kept(names, heads, files)
 
 
 def _check_plain(checkpoint: Path, card: ModelCard) -> None:

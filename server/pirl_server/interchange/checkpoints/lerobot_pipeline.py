@@ -16,12 +16,15 @@ from pirl_server.policy.processing_spec import PromptFormat
 
 PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
 NEWLINE, STATE_PROMPT = "pi0_new_line_processor", "pi05_prepare_state_tokenizer_processor_step"
+SMOLVLA_NEWLINE = "smolvla_new_line_processor"
 NORMALIZER, UNNORMALIZER, RELATIVE = "normalizer_processor", "unnormalizer_processor", "relative_actions_processor"
 ABSOLUTE, TOKENIZER, DEVICE = "absolute_actions_processor", "tokenizer_processor", "device_processor"
 RENAME, BATCH = "rename_observations_processor", "to_batch_processor"
 OLDER = {"delta_actions_processor": RELATIVE}
 """names of lerobot 0.5.1"""
-BEFORE = (RENAME, BATCH, DEVICE, NEWLINE, STATE_PROMPT, NORMALIZER, RELATIVE, TOKENIZER)
+PROMPTS: dict[str, PromptFormat] = {NEWLINE: "pi0", STATE_PROMPT: "pi05", SMOLVLA_NEWLINE: "smolvla"}
+"""prompt form by the step that makes it"""
+BEFORE = (RENAME, BATCH, DEVICE, *PROMPTS, NORMALIZER, RELATIVE, TOKENIZER)
 AFTER = (RENAME, BATCH, DEVICE, UNNORMALIZER, ABSOLUTE)
 STATE, ACTION = "observation.state", "action"
 STATISTICS = ("mean", "std", "q01", "q99", "q10", "q90", "min", "max")
@@ -106,7 +109,7 @@ class Pipelines:
     """What both pipelines say together."""
 
     prompt: PromptFormat | None
-    """pi05 with the state in the prompt, else pi0's form; None: neither step is there"""
+    """of the step that makes it; None: no such step is there"""
     modes: Modes
     """normalisation by feature type; lerobot leaves a type that is not listed as it is"""
     statistics: Mapping[str, Statistics]
@@ -229,10 +232,10 @@ def _relative(before: Sequence[_Step], after: Sequence[_Step]) -> Relative | Non
 
 
 def _prompt(steps: Sequence[_Step]) -> PromptFormat | None:
-    state, newline = _only(steps, STATE_PROMPT), _only(steps, NEWLINE)
-    if state is not None and newline is not None:
-        raise ValueError(f"{PREPROCESSOR} has both '{STATE_PROMPT}' and '{NEWLINE}'")
-    return "pi05" if state is not None else "pi0" if newline is not None else None
+    found = [name for name in PROMPTS if _only(steps, name) is not None]
+    if len(found) > 1:
+        raise ValueError(f"{PREPROCESSOR} has both '{found[0]}' and '{found[1]}'")
+    return PROMPTS[found[0]] if found else None
 
 
 def _wanted(steps: Sequence[_Step]) -> tuple[str, ...]:
@@ -244,7 +247,7 @@ def _wanted(steps: Sequence[_Step]) -> tuple[str, ...]:
 
 def _check_order(pipeline: str, steps: Sequence[_Step], order: Sequence[str]) -> None:
     places = [step.registry_name for step in steps]
-    for names in (order, (RENAME, NEWLINE, TOKENIZER)):
+    for names in (order, (RENAME, NEWLINE, TOKENIZER), (RENAME, SMOLVLA_NEWLINE, TOKENIZER)):
         wanted = [name for name in names if name in places]
         if sorted(wanted, key=places.index) != wanted:
             raise ValueError(f"{pipeline}: steps must come in the order {', '.join(wanted)}")

@@ -28,8 +28,7 @@ from pirl_server.interchange.checkpoints.lerobot_pipeline import (
 from pirl_server.interchange.checkpoints.source_folder import parse, plain_file, read_object
 from pirl_server.interchange.checkpoints.source_metadata import Side
 from pirl_server.interchange.checkpoints.statistics import Statistics
-from pirl_server.model.pi0.config import Family
-from pirl_server.policy.processing_spec import Scheme
+from pirl_server.policy.processing_spec import PromptFormat, Scheme
 
 SCHEMES: dict[Mode, Scheme] = {
     "MEAN_STD": "zscore", "QUANTILES": "quantile", "QUANTILE10": "quantile", "MIN_MAX": "quantile", "IDENTITY": "none",
@@ -39,11 +38,15 @@ RANGES: dict[Mode, tuple[str, str]] = {"QUANTILE10": ("q10", "q90"), "MIN_MAX": 
 """statistics that take the place of q01 and q99: the formula is the same"""
 
 
+OLDER_PROMPT: dict[str, PromptFormat] = {"smolvla": "smolvla"}
+"""of versions that made prompts within the policy, where it is not pi0's"""
+
+
 class _Config(BaseModel):
     """What decides the policy; training settings beside it are left alone."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
-    type: Family
+    type: Literal["pi0", "pi05", "smolvla"]
     input_features: dict[str, Feature] = {}
     output_features: dict[str, Feature] = {}
     normalization_mapping: dict[FeatureType, Mode] = {}
@@ -67,6 +70,9 @@ class _Config(BaseModel):
     """None: written by a version before 0.5.1, which has no relative actions"""
     head_dim: PositiveInt | None = None
     vision_heads: PositiveInt | None = None
+    attention_mode: Literal["cross_attn"] = "cross_attn"
+    self_attn_every_n_layers: PositiveInt = 2
+    add_image_special_tokens: Literal[False] = False
     use_visual_memory: Literal[False] = False
     use_proprioceptive_memory: Literal[False] = False
     adapt_to_pi_aloha: Literal[False] = False
@@ -103,6 +109,7 @@ def read_lerobot(folder: Path, buffers: Mapping[str, Statistics]) -> Side:
         variants=(config.paligemma_variant, config.action_expert_variant),
         head_dim=config.head_dim,
         vision_heads=config.vision_heads,
+        self_attention_every=config.self_attn_every_n_layers,
         horizon=config.chunk_size,
         execute_horizon=config.n_action_steps,
         denoise_steps=config.num_inference_steps or config.num_steps or 10,
@@ -110,7 +117,7 @@ def read_lerobot(folder: Path, buffers: Mapping[str, Statistics]) -> Side:
         model_dims=(config.max_state_dim, config.max_action_dim),
         real_dims=(vector_width(config.input_features, STATE), vector_width(config.output_features, ACTION)),
         image_px=_square(config.image_resolution, config.resize_imgs_with_padding),
-        prompt=pipelines.prompt if pipelines else "pi0",
+        prompt=pipelines.prompt if pipelines else OLDER_PROMPT.get(config.type, "pi0"),
         prompt_state_dim=(pipelines.prompt_state_dim if pipelines else None) or config.max_state_dim,
         prompt_state="robot" if _knows_relative(config, pipelines) else None,
         delta=_delta(pipelines, config.max_action_dim),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import torch
 from safetensors.torch import save
 
+from pirl_server.interchange.checkpoints.architectures import architecture_of_family
 from pirl_server.interchange.checkpoints.lerobot_features import IMAGES
 from pirl_server.interchange.checkpoints.lerobot_pipeline import (
     ABSOLUTE,
@@ -20,26 +22,28 @@ from pirl_server.interchange.checkpoints.lerobot_pipeline import (
     PREPROCESSOR,
     RELATIVE,
     RENAME,
+    SMOLVLA_NEWLINE,
     STATE,
     STATE_PROMPT,
     TOKENIZER,
     UNNORMALIZER,
 )
-from pirl_server.interchange.checkpoints.model_sizes import unreadable
 from pirl_server.interchange.checkpoints.openpi_reader import CONFIG
 from pirl_server.interchange.checkpoints.statistics import NEEDED
 from pirl_server.policy.model_card import ModelCard
 from pirl_server.policy.processing_spec import Processing
 
 MODES = {"zscore": "MEAN_STD", "quantile": "QUANTILES", "none": "IDENTITY"}
-TOKENIZER_NAME = "google/paligemma-3b-pt-224"
+TOKENIZER_NAME, SMOLVLM_NAME = "google/paligemma-3b-pt-224", "HuggingFaceTB/SmolVLM2-500M-Video-Instruct"
 STEP = dict[str, Any]
 
 
 def side_files(card: ModelCard) -> dict[str, bytes]:
-    """All side files by name."""
+    """All side files by name. Raises ValueError for relative actions of a family that has none there."""
     processing = card.processing
     assert processing is not None
+    if processing.delta and processing.prompt == "smolvla":
+        raise ValueError("its actions are relative to the state, which lerobot's SmolVLA does not know")
     before, after = _before(card, processing), _after(card, processing)
     files = {
         CONFIG: _json(_config(card, processing)),
@@ -63,22 +67,48 @@ def _config(card: ModelCard, processing: Processing) -> dict[str, Any]:
         "n_action_steps": card.execute_horizon,
         "max_state_dim": card.model.state_dim,
         "max_action_dim": card.model.action_dim,
+        "tokenizer_max_length": card.model.max_tokens,
+        **(_smolvla_config(card, px) if card.family == "smolvla" else _pi0_config(card, processing, px)),
+        **architecture_of_family(card.family).unreadable(card.model),
+    }
+
+
+def _pi0_config(card: ModelCard, processing: Processing, px: int) -> dict[str, Any]:
+    return {
         "num_inference_steps": card.denoise_steps,
         "image_resolution": [px, px],
-        "tokenizer_max_length": card.model.max_tokens,
         "use_relative_actions": bool(processing.delta),
-        **unreadable(card.model),
+    }
+
+
+def _smolvla_config(card: ModelCard, px: int) -> dict[str, Any]:
+    """lerobot's SmolVLA has other names for steps and resolution; of its expert's width it takes the whole part."""
+    model = card.model
+    ratio = model.expert.width / model.vlm.width
+    if int(model.vlm.width * ratio) < model.expert.width:
+        ratio = math.nextafter(ratio, math.inf)
+    return {
+        "num_steps": card.denoise_steps,
+        "resize_imgs_with_padding": [px, px],
+        "num_vlm_layers": model.depth,
+        "expert_width_multiplier": ratio,
+        "vlm_model_name": SMOLVLM_NAME,
+        "load_vlm_weights": False,
     }
 
 
 def _inputs(card: ModelCard, processing: Processing) -> dict[str, Any]:
-    """Features in the model's order; an absent camera keeps its place, masked out as one that is not delivered."""
+    """Features in the model's order; an absent camera keeps its place, masked out as one that is not delivered.
+
+    SmolVLA's absent cameras take no place: with or without them it is the same network.
+    """
     sizes = {camera.name: [3, camera.height, camera.width] for camera in card.contract.cameras}
     assert card.model.vision is not None
     square = [3, card.model.vision.image_px, card.model.vision.image_px]
     images = {
         IMAGES + slot.key: {"type": "VISUAL", "shape": sizes.get(slot.camera or "", square)}
         for slot in processing.slots
+        if slot.camera is not None or processing.prompt != "smolvla"
     }
     return images | {STATE: {"type": "STATE", "shape": [card.contract.state_dim]}}
 
@@ -87,7 +117,7 @@ def _before(card: ModelCard, processing: Processing) -> list[STEP]:
     relative = _step(RELATIVE, **_relative(card, processing))
     tokenizer = _step(
         TOKENIZER, max_length=card.model.max_tokens, task_key="task", padding_side="right", padding="max_length",
-        truncation=True, tokenizer_name=TOKENIZER_NAME,
+        truncation=True, tokenizer_name=SMOLVLM_NAME if processing.prompt == "smolvla" else TOKENIZER_NAME,
     )  # fmt: skip
     device = _step(DEVICE, device="cpu", float_dtype=None)
     normalizer = _normalizer(NORMALIZER, card, processing)
@@ -95,17 +125,17 @@ def _before(card: ModelCard, processing: Processing) -> list[STEP]:
     if processing.prompt == "pi05":
         prompt = _step(STATE_PROMPT, max_state_dim=card.model.state_dim, task_key="task")
         steps = [*first, relative, normalizer, prompt, tokenizer, device]
+    elif processing.prompt == "smolvla":
+        steps = [*first, _step(SMOLVLA_NEWLINE), tokenizer, device, normalizer]
     else:
         steps = [*first, _step(NEWLINE), tokenizer, device, relative, normalizer]
     return _with_state_file(PREPROCESSOR, NORMALIZER, steps)
 
 
 def _after(card: ModelCard, processing: Processing) -> list[STEP]:
-    steps = [
-        _normalizer(UNNORMALIZER, card, processing),
-        _step(ABSOLUTE, enabled=bool(processing.delta)),
-        _step(DEVICE, device="cpu", float_dtype=None),
-    ]
+    absolute = [] if processing.prompt == "smolvla" else [_step(ABSOLUTE, enabled=bool(processing.delta))]
+    device = _step(DEVICE, device="cpu", float_dtype=None)
+    steps = [_normalizer(UNNORMALIZER, card, processing), *absolute, device]
     return _with_state_file(POSTPROCESSOR, UNNORMALIZER, steps)
 
 

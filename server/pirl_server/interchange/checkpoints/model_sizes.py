@@ -19,8 +19,8 @@ from pirl_server.model.layers.tower_config import TowerConfig, VisionConfig
 from pirl_server.model.pi0.config import Family, Pi0Config
 
 STATE, ADAPTIVE = "state_proj.weight", EXPERT + "norm.dense.weight"
-VISION_HEADS = {1152: 16}
-"""by width: SigLIP So400m"""
+VISION_HEADS = {768: 12, 1152: 16}
+"""by width: SigLIP base and So400m"""
 MAX_TOKENS = {"pi0": 48, "pi05": 200}
 
 
@@ -63,22 +63,22 @@ def sizes(layouts: Mapping[str, Layout], side: Side) -> Pi0Config:
         raise ValueError("config.json has no chunk length: give it with --horizon N")
     family = family_of(layouts, side)
     language, expert = _tower(layouts, TEXT), _tower(layouts, EXPERT)
-    head_dim = _head_dim((language, expert), side, (_depth(layouts, TEXT), _depth(layouts, EXPERT)))
-    queries = _shape(layouts, TEXT + "layers.0.self_attn.q_proj.weight", 2)[0]
-    keys = _shape(layouts, TEXT + "layers.0.self_attn.k_proj.weight", 2)[0]
+    head_dim = _head_dim((language, expert), side, (depth_of(layouts, TEXT), depth_of(layouts, EXPERT)))
+    queries = shape_of(layouts, TEXT + "layers.0.self_attn.q_proj.weight", 2)[0]
+    keys = shape_of(layouts, TEXT + "layers.0.self_attn.k_proj.weight", 2)[0]
     if queries % head_dim or keys % head_dim or queries % keys:
         raise ValueError(f"q_proj of {queries} and k_proj of {keys} don't split into heads of {head_dim}")
-    action_dim = _shape(layouts, "action_in_proj.weight", 2)[1]
-    state_dim = _shape(layouts, STATE, 2)[1] if family == "pi0" else (side.model_dims[0] or action_dim)
+    action_dim = shape_of(layouts, "action_in_proj.weight", 2)[1]
+    state_dim = shape_of(layouts, STATE, 2)[1] if family == "pi0" else (side.model_dims[0] or action_dim)
     config = Pi0Config(
-        vision=_vision(layouts, side),
+        vision=vision_of(layouts, side),
         vlm=language,
         expert=expert,
-        depth=_depth(layouts, TEXT),
+        depth=depth_of(layouts, TEXT),
         heads=queries // head_dim,
         kv_heads=keys // head_dim,
         head_dim=head_dim,
-        vocabulary=_shape(layouts, EMBEDDING, 2)[0],
+        vocabulary=shape_of(layouts, EMBEDDING, 2)[0],
         max_tokens=side.max_tokens or MAX_TOKENS[family],
         state_dim=state_dim,
         action_dim=action_dim,
@@ -117,7 +117,7 @@ def _compare(side: Side, config: Pi0Config) -> None:
 
 
 def _tower(layouts: Mapping[str, Layout], tower: str) -> TowerConfig:
-    mlp_dim, width = _shape(layouts, tower + "layers.0.mlp.gate_proj.weight", 2)
+    mlp_dim, width = shape_of(layouts, tower + "layers.0.mlp.gate_proj.weight", 2)
     return TowerConfig(width, mlp_dim)
 
 
@@ -144,9 +144,10 @@ def _head_dim(towers: tuple[TowerConfig, TowerConfig], side: Side, depths: tuple
     return found.pop()
 
 
-def _vision(layouts: Mapping[str, Layout], side: Side) -> VisionConfig:
-    width, _, patch_px, _ = _shape(layouts, VISION + "embeddings.patch_embedding.weight", 4)
-    patches = _shape(layouts, VISION + "embeddings.position_embedding.weight", 2)[0]
+def vision_of(layouts: Mapping[str, Layout], side: Side, tower: str = VISION) -> VisionConfig:
+    """The vision tower whose names start so. Raises ValueError for unknown heads and images that are not square."""
+    width, _, patch_px, _ = shape_of(layouts, tower + "embeddings.patch_embedding.weight", 4)
+    patches = shape_of(layouts, tower + "embeddings.position_embedding.weight", 2)[0]
     heads = side.vision_heads or VISION_HEADS.get(width)
     if heads is None or heads < 1 or width % heads:
         raise ValueError(
@@ -155,19 +156,20 @@ def _vision(layouts: Mapping[str, Layout], side: Side) -> VisionConfig:
         )
     side_patches = math.isqrt(patches)
     if side_patches**2 != patches:
-        raise ValueError(f"'{VISION}embeddings.position_embedding.weight' has {patches} rows: images must be square")
-    depth = _depth(layouts, VISION + "encoder.")
-    mlp_dim = _shape(layouts, VISION + "encoder.layers.0.mlp.fc1.weight", 2)[0]
+        raise ValueError(f"'{tower}embeddings.position_embedding.weight' has {patches} rows: images must be square")
+    depth = depth_of(layouts, tower + "encoder.")
+    mlp_dim = shape_of(layouts, tower + "encoder.layers.0.mlp.fc1.weight", 2)[0]
     return VisionConfig(side_patches * patch_px, patch_px, width, depth, heads, mlp_dim)
 
 
-def _depth(layouts: Mapping[str, Layout], tower: str) -> int:
-    """Layers are counted, not believed: a number in a name may be anything."""
+def depth_of(layouts: Mapping[str, Layout], tower: str) -> int:
+    """Layers of a tower whose names start so. They are counted, not believed: a number in a name may be anything."""
     pattern = re.compile(re.escape(tower) + r"layers\.(\d+)\.")
     return len({match[1] for name in layouts if (match := pattern.match(name))})
 
 
-def _shape(layouts: Mapping[str, Layout], name: str, rank: int) -> tuple[int, ...]:
+def shape_of(layouts: Mapping[str, Layout], name: str, rank: int) -> tuple[int, ...]:
+    """Of a tensor that must have so many dimensions. Raises ValueError for one that is missing or has others."""
     if name not in layouts:
         raise ValueError(f"tensor '{name}' is missing")
     if len(layouts[name].shape) != rank:

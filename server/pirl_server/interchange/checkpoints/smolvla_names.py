@@ -14,12 +14,13 @@ from torch import Tensor
 from pirl_server.interchange.checkpoints.weight_names import Rule, Weights, siglip_rules, translated, translated_back
 from pirl_server.model.smolvla.config import SmolVlaConfig
 
-VLM = "vlm_with_expert.vlm.model."
-VISION, TEXT, EXPERT = VLM + "vision_model.", VLM + "text_model.", "vlm_with_expert.lm_expert."
+ROOT = "vlm_with_expert."
+VLM = ROOT + "vlm.model."
+VISION, TEXT, EXPERT = VLM + "vision_model.", VLM + "text_model.", ROOT + "lm_expert."
 CONNECTOR, EMBEDDING = VLM + "connector.modality_projection.proj.", TEXT + "embed_tokens.weight"
-HEAD = "vlm_with_expert.vlm.lm_head.weight"
+HEAD = ROOT + "vlm.lm_head.weight"
 """of the language model, which emits no text here"""
-UNUSED = (HEAD, EXPERT + "embed_tokens.weight", "vlm_with_expert.lm_expert.lm_head.weight")
+UNUSED = (HEAD, EXPERT + "embed_tokens.weight", EXPERT + "lm_head.weight")
 OWN = re.compile(re.escape(EXPERT) + r"layers\.(\d+)\.(self|cross)_attn\.")
 
 
@@ -58,6 +59,11 @@ def to_lerobot(state_dict: Mapping[str, Tensor]) -> Weights:
     """
     theirs = translated_back(state_dict, RULES)
     return {OWN.sub(EXPERT + r"layers.\1.self_attn.", key): value for key, value in theirs.items()}
+
+
+def joined(name: str, config: SmolVlaConfig) -> bool:
+    """Whether a projection of that name becomes part of a larger one; those of cross-attention don't."""
+    return ".cross_attn." not in _crossed(name, config)
 
 
 def _crossed(key: str, config: SmolVlaConfig) -> str:

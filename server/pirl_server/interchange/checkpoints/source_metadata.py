@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pirl_server.interchange.checkpoints.statistics import Statistics
-from pirl_server.model.pi0.config import Family
 from pirl_server.policy.processing_spec import PromptFormat, Scheme
 
 OPENPI_CAMERAS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
@@ -30,11 +29,13 @@ class Side:
     """height and width, where the folder says them"""
     camera_names: Mapping[str, str] = field(default_factory=dict)
     """image input -> the robot's camera, where the folder renames it"""
-    family: Family | None = None
+    family: str | None = None
     variants: tuple[str | None, str | None] = (None, None)
     """of the language model and of the expert: see `model_sizes.VARIANTS`"""
     head_dim: int | None = None
     vision_heads: int | None = None
+    self_attention_every: int = 2
+    """of SmolVLA's expert layers"""
     horizon: int | None = None
     execute_horizon: int | None = None
     denoise_steps: int = 10

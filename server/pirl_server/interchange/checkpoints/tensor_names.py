@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pirl_server.interchange.checkpoints import smolvla_names
 from pirl_server.interchange.checkpoints.weight_dialects import (
     EMBEDDING,
     HEAD,
@@ -21,8 +22,8 @@ from pirl_server.interchange.checkpoints.weight_dialects import (
 )
 from pirl_server.interchange.checkpoints.weight_names import UNUSED
 
-STATISTICS = re.compile(r"(normalize_inputs|normalize_targets|unnormalize_outputs)\.buffer_")
-"""lerobot before 0.4 kept its statistics among the weights"""
+STATISTICS = re.compile(r"(normalize_inputs|normalize_targets|unnormalize_outputs)\.(so\d+[\w-]*_)?buffer_")
+"""lerobot before 0.4 kept its statistics among the weights; SmolVLA's base those of several data sets"""
 WRAPPERS = ("module.", "_orig_mod.", "base_model.model.", "_fsdp_wrapped_module.", "policy.", "actor.")
 """what other programs put before each name when they save the model within something else"""
 EXPERT_HEAD = "paligemma_with_expert.gemma_expert.lm_head.weight"
@@ -35,7 +36,7 @@ class Names:
     weights: dict[str, str]
     """canonical name -> name in the file, without the text embedding"""
     text: tuple[str, ...]
-    """names in the file of the text embedding, which is one tensor under one or two names"""
+    """names in the file of a text embedding that is one tensor under one or two names; else it is among the weights"""
     unused: tuple[str, ...]
     statistics: tuple[str, ...]
 
@@ -51,6 +52,25 @@ def sort_names(names: Iterable[str]) -> Names:
         found = f"; there is '{names[0]}'" if names else ""
         raise ValueError(f"tensor '{EMBEDDING}' is missing, and so is '{HEAD}'{found}")
     return Names(weights, text, tuple(weights.pop(name) for name in UNUSED if name in weights), statistics)
+
+
+COMPILED = "model._orig_mod."
+"""what torch.compile put into the names of a SmolVLA"""
+
+
+def sort_smolvla_names(names: Iterable[str]) -> Names:
+    """The same for a SmolVLA, whose text embedding is tied to nothing. Raises ValueError for two of one meaning."""
+    names = sorted(names)
+    _check_wrapped(names)
+    statistics = tuple(name for name in names if STATISTICS.match(name))
+    weights: dict[str, str] = {}
+    for name in (name for name in names if not STATISTICS.match(name)):
+        meaning = name.removeprefix(COMPILED).removeprefix("model.")
+        if meaning in weights:
+            raise ValueError(f"tensor '{name}' occurs twice, as '{weights[meaning]}' too")
+        weights[meaning] = name
+    unused = tuple(weights.pop(name) for name in smolvla_names.UNUSED if name in weights)
+    return Names(weights, (), unused, statistics)
 
 
 def _check_wrapped(names: list[str]) -> None:

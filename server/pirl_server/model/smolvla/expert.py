@@ -41,11 +41,16 @@ class CrossAttention(nn.Module):
         self.o_proj = nn.Linear(queries, width, bias=False)
 
     def project(self, cache: KeyValue) -> KeyValue:
-        """The prefix as this layer reads it: keys and values [B, V, T, E] each, to the same shapes."""
-        keys, values = (part.transpose(1, 2).flatten(2).to(self.k_proj.weight.dtype) for part in cache)
-        projected = (self.k_proj(keys), self.v_proj(values))
-        keys, values = (part.unflatten(2, (self.kv_heads, -1)).transpose(1, 2) for part in projected)
-        return keys, values
+        """The prefix as this layer reads it: keys and values [B, V, T, E] each, to the same shapes.
+
+        lerobot's base has these two projections in float32 between others in bfloat16.
+        """
+        return self._projected(self.k_proj, cache[0]), self._projected(self.v_proj, cache[1])
+
+    def _projected(self, projection: nn.Linear, part: Tensor) -> Tensor:
+        flat = part.transpose(1, 2).flatten(2).contiguous().to(projection.weight.dtype)
+        projected: Tensor = projection(flat).to(self.o_proj.weight.dtype)
+        return projected.reshape(*flat.shape[:2], self.kv_heads, self.head_dim).transpose(1, 2)
 
     def forward(self, x: Tensor, view: View, cache: KeyValue) -> Tensor:
         """Attention output [B, H, W] of x [B, H, W] over keys and values that `project` made, [B or 1, V, T, E]."""
