@@ -7,9 +7,9 @@ process of its own.
 
 1. Every read, one after the other over one connection that is kept, in turns: without robots, with eight robots, again
    without, and so on. Beside the times the ratio of each read's p99 to that of a health check in the same turns.
-2. A hundred clients follow a running job of 20 events a second. In turns, fifty that read alone, and the same beside
-   fifty that never read, once their buffers are full: how late events come, how long reads take, chunks of the robots,
-   memory of the server.
+2. Fifty clients follow a running job of 20 events a second. In turns, they alone, and the same beside fifty that ask
+   for the events of a job with many and never read, once their buffers are full: how late events come, how long reads
+   take, chunks of the robots, memory of the server.
 """
 
 from __future__ import annotations
@@ -39,9 +39,11 @@ from pirl_server.jobs.events import EventLog
 from pirl_server.paths import JOBS
 
 HERE = Path(__file__).parent / "api_run"
-ROBOTS, EVENT_HZ, HALF, SETTLE_S = 8, 20.0, 50, 5.0
+ROBOTS, EVENT_HZ, HALF, SETTLE_S = 8, 20.0, 50, 12.0
 HISTORY = 3000
-"""events of 2 kB that a job has when it is followed: more than a silent client's buffers take"""
+"""events of 2 kB of the job that silent clients follow: more than their buffers take"""
+FILLER = {f"metric_{number}": 0.123456789 for number in range(60)}
+"""2 kB of an event"""
 Figures = dict[str, float]
 
 
@@ -170,9 +172,6 @@ class Talking:
 
     def __init__(self, root: Path, job: str) -> None:
         self.job, self._log = job, EventLog(root / JOBS / job)
-        self._filler = {f"metric_{number}": 0.123456789 for number in range(60)}  # 2 kB
-        for _ in range(HISTORY):
-            self._say()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._talk, daemon=True)
         self._thread.start()
@@ -183,10 +182,7 @@ class Talking:
 
     def _talk(self) -> None:
         while not self._over.wait(1 / EVENT_HZ):
-            self._say()
-
-    def _say(self) -> None:
-        self._log.append("metrics", {"time": time.time()} | self._filler)
+            self._log.append("metrics", {"time": time.time()} | FILLER)
 
 
 def beside_followers(
@@ -196,13 +192,17 @@ def beside_followers(
     late: dict[str, list[dict[str, float]]] = {"alone": [], "beside": []}
     times: dict[str, list[float]] = {"alone": [], "beside": []}
     memory: dict[str, list[int]] = {"alone": [], "beside": []}
+    long_one = paused.pop()
+    log = EventLog(server.root / JOBS / long_one)
+    for _ in range(HISTORY):
+        log.append("metrics", FILLER)
     few = {name: paths[name] for name in ("health", "jobs, newest", "episodes, newest", "episode", "models")}
     with helper("robots.py", f"127.0.0.1:{server.grpc_port}", server.robot, ROBOTS, options.rate) as robots:
         robots.tell("begin")
         for _ in range(options.turns):
             for name, silent in (("alone", 0), ("beside", HALF)):
                 talking = Talking(server.root, paused.pop())
-                words = (server.rest_port, server.follower, talking.job, HALF, silent, HISTORY)
+                words = (server.rest_port, server.follower, talking.job, HALF, long_one, silent)
                 with helper("followers.py", *words) as followers:
                     time.sleep(SETTLE_S)
                     followers.count()
@@ -231,7 +231,7 @@ def beside_followers(
 def measure(options: Any) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        ids, episode = past_jobs(root, options.jobs, 2 * options.turns), past_episodes(root, options.episodes)
+        ids, episode = past_jobs(root, options.jobs, 2 * options.turns + 1), past_episodes(root, options.episodes)
         print(f"{options.jobs} jobs and {options.episodes} episodes are written", file=sys.stderr)
         server = Whole(root, 4096)
         try:

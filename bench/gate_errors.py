@@ -1,6 +1,6 @@
 """How often does the promotion gate decide wrongly, and how many initial states does a user need?
 
-    python bench/gate_errors.py [--quick] [--json] [--write docs/results/gate.md]
+    python bench/gate_errors.py [--quick] [--loops] [--json] [--write docs/results/gate.md]
 
 Pairs of outcomes are drawn and judged by the functions that the server calls; beside each simulated rate stands the
 exact one, from the binomial and trinomial laws. `counts` is the rule before: at least as many successes on one list.
@@ -209,7 +209,8 @@ until it is accepted if all succeed; `expected`: until a version as good as prod
 start.
 
 {robots}
-
+"""
+LOOPS = """
 ## A loop without a simulator
 
 `canary`: least episodes; `change`: of the true success rate from that of production as observed; `worse`: ended because
@@ -229,8 +230,8 @@ def page(found: dict[str, list[Row]], draws: int) -> str:
         margin=RULE.margin, alpha=RULE.alpha, draws=draws, uses=2, robot_margin=RULE.robot_margin,
         before=f"{min(before):.0%} to {max(before):.0%}", after=f"{min(after):.1%} to {max(after):.1%}",
         lists=table(found["lists"]), second=table(found["second look"]), needed=table(found["states needed"]),
-        robots=table(found["robots"]), loops=table(found["loops"]),
-    )  # fmt: skip
+        robots=table(found["robots"]),
+    ) + LOOPS.format(loops=table(found["loops"]))  # fmt: skip
 
 
 def main() -> None:
@@ -239,8 +240,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tenth of the draws")
     parser.add_argument("--json", action="store_true", help="one object")
+    parser.add_argument("--loops", action="store_true", help="the last part alone, which is exact; renews it in PAGE")
     parser.add_argument("--write", type=Path, metavar="PAGE")
     options = parser.parse_args()
+    if options.loops:
+        rows = loops()
+        if options.write:
+            before, _, _ = options.write.read_text().partition(LOOPS.partition("{loops}")[0].splitlines()[1])
+            options.write.write_text(before.rstrip("\n") + "\n" + LOOPS.format(loops=table(rows)))
+        print(json.dumps(rows) if options.json else table(rows))
+        return
     draws = 60 if options.quick else 500
     found = {
         "lists": lists(draws), "second look": second_look(draws), "states needed": needed(),

@@ -1,7 +1,7 @@
-"""Clients that follow a job's events: `python followers.py PORT TOKEN JOB READING SILENT AFTER`.
+"""Clients that follow jobs' events: `python followers.py PORT TOKEN JOB READING OTHER SILENT`.
 
-In a process of their own. READING of them read what comes after the event AFTER; SILENT ask for all events and never
-read: what came before is more than the buffers of a connection take, so that the server soon waits for them. Prints
+In a process of their own. READING of them read the events of JOB; SILENT ask for those of OTHER and never read: they
+are more than the buffers of a connection take, so that the server soon waits for these clients. Prints
 `ready` when all are connected. A line on stdin ends a count of the events that the reading ones got since the last one;
 it is answered with a JSON object of how late they came.
 """
@@ -27,14 +27,14 @@ class Follower:
     def __init__(self) -> None:
         self.late_ms: list[float] = []
 
-    async def open(self, port: int, token: str, job: str, after: int, silent: bool) -> None:
+    async def open(self, port: int, token: str, job: str, silent: bool) -> None:
         made = socket.socket()
         if silent:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SILENT_BYTES)
         made.connect(("127.0.0.1", port))
         made.setblocking(False)
         self.reader, self.writer = await asyncio.open_connection(sock=made, limit=2**16)
-        words = f"Host: 127.0.0.1\r\nAuthorization: Bearer {token}\r\nLast-Event-ID: {0 if silent else after}\r\n"
+        words = f"Host: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n"
         self.writer.write(f"GET /v1/jobs/{job}/events HTTP/1.1\r\n{words}\r\n".encode())
 
     async def read(self) -> None:
@@ -43,10 +43,10 @@ class Follower:
                 self.late_ms.append(1000 * (time.time() - json.loads(line[6:])["time"]))
 
 
-async def follow(port: int, token: str, job: str, reading: int, silent: int, after: int) -> None:
+async def follow(port: int, token: str, job: str, reading: int, other: str, silent: int) -> None:
     followers = [Follower() for _ in range(reading + silent)]
     for number, each in enumerate(followers):
-        await each.open(port, token, job, after, number >= reading)
+        await each.open(port, token, job if number < reading else other, number >= reading)
         if number >= reading:
             each.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await asyncio.sleep(0.02)  # below the token's rate
@@ -69,5 +69,5 @@ def late(followers: list[Follower]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    port, token, job, reading, silent, after = sys.argv[1:]
-    asyncio.run(follow(int(port), token, job, int(reading), int(silent), int(after)))
+    port, token, job, reading, other, silent = sys.argv[1:]
+    asyncio.run(follow(int(port), token, job, int(reading), other, int(silent)))
