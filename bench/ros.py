@@ -39,7 +39,7 @@ from pirl_ros.sensing.sensor_messages import image_to_rgb  # noqa: E402
 
 KINDS = ("forward_position", "joint_trajectory")
 """of command"""
-TURNS, QUICK_TURNS = (24, 8.0), (3, 3.0)
+TURNS, QUICK_TURNS = (10, 7.0), (3, 3.0)
 """rounds of both builds, and s of each turn"""
 ACTIONS = 25
 """per chunk: half a second"""
@@ -152,6 +152,7 @@ def main() -> None:
     parser.add_argument("--cut", action="store_true", help="images cut up, as Fast DDS does by itself")
     parser.add_argument("--kind", choices=KINDS, default=KINDS[0], help="of command")
     parser.add_argument("--base", metavar="COMMIT", help="the robot side of a commit takes turns with the one here")
+    parser.add_argument("--rounds", type=int, help="with --base: turns of each; 10, and 3 with --quick")
     options = parser.parse_args()
     figures = against(options) if options.base else alone(options)
     rclpy.try_shutdown()
@@ -177,14 +178,23 @@ def against(options: argparse.Namespace) -> dict[str, float]:
     """The robot side here and that of a commit, in turns."""
     with tempfile.TemporaryDirectory() as temporary, tree_of(options.base, Path(temporary)) as tree:
         rigs = [
-            Rig(Path(temporary), images=True, whole=not options.cut, name=name, tree=where, kind=options.kind)
+            Rig(
+                Path(temporary),
+                images=True,
+                whole=not options.cut,
+                name=name,
+                tree=where,
+                kind=options.kind,
+                patient=True,
+            )
             for name, where in (("here", ROOT), ("base", tree))
         ]
         try:
             for rig in rigs:
                 rig.start_server(ACTIONS)
                 rig.start_robot(composed=not options.apart)
-            return compare(*rigs, *(QUICK_TURNS if options.quick else TURNS))
+            rounds, seconds = QUICK_TURNS if options.quick else TURNS
+            return compare(*rigs, options.rounds or rounds, seconds)
         finally:
             for rig in rigs:
                 rig.close()

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,14 @@ class Turns:
     command_ms: list[np.ndarray] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
     """CPU seconds of the robot side per second"""
+    action_cpu: list[float] = field(default_factory=list)
+    """CPU seconds of the robot side per action played"""
     idle_cpu: list[float] = field(default_factory=list)
+
+
+def joined(rounds: list[Turns]) -> Turns:
+    """All turns of one build."""
+    return Turns(*([part for turns in rounds for part in getattr(turns, each.name)] for each in fields(Turns)))
 
 
 def ratios(here: Turns, base: Turns) -> dict[str, float]:
@@ -68,35 +75,48 @@ def ratios(here: Turns, base: Turns) -> dict[str, float]:
         figures |= {f"CPU {what} % of one core, here": round(100 * float(np.mean(mine)), 1)}
         figures |= {f"CPU {what} % of one core, base": round(100 * float(np.mean(other)), 1)}
         figures |= {f"CPU {what}, here / base": round(float(np.median(np.divide(mine, other))), 2)}
+    figures["CPU per action played, here / base"] = round(
+        float(np.median(np.divide(here.action_cpu, base.action_cpu))), 2
+    )
     return figures
 
 
-def take_turn(rig: Rig, seconds: float, turns: Turns) -> None:
-    """Idle, then play, for `seconds` together."""
+def take_turn(rig: Rig, seconds: float, turns: Turns) -> bool:
+    """Idle, then play, for `seconds` together. False: a fault ended it."""
     rig.spin(SETTLE_S)
     before_s, idle_s = sum(rig.cpu_s().values()), 0.25 * seconds
     rig.spin(idle_s)
     turns.idle_cpu.append((sum(rig.cpu_s().values()) - before_s) / idle_s)
     goal = rig.start_goal(seconds + 30)
-    rig.commands.clear()
+    over = goal.get_result_async()
+    rig.forget()
     rig.until(lambda: len(rig.chunks) > 0 and len(rig.commands) > 0, "the first command")
     rig.spin(SETTLE_S)
     rig.forget()
     before_s, played_s = sum(rig.cpu_s().values()), 0.75 * seconds
     rig.spin(played_s)
-    turns.cpu.append((sum(rig.cpu_s().values()) - before_s) / played_s)
+    if over.done():  # a fault: what followed was no play
+        return False
+    used_s = sum(rig.cpu_s().values()) - before_s
+    turns.cpu.append(used_s / played_s)
+    turns.action_cpu.append(used_s / max(1, len(rig.outcomes)))
     chunk_ms, command_ms = rig.latencies_ms()
     turns.chunk_ms.append(chunk_ms)
     turns.command_ms.append(command_ms)
-    over = goal.get_result_async()
     goal.cancel_goal_async()
     rig.until(over.done, "the end of the goal")
+    return bool(len(command_ms))
 
 
 def compare(here: Rig, base: Rig, rounds: int, seconds: float) -> dict[str, float]:
-    """Let both take turns, `rounds` times each."""
-    turns = {here.name: Turns(), base.name: Turns()}
+    """Let both take turns, `rounds` times each. A round in which one of them had a fault is left out."""
+    good: list[dict[str, Turns]] = []
     for number in range(rounds):
-        for rig in (here, base) if number % 2 else (base, here):
-            take_turn(rig, seconds, turns[rig.name])
-    return ratios(turns[here.name], turns[base.name])
+        turns = {here.name: Turns(), base.name: Turns()}
+        order = (here, base) if number % 2 else (base, here)
+        if all(take_turn(rig, seconds, turns[rig.name]) for rig in order):
+            good.append(turns)
+    if not good:
+        sys.exit("each round had a fault: the machine has too little time for two robots")
+    mine, other = (joined([turns[rig.name] for turns in good]) for rig in (here, base))
+    return {"rounds": len(good), "rounds left out": rounds - len(good)} | ratios(mine, other)

@@ -33,20 +33,30 @@ RATE_HZ, JOINTS_HZ, IMAGES_HZ = 50.0, 100.0, 30.0
 ACCELERATION, JERK = 10.0, 500.0
 
 
-def write_profile(path: Path, kind: str) -> Path:
+def write_profile(path: Path, kind: str, patient: bool) -> Path:
     """Write the benchmark's robot: the Panda with limits that bind, commanded at 50 Hz, one 640x480 camera.
 
-    `kind` of command: forward_position or joint_trajectory.
+    `kind` of command: forward_position or joint_trajectory. `patient`: a machine that stands still for up to a
+    second is no fault.
     """
     profile = yaml.safe_load((ROOT / "launch/params/panda_sim.yaml").read_text())
     profile |= {"robot": "bench", "rate_hz": RATE_HZ, "tick": "timer", "poses": [], "tcp_step": 0.02}
     profile["command"] = {"kind": kind, "topic": "commands"}
+    if kind == "joint_trajectory":
+        # What counts from the measured arm is planned again in each period, as the arm lags behind its plan.
+        del profile["tcp_step"]
+        profile["action"] = [
+            {"kind": "tool_delta", "rotation": "none", "counts_from": "command", "step": 0.02},
+            {"kind": "gripper"},
+        ]
     profile["cameras"] = [{"name": "base", "topic": "image", "height": 480, "width": 640}]
     for joint in profile["arm"]["joints"]:
         joint |= {"acceleration": ACCELERATION, "jerk": JERK}
     profile["safety"] |= {
         "speed_scale": 1.0, "max_jump": 0.3, "watchdog_s": 0.1, "link_loss_s": 0.3, "slop": 0.04, "max_chunk_age": 1.0,
     }  # fmt: skip
+    if patient:
+        profile["safety"] |= {"watchdog_s": 1.0, "link_loss_s": 1.0}
     path.write_text(yaml.safe_dump(profile))
     return path
 
@@ -66,8 +76,8 @@ class Rig:
     """Everything of one robot; commands, chunks and outcomes are kept with their monotonic time of arrival.
 
     Several may be there in one process, each with a `name` of its own: while one is not spun its arm and its camera
-    publish nothing. `tree`: the checkout whose robot side is started. `kind`: as for `write_profile`; a trajectory is
-    kept as a command with its first point.
+    publish nothing. `tree`: the checkout whose robot side is started. `kind`, `patient`: as for `write_profile`; a
+    trajectory is kept as a command with its first point.
     """
 
     def __init__(
@@ -78,6 +88,7 @@ class Rig:
         name: str = "rig",
         tree: Path = ROOT,
         kind: str = "forward_position",
+        patient: bool = False,
     ) -> None:
         os.environ["ROS_DOMAIN_ID"] = str(os.getpid() % 100 + 1)
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
@@ -87,7 +98,7 @@ class Rig:
             )
         if not rclpy.ok():
             rclpy.init()
-        self.profile, self.port = write_profile(folder / f"{name}.yaml", kind), free_port()
+        self.profile, self.port = write_profile(folder / f"{name}.yaml", kind, patient), free_port()
         self.name, self._tree, self._kind = name, tree, kind
         self.node, self.executor = Node("rig", namespace=name), SingleThreadedExecutor()
         self.executor.add_node(self.node)

@@ -102,6 +102,7 @@ class PlannedArm:
         goal = SimpleNamespace(Goal=lambda: SimpleNamespace(trajectory=SimpleNamespace()))
         monkeypatch.setattr(trajectory_controller, "control_action", lambda _: goal)
         monkeypatch.setattr(trajectory_controller, "LatestGoalClient", self._goals)
+        monkeypatch.setattr(trajectory_controller, "time", SimpleNamespace(monotonic=lambda: self._now_ns / 1e9))
         monkeypatch.setattr(controllers_module, "GripperGoals", lambda *_: controllers_module.GripperPositions(*_))
         node = SimpleNamespace(create_publisher=self._publisher, get_clock=self._clock)
         made = controllers_module.make_controllers(node, profile, False, self._gave_up)
@@ -120,6 +121,17 @@ class PlannedArm:
             PlayableChunk("e", self._sequence, f"c{self._sequence}", actions.astype(np.float32), execute, self._now_ns)
         )
         self.controllers.renew()
+        return reason
+
+    def chunk_between(self, actions: Array, share: float, at_once: bool = True) -> str:
+        """Give it a chunk after `share` of the period; with `at_once` its plan is sent then, as arm_node does."""
+        begun_ns = self._now_ns
+        self._now_ns += round(share * self.dt_s * 1e9)
+        self.arm.run_until((self._now_ns - 10**12) / 1e9)
+        reason = self.chunk(actions)
+        if at_once and not reason:
+            self.controllers.foresee(self.executor.soon)
+        self._now_ns = begun_ns
         return reason
 
     def sweep(self, count: int, speed: float, opening: float = 1.0) -> Array:

@@ -42,6 +42,8 @@ class TrajectoryPlayer:
         self.now_s = 0.0
         self.set_points: list[Array] = []
         """one a cycle"""
+        self.speeds: list[Array] = []
+        """of the set-points"""
         self._new: Any = None
         self._times: Array | None = None
 
@@ -86,6 +88,7 @@ class TrajectoryPlayer:
         moved = share * (self.desired - self.position)
         self.position, self.velocity = self.position + moved, moved / self._cycle_s
         self.set_points.append(self.desired)
+        self.speeds.append(self.desired_velocity)
 
     def _start(self, message: Any) -> None:
         order = [list(message.joint_names).index(name) for name in self._names]

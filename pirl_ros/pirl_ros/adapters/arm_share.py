@@ -62,6 +62,11 @@ class ArmShare:
         for each in self.controllers:
             each.renew()
 
+    def foresee(self, soon: Callable[[int], Ahead | None]) -> None:
+        """Take what is to come."""
+        for each in () if self._lost else self.controllers:
+            each.foresee(lambda count: self._own(lambda: soon(count))())
+
     def release(self) -> None:
         """A new episode, or a takeover."""
         for each in self.controllers:

@@ -51,6 +51,9 @@ class BaseVelocity:
     def renew(self) -> None:
         """Nothing is planned here."""
 
+    def foresee(self, soon: Callable[[int], Ahead | None]) -> None:
+        """A command acts when it comes: none is sent before its time."""
+
     def release(self) -> None:
         """Another driver or episode: stop until it commands."""
         if self._moving:

@@ -30,6 +30,12 @@ class Controller(Protocol):
     def renew(self) -> None:
         """What was planned no longer holds: a new chunk came."""
 
+    def foresee(self, soon: Callable[[int], Ahead | None]) -> None:
+        """Between two periods, after `renew`: begin the new chunk at once, where that can be sent before its time.
+
+        `soon(n)` gives its next n actions and the stop after them, from the newest command on.
+        """
+
     def release(self) -> None:
         """Another source may have commanded it meanwhile: a new episode, or a takeover."""
 

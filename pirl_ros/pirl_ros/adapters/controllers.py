@@ -100,6 +100,11 @@ class Controllers:
         for controller in self._all:
             controller.renew()
 
+    def foresee(self, soon: Callable[[int], Ahead | None]) -> None:
+        """Take what is to come, between two periods."""
+        for controller in self._all:
+            controller.foresee(soon)
+
     def stop(self) -> None:
         """Give up what is under way."""
         for controller in self._all:
@@ -136,6 +141,9 @@ class PositionController:
 
     def renew(self) -> None:
         """Nothing is planned here."""
+
+    def foresee(self, soon: Callable[[int], Ahead | None]) -> None:
+        """A command acts when it comes: none is sent before its time."""
 
     def release(self) -> None:
         """Nothing is remembered here."""
@@ -194,6 +202,9 @@ class TwistController:
 
     def renew(self) -> None:
         """Nothing is planned here."""
+
+    def foresee(self, soon: Callable[[int], Ahead | None]) -> None:
+        """A command acts when it comes: none is sent before its time."""
 
     def release(self) -> None:
         """Another driver, another course: what was wrong is over."""

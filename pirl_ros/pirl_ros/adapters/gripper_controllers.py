@@ -54,6 +54,9 @@ class GripperPositions:
     def renew(self) -> None:
         """Nothing is planned here."""
 
+    def foresee(self, soon: Callable[[int], Ahead | None]) -> None:
+        """A command acts when it comes: none is sent before its time."""
+
     def release(self) -> None:
         """Nothing is remembered here."""
 
@@ -99,6 +102,9 @@ class GripperGoals:
 
     def renew(self) -> None:
         """A settling command survives a new chunk."""
+
+    def foresee(self, soon: Callable[[int], Ahead | None]) -> None:
+        """A command acts when it comes: none is sent before its time."""
 
     def release(self) -> None:
         """Send the next command even if it equals the last one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from pirl_ros.messages import controller_messages
 from pirl_ros.profile.profile import Profile
 
 _SAME_RAD = 1e-6
+_SOON = 3
+"""actions of a new chunk that are sent at once, beyond those that are due before a plan can begin"""
 _LEAD_CYCLES = 2
 """controller cycles between a plan's arrival and its first point"""
 
@@ -54,6 +57,9 @@ class PlannedTrajectory:
         """Publish the plan with the next command."""
         self._anew = True
 
+    def foresee(self, soon: Callable[[int], Ahead | None]) -> None:
+        """The plan is published with its first command."""
+
     def release(self) -> None:
         """Publish the plan of the next driver or episode."""
         self._anew = True
@@ -75,6 +81,9 @@ class PlannedTrajectory:
 class TrajectoryController:
     """As long as each period's command is the planned one nothing is sent again: the controller interpolates.
 
+    The first points of a new chunk are sent when it comes, each at the time of its period in the plan being played:
+    they wait neither for the next period nor until all of the chunk is planned, which that period does.
+
     A plan ends at rest, and the controller holds its end. Once nothing is commanded any more, a plan with rows left is
     replaced by the way to rest: the controller would play it to its end. An arm that answers each of its states, like
     the simulated one, gets each command by itself.
@@ -92,7 +101,8 @@ class TrajectoryController:
         """rows that the controller has and that were not commanded yet"""
         self._before: Array | None = None
         self._anew = True
-        self._ends_s = 0.0
+        self._ends_s = self._due_s = 0.0
+        """when the controller is through, and when it has the newest command; monotonic"""
         self.problem = ""
         self._publisher = self._goals = None
         if profile.command.kind == "follow_joint_trajectory":
@@ -112,11 +122,13 @@ class TrajectoryController:
             self.rest(ahead)
             return Alteration.NONE
         expected = self._expected()
+        self._due_s += self._dt_s
         if expected is None or np.abs(expected - command.joints).max() > _SAME_RAD:
             plan = None if self._one_by_one else ahead()
             rows = command.joints[None] if plan is None else plan.positions
             before = command.joints if plan is None else plan.before
             self._planned, self._anew = deque(rows[1:]), False
+            self._due_s = time.monotonic() + self._dt_s
             self._send(rows, before)
         self._before = command.joints
         return Alteration.NONE
@@ -127,6 +139,7 @@ class TrajectoryController:
         if newest is not None and left and np.abs(np.array(left) - newest).max() > _SAME_RAD:
             plan = ahead()
             rows = newest[None] if plan is None else plan.positions[min(1, len(plan.positions) - 1) :]
+            self._due_s = time.monotonic() + self._dt_s
             self._send(rows, newest if plan is None else plan.positions[0])
         self._planned.clear()
         self._anew = True
@@ -134,6 +147,17 @@ class TrajectoryController:
     def renew(self) -> None:
         """Send the plan with the next command, whatever it is."""
         self._anew = True
+
+    def foresee(self, soon: Callable[[int], Ahead | None]) -> None:
+        """Send the first points of a new chunk, on the grid of the plan being played."""
+        if self._lead_s is None or self._before is None:
+            return
+        plan = soon(math.ceil(self._lead_s / self._dt_s) + _SOON)
+        # The newest command is due after the period that it was sent in, at most; else the grid is lost.
+        if plan is None or not abs(self._due_s - time.monotonic()) <= self._dt_s:
+            return
+        self._planned = deque(plan.positions[1:])
+        self._send(plan.positions, plan.before, self._due_s - time.monotonic())
 
     def release(self) -> None:
         """Nothing depends on where the arm was."""
@@ -154,9 +178,10 @@ class TrajectoryController:
         expected = self._planned.popleft() if self._planned else self._before
         return None if self._anew or self._one_by_one else expected
 
-    def _send(self, rows: Array, before: Array) -> None:
-        given = (JointTrajectoryPoint, self._names, rows, before, self._dt_s, self._lead_s)
-        self._ends_s = time.monotonic() + max(len(rows) * self._dt_s, self._lead_s or 0.0)
+    def _send(self, rows: Array, before: Array, first_s: float | None = None) -> None:
+        given = (JointTrajectoryPoint, self._names, rows, before, self._dt_s, self._lead_s, first_s)
+        lasts_s = (len(rows) - 1) * self._dt_s + (self._dt_s if first_s is None else first_s)
+        self._ends_s = time.monotonic() + max(lasts_s, self._lead_s or 0.0)
         if self._publisher is not None:
             self._publisher.publish(controller_messages.fill_trajectory(JointTrajectory(), *given))
         elif self._goals is not None and self._goals.ready:

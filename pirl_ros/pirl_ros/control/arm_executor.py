@@ -238,6 +238,26 @@ class ArmExecutor:
         reference = None if self._observed is None else self._observed.joints
         return look_ahead(self._mapper, () if actions is None else actions, reference, self._period_ns / 1e9)
 
+    def soon(self, count: int) -> Ahead | None:
+        """Return the next `count` commands, with a chunk that was accepted and the next period enters, and the stop.
+
+        As `ahead`, computed on copies: nothing is played by it. None: the next period may play something else.
+        """
+        if self._mode not in (Mode.PLAYING, Mode.DRAINING) or self._latch.held is not None or self._lost:
+            return None
+        if self._sources.source != ControlSource.POLICY or self._called_ns is None:
+            return None
+        due_ns = self._called_ns + self._period_ns
+        buffer = self._buffer.copy()
+        play = buffer.next(due_ns, self._history)
+        if not isinstance(play, Play) or play.observed is None:
+            return None
+        if due_ns - play.observed.received_ns > self._profile.safety.max_chunk_age * 1e9:
+            return None
+        left = buffer.remaining()
+        actions = [play.action, *(() if left is None else left[: count - 1])]
+        return look_ahead(self._mapper, actions, play.observed.joints, self._period_ns / 1e9)
+
     def overdue(self, now_ns: int) -> bool:
         """Whether `tick` was not called for as long as the watchdog allows; may be called from another thread."""
         return self._called_ns is not None and now_ns - self._called_ns > self._watchdog_s * 1e9

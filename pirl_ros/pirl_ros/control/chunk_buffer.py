@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -127,6 +128,12 @@ class ChunkBuffer:
     def depth(self) -> int:
         """Actions not yet played, up to execute_horizon."""
         return 0 if self._chunk is None else max(0, self._chunk.execute_horizon - self._next)
+
+    def copy(self) -> ChunkBuffer:
+        """Return an independent copy, for lookahead."""
+        other = copy(self)
+        other._played_ns, other._ended = self._played_ns.copy(), self._ended.copy()
+        return other
 
     def begin(self, episode_id: str) -> None:
         """Accept chunks of this episode; drops what is left of another. Calling it twice changes nothing."""

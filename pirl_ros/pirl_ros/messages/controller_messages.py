@@ -48,8 +48,11 @@ def fill_trajectory(
     before_J: Array,
     dt_s: float,
     lead_s: float | None = None,
+    first_s: float | None = None,
 ) -> Any:
-    """Write a trajectory_msgs/JointTrajectory; row i is due (i + 1) dt_s after the controller receives it.
+    """Write a trajectory_msgs/JointTrajectory; row i is due first_s + i dt_s after the controller receives it.
+
+    `first_s` is dt_s unless given; below 0, row 0 is over.
 
     The stamp stays 0, which means "from now on" and needs no synchronised clocks. `lead_s` is for a plan, which ends at
     rest: rows due earlier are left out, since a controller that reaches its first point within a cycle or two jumps
@@ -60,7 +63,7 @@ def fill_trajectory(
     velocities = None if lead_s is None else point_velocities(positions_NJ, before_J, dt_s)
     last, points = len(positions_NJ) - 1, []
     for index, positions in enumerate(positions_NJ):
-        due_s = (index + 1) * dt_s
+        due_s = (dt_s if first_s is None else first_s) + index * dt_s
         if lead_s is not None and due_s < lead_s - _ROUNDING_S:
             if index < last:
                 continue
@@ -84,9 +87,10 @@ def fill_goal(
     before_J: Array,
     dt_s: float,
     lead_s: float | None = None,
+    first_s: float | None = None,
 ) -> Any:
     """Write a FollowJointTrajectory.Goal; tolerances stay 0, which means the controller's own."""
-    fill_trajectory(goal.trajectory, make_point, names, positions_NJ, before_J, dt_s, lead_s)
+    fill_trajectory(goal.trajectory, make_point, names, positions_NJ, before_J, dt_s, lead_s, first_s)
     return goal
 
 

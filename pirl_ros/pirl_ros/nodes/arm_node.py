@@ -145,6 +145,8 @@ class ArmNode(ManagedNode):
             # Nothing is under way that a period counts from: the new one starts here.
             self._timer.reset()
             self._tick()
+        elif self._timer is not None:
+            self._controllers.foresee(self._arm.soon)
         self._answer()
 
     def _answer(self) -> None:
