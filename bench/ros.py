@@ -1,11 +1,13 @@
 """The robot side over real processes: delivered commands, latency, CPU; and what it does when its server is killed.
 
-    python bench/ros.py [--quick] [--json] [--apart] [--cut] [--kills 200]
+    python bench/ros.py [--quick] [--json] [--apart] [--cut] [--kills 200] [--kind joint_trajectory]
+    python bench/ros.py --base COMMIT [--quick] [--json] [--kind joint_trajectory]
 
 Load: one 640x480 camera at 30 Hz, joint states at 100 Hz, joint commands at 50 Hz, against the real policy service on
 the same host, whose policy costs nothing. Latency: from the stamp of the image in an observation, taken before it is
 published, to when this process's middleware has the chunk, and the first command made of it, which waits for the next
 control period (up to 20 ms).
+With --base the robot side of another commit takes turns with the one here, and ratios are printed instead of faults.
 Faults: the server is killed with SIGKILL in mid-motion; the recorded commands are checked by code of its own.
 """
 
@@ -28,11 +30,17 @@ if importlib.util.find_spec("pirl_msgs") is None or "AMENT_PREFIX_PATH" not in o
     os.execvp("bash", ["bash", "-c", f'. {ROOT}/docker/ros_env.sh && exec python "$0" "$@"', *sys.argv])
 sys.path.insert(0, str(Path(__file__).parent / "robot"))
 
+import rclpy  # noqa: E402
+from builds import compare, tree_of  # noqa: E402
 from limits import violations  # noqa: E402
 from rig import RATE_HZ, Rig  # noqa: E402
 
 from pirl_ros.sensing.sensor_messages import image_to_rgb  # noqa: E402
 
+KINDS = ("forward_position", "joint_trajectory")
+"""of command"""
+TURNS, QUICK_TURNS = (24, 8.0), (3, 3.0)
+"""rounds of both builds, and s of each turn"""
 ACTIONS = 25
 """per chunk: half a second"""
 STILL = 1e-6
@@ -58,22 +66,6 @@ def conversion_ms() -> dict[str, float]:
     return figures
 
 
-def latencies_ms(rig: Rig) -> tuple[np.ndarray, np.ndarray]:
-    """From observation to chunk and to first command, per chunk. An outcome comes with the command after its action."""
-    times = np.array([when for when, _ in rig.commands])
-    pictures, chunks, commands, seen = np.array(rig.pictures), [], [], set[str]()
-    for when, chunk_id, _ in rig.outcomes:
-        if chunk_id in rig.chunks and chunk_id not in seen:
-            seen.add(chunk_id)
-            first = np.searchsorted(times, when - 0.5 * PERIOD_S) - 1
-            if first >= 0:
-                oldest, arrived = rig.chunks[chunk_id]
-                stamp = pictures[np.searchsorted(pictures, oldest - 1e-6)]  # the joint states with it are older
-                chunks.append(1e3 * (arrived - stamp))
-                commands.append(1e3 * (times[first] - stamp))
-    return np.array(chunks), np.array(commands)
-
-
 def flow(rig: Rig, seconds: float) -> dict[str, float]:
     """Play for a while; what was delivered, how late, at which cost."""
     idle = rig.cpu_s()
@@ -81,7 +73,7 @@ def flow(rig: Rig, seconds: float) -> dict[str, float]:
     idle_share = 100 * (sum(rig.cpu_s().values()) - sum(idle.values())) / min(seconds, 10.0)
     goal = rig.start_goal(seconds + 5)
     rig.until(lambda: len(rig.commands) > 50, "the first commands")
-    rig.commands.clear(), rig.outcomes.clear()
+    rig.forget()
     before, began = rig.cpu_s(), time.monotonic()
     rig.spin(seconds)
     wall_s = time.monotonic() - began
@@ -89,7 +81,7 @@ def flow(rig: Rig, seconds: float) -> dict[str, float]:
     goal.cancel_goal_async()
     commands, played = len(rig.commands), sum(bool(chunk_id) for _, chunk_id, _ in rig.outcomes)
     gaps = np.diff([when for when, _ in rig.commands])
-    chunk_ms, command_ms = latencies_ms(rig)
+    chunk_ms, command_ms = rig.latencies_ms()
     return {
         "seconds": seconds,
         "actions played per second": round(played / wall_s, 2),
@@ -158,9 +150,18 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200, help="how often the server is killed in mid-motion")
     parser.add_argument("--apart", action="store_true", help="three processes instead of one")
     parser.add_argument("--cut", action="store_true", help="images cut up, as Fast DDS does by itself")
+    parser.add_argument("--kind", choices=KINDS, default=KINDS[0], help="of command")
+    parser.add_argument("--base", metavar="COMMIT", help="the robot side of a commit takes turns with the one here")
     options = parser.parse_args()
+    figures = against(options) if options.base else alone(options)
+    rclpy.try_shutdown()
+    print(json.dumps(figures) if options.json else "\n".join(f"{name:48}{value:>9}" for name, value in figures.items()))
+
+
+def alone(options: argparse.Namespace) -> dict[str, float]:
+    """Flow and faults of the robot side here."""
     with tempfile.TemporaryDirectory() as folder:
-        rig = Rig(Path(folder), images=True, whole=not options.cut)
+        rig = Rig(Path(folder), images=True, whole=not options.cut, kind=options.kind)
         try:
             rig.start_server(ACTIONS)
             rig.start_robot(composed=not options.apart)
@@ -169,7 +170,24 @@ def main() -> None:
             figures |= faults(rig, 5 if options.quick else options.kills)
         finally:
             rig.close()
-    print(json.dumps(figures) if options.json else "\n".join(f"{name:48}{value:>9}" for name, value in figures.items()))
+    return figures
+
+
+def against(options: argparse.Namespace) -> dict[str, float]:
+    """The robot side here and that of a commit, in turns."""
+    with tempfile.TemporaryDirectory() as temporary, tree_of(options.base, Path(temporary)) as tree:
+        rigs = [
+            Rig(Path(temporary), images=True, whole=not options.cut, name=name, tree=where, kind=options.kind)
+            for name, where in (("here", ROOT), ("base", tree))
+        ]
+        try:
+            for rig in rigs:
+                rig.start_server(ACTIONS)
+                rig.start_robot(composed=not options.apart)
+            return compare(*rigs, *(QUICK_TURNS if options.quick else TURNS))
+        finally:
+            for rig in rigs:
+                rig.close()
 
 
 if __name__ == "__main__":
