@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 from patience import completed
 
-from pirl_server.interchange.checkpoints.weight_names import from_openpi
-from pirl_server.interchange.parity.golden_sizes import golden_config
-from pirl_server.model.pi0.pi0 import Pi0
+from pirl_server.interchange.parity.golden_sizes import golden_config, golden_family
+from pirl_server.model import families
 from pirl_server.model.pi0.presets import PRESETS
 
 BENCH = Path(__file__).parents[1] / "bench"
@@ -37,7 +36,7 @@ def imported(name: str) -> ModuleType:
     return __import__(name)
 
 
-@pytest.mark.parametrize("family", ["pi0", "pi05"])
+@pytest.mark.parametrize("family", ["pi0", "pi05", "smolvla"])
 def test_a_case_file_carries_our_configuration_and_every_weight(bench: None, tmp_path: Path, family: str) -> None:
     model_case = imported("model_case")
     case = __import__("peers.case").case
@@ -45,8 +44,8 @@ def test_a_case_file_carries_our_configuration_and_every_weight(bench: None, tmp
     parameters = model_case.write_case(tmp_path / "case.safetensors", config)
     read = case.Case.read(str(tmp_path / "case.safetensors"))
     assert golden_config(read.metadata, cameras=3) == config
-    model = Pi0(config)
-    model.load_state_dict(from_openpi(read.weights))  # strict
+    model = families.build(config)
+    model.load_state_dict(golden_family(family).weights(read.weights, config))  # strict
     assert parameters == sum(weight.numel() for weight in model.parameters())
 
 
