@@ -12,6 +12,7 @@ import json
 import os
 import threading
 import time
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ BLOCK_BYTES = 16 * 1024
 """read and held at once for one follower"""
 BLOCKS = 64
 """kept of those that were read last"""
+LOGS = 64
+"""whose blocks are known by their ends"""
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,20 @@ class EventLog:
 
 
 class EventBlocks:
-    """The full blocks that were read last, for all who follow any job. Any thread."""
+    """The full blocks that were read last, for all who follow any job, and where each block ends. Any thread."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[Path, int], tuple[Sequence[Event], int]] = OrderedDict()
+        self._ends: OrderedDict[Path, list[tuple[int, int]]] = OrderedDict()
+        """of all that was read from the beginning on: an id, and where the line after it begins"""
         self._lock = threading.Lock()
+
+    def begin(self, path: Path, after: int) -> int:
+        """Return where to read on for what comes after this id: past the blocks that are known to end before it."""
+        with self._lock:
+            ends = self._ends.get(path, [])
+            whole = bisect_right(ends, after, key=lambda end: end[0])
+            return ends[whole - 1][1] if whole else 0
 
     def read(self, path: Path, offset: int, after: int) -> tuple[Sequence[Event], int]:
         """Return the events of the block that begins there, and where the next one does: there too at the end.
@@ -84,22 +96,38 @@ class EventBlocks:
                 return kept
         lines, size = _block(path, offset)
         if after and lines and (last := _event(lines[-1])) and last.id <= after:
+            self._ended(path, offset, last.id, offset + size)
             return (), offset + size
         found = [event for line in lines if (event := _event(line))], offset + size
-        if BLOCK_BYTES // 2 < size <= 2 * BLOCK_BYTES:  # a small one is the last, and grows; a large one is one event
+        if found[0]:
+            self._ended(path, offset, found[0][-1].id, offset + size)
+        if BLOCK_BYTES // 2 < size <= 2 * BLOCK_BYTES:  # a larger one is one event
             with self._lock:
                 self._kept[path, offset] = found
                 if len(self._kept) > BLOCKS:
                     self._kept.popitem(last=False)
         return found
 
+    def _ended(self, path: Path, offset: int, last: int, end: int) -> None:
+        """Note where a line ends, and its id; short blocks, as a follower of a growing log reads them, as one."""
+        with self._lock:
+            ends = self._ends.setdefault(path, [])
+            self._ends.move_to_end(path)
+            if offset == (ends[-1][1] if ends else 0):
+                if ends and end - (ends[-2][1] if len(ends) > 1 else 0) <= BLOCK_BYTES:
+                    ends.pop()
+                ends.append((last, end))
+            if len(self._ends) > LOGS:
+                self._ends.popitem(last=False)
+
 
 class EventTail:
     """Follows the events of one job; each call of `read` gives what is new."""
 
     def __init__(self, directory: Path, after: int = 0, blocks: EventBlocks | None = None) -> None:
-        self._path, self._after, self._offset = directory / NAME, after, 0
+        self._path, self._after = directory / NAME, after
         self._blocks = blocks or EventBlocks()
+        self._offset = self._blocks.begin(self._path, after)
 
     def read(self) -> list[Event]:
         """Return complete events since the last call, without those up to id `after`; empty: there are no more now.
