@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from installed import needs
 from patience import completed, patient, until
 
 pytest.importorskip("rclpy", reason="rclpy is not importable: source docker/ros_env.sh")
 pytest.importorskip("pirl_msgs.msg", reason="pirl_msgs is not built: make setup")
-pytest.importorskip("mani_skill", reason="mani-skill is not installed")
+needs("mani_skill", reason="mani-skill is not installed")
 
 pytestmark = [pytest.mark.ros, pytest.mark.sim, pytest.mark.render, pytest.mark.slow]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from installed import needs
 from patience import completed
 
 from pirl_contract.conformance import EnvConformance
@@ -31,7 +32,7 @@ from pirl_sim.metaworld.sawyer import (
 from pirl_sim.metaworld.scene import IDLE_PER_TASK, Pool, Scene
 from pirl_sim.metaworld.tasks import MT10, SENTENCES, Suite, suite
 
-pytest.importorskip("metaworld", reason="MetaWorld is not installed (extra 'metaworld')")
+needs("metaworld", reason="MetaWorld is not installed (extra 'metaworld')")
 pytestmark = pytest.mark.sim
 
 SAMPLED = ("window-open-v3", "lever-pull-v3", "bin-picking-v3", "shelf-place-v3", "disassemble-v3", "handle-pull-v3")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from installed import needs
 
 from pirl_contract.conformance import EnvConformance
 from pirl_server import simulation
@@ -31,7 +32,7 @@ from pirl_sim.simpler.widowx import (
     widowx_contract,
 )
 
-pytest.importorskip("mani_skill", reason="ManiSkill is not installed (extra 'sim')")
+needs("mani_skill", reason="ManiSkill is not installed (extra 'sim')")
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.sim
 

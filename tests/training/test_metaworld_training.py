@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from installed import needs
 from toy_arm import Heard
 
 from pirl_server import commands, job_main, simulation
@@ -21,7 +22,7 @@ from pirl_server.policy.flow_policy import FlowPolicy
 from pirl_server.training.sim_rl.finetune import finetune
 from pirl_server.training.supervised.sft import new_card
 
-pytest.importorskip("metaworld", reason="MetaWorld is not installed (extra 'metaworld')")
+needs("metaworld", reason="MetaWorld is not installed (extra 'metaworld')")
 pytestmark = pytest.mark.sim
 TASK = "metaworld/mt10"
 
