@@ -5,6 +5,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export OMP_NUM_THREADS ?= 1
 export LP_NUM_THREADS ?= 1
+# Set-up compiles no Python (docker/install_python.sh): where this is set, every process would compile all it imports again.
+unexport PYTHONDONTWRITEBYTECODE
 PY := .venv/bin/python
 ROS := source docker/ros_env.sh
 SEED ?= 0
