@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import py_compile
 import socket
 import sys
+from pathlib import Path
 
 import pytest
 from patience import completed
@@ -123,3 +125,20 @@ def test_doctor_says_where_ros2_launch_comes_from(monkeypatch: pytest.MonkeyPatc
     found = doctor.check_ros()
     assert found.optional is not there
     assert ("ros2 launch needs an apt ROS 2" in found.fix) is not there
+
+
+def test_doctor_says_when_each_process_compiles_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "thing").mkdir()
+    source = tmp_path / "thing" / "__init__.py"
+    source.write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert not doctor._compiled("thing")
+    py_compile.compile(str(source))
+    assert doctor._compiled("thing")
+    assert doctor._compiled("no_such_thing"), "what is missing is said by its own check"
+    for keeps, compiled, noted in ((False, False, False), (True, True, False), (True, False, True)):
+        monkeypatch.setattr(sys, "dont_write_bytecode", keeps)
+        monkeypatch.setattr(doctor, "_compiled", lambda package, compiled=compiled: compiled)
+        finding = doctor.check_python()
+        assert (f"{sys.prefix}/lib" in finding.fix) is noted
+        assert finding.optional or not noted

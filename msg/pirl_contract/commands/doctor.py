@@ -16,6 +16,8 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 
 GIB = 1 << 30
 PORTS = {"gRPC": 50051, "REST": 8000, "emergency stops": 8002}
@@ -32,12 +34,18 @@ class Finding:
 
 
 def check_python() -> Finding:
-    """The interpreter's version."""
+    """The interpreter's version, and whether it keeps what it compiled."""
     found = platform.python_version()
-    if sys.version_info >= (3, 11):
-        return Finding("python", found)
-    fix = "the server and the simulator need Python 3.11 or 3.12 (Zarr v3 does): install python3.11 and run make setup"
-    return Finding("python", found, fix)
+    if sys.version_info < (3, 11):
+        fix = "the server and the simulator need Python 3.11 or 3.12 (Zarr v3 does): install python3.11, run make setup"
+        return Finding("python", found, fix)
+    if sys.dont_write_bytecode and not _compiled("numpy"):
+        fix = (
+            "PYTHONDONTWRITEBYTECODE is set: a server then takes twice as long to start; unset it, or compile once: "
+            f"{sys.executable} -m compileall -q {sys.prefix}/lib"
+        )
+        return Finding("python", f"{found}, every process compiles all that it imports", fix, optional=True)
+    return Finding("python", found)
 
 
 def check_numpy() -> Finding:
@@ -146,6 +154,11 @@ def _package(name: str, fix: str) -> Finding:
         return Finding(name, version(name))
     except PackageNotFoundError:
         return Finding(name, "not installed", fix)
+
+
+def _compiled(package: str) -> bool:
+    spec = find_spec(package)
+    return spec is None or spec.cached is None or Path(spec.cached).exists()
 
 
 def _python(code: str) -> str | None:
