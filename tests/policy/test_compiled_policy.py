@@ -45,9 +45,9 @@ def test_plain_draws_are_those_of_eager_passes(name: str) -> None:
     policy = make()
     said = policy.instructions[0] if policy.instructions else ""
     asks = [PolicyRequest(replace(look(seed), instruction=said), explore=False, seed=seed) for seed in range(3)]
-    eager = drawn(policy, asks)
-    assert policy.compile(traced, SIZES)
-    assert policy._compiled is not None
+    eager, has_passes = drawn(policy, asks), "SmolVLA" not in name
+    assert policy.compile(traced, SIZES) is has_passes
+    assert (policy._compiled is not None) is has_passes
     for before, after in zip(eager, drawn(policy, asks)):
         np.testing.assert_allclose(after.chain, before.chain, atol=CLOSE)
         np.testing.assert_allclose(after.actions, before.actions, atol=CLOSE)

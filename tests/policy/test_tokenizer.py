@@ -132,7 +132,7 @@ def test_a_file_without_the_tokens_of_a_prompt_is_refused(json_file: Path, tmp_p
     raw["post_processor"] = None
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(raw))
-    with pytest.raises(ValueError, match="has no token for bos: not a PaliGemma file"):
+    with pytest.raises(ValueError, match="has no token for bos: neither a PaliGemma nor a SmolVLM file"):
         open_tokenizer(wanted(path), path)
 
 

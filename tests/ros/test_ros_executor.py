@@ -217,3 +217,19 @@ def test_a_node_that_was_removed_is_run_no_more(node: Any, executor: Any) -> Non
     for _ in range(5):
         executor.work()
     assert len(ticks) == seen
+
+
+def test_an_action_client_that_was_destroyed_since_it_was_ready_is_left_alone(node: Any, executor: Any) -> None:
+    """A callback of the same pass did it, as a deactivation does: rclpy itself would end the process."""
+    from pirl_msgs.action import ExecuteInstruction
+    from rclpy._rclpy_pybind11 import RCLError
+    from rclpy.action import ActionClient
+
+    client = ActionClient(node, ExecuteInstruction, "execute")
+    client.destroy()
+    for what in ("feedback", "status", "goal_response", "cancel_response", "result_response"):
+        setattr(client, f"_is_{what}_ready", what == "cancel_response")
+    with pytest.raises(RCLError, match="action client pointer is invalid"):
+        client.take_data()
+    with pytest.raises(StopIteration):
+        executor._execute_waitable(client).send(None)

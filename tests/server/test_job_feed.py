@@ -13,6 +13,7 @@ from pirl_server.api import job_feed
 from pirl_server.api.job_feed import JobFeeds
 from pirl_server.api.reads import Reads
 from pirl_server.api.sse import Followed, stream
+from pirl_server.jobs import events
 from pirl_server.jobs.events import EventBlocks, EventLog, EventTail
 
 COUNT = 400
@@ -110,3 +111,31 @@ def test_an_error_of_the_file_ends_the_streams(tmp_path: Path, monkeypatch: pyte
         return await asyncio.wait_for(asyncio.gather(*tasks), 60)
 
     assert len(asyncio.run(run())) == 3
+
+
+def test_who_resumes_late_reads_on_where_another_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log of hundreds of blocks is passed over once, not by each of those who were cut off."""
+    monkeypatch.setattr(events, "BLOCK_BYTES", 256)
+    looked, block = list[int](), events._block
+    monkeypatch.setattr(events, "_block", lambda path, offset: looked.append(offset) or block(path, offset))
+    log, blocks, random_ = EventLog(tmp_path), EventBlocks(), random.Random(1)
+    for number in range(1, 501):
+        log.append("progress", {"done": number, "note": "x" * random_.choice([1, 30, 600])})
+    assert [event.id for event in EventTail(tmp_path, 499, blocks).read()] == [500]
+    assert len(looked) > 100
+    for after in (0, 1, 250, 498, 499, 500, 900):
+        looked.clear()
+        tail, ids = EventTail(tmp_path, after, blocks), list[int]()
+        first = [event.id for event in tail.read()]
+        assert len(looked) <= 2, "the block, and one that a long event fills"
+        ids += first
+        while block_ := tail.read():
+            ids += [event.id for event in block_]
+        assert ids == list(range(after + 1, 501))
+    log.append("progress", {"done": 501})
+    assert [event.id for event in EventTail(tmp_path, 500, blocks).read()] == [501], "the last block has grown"
+    known, follower = len(blocks._ends[tmp_path / "events.jsonl"]), EventTail(tmp_path, 501, blocks)
+    for number in range(502, 702):
+        log.append("progress", {"done": number})
+        assert [event.id for event in follower.read()] == [number]
+    assert len(blocks._ends[tmp_path / "events.jsonl"]) - known < 100, "what is kept does not grow with each event"

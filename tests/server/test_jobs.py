@@ -145,34 +145,6 @@ def test_followers_of_a_growing_log_share_its_blocks_and_miss_nothing(
         assert after < 280 or len(parsed) < 900, "blocks without an event for them are passed over"
 
 
-def test_who_resumes_late_reads_on_where_another_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A log of hundreds of blocks is passed over once, not by each of those who were cut off."""
-    monkeypatch.setattr(events, "BLOCK_BYTES", 256)
-    looked, block = list[int](), events._block
-    monkeypatch.setattr(events, "_block", lambda path, offset: looked.append(offset) or block(path, offset))
-    log, blocks, random_ = EventLog(tmp_path), EventBlocks(), random.Random(1)
-    for number in range(1, 501):
-        log.append("progress", {"done": number, "note": "x" * random_.choice([1, 30, 600])})
-    assert [event.id for event in EventTail(tmp_path, 499, blocks).read()] == [500]
-    assert len(looked) > 100
-    for after in (0, 1, 250, 498, 499, 500, 900):
-        looked.clear()
-        tail, ids = EventTail(tmp_path, after, blocks), list[int]()
-        first = [event.id for event in tail.read()]
-        assert len(looked) <= 2, "the block, and one that a long event fills"
-        ids += first
-        while block_ := tail.read():
-            ids += [event.id for event in block_]
-        assert ids == list(range(after + 1, 501))
-    log.append("progress", {"done": 501})
-    assert [event.id for event in EventTail(tmp_path, 500, blocks).read()] == [501], "the last block has grown"
-    known, follower = len(blocks._ends[tmp_path / "events.jsonl"]), EventTail(tmp_path, 501, blocks)
-    for number in range(502, 702):
-        log.append("progress", {"done": number})
-        assert [event.id for event in follower.read()] == [number]
-    assert len(blocks._ends[tmp_path / "events.jsonl"]) - known < 100, "what is kept does not grow with each event"
-
-
 def test_a_list_reads_no_folder_and_a_look_only_what_was_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

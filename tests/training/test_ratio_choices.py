@@ -147,8 +147,8 @@ def test_whatever_part_learns(
 def test_the_state_in_the_batch_is_read_again(checkpoints: dict[tuple[str, bool], Path]) -> None:
     """Negative control for V_expert: its batch keeps states, and others give another density."""
     chosen = config(critic="expert")
-    learner = make_learner(checkpoints[False], chosen, 0)
-    batch = rollout(checkpoints[False], learner, chosen, sees=False)
+    learner = make_learner(checkpoints["pi0", False], chosen, 0)
+    batch = rollout(checkpoints["pi0", False], learner, chosen, sees=False)
     assert batch.state_TNS is not None
     batch.state_TNS[:] = batch.state_TNS[::-1].copy()
     assert worst(learner, batch, chosen) > 10 * CLOSE
@@ -157,7 +157,7 @@ def test_the_state_in_the_batch_is_read_again(checkpoints: dict[tuple[str, bool]
 def test_annealed_noise_reaches_whoever_draws(checkpoints: dict[tuple[str, bool], Path]) -> None:
     """The level is the card's, on both sides; one that was not passed on is seen."""
     chosen = config()
-    learner = make_learner(checkpoints[False], chosen, 0)
-    batch = rollout(checkpoints[False], learner, chosen, sees=False)
+    learner = make_learner(checkpoints["pi0", False], chosen, 0)
+    batch = rollout(checkpoints["pi0", False], learner, chosen, sees=False)
     learner.policy.card = replace(learner.policy.card, noise_level=0.4)
     assert worst(learner, batch, chosen) > 0.05

@@ -133,7 +133,11 @@ class RobotExecutor(SingleThreadedExecutor):
                 group.ending_execution(entity.item)
 
     async def _execute_waitable(self, waitable: Any) -> None:
-        data = waitable.take_data()
+        try:
+            with waitable:
+                data = waitable.take_data()
+        except InvalidHandle:
+            return  # an action client that a callback before this one destroyed
         for future in waitable._futures:
             future._set_executor(self)
         await waitable.execute(data)

@@ -50,7 +50,8 @@ class Connector(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         """Patches [B, P, vision width] of square images to tokens [B, P / factor^2, W]; within a token row by row."""
         side = math.isqrt(patches.shape[1]) // self.factor
-        squares = patches.view(len(patches), side, self.factor, side, self.factor, -1).transpose(2, 3)
+        shape = (len(patches), side, self.factor, side, self.factor, patches.shape[-1])
+        squares = patches.view(shape).transpose(2, 3)
         return self.proj(squares.flatten(3).flatten(1, 2))  # type: ignore[no-any-return]
 
 
