@@ -10,8 +10,8 @@ unexport PYTHONDONTWRITEBYTECODE
 PY := .venv/bin/python
 ROS := source docker/ros_env.sh
 SEED ?= 0
-# test files run at a time: most of them wait for processes
-WORKERS ?= 2
+# test files run at a time, on two cores: a third of their time is waiting for processes
+WORKERS ?= 3
 
 .PHONY: help setup demo demo-loop test test-full check format proto bench doctor base-policy clean
 
