@@ -4,7 +4,7 @@
 # Seen: it is of the 24th of the 25 physics steps, after a reset and one set_init_state. Each further set_init_state without a reset
 # in between moves it one physics step, 2 ms, towards the beginning: robosuite counts the time between its samples on, and
 # set_init_state makes one more sample. Whoever loads several stored states on one reset gets observations of another age.
-# Output seen: "sampled after physics step: 24, once more 23, five times more 18".
+# Output seen: "sampled after physics step: 24, once more 23, five times more 19".
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
