@@ -18,6 +18,8 @@ from pirl_server.atomic_files import locked, read_json, write_json
 NAME, EARLIER, BEGINS, LOCK = "log.txt", "log.1.txt", "log.json", ".log.lock"
 MAX_LOG_BYTES = 16 * 2**20
 """of each of the two files that a job's output is kept in"""
+CATCH_UPS = 10
+"""at most, with what is written while a full log is moved"""
 
 
 @dataclass(frozen=True)
@@ -66,16 +68,25 @@ def read(directory: Path, offset: int, limit: int) -> LogPart:
 def _move(log: Path) -> None:
     directory = log.parent
     earlier, begin = _begins(directory)
-    size, staged = log.stat().st_size, directory / f".{EARLIER}"
+    size, staged, moved = log.stat().st_size, directory / f".{EARLIER}", False
     try:
         shutil.copyfile(log, staged)
         size = staged.stat().st_size
         os.replace(staged, directory / EARLIER)
-        earlier = begin
+        earlier, moved = begin, True
     except OSError:  # a full disk: what the log has is lost
         staged.unlink(missing_ok=True)
     with suppress(OSError):
         write_json(directory / BEGINS, {"earlier": earlier, "begin": begin + size})
+        for _ in range(CATCH_UPS if moved else 0):
+            # Its writers went on meanwhile.
+            with log.open("rb") as file, (directory / EARLIER).open("ab") as kept:
+                file.seek(size)
+                if not (more := file.read()):
+                    break
+                kept.write(more)
+            size += len(more)
+            write_json(directory / BEGINS, {"earlier": earlier, "begin": begin + size})
     os.truncate(log, 0)
 
 
