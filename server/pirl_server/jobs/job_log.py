@@ -79,7 +79,7 @@ def _move(log: Path) -> None:
     with suppress(OSError):
         write_json(directory / BEGINS, {"earlier": earlier, "begin": begin + size})
         for _ in range(CATCH_UPS if moved else 0):
-            # Its writers went on meanwhile.
+            # Its writers have not waited.
             with log.open("rb") as file, (directory / EARLIER).open("ab") as kept:
                 file.seek(size)
                 if not (more := file.read()):
